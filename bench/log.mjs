@@ -5,11 +5,11 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { openNodeDisk } from '../packages/bundoc/dist/engine/files/disk/node-disk.js';
 import { Log } from '../packages/bundoc/dist/engine/files/log/log.js';
 import { logLimits } from '../packages/bundoc/dist/engine/files/log/log-api.js';
 import { NodeLogDisk } from '../packages/bundoc/dist/engine/files/log/node-log-disk.js';
 import { partKeysOf } from '../packages/bundoc/dist/engine/files/log/part-seal.js';
-import { openNodeDisk } from '../packages/bundoc/dist/storage/embedded/node-disk.js';
 import { sealInto } from '../packages/shared/dist/crypto/aead.js';
 import { DataFolder } from '../packages/shared/dist/files/data-folder.js';
 

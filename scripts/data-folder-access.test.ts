@@ -9,28 +9,29 @@ const ALLOWED: Readonly<Record<string, string>> = {
   'packages/shared/src/files/data-folder.ts':
     'the disk module: what holds a data folder open and leads to its entries',
   'packages/shared/src/files/small-files.ts': 'the disk module: small files, synchronously',
-  'packages/bundoc/src/storage/embedded/node-disk.ts': 'the disk module: the port on the real disk',
-  'packages/bundoc/src/storage/embedded/open-folders.ts':
+  'packages/bundoc/src/engine/files/disk/node-disk.ts': 'the disk module: the port on the real disk',
+  'packages/bundoc/src/engine/files/disk/open-folders.ts':
     'the disk module: closes folders of the thread that writes',
-  'packages/bundoc/src/storage/embedded/write-worker.ts': 'the disk module: the thread that writes',
-  'packages/bundoc/src/storage/embedded/filesystem-sync.ts':
+  'packages/bundoc/src/engine/files/disk/write-worker.ts': 'the disk module: the thread that writes',
+  'packages/bundoc/src/engine/files/disk/filesystem-sync.ts':
     'the disk module: syncs the file system of a folder that was checked',
   'packages/bundoc/src/engine/files/log/node-log-disk.ts':
     'the disk module of the log: reads and closes descriptors that the data folder has opened',
   'packages/bundoc/src/engine/files/log/log-worker.ts':
     'the disk module of the log: the thread that writes to such descriptors',
   'packages/bundoc/src/kms/service-token.ts': 'the file of the service token, which the administrator names',
-  'packages/bundoc/src/storage/postgres/migrate.ts': 'migrations of the package itself',
+  'packages/bundoc/src/engine/postgres/database/migrate.ts': 'migrations of the package itself',
   'packages/bundoc/src/cli/backup.ts': 'backups that the user of the command names',
   'packages/bundoc/src/cli/bulk-export.ts': 'exports that the user of the command names',
   'packages/bundoc/src/cli/bulk-import.ts': 'imports that the user of the command names',
   'packages/bundoc/src/cli/service-client.ts': 'a token file that the user of the command names',
-  'packages/bundoc/src/transfer/resume-file.ts': 'a file beside an import that the user of the command names',
+  'packages/bundoc/src/operations/resume-file.ts':
+    'a file beside an import that the user of the command names',
 };
 
 const OPENS_FILES = /from '(?:node:)?(?:fs|fs\/promises|sqlite)'|import\('(?:node:)?fs/;
 /** An empty database that is a lock; its path comes from the disk module. */
-const LOCK = 'packages/bundoc/src/project/data-lock.ts';
+const LOCK = 'packages/bundoc/src/engine/files/data-lock.ts';
 
 const product = [
   ...globSync('packages/bundoc/src/**/*.ts', { cwd: root }),

@@ -3,7 +3,7 @@ import { SERVER_WAITING_BYTES_MAX, WAITING_BYTES_MAX } from '@bundoc/shared/http
 import { OpenapiReader } from '@bundoc/shared/testing/openapi';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { HEARTBEAT_MS, STALLED_MS } from '../packages/bundoc/src/service/change-feed.ts';
-import { SERVICE_SHARE_DEFAULTS } from '../packages/bundoc/src/service-shares.ts';
+import { SERVICE_SHARE_DEFAULTS } from '../packages/bundoc/src/work/service-shares.ts';
 import { type Answer, type Call, call, Installation } from './support/installation.ts';
 
 const page = readFileSync(new URL('../docs/documents.md', import.meta.url), 'utf8');

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { importDocuments } from '@bundoc/bundoc/transfer/import-documents';
-import { linesOf } from '@bundoc/bundoc/transfer/ndjson';
+import { importDocuments } from '@bundoc/bundoc/operations/import-documents';
+import { linesOf } from '@bundoc/bundoc/operations/ndjson';
 import { Bundoc } from '@bundoc/client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bundocCommand, bundocProcess } from './support/bundoc-command.ts';

@@ -14,10 +14,9 @@ import {
 } from '@bundoc/shared/runtime/config';
 import { type TlsFiles, tlsFilesOf } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
+import type { Quota } from './engine/quota.ts';
 import { CALL_DEADLINE_MS } from './kms/client.ts';
 import { defaultOpenBytes } from './process-limits.ts';
-import { SERVICE_SHARE_DEFAULTS, type ServiceShareSizes } from './service-shares.ts';
-import type { Quota } from './storage/quota.ts';
 import {
   moveTargetOf,
   type PostgresConfig,
@@ -25,6 +24,7 @@ import {
   storageOf,
   storageVariables,
 } from './storage-config.ts';
+import { SERVICE_SHARE_DEFAULTS, type ServiceShareSizes } from './work/service-shares.ts';
 
 const MIB = 1_048_576;
 const BYTES_MAX = 1_099_511_627_776;

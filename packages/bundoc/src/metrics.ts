@@ -1,7 +1,7 @@
 import { counter, createServiceMetrics, gauge, type ServiceMetrics } from '@bundoc/shared/metrics/metrics';
 import { Counter } from 'prom-client';
-import type { FetchOutcome } from './project/key-cache.ts';
-import type { StorageCount } from './storage-parts.ts';
+import type { FetchOutcome } from './crypto/key-cache.ts';
+import type { StorageCount } from './engine/storage-engine.ts';
 import { type Scheduler, WORK_KINDS } from './work/scheduler.ts';
 
 type Observed =

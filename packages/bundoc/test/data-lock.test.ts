@@ -14,7 +14,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { spawnNode } from '@bundoc/shared/testing/node-process';
 import { afterAll, describe, expect, it, onTestFinished } from 'vitest';
-import { DataFolderInUse, lockDataFolder } from '../src/project/data-lock.ts';
+import { DataFolderInUse, lockDataFolder } from '../src/engine/files/data-lock.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'bundoc-lock-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -29,7 +29,7 @@ function hostile(prefix: string): string {
 const makePipe = (path: string) => execFileSync('mkfifo', [path]);
 
 const takeLock = (of: string) => `
-    const { lockDataFolder } = await import(${JSON.stringify(new URL('../src/project/data-lock.ts', import.meta.url).href)});
+    const { lockDataFolder } = await import(${JSON.stringify(new URL('../src/engine/files/data-lock.ts', import.meta.url).href)});
     globalThis.lock = lockDataFolder(${JSON.stringify(of)});`;
 
 /** A process that holds the lock until it is killed. */

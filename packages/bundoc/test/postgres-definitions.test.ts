@@ -1,11 +1,11 @@
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { expect, it } from 'vitest';
+import { openDefinedStore } from '../src/collections/defined-store.ts';
+import { commitOne, put, ref, remove } from '../src/engine/conformance.ts';
+import { definitionRef } from '../src/engine/definition.ts';
+import type { Database } from '../src/engine/postgres/database/database.ts';
 import { Collections } from '../src/service/collections.ts';
-import { openDefinedStore } from '../src/storage/collections/defined-store.ts';
-import { definitionRef } from '../src/storage/collections/definition.ts';
-import { commitOne, put, ref, remove } from '../src/storage/conformance.ts';
-import type { Database } from '../src/storage/postgres/database.ts';
 import type { PostgresProject } from '../src/testing/postgres-project.ts';
 import { ownWork } from '../src/work/scheduler.ts';
 import { type UsedDatabase, useDatabase } from './support/use-database.ts';

@@ -2,8 +2,8 @@ import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { expect, it } from 'vitest';
-import { ProjectRows } from '../src/project/project-rows.ts';
-import type { Database } from '../src/storage/postgres/database.ts';
+import type { Database } from '../src/engine/postgres/database/database.ts';
+import { ProjectRows } from '../src/engine/postgres/projects/project-rows.ts';
 import { useDatabase } from './support/use-database.ts';
 
 describeWithPostgres('the projects of a database', () => {

@@ -1,12 +1,12 @@
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { expect, it } from 'vitest';
-import { commitOne, put, ref } from '../src/storage/conformance.ts';
-import { COMMIT_BYTES_MAX } from '../src/storage/port.ts';
-import type { Database, Row } from '../src/storage/postgres/database.ts';
-import { migrate } from '../src/storage/postgres/migrate.ts';
-import type { PostgresStore } from '../src/storage/postgres/postgres-store.ts';
-import { INLINE_BYTES_MAX, LARGE_BYTES_MAX, SharedReads } from '../src/storage/postgres/shared-reads.ts';
+import { commitOne, put, ref } from '../src/engine/conformance.ts';
+import { COMMIT_BYTES_MAX } from '../src/engine/port.ts';
+import type { Database, Row } from '../src/engine/postgres/database/database.ts';
+import { migrate } from '../src/engine/postgres/database/migrate.ts';
+import type { PostgresStore } from '../src/engine/postgres/postgres-store.ts';
+import { INLINE_BYTES_MAX, LARGE_BYTES_MAX, SharedReads } from '../src/engine/postgres/reads/shared-reads.ts';
 import { NO_NEWS, openTestDatabase, PostgresProject } from '../src/testing/postgres-project.ts';
 
 const bytesOf = (rows: readonly Row[]) =>

@@ -6,8 +6,8 @@ import { createLogger } from '@bundoc/shared/runtime/logger';
 import { expect, it } from 'vitest';
 import { startBundoc } from '../src/app.ts';
 import { readConfig } from '../src/config.ts';
-import { identifyFolder } from '../src/identity/identity-in-folder.ts';
-import { openNodeDisk } from '../src/storage/embedded/node-disk.ts';
+import { openNodeDisk } from '../src/engine/files/disk/node-disk.ts';
+import { identifyFolder } from '../src/engine/files/identity-in-folder.ts';
 
 it('on a full disk /ready says 503 and leaves no file behind', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'bundoc-ready-'));

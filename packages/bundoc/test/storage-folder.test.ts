@@ -4,11 +4,11 @@ import { join } from 'node:path';
 import { DataFolder } from '@bundoc/shared/files/data-folder';
 import { StartRefused } from '@bundoc/shared/runtime/lifecycle';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { identifyFolder } from '../src/identity/identity-in-folder.ts';
-import { formatStorageFile, newStorageFile } from '../src/identity/storage-file.ts';
-import { lockDataFolder } from '../src/project/data-lock.ts';
-import { openNodeDisk } from '../src/storage/embedded/node-disk.ts';
-import { openFolder, viewFolder } from '../src/storage-folder.ts';
+import { lockDataFolder } from '../src/engine/files/data-lock.ts';
+import { openNodeDisk } from '../src/engine/files/disk/node-disk.ts';
+import { identifyFolder } from '../src/engine/files/identity-in-folder.ts';
+import { openFolder, viewFolder } from '../src/engine/files/storage-folder.ts';
+import { formatStorageFile, newStorageFile } from '../src/engine/storage-file.ts';
 
 const LOG_BYTES = 67_108_864;
 

@@ -1,10 +1,10 @@
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import { createLogger } from '@bundoc/shared/runtime/logger';
-import { IS_PROJECT } from '../project/project-rows.ts';
-import { Database } from '../storage/postgres/database.ts';
-import { migrate } from '../storage/postgres/migrate.ts';
+import { Database } from '../engine/postgres/database/database.ts';
+import { migrate } from '../engine/postgres/database/migrate.ts';
+import { databaseOptions } from '../engine/postgres/index.ts';
+import { IS_PROJECT } from '../engine/postgres/projects/project-rows.ts';
 import type { PostgresConfig } from '../storage-config.ts';
-import { databaseOptions } from '../storage-postgres.ts';
 import { CannotRun } from './errors.ts';
 
 /** Runs `action` with connections to the database, whose schema is brought forward as a node would. @throws CannotRun when it does not answer. */

@@ -1,8 +1,8 @@
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { lineOf } from '@bundoc/shared/runtime/error-line';
-import { type RepairedProject, repairProject } from '../project/repair-project.ts';
-import { LossNotAccepted } from '../storage/embedded/rebuild.ts';
+import { type RepairedProject, repairProject } from '../engine/files/projects/repair-project.ts';
+import { LossNotAccepted } from '../engine/files/store/rebuild.ts';
 import { NotRepaired } from './errors.ts';
 import { withData } from './open-data.ts';
 import { createProgress } from './progress.ts';

@@ -1,4 +1,4 @@
-import type { MarkSetAside } from '../project/set-aside.ts';
+import type { MarkSetAside } from '../engine/set-aside.ts';
 
 /** Says of a mark that a command has set aside where it is, or what it said. */
 export function printSetAside({ project, file, text }: MarkSetAside): void {

@@ -1,7 +1,7 @@
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { readConfig } from '../config.ts';
-import { statsOfProjectInRows } from '../project/project-in-rows.ts';
-import { type StatsOutcome, statsOfProject } from '../project/project-stats.ts';
+import { type StatsOutcome, statsOfProject } from '../engine/files/projects/project-stats.ts';
+import { statsOfProjectInRows } from '../engine/postgres/projects/project-in-rows.ts';
 import { withData, withRows } from './open-data.ts';
 
 /** Prints what one project, or each, holds. @returns true when every one could be read. */

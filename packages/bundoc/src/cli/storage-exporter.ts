@@ -1,6 +1,6 @@
 import { hasCode } from '@bundoc/shared/contract/app-error';
-import { advanceStorage } from '../identity/started-storage.ts';
-import type { StorageIdentity } from '../identity/storage-file.ts';
+import { advanceStorage } from '../engine/started-storage.ts';
+import type { StorageIdentity } from '../engine/storage-file.ts';
 import type { KeyService, StorageCalls } from '../kms/port.ts';
 
 /** BunKMS, as far as a command needs it, asked by the storage that the command works on. */

@@ -1,8 +1,8 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { runInShare } from '@bundoc/shared/shares/current-share';
 import { describe, expect, it } from 'vitest';
-import { readProject } from '../project/project-reader.ts';
-import { put } from '../storage/conformance.ts';
+import { put } from '../engine/conformance.ts';
+import { readProject } from '../engine/files/projects/project-reader.ts';
 import { CliProject } from '../testing/cli-project.ts';
 import { Backups } from './backups.ts';
 

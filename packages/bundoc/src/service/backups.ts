@@ -2,8 +2,8 @@ import { Readable } from 'node:stream';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { shareIn } from '@bundoc/shared/shares/current-share';
 import type { Share } from '@bundoc/shared/shares/share';
-import { type BackupPorts, createBackup } from '../backup/write-backup.ts';
-import { createServiceShares } from '../service-shares.ts';
+import { type BackupPorts, createBackup } from '../operations/write-backup.ts';
+import { createServiceShares } from '../work/service-shares.ts';
 
 /** Bytes that wait for a reader who does not keep up; the next block is made when there is room. */
 const WAITING_BYTES_MAX = 1_048_576;

@@ -1,8 +1,7 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
-import type { BatchOperation } from '../batch/operation.ts';
-import { ownContentOf } from '../cipher/stored-text.ts';
-import { patchContentInTurns } from '../patch/patch-content.ts';
-import type { InstanceLease, InstanceManager } from '../project/instance-manager.ts';
+import { ownContentOf } from '../crypto/stored-text.ts';
+import type { BatchOperation } from '../documents/operation.ts';
+import { patchContentInTurns } from '../documents/patch/patch-content.ts';
 import {
   COMMIT_BYTES_MAX,
   type Precondition,
@@ -10,8 +9,9 @@ import {
   type StoredDocument,
   type Write,
   type WriteResult,
-} from '../storage/port.ts';
-import { type FailedWrite, holds, PreconditionsFailed } from '../storage/precondition.ts';
+} from '../engine/port.ts';
+import { type FailedWrite, holds, PreconditionsFailed } from '../engine/precondition.ts';
+import type { InstanceLease, InstanceManager } from '../projects/instance-manager.ts';
 import type { Work } from '../work/scheduler.ts';
 import type { WorkOptions } from './documents.ts';
 import { answeredBefore, PATCH_TRIES_MAX } from './patching.ts';

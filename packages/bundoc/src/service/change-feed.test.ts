@@ -3,8 +3,8 @@ import { createLogger } from '@bundoc/shared/runtime/logger';
 import { runInShare } from '@bundoc/shared/shares/current-share';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
-import { createServiceShares } from '../service-shares.ts';
-import type { ProjectStore } from '../storage/port.ts';
+import type { ProjectStore } from '../engine/port.ts';
+import { createServiceShares } from '../work/service-shares.ts';
 import type { Follower } from './change-broadcast.ts';
 import { ChangeFeed, HEARTBEAT_MS, STALLED_MS } from './change-feed.ts';
 

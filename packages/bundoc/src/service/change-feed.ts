@@ -3,9 +3,9 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { shareIn } from '@bundoc/shared/shares/current-share';
 import type { Share } from '@bundoc/shared/shares/share';
-import type { InstanceManager } from '../project/instance-manager.ts';
-import { createServiceShares } from '../service-shares.ts';
-import type { Position, ProjectStore } from '../storage/port.ts';
+import type { Position, ProjectStore } from '../engine/port.ts';
+import type { InstanceManager } from '../projects/instance-manager.ts';
+import { createServiceShares } from '../work/service-shares.ts';
 import { ChangeBroadcast, type Follower } from './change-broadcast.ts';
 import {
   type FeedFilter,

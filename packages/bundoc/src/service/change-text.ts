@@ -1,5 +1,5 @@
 import { encodeCursor } from '@bundoc/shared/contract/cursor';
-import type { Position } from '../storage/port.ts';
+import type { Position } from '../engine/port.ts';
 import type { FeedEvent, FeedPage, FeedPlace } from './read-changes.ts';
 
 /** Where to go on from, as clients give it back. */

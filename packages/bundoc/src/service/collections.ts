@@ -1,11 +1,11 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { CollectionDefinition } from '@bundoc/shared/contract/collections';
-import { ownContentOf } from '../cipher/stored-text.ts';
-import type { InstanceManager } from '../project/instance-manager.ts';
-import type { CollectionStore } from '../storage/collections/port.ts';
-import { acceptInTurns, checkInTurnsOf } from '../storage/collections/schema-checks.ts';
-import type { IndexStatus } from '../storage/indexes/port.ts';
-import type { CollectionSummary, CommitOptions, DocumentPage, Precondition } from '../storage/port.ts';
+import type { CollectionStore } from '../collections/port.ts';
+import { acceptInTurns, checkInTurnsOf } from '../collections/schema-checks.ts';
+import { ownContentOf } from '../crypto/stored-text.ts';
+import type { IndexStatus } from '../engine/index-port.ts';
+import type { CollectionSummary, CommitOptions, DocumentPage, Precondition } from '../engine/port.ts';
+import type { InstanceManager } from '../projects/instance-manager.ts';
 import type { Work } from '../work/scheduler.ts';
 import type { WorkOptions } from './documents.ts';
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { readDocumentBody } from '../cipher/stored-text.ts';
-import type { ProjectStore } from '../storage/port.ts';
+import { readDocumentBody } from '../crypto/stored-text.ts';
+import type { ProjectStore } from '../engine/port.ts';
 import { EmbeddedProject } from '../testing/embedded-project.ts';
 import { ownWork } from '../work/scheduler.ts';
 import { Documents } from './documents.ts';

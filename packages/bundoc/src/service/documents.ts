@@ -1,11 +1,12 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
-import type { DocumentBody, DocumentRef } from '../cipher/stored-text.ts';
-import { KeyedMutex } from '../keyed-mutex.ts';
-import type { PatchKind } from '../patch/read-patch.ts';
-import type { InstanceManager } from '../project/instance-manager.ts';
-import type { Fields } from '../projection/fields.ts';
-import { projectInTurns } from '../projection/project-text.ts';
+import type { DocumentBody, DocumentRef } from '../crypto/stored-text.ts';
+import { requireSame, withRevision } from '../documents/body-metadata.ts';
+import { documentIdOfBody, newDocumentId } from '../documents/document-id.ts';
+import type { Fields } from '../documents/fields.ts';
+import { readBodyInTurns, readPatchInTurns } from '../documents/large-content.ts';
+import type { PatchKind } from '../documents/patch/read-patch.ts';
+import { projectInTurns } from '../documents/project-text.ts';
 import type {
   CommitOptions,
   DocumentPage,
@@ -15,12 +16,11 @@ import type {
   StoredDocument,
   Write,
   WriteResult,
-} from '../storage/port.ts';
-import { shortHash } from '../storage/short-hash.ts';
-import { readBodyInTurns, readPatchInTurns } from '../work/large-content.ts';
+} from '../engine/port.ts';
+import { shortHash } from '../engine/short-hash.ts';
+import type { InstanceManager } from '../projects/instance-manager.ts';
+import { KeyedMutex } from '../work/keyed-mutex.ts';
 import type { Work } from '../work/scheduler.ts';
-import { requireSame, withRevision } from './body-metadata.ts';
-import { documentIdOfBody, newDocumentId } from './document-id.ts';
 import { openPageCursor } from './page-cursor.ts';
 import { answeredBefore, PATCH_TRIES_MAX, patchedWrite } from './patching.ts';
 

@@ -4,24 +4,24 @@ import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { shareIn } from '@bundoc/shared/shares/current-share';
 import type { Share } from '@bundoc/shared/shares/share';
-import { identifyDatabase } from '../identity/identity-in-rows.ts';
-import { type StartedStorage, startStorage } from '../identity/started-storage.ts';
-import { FolderSource } from '../move/folder-source.ts';
-import { IncomingRows } from '../move/incoming-rows.ts';
+import type { KeyCache } from '../crypto/key-cache.ts';
+import { FolderSource } from '../engine/files/transfer/move-source.ts';
+import { type Database, OutcomeUnknown } from '../engine/postgres/database/database.ts';
+import { SchemaMismatch } from '../engine/postgres/database/migrate.ts';
+import { identifyDatabase } from '../engine/postgres/identity-in-rows.ts';
+import { IncomingRows } from '../engine/postgres/transfer/move-target.ts';
+import type { OnSetAside } from '../engine/set-aside.ts';
+import { type StartedStorage, startStorage } from '../engine/started-storage.ts';
+import type { MovableFolders } from '../engine/storage-engine.ts';
 import {
   finishMove,
   MoveFailed,
   type MoveLimits,
   type MoveWatch,
   moveProject,
-} from '../move/move-project.ts';
-import type { InstanceManager } from '../project/instance-manager.ts';
-import type { KeyCache } from '../project/key-cache.ts';
-import type { OnSetAside } from '../project/set-aside.ts';
-import { createServiceShares } from '../service-shares.ts';
-import { type Database, OutcomeUnknown } from '../storage/postgres/database.ts';
-import { SchemaMismatch } from '../storage/postgres/migrate.ts';
-import type { MovableFolders } from '../storage-parts.ts';
+} from '../operations/move-project.ts';
+import type { InstanceManager } from '../projects/instance-manager.ts';
+import { createServiceShares } from '../work/service-shares.ts';
 import type { ChangeFeed } from './change-feed.ts';
 
 export interface MovesOptions {

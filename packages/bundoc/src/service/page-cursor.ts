@@ -1,5 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import type { Cursors } from '../cipher/sealed-cursor.ts';
+import type { Cursors } from '../crypto/sealed-cursor.ts';
 
 /**
  * What a page's cursor holds.

@@ -1,9 +1,9 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
-import { type DocumentRef, ownContentOf } from '../cipher/stored-text.ts';
-import { patchContentInTurns } from '../patch/patch-content.ts';
-import type { Patch } from '../patch/read-patch.ts';
-import type { CommitOptions, Precondition, ProjectStore, Write, WriteResult } from '../storage/port.ts';
-import { requirePrecondition } from '../storage/precondition.ts';
+import { type DocumentRef, ownContentOf } from '../crypto/stored-text.ts';
+import { patchContentInTurns } from '../documents/patch/patch-content.ts';
+import type { Patch } from '../documents/patch/read-patch.ts';
+import type { CommitOptions, Precondition, ProjectStore, Write, WriteResult } from '../engine/port.ts';
+import { requirePrecondition } from '../engine/precondition.ts';
 import type { Work } from '../work/scheduler.ts';
 
 /** How often a patch without a precondition is applied anew, because the document has changed meanwhile. */

@@ -1,8 +1,8 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { ProjectInfo, ProjectPage } from '@bundoc/shared/contract/projects';
 import type { Claims } from '@bundoc/shared/contract/tokens';
-import type { InstanceManager } from '../project/instance-manager.ts';
-import type { Projects } from '../project/projects.ts';
+import type { Projects } from '../engine/projects.ts';
+import type { InstanceManager } from '../projects/instance-manager.ts';
 
 /** What projects there are, and what each holds. */
 export class ProjectDirectory {

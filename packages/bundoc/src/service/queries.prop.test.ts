@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { cursorsOf } from '../cipher/sealed-cursor.ts';
-import { openDefinedStore } from '../storage/collections/defined-store.ts';
-import type { EmbeddedStore } from '../storage/embedded/embedded-store.ts';
+import { openDefinedStore } from '../collections/defined-store.ts';
+import { cursorsOf } from '../crypto/sealed-cursor.ts';
+import type { EmbeddedStore } from '../engine/files/store/embedded-store.ts';
 import { EmbeddedProject } from '../testing/embedded-project.ts';
 import { assertQueriesAreRight, type CrashingProject } from '../testing/queries-property.ts';
 import type { SimulatedDisk } from '../testing/simulated-disk.ts';

@@ -1,14 +1,14 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { describe, expect, it } from 'vitest';
-import { cursorsOf } from '../cipher/sealed-cursor.ts';
-import { SCAN_LIMITS, type ScanLimits } from '../query/scan-budget.ts';
-import { readValue } from '../query/value.ts';
-import { type Where, whereSchema } from '../query/where.ts';
-import { openDefinedStore } from '../storage/collections/defined-store.ts';
-import { commitOne, put, remove } from '../storage/conformance.ts';
+import { openDefinedStore } from '../collections/defined-store.ts';
+import { cursorsOf } from '../crypto/sealed-cursor.ts';
+import { commitOne, put, remove } from '../engine/conformance.ts';
+import { SCAN_LIMITS, type ScanLimits } from '../queries/scan-budget.ts';
+import { type Where, whereSchema } from '../queries/where.ts';
 import { EmbeddedProject } from '../testing/embedded-project.ts';
 import { SlowSteps } from '../testing/slow-steps.ts';
 import { WorkBench } from '../testing/work-bench.ts';
+import { readValue } from '../values/value.ts';
 import { ownWork, Scheduler } from '../work/scheduler.ts';
 import { Queries, type QueryRequest } from './queries.ts';
 

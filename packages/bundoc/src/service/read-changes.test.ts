@@ -1,6 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { describe, expect, it } from 'vitest';
-import type { Change, StoredDocument } from '../storage/port.ts';
+import type { Change, StoredDocument } from '../engine/port.ts';
 import { readChanges } from './read-changes.ts';
 
 const rev = (position: number) => String(position).padStart(24, '0');

@@ -1,5 +1,5 @@
 import { hasCode } from '@bundoc/shared/contract/app-error';
-import type { Change, Position, ProjectStore } from '../storage/port.ts';
+import type { Change, Position, ProjectStore } from '../engine/port.ts';
 
 /** Where in the feed somebody is. */
 export interface FeedPlace {

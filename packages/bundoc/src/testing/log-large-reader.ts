@@ -1,8 +1,8 @@
 import { DataFolder } from '@bundoc/shared/files/data-folder';
+import { openNodeDisk } from '../engine/files/disk/node-disk.ts';
 import { readLog } from '../engine/files/log/log-view.ts';
 import { NodeLogDisk } from '../engine/files/log/node-log-disk.ts';
 import { partsBehind } from '../engine/files/log/parts.ts';
-import { openNodeDisk } from '../storage/embedded/node-disk.ts';
 
 // Reads a log as a command does, and says how much memory that took: `log-large-reader.ts <data folder>
 // <storage id> <handle>`.

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { takeKey } from '@bundoc/shared/crypto/aead';
+import { LARGE_FILE_BYTES_MAX } from '../engine/files/disk/disk.ts';
 import type { FramePlace, Place } from '../engine/files/log/layout.ts';
 import { Log } from '../engine/files/log/log.ts';
 import type {
@@ -18,7 +19,6 @@ import type {
 import { type PartKeys, partKeysOf } from '../engine/files/log/part-seal.ts';
 import { lastCarried, type OpenedPart, openParts, partsBehind } from '../engine/files/log/parts.ts';
 import { PartsDamaged } from '../engine/files/log/sealed-part.ts';
-import { LARGE_FILE_BYTES_MAX } from '../storage/embedded/disk.ts';
 import type { SimulatedDisk } from './simulated-disk.ts';
 
 /** Small enough that a few commits fill a segment. */

@@ -1,6 +1,6 @@
 /**
  * A second, slow evaluator of JSON Schema, written from the draft alone for the tests to compare with. It shares no code with
- * `storage/collections/`, computes with integers, and keeps the annotations of the draft as it describes them.
+ * `collections/`, computes with integers, and keeps the annotations of the draft as it describes them.
  */
 import { type Naive, naiveCompare, naiveOf } from './naive-query.ts';
 

@@ -1,10 +1,10 @@
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { InstanceManager, type InstanceManagerOptions } from '../project/instance-manager.ts';
-import { KeyCache } from '../project/key-cache.ts';
-import { ProjectFolders } from '../project/project-folder.ts';
-import type { MarkSetAside } from '../project/set-aside.ts';
-import { put } from '../storage/conformance.ts';
+import { KeyCache } from '../crypto/key-cache.ts';
+import { put } from '../engine/conformance.ts';
+import { ProjectFolders } from '../engine/files/projects/project-folder.ts';
+import type { MarkSetAside } from '../engine/set-aside.ts';
+import { InstanceManager, type InstanceManagerOptions } from '../projects/instance-manager.ts';
 import { FakeKeyService } from './fake-key-service.ts';
 import { SimulatedDisk } from './simulated-disk.ts';
 import { engineOn, openTestStore } from './test-engine.ts';

@@ -2,16 +2,16 @@ import { createSecretKey, randomBytes } from 'node:crypto';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { PATIENT_MS } from '@bundoc/shared/testing/patient';
-import { type DekVersion, ProjectCipher } from '../cipher/project-cipher.ts';
-import { whyGone } from '../project/project-rows.ts';
-import { SEAL_LIMITS } from '../storage/embedded/seal-budget.ts';
-import type { News } from '../storage/postgres/change-news.ts';
-import { Database, type DatabaseOptions } from '../storage/postgres/database.ts';
-import { GroupCommitter } from '../storage/postgres/group-commit.ts';
-import { PostgresStore, type PostgresStoreOptions } from '../storage/postgres/postgres-store.ts';
-import { insertProjectRows, raiseKeyVersion } from '../storage/postgres/project-rows.ts';
-import { SharedReads } from '../storage/postgres/shared-reads.ts';
-import type { Quota } from '../storage/quota.ts';
+import { type DekVersion, ProjectCipher } from '../crypto/project-cipher.ts';
+import type { News } from '../engine/postgres/change-news.ts';
+import { GroupCommitter } from '../engine/postgres/commit/group-commit.ts';
+import { Database, type DatabaseOptions } from '../engine/postgres/database/database.ts';
+import { PostgresStore, type PostgresStoreOptions } from '../engine/postgres/postgres-store.ts';
+import { whyGone } from '../engine/postgres/projects/project-rows.ts';
+import { SharedReads } from '../engine/postgres/reads/shared-reads.ts';
+import { insertProjectRows, raiseKeyVersion } from '../engine/postgres/rows/project-rows.ts';
+import type { Quota } from '../engine/quota.ts';
+import { SEAL_LIMITS } from '../engine/seal-budget.ts';
 
 /** How a test connects to its database. */
 export function testDatabaseOptions(url: string, options: Partial<DatabaseOptions> = {}): DatabaseOptions {

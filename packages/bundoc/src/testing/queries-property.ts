@@ -1,12 +1,12 @@
 import fc from 'fast-check';
 import { expect } from 'vitest';
-import type { Cursors } from '../cipher/sealed-cursor.ts';
-import { SCAN_LIMITS } from '../query/scan-budget.ts';
-import { readValue } from '../query/value.ts';
-import { whereSchema } from '../query/where.ts';
+import type { DefinedStore } from '../collections/defined-store.ts';
+import type { Cursors } from '../crypto/sealed-cursor.ts';
+import { put, remove } from '../engine/conformance.ts';
+import { SCAN_LIMITS } from '../queries/scan-budget.ts';
+import { whereSchema } from '../queries/where.ts';
 import { Queries } from '../service/queries.ts';
-import type { DefinedStore } from '../storage/collections/defined-store.ts';
-import { put, remove } from '../storage/conformance.ts';
+import { readValue } from '../values/value.ts';
 import { ownWork } from '../work/scheduler.ts';
 import { type Naive, naiveCompare, naiveMatches, naiveOf, naiveValues } from './naive-query.ts';
 import { documentText, whereText } from './query-arbitraries.ts';

@@ -1,13 +1,13 @@
 import { basename, dirname } from 'node:path';
 import { AppError } from '@bundoc/shared/contract/app-error';
-import type { LogDisk, LogFile } from '../engine/files/log/ports.ts';
 import {
   type Disk,
   type DiskFile,
   type FileChange,
   type FileContent,
   piecesOf,
-} from '../storage/embedded/disk.ts';
+} from '../engine/files/disk/disk.ts';
+import type { LogDisk, LogFile } from '../engine/files/log/ports.ts';
 
 /** The process died here: every later operation of this disk fails the same way. */
 export class Crash extends Error {

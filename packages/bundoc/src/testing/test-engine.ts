@@ -1,17 +1,17 @@
 import { DataFolder } from '@bundoc/shared/files/data-folder';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import type { ProjectCipher } from '../cipher/project-cipher.ts';
+import type { ProjectCipher } from '../crypto/project-cipher.ts';
+import type { Disk } from '../engine/files/disk/disk.ts';
+import { Backlog } from '../engine/files/documents/backlog.ts';
+import { createSealedCache } from '../engine/files/documents/sealed-cache.ts';
+import { FilesEngine } from '../engine/files/files-engine.ts';
 import type { LogLimits } from '../engine/files/log/log-api.ts';
 import { readLog } from '../engine/files/log/log-view.ts';
 import { NodeLogDisk } from '../engine/files/log/node-log-disk.ts';
 import type { LogDisk } from '../engine/files/log/ports.ts';
-import { Backlog } from '../storage/embedded/backlog.ts';
-import type { Disk } from '../storage/embedded/disk.ts';
-import type { EmbeddedStore } from '../storage/embedded/embedded-store.ts';
-import { FilesEngine } from '../storage/embedded/files-engine.ts';
-import { SEAL_LIMITS } from '../storage/embedded/seal-budget.ts';
-import { createSealedCache } from '../storage/embedded/sealed-cache.ts';
-import { ViewedLog } from '../storage/embedded/viewed-log.ts';
+import type { EmbeddedStore } from '../engine/files/store/embedded-store.ts';
+import { ViewedLog } from '../engine/files/store/viewed-log.ts';
+import { SEAL_LIMITS } from '../engine/seal-budget.ts';
 
 /** Small enough that a short history fills segments and begins checkpoints by itself. */
 export interface EngineLimits {

@@ -2,11 +2,11 @@ import { hash } from 'node:crypto';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { JSON_CONTAINERS_MAX } from '@bundoc/shared/json/scan';
 import { describe, expect, it } from 'vitest';
-import { readBatch } from '../batch/read-batch.ts';
-import { readDocumentBody } from '../cipher/stored-text.ts';
-import { ifMatchOfBody } from '../routes/preconditions.ts';
+import { readDocumentBody } from '../crypto/stored-text.ts';
+import { readBatchInTurns, readBodyInTurns, readPatchInTurns } from '../documents/large-content.ts';
+import { ifMatchOfBody } from '../documents/preconditions.ts';
+import { readBatch } from '../documents/read-batch.ts';
 import { bytesOf } from './large-bytes.ts';
-import { readBatchInTurns, readBodyInTurns, readPatchInTurns } from './large-content.ts';
 import { LARGE_BYTES, LargeThread } from './large-thread.ts';
 import { Scheduler } from './scheduler.ts';
 

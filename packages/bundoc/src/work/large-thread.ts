@@ -4,8 +4,8 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import type { FieldFault, ProblemCode } from '@bundoc/shared/contract/problem';
 import { WAIT_MS_MAX } from '@bundoc/shared/shares/share';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
+import type { LargeInput, LargeJobName, LargeOutput } from '../large-jobs.ts';
 import { FairTurns } from './fair-turns.ts';
-import type { LargeInput, LargeJobName, LargeOutput } from './large-jobs.ts';
 
 /** Bytes of a document, or of a body, from which on it is parsed, checked and evaluated in a thread of its own. */
 export const LARGE_BYTES = 262_144;
@@ -155,7 +155,7 @@ export class LargeThread implements AsyncDisposable {
   #start(): Worker {
     if (this.#worker !== undefined) return this.#worker;
     const extension = extname(import.meta.url);
-    const worker = new Worker(new URL(`./large-worker${extension}`, import.meta.url), {
+    const worker = new Worker(new URL(`../large-worker${extension}`, import.meta.url), {
       name: 'large documents',
       env: {},
       execArgv: extension === '.ts' ? ['--conditions=@bundoc/source'] : [],

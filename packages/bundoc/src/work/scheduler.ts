@@ -1,8 +1,8 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { type Hold, type Share, WAIT_MS_MAX } from '@bundoc/shared/shares/share';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
+import type { LargeInput, LargeJobName, LargeOutput } from '../large-jobs.ts';
 import { FairTurns } from './fair-turns.ts';
-import type { LargeInput, LargeJobName, LargeOutput } from './large-jobs.ts';
 import { LargeThread } from './large-thread.ts';
 
 /** Kinds of long work, as the metrics name them. */

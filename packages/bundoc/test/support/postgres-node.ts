@@ -1,16 +1,16 @@
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { createLogger } from '@bundoc/shared/runtime/logger';
-import { InstanceManager } from '../../src/project/instance-manager.ts';
-import { KeyCache } from '../../src/project/key-cache.ts';
-import { ProjectRows, whyGone } from '../../src/project/project-rows.ts';
-import { ProjectUpkeep } from '../../src/project/project-upkeep.ts';
-import { put, ref } from '../../src/storage/conformance.ts';
-import { SEAL_LIMITS } from '../../src/storage/embedded/seal-budget.ts';
-import type { Database } from '../../src/storage/postgres/database.ts';
-import { GroupCommitter } from '../../src/storage/postgres/group-commit.ts';
-import { PostgresStore } from '../../src/storage/postgres/postgres-store.ts';
-import { SharedReads } from '../../src/storage/postgres/shared-reads.ts';
-import { SharedStates } from '../../src/storage/postgres/shared-states.ts';
+import { KeyCache } from '../../src/crypto/key-cache.ts';
+import { put, ref } from '../../src/engine/conformance.ts';
+import { GroupCommitter } from '../../src/engine/postgres/commit/group-commit.ts';
+import type { Database } from '../../src/engine/postgres/database/database.ts';
+import { PostgresStore } from '../../src/engine/postgres/postgres-store.ts';
+import { ProjectRows, whyGone } from '../../src/engine/postgres/projects/project-rows.ts';
+import { SharedReads } from '../../src/engine/postgres/reads/shared-reads.ts';
+import { SharedStates } from '../../src/engine/postgres/reads/shared-states.ts';
+import { SEAL_LIMITS } from '../../src/engine/seal-budget.ts';
+import { InstanceManager } from '../../src/projects/instance-manager.ts';
+import { ProjectUpkeep } from '../../src/projects/project-upkeep.ts';
 import type { FakeKeyService } from '../../src/testing/fake-key-service.ts';
 import { NO_NEWS } from '../../src/testing/postgres-project.ts';
 

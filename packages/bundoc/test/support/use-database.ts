@@ -1,7 +1,7 @@
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { afterAll, beforeAll } from 'vitest';
-import type { Database, DatabaseOptions } from '../../src/storage/postgres/database.ts';
-import { migrate } from '../../src/storage/postgres/migrate.ts';
+import type { Database, DatabaseOptions } from '../../src/engine/postgres/database/database.ts';
+import { migrate } from '../../src/engine/postgres/database/migrate.ts';
 import { openTestDatabase, PostgresProject } from '../../src/testing/postgres-project.ts';
 
 /** A server for the tests of a `describe`, and its database `bundoc`, which has the schema. */

@@ -1,0 +1,84 @@
+import { join } from 'node:path';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { systemClock } from '@bundoc/shared/runtime/clock';
+import { KeyCache } from '../crypto/key-cache.ts';
+import type { ProjectCipher } from '../crypto/project-cipher.ts';
+import type { Disk } from '../engine/files/disk/disk.ts';
+import type { FilesEngine } from '../engine/files/files-engine.ts';
+import { IncomingFolder } from '../engine/files/transfer/move-target.ts';
+import { settleMove } from '../engine/judge-move-mark.ts';
+import type { Database } from '../engine/postgres/database/database.ts';
+import { identifyDatabase } from '../engine/postgres/identity-in-rows.ts';
+import { ProjectRows } from '../engine/postgres/projects/project-rows.ts';
+import { RowsSource } from '../engine/postgres/transfer/move-source.ts';
+import { type OnSetAside, SET_ASIDE_FOLDER } from '../engine/set-aside.ts';
+import { startStorage } from '../engine/started-storage.ts';
+import type { StorageIdentity } from '../engine/storage-file.ts';
+import type { StorageCalls } from '../kms/port.ts';
+import { StorageKeys } from '../kms/storage-keys.ts';
+import { finishMove, type MoveLimits, type MoveWatch, moveProject } from '../operations/move-project.ts';
+
+/**
+ * Where the content of projects is put that were moved away, below the data folder: out of the service's
+ * sight.
+ */
+export const MOVED_FOLDER = 'moved';
+/** Only to begin with: the project is read with keys that are fetched for it. */
+const KEYS_TTL_MS = 60_000;
+
+export interface WayToFolder {
+  readonly project: string;
+  readonly database: Database;
+  /** A data folder that this process has to itself. */
+  readonly dataDir: string;
+  readonly open: {
+    readonly identity: StorageIdentity;
+    readonly projectsDir: string;
+    readonly engine: Pick<FilesEngine, 'arrived'>;
+  };
+  /** For what is being written. */
+  readonly tmp: string;
+  readonly disk: Disk;
+  readonly calls: StorageCalls;
+  readonly onSetAside: OnSetAside;
+}
+
+/**
+ * Moves a project out of PostgreSQL, whose nodes serve it until it changes hands, into a data folder. A move
+ * that has taken effect is finished.
+ *
+ * @returns the project's folder.
+ * @throws MoveFailed; AppError `project_not_found`, and those of the project, of both storages and of BunKMS.
+ */
+export async function moveToFolder(
+  { project, database, dataDir, open, tmp, disk, calls, onSetAside }: WayToFolder,
+  watch: MoveWatch,
+  limits?: MoveLimits,
+): Promise<string> {
+  const identity = await identifyDatabase(database, systemClock);
+  const from = await startStorage(identity, calls);
+  const to = await startStorage(open.identity, calls);
+  const keys = new StorageKeys(calls, { acting: from.acting, refused: from.advance });
+  const directory = join(open.projectsDir, project);
+  const source = new RowsSource({ project, database, keys });
+  const keptIn = join(dataDir, MOVED_FOLDER);
+  const setAside = join(dataDir, SET_ASIDE_FOLDER);
+  const cipher = () => source.cipher;
+  const arrived = (handle: string, keys: ProjectCipher) => open.engine.arrived(project, handle, keys);
+  const places = { directory, tmp, keptIn, setAside };
+  const target = new IncomingFolder({ project, ...places, onSetAside, disk, cipher, arrived });
+  const rows = new ProjectRows({
+    ...{ database, clock: systemClock, storage: await identity.read() },
+    keys: new KeyCache({ keys, clock: systemClock, ttlMs: KEYS_TTL_MS }),
+    onSetAside,
+    settle: (_project, move) => settleMove(from, project, move),
+  });
+  try {
+    if ((await rows.open(project)) === undefined) throw new AppError('project_not_found');
+    await moveProject({ project, source, target, from, to }, watch, limits);
+  } catch (error) {
+    if (!hasCode(error, 'project_elsewhere') || error.storage !== to.id) throw error;
+    await finishMove({ project, source, target, to });
+  }
+  return directory;
+}

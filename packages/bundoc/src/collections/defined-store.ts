@@ -1,0 +1,274 @@
+import { hasCode } from '@bundoc/shared/contract/app-error';
+import type { CollectionDefinition, Ttl } from '@bundoc/shared/contract/collections';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { DocumentRef } from '../crypto/stored-text.ts';
+import { DEFINITIONS, type StoredDefinition } from '../engine/definition.ts';
+import { definitionsState } from '../engine/definitions-state.ts';
+import type { EngineIndexes } from '../engine/index-port.ts';
+import type {
+  Change,
+  ChangePage,
+  CollectionSummary,
+  CommitOptions,
+  DocumentPage,
+  ListedDocument,
+  ListQuery,
+  MovableStore,
+  Position,
+  Precondition,
+  ProjectStore,
+  SealedPage,
+  SealedPageLimits,
+  StoredDocument,
+  Write,
+  WriteResult,
+} from '../engine/port.ts';
+import { type OwnWork, ownWork, type Work } from '../work/scheduler.ts';
+import { isExpired } from './expiry.ts';
+import { ExpirySweep } from './expiry-sweep.ts';
+import { KnownDefinitions } from './known-definitions.ts';
+import type { CollectionStore } from './port.ts';
+import { removeStates } from './remove-states.ts';
+
+/**
+ * Expired documents, bytes of them, and pages of nothing else, that one list passes over before it ends with
+ * an empty page.
+ */
+export const PASSED_MAX = 5_000;
+const PASSED_BYTES_MAX = 33_554_432;
+const PASSED_PAGES_MAX = 100;
+
+/**
+ * Opens what a project's collections are defined to be. The store belongs to the result from then on.
+ *
+ * @param beforeExpiring called before a definition gives documents a time to live, which is not made when it
+ * rejects.
+ * @param own work of the service itself, for the project.
+ */
+export async function openDefinedStore(
+  store: ProjectStore,
+  clock: Clock,
+  beforeExpiring: () => Promise<void> = async () => undefined,
+  own: OwnWork = ownWork(),
+): Promise<DefinedStore> {
+  const defined = new DefinedStore(store, clock, beforeExpiring, own);
+  if (store.definesNothing !== true) await defined.load();
+  return defined;
+}
+
+/**
+ * A store whose collections may have definitions: documents of writes meet their schema, expired documents
+ * are absent, and definitions themselves, which are documents of the store, are seen as such by nobody.
+ *
+ * Works on any store; there is one for each, so that what it knows of definitions is what they are. A
+ * collection without a definition costs one look into a map.
+ */
+export class DefinedStore implements CollectionStore {
+  readonly #store: ProjectStore;
+  readonly #clock: Clock;
+  readonly #ownWork: OwnWork;
+  readonly #definitions: KnownDefinitions;
+  /** Removes expired documents from the storage; they are absent before that, too. */
+  readonly expired: ExpirySweep;
+
+  constructor(store: ProjectStore, clock: Clock, beforeExpiring: () => Promise<void>, own: OwnWork) {
+    this.#store = store;
+    this.#clock = clock;
+    this.#ownWork = own;
+    this.#definitions = new KnownDefinitions(store, own, beforeExpiring);
+    this.expired = new ExpirySweep(store, clock, own, () => this.#definitions.ttls());
+  }
+
+  /**
+   * Reads all definitions, and makes their indexes hold: before anything else, and again when others may have
+   * changed them.
+   */
+  load(): Promise<void> {
+    return this.#definitions.load();
+  }
+
+  /** What this store takes for the definitions and indexes; undefined while it cannot read all of them. */
+  get definitionsState(): string | undefined {
+    const { digest } = this.#definitions;
+    return digest && definitionsState(this.#store.indexes?.version ?? 0, digest);
+  }
+
+  get indexes(): EngineIndexes | undefined {
+    return this.#store.indexes;
+  }
+
+  get isShared(): boolean {
+    return this.#store.isShared === true;
+  }
+
+  get failed(): boolean {
+    return this.#store.failed;
+  }
+
+  get toReseal(): number {
+    return this.#store.toReseal;
+  }
+
+  get memoryBytes(): number {
+    return (this.#store.memoryBytes ?? 0) + this.#definitions.memoryBytes;
+  }
+
+  get defined(): readonly string[] {
+    return this.#definitions.names;
+  }
+
+  /** Whether a collection is defined whose documents expire. */
+  get mayExpire(): boolean {
+    return this.#definitions.ttls().some(() => true);
+  }
+
+  definition(collection: string): StoredDefinition | undefined {
+    return this.#definitions.of(collection);
+  }
+
+  define(
+    collection: string,
+    definition: CollectionDefinition | undefined,
+    precondition: Precondition,
+    options: CommitOptions = {},
+  ): Promise<{ created: boolean; rev: string | undefined }> {
+    return this.#definitions.define(collection, definition, precondition, options);
+  }
+
+  getAtHand(ref: DocumentRef): StoredDocument | undefined {
+    const document = this.#store.getAtHand?.(ref);
+    const ttl = this.#ttlOf(ref.collection);
+    return document && this.#isAlive(ttl, document) ? document : undefined;
+  }
+
+  async get(ref: DocumentRef): Promise<StoredDocument | undefined> {
+    const ttl = this.#ttlOf(ref.collection);
+    const document = await this.#store.get(ref);
+    return document && this.#isAlive(ttl, document) ? document : undefined;
+  }
+
+  async commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
+    if (!this.#definitions.areNone) {
+      await this.#definitions.requireSchemas(writes, options);
+      await this.#removeExpired(writes);
+      if (options.work !== undefined && isLong(writes))
+        await this.#store.indexes?.prepare?.(writes, options.work);
+    }
+    return this.#store.commit(writes, options);
+  }
+
+  async list(query: ListQuery): Promise<DocumentPage> {
+    const ttl = this.#ttlOf(query.collection);
+    if (ttl === undefined) return this.#store.list(query);
+    if (query.work !== undefined) return await this.#listAlive(query, ttl, query.work);
+    using work = this.#ownWork('expiry');
+    return await this.#listAlive(query, ttl, work);
+  }
+
+  async #listAlive(query: ListQuery, ttl: Ttl, work: Work): Promise<DocumentPage> {
+    const passed = { documents: 0, bytes: 0 };
+    for (let after = query.after, pages = 1; ; pages++) {
+      const page = await work.outside(() => this.#store.list({ ...query, after }));
+      const documents: ListedDocument[] = [];
+      for (const document of page.documents) {
+        const turn = work.pause();
+        if (turn !== undefined) await turn;
+        if (this.#isAlive(ttl, document)) documents.push(document);
+        else {
+          passed.documents++;
+          passed.bytes += document.text.length;
+        }
+      }
+      // So many that have expired are not worth one request: whoever asks goes on, if they still want to.
+      const isEnough =
+        passed.documents >= PASSED_MAX || passed.bytes >= PASSED_BYTES_MAX || pages >= PASSED_PAGES_MAX;
+      if (documents.length > 0 || page.unreadable.length > 0 || page.next === undefined || isEnough) {
+        work.leave();
+        return { ...page, documents, passed };
+      }
+      after = page.next;
+    }
+  }
+
+  async changes(after: Position, limit: number, horizon?: Position): Promise<ChangePage> {
+    const changes: Change[] = [];
+    for (let from = after, known = horizon; ; ) {
+      const wanted = limit - changes.length;
+      const page: ChangePage = await this.#store.changes(from, wanted, known);
+      for (const change of page.changes) if (change.ref.collection !== DEFINITIONS) changes.push(change);
+      if (page.changes.length < wanted || changes.length === limit) return { ...page, changes };
+      from = page.position;
+      known = page.horizon;
+    }
+  }
+
+  async collections(): Promise<readonly CollectionSummary[]> {
+    return (await this.#store.collections()).filter(({ name }) => name !== DEFINITIONS);
+  }
+
+  position(): Promise<Position> {
+    return this.#store.position();
+  }
+
+  waitForChange(after: Position, signal: AbortSignal): Promise<Position | undefined> {
+    return this.#store.waitForChange(after, signal);
+  }
+
+  get movable(): MovableStore | undefined {
+    return this.#store.movable;
+  }
+
+  /** Definitions among the others. */
+  sealedChanges(after: Position, limits: SealedPageLimits): Promise<SealedPage> {
+    return this.#store.sealedChanges(after, limits);
+  }
+
+  reseal(limit: number): Promise<number> {
+    return this.#store.reseal(limit);
+  }
+
+  checkpoint(): Promise<void> {
+    return this.#store.checkpoint();
+  }
+
+  async prepareClose(): Promise<void> {
+    await this.#store.prepareClose?.();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#store[Symbol.asyncDispose]();
+  }
+
+  #ttlOf(collection: string): Ttl | undefined {
+    return this.#definitions.of(collection)?.definition.ttl;
+  }
+
+  /** An expired document is absent for whoever writes to it, and must be so for the store. */
+  async #removeExpired(writes: readonly Write[]): Promise<void> {
+    for (const { ref } of writes) {
+      const ttl = this.#ttlOf(ref.collection);
+      if (ttl === undefined) continue;
+      const document = await this.#store.get(ref).catch(ignoreDamage);
+      if (document !== undefined && !this.#isAlive(ttl, document))
+        await removeStates(this.#store, [document]);
+    }
+  }
+
+  #isAlive(ttl: Ttl | undefined, { text }: StoredDocument): boolean {
+    return ttl === undefined || !isExpired(ttl, text, this.#clock.now());
+  }
+}
+
+/** Bytes of documents up to which the keys of a commit are made where it is put in order. */
+const KEYS_AT_ONCE_BYTES = 16_384;
+
+function isLong(writes: readonly Write[]): boolean {
+  let bytes = 0;
+  for (const write of writes) if (write.kind === 'put') bytes += write.content.bytes.length;
+  return bytes > KEYS_AT_ONCE_BYTES;
+}
+
+/** A document that does not open can be replaced and deleted; whether it has expired nobody knows. */
+function ignoreDamage(error: unknown): undefined {
+  if (!hasCode(error, 'integrity_error')) throw error;
+}

@@ -1,0 +1,77 @@
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { describe, expect, it } from 'vitest';
+import type { DocumentPage, ListedDocument, ListQuery, Write } from '../engine/port.ts';
+import { ownWork } from '../work/scheduler.ts';
+import { ExpirySweep } from './expiry-sweep.ts';
+
+const TTL = { field: 'until', seconds: 0 };
+const never = new AbortController().signal;
+
+/** Collections with pages of one document each, of which `x` has expired; it is seen which were looked at, and what was removed. */
+function start(pages: Readonly<Record<string, string>>) {
+  const clock = new FakeClock();
+  const looked: string[] = [];
+  const removed: string[] = [];
+  const store = {
+    list: async ({ collection, after = 0 }: ListQuery): Promise<DocumentPage> => {
+      looked.push(`${collection}${after}`);
+      const kind = pages[collection]?.[after];
+      const until = new Date(kind === 'x' ? clock.now() : clock.now() + 1_000).toISOString();
+      const metadata = { _collection: collection, _id: `${collection}${after}`, _rev: 'r' };
+      const document = { metadata, text: Buffer.from(JSON.stringify({ until })) } as ListedDocument;
+      const next = after + 1 < (pages[collection]?.length ?? 0) ? after + 1 : undefined;
+      return { documents: [document], unreadable: [], next };
+    },
+    commit: async (writes: readonly Write[]) => {
+      removed.push(...writes.map(({ ref }) => ref.id));
+      return [];
+    },
+  };
+  const sweep = new ExpirySweep(store, clock, ownWork('p'), () =>
+    Object.keys(pages).map((name) => [name, TTL]),
+  );
+  return { sweep, looked: () => looked.splice(0), removed };
+}
+
+describe('a sweep for expired documents', () => {
+  it('that goes round looks at a page of every collection each time, and begins anew at the end of each', async () => {
+    const { sweep, looked } = start({ b: '...', a: '.' });
+    const rounds: string[][] = [];
+    for (let round = 0; round < 4; round++) {
+      await sweep.goRound();
+      rounds.push(looked());
+    }
+    expect(rounds).toEqual([
+      ['b0', 'a0'],
+      ['b1', 'a0'],
+      ['b2', 'a0'],
+      ['b0', 'a0'],
+    ]);
+  });
+
+  it('that goes round looks at more where some have expired', async () => {
+    const { sweep, looked, removed } = start({ a: 'xx..', b: '.' });
+    expect(await sweep.goRound()).toBe(2);
+    expect([looked(), removed]).toEqual([
+      ['a0', 'a1', 'a2', 'b0'],
+      ['a0', 'a1'],
+    ]);
+  });
+
+  it('that goes through looks at each page once, a bounded number at a time, whatever has expired', async () => {
+    const { sweep, looked, removed } = start({ b: '.x', a: 'x..' });
+    const first = await sweep.goThrough(undefined, 2, never);
+    expect(first).toEqual({ removed: 1, next: { collection: 'a', after: 2 } });
+    const second = await sweep.goThrough(first.next, 1, never);
+    expect(second).toEqual({ removed: 0, next: { collection: 'b', after: 0 } });
+    expect(await sweep.goThrough(second.next, 9, never)).toEqual({ removed: 1, next: undefined });
+    expect(looked()).toEqual(['a0', 'a1', 'a2', 'b0', 'b1']);
+    expect(removed).toEqual(['a0', 'b1']);
+  });
+
+  it('that is told to stop says where to go on', async () => {
+    const { sweep } = start({ a: '..' });
+    const place = { collection: 'a', after: 1 };
+    expect(await sweep.goThrough(place, 9, AbortSignal.abort())).toEqual({ removed: 0, next: place });
+  });
+});

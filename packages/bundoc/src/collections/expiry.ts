@@ -1,0 +1,34 @@
+import type { Ttl } from '@bundoc/shared/contract/collections';
+import { valueStartOf } from '@bundoc/shared/json/locate';
+import { scanJson } from '@bundoc/shared/json/scan';
+import { type Path, pathOf, valueAt } from '../values/path.ts';
+import { readValue, type Value } from '../values/value.ts';
+
+/** RFC 3339 in UTC, down to milliseconds. */
+const UTC_TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,3})?Z$/;
+
+/** When a document expires, milliseconds since 1970; undefined when it never does. */
+export function expiresAtMs(ttl: Ttl, document: Value): number | undefined {
+  return endOf(ttl, valueAt(document, pathOf(ttl.field)));
+}
+
+function endOf(ttl: Ttl, time: Value | undefined): number | undefined {
+  if (typeof time !== 'string' || !UTC_TIME.test(time)) return undefined;
+  const ms = Date.parse(time);
+  return Number.isNaN(ms) ? undefined : ms + ttl.seconds * 1_000;
+}
+
+/** @param text of a stored document. */
+export function isExpired(ttl: Ttl, text: Buffer, nowMs: number): boolean {
+  const atMs = endOf(ttl, valueIn(text, pathOf(ttl.field)));
+  return atMs !== undefined && atMs <= nowMs;
+}
+
+/** {@link valueAt} of a text. Of objects on the path, the member alone is read: a scan takes a fraction of what reading takes. */
+function valueIn(text: Buffer, path: Path): Value | undefined {
+  const [name, ...rest] = path;
+  const { bodyStart, members } = name === undefined ? { bodyStart: undefined, members: [] } : scanJson(text);
+  if (bodyStart === undefined) return valueAt(readValue(text.toString()), path);
+  const member = members.find((one) => one.name === name);
+  return member && valueIn(text.subarray(valueStartOf(text, member), member.end), rest);
+}

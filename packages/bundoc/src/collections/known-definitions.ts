@@ -1,0 +1,294 @@
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import type { CollectionDefinition, Ttl } from '@bundoc/shared/contract/collections';
+import type { FieldFault } from '@bundoc/shared/contract/problem';
+import { LRUCache } from 'lru-cache';
+import type { DocumentContent } from '../crypto/stored-text.ts';
+import {
+  contentOfDefinition,
+  DEFINITIONS,
+  DEFINITIONS_MAX,
+  definitionRef,
+  readDefinition,
+  type StoredDefinition,
+} from '../engine/definition.ts';
+import { digestOfRevs, NO_DEFINITIONS } from '../engine/definitions-state.ts';
+import type { IndexSpec } from '../engine/index-port.ts';
+import type {
+  CommitOptions,
+  DocumentPage,
+  Position,
+  Precondition,
+  ProjectStore,
+  StoredDocument,
+  Write,
+} from '../engine/port.ts';
+import type { OwnWork, Work } from '../work/scheduler.ts';
+import { Turns } from '../work/turns.ts';
+import { acceptInTurns, type CheckInTurns, checkInTurnsOf } from './schema-checks.ts';
+
+/**
+ * Characters of the schemas that a project keeps compiled. Compiled ones take some forty times as much, and a project may have a thousand of
+ * 64 KiB.
+ */
+const COMPILED_LENGTH_MAX = 1_048_576;
+const COMPILED_TO_LENGTH = 40;
+/** How much more memory a parsed definition takes than its text. */
+const PARSED_TO_LENGTH = 6;
+/** Definitions that are read at a time. */
+const DEFINITION_PAGE = { limit: 100, bytesMax: 8_388_608 };
+
+/**
+ * What a project's collections are defined to be: read from the store, kept in memory, told to its indexes. There is one for each store, so that
+ * what it knows is what the definitions are.
+ */
+export class KnownDefinitions {
+  readonly #store: ProjectStore;
+  readonly #ownWork: OwnWork;
+  readonly #beforeExpiring: () => Promise<void>;
+  readonly #known = new Map<string, StoredDefinition>();
+  /** Collections whose definition does not open: nobody knows what holds for them. */
+  readonly #damaged = new Set<string>();
+  /** Definitions that do not open, and neither does whose they are, by the names of their documents. */
+  #unnamed: ReadonlySet<string> = new Set();
+  readonly #defining = new Turns();
+  /** Each compiled by the first write that it concerns: a large one takes a good part of a second. */
+  readonly #checks = new LRUCache<StoredDefinition, CheckInTurns>({
+    maxSize: COMPILED_LENGTH_MAX,
+    sizeCalculation: (_check, { definition }) => JSON.stringify(definition.schema).length,
+  });
+
+  /** Bytes of the texts of definitions, by collection, and of all. */
+  readonly #bytesOf = new Map<string, number>();
+  #bytes = 0;
+  #digest: string | undefined = NO_DEFINITIONS;
+
+  /** @param beforeExpiring called before a definition gives documents a time to live, which is not made when it rejects. */
+  constructor(store: ProjectStore, ownWork: OwnWork, beforeExpiring: () => Promise<void>) {
+    this.#store = store;
+    this.#ownWork = ownWork;
+    this.#beforeExpiring = beforeExpiring;
+  }
+
+  /** Reads all definitions, and makes their indexes hold: before anything else, and again when others may have changed them. */
+  load(): Promise<void> {
+    return this.#defining.run(async () => {
+      const names = new Set<string>();
+      const unnamed = new Set<string>();
+      for (let after: Position | undefined = 0; after !== undefined; ) {
+        const page: DocumentPage = await this.#store.list({
+          collection: DEFINITIONS,
+          after,
+          ...DEFINITION_PAGE,
+        });
+        for (const id of page.unreadable) {
+          this.#damaged.add(id);
+          names.add(id);
+        }
+        for (const name of page.unnamed ?? []) unnamed.add(name);
+        for (const document of page.documents) {
+          this.#loadOne(document);
+          names.add(document.metadata._id);
+        }
+        after = page.next;
+      }
+      this.#unnamed = unnamed;
+      for (const name of [...this.#known.keys(), ...this.#damaged])
+        if (!names.has(name) && !this.#isUnnamed(name)) this.#forget(name);
+      await this.#store.indexes?.keep?.();
+    });
+  }
+
+  /** Names of the collections that are defined, as far as they can be seen. */
+  get names(): readonly string[] {
+    return [...new Set([...this.#known.keys(), ...this.#damaged])];
+  }
+
+  /** Bytes of memory that definitions and their compiled schemas take, as an estimate. */
+  get memoryBytes(): number {
+    return this.#bytes * PARSED_TO_LENGTH + this.#checks.calculatedSize * COMPILED_TO_LENGTH;
+  }
+
+  /** Of their revisions; undefined while one does not open. */
+  get digest(): string | undefined {
+    if (this.#damaged.size + this.#unnamed.size > 0) return undefined;
+    this.#digest ??= digestOfRevs(Array.from(this.#known.values(), ({ rev }) => rev));
+    return this.#digest;
+  }
+
+  get areNone(): boolean {
+    return this.#known.size + this.#damaged.size + this.#unnamed.size === 0;
+  }
+
+  /** Time to live by collection, where documents have one. */
+  *ttls(): Generator<readonly [collection: string, ttl: Ttl]> {
+    for (const [collection, { definition }] of this.#known)
+      if (definition.ttl !== undefined) yield [collection, definition.ttl];
+  }
+
+  /** As {@link CollectionStore.define}. */
+  define(
+    collection: string,
+    definition: CollectionDefinition | undefined,
+    precondition: Precondition,
+    options: CommitOptions,
+  ): Promise<{ created: boolean; rev: string | undefined }> {
+    // One after another, so that what is known last is what was committed last.
+    return this.#defining.run(() => this.#define(collection, definition, precondition, options));
+  }
+
+  /** @throws AppError `integrity_error` for one that does not open. */
+  of(collection: string): StoredDefinition | undefined {
+    const isDamaged = this.#damaged.size > 0 && this.#damaged.has(collection);
+    if (isDamaged || this.#isUnnamed(collection)) throw new AppError('integrity_error');
+    return this.#known.get(collection);
+  }
+
+  /** Others are served in between: the check of one document may take a good part of a second. @throws AppError `schema_violation`. */
+  async requireSchemas(writes: readonly Write[], { work }: CommitOptions): Promise<void> {
+    if (work !== undefined) return await this.#requireSchemas(writes, work);
+    using own = this.#ownWork('write');
+    await this.#requireSchemas(writes, own);
+  }
+
+  async #requireSchemas(writes: readonly Write[], work: Work): Promise<void> {
+    for (const write of writes) {
+      if (write.kind === 'delete' || this.of(write.ref.collection)?.definition.schema === undefined) continue;
+      const turn = work.pause();
+      if (turn !== undefined) await turn;
+      const errors = await this.#faultsOf(write.ref.collection, write.content, work);
+      if (errors.length > 0) throw new AppError('schema_violation', { errors });
+    }
+    work.leave();
+  }
+
+  /** @throws AppError `integrity_error` for a schema that was accepted once and is not any more: nobody knows what holds then. */
+  async #faultsOf(collection: string, content: DocumentContent, work: Work): Promise<readonly FieldFault[]> {
+    try {
+      const faults = this.#checkOf(collection)?.(content, work) ?? [];
+      return faults instanceof Promise ? await faults : faults;
+    } catch (error) {
+      if (!hasCode(error, 'invalid_request')) throw error;
+      this.#damaged.add(collection);
+      throw new AppError('integrity_error', { cause: error });
+    }
+  }
+
+  async #accept(
+    definition: CollectionDefinition,
+    { work }: CommitOptions,
+  ): Promise<CheckInTurns | undefined> {
+    if (work !== undefined) return await acceptInTurns(definition, work);
+    using own = this.#ownWork('definition');
+    return await acceptInTurns(definition, own);
+  }
+
+  /** Whether the definition of this collection is among those of which it cannot be seen whose they are. */
+  #isUnnamed(collection: string): boolean {
+    if (this.#unnamed.size === 0) return false;
+    const name = this.#store.nameOf?.(definitionRef(collection));
+    return name !== undefined && this.#unnamed.has(name);
+  }
+
+  #loadOne(document: StoredDocument): void {
+    const { _id: name, _rev: rev } = document.metadata;
+    if (this.#known.get(name)?.rev === rev) return;
+    try {
+      this.#learn(name, readDefinition(document), document.text.length, true);
+    } catch {
+      this.#damaged.add(name);
+    }
+  }
+
+  #learn(collection: string, known: StoredDefinition, bytes: number, wasDefined = false): void {
+    this.#known.set(collection, known);
+    this.#digest = undefined;
+    this.#countBytes(collection, bytes);
+    const specs = known.definition.indexes.map(specOf);
+    this.#store.indexes?.define(collection, specs, { rev: known.rev, wasDefined });
+    this.#damaged.delete(collection);
+  }
+
+  /**
+   * Takes up what a collection is defined to be after a commit: what was committed, unless that was a repetition, or others were faster.
+   *
+   * @param committed undefined for a removal.
+   */
+  async #relearn(collection: string, committed?: StoredDefinition): Promise<void> {
+    const ref = definitionRef(collection);
+    const document = await this.#store.get(ref);
+    if (this.#isUnnamed(collection)) {
+      const name = this.#store.nameOf?.(ref);
+      this.#unnamed = new Set([...this.#unnamed].filter((one) => one !== name));
+    }
+    if (document === undefined) this.#forget(collection);
+    else if (document.metadata._rev === committed?.rev)
+      this.#learn(collection, committed, document.text.length);
+    else this.#loadOne(document);
+  }
+
+  #forget(collection: string): void {
+    this.#store.indexes?.define(collection, [], { rev: undefined, wasDefined: false });
+    this.#known.delete(collection);
+    this.#digest = undefined;
+    this.#countBytes(collection, 0);
+    this.#damaged.delete(collection);
+  }
+
+  #countBytes(collection: string, bytes: number): void {
+    this.#bytes += bytes - (this.#bytesOf.get(collection) ?? 0);
+    if (bytes === 0) this.#bytesOf.delete(collection);
+    else this.#bytesOf.set(collection, bytes);
+  }
+
+  async #define(
+    collection: string,
+    definition: CollectionDefinition | undefined,
+    precondition: Precondition,
+    options: CommitOptions,
+  ): Promise<{ created: boolean; rev: string | undefined }> {
+    const ref = definitionRef(collection);
+    if (definition === undefined) {
+      await this.#store.commit([{ kind: 'delete', ref, precondition }], options).catch((error: unknown) => {
+        throw hasCode(error, 'document_not_found') ? new AppError('collection_not_found') : error;
+      });
+      await this.#relearn(collection);
+      await this.#store.indexes?.keep?.();
+      return { created: false, rev: undefined };
+    }
+    if (!this.#known.has(collection) && this.#known.size >= DEFINITIONS_MAX)
+      throw new AppError('invalid_request', {
+        detail: `a project has at most ${DEFINITIONS_MAX} definitions`,
+      });
+    const check = await this.#accept(definition, options);
+    const kept = this.#store.indexes?.areBlind === true ? withTokens(definition) : definition;
+    const content = contentOfDefinition(kept);
+    if (definition.ttl !== undefined) await this.#beforeExpiring();
+    const [result] = await this.#store.commit([{ kind: 'put', ref, content, precondition }], options);
+    if (result?.metadata === undefined) throw new Error('a put has no metadata');
+    const rev = result.metadata._rev;
+    const known = { definition: kept, rev };
+    await this.#relearn(collection, known);
+    if (check !== undefined) this.#checks.set(known, check);
+    await this.#store.indexes?.keep?.();
+    return { created: result.created, rev };
+  }
+
+  /** @throws AppError `invalid_request` for a schema that is not accepted any more. */
+  #checkOf(collection: string): CheckInTurns | undefined {
+    const known = this.of(collection);
+    if (known?.definition.schema === undefined) return undefined;
+    const check = this.#checks.get(known) ?? checkInTurnsOf(known.definition.schema);
+    this.#checks.set(known, check);
+    return check;
+  }
+}
+
+function specOf({ name, fields, unique, blind }: CollectionDefinition['indexes'][number]): IndexSpec {
+  return { name: name ?? fields.join('+'), fields, unique, ...(blind === true ? { blind } : {}) };
+}
+
+/** A unique index is kept by tokens where nothing else can: its definition says so. */
+function withTokens(definition: CollectionDefinition): CollectionDefinition {
+  const indexes = definition.indexes.map((index) => (index.unique ? { ...index, blind: true } : index));
+  return { ...definition, indexes };
+}

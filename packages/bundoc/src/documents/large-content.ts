@@ -1,0 +1,78 @@
+import { type DocumentBody, readDocumentBody } from '../crypto/stored-text.ts';
+import type { LargeContent } from '../large-jobs.ts';
+import { bytesOf } from '../work/large-bytes.ts';
+import { LARGE_BYTES } from '../work/large-thread.ts';
+import type { Work } from '../work/scheduler.ts';
+import type { BatchOperation } from './operation.ts';
+import { type Patch, type PatchKind, readPatch, TREE_BYTES_MAX } from './patch/read-patch.ts';
+import { type BatchLimits, type ReadIfMatch, readBatch } from './read-batch.ts';
+
+// Bodies of requests: a small one is read in one step, a large one in another thread. Both are refused for the same reasons. The work is left
+// afterwards: what a request waits for next is no time of the processor.
+
+/** {@link readDocumentBody}. Synchronous for a small one. */
+export function readBodyInTurns(bytes: Buffer, work: Work): DocumentBody | Promise<DocumentBody> {
+  return bytes.length <= LARGE_BYTES ? readDocumentBody(bytes) : readLargeBody(bytes, work);
+}
+
+async function readLargeBody(bytes: Buffer, work: Work): Promise<DocumentBody> {
+  const { content, ...rest } = await work.elsewhere('body', { bytes });
+  work.leave();
+  return { ...rest, content: contentOf(content, bytes) };
+}
+
+/** Bytes of a batch up to which it is read in one step: each operation takes some time of its own. */
+const BATCH_AT_ONCE_MAX = 65_536;
+
+/** {@link readBatch}. */
+export async function readBatchInTurns(
+  bytes: Buffer,
+  { documentBytesMax }: BatchLimits,
+  readIfMatch: ReadIfMatch,
+  work: Work,
+): Promise<readonly BatchOperation[]> {
+  if (bytes.length <= BATCH_AT_ONCE_MAX) {
+    await work.pause();
+    const operations = readBatch(bytes, { documentBytesMax }, readIfMatch);
+    work.leave();
+    return operations;
+  }
+  const operations = await work.elsewhere('batch', { bytes, documentBytesMax });
+  const whole = operations.map((operation) => {
+    if (operation.op !== 'put') return operation;
+    const { piece, hasMembers, ...rest } = operation;
+    return { ...rest, content: contentOf({ piece, hasMembers }, bytes) };
+  });
+  work.leave();
+  return whole;
+}
+
+/** {@link readPatch}. A large one is found to be sound, and read again where it is applied. */
+export async function readPatchInTurns(
+  kind: PatchKind,
+  bytes: Buffer,
+  documentBytesMax: number,
+  work: Work,
+): Promise<Patch> {
+  if (bytes.length <= TREE_BYTES_MAX) {
+    await work.pause();
+    const patch = readPatch(kind, bytes, documentBytesMax);
+    work.leave();
+    return patch;
+  }
+  await work.elsewhere('readPatch', { kind, bytes, documentBytesMax });
+  work.leave();
+  return { kind: 'large', of: kind, bytes, part: 'body' };
+}
+
+/** A body, or what stands for a large one. */
+export async function digestInTurns(bytes: Buffer, work: Work): Promise<Buffer | string> {
+  if (bytes.length <= LARGE_BYTES) return bytes;
+  const digest = await work.elsewhere('digest', { bytes });
+  work.leave();
+  return digest;
+}
+
+function contentOf({ piece, hasMembers }: LargeContent, whole: Buffer) {
+  return { bytes: bytesOf(piece, whole), hasMembers };
+}

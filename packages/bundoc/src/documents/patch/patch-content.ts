@@ -1,0 +1,63 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { type JsonObject, parseTree, treeText } from '@bundoc/shared/json/tree';
+import type { DocumentContent } from '../../crypto/stored-text.ts';
+import { bufferOf } from '../../work/large-bytes.ts';
+import type { Work } from '../../work/scheduler.ts';
+import { type Patch, patchSteps, TREE_BYTES_MAX } from './read-patch.ts';
+
+/**
+ * The own members of a document after a patch. Members that it does not touch keep their bytes.
+ *
+ * @throws AppError those of {@link patchSteps}, and `payload_too_large` for a document of over `bytesMax` bytes.
+ */
+export function patchContent(own: DocumentContent, patch: Patch, bytesMax: number): DocumentContent {
+  return resultOf(contentSteps(own, patch, bytesMax));
+}
+
+/** {@link patchSteps} without a pause. */
+export function applyPatchSteps(own: JsonObject, patch: Patch, bytesMax: number): JsonObject {
+  return resultOf(patchSteps(own, patch, bytesMax));
+}
+
+function resultOf<T>(steps: Generator<void, T, void>): T {
+  for (;;) {
+    const step = steps.next();
+    if (step.done === true) return step.value;
+  }
+}
+
+/** {@link patchContent}, with others served between the steps; of a large document or patch in another thread. */
+export async function patchContentInTurns(
+  own: DocumentContent,
+  patch: Patch,
+  bytesMax: number,
+  work: Work,
+): Promise<DocumentContent> {
+  if (own.bytes.length > TREE_BYTES_MAX || patch.kind === 'large') {
+    const input = { own: own.bytes, hasMembers: own.hasMembers, patch, documentBytesMax: bytesMax };
+    const { bytes, hasMembers } = await work.elsewhere('patch', input);
+    return { bytes: bufferOf(bytes), hasMembers };
+  }
+  const steps = contentSteps(own, patch, bytesMax);
+  for (;;) {
+    const turn = work.pause();
+    if (turn !== undefined) await turn;
+    const step = steps.next();
+    if (step.done === true) return step.value;
+  }
+}
+
+function* contentSteps(
+  own: DocumentContent,
+  patch: Patch,
+  bytesMax: number,
+): Generator<void, DocumentContent, void> {
+  const tree = parseTree(`{${own.bytes.toString('utf8')}}`) as JsonObject;
+  yield;
+  const patched = yield* patchSteps(tree, patch, bytesMax);
+  yield;
+  const text = Buffer.from(treeText(patched));
+  if (text.length > bytesMax)
+    throw new AppError('payload_too_large', { detail: 'the patch makes the document too large' });
+  return { bytes: text.subarray(1, -1), hasMembers: patched.members.length > 0 };
+}

@@ -1,0 +1,352 @@
+import { randomBytes } from 'node:crypto';
+import { basename, dirname, join } from 'node:path';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
+import { projectIdSchema } from '@bundoc/shared/contract/documents';
+import { DELETION_FILE, MOVE_FILE, PROJECT_FILE } from '@bundoc/shared/contract/project-file';
+import { type Disk, replaceFile, SMALL_FILE_BYTES_MAX } from './disk/disk.ts';
+import { writePart } from './disk/write-part.ts';
+import { comparePlaces, HANDLE_BYTES, isSamePlace, type Place } from './log/layout.ts';
+import type { Log } from './log/log.ts';
+import type { FoundBirth } from './log/log-content.ts';
+import type { PartKeys } from './log/part-seal.ts';
+import { type LoadedProject, newborn } from './store/project-loader.ts';
+
+/** Births whose folders are looked at side by side. */
+const BIRTHS_AT_ONCE = 32;
+
+/** Keys of a project that is being made. */
+export interface BirthKeys extends PartKeys {
+  /** The version that its parts are sealed under. */
+  readonly version: number;
+}
+
+/** A project that has no catalog yet. The log has its birth. */
+interface Born {
+  readonly handle: string;
+  /** The bytes of its `project.json`, until they are written. */
+  unwritten: Buffer | undefined;
+  /** Its birth in the log, until it is opened for the first time. */
+  unopened: { readonly place: Place; readonly keyVersion: number } | undefined;
+  /** Whether folder and `project.json` are synced. Until then only the log is durable. */
+  isDurable: boolean;
+  /** Whether the folder could not be read when the service started, so what it has is unknown. */
+  isUnseen: boolean;
+  /** Whether a sync of `project.json` has failed: no later sync makes durable what was written before. */
+  mustReplace: boolean;
+}
+
+export interface BirthsOptions {
+  readonly disk: Disk;
+  readonly log: Log;
+  /** A folder for temporary files, on the same file system. */
+  readonly tmp: string;
+  readonly projectsDir: string;
+  /** The project of each handle. */
+  readonly projectOf: Map<string, string>;
+}
+
+/**
+ * Projects that have no catalog yet. The log has their births, which hold their `project.json`: folders are
+ * written without a sync, and a start writes them again from the log.
+ */
+export class Births {
+  readonly #options: BirthsOptions;
+  readonly #born = new Map<string, Born>();
+
+  constructor(options: BirthsOptions) {
+    this.#options = options;
+  }
+
+  handleOf(project: string): string | undefined {
+    return this.#born.get(project)?.handle;
+  }
+
+  /** The project has a durable catalog, or is no more. */
+  forget(project: string): void {
+    this.#born.delete(project);
+  }
+
+  /**
+   * Makes a project that does not exist. Its birth goes into the log first, as a part of its own. Its folder
+   * and `project.json` are written and not synced, since a start writes them again from the log. The caller
+   * keeps others from making or opening the project meanwhile.
+   */
+  async create(project: string, directory: string, keys: BirthKeys, projectFile: Buffer): Promise<void> {
+    const { log, projectOf } = this.#options;
+    const handle = randomBytes(HANDLE_BYTES).toString('hex');
+    const birth = { project, projectFile };
+    const place = await writePart(
+      log,
+      { handle, project, keys },
+      { kind: 'birth', keyVersion: keys.version, birth },
+    );
+    const unopened = { place, keyVersion: keys.version };
+    const born: Born = newBorn(handle, { unwritten: projectFile, unopened });
+    this.#born.set(project, born);
+    projectOf.set(handle, project);
+    await this.write(project, directory);
+  }
+
+  /** Writes the `project.json` of a new project, if that has failed so far. */
+  async write(project: string, directory: string): Promise<void> {
+    const born = this.#born.get(project);
+    if (born?.unwritten === undefined) return;
+    if (born.isUnseen) await this.#writeIfMissing(directory, born.unwritten);
+    else await this.#writeProjectFile(directory, born.unwritten);
+    born.unwritten = undefined;
+    born.isUnseen = false;
+  }
+
+  /** Syncs the folder of a new project. Needed before a file in it is replaced. */
+  async sync(project: string): Promise<void> {
+    const born = this.#born.get(project);
+    if (born === undefined || born.isDurable) return;
+    const { disk, projectsDir } = this.#options;
+    await this.#replaceIfFailed(project, born);
+    try {
+      await disk.syncFiles([join(projectsDir, project, PROJECT_FILE)]);
+    } catch (error) {
+      born.mustReplace = true;
+      throw error;
+    }
+    await disk.syncDirectory(projectsDir);
+    born.isDurable = true;
+  }
+
+  /**
+   * Syncs the folders of those projects that are new, with two syncs for all: the log, whose segment is to be
+   * freed, is the only other place that has their `project.json`.
+   *
+   * @returns those that could not be, with the error. @throws AppError `disk_full`
+   */
+  async syncSome(projects: readonly (string | undefined)[]): Promise<Map<string, AppError>> {
+    const { disk, projectsDir } = this.#options;
+    const unsafe = new Map<string, AppError>();
+    const fails = (project: string, error: unknown) => {
+      if (!(error instanceof AppError) || error.code === 'disk_full') throw error;
+      unsafe.set(project, error);
+    };
+    const written: [string, Born][] = [];
+    for (const project of new Set(projects)) {
+      const born = project === undefined ? undefined : this.#born.get(project);
+      if (project === undefined || born === undefined || born.isDurable) continue;
+      try {
+        await this.write(project, join(projectsDir, project));
+        await this.#replaceIfFailed(project, born);
+        written.push([project, born]);
+      } catch (error) {
+        fails(project, error);
+      }
+    }
+    if (written.length === 0) return unsafe;
+    try {
+      await disk.syncFiles(written.map(([project]) => join(projectsDir, project, PROJECT_FILE)));
+      await disk.syncDirectory(projectsDir);
+      for (const [, born] of written) born.isDurable = true;
+    } catch {
+      for (const [project, born] of written) {
+        born.mustReplace = true;
+        await this.sync(project).catch((error: unknown) => fails(project, error));
+      }
+    }
+    return unsafe;
+  }
+
+  /** Files of a project that are not durable yet, and folders whose names are not. The caller syncs them. */
+  async unsynced(project: string): Promise<{ readonly files: string[]; readonly folders: string[] }> {
+    const { projectsDir } = this.#options;
+    const born = this.#born.get(project);
+    if (born === undefined || born.isDurable) return { files: [], folders: [] };
+    await this.#replaceIfFailed(project, born);
+    return { files: [join(projectsDir, project, PROJECT_FILE)], folders: [projectsDir] };
+  }
+
+  /** Writes `project.json` into a new file: a sync has failed, which may have been of it. */
+  async replace(project: string): Promise<void> {
+    const born = this.#born.get(project);
+    if (born === undefined || born.isDurable) return;
+    born.mustReplace = true;
+    await this.#replaceIfFailed(project, born);
+  }
+
+  /** Writes `project.json` into a new file, if a sync of the present one has failed. */
+  async #replaceIfFailed(project: string, born: Born): Promise<void> {
+    if (!born.mustReplace) return;
+    const { disk, projectsDir, tmp } = this.#options;
+    const path = join(projectsDir, project, PROJECT_FILE);
+    const content = await disk.read(path, SMALL_FILE_BYTES_MAX);
+    if (content === undefined) throw new AppError('project_damaged');
+    await replaceFile(disk, tmp, path, content);
+    born.mustReplace = false;
+  }
+
+  /** Without a sync. */
+  async #writeProjectFile(directory: string, content: Buffer): Promise<void> {
+    const path = join(directory, PROJECT_FILE);
+    const [failure] = await this.#options.disk.writeFiles([{ path, content }]);
+    if (failure !== undefined) throw failure;
+  }
+
+  /**
+   * Writes the `project.json` of a birth unless one is there that can be parsed. A deleted or moved project
+   * is not made again: opening it checks whether the mark is genuine.
+   *
+   * @returns names in the folder before.
+   */
+  async #writeIfMissing(directory: string, projectFile: Buffer): Promise<readonly string[] | undefined> {
+    const names = await this.#options.disk.list(directory).catch((error: unknown) => {
+      if (hasCode(error, 'project_damaged')) return undefined;
+      throw error;
+    });
+    const isMarked = names?.some((name) => name === DELETION_FILE || name === MOVE_FILE) === true;
+    if (!isMarked && !(await this.#isProjectFile(join(directory, PROJECT_FILE))))
+      await this.#writeProjectFile(directory, projectFile);
+    return names;
+  }
+
+  /**
+   * What a project has that was made and never opened. The caller keeps others from opening it meanwhile, so
+   * only its birth can be in the log; should there be another part all the same, the log is read.
+   */
+  takeUnopened(project: string): LoadedProject | undefined {
+    const born = this.#born.get(project);
+    if (born?.unopened === undefined) return undefined;
+    const { handle, unopened } = born;
+    born.unopened = undefined;
+    const newest = this.#options.log.newest(handle);
+    if (newest === undefined || !isSamePlace(newest, unopened.place)) return undefined;
+    return newborn(handle, unopened.place, unopened.keyVersion);
+  }
+
+  /** Writes the folders of new projects that are missing or damaged, and syncs those of all. */
+  async restore(): Promise<void> {
+    const { disk, log, projectOf, projectsDir } = this.#options;
+    const written: Born[] = [];
+    const files: string[] = [];
+    let areAllThere = true;
+    const restoreOne = async ({ handle, project, projectFile }: FoundBirth): Promise<void> => {
+      if (projectIdSchema.safeParse(project).data !== project) return;
+      const directory = join(projectsDir, project);
+      // Somebody has removed the project, as is done before it is restored.
+      if (log.hadFolder(handle) && (await this.#isRemoved(directory))) return;
+      const born = newBorn(handle, {});
+      let names: readonly string[] | undefined;
+      try {
+        names = await this.#writeIfMissing(directory, projectFile);
+        files.push(join(directory, PROJECT_FILE));
+        written.push(born);
+      } catch (error) {
+        // Only this folder fails, and the other projects are served. Opening the project writes it.
+        if (!(error instanceof AppError)) throw error;
+        [born.unwritten, born.isUnseen, areAllThere] = [projectFile, true, false];
+      }
+      const isBorn =
+        names?.includes(CATALOG_FILE) !== true && this.#isLater(handle, this.#born.get(project)?.handle);
+      if (isBorn) this.#born.set(project, born);
+      projectOf.set(handle, project);
+    };
+    let some: FoundBirth[] = [];
+    for await (const birth of log.births()) {
+      // Two births of one project, one after the other.
+      if (some.length === BIRTHS_AT_ONCE || some.some(({ project }) => project === birth.project)) {
+        await Promise.all(some.map(restoreOne));
+        some = [];
+      }
+      some.push(birth);
+    }
+    await Promise.all(some.map(restoreOne));
+    if (files.length > 0) {
+      if (!(await this.#syncEach(files, written))) areAllThere = false;
+      await disk.syncDirectory(projectsDir);
+    }
+    if (areAllThere) await this.#markSettled();
+  }
+
+  /**
+   * Syncs the files of births together, or each by itself when that fails.
+   *
+   * @returns whether all are durable.
+   */
+  async #syncEach(files: readonly string[], births: readonly Born[]): Promise<boolean> {
+    const { disk } = this.#options;
+    try {
+      await disk.syncFiles(files);
+      for (const born of births) born.isDurable = true;
+      return true;
+    } catch (error) {
+      if (!(error instanceof AppError)) throw error;
+    }
+    let areAllDurable = true;
+    for (const [at, born] of births.entries())
+      try {
+        // The sync of all did not say which of them it failed for, and a later one says nothing of what was written before.
+        born.mustReplace = true;
+        await this.#replaceIfFailed(basename(dirname(files[at] as string)), born);
+        born.isDurable = true;
+      } catch (error) {
+        if (!(error instanceof AppError)) throw error;
+        areAllDurable = false;
+      }
+    return areAllDurable;
+  }
+
+  /** Whether nothing is in the place of a folder. */
+  async #isRemoved(directory: string): Promise<boolean> {
+    try {
+      return (await this.#options.disk.list(directory)) === undefined;
+    } catch {
+      return false;
+    }
+  }
+
+  /** Of two births of one project, the first is of a folder that somebody has removed. */
+  #isLater(handle: string, than: string | undefined): boolean {
+    const [place, other] = [handle, than].map((one) => one && this.#options.log.newest(one));
+    if (!place || !other) return than === undefined || other === undefined;
+    return comparePlaces(place, other) > 0;
+  }
+
+  /** On a full disk the mark stays as it was: only `bunkms recover` reads it. */
+  async #markSettled(): Promise<void> {
+    try {
+      await this.#options.log.markSettled();
+    } catch (error) {
+      if (!hasCode(error, 'disk_full')) throw error;
+    }
+  }
+
+  /** Syncs the folders of all new projects, when the engine closes. */
+  async syncAll(): Promise<void> {
+    const { disk, projectsDir } = this.#options;
+    const born = [...this.#born].filter(
+      ([, { isDurable, unwritten }]) => !isDurable && unwritten === undefined,
+    );
+    for (const [project, one] of born) await this.#replaceIfFailed(project, one);
+    if (born.length > 0) {
+      await disk.syncFiles(born.map(([project]) => join(projectsDir, project, PROJECT_FILE)));
+      await disk.syncDirectory(projectsDir);
+    }
+    if ([...this.#born.values()].every(({ unwritten }) => unwritten === undefined)) await this.#markSettled();
+  }
+
+  /** Whether the file can be parsed. Then it is never replaced. */
+  async #isProjectFile(path: string): Promise<boolean> {
+    try {
+      const content = await this.#options.disk.read(path, SMALL_FILE_BYTES_MAX);
+      return content !== undefined && typeof JSON.parse(content.toString()) === 'object';
+    } catch (error) {
+      if (error instanceof SyntaxError) return false;
+      // A link or a pipe: opening the project reports it.
+      if (hasCode(error, 'project_damaged')) return true;
+      throw error;
+    }
+  }
+}
+
+function newBorn(
+  handle: string,
+  { unwritten, unopened }: Partial<Pick<Born, 'unwritten' | 'unopened'>>,
+): Born {
+  return { handle, unwritten, unopened, isDurable: false, isUnseen: false, mustReplace: false };
+}

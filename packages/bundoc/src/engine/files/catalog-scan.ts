@@ -1,0 +1,90 @@
+import { join } from 'node:path';
+import { hasCode } from '@bundoc/shared/contract/app-error';
+import {
+  CATALOG_FILE,
+  CATALOG_START_BYTES,
+  type CatalogStart,
+  parseCatalogStart,
+} from '@bundoc/shared/contract/catalog-head';
+import { projectIdSchema } from '@bundoc/shared/contract/documents';
+import type { Disk } from './disk/disk.ts';
+import type { FramePlace } from './log/layout.ts';
+import type { Log } from './log/log.ts';
+
+/** Heads of catalogs that are read at the same time. */
+const READS_AT_ONCE = 16;
+
+/** What a start finds in a catalog. */
+interface KnownCatalog {
+  readonly path: string;
+  readonly handle: string;
+  readonly covered: FramePlace;
+}
+
+export interface CatalogScan {
+  readonly disk: Disk;
+  readonly log: Log;
+  readonly projectsDir: string;
+  /** The project of each handle. */
+  readonly projectOf: Map<string, string>;
+  readonly isOpen: (handle: string) => boolean;
+  /** True once nobody needs the scan any more. */
+  readonly isEnded: () => boolean;
+}
+
+/** Reads from the catalogs which project each handle of the log has, and what the catalogs cover. */
+export async function coverFromCatalogs(scan: CatalogScan): Promise<void> {
+  const { disk, isOpen, log, projectOf, projectsDir } = scan;
+  const handles = new Set([...log.handles, ...log.stuck.handles]);
+  if (handles.size === 0) return;
+  const names = ((await disk.list(projectsDir)) ?? []).values();
+  const known: KnownCatalog[] = [];
+  const readSome = async () => {
+    for (const project of names) {
+      if (scan.isEnded()) return;
+      if (projectIdSchema.safeParse(project).data !== project) continue;
+      const start = await catalogStartOf(disk, projectsDir, project).catch(() => undefined);
+      // The store of an open project has said it.
+      if (start === undefined || !handles.has(start.handle) || isOpen(start.handle)) continue;
+      projectOf.set(start.handle, project);
+      const path = join(projectsDir, project, CATALOG_FILE);
+      if (start.covered !== undefined) known.push({ path, handle: start.handle, covered: start.covered });
+    }
+  };
+  await Promise.all(Array.from({ length: READS_AT_ONCE }, readSome));
+  // A process may have died between the new name of a catalog and its sync: the log is freed by durable ones
+  // alone.
+  for (const { handle, covered } of await synced(disk, known)) log.coverTo(handle, covered);
+}
+
+/** Syncs catalogs together, or each by itself when that fails. @returns those that are durable. */
+async function synced(disk: Disk, known: readonly KnownCatalog[]): Promise<readonly KnownCatalog[]> {
+  if (known.length === 0) return known;
+  try {
+    await disk.syncFiles(known.map(({ path }) => path));
+    return known;
+  } catch {
+    const durable: KnownCatalog[] = [];
+    for (const one of known)
+      await disk.syncFiles([one.path]).then(
+        () => durable.push(one),
+        // Its parts stay in the log, or are carried.
+        () => undefined,
+      );
+    return durable;
+  }
+}
+
+/** The clear head of a project's catalog; undefined when it is missing or cannot be read. */
+export async function catalogStartOf(
+  disk: Disk,
+  projectsDir: string,
+  project: string,
+): Promise<CatalogStart | undefined> {
+  const path = join(projectsDir, project, CATALOG_FILE);
+  const start = await disk.readStart(path, CATALOG_START_BYTES).catch((error: unknown) => {
+    if (hasCode(error, 'project_damaged')) return undefined;
+    throw error;
+  });
+  return start && parseCatalogStart(start);
+}

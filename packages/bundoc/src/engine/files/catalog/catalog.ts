@@ -1,0 +1,402 @@
+import type { DocumentRef } from '../../../crypto/stored-text.ts';
+import type { ByteWriter } from '../../bytes.ts';
+import { type DocumentState, FILE_NAME_BYTES, REV_BYTES, writeStateOf } from '../../state.ts';
+import { SeqIndex } from './seq-index.ts';
+
+/** Bytes of memory that a document or tombstone takes beside its id. */
+const DOCUMENT_BYTES = 165;
+
+/** Most projects of many are small. */
+const ROOM_AT_FIRST = 4;
+
+// A row of the table: four numbers, three words, file name and revision. It lies in two lines of the
+// processor's cache, so that a read of one document in each of many projects waits for few of them.
+const NUMBERS_IN_ROW = 9;
+const SEQ = 0;
+const CREATED_SEQ = 1;
+const CREATED_MS = 2;
+const DELETED_MS = 3;
+const WORDS_IN_ROW = 2 * NUMBERS_IN_ROW;
+const SIZE = 8;
+const KEY_VERSION = 9;
+const COLLECTION = 10;
+const ROW_BYTES = 8 * NUMBERS_IN_ROW;
+const FILE_NAME = 44;
+const REV = FILE_NAME + FILE_NAME_BYTES;
+const FILE_NAME_DIGITS = 2 * FILE_NAME_BYTES;
+
+interface Collection {
+  readonly name: string;
+  readonly slots: Map<string, number>;
+  /** Living documents in the order of their creation. */
+  order: SeqIndex;
+  alive: number;
+  bytes: number;
+}
+
+export interface CollectionSummary {
+  readonly name: string;
+  readonly documents: number;
+  /** Sealed bytes. */
+  readonly bytes: number;
+}
+
+/** Names and revisions in hex. */
+export interface LivingDocument {
+  readonly fileName: string;
+  readonly rev: string;
+  readonly seq: number;
+  readonly keyVersion: number;
+  /** Bytes of the sealed file. */
+  readonly size: number;
+}
+
+/** A living document in the order of a collection. */
+export interface ListedPlace extends LivingDocument, DocumentRef {
+  readonly createdSeq: number;
+}
+
+/**
+ * What a project holds, in memory: for each document and each tombstone its id, file name, revision, key
+ * version, size and place in the order. Rows of a table rather than objects: about 165 bytes a document
+ * beside its id, the map from it included (measured with a million).
+ *
+ * States may be applied twice and, while loading, in any order: the one with the higher `seq` wins.
+ */
+export class Catalog {
+  readonly #collections: Collection[] = [];
+  readonly #byName = new Map<string, number>();
+  readonly #freeSlots: number[] = [];
+  /** Living documents by the key version that sealed them. */
+  readonly #byKeyVersion = new Map<number, number>();
+  #changes: SeqIndex;
+  #loading = true;
+  #lastSeq = 0;
+  #purgedSeq = 0;
+  #used = 0;
+  #idsLength = 0;
+
+  #ids: string[] = [];
+  /** The table, as numbers, words and bytes. */
+  #numbers = new Float64Array(ROOM_AT_FIRST * NUMBERS_IN_ROW);
+  #words = new Uint32Array(this.#numbers.buffer);
+  #bytes = Buffer.from(this.#numbers.buffer);
+
+  constructor() {
+    this.#changes = new SeqIndex(this.#isLastChange);
+  }
+
+  /** The highest sequence number that was applied. */
+  get lastSeq(): number {
+    return this.#lastSeq;
+  }
+
+  /** Tombstones up to here may be forgotten: a change feed cannot go on from before it. */
+  get purgedSeq(): number {
+    return this.#purgedSeq;
+  }
+
+  /** Takes over what a snapshot says. */
+  restore(lastSeq: number, purgedSeq: number): void {
+    this.#lastSeq = lastSeq;
+    this.#purgedSeq = purgedSeq;
+  }
+
+  /** A document or its tombstone; undefined when there never was one, or it is forgotten. */
+  get(ref: DocumentRef): DocumentState | undefined {
+    const collection = this.#collection(ref.collection);
+    const slot = collection?.slots.get(ref.id);
+    return slot === undefined ? undefined : this.#state(slot);
+  }
+
+  /** What a read must know of a document; undefined when it does not live. */
+  living(ref: DocumentRef): LivingDocument | undefined {
+    const slot = this.#collection(ref.collection)?.slots.get(ref.id);
+    return slot === undefined || this.#number(slot, DELETED_MS) !== 0 ? undefined : this.#livingOf(slot);
+  }
+
+  /** Makes `state` the document's, unless a later one is known. */
+  apply(state: DocumentState): void {
+    this.#lastSeq = Math.max(this.#lastSeq, state.seq);
+    const at = this.#collectionAt(state.collection);
+    const collection = this.#collections[at] as Collection;
+    const known = collection.slots.get(state.id);
+    if (known !== undefined && this.#number(known, SEQ) >= state.seq) {
+      this.#applyReseal(known, collection, state);
+      return;
+    }
+    const slot = known ?? this.#takeSlot(state.id, at, collection);
+    const wasAlive = known !== undefined && this.#number(slot, DELETED_MS) === 0;
+    const isAlive = state.deletedMs === 0;
+    if (wasAlive) this.#count(this.#word(slot, KEY_VERSION), -1);
+    if (isAlive) this.#count(state.keyVersion, 1);
+    const isNewInOrder = isAlive && (!wasAlive || this.#number(slot, CREATED_SEQ) !== state.createdSeq);
+    collection.alive += Number(isAlive) - Number(wasAlive);
+    collection.bytes += (isAlive ? state.size : 0) - (wasAlive ? this.#word(slot, SIZE) : 0);
+    state.fileName.copy(this.#bytes, slot * ROW_BYTES + FILE_NAME);
+    state.rev.copy(this.#bytes, slot * ROW_BYTES + REV);
+    const numbers = slot * NUMBERS_IN_ROW;
+    this.#numbers[numbers + SEQ] = state.seq;
+    this.#numbers[numbers + CREATED_SEQ] = state.createdSeq;
+    this.#numbers[numbers + CREATED_MS] = state.createdMs;
+    this.#numbers[numbers + DELETED_MS] = state.deletedMs;
+    this.#words[slot * WORDS_IN_ROW + SIZE] = state.size;
+    this.#words[slot * WORDS_IN_ROW + KEY_VERSION] = state.keyVersion;
+    if (this.#loading) return;
+    this.#changes.push(state.seq, slot);
+    if (known !== undefined) this.#changes.entryDied();
+    if (isNewInOrder) collection.order.push(state.createdSeq, slot);
+    if (wasAlive && (!isAlive || isNewInOrder)) collection.order.entryDied();
+  }
+
+  /** The same state of a document, sealed under a later key version: it takes no new place in any order. */
+  #applyReseal(slot: number, collection: Collection, state: DocumentState): void {
+    const isSameState = this.#number(slot, SEQ) === state.seq && this.#number(slot, DELETED_MS) === 0;
+    if (!isSameState || state.keyVersion <= this.#word(slot, KEY_VERSION)) return;
+    this.#count(this.#word(slot, KEY_VERSION), -1);
+    this.#count(state.keyVersion, 1);
+    collection.bytes += state.size - this.#word(slot, SIZE);
+    this.#words[slot * WORDS_IN_ROW + SIZE] = state.size;
+    this.#words[slot * WORDS_IN_ROW + KEY_VERSION] = state.keyVersion;
+  }
+
+  #count(keyVersion: number, change: number): void {
+    this.#byKeyVersion.set(keyVersion, (this.#byKeyVersion.get(keyVersion) ?? 0) + change);
+  }
+
+  /** Living documents that are sealed under another key version. */
+  sealedUnderOthers(keyVersion: number): number {
+    let sum = 0;
+    for (const [version, count] of this.#byKeyVersion) if (version !== keyVersion) sum += count;
+    return sum;
+  }
+
+  /** Some of those, from a place on; at least one if there is any. `next` is undefined at the end. */
+  someUnderOthers(
+    keyVersion: number,
+    from: number,
+    { limit, bytesMax }: { readonly limit: number; readonly bytesMax: number },
+  ): { states: DocumentState[]; next: number | undefined } {
+    const states: DocumentState[] = [];
+    let bytes = 0;
+    let slot = from;
+    for (; slot < this.#used && states.length < limit && bytes < bytesMax; slot++) {
+      const isAlive = this.#number(slot, SEQ) !== 0 && this.#number(slot, DELETED_MS) === 0;
+      if (!isAlive || this.#word(slot, KEY_VERSION) === keyVersion) continue;
+      states.push(this.#state(slot));
+      bytes += this.#word(slot, SIZE);
+    }
+    return { states, next: slot < this.#used ? slot : undefined };
+  }
+
+  /** Ends loading: from here on states come in the order of their `seq`, and the orders can be asked for. */
+  finishLoading(): void {
+    this.#loading = false;
+    const all = [...this.#slots()];
+    this.#changes = this.#indexOf(all, SEQ, this.#isLastChange);
+    for (const [at, collection] of this.#collections.entries()) {
+      const alive = all.filter(
+        (slot) => this.#word(slot, COLLECTION) === at && this.#number(slot, DELETED_MS) === 0,
+      );
+      collection.order = this.#indexOf(alive, CREATED_SEQ, this.#isInOrder);
+    }
+  }
+
+  /** Living documents of a collection behind `createdSeq`, in the order of their creation. */
+  *list(collection: string, afterCreatedSeq: number): Generator<ListedPlace> {
+    for (const slot of this.#collection(collection)?.order.after(afterCreatedSeq) ?? []) {
+      const { fileName, rev, seq, keyVersion, size } = this.#livingOf(slot);
+      const id = this.#ids[slot] as string;
+      const createdSeq = this.#number(slot, CREATED_SEQ);
+      yield { collection, id, fileName, rev, seq, createdSeq, keyVersion, size };
+    }
+  }
+
+  /** Each document and tombstone that changed behind `seq`, at its last change, in that order. */
+  *changes(afterSeq: number): Generator<DocumentState> {
+    for (const slot of this.#changes.after(afterSeq)) yield this.#state(slot);
+  }
+
+  /** Everything, in no order. */
+  *states(): Generator<DocumentState> {
+    for (const slot of this.#slots()) yield this.#state(slot);
+  }
+
+  /**
+   * Writes states, in no order, until the writer has `bytesMax`: for snapshots. States may be applied between
+   * two calls; those may or may not be seen.
+   *
+   * @param from where to begin: 0, or what the last call returned.
+   * @returns undefined when there are no more.
+   */
+  writeStates(
+    writer: ByteWriter,
+    from: number,
+    bytesMax: number,
+    begin: (writer: ByteWriter) => void,
+  ): number | undefined {
+    let slot = from;
+    for (; slot < this.#used && writer.length < bytesMax; slot++) {
+      if (this.#number(slot, SEQ) === 0) continue;
+      begin(writer);
+      writeStateOf(
+        writer,
+        this.#partsOf(slot),
+        { bytes: this.#bytes, at: slot * ROW_BYTES + FILE_NAME },
+        { bytes: this.#bytes, at: slot * ROW_BYTES + REV },
+      );
+    }
+    return slot < this.#used ? slot : undefined;
+  }
+
+  /** Documents and tombstones. */
+  get size(): number {
+    return this.#used - this.#freeSlots.length;
+  }
+
+  /** Bytes of memory, as an estimate. */
+  get memoryBytes(): number {
+    return this.#used * DOCUMENT_BYTES + this.#idsLength;
+  }
+
+  /** Collections that hold a document. */
+  collections(): CollectionSummary[] {
+    return this.#collections
+      .filter(({ alive }) => alive > 0)
+      .map(({ name, alive, bytes }) => ({ name, documents: alive, bytes }));
+  }
+
+  /** Forgets tombstones from before `beforeMs`. @returns how many. */
+  purge(beforeMs: number): number {
+    let purged = 0;
+    for (const slot of [...this.#slots()]) {
+      const deletedMs = this.#number(slot, DELETED_MS);
+      if (deletedMs === 0 || deletedMs >= beforeMs) continue;
+      const seq = this.#number(slot, SEQ);
+      this.#purgedSeq = Math.max(this.#purgedSeq, seq);
+      this.#collections[this.#word(slot, COLLECTION)]?.slots.delete(this.#ids[slot] as string);
+      this.#idsLength -= (this.#ids[slot] as string).length;
+      this.#ids[slot] = '';
+      this.#numbers[slot * NUMBERS_IN_ROW + SEQ] = 0;
+      this.#freeSlots.push(slot);
+      this.#changes.entryDied();
+      purged++;
+    }
+    return purged;
+  }
+
+  readonly #isLastChange = (seq: number, slot: number): boolean => this.#number(slot, SEQ) === seq;
+  readonly #isInOrder = (seq: number, slot: number): boolean =>
+    this.#number(slot, CREATED_SEQ) === seq && this.#number(slot, DELETED_MS) === 0;
+
+  *#slots(): Generator<number> {
+    for (let slot = 0; slot < this.#used; slot++) if (this.#number(slot, SEQ) !== 0) yield slot;
+  }
+
+  #number(slot: number, column: number): number {
+    return this.#numbers[slot * NUMBERS_IN_ROW + column] as number;
+  }
+
+  #word(slot: number, column: number): number {
+    return this.#words[slot * WORDS_IN_ROW + column] as number;
+  }
+
+  #livingOf(slot: number): LivingDocument {
+    const at = slot * ROW_BYTES;
+    // Both in one piece: each call for some digits takes longer than to write them.
+    const digits = this.#bytes.toString('hex', at + FILE_NAME, at + ROW_BYTES);
+    return {
+      fileName: digits.slice(0, FILE_NAME_DIGITS),
+      rev: digits.slice(FILE_NAME_DIGITS),
+      seq: this.#number(slot, SEQ),
+      keyVersion: this.#word(slot, KEY_VERSION),
+      size: this.#word(slot, SIZE),
+    };
+  }
+
+  #state(slot: number): DocumentState {
+    const name = slot * ROW_BYTES + FILE_NAME;
+    const rev = slot * ROW_BYTES + REV;
+    return {
+      ...this.#partsOf(slot),
+      fileName: Buffer.from(this.#bytes.subarray(name, name + FILE_NAME_BYTES)),
+      rev: Buffer.from(this.#bytes.subarray(rev, rev + REV_BYTES)),
+    };
+  }
+
+  #partsOf(slot: number): Omit<DocumentState, 'fileName' | 'rev'> {
+    return {
+      collection: (this.#collections[this.#word(slot, COLLECTION)] as Collection).name,
+      id: this.#ids[slot] as string,
+      seq: this.#number(slot, SEQ),
+      createdSeq: this.#number(slot, CREATED_SEQ),
+      createdMs: this.#number(slot, CREATED_MS),
+      keyVersion: this.#word(slot, KEY_VERSION),
+      size: this.#word(slot, SIZE),
+      deletedMs: this.#number(slot, DELETED_MS),
+    };
+  }
+
+  #collection(name: string): Collection | undefined {
+    const at = this.#byName.get(name);
+    return at === undefined ? undefined : this.#collections[at];
+  }
+
+  #collectionAt(name: string): number {
+    const known = this.#byName.get(name);
+    if (known !== undefined) return known;
+    const at = this.#collections.length;
+    this.#collections.push({
+      name,
+      slots: new Map(),
+      order: new SeqIndex(this.#isInOrder),
+      alive: 0,
+      bytes: 0,
+    });
+    this.#byName.set(name, at);
+    return at;
+  }
+
+  #takeSlot(idOfCaller: string, collectionAt: number, collection: Collection): number {
+    const id = ownCopy(idOfCaller);
+    const slot = this.#freeSlots.pop() ?? this.#used++;
+    if (slot * ROW_BYTES === this.#bytes.length) this.#grow();
+    this.#ids[slot] = id;
+    this.#idsLength += id.length;
+    this.#words[slot * WORDS_IN_ROW + COLLECTION] = collectionAt;
+    this.#numbers[slot * NUMBERS_IN_ROW + DELETED_MS] = 1; // Not alive until its state is set.
+    collection.slots.set(id, slot);
+    return slot;
+  }
+
+  #indexOf(
+    slots: readonly number[],
+    column: number,
+    holds: (seq: number, slot: number) => boolean,
+  ): SeqIndex {
+    const seqs = Float64Array.from(slots, (slot) => this.#number(slot, column));
+    return SeqIndex.sorted(holds, { seqs, slots: Uint32Array.from(slots) });
+  }
+
+  #grow(): void {
+    const rows = Math.ceil(Math.max((this.#bytes.length / ROW_BYTES) * 1.5, 16));
+    const longer = new Float64Array(rows * NUMBERS_IN_ROW);
+    longer.set(this.#numbers);
+    this.#numbers = longer;
+    this.#words = new Uint32Array(longer.buffer);
+    this.#bytes = Buffer.from(longer.buffer);
+  }
+}
+
+const copyRoom = Buffer.alloc(1_536);
+
+/**
+ * The same text in memory of its own: one that was cut out of a request's path would keep the whole path in
+ * memory, and one that was put together its pieces. Ids have 512 bytes at most; one that does not fit stays
+ * as it is.
+ */
+function ownCopy(text: string): string {
+  const bytes = copyRoom.write(text);
+  const copy = copyRoom.toString('utf8', 0, bytes);
+  return copy.length === text.length ? copy : text;
+}

@@ -1,0 +1,193 @@
+import { hash, type KeyObject, randomBytes } from 'node:crypto';
+import {
+  type CatalogHead,
+  type CoveredPlace,
+  encodeCatalogHead,
+  parseCatalogHead,
+} from '@bundoc/shared/contract/catalog-head';
+import { aadOf, OpenError, open, SEAL_OVERHEAD_BYTES, seal } from '@bundoc/shared/crypto/aead';
+import { type OwnWork, ownWork } from '../../../work/scheduler.ts';
+import { ByteReader, ByteWriter } from '../../bytes.ts';
+import type { SealCount } from '../../seal-budget.ts';
+import {
+  type DocumentState,
+  readSeals,
+  readState,
+  readUsedKey,
+  type UsedKey,
+  writeSeals,
+  writeUsedKey,
+} from '../../state.ts';
+import type { Catalog } from './catalog.ts';
+
+/** The catalog file does not open, or does not hold together. */
+export class CatalogDamaged extends Error {
+  override readonly name = 'CatalogDamaged';
+}
+
+/** What a snapshot says beside documents and used keys. */
+export interface SnapshotHead {
+  /** Under which the project's parts lie in the log, 16 hex digits. */
+  readonly handle: string;
+  /** The last part of the log that the snapshot covers. */
+  readonly covered: CoveredPlace | undefined;
+  /** The text of `project.json`. */
+  readonly projectFile: Buffer;
+  readonly lastSeq: number;
+  readonly purgedSeq: number;
+  readonly seals: readonly SealCount[];
+}
+
+export interface SnapshotKeys {
+  readonly version: number;
+  /** The key of one snapshot; undefined for a version that there is no key of. */
+  snapshotKey(version: number, snapshotId: Buffer): KeyObject | undefined;
+}
+
+const ID_BYTES = 16;
+/** Plaintext bytes after which a chunk is sealed; between chunks others get their turn. */
+const CHUNK_BYTES = 262_144;
+
+/**
+ * The catalog as a file, piece by piece: a clear head, then sealed chunks, each bound to its place and to the
+ * head; the last one is marked, so that a file that was cut short does not open. Byte table:
+ * docs/formats/catalog.md.
+ *
+ * The states are read while others are applied. That is harmless: whatever changed since `head` was taken is
+ * in the log behind `head.covered`, and applying it again leaves the later state.
+ */
+export function encodeSnapshot(
+  project: string,
+  keys: SnapshotKeys,
+  head: SnapshotHead,
+  usedKeys: Iterable<UsedKey>,
+  catalog: Catalog,
+  own: OwnWork = ownWork(project),
+): AsyncGenerator<Buffer> {
+  const id = randomBytes(ID_BYTES);
+  const key = keys.snapshotKey(keys.version, id);
+  if (key === undefined) throw new CatalogDamaged('the current key version has no key');
+  // In the caller's turn, so that the counts are of the moment of `head`.
+  const clear = encodeCatalogHead({ ...head, ...sizeOf(catalog), keyVersion: keys.version, id });
+  return piecesOf(project, key, clear, head, usedKeys, catalog, own);
+}
+
+async function* piecesOf(
+  project: string,
+  key: KeyObject,
+  clear: Buffer,
+  head: SnapshotHead,
+  usedKeys: Iterable<UsedKey>,
+  catalog: Catalog,
+  own: OwnWork,
+): AsyncGenerator<Buffer> {
+  using work = own('snapshot');
+  yield clear;
+  const bound = hashOf(clear);
+  let chunk = 0;
+  const sealChunk = (writer: ByteWriter, last: boolean): Buffer => {
+    const sealed = seal(key, writer.finish(), chunkAad(project, bound, chunk++, last));
+    const length = Buffer.alloc(4);
+    length.writeUInt32BE(sealed.length);
+    const piece = Buffer.concat([length, sealed]);
+    work.leave();
+    return piece;
+  };
+
+  let writer = new ByteWriter(FIRST_CHUNK_BYTES);
+  writer.u48(head.lastSeq).u48(head.purgedSeq).u16(head.seals.length);
+  for (const seals of head.seals) writeSeals(writer, seals);
+  yield sealChunk(writer, false);
+  writer = new ByteWriter(Math.min(CHUNK_BYTES, catalog.size * STATE_BYTES) + 2_048);
+  for (const used of usedKeys) {
+    writer.u8(USED_KEY);
+    writeUsedKey(writer, used);
+    if (writer.length < CHUNK_BYTES) continue;
+    await work.pause();
+    yield sealChunk(writer, false);
+    writer = new ByteWriter(CHUNK_BYTES + 2_048);
+  }
+  const begin = (to: ByteWriter) => to.u8(STATE);
+  for (let from: number | undefined = 0; from !== undefined; ) {
+    await work.pause();
+    from = catalog.writeStates(writer, from, CHUNK_BYTES, begin);
+    yield sealChunk(writer, from === undefined);
+    writer = new ByteWriter(CHUNK_BYTES + 2_048);
+  }
+}
+
+const FIRST_CHUNK_BYTES = 256;
+/** What a state takes, about. */
+const STATE_BYTES = 160;
+const STATE = 1;
+const USED_KEY = 2;
+
+/**
+ * Reads a catalog file.
+ *
+ * @throws CatalogDamaged for anything but a whole, authentic one of this project.
+ */
+export function decodeSnapshot(
+  project: string,
+  keys: SnapshotKeys,
+  bytes: Buffer,
+  sink: { state(state: DocumentState): void; usedKey(used: UsedKey): void },
+): SnapshotHead {
+  const clear = parseCatalogHead(bytes);
+  if (clear === undefined) throw new CatalogDamaged('it is no catalog of a known format');
+  const key = keys.snapshotKey(clear.keyVersion, clear.id);
+  if (key === undefined) throw new CatalogDamaged('there is no key of its version');
+  const bound = hashOf(bytes.subarray(0, clear.end));
+  let head: SnapshotHead | undefined;
+  let at = clear.end;
+  for (let chunk = 0; ; chunk++) {
+    const length = at + 4 <= bytes.length ? bytes.readUInt32BE(at) : 0;
+    const end = at + 4 + length;
+    if (length < SEAL_OVERHEAD_BYTES || end > bytes.length) throw new CatalogDamaged('it is cut short');
+    const last = end === bytes.length;
+    const reader = new ByteReader(
+      openChunk(key, bytes.subarray(at + 4, end), chunkAad(project, bound, chunk, last)),
+    );
+    if (head === undefined) head = readHead(reader, clear);
+    while (!reader.done) {
+      if (reader.u8() === STATE) sink.state(readState(reader));
+      else sink.usedKey(readUsedKey(reader));
+    }
+    if (last) return head;
+    at = end;
+  }
+}
+
+function readHead(reader: ByteReader, { handle, covered, projectFile }: CatalogHead): SnapshotHead {
+  const lastSeq = reader.u48();
+  const purgedSeq = reader.u48();
+  const seals = Array.from({ length: reader.u16() }, () => readSeals(reader));
+  return { handle, covered, projectFile, lastSeq, purgedSeq, seals };
+}
+
+function openChunk(key: KeyObject, sealed: Buffer, aad: Buffer): Buffer {
+  try {
+    return open(key, sealed, aad);
+  } catch (error) {
+    if (error instanceof OpenError) throw new CatalogDamaged('it does not open');
+    throw error;
+  }
+}
+
+/** Living documents, and their sealed bytes. */
+function sizeOf(catalog: Catalog): { documents: number; bytes: number } {
+  let [documents, bytes] = [0, 0];
+  for (const collection of catalog.collections()) {
+    documents += collection.documents;
+    bytes += collection.bytes;
+  }
+  return { documents, bytes };
+}
+
+function hashOf(head: Buffer): string {
+  return hash('sha256', head, 'hex');
+}
+
+function chunkAad(project: string, head: string, chunk: number, last: boolean): Buffer {
+  return aadOf('bundoc/catalog/v2', project, head, String(chunk), last ? 'last' : 'more');
+}

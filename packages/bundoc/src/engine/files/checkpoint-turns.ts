@@ -1,0 +1,153 @@
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import { KeyedMutex } from '../../work/keyed-mutex.ts';
+import type { Births } from './births.ts';
+import type { CarriedFiles } from './carried-files.ts';
+import type { Disk } from './disk/disk.ts';
+import type { Log } from './log/log.ts';
+import type { LogMark } from './log/log-api.ts';
+import { type CheckpointPorts, type CheckpointSource, checkpointStores } from './store/checkpoint.ts';
+import type { EmbeddedStore } from './store/embedded-store.ts';
+import { LoadedStore, type LogOfProjects, replayParts } from './store/project-loader.ts';
+
+/** Open projects whose checkpoints share their syncs, at most. */
+const CHECKPOINTS_TOGETHER = 512;
+/** Snapshots up to this length are written together, up to so many bytes of them. */
+const SMALL_SNAPSHOT_BYTES = 262_144;
+const SNAPSHOTS_TOGETHER_BYTES = 16_777_216;
+
+export interface CheckpointTurnsOptions {
+  readonly disk: Disk;
+  readonly clock: Clock;
+  /** A folder for temporary files, on the same file system. */
+  readonly tmp: string;
+  readonly log: Log;
+  readonly logOfProjects: LogOfProjects;
+  readonly births: Births;
+  readonly carried: CarriedFiles;
+  /** Open stores by their handles. */
+  readonly stores: ReadonlyMap<string, EmbeddedStore>;
+}
+
+/** Checkpoints of open projects: one of a project at a time, and small ones of many projects together. */
+export class CheckpointTurns {
+  readonly #options: CheckpointTurnsOptions;
+  readonly #turns = new KeyedMutex();
+  /** Checkpoints that have not begun. */
+  readonly #waiting = new Map<EmbeddedStore, Promise<void>>();
+
+  constructor(options: CheckpointTurnsOptions) {
+    this.#options = options;
+  }
+
+  /** Resolves once the checkpoints that a handle has now are over; undefined when it has none. */
+  settled(handle: string): Promise<void> | undefined {
+    return this.#turns.settled(handle);
+  }
+
+  /** Resolves once all checkpoints that are known now are over. */
+  drained(): Promise<void> {
+    return this.#turns.drained();
+  }
+
+  /** A checkpoint that is under way lacks the latest commits. One that waits for its turn is shared by all who ask. */
+  of(store: EmbeddedStore): Promise<void> {
+    let waiting = this.#waiting.get(store);
+    if (waiting === undefined) {
+      waiting = this.together([store], false).then(([failure]) => {
+        if (failure !== undefined) throw failure;
+      });
+      this.#waiting.set(store, waiting);
+      waiting.catch(() => undefined);
+    }
+    return waiting;
+  }
+
+  /** One checkpoint of a store at a time. @returns for each store undefined, or the failure. */
+  async together(stores: readonly EmbeddedStore[], force: boolean): Promise<readonly unknown[]> {
+    const outcomes = Promise.withResolvers<readonly unknown[]>();
+    const turns = stores.map((store) => {
+      const turn = Promise.withResolvers<void>();
+      void this.#turns.run(store.handle, () => {
+        turn.resolve();
+        return outcomes.promise.then(() => undefined);
+      });
+      return turn.promise;
+    });
+    await Promise.all(turns);
+    for (const store of stores) this.#waiting.delete(store);
+    try {
+      outcomes.resolve(await checkpointStores(stores, this.#ports, force));
+    } catch (error) {
+      outcomes.resolve(stores.map(() => error));
+    }
+    return outcomes.promise;
+  }
+
+  get #ports(): CheckpointPorts {
+    const { births, clock, disk, tmp } = this.#options;
+    return {
+      ...{ clock, disk, tmp },
+      unsyncedBirth: (project) => births.unsynced(project),
+      writeAgain: (source) => this.#writeAgain(source),
+      done: (source, mark) => this.#markCovered(source, mark),
+    };
+  }
+
+  async #markCovered(source: CheckpointSource, mark: LogMark | undefined): Promise<void> {
+    const { births, carried, log } = this.#options;
+    const { handle, project, directory } = source;
+    births.forget(project);
+    if (mark === undefined) return;
+    log.cover(handle, mark);
+    await carried.removeUpTo(handle, directory, mark.place);
+  }
+
+  /** Writes every document file that the log has again, since a failed sync leaves their content unknown. */
+  async #writeAgain(source: CheckpointSource): Promise<void> {
+    const { births, disk, logOfProjects } = this.#options;
+    const { project, directory, cipher, handle, covered, files, catalog } = source;
+    await births.replace(project);
+    const loaded = new LoadedStore();
+    await using reader = logOfProjects.reader();
+    await replayParts(
+      { project, directory, disk, cipher, log: logOfProjects },
+      { reader, handle, covered, mayHaveCarried: true },
+      (part) => loaded.replay(part.plaintext),
+    );
+    for (const state of loaded.catalog.states()) {
+      const fileName = state.fileName.toString('hex');
+      const live = catalog.get(state);
+      const isLatest = live?.seq === state.seq && live.keyVersion === state.keyVersion;
+      // The file of a later state has been written, or a write is pending.
+      if (!isLatest || files.pendingWrites.has(fileName)) continue;
+      const sealed = loaded.sealedByFile.get(fileName);
+      if (state.deletedMs !== 0) files.remove(fileName);
+      else if (sealed !== undefined) files.put(fileName, Buffer.from(sealed));
+    }
+  }
+
+  /** Checkpoints of open projects: small ones share their syncs, and hold up nobody else. */
+  async ofOpen(handles: readonly string[]): Promise<void> {
+    const { carried, stores: open } = this.#options;
+    let together: EmbeddedStore[] = [];
+    let bytes = 0;
+    const end = async () => {
+      const stores = together;
+      [together, bytes] = [[], 0];
+      if (stores.length > 0) await this.together(stores, false);
+    };
+    for (const handle of handles) {
+      const store = open.get(handle);
+      if (store === undefined || store.failed) continue;
+      // It has its own turn, and others do not wait for it.
+      if (store.snapshotBytes > SMALL_SNAPSHOT_BYTES || this.settled(handle) !== undefined) {
+        if (store.isWorthCheckpoint || carried.areMany(handle)) await this.of(store).catch(() => undefined);
+        continue;
+      }
+      together.push(store);
+      bytes += store.snapshotBytes;
+      if (together.length === CHECKPOINTS_TOGETHER || bytes > SNAPSHOTS_TOGETHER_BYTES) await end();
+    }
+    await end();
+  }
+}

@@ -1,0 +1,221 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { EmbeddedProject } from '../../testing/embedded-project.ts';
+import type { SimulatedDisk } from '../../testing/simulated-disk.ts';
+import { put, ref, remove } from '../conformance.ts';
+import type { Write } from '../port.ts';
+import type { EmbeddedStore } from './store/embedded-store.ts';
+
+/** Commits that are given to the store at once, and what happens between such groups. */
+type Step =
+  | { readonly kind: 'commits'; readonly commits: readonly (readonly Op[])[] }
+  | { readonly kind: 'checkpoint' | 'checkpoint beside' }
+  | { readonly kind: 'reopen' };
+interface Op {
+  readonly id: string;
+  /** Undefined deletes. */
+  readonly pad: number | undefined;
+}
+
+const IDS = ['a', 'b', 'c', 'd', 'e', 'f'];
+const op = fc.record({
+  id: fc.constantFrom(...IDS),
+  pad: fc.option(fc.integer({ min: 0, max: 3_000 }), { nil: undefined, freq: 4 }),
+});
+const step: fc.Arbitrary<Step> = fc.oneof(
+  {
+    weight: 6,
+    arbitrary: fc
+      .array(fc.array(op, { minLength: 1, maxLength: 4 }), { minLength: 1, maxLength: 5 })
+      .map((commits) => ({ kind: 'commits', commits }) as const),
+  },
+  { weight: 1, arbitrary: fc.constant({ kind: 'checkpoint' } as const) },
+  { weight: 1, arbitrary: fc.constant({ kind: 'checkpoint beside' } as const) },
+  { weight: 1, arbitrary: fc.constant({ kind: 'reopen' } as const) },
+);
+
+/** What the documents should be: the value of each, by id. */
+type Model = ReadonlyMap<string, number>;
+
+/** A commit that was given to the store. */
+interface Given {
+  readonly ops: readonly Op[];
+  readonly values: readonly number[];
+  /** While nothing is known, it may have taken effect. */
+  fate: 'unknown' | 'acknowledged' | 'refused';
+}
+
+let counter = 0;
+
+function writeOf({ id, pad }: Op, value: number): Write {
+  return pad === undefined ? remove(id) : put(id, `{"v":${value},"pad":"${'x'.repeat(pad)}"}`);
+}
+
+/** The model after a commit, or undefined when the store must refuse it: a delete of what is not there. */
+function applied(model: Model, ops: readonly Op[], values: readonly number[]): Model | undefined {
+  const next = new Map(model);
+  for (const [at, { id, pad }] of ops.entries()) {
+    if (pad !== undefined) next.set(id, values[at] as number);
+    else if (!next.delete(id)) return undefined;
+  }
+  return next;
+}
+
+async function run(
+  project: EmbeddedProject,
+  disk: SimulatedDisk,
+  steps: readonly Step[],
+  given: Given[],
+): Promise<void> {
+  let store = await project.open(disk);
+  for (const current of steps) {
+    if (current.kind === 'checkpoint') await store.checkpoint();
+    // Commits go on beside it. When it crashes, so do they.
+    if (current.kind === 'checkpoint beside') store.checkpoint().catch(() => undefined);
+    if (current.kind === 'reopen') {
+      await store[Symbol.asyncDispose]();
+      store = await project.open(disk);
+    }
+    if (current.kind !== 'commits') continue;
+    await Promise.all(
+      current.commits.map(async (ops) => {
+        const one: Given = { ops, values: ops.map(() => ++counter), fate: 'unknown' };
+        given.push(one);
+        try {
+          await store.commit(ops.map((write, at) => writeOf(write, one.values[at] as number)));
+          one.fate = 'acknowledged';
+        } catch (error) {
+          if (disk.crashed) throw error;
+          expect(error).toMatchObject({
+            code: expect.stringMatching(/^(document_not_found|storage_unavailable)$/),
+          });
+          one.fate = 'refused';
+        }
+      }),
+    );
+  }
+  await store[Symbol.asyncDispose]();
+}
+
+/**
+ * What may be there: the model after the last commit that was acknowledged, and after each behind it whose
+ * fate is not known.
+ */
+function allowedAfter(given: readonly Given[]): Model[] {
+  let model: Model = new Map();
+  let allowed: Model[] = [model];
+  for (const { ops, values, fate } of given) {
+    if (fate === 'refused') continue;
+    const next = applied(model, ops, values);
+    if (next === undefined) {
+      expect(fate, 'the delete of what is not there').toBe('unknown');
+      continue;
+    }
+    model = next;
+    allowed = fate === 'acknowledged' ? [model] : [...allowed, model];
+  }
+  return allowed;
+}
+
+async function contentOf(store: EmbeddedStore): Promise<Map<string, number>> {
+  const content = new Map<string, number>();
+  for (const id of IDS) {
+    const text = (await store.get(ref(id)))?.text.toString();
+    if (text !== undefined) content.set(id, Number(/"v":(\d+)/.exec(text)?.[1]));
+  }
+  return content;
+}
+
+/** Resolves when a history ends, or its process dies: then what was under way never settles. */
+async function untilCrash(disk: SimulatedDisk, history: Promise<unknown>): Promise<void> {
+  await Promise.race([history, disk.crashes]).catch(() => undefined);
+}
+
+const sorted = (model: Model) => JSON.stringify([...model].sort());
+
+/**
+ * The store is one of the states that it may be in, agrees with itself, and can go on.
+ *
+ * @returns its content.
+ */
+async function check(store: EmbeddedStore, allowed: readonly Model[]): Promise<Model> {
+  const content = await contentOf(store);
+  expect(allowed.map(sorted)).toContain(sorted(content));
+  const listed = await store.list({ collection: 'notes', after: 0, limit: 100, bytesMax: 1_000_000 });
+  expect(listed.documents.map(({ metadata }) => metadata._id).sort()).toEqual([...content.keys()].sort());
+  const { changes } = await store.changes(0, 100);
+  expect(
+    changes
+      .filter(({ deleted }) => !deleted)
+      .map(({ ref: { id } }) => id)
+      .sort(),
+  ).toEqual([...content.keys()].sort());
+  return content;
+}
+
+const RUNS = Number(process.env['CRASH_RUNS'] ?? 1_500);
+
+describe('a history with a crash in it', () => {
+  it('keeps every acknowledged commit, whole commits only, and goes on from there, crashing again while it recovers', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(step, { minLength: 1, maxLength: 8 }),
+        fc.double({ min: 0, max: 1, noNaN: true, maxExcluded: true }),
+        fc.constantFrom('before' as const, 'after' as const),
+        fc.integer({ min: 1, max: 2_147_483_646 }),
+        fc.constantFrom('synced only' as const, 'everything' as const, 'random' as const, 'random' as const),
+        fc.constantFrom('crash' as const, 'crash' as const, 'storage_unavailable' as const),
+        fc.array(fc.constantFrom('power cut' as const, 'kill -9' as const), { minLength: 3, maxLength: 3 }),
+        async (steps, where, when, seed, mode, what, ends) => {
+          let state = seed;
+          const random = () => {
+            state = (state * 48_271) % 2_147_483_647;
+            return state / 2_147_483_647;
+          };
+          const survival = mode === 'random' ? { random } : mode;
+          // After kill -9 a process finds what was never synced, goes on from it, and a power cut may still
+          // take it.
+          const after = (ended: SimulatedDisk) =>
+            ends.pop() === 'kill -9' ? ended.restart() : ended.powerCut(survival);
+          const project = new EmbeddedProject();
+
+          // How many operations the history has without a crash.
+          const whole = EmbeddedProject.disk();
+          await project.create(whole);
+          const created = whole.operations;
+          const all: Given[] = [];
+          await run(project, whole, steps, all);
+          allowedAfter(all);
+          const operations = whole.operations - created;
+          if (operations === 0) return;
+
+          const disk = EmbeddedProject.disk();
+          await project.create(disk);
+          disk.failAt({ operation: 1 + Math.floor(where * operations), when, what });
+          const given: Given[] = [];
+          await untilCrash(disk, run(project, disk, steps, given));
+
+          // Recovery itself crashes at a random operation, then is left in peace.
+          const second = after(disk);
+          second.failAt({ operation: 1 + Math.floor(random() * 12), when, what: 'crash' });
+          await untilCrash(
+            second,
+            project.open(second).then((store) => store.checkpoint()),
+          );
+          const third = after(second);
+          const store = await project.open(third);
+          const content = await check(store, allowedAfter(given));
+
+          // It goes on: another commit, and everything is there after one more end, and at last a power cut.
+          await store.commit([put('a', '{"v":0}')]);
+          const fourth = after(third);
+          const last = await project.open(fourth);
+          await check(last, [new Map([...content, ['a', 0]])]);
+          await check(await project.open(fourth.powerCut(survival)), [new Map([...content, ['a', 0]])]);
+          expect(project.damaged).toEqual([]);
+        },
+      ),
+      { numRuns: RUNS, endOnFailure: false },
+    );
+  });
+});

@@ -1,0 +1,331 @@
+import { join } from 'node:path';
+import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
+import { currentShare } from '@bundoc/shared/shares/current-share';
+import { type BirthKeys, Births } from './births.ts';
+import { CarriedFiles } from './carried-files.ts';
+import { catalogStartOf, coverFromCatalogs } from './catalog-scan.ts';
+import { CheckpointTurns } from './checkpoint-turns.ts';
+import { type Disk, makeDirectoryDurably, removeLeftovers } from './disk/disk.ts';
+import { writePart } from './disk/write-part.ts';
+import type { Backlog } from './documents/backlog.ts';
+import { DocumentWriter } from './documents/document-writer.ts';
+import type { Place } from './log/layout.ts';
+import { Log } from './log/log.ts';
+import type { AttachedHandle, LogLimits, LogStats, PartSource } from './log/log-api.ts';
+import type { PartKeys } from './log/part-seal.ts';
+import type { PartReader } from './log/parts.ts';
+import type { LogDisk, LogObserver } from './log/ports.ts';
+import { LogFreeing } from './log-freeing.ts';
+import type { CheckpointBytes, EmbeddedStore, EnginePort } from './store/embedded-store.ts';
+import { openStore, type StoreOptions } from './store/open-store.ts';
+import { handleIn, type LogOfProjects, readCarried } from './store/project-loader.ts';
+
+export interface FilesEngineOptions {
+  readonly disk: Disk;
+  readonly logDisk: LogDisk;
+  /** The data folder; exists. */
+  readonly dataDir: string;
+  /** Where the folders of projects lie; exists. */
+  readonly projectsDir: string;
+  /** 16 bytes. */
+  readonly storageId: Buffer;
+  /** Whether the storage had a log before: then a missing log was lost. */
+  readonly mustExist: boolean;
+  readonly logLimits: LogLimits;
+  /**
+   * Uncovered bytes in the log after which an open project gets a checkpoint; fewer where the log is small.
+   */
+  readonly checkpointBytes: number;
+  readonly backlog: Backlog;
+  readonly clock?: Clock;
+  readonly observer?: LogObserver;
+  /** Rejects once another process holds the data folder. Nothing is written then. */
+  readonly beforeSegment?: () => Promise<void>;
+  /** Called with the handles of projects whose folders failed while the log was freed. */
+  readonly onStuck?: (handles: readonly string[]) => void;
+  /** Called when the log could not be freed. */
+  readonly onFreeingFailed?: (error: unknown) => void;
+}
+
+export const LOG_FOLDER = 'log';
+export const TMP_FOLDER = 'tmp';
+/**
+ * The projects of a data folder: one log, one writer of document files, and the checkpoints that free
+ * segments of the log.
+ *
+ * A project costs a folder, `project.json`, a catalog, and its document files. For a closed project, the log
+ * and the engine together keep about 200 bytes in memory.
+ */
+export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
+  readonly checkpointBytes: CheckpointBytes;
+  readonly storageId: Buffer;
+  /** Resolves once the log knows what every catalog covers. Never rejects. */
+  readonly scanned: Promise<void>;
+  readonly #options: FilesEngineOptions;
+  readonly #log: Log;
+  readonly #writer: DocumentWriter;
+  readonly #births: Births;
+  readonly #carried: CarriedFiles;
+  readonly #checkpoints: CheckpointTurns;
+  readonly #freeing: LogFreeing;
+  /** Open stores by their handles. */
+  readonly #stores = new Map<string, EmbeddedStore>();
+  /** The project of each handle. */
+  readonly #projectOf = new Map<string, string>();
+  readonly #scanEnded = Promise.withResolvers<void>();
+  #isClosed = false;
+
+  private constructor(options: FilesEngineOptions, log: Log) {
+    const { dataDir, disk, projectsDir, backlog, clock = systemClock } = options;
+    this.#options = options;
+    this.#log = log;
+    this.#writer = new DocumentWriter({ disk, backlog });
+    const { segmentBytes, segmentsMax } = options.logLimits;
+    const most = (segmentBytes * segmentsMax) / 4;
+    this.checkpointBytes = { least: Math.min(options.checkpointBytes, most), most };
+    this.storageId = options.storageId;
+    this.scanned = this.#scanEnded.promise;
+    const place = { disk, log, projectsDir, projectOf: this.#projectOf, tmp: join(dataDir, TMP_FOLDER) };
+    const births = new Births(place);
+    const isOpen = (handle: string) => this.#stores.has(handle);
+    const carried = new CarriedFiles({ ...place, births, isOpen, writer: this.#writer });
+    const { tmp } = place;
+    const checkpoints = new CheckpointTurns({
+      ...{ disk, clock, tmp, log, births, carried },
+      logOfProjects: this,
+      stores: this.#stores,
+    });
+    const { onStuck, onFreeingFailed: onFailed } = options;
+    this.#freeing = new LogFreeing({ log, checkpoints, carried, onStuck, onFailed, scanned: this.scanned });
+    [this.#births, this.#carried, this.#checkpoints] = [births, carried, checkpoints];
+  }
+
+  /**
+   * Opens the log, without any key, and writes the folders of new projects that a crash left unwritten.
+   *
+   * @throws LogDamaged; AppError of the disk.
+   */
+  static async open(options: FilesEngineOptions): Promise<FilesEngine> {
+    const { disk, logDisk, dataDir, storageId, logLimits, mustExist, observer } = options;
+    const tmp = join(dataDir, TMP_FOLDER);
+    await makeDirectoryDurably(disk, tmp);
+    await removeLeftovers(disk, tmp);
+    let engine: FilesEngine | undefined;
+    const log = await Log.open({
+      disk: logDisk,
+      directory: join(dataDir, LOG_FOLDER),
+      ...{ storageId, mustExist, limits: logLimits },
+      writer: () => currentShare().subject,
+      ...(options.clock === undefined ? {} : { clock: options.clock }),
+      ...(options.beforeSegment === undefined ? {} : { beforeSegment: options.beforeSegment }),
+      observer: { ...observer, onPressure: (handle) => engine?.freeSegments(handle) },
+    });
+    engine = new FilesEngine(options, log);
+    try {
+      await engine.#births.restore();
+    } catch (error) {
+      await log[Symbol.asyncDispose]();
+      throw error;
+    }
+    engine.#scan();
+    // Before anything is written: what is freed is free with the next segment.
+    if (log.shouldFree) engine.freeSegments(undefined);
+    return engine;
+  }
+
+  get stats(): LogStats {
+    return this.#log.stats;
+  }
+
+  /** Reads in the background what the catalogs cover. */
+  #scan(): void {
+    const { disk, projectsDir } = this.#options;
+    const { resolve } = this.#scanEnded;
+    void coverFromCatalogs({
+      ...{ disk, projectsDir, log: this.#log, projectOf: this.#projectOf },
+      isOpen: (handle) => this.#stores.has(handle),
+      isEnded: () => this.#isClosed,
+    }).then(resolve, () => resolve());
+  }
+
+  /** Frees segments in the background. @param handle of a project whose commits wait for its checkpoint. */
+  freeSegments(handle: string | undefined): void {
+    this.#freeing.free(handle);
+  }
+
+  // Reading the log.
+
+  handleOf(project: string): string | undefined {
+    return this.#births.handleOf(project);
+  }
+
+  newest(handle: string): Place | undefined {
+    return this.#log.newest(handle);
+  }
+
+  isDoubtful(handle: string, covered: Place | undefined): boolean {
+    return this.#log.isDoubtful(handle, covered);
+  }
+
+  get firstLive(): number {
+    return this.#log.firstLive;
+  }
+
+  reader(): PartReader {
+    return this.#log.reader();
+  }
+
+  hasCarried(handle: string): boolean {
+    return this.#carried.has(handle);
+  }
+
+  stuckOf(handle: string): Promise<readonly Buffer[]> {
+    return this.#log.stuck.handles.has(handle) ? this.#log.stuck.read(handle) : Promise.resolve([]);
+  }
+
+  // Projects.
+
+  /** As {@link Births.create}. */
+  create(project: string, directory: string, keys: BirthKeys, projectFile: Buffer): Promise<void> {
+    return this.#births.create(project, directory, keys, projectFile);
+  }
+
+  /** Writes the `project.json` of a new project, if that has failed so far. */
+  writeBirth(project: string, directory: string): Promise<void> {
+    return this.#births.write(project, directory);
+  }
+
+  /** Syncs the folder of a new project. Needed before a file in it is replaced. */
+  syncBirth(project: string): Promise<void> {
+    return this.#births.sync(project);
+  }
+
+  /** @throws AppError `project_damaged`, and those of the disk. */
+  async openStore(options: StoreOptions): Promise<EmbeddedStore> {
+    const known = this.#births.takeUnopened(options.project);
+    const on = { log: this, writer: this.#writer, engine: this, known };
+    const { store, loaded } = await openStore(options, on);
+    const { handle, projectFile } = loaded;
+    this.#stores.set(handle, store);
+    this.#projectOf.set(handle, options.project);
+    this.#carried.found(handle, loaded.carriedFiles);
+    if (this.#carried.areMany(handle)) void this.checkpoint(store).catch(() => undefined);
+    const isCopied =
+      projectFile?.equals(options.projectFile) ??
+      loaded.versions.values().every((version) => version === options.cipher.version);
+    if (isCopied) return store;
+    // The copy of `project.json` in the catalog is never older than a key version that something is sealed
+    // under.
+    const [failure] = await this.#checkpoints.together([store], true);
+    if (failure === undefined) return store;
+    await store[Symbol.asyncDispose]();
+    throw failure;
+  }
+
+  /** Ends a project in the log, which is to be removed or was moved away. It is not open. */
+  async forget(project: string): Promise<void> {
+    await this.#writer.drop(project);
+    for (const handle of await this.#handlesOf(project)) await this.drop(project, handle);
+    // Not before: a caller that tries again after a failure must find the handle.
+    this.#births.forget(project);
+  }
+
+  /** Every handle under which the log, or a carried file, may have parts of a project. */
+  async #handlesOf(project: string): Promise<Set<string>> {
+    const { disk, projectsDir } = this.#options;
+    const handles = new Set<string>();
+    for (const [handle, of] of this.#projectOf) if (of === project) handles.add(handle);
+    const born = this.#births.handleOf(project);
+    const start = (await catalogStartOf(disk, projectsDir, project))?.handle;
+    for (const handle of [born, start]) if (handle !== undefined) handles.add(handle);
+    if (handles.size > 0) return handles;
+    // Of before the start, and carried before there was a catalog.
+    const carried = await readCarried(disk, join(projectsDir, project)).catch(() => []);
+    for (const file of carried) {
+      const handle = handleIn(file);
+      if (handle !== undefined) handles.add(handle);
+    }
+    return handles;
+  }
+
+  /** Ends a handle in the log: the project is gone, or has another handle. */
+  async drop(project: string, handle: string): Promise<void> {
+    // Also when nothing is left of it: a segment that was freed is found again by a start before the next one has begun.
+    await writePart(this.#log, { handle, project, keys: NO_KEYS }, { kind: 'gone', keyVersion: 0 });
+    this.#projectOf.delete(handle);
+    this.#carried.forget(handle);
+    // What was read of it before its end may be on its way into its folder, which is to be removed.
+    await this.#carried.placed();
+    await this.#log.stuck.remove(handle);
+  }
+
+  /**
+   * Takes in a project that came with a new handle. If the log has lost frames of unknown projects, an empty
+   * part behind them shows that they held nothing of this one.
+   */
+  async arrived(project: string, handle: string, keys: BirthKeys): Promise<void> {
+    if (this.#log.stats.holes === 0) return;
+    this.#projectOf.set(handle, project);
+    await writePart(this.#log, { handle, project, keys }, { kind: 'data', keyVersion: keys.version });
+  }
+
+  /**
+   * Marks the data folder as settled, durably: the start has synced the folder of every project. Nobody
+   * writes.
+   */
+  markSettled(): Promise<void> {
+    return this.#log.markSettled();
+  }
+
+  /**
+   * Copies everything that only the log has into the folders of the projects, without any key. Afterwards
+   * each folder has all of its project. Nobody writes.
+   *
+   * @returns projects whose folders failed, and handles without a project. Their parts stay in the folder of
+   * the log.
+   */
+  async carryAll(): Promise<readonly string[]> {
+    await this.scanned;
+    const stuck = await this.#log.carryAll(this.#carried);
+    await this.#log.markSettled();
+    return stuck.map((handle) => this.#projectOf.get(handle) ?? handle);
+  }
+
+  /** Ends the doubt about lost frames of unknown projects: an administrator accepts the loss. */
+  acceptLoss(): Promise<void> {
+    return this.#log.acceptLoss();
+  }
+
+  /** Waits for what is under way, and closes the log. The caller has closed the stores. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#isClosed = true;
+    await this.#freeing.stop();
+    await this.#checkpoints.drained();
+    await this.#writer.stop();
+    // A failure costs nothing: the next start does it.
+    await this.#births.syncAll().catch(() => undefined);
+    await this.#log[Symbol.asyncDispose]();
+  }
+
+  // For the stores.
+
+  attach(source: PartSource, after: Place | undefined): AttachedHandle {
+    return this.#log.attach(source, after);
+  }
+
+  /** As {@link CheckpointTurns.of}. */
+  checkpoint(store: EmbeddedStore): Promise<void> {
+    return this.#checkpoints.of(store);
+  }
+
+  async closed(store: EmbeddedStore): Promise<void> {
+    while (this.#checkpoints.settled(store.handle) !== undefined)
+      await this.#checkpoints.settled(store.handle);
+    if (this.#stores.get(store.handle) === store) this.#stores.delete(store.handle);
+    if (store.failed) await this.#writer.drop(store.project);
+    else if (!this.#log.isUncovered(store.handle)) this.#writer.forget(store.project);
+  }
+}
+
+/** A part of kind `gone` is not sealed. */
+const NO_KEYS: PartKeys = { subkey: () => undefined };

@@ -1,0 +1,63 @@
+import { StartRefused } from '@bundoc/shared/runtime/lifecycle';
+import { describe, expect, it } from 'vitest';
+import { SimulatedDisk } from '../../testing/simulated-disk.ts';
+import { generationsOf, withCandidate } from '../storage-file.ts';
+import { identifyFolder } from './identity-in-folder.ts';
+
+const FILE = '/data/storage.json';
+const newDisk = () => new SimulatedDisk('/', '/data');
+const GENERATION = 'b6f7a1de-4f0e-4b0a-8e0b-5b6b0b1f4c11';
+
+describe('which storage a data folder is', () => {
+  it('is made once, durably, and read by each later start', async () => {
+    const disk = newDisk();
+    const { id } = await (await identifyFolder(disk, '/data')).read();
+    const later = disk.powerCut('synced only');
+    await later.makeDirectory('/data/projects');
+    await later.makeDirectory('/data/projects/p');
+    expect(await (await identifyFolder(later, '/data')).read()).toEqual({
+      ...{ format: 1, id, candidates: [], takeOvers: 0 },
+    });
+    expect((await (await identifyFolder(newDisk(), '/data')).read()).id).not.toBe(id);
+  });
+
+  it.each(['projects/p', 'log/00000001', 'moved/p'])(
+    'is not made where there is %s: the start is refused, with what to do',
+    async (path) => {
+      const disk = newDisk();
+      const [folder, name] = path.split('/');
+      await disk.makeDirectory(`/data/${folder}`);
+      await disk.makeDirectory(`/data/${folder}/${name}`);
+      await expect(identifyFolder(disk, '/data')).rejects.toBeInstanceOf(StartRefused);
+      await expect(identifyFolder(disk, '/data')).rejects.toThrow(/storage\.json is missing.*bundoc export/);
+      expect(disk.files().has(FILE)).toBe(false);
+    },
+  );
+
+  it.each(['', '{}', '{"format":2}', 'null'])(
+    'is not made anew when the file is damaged: %s',
+    async (text) => {
+      const disk = newDisk();
+      await disk.createFile(FILE, Buffer.from(text));
+      await expect(identifyFolder(disk, '/data')).rejects.toThrow(/storage\.json is damaged.*restore it/);
+      expect(disk.files().get(FILE)?.toString()).toBe(text);
+    },
+  );
+
+  it('can be changed on a full disk, in its place', async () => {
+    const disk = newDisk();
+    const identity = await identifyFolder(disk, '/data');
+    disk.failAt({ operation: 1, when: 'before', what: 'disk_full' });
+    await identity.change((file) => withCandidate(file, GENERATION));
+    const later = disk.powerCut('synced only');
+    expect((await (await identifyFolder(later, '/data')).read()).candidates).toEqual([GENERATION]);
+  });
+
+  it('keeps the fifteen latest generations that BunKMS may have, beside the one that it has confirmed', async () => {
+    const identity = await identifyFolder(newDisk(), '/data');
+    const all = Array.from({ length: 20 }, (_, n) => `b6f7a1de-4f0e-4b0a-8e0b-5b6b0b1f4c${String(n + 10)}`);
+    await identity.change((file) => ({ ...file, generation: GENERATION }));
+    for (const generation of all) await identity.change((file) => withCandidate(file, generation));
+    expect(generationsOf(await identity.read())).toEqual([GENERATION, ...all.slice(5)]);
+  });
+});

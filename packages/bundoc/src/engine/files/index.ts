@@ -1,0 +1,160 @@
+import { randomBytes } from 'node:crypto';
+import { join, resolve } from 'node:path';
+import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
+import { DataFolder } from '@bundoc/shared/files/data-folder';
+import { MOVED_FOLDER } from '../../cli/move-to-folder.ts';
+import type { BundocConfig } from '../../config.ts';
+import { formatProjectFile } from '../project-file.ts';
+import { limitsAfter, SEAL_LIMITS } from '../seal-budget.ts';
+import { SET_ASIDE_FOLDER } from '../set-aside.ts';
+import type { LogCounts, Storage, StoragePorts } from '../storage-engine.ts';
+import { INDEX_FILE } from './catalog/index-file.ts';
+import { lockDataFolder } from './data-lock.ts';
+import type { Disk } from './disk/disk.ts';
+import { openNodeDisk } from './disk/node-disk.ts';
+import { createSealedCache } from './documents/sealed-cache.ts';
+import { type FilesEngine, TMP_FOLDER } from './files-engine.ts';
+import type { LogObserver } from './log/ports.ts';
+import { ExpiryMarksInFolders } from './projects/expiry-marks.ts';
+import { ProjectFolders } from './projects/project-folder.ts';
+import { openFolder } from './storage-folder.ts';
+
+/**
+ * The part of the composition root that stores in files.
+ *
+ * @throws DataFolderInUse, StartRefused, LogDamaged, and what the disk throws.
+ */
+export async function openFileStorage(
+  config: BundocConfig,
+  { clock, quota, logger }: StoragePorts,
+  wrapDisk: (disk: Disk) => Disk = (disk) => disk,
+): Promise<Storage> {
+  await using stack = new AsyncDisposableStack();
+  const dataDir = resolve(config.dataDir);
+  const folder = stack.use(DataFolder.make(dataDir));
+  const lock = stack.use(lockDataFolder(dataDir));
+  const disk = wrapDisk(stack.use(openNodeDisk(dataDir)));
+  let syncSeconds = 0;
+  const observer: LogObserver = {
+    onFrame: (_commits, _bytes, seconds) => {
+      syncSeconds += seconds;
+    },
+    onCut: (err) => logger.error({ err }, 'a write to the log failed: continuing in another segment'),
+    onStopped: (err) => logger.error({ err }, 'the log cannot be written: refusing writes until it can'),
+    onResumed: () => logger.info('the log can be written again'),
+    onLost: (err) => {
+      // The other process writes to it, so this one must not.
+      logger.fatal({ err }, 'another process holds the data folder: exiting');
+      setImmediate(() => process.exit(1));
+    },
+  };
+  const { identity, engine, backlog, projectsDir } = stack.use(
+    await openFolder(
+      { dataDir, folder, disk, lock, clock },
+      {
+        logBytes: config.logBytes,
+        observer,
+        onStuck: (handles) =>
+          logger.error(
+            { handles },
+            'folders of projects failed: their commits stay in the folder of the log',
+          ),
+        onFreeingFailed: (err) => logger.error({ err }, 'the log could not be freed'),
+      },
+    ),
+  );
+  const cache = createSealedCache(config.cacheBytes);
+  const forget = async (project: string) => {
+    cache.deleteAll(project);
+    await engine.forget(project);
+  };
+  const tmp = join(dataDir, TMP_FOLDER);
+  const running = stack.move();
+  return {
+    place: dataDir,
+    identity,
+    othersWrite: false,
+    counts: { backlogBytes: () => backlog.bytes, ...countsOf(engine, () => syncSeconds) },
+    isReady: async () => !engine.stats.writesStopped && (await canWrite(disk, tmp)),
+    projects: (keys, storage, onSetAside, settle) =>
+      new ProjectFolders({
+        disk,
+        directory: projectsDir,
+        tmp,
+        keys,
+        clock,
+        storage,
+        setAside: join(dataDir, SET_ASIDE_FOLDER),
+        onSetAside,
+        settle,
+        engine: {
+          create: (project, directory, cipher, file) => engine.create(project, directory, cipher, file),
+          writeBirth: (project, directory) => engine.writeBirth(project, directory),
+          syncBirth: (project) => engine.syncBirth(project),
+          forget,
+        },
+      }),
+    expiry: new ExpiryMarksInFolders({ disk, directory: projectsDir, clock }),
+    openStore: (project, { cipher, file, entries }, watch, unknownSealers) =>
+      engine.openStore({
+        ...watch,
+        entries,
+        project,
+        directory: join(projectsDir, project),
+        projectFile: formatProjectFile(file),
+        disk,
+        cipher,
+        clock,
+        cache,
+        sealLimits: limitsAfter(SEAL_LIMITS, unknownSealers),
+        quota,
+      }),
+    storedBytes: async (project, entries) => {
+      const names = [CATALOG_FILE, INDEX_FILE].filter((name) => entries?.includes(name) ?? true);
+      const sizes = names.map((name) => disk.size(join(projectsDir, project, name)));
+      return (await Promise.all(sizes)).reduce<number>((sum, size) => sum + (size ?? 0), 0);
+    },
+    folders: {
+      placeOf: (project) => ({
+        directory: join(projectsDir, project),
+        tmp,
+        keptIn: join(dataDir, MOVED_FOLDER),
+        disk,
+        forget: () => forget(project),
+      }),
+    },
+    [Symbol.asyncDispose]: () => running.disposeAsync(),
+  };
+}
+
+function countsOf(engine: FilesEngine, syncSeconds: () => number): Record<keyof LogCounts, () => number> {
+  return {
+    logSegmentsLive: () => engine.stats.segmentsLive,
+    logSegmentsFree: () => engine.stats.segmentsFree,
+    logUncoveredBytes: () => engine.stats.uncoveredBytes,
+    logFrames: () => engine.stats.frames,
+    logCommits: () => engine.stats.commits,
+    logSyncSeconds: syncSeconds,
+    logCarries: () => engine.stats.carries,
+    logCuts: () => engine.stats.cuts,
+    logStuckHandles: () => engine.stats.stuckHandles,
+    logSuspects: () => engine.stats.suspectFrames,
+    logHoles: () => engine.stats.holes,
+    logWritesStopped: () => Number(engine.stats.writesStopped),
+  };
+}
+
+/** Whether a small file can be made, synced and removed in the data folder. */
+async function canWrite(disk: Disk, directory: string): Promise<boolean> {
+  const probe = join(directory, `probe-${randomBytes(6).toString('hex')}`);
+  try {
+    await disk.createFile(probe, Buffer.from('probe'));
+    return true;
+  } catch {
+    return false;
+  } finally {
+    // On a full disk the file may have come to be without its content, and readiness is asked every few
+    // seconds.
+    await disk.remove(probe).catch(() => false);
+  }
+}

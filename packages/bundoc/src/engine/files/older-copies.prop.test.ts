@@ -1,0 +1,151 @@
+import { randomInt } from 'node:crypto';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import fc from 'fast-check';
+import { beforeEach, describe, expect, it } from 'vitest';
+import {
+  contentOf,
+  type EngineStep,
+  EngineWorld,
+  engineStep,
+  type Model,
+  sorted,
+} from '../../testing/engine-world.ts';
+import { SimulatedDisk } from '../../testing/simulated-disk.ts';
+import { LogDamaged } from './log/scan.ts';
+
+const isLong = process.env['BUNDOC_LONG_TESTS'] === '1';
+const RUNS = Number(process.env['CRASH_RUNS'] ?? (isLong ? 1_000 : 40));
+const SEED = Number(process.env['CRASH_SEED'] ?? randomInt(1, 2_147_483_646));
+const RUN = { numRuns: RUNS, seed: SEED, interruptAfterTimeLimit: isLong ? 3_600_000 : 60_000 };
+
+beforeEach(() => {
+  process.stdout.write(`older copies: CRASH_SEED=${SEED}\n`);
+});
+
+/** Without what takes time, or is about other things. */
+const KINDS: ReadonlySet<EngineStep['kind']> = new Set<EngineStep['kind']>([
+  ...(['commits', 'checkpoint', 'checkpoint beside', 'close'] as const),
+  ...(['away and back', 'rotate', 'restart', 'settle'] as const),
+]);
+const steps = fc.array(
+  engineStep.filter(({ kind }) => KINDS.has(kind)),
+  { minLength: 3, maxLength: 14 },
+);
+
+/** A data folder that is not in use, and what its projects have. */
+interface Copy {
+  readonly disk: SimulatedDisk;
+  readonly contents: ReadonlyMap<string, Model>;
+}
+
+async function made(world: EngineWorld, on: SimulatedDisk, all: readonly EngineStep[]): Promise<Copy> {
+  let contents: ReadonlyMap<string, Model> = new Map();
+  world.boot(on);
+  await world.until(async () => {
+    await world.start();
+    await world.run(all);
+    contents = await world.check();
+    await world.stop();
+  });
+  return { disk: on.powerCut('everything'), contents };
+}
+
+/** What a project has, or why that cannot be said. */
+async function outcomeOf(world: EngineWorld, at: number): Promise<Model | AppError> {
+  try {
+    return await contentOf(await world.open(world.projects[at]!));
+  } catch (error) {
+    if (error instanceof AppError) return error;
+    throw error;
+  }
+}
+
+/** Every project but one has what it had. @returns what became of that one. */
+async function othersHaveAll(
+  world: EngineWorld,
+  now: SimulatedDisk,
+  contents: Copy['contents'],
+  at: number,
+): Promise<Model | AppError> {
+  let result: Model | AppError | undefined;
+  world.boot(now);
+  await world.until(async () => {
+    await world.start();
+    await world.engine.scanned;
+    const outcome = await outcomeOf(world, at);
+    for (const [other, project] of world.projects.entries())
+      if (other !== at)
+        expect(await outcomeOf(world, other), project.name).toEqual(contents.get(project.name));
+    result = outcome;
+    await world.stop();
+  });
+  if (result === undefined) throw new Error('the process has died');
+  return result;
+}
+
+const isDamage = (outcome: Model | AppError) =>
+  outcome instanceof AppError && /^(project_damaged|integrity_error)$/.test(outcome.code);
+
+/** Has a folder hold what it held in another disk, and nothing else. */
+async function putBack(to: SimulatedDisk, from: ReadonlyMap<string, Buffer>, folder: string): Promise<void> {
+  for (const path of [...to.files().keys()]) if (path.startsWith(`${folder}/`)) to.tamper(path, undefined);
+  for (const part of ['docs', 'carried']) await to.makeDirectory(`${folder}/${part}`);
+  await to.syncDirectory(folder);
+  for (const [path, bytes] of from) if (path.startsWith(`${folder}/`)) to.tamper(path, bytes);
+}
+
+describe('what is put back in an older state, or taken away', () => {
+  it('is damage, no start, or a state that was once acknowledged as a whole, and hurts no other project', async () => {
+    const seen = { damaged: 0, present: 0, older: 0 };
+    await fc.assert(
+      fc.asyncProperty(steps, steps, fc.nat(7), async (first, second, at) => {
+        const world = new EngineWorld();
+        const older = await made(world, new SimulatedDisk('/', '/projects'), first);
+        world.fix(older.contents);
+        const olderWorld = world.fork();
+        const newer = await made(world, older.disk.powerCut('everything'), second);
+        world.fix(newer.contents);
+        const { name } = world.projects[at]!;
+        const before = older.contents.get(name)!;
+        const now = newer.contents.get(name)!;
+
+        // One project's folder.
+        const mixed = newer.disk.powerCut('everything');
+        await putBack(mixed, older.disk.files(), `/projects/${name}`);
+        const outcome = await othersHaveAll(world.fork(), mixed, newer.contents, at);
+        if (isDamage(outcome)) seen.damaged++;
+        else {
+          // A folder alone may be older than its copy: the rest was in the log, which has nothing of it any more.
+          expect(world.projects[at]!.states).toContain(sorted(outcome as Model));
+          seen[sorted(outcome as Model) === sorted(now) ? 'present' : 'older']++;
+        }
+
+        // The whole data folder: all of it is as it was.
+        const whole = older.disk.powerCut('everything');
+        const asBefore = await othersHaveAll(olderWorld, whole, older.contents, at);
+        expect(asBefore).toEqual(before);
+
+        // The log is gone.
+        const logless = newer.disk.powerCut('everything');
+        for (const path of [...logless.files().keys()])
+          if (path.startsWith('/log/')) logless.tamper(path, undefined);
+        const bereft = world.fork();
+        bereft.boot(logless);
+        await bereft.until(() => expect(bereft.start()).rejects.toThrow(LogDamaged));
+
+        // A file of carried parts is gone: nobody but its project misses it, unless its catalog has what was in it.
+        const carried = [...newer.disk.files().keys()].find((path) => path.includes('/carried/'));
+        if (carried === undefined) return;
+        const without = newer.disk.powerCut('everything');
+        without.tamper(carried, undefined);
+        const of = world.projects.findIndex(({ directory }) => carried.startsWith(`${directory}/`));
+        const missing = await othersHaveAll(world.fork(), without, newer.contents, of);
+        if (isDamage(missing)) seen.damaged++;
+        else expect(missing).toEqual(newer.contents.get(world.projects[of]!.name));
+      }),
+      RUN,
+    );
+    process.stdout.write(`older copies: ${JSON.stringify(seen)}\n`);
+    expect(seen.damaged).toBeGreaterThan(0);
+  });
+});

@@ -1,0 +1,139 @@
+import { join } from 'node:path';
+import { projectIdSchema } from '@bundoc/shared/contract/documents';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import { KeyedMutex } from '../../../work/keyed-mutex.ts';
+import type { Disk } from '../disk/disk.ts';
+
+/** How long nobody may look at the documents of a project that may expire, milliseconds. A look fetches its key, which BunKMS records. */
+export const LOOK_EVERY_MS = 3_600_000;
+
+/** A project that somebody was given to look at. */
+export interface DueProject {
+  readonly project: string;
+  /** What tells this turn from later ones. */
+  readonly turn: number;
+}
+
+/**
+ * Which projects have collections whose documents expire, so that these go from disk though nobody opens the project. Kept with the
+ * project, in the clear: that is all that it says.
+ */
+export interface ExpiryMarks {
+  /** Keeps, durably, that documents of a project are about to get a time to live, and has it looked at an hour later. */
+  mark(project: string): Promise<void>;
+
+  /** The same of a project that has such documents already, which changes nothing where it is marked. */
+  ensureMarked(project: string): Promise<void>;
+
+  /** Gives out a project that is due, which nobody is given again for an hour; undefined when there is none. */
+  take(): Promise<DueProject | undefined>;
+
+  /** Has a project that was taken looked at again after `afterMs`. Nothing happens when it was marked or taken since. */
+  lookAgain(due: DueProject, afterMs: number): Promise<void>;
+
+  /** Forgets a project that was taken: nothing of it expires any more. Nothing happens when it was marked or taken since. */
+  unmark(due: DueProject): Promise<void>;
+}
+
+/** An empty file in the project's folder (docs/formats/expiry-mark.md). */
+export const EXPIRY_FILE = 'expires-1';
+
+export interface ExpiryMarksInFoldersOptions {
+  readonly disk: Disk;
+  /** `<data>/projects`; exists. */
+  readonly directory: string;
+  readonly clock: Clock;
+}
+
+/** Marks as files in the folders of projects. When each is due is known in memory alone; a start spreads them over the hour. */
+export class ExpiryMarksInFolders implements ExpiryMarks {
+  readonly #options: ExpiryMarksInFoldersOptions;
+  /** By project: when, on the monotonic clock, and which turn of all that will be. */
+  readonly #turns = new Map<string, { readonly dueMs: number; readonly turn: number }>();
+  #lastTurn = 0;
+  readonly #writing = new KeyedMutex();
+  #found: Promise<void> | undefined;
+
+  constructor(options: ExpiryMarksInFoldersOptions) {
+    this.#options = options;
+  }
+
+  mark(project: string): Promise<void> {
+    // Before anything else, so that whoever unmarks it meanwhile sees it.
+    this.#delay(project, LOOK_EVERY_MS);
+    return this.#write(project);
+  }
+
+  ensureMarked(project: string): Promise<void> {
+    if (!this.#turns.has(project)) this.#delay(project, LOOK_EVERY_MS);
+    return this.#write(project);
+  }
+
+  async take(): Promise<DueProject | undefined> {
+    await this.#find();
+    const nowMs = this.#options.clock.monotonic();
+    // The one that is due for the longest: where more are due than can be looked at, each has its turn.
+    let project: string | undefined;
+    let earliestMs = nowMs;
+    for (const [name, { dueMs }] of this.#turns) {
+      if (dueMs > earliestMs || (project !== undefined && dueMs === earliestMs)) continue;
+      project = name;
+      earliestMs = dueMs;
+    }
+    if (project === undefined) return undefined;
+    return { project, turn: this.#delay(project, LOOK_EVERY_MS) };
+  }
+
+  async lookAgain({ project, turn }: DueProject, afterMs: number): Promise<void> {
+    if (this.#turns.get(project)?.turn === turn) this.#delay(project, afterMs);
+  }
+
+  unmark({ project, turn }: DueProject): Promise<void> {
+    return this.#writing.run(project, async () => {
+      if (this.#turns.get(project)?.turn !== turn) return;
+      this.#turns.delete(project);
+      const { disk, directory } = this.#options;
+      const folder = join(directory, project);
+      if (await disk.remove(join(folder, EXPIRY_FILE))) await disk.syncDirectory(folder);
+    });
+  }
+
+  #write(project: string): Promise<void> {
+    return this.#writing.run(project, async () => {
+      const { disk, directory } = this.#options;
+      const folder = join(directory, project);
+      if ((await disk.list(folder))?.includes(EXPIRY_FILE)) return;
+      await disk.createFile(join(folder, EXPIRY_FILE), Buffer.alloc(0));
+      await disk.syncDirectory(folder);
+    });
+  }
+
+  /** @returns the project's next turn. */
+  #delay(project: string, afterMs: number): number {
+    const turn = ++this.#lastTurn;
+    this.#turns.set(project, { dueMs: this.#options.clock.monotonic() + afterMs, turn });
+    return turn;
+  }
+
+  /** Finds the marks of former processes, once. */
+  #find(): Promise<void> {
+    this.#found ??= this.#readAll().catch((error: unknown) => {
+      this.#found = undefined;
+      throw error;
+    });
+    return this.#found;
+  }
+
+  async #readAll(): Promise<void> {
+    const { disk, directory } = this.#options;
+    const marked: string[] = [];
+    for (const name of (await disk.list(directory)) ?? []) {
+      if (projectIdSchema.safeParse(name).data !== name) continue;
+      // Of a folder that cannot be listed, the project says so when it is opened.
+      const content = await disk.list(join(directory, name)).catch(() => undefined);
+      if (content?.includes(EXPIRY_FILE)) marked.push(name);
+    }
+    for (const [at, project] of marked.entries())
+      if (!this.#turns.has(project)) this.#delay(project, (LOOK_EVERY_MS * (at + 1)) / marked.length);
+  }
+}

@@ -1,0 +1,64 @@
+import { join } from 'node:path';
+import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import { makeDirectoryDurably, replaceFile } from '../disk/disk.ts';
+import type { FilesEngine } from '../files-engine.ts';
+import { keepCopy, type Rebuilt, rebuildStore } from '../store/rebuild.ts';
+import { type ProjectPlace, readProject } from './project-reader.ts';
+import type { OnProgress } from './verify.ts';
+
+export interface RepairOptions {
+  readonly clock: Clock;
+  /** Whether acknowledged commits that are damaged in the log may be given up. */
+  readonly acceptLoss: boolean;
+  readonly onProgress: OnProgress;
+  /** Opens the engine of the data folder, and closes it behind the work. */
+  readonly withEngine: (work: (engine: FilesEngine) => Promise<void>) => Promise<void>;
+}
+
+export interface RepairedProject extends Omit<Rebuilt, 'handle' | 'formerHandles'> {
+  readonly project: string;
+}
+
+/**
+ * Makes a project whole again that cannot be opened: `project.json` from its copies, the catalog from log and
+ * files, and what the log has lost is given up. What is replaced is kept beside as `*.before-repair-<time>`.
+ * Nobody else may work on the data folder; a crash leaves a project that can be repaired again, or is
+ * repaired.
+ *
+ * @throws LossNotAccepted before anything of the store was changed; what {@link readProject} throws, before
+ * anything was.
+ */
+export async function repairProject(place: ProjectPlace, options: RepairOptions): Promise<RepairedProject> {
+  const { project, disk, directory, tmp } = place;
+  const read = await readProject(place);
+  const suffix = await freeSuffix(place, options.clock);
+  const done: string[] = [];
+  const faults = read.findings.map(({ part, problem }) => `${part}: ${problem}`);
+  if (read.from !== PROJECT_FILE) {
+    await makeDirectoryDurably(disk, tmp);
+    await keepCopy(place, PROJECT_FILE, suffix, done);
+    await replaceFile(disk, tmp, join(directory, PROJECT_FILE), read.content);
+    done.push(`restored ${PROJECT_FILE} from ${read.from}`);
+  }
+  const { handle, formerHandles, ...rebuilt } = await rebuildStore(
+    { ...read.place, log: place.log },
+    { ...options, tmp, projectFile: read.content, suffix },
+  );
+  if (handle !== undefined)
+    await options.withEngine(async (engine) => {
+      await engine.arrived(project, handle, read.place.cipher);
+      for (const former of formerHandles) await engine.drop(project, former);
+    });
+  return { ...rebuilt, project, faults: [...faults, ...rebuilt.faults], done: [...done, ...rebuilt.done] };
+}
+
+/** An end of names that nothing in the project's folder has yet. */
+async function freeSuffix({ disk, directory }: ProjectPlace, clock: Clock): Promise<string> {
+  const names = (await disk.list(directory)) ?? [];
+  const time = new Date(clock.now()).toISOString().replace(/[-:.]/g, '');
+  for (let n = 1; ; n++) {
+    const suffix = `.before-repair-${time}${n === 1 ? '' : `-${n}`}`;
+    if (!names.some((name) => name.endsWith(suffix))) return suffix;
+  }
+}

@@ -1,0 +1,94 @@
+import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
+import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
+import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
+import type { Position, SealedChange, StoreRest } from '../../port.ts';
+import { Catalog } from '../catalog/catalog.ts';
+import { encodeSnapshot } from '../catalog/snapshot.ts';
+import { type Disk, replaceFile } from '../disk/disk.ts';
+import {
+  DOCS_FOLDER,
+  documentPath,
+  openOwnDocument,
+  putDocuments,
+  readDocumentFile,
+} from '../documents/document-files.ts';
+import { HANDLE_BYTES } from '../log/layout.ts';
+import { inTurns, nameOf, type OnProgress } from './verify.ts';
+
+export interface SealedFolderOptions {
+  readonly disk: Disk;
+  /** The project's folder; it and `docs` in it exist. */
+  readonly directory: string;
+  /** For what is being written, on the same file system; exists. */
+  readonly tmp: string;
+  readonly project: string;
+}
+
+/**
+ * The folder of a project that is made from sealed bytes: those of a backup, or of another storage. It has a
+ * new handle, so parts of a former project of that name in the log are not its own.
+ */
+export class SealedFolder {
+  readonly #disk: Disk;
+  readonly #directory: string;
+  readonly #tmp: string;
+  readonly #project: string;
+  readonly #catalog = new Catalog();
+
+  constructor({ disk, directory, tmp, project }: SealedFolderOptions) {
+    this.#disk = disk;
+    this.#directory = directory;
+    this.#tmp = tmp;
+    this.#project = project;
+  }
+
+  /** Takes over changes, in their order, durably but for the names in the folder of documents. */
+  async put(changes: readonly SealedChange[]): Promise<void> {
+    await putDocuments(this.#disk, this.#directory, changes);
+    for (const { state } of changes) this.#catalog.apply(state);
+  }
+
+  /**
+   * Reads again and opens every document that was taken over behind a place.
+   *
+   * @returns the path of one that is not there as it was.
+   */
+  async verify(cipher: ProjectCipher, after: Position, onProgress: OnProgress): Promise<string | undefined> {
+    const states = [...this.#catalog.states()].filter(({ seq, deletedMs }) => seq > after && deletedMs === 0);
+    let wrong: string | undefined;
+    await inTurns(states, onProgress, async (state) => {
+      const name = nameOf(state);
+      const path = documentPath(name);
+      const sealed = await readDocumentFile(this.#disk, this.#directory, path, state.size);
+      const opened = Buffer.isBuffer(sealed) ? openOwnDocument(cipher, name, sealed) : undefined;
+      const isSame =
+        opened !== undefined &&
+        'metadata' in opened &&
+        opened.metadata._rev === state.rev.toString('hex') &&
+        sealed?.length === state.size;
+      if (!isSame) wrong = path;
+    });
+    return wrong;
+  }
+
+  /** Makes the documents durable, and writes the catalog. @returns what it holds. */
+  async finish(
+    cipher: ProjectCipher,
+    rest: Pick<StoreRest, 'lastSeq' | 'purgedSeq' | 'seals' | 'usedKeys'>,
+    projectFile: Buffer,
+  ): Promise<{ readonly documents: number; readonly bytes: number; readonly handle: string }> {
+    const { lastSeq, purgedSeq, seals, usedKeys } = rest;
+    await this.#disk.syncDirectory(join(this.#directory, DOCS_FOLDER));
+    const handle = randomBytes(HANDLE_BYTES).toString('hex');
+    const head = { handle, covered: undefined, projectFile, lastSeq, purgedSeq, seals };
+    const snapshot = encodeSnapshot(this.#project, cipher, head, usedKeys, this.#catalog);
+    await replaceFile(this.#disk, this.#tmp, join(this.#directory, CATALOG_FILE), snapshot);
+    let [documents, bytes] = [0, 0];
+    for (const collection of this.#catalog.collections()) {
+      documents += collection.documents;
+      bytes += collection.bytes;
+    }
+    return { documents, bytes, handle };
+  }
+}

@@ -1,0 +1,136 @@
+import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
+import type { DocumentState } from '../../state.ts';
+import { CatalogDamaged } from '../catalog/snapshot.ts';
+import {
+  documentPath,
+  listDocumentFiles,
+  openOwnDocument,
+  readDocumentFile,
+} from '../documents/document-files.ts';
+import { PartsDamaged } from '../log/sealed-part.ts';
+import { type LoadedStore, loadProject, type StorePlace } from '../store/project-loader.ts';
+
+/** One thing that is wrong. Names nothing that is sealed. */
+export interface Finding {
+  /** A part of the project, or the path of a file below its folder. */
+  readonly part: string;
+  readonly problem: string;
+}
+
+export interface VerifiedStore {
+  /** Living documents that were checked. */
+  readonly documents: number;
+  readonly findings: readonly Finding[];
+}
+
+/** Told how many of the documents are done. */
+export type OnProgress = (done: number, total: number) => void;
+
+/** Files that are read side by side. */
+const READS_AT_ONCE = 16;
+const NO_DOCUMENT = 'is no regular file, or larger than any document';
+
+/**
+ * Opens and checks everything that a store holds: catalog, its parts of the log, each document, and that
+ * there is no other file. Reads only: what a crash left is not tidied up. Nobody may write to the project
+ * meanwhile.
+ */
+export async function verifyStore(place: StorePlace, onProgress: OnProgress): Promise<VerifiedStore> {
+  const findings: Finding[] = [];
+  const loaded = await loadForChecks(place, findings);
+  // Made with the first document file, which may still be in the log alone.
+  const paths = (await listDocumentFiles(place.disk, place.directory)) ?? [];
+  if (loaded === undefined) {
+    await checkUnlisted(place, paths, findings, onProgress);
+    return { documents: 0, findings };
+  }
+  const living = [...loaded.catalog.states()].filter(({ deletedMs }) => deletedMs === 0);
+  await inTurns(living, onProgress, async (state) => {
+    const problem = await problemOf(place, state, loaded);
+    if (problem !== undefined) findings.push({ part: documentPath(nameOf(state)), problem });
+  });
+  const known = new Set(living.map((state) => documentPath(nameOf(state))));
+  for (const [fileName, sealed] of loaded.sealedByFile)
+    if (sealed === undefined) known.add(documentPath(fileName));
+  for (const path of paths)
+    if (!known.has(path)) findings.push({ part: path, problem: 'a stray file, of no document' });
+  return { documents: living.length, findings };
+}
+
+/** @returns undefined when there is no catalog to go by, or no telling what has changed since. */
+async function loadForChecks(place: StorePlace, findings: Finding[]): Promise<LoadedStore | undefined> {
+  try {
+    return (await loadProject(place)).store;
+  } catch (error) {
+    if (error instanceof CatalogDamaged) findings.push({ part: CATALOG_FILE, problem: error.message });
+    else if (error instanceof PartsDamaged) findings.push({ part: 'log', problem: error.message });
+    else throw error;
+    return undefined;
+  }
+}
+
+/**
+ * What is wrong with a document, or undefined. While its file is behind, its bytes in the log are the
+ * document.
+ */
+async function problemOf(
+  { disk, directory, cipher }: StorePlace,
+  state: DocumentState,
+  { sealedByFile }: LoadedStore,
+): Promise<string | undefined> {
+  const fileName = nameOf(state);
+  if (fileName !== cipher.fileName(state)) return 'the catalog has the document under another name';
+  const inFile = await readDocumentFile(disk, directory, documentPath(fileName));
+  const problem =
+    inFile === undefined ? 'the file is missing' : inFile === 'unsafe' ? NO_DOCUMENT : problemOfBytes(inFile);
+  if (problem === undefined) return undefined;
+  const inLog = sealedByFile.get(fileName);
+  return inLog === undefined ? problem : problemOfBytes(inLog);
+
+  function problemOfBytes(sealed: Buffer): string | undefined {
+    const opened = openOwnDocument(cipher, fileName, sealed);
+    if ('fault' in opened) return opened.fault;
+    if (opened.metadata._rev !== state.rev.toString('hex'))
+      return 'holds another revision than the catalog knows';
+    return sealed.length === state.size ? undefined : 'has another size than the catalog knows';
+  }
+}
+
+/** Without a catalog, each file can still be asked whether it is whole and whose it is. */
+async function checkUnlisted(
+  { disk, directory, cipher }: StorePlace,
+  paths: readonly string[],
+  findings: Finding[],
+  onProgress: OnProgress,
+): Promise<void> {
+  await inTurns(paths, onProgress, async (path) => {
+    const fileName = path.slice(path.lastIndexOf('/') + 1);
+    const sealed = await readDocumentFile(disk, directory, path);
+    if (sealed === 'unsafe') {
+      findings.push({ part: path, problem: NO_DOCUMENT });
+      return;
+    }
+    if (path !== documentPath(fileName) || sealed === undefined) {
+      findings.push({ part: path, problem: 'a stray file, of no document' });
+      return;
+    }
+    const opened = openOwnDocument(cipher, fileName, sealed);
+    if ('fault' in opened) findings.push({ part: path, problem: opened.fault });
+  });
+}
+
+export function nameOf({ fileName }: DocumentState): string {
+  return fileName.toString('hex');
+}
+
+export async function inTurns<T>(
+  items: readonly T[],
+  onProgress: OnProgress,
+  task: (item: T) => Promise<void>,
+): Promise<void> {
+  for (let at = 0; at < items.length; at += READS_AT_ONCE) {
+    onProgress(at, items.length);
+    await Promise.all(items.slice(at, at + READS_AT_ONCE).map(task));
+  }
+  onProgress(items.length, items.length);
+}

@@ -1,0 +1,117 @@
+import { join } from 'node:path';
+import { PROJECTS_FOLDER } from '@bundoc/shared/contract/project-file';
+import type { DataFolder } from '@bundoc/shared/files/data-folder';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import { ofEarlierBuild, type StorageIdentity } from '../storage-file.ts';
+import type { HeldLock } from './data-lock.ts';
+import { type Disk, makeDirectoryDurably } from './disk/disk.ts';
+import { Backlog } from './documents/backlog.ts';
+import { FilesEngine, LOG_FOLDER } from './files-engine.ts';
+import { identifyFolder } from './identity-in-folder.ts';
+import { logLimits } from './log/log-api.ts';
+import { readLog } from './log/log-view.ts';
+import { NodeLogDisk } from './log/node-log-disk.ts';
+import type { LogObserver } from './log/ports.ts';
+import { ViewedLog } from './store/viewed-log.ts';
+
+const MIB = 1_048_576;
+/** Sealed documents of all projects that may wait for their files before writes wait. */
+const BACKLOG_BYTES_MAX = 64 * MIB;
+/**
+ * An open project gets a checkpoint once it has this many uncovered bytes in the log. A burst of creates meets
+ * few of them then; an opening after a crash reads no more than that.
+ */
+const CHECKPOINT_BYTES = 64 * MIB;
+
+/** A data folder whose lock this process holds. */
+export interface HeldFolder {
+  /** Absolute. */
+  readonly dataDir: string;
+  readonly folder: DataFolder;
+  readonly disk: Disk;
+  readonly lock: HeldLock;
+  readonly clock?: Clock;
+}
+
+export interface EnginePorts {
+  readonly logBytes: number;
+  readonly observer?: LogObserver;
+  readonly onStuck?: (handles: readonly string[]) => void;
+  readonly onFreeingFailed?: (error: unknown) => void;
+}
+
+/** A data folder with its engine, open until disposed. */
+export interface OpenFolder extends AsyncDisposable {
+  readonly identity: StorageIdentity;
+  readonly engine: FilesEngine;
+  readonly backlog: Backlog;
+  readonly projectsDir: string;
+}
+
+/**
+ * Opens the engine of a data folder, and makes an empty folder a data folder.
+ *
+ * @throws StartRefused for a folder of an earlier build; LogDamaged; AppError of the disk.
+ */
+export async function openFolder(
+  { dataDir, folder, disk, lock, clock }: HeldFolder,
+  ports: EnginePorts,
+): Promise<OpenFolder> {
+  const identity = await identifyFolder(disk, dataDir, clock);
+  const projectsDir = join(dataDir, PROJECTS_FOLDER);
+  const { id, log } = await identity.read();
+  await requireOwnBuild(disk, dataDir, log === true);
+  await makeDirectoryDurably(disk, projectsDir);
+  await using stack = new AsyncDisposableStack();
+  const logDisk = stack.use(new NodeLogDisk(disk, folder));
+  const backlog = new Backlog(BACKLOG_BYTES_MAX);
+  const engine = stack.use(
+    await FilesEngine.open({
+      ...{ disk, logDisk, dataDir, projectsDir, backlog },
+      ...(clock === undefined ? {} : { clock }),
+      ...(ports.observer === undefined ? {} : { observer: ports.observer }),
+      ...(ports.onStuck === undefined ? {} : { onStuck: ports.onStuck }),
+      ...(ports.onFreeingFailed === undefined ? {} : { onFreeingFailed: ports.onFreeingFailed }),
+      storageId: idBytes(id),
+      mustExist: log === true,
+      beforeSegment: async () => lock.requireHeld(),
+      logLimits: logLimits(ports.logBytes),
+      checkpointBytes: CHECKPOINT_BYTES,
+    }),
+  );
+  // From here on, a missing log was lost.
+  if (log !== true) await identity.change((file) => ({ ...file, log: true }));
+  const running = stack.move();
+  return { identity, engine, backlog, projectsDir, [Symbol.asyncDispose]: () => running.disposeAsync() };
+}
+
+/**
+ * Reads the log of a data folder, and changes nothing.
+ *
+ * @throws StartRefused for a folder of an earlier build; LogDamaged; AppError of the disk.
+ */
+export async function viewFolder(
+  { dataDir, folder, disk }: Omit<HeldFolder, 'lock'>,
+  identity: StorageIdentity,
+): Promise<ViewedLog> {
+  const { id, log } = await identity.read();
+  await requireOwnBuild(disk, dataDir, log === true);
+  const storageId = idBytes(id);
+  const directory = join(dataDir, LOG_FOLDER);
+  const view = await readLog({
+    ...{ disk: new NodeLogDisk(disk, folder), directory, storageId },
+    mustExist: log === true,
+    everyFrame: true,
+  });
+  return ViewedLog.of(storageId, view);
+}
+
+async function requireOwnBuild(disk: Disk, dataDir: string, hasLog: boolean): Promise<void> {
+  if (hasLog) return;
+  const projects = (await disk.list(join(dataDir, PROJECTS_FOLDER))) ?? [];
+  if (projects.length > 0) throw ofEarlierBuild(dataDir);
+}
+
+function idBytes(id: string): Buffer {
+  return Buffer.from(id.replaceAll('-', ''), 'hex');
+}

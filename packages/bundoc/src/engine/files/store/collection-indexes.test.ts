@@ -1,0 +1,160 @@
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import { type DefinedStore, openDefinedStore } from '../../../collections/defined-store.ts';
+import { EmbeddedProject } from '../../../testing/embedded-project.ts';
+import type { SimulatedDisk } from '../../../testing/simulated-disk.ts';
+import { SlowSteps } from '../../../testing/slow-steps.ts';
+import { encodeKeyPart } from '../../../values/key.ts';
+import { Scheduler } from '../../../work/scheduler.ts';
+import { commitOne, put, remove } from '../../conformance.ts';
+import { describeIndexes } from '../../indexes/conformance.ts';
+
+const open: DefinedStore[] = [];
+afterEach(async () => {
+  for (const store of open.splice(0)) await store[Symbol.asyncDispose]();
+});
+
+async function start() {
+  const project = new EmbeddedProject();
+  const disk = EmbeddedProject.disk();
+  await project.create(disk);
+  const reopen = async (on: SimulatedDisk = disk) => {
+    const store = await openDefinedStore(await project.open(on), project.clock);
+    open.push(store);
+    return store;
+  };
+  return { project, disk, reopen, store: await reopen() };
+}
+
+const NONE = { kind: 'none' } as const;
+const violation = { code: 'unique_violation', detail: expect.stringContaining('"email"') };
+
+/** Ids under a value of an index, in its order. */
+function idsAt(store: DefinedStore, index: string, value: string): readonly string[] | undefined {
+  const low = encodeKeyPart(value);
+  return store.indexes
+    ?.search?.('notes', { name: index, fields: [index] }, { low, high: `${low}\u0100` }, false, 1_000)
+    ?.map(({ id }) => id);
+}
+
+describeIndexes('the embedded engine', async () => {
+  const { store, reopen, disk } = await start();
+  return { store, reopen: () => reopen(disk.powerCut('synced only')) };
+});
+
+describe('what is kept of indexes', () => {
+  const define = (store: DefinedStore) =>
+    store.define(
+      'notes',
+      {
+        indexes: [
+          { fields: ['email'], unique: true },
+          { fields: ['g'], unique: false },
+        ],
+      },
+      NONE,
+    );
+  const fill = async (store: DefinedStore) => {
+    for (let n = 0; n < 50; n++)
+      await commitOne(store, put(`planted-${n}`, `{"email":"needle-${n}","g":"g${n % 5}"}`));
+  };
+  const file = (disk: SimulatedDisk) => disk.files().get('/p/indexes');
+
+  it('is sealed, and spares the next opening the documents that have not changed', async () => {
+    const { store, reopen, disk } = await start();
+    await define(store);
+    await fill(store);
+    await store.indexes?.built();
+    await store.checkpoint();
+    // Each word so long that ciphertext does not hold it by chance.
+    expect(file(disk)?.toString('latin1')).not.toMatch(/planted|needle|email|notes/);
+    await commitOne(store, put('planted-1', '{"email":"moved","g":"g9"}'));
+    await commitOne(store, remove('planted-2'));
+    const second = disk.powerCut('synced only');
+    const read = vi.spyOn(second, 'read');
+    const next = await reopen(second);
+    await next.indexes?.built();
+    expect(next.indexes?.status('notes').map(({ state }) => state)).toEqual(['ready', 'ready']);
+    expect(read.mock.calls.filter(([path]) => path.startsWith('/p/docs')).length).toBeLessThan(5);
+    expect(idsAt(next, 'email', 'moved')).toEqual(['planted-1']);
+    expect(idsAt(next, 'email', 'needle-1')).toEqual([]);
+    expect(idsAt(next, 'email', 'needle-2')).toEqual([]);
+    expect(idsAt(next, 'g', 'g1')).toHaveLength(9);
+    await expect(commitOne(next, put('x', '{"email":"needle-7"}'))).rejects.toMatchObject(violation);
+  });
+
+  it('is worth nothing but time: missing, changed, cut or of another key, it is made anew', async () => {
+    for (const harm of ['missing', 'changed', 'cut', 'another project'] as const) {
+      const { store, reopen, disk } = await start();
+      await define(store);
+      await fill(store);
+      await store.indexes?.built();
+      await store.checkpoint();
+      await store[Symbol.asyncDispose]();
+      open.pop();
+      const bytes = Buffer.from(file(disk) as Buffer);
+      await disk.remove('/p/indexes');
+      if (harm === 'changed') bytes[bytes.length - 20] = (bytes[bytes.length - 20] as number) ^ 1;
+      if (harm === 'another project') bytes.fill(7, 30, 60);
+      if (harm !== 'missing')
+        await disk.createFile('/p/indexes', harm === 'cut' ? bytes.subarray(0, -9) : bytes);
+      const next = await reopen(disk);
+      await next.indexes?.built();
+      expect(idsAt(next, 'g', 'g1')).toHaveLength(10);
+      await expect(commitOne(next, put('x', '{"email":"needle-7"}'))).rejects.toMatchObject(violation);
+    }
+  });
+
+  it('goes with the last index', async () => {
+    const { store, disk } = await start();
+    await define(store);
+    await fill(store);
+    await store.indexes?.built();
+    await store.checkpoint();
+    expect(file(disk)).toBeDefined();
+    await store.define('notes', undefined, NONE);
+    await store.checkpoint();
+    expect(file(disk)).toBeUndefined();
+  });
+});
+
+describe('the keys of a long commit', () => {
+  const indexOn = (...fields: string[]) => ({
+    indexes: fields.map((field) => ({ fields: [field], unique: field === 'email' })),
+  });
+  const pad = 'x'.repeat(100_000);
+  const long = (id: string, email: string) =>
+    put(id, `{"email":"${email}","g":["${email}","h"],"pad":"${pad}"}`);
+
+  it('are made before it is put in order, with others served in between, also of a large document', async () => {
+    const { store } = await start();
+    await store.define('notes', indexOn('email', 'g'), NONE);
+    await using scheduler = new Scheduler();
+    using work = scheduler.work({ subject: 's', project: 'p' }, 'batch');
+    await store.commit([long('a', 'one'), long('b', 'two')], { work });
+    expect(scheduler.usedS('batch')).toBeGreaterThan(0);
+    expect([idsAt(store, 'email', 'two'), idsAt(store, 'g', 'one'), idsAt(store, 'g', 'h')]).toEqual([
+      ['b'],
+      ['a'],
+      ['a', 'b'],
+    ]);
+    await expect(store.commit([long('c', 'three'), long('d', 'one')], { work })).rejects.toMatchObject(
+      violation,
+    );
+    await store.commit([long('a', 'three'), remove('b'), put('c', '{"email":"two"}')], { work });
+    expect(['one', 'two', 'three'].map((email) => idsAt(store, 'email', email))).toEqual([[], ['c'], ['a']]);
+  });
+
+  it('are those of the indexes that there are when it is put in order', async () => {
+    const { store } = await start();
+    await store.define('notes', indexOn('g'), NONE);
+    const steps = new SlowSteps();
+    await using _scheduler = steps.scheduler;
+    using work = steps.work('batch');
+    const committing = store.commit([long('a', 'one'), long('b', 'two')], { work });
+    await store.define('notes', indexOn('email'), NONE);
+    await committing;
+    await store.indexes?.built();
+    expect([idsAt(store, 'email', 'two'), idsAt(store, 'g', 'h')]).toEqual([['b'], undefined]);
+    await expect(commitOne(store, put('c', '{"email":"one"}'))).rejects.toMatchObject(violation);
+  });
+});

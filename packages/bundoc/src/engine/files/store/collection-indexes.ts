@@ -1,0 +1,364 @@
+import { hasCode } from '@bundoc/shared/contract/app-error';
+import type { DocumentContent, DocumentRef } from '../../../crypto/stored-text.ts';
+import { TREE_BYTES_MAX } from '../../../documents/patch/read-patch.ts';
+import { readValue } from '../../../values/value.ts';
+import type { OwnWork, Work } from '../../../work/scheduler.ts';
+import {
+  type DefinedBy,
+  type EngineIndexes,
+  type IndexEntry,
+  type IndexRef,
+  type IndexSpec,
+  type IndexStatus,
+  isRefTo,
+  isSameSpec,
+  type KeyRange,
+  type UsableIndex,
+} from '../../index-port.ts';
+import type { IndexKeys } from '../../indexes/index-keys.ts';
+import { MemoryIndex } from '../../indexes/memory-index.ts';
+import { type UniquenessOfCommit, UniquenessOfGroup } from '../../indexes/uniqueness.ts';
+import type { DocumentPage, ListQuery, StoredDocument, Write } from '../../port.ts';
+import type { DocumentState } from '../../state.ts';
+import type { StoredIndex, StoredIndexes } from '../catalog/index-file.ts';
+
+/**
+ * What a document is found by, by index; made in the critical section of a commit, and taken over once that
+ * is durable.
+ */
+export type DocumentKeys = ReadonlyMap<MemoryIndex, IndexKeys>;
+
+/** What an index is built of. */
+export interface IndexedDocuments {
+  list(query: ListQuery): Promise<DocumentPage>;
+  /** The revision of a living document, in hex. */
+  revOf(ref: DocumentRef): string | undefined;
+  countOf(collection: string): number;
+  /** Place of creation of a living document. */
+  positionOf(ref: DocumentRef): number | undefined;
+  /** Where a living document last changed. */
+  seqOf(ref: DocumentRef): number | undefined;
+  /** Documents that changed behind a place. */
+  changedSince(seq: number): Iterable<DocumentRef>;
+  get(ref: DocumentRef): Promise<StoredDocument | undefined>;
+}
+
+const NO_KEYS: IndexKeys = { keys: [], complete: [], tooMany: false };
+const BUILD_PAGE = { limit: 200, bytesMax: 1_048_576 };
+
+interface Indexed {
+  readonly indexes: readonly MemoryIndex[];
+  /** Indexes that existing documents are being added to. */
+  building: readonly MemoryIndex[];
+}
+
+/**
+ * The indexes of an embedded store. A commit's documents enter them as it becomes visible, in the same turn;
+ * existing documents enter in the background, each unless it has changed meanwhile, which has put it in
+ * already.
+ */
+export class CollectionIndexes implements EngineIndexes {
+  readonly #documents: IndexedDocuments;
+  readonly #indexed = new Map<string, Indexed>();
+  readonly #onFailure: (error: unknown) => void;
+  readonly #ownWork: OwnWork;
+  /** Keys that were made before their commit was put in order, of the indexes as they were then. */
+  readonly #prepared = new WeakMap<DocumentContent, { readonly of: Indexed; readonly keys: DocumentKeys }>();
+  /**
+   * Collections of whose unique indexes nobody knows yet what they keep apart: they were whole before the
+   * store was opened.
+   */
+  readonly #held = new Set<string>();
+  #stored: StoredIndexes | undefined;
+  #builds: Promise<void> = Promise.resolve();
+  #built = 0;
+  #stopped = false;
+
+  /** @param stored what was kept of them, for the first that are defined. */
+  constructor(
+    documents: IndexedDocuments,
+    stored: StoredIndexes | undefined,
+    onFailure: (error: unknown) => void,
+    own: OwnWork,
+  ) {
+    this.#ownWork = own;
+    this.#stored = stored;
+    this.#documents = documents;
+    this.#onFailure = onFailure;
+  }
+
+  define(collection: string, specs: readonly IndexSpec[], { wasDefined }: DefinedBy): void {
+    if (wasDefined && specs.some(({ unique }) => unique)) this.#held.add(collection);
+    const before = this.#indexed.get(collection);
+    const kept = (spec: IndexSpec) =>
+      before?.indexes.find((index) => isSameSpec(index.spec, spec) && index.progress.state !== 'duplicates');
+    const indexes = specs.map((spec) => kept(spec) ?? new MemoryIndex(spec));
+    if (indexes.length === 0) {
+      this.#indexed.delete(collection);
+      this.#held.delete(collection);
+      return;
+    }
+    const building = indexes.filter(
+      (index) => before === undefined || !before.indexes.includes(index) || before.building.includes(index),
+    );
+    const total = this.#documents.countOf(collection);
+    for (const index of building) index.progress = { state: 'building', indexed: 0, total };
+    const indexed: Indexed = { indexes, building };
+    this.#indexed.set(collection, indexed);
+    if (building.length > 0)
+      this.#builds = this.#builds
+        .then(() => this.#build(collection, indexed, wasDefined))
+        .catch(this.#onFailure);
+  }
+
+  status(collection: string): readonly IndexStatus[] {
+    return (this.#indexed.get(collection)?.indexes ?? []).map(
+      ({ spec: { name, fields, unique }, progress }) => ({ name, fields, unique, ...progress }),
+    );
+  }
+
+  usable(collection: string): readonly UsableIndex[] {
+    return (this.#indexed.get(collection)?.indexes ?? [])
+      .filter(({ progress }) => progress.state !== 'building')
+      .map(({ spec, isMultiple }) => ({ name: spec.name, fields: spec.fields, isMultiple }));
+  }
+
+  search(
+    collection: string,
+    index: IndexRef,
+    range: KeyRange,
+    backwards: boolean,
+    limit: number,
+  ): readonly IndexEntry[] | undefined {
+    return this.#findWhole(collection, index)?.search(range, backwards, limit);
+  }
+
+  always(collection: string, index: IndexRef): readonly IndexEntry[] | undefined {
+    return this.#findWhole(collection, index)?.always;
+  }
+
+  /**
+   * Whether documents may be put into a collection: not before its unique indexes know those that are there.
+   */
+  isHeld(collection: string): boolean {
+    return this.#held.size > 0 && this.#held.has(collection);
+  }
+
+  built(): Promise<void> {
+    return this.#builds;
+  }
+
+  /** Ends what is being built. */
+  stop(): Promise<void> {
+    this.#stopped = true;
+    return this.#builds;
+  }
+
+  async prepare(writes: readonly Write[], work: Work): Promise<void> {
+    for (const write of writes) {
+      const of = this.#indexed.get(write.ref.collection);
+      if (write.kind === 'delete' || of === undefined || !of.indexes.every(isOfOwnMembers)) continue;
+      const keys = await keysInTurns(of.indexes, [OPEN_BRACE, write.content.bytes, CLOSE_BRACE], work);
+      this.#prepared.set(write.content, { of, keys });
+    }
+    work.leave();
+  }
+
+  /**
+   * A document's keys; undefined for a collection without indexes.
+   *
+   * @param text of the stored document.
+   * @param content that it was made of: its keys may have been prepared.
+   */
+  keysOf(collection: string, text: Buffer, content: DocumentContent): DocumentKeys | undefined {
+    const indexed = this.#indexed.get(collection);
+    if (indexed === undefined) return undefined;
+    const prepared = this.#prepared.get(content);
+    if (prepared?.of === indexed) return prepared.keys;
+    const value = readValue(text.toString());
+    return new Map(indexed.indexes.map((index) => [index, index.keysFor(value)]));
+  }
+
+  /** Bytes of memory, as an estimate. */
+  get memoryBytes(): number {
+    let bytes = 0;
+    for (const { indexes } of this.#indexed.values()) for (const index of indexes) bytes += index.memoryBytes;
+    return bytes;
+  }
+
+  /** Whether a collection has indexes. */
+  has(collection: string): boolean {
+    return this.#indexed.has(collection);
+  }
+
+  /** What a delete leaves. */
+  noKeysOf(collection: string): DocumentKeys | undefined {
+    const indexed = this.#indexed.get(collection);
+    return indexed && new Map(indexed.indexes.map((index) => [index, NO_KEYS]));
+  }
+
+  /**
+   * Takes over a committed state.
+   *
+   * @param text of the living document; undefined for a deleted one.
+   * @param keys as they were made for the commit. An index that was defined since has none there yet.
+   */
+  apply(state: DocumentState, text: Buffer | undefined, keys: DocumentKeys | undefined): void {
+    const indexed = this.#indexed.get(state.collection);
+    if (indexed === undefined) return;
+    for (const index of indexed.indexes) {
+      if (text === undefined) index.remove(state.id);
+      else
+        index.put(state.id, state.createdSeq, keys?.get(index) ?? index.keysFor(readValue(text.toString())));
+    }
+  }
+
+  #findWhole(collection: string, index: IndexRef): MemoryIndex | undefined {
+    return this.#indexed
+      .get(collection)
+      ?.indexes.find(({ spec, progress }) => isRefTo(spec, index) && progress.state !== 'building');
+  }
+
+  /** Changes when an index has come to be whole. */
+  get builds(): number {
+    return this.#built;
+  }
+
+  /** Those that are whole, for the file; undefined when some are not. */
+  get whole(): readonly (readonly [string, MemoryIndex])[] | undefined {
+    const all = [...this.#indexed].flatMap(([collection, { indexes }]) =>
+      indexes.map((index) => [collection, index] as const),
+    );
+    return all.every(([, index]) => index.progress.state === 'ready') ? all : undefined;
+  }
+
+  async #build(collection: string, indexed: Indexed, wasDefined: boolean): Promise<void> {
+    if (wasDefined && (await this.#restore(collection, indexed))) return;
+    const documents = this.#documents;
+    const { building } = indexed;
+    using work = this.#ownWork('index');
+    let done = 0;
+    const isOver = () => this.#stopped || this.#indexed.get(collection) !== indexed;
+    for (let after: number | undefined = 0; after !== undefined; ) {
+      if (isOver()) return;
+      const query = { collection, after, ...BUILD_PAGE };
+      const page: DocumentPage = await work.outside(() => documents.list(query));
+      for (const { metadata, text, position } of page.documents) {
+        const id = metadata._id;
+        const keys = await keysInTurns(building, [text], work);
+        if (isOver()) return;
+        // Whatever has changed since was put in by its commit.
+        if (documents.revOf({ collection, id }) !== metadata._rev) continue;
+        for (const [index, made] of keys) if (!index.has(id)) index.put(id, position, made);
+      }
+      done += page.documents.length;
+      const total = Math.max(done, documents.countOf(collection));
+      for (const index of building) index.progress = { state: 'building', indexed: done, total };
+      after = page.next;
+    }
+    this.#finish(collection, indexed);
+  }
+
+  #finish(collection: string, indexed: Indexed): void {
+    for (const index of indexed.building) index.progress = finished(index);
+    indexed.building = [];
+    this.#held.delete(collection);
+    this.#built++;
+    if (this.#indexed.values().every(({ building }) => building.length === 0)) this.#stored = undefined;
+  }
+
+  /**
+   * Takes the indexes of a collection from what was stored, and what has changed since from the documents.
+   *
+   * @returns whether it could.
+   */
+  async #restore(collection: string, indexed: Indexed): Promise<boolean> {
+    const stored = this.#stored;
+    if (stored === undefined) return false;
+    const documents = this.#documents;
+    const pairs = indexed.building.map((index): readonly [MemoryIndex, StoredIndex | undefined] => [
+      index,
+      stored.indexes.find((one) => one.collection === collection && isSameSpec(one.spec, index.spec)),
+    ]);
+    if (!pairs.every(([, from]) => from !== undefined)) return false;
+    const isOver = () => this.#stopped || this.#indexed.get(collection) !== indexed;
+    using work = this.#ownWork('index');
+    for (const [index, from] of pairs)
+      for (const { id, position, keys } of (from as StoredIndex).documents) {
+        const turn = work.pause();
+        if (turn !== undefined) {
+          await turn;
+          if (isOver()) return true;
+        }
+        const seq = documents.seqOf({ collection, id });
+        if (seq !== undefined && seq <= stored.asOf && !index.has(id)) index.put(id, position, keys);
+      }
+    const changed = [...documents.changedSince(stored.asOf)].filter((ref) => ref.collection === collection);
+    for (const ref of changed) {
+      const document = await work.outside(() => documents.get(ref).catch(ignoreDamage));
+      const keys = document && (await keysInTurns(indexed.building, [document.text], work));
+      if (isOver()) return true;
+      const position = documents.positionOf(ref);
+      if (keys === undefined || position === undefined) continue;
+      if (documents.revOf(ref) !== document?.metadata._rev) continue;
+      for (const [index, made] of keys) if (!index.has(ref.id)) index.put(ref.id, position, made);
+    }
+    this.#finish(collection, indexed);
+    return true;
+  }
+}
+
+const OPEN_BRACE = Buffer.from('{');
+const CLOSE_BRACE = Buffer.from('}');
+
+/** Its fields are members of the client, whose values are known before the commit. */
+function isOfOwnMembers({ spec }: MemoryIndex): boolean {
+  return spec.fields.every((field) => !field.startsWith('_'));
+}
+
+/** A document's keys, with others served before; of a large document they are made in another thread. @param text in pieces. */
+async function keysInTurns(
+  indexes: readonly MemoryIndex[],
+  text: readonly Buffer[],
+  work: Work,
+): Promise<ReadonlyMap<MemoryIndex, IndexKeys>> {
+  const turn = work.pause();
+  if (turn !== undefined) await turn;
+  const [only] = text;
+  const bytes = text.length === 1 && only !== undefined ? only : Buffer.concat(text);
+  if (bytes.length <= TREE_BYTES_MAX) {
+    const value = readValue(bytes.toString());
+    return new Map(indexes.map((index) => [index, index.keysFor(value)]));
+  }
+  const fields = indexes.map(({ spec }) => spec.fields);
+  const keys = await work.elsewhere('indexKeys', { bytes, fields });
+  return new Map(indexes.map((index, at) => [index, keys[at] ?? NO_KEYS]));
+}
+
+/** A document that does not open is in no index. Reading it reports the damage. */
+function ignoreDamage(error: unknown): undefined {
+  if (!hasCode(error, 'integrity_error')) throw error;
+}
+
+function finished(index: MemoryIndex) {
+  const duplicates = index.spec.unique ? index.duplicates() : 0;
+  return duplicates === 0 ? ({ state: 'ready' } as const) : ({ state: 'duplicates', duplicates } as const);
+}
+
+/** What the commits of one group do to the unique indexes. */
+export function uniquenessOfGroup(): UniquenessOfGroup<MemoryIndex> {
+  return new UniquenessOfGroup((index, key) => index.holdersOf(key));
+}
+
+/**
+ * A document's keys, for those unique indexes that enforce something.
+ *
+ * @throws AppError `unique_violation`.
+ */
+export function keepApart(commit: UniquenessOfCommit<MemoryIndex>, id: string, keys: DocumentKeys): void {
+  const kept = keys
+    .entries()
+    .filter(([index]) => index.spec.unique && index.progress.state !== 'duplicates')
+    .map(([index, { complete }]) => [index, complete] as const);
+  commit.write(id, kept);
+}

@@ -1,0 +1,82 @@
+import { join } from 'node:path';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { SealBudget } from '../../seal-budget.ts';
+import { decodeIndexes, INDEX_FILE, type StoredIndexes } from '../catalog/index-file.ts';
+import { CatalogDamaged } from '../catalog/snapshot.ts';
+import type { Disk } from '../disk/disk.ts';
+import { LARGE_FILE_BYTES_MAX } from '../disk/disk.ts';
+import type { DocumentWriter } from '../documents/document-writer.ts';
+import { PartsDamaged } from '../log/sealed-part.ts';
+import { EmbeddedStore, type EmbeddedStoreOptions, type EnginePort } from './embedded-store.ts';
+import { type LoadedProject, type LogOfProjects, loadProject, type StorePlace } from './project-loader.ts';
+
+export interface StoreOptions extends EmbeddedStoreOptions {
+  readonly disk: Disk;
+  /** Names in the project's folder, if the caller has just listed it. */
+  readonly entries?: readonly string[] | undefined;
+}
+
+/** What a store works with. */
+export interface OpenOn {
+  /** What the project is known to have; it is read otherwise. */
+  readonly known?: LoadedProject | undefined;
+  readonly log: LogOfProjects;
+  readonly writer: DocumentWriter;
+  readonly engine: EnginePort;
+}
+
+/**
+ * Opens the store of a project as of its last acknowledged commit: the snapshot of the catalog, then the
+ * parts of the log behind it. The first opening in a process writes the document files again from the log,
+ * since a crash may have torn some.
+ *
+ * @throws AppError `project_damaged`, whose cause says what is missing or damaged.
+ */
+export async function openStore(
+  options: StoreOptions,
+  { log, writer, engine, known }: OpenOn,
+): Promise<{ readonly store: EmbeddedStore; readonly loaded: LoadedProject }> {
+  const { project, directory, cipher } = options;
+  const loaded = known ?? (await load({ ...options, log }));
+  const { catalog, usedKeys, sealedByFile, sealCounts } = loaded.store;
+  catalog.finishLoading();
+  const seals = new SealBudget(options.sealLimits, cipher.version, sealCounts);
+  const indexes = loaded.hasIndexes ? await loadIndexes(options, catalog.lastSeq) : undefined;
+  const files = writer.of(project, directory);
+  const { handle, covered, last, versions } = loaded;
+  const parts = { handle, catalog, usedKeys, files, seals, indexes, covered, last, versions };
+  const store = new EmbeddedStore(options, parts, engine);
+  if (!files.isUpToDate)
+    for (const [fileName, sealed] of sealedByFile) {
+      // The cache may lack a commit whose outcome was unknown, and which the log turned out to have.
+      options.cache.delete(project, fileName);
+      if (sealed === undefined) files.remove(fileName);
+      else files.put(fileName, Buffer.from(sealed));
+    }
+  files.isUpToDate = true;
+  return { store, loaded };
+}
+
+/** The stored indexes; undefined when they cannot be used, and are rebuilt from the documents. */
+async function loadIndexes(
+  { disk, directory, project, cipher }: StoreOptions,
+  lastSeq: number,
+): Promise<StoredIndexes | undefined> {
+  const file = await disk.read(join(directory, INDEX_FILE), LARGE_FILE_BYTES_MAX).catch((error: unknown) => {
+    if (hasCode(error, 'project_damaged')) return undefined;
+    throw error;
+  });
+  const stored = file && decodeIndexes(project, cipher, file);
+  // Indexes ahead of the catalog belong to another history.
+  return stored !== undefined && stored.asOf <= lastSeq ? stored : undefined;
+}
+
+async function load(place: StorePlace): Promise<LoadedProject> {
+  try {
+    return await loadProject(place);
+  } catch (error) {
+    if (error instanceof CatalogDamaged || error instanceof PartsDamaged)
+      throw new AppError('project_damaged', { cause: error });
+    throw error;
+  }
+}

@@ -1,0 +1,295 @@
+import { join } from 'node:path';
+import { hasCode } from '@bundoc/shared/contract/app-error';
+import { CATALOG_FILE, parseCatalogHead } from '@bundoc/shared/contract/catalog-head';
+import { lineOf } from '@bundoc/shared/runtime/error-line';
+import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
+import type { SealCount } from '../../seal-budget.ts';
+import { readRecords } from '../../state.ts';
+import { UsedKeys } from '../../used-keys.ts';
+import { Catalog } from '../catalog/catalog.ts';
+import { INDEX_FILE } from '../catalog/index-file.ts';
+import { CatalogDamaged, decodeSnapshot, type SnapshotHead } from '../catalog/snapshot.ts';
+import { type Disk, LARGE_FILE_BYTES_MAX } from '../disk/disk.ts';
+import { decodeCarried } from '../log/carried-file.ts';
+import { comparePlaces, type FramePlace, type Place } from '../log/layout.ts';
+import { decodeBirth } from '../log/part-seal.ts';
+import { lastCarried, nameOfPlace, openParts, type PartReader, partsBehind } from '../log/parts.ts';
+import { PartsDamaged, type SealedPart } from '../log/sealed-part.ts';
+
+export { PartsDamaged };
+
+/** The folder in a project's folder for parts that were carried out of the log. */
+export const CARRIED_FOLDER = 'carried';
+/** Bytes of the largest carried file. A segment has 16 MiB, and what is carried out of it hardly more. */
+export const CARRIED_BYTES_MAX = 33_554_432;
+
+/** The log as the store of a project reads it: the running engine, or a view that only reads. */
+export interface LogOfProjects {
+  readonly storageId: Buffer;
+  /** The handle of a project that has no catalog yet. */
+  handleOf(project: string): string | undefined;
+  newest(handle: string): Place | undefined;
+  isDoubtful(handle: string, covered: FramePlace | undefined): boolean;
+  /** The oldest segment that has parts. */
+  readonly firstLive: number;
+  reader(): PartReader;
+  /** Whether parts of a handle were carried into its project's folder since the log was opened. */
+  hasCarried(handle: string): boolean;
+  /** Carried files of a handle that are in the folder of the log, since the project's folder failed. */
+  stuckOf(handle: string): Promise<readonly Buffer[]>;
+}
+
+/** Where a project's store is, and what opens it. */
+export interface StorePlace {
+  readonly project: string;
+  /** The project's folder. */
+  readonly directory: string;
+  readonly disk: Disk;
+  readonly cipher: ProjectCipher;
+  readonly log: LogOfProjects;
+  /** Names in the folder, if the caller has just listed it. */
+  readonly entries?: readonly string[] | undefined;
+}
+
+/** The state of a store in memory: its catalog, updated by the replayed parts. */
+export class LoadedStore {
+  readonly catalog = new Catalog();
+  readonly usedKeys = new UsedKeys();
+  /** Durable counts of seals, by key version. The highest of a version counts. */
+  readonly sealCounts: SealCount[] = [];
+  /** The latest content of each document file in the log; undefined for a deleted document. */
+  readonly sealedByFile = new Map<string, Buffer | undefined>();
+
+  /** Applies the records of one part. Sealed bytes are views of it. */
+  replay(plaintext: Buffer): void {
+    for (const record of readRecords(plaintext)) {
+      if (record.kind === 'used key') this.usedKeys.add(record.used);
+      if (record.kind === 'seals') this.sealCounts.push(record.seals);
+      if (record.kind !== 'document') continue;
+      const { state, sealed } = record;
+      this.catalog.apply(state);
+      this.sealedByFile.set(state.fileName.toString('hex'), state.deletedMs === 0 ? sealed : undefined);
+    }
+  }
+}
+
+/**
+ * Reads the catalog and changes nothing on the disk.
+ *
+ * @returns undefined when there is none.
+ * @throws CatalogDamaged when it does not open.
+ */
+export async function loadSnapshot({
+  project,
+  directory,
+  disk,
+  cipher,
+}: Omit<StorePlace, 'log'>): Promise<
+  { readonly store: LoadedStore; readonly head: SnapshotHead; readonly keyVersion: number } | undefined
+> {
+  const snapshot = await readCatalog(disk, directory);
+  if (snapshot === undefined) return undefined;
+  const store = new LoadedStore();
+  const head = decodeSnapshot(project, cipher, snapshot, {
+    state: (state) => store.catalog.apply(state),
+    usedKey: (used) => store.usedKeys.add(used),
+  });
+  store.sealCounts.push(...head.seals);
+  store.catalog.restore(Math.max(head.lastSeq, store.catalog.lastSeq), head.purgedSeq);
+  return { store, head, keyVersion: parseCatalogHead(snapshot)?.keyVersion ?? 0 };
+}
+
+async function readCatalog(disk: Pick<Disk, 'read'>, directory: string): Promise<Buffer | undefined> {
+  try {
+    return await disk.read(join(directory, CATALOG_FILE), LARGE_FILE_BYTES_MAX);
+  } catch (error) {
+    if (hasCode(error, 'project_damaged')) throw new CatalogDamaged(lineOf(error.cause));
+    throw error;
+  }
+}
+
+/** A store as of its last acknowledged commit. */
+export interface LoadedProject {
+  readonly store: LoadedStore;
+  readonly handle: string;
+  /** The copy of `project.json` in the catalog; undefined without a catalog. */
+  readonly projectFile: Buffer | undefined;
+  /** The last part that the catalog covers. */
+  readonly covered: Place | undefined;
+  /** The last part of all; `covered` when there is none behind it. */
+  readonly last: Place | undefined;
+  /** Key versions that the catalog and the parts behind it are sealed under. */
+  readonly versions: ReadonlySet<number>;
+  /** Carried files, in the project's folder and in the folder of the log. */
+  readonly carriedFiles: number;
+  /** Whether the folder has a file of indexes. */
+  readonly hasIndexes: boolean;
+  /** Sealed bytes of the replayed parts. */
+  readonly logBytes: number;
+}
+
+/**
+ * Reads a store: the snapshot of the catalog, then the parts of the log behind it. Changes nothing on the
+ * disk.
+ *
+ * @throws CatalogDamaged, PartsDamaged.
+ */
+export async function loadProject(place: StorePlace): Promise<LoadedProject> {
+  const { project, log } = place;
+  // First, so that parts which are carried out of the log meanwhile can be read in it.
+  await using reader = log.reader();
+  // One listing: opening a file that does not exist costs more.
+  const names = place.entries ?? (await place.disk.list(place.directory)) ?? [];
+  const snapshot = names.includes(CATALOG_FILE) ? await loadSnapshot(place) : undefined;
+  const mayHaveCarried = names.includes(CARRIED_FOLDER);
+  const handle = snapshot?.head.handle ?? log.handleOf(project) ?? (await carriedHandle(place));
+  if (handle === undefined) throw new CatalogDamaged('the catalog is missing');
+  const store = snapshot?.store ?? new LoadedStore();
+  const covered = snapshot?.head.covered;
+  const versions = new Set(snapshot === undefined ? [] : [snapshot.keyVersion]);
+  const wanted = { reader, handle, covered, mayHaveCarried };
+  const { last, isBorn, bytes, carriedFiles } = await replayParts(place, wanted, (part) => {
+    if (part.kind !== 'gone') versions.add(part.keyVersion);
+    store.replay(part.plaintext);
+  });
+  if (snapshot === undefined && !isBorn) throw new CatalogDamaged('the catalog is missing');
+  const projectFile = snapshot?.head.projectFile;
+  const hasIndexes = names.includes(INDEX_FILE);
+  return { store, handle, projectFile, covered, last, versions, carriedFiles, hasIndexes, logBytes: bytes };
+}
+
+/** A project that this process has made, and that nobody has opened yet: the log has its birth and no more. */
+export function newborn(handle: string, birth: Place, keyVersion: number): LoadedProject {
+  const nothing = {
+    projectFile: undefined,
+    covered: undefined,
+    carriedFiles: 0,
+    hasIndexes: false,
+    logBytes: 0,
+  };
+  return { ...nothing, store: new LoadedStore(), handle, last: birth, versions: new Set([keyVersion]) };
+}
+
+/** Which parts of a project to replay. */
+export interface PartsOfProject {
+  readonly handle: string;
+  readonly covered: Place | undefined;
+  /** Opened before the folder was listed. */
+  readonly reader: PartReader;
+  /** Whether the folder had carried files when it was listed. */
+  readonly mayHaveCarried: boolean;
+}
+
+interface ReplayedPart {
+  readonly kind: 'data' | 'birth' | 'gone';
+  readonly keyVersion: number;
+  readonly plaintext: Buffer;
+}
+
+interface Replayed {
+  readonly last: Place | undefined;
+  readonly isBorn: boolean;
+  readonly bytes: number;
+  readonly carriedFiles: number;
+}
+
+/** Gives each part behind the covered one, in order. @throws PartsDamaged. */
+export async function replayParts(
+  { project, directory, disk, log, cipher }: StorePlace,
+  { handle, covered, reader, mayHaveCarried }: PartsOfProject,
+  onPart: (part: ReplayedPart) => void,
+): Promise<Replayed> {
+  // In one turn, and before carried files are looked for: a part is in the log by then, or in one of them.
+  const newest = log.newest(handle);
+  const { firstLive } = log;
+  const isCarried = mayHaveCarried || log.hasCarried(handle);
+  const carried = isCarried ? await readCarried(disk, directory) : [];
+  const beside = [...carried, ...(await log.stuckOf(handle))];
+  requireOwn(log.storageId, handle, beside);
+  const known = [covered, lastCarried(handle, beside)].filter((place) => place !== undefined);
+  const elsewhere = known.sort(comparePlaces).at(-1);
+  if (log.isDoubtful(handle, elsewhere))
+    throw new PartsDamaged('frames of the log are lost, and nothing later is known of the project');
+  let last = covered;
+  let isBorn = false;
+  let bytes = 0;
+  // The log would have it as its newest. A place that is not behind it would not be replayed.
+  if (newest === undefined && elsewhere !== undefined && elsewhere.segment >= firstLive)
+    throw new PartsDamaged(`${nameOfPlace(elsewhere)}: the log has nothing of the project there`);
+  let keyVersion = 0;
+  const wanted = { handle, newest, covered, carried: beside, firstLive };
+  const sealed = noting(partsBehind(reader, wanted), (part) => {
+    keyVersion = part.entry.keyVersion;
+    last = part.place;
+    bytes += part.body.length;
+  });
+  for await (const part of openParts(project, log.storageId, cipher, sealed)) {
+    if (part.kind === 'gone') throw new PartsDamaged('the log says that the project is gone');
+    isBorn ||= part.kind === 'birth';
+    onPart({ kind: part.kind, keyVersion, plaintext: part.plaintext });
+  }
+  return { last, isBorn, bytes, carriedFiles: beside.length };
+}
+
+/** The folder is a copy from another data folder, so its places mean nothing in this log. Nothing is lost. */
+export class FolderCopied extends PartsDamaged {}
+
+function requireOwn(storageId: Buffer, handle: string, carried: readonly Buffer[]): void {
+  for (const file of carried) {
+    const found = decodeCarried(file);
+    if (found.handle === handle && !found.storageId.equals(storageId))
+      throw new FolderCopied('the folder is a copy out of another data folder: repair takes it in');
+  }
+}
+
+async function* noting(
+  parts: AsyncIterable<SealedPart>,
+  note: (part: SealedPart) => void,
+): AsyncGenerator<SealedPart> {
+  for await (const part of parts) {
+    note(part);
+    yield part;
+  }
+}
+
+/** The handle whose parts a carried file has; undefined for a damaged file. */
+export function handleIn(file: Buffer): string | undefined {
+  try {
+    return decodeCarried(file).handle;
+  } catch (error) {
+    if (error instanceof PartsDamaged) return undefined;
+    throw error;
+  }
+}
+
+/** The handle of a project whose birth is among its carried files alone. */
+async function carriedHandle({ disk, directory }: StorePlace): Promise<string | undefined> {
+  return birthIn(await readCarried(disk, directory))?.handle;
+}
+
+/** The carried files in a project's folder. */
+export async function readCarried(disk: Pick<Disk, 'list' | 'read'>, directory: string): Promise<Buffer[]> {
+  const folder = join(directory, CARRIED_FOLDER);
+  const files: Buffer[] = [];
+  for (const name of (await disk.list(folder)) ?? []) {
+    const file = await disk.read(join(folder, name), CARRIED_BYTES_MAX);
+    if (file !== undefined) files.push(file);
+  }
+  return files;
+}
+
+/**
+ * The birth of a project among its carried parts, if it had no catalog when they were carried.
+ *
+ * @throws PartsDamaged.
+ */
+export function birthIn(
+  carried: readonly Buffer[],
+): { readonly handle: string; readonly projectFile: Buffer | undefined } | undefined {
+  for (const file of carried) {
+    const { handle, parts } = decodeCarried(file);
+    const birth = parts.find(({ entry }) => entry.kind === 'birth');
+    if (birth !== undefined) return { handle, projectFile: decodeBirth(birth.body)?.projectFile };
+  }
+  return undefined;
+}

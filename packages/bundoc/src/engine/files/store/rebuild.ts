@@ -1,0 +1,397 @@
+import { randomBytes } from 'node:crypto';
+import { basename, dirname, join } from 'node:path';
+import { hasCode } from '@bundoc/shared/contract/app-error';
+import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
+import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
+import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import { SEAL_LIMITS, type SealCount } from '../../seal-budget.ts';
+import { type DocumentState, readRecords } from '../../state.ts';
+import { INDEX_FILE } from '../catalog/index-file.ts';
+import { CatalogDamaged, encodeSnapshot } from '../catalog/snapshot.ts';
+import { type FileChange, LARGE_FILE_BYTES_MAX, makeDirectoryDurably, replaceFile } from '../disk/disk.ts';
+import { DOCS_FOLDER, documentPath, openOwnDocument } from '../documents/document-files.ts';
+import { HANDLE_BYTES } from '../log/layout.ts';
+import { PartsDamaged } from '../log/sealed-part.ts';
+import { nameOf, type OnProgress } from '../projects/verify.ts';
+import { CARRIED_FOLDER, FolderCopied, loadProject } from './project-loader.ts';
+import {
+  commitsIn,
+  type FoundFile,
+  type Remains,
+  type RemainsPlace,
+  readFiles,
+  readRemains,
+  type SeqRange,
+} from './remains.ts';
+
+export interface RebuildOptions {
+  readonly clock: Clock;
+  /** A folder for what is being written, on the same file system. */
+  readonly tmp: string;
+  /** The text of `project.json`. */
+  readonly projectFile: Buffer;
+  /** Where what is replaced is kept: names end in this. */
+  readonly suffix: string;
+  /** Whether acknowledged commits that are damaged may be given up. */
+  readonly acceptLoss: boolean;
+  readonly onProgress: OnProgress;
+}
+
+/** A document that could not be saved. What is known of it depends on what is left. */
+export interface LostDocument {
+  readonly file: string;
+  readonly collection?: string;
+  readonly id?: string;
+}
+
+export interface Rebuilt {
+  /** What was wrong; nothing was done when there is nothing. */
+  readonly faults: readonly string[];
+  /** What was done, sentence by sentence. */
+  readonly done: readonly string[];
+  /** Sequence numbers of commits that may be lost. */
+  readonly lostSeqs: readonly SeqRange[];
+  readonly lost: readonly LostDocument[];
+  /** Documents whose state was taken from their file, since neither catalog nor log has it. */
+  readonly adopted: number;
+  /** Under which the project's parts lie in the log from now on. */
+  readonly handle: string | undefined;
+  /** Handles whose parts are not needed any more. */
+  readonly formerHandles: readonly string[];
+}
+
+/** Acknowledged commits are damaged, and nobody said that they may be lost. Nothing was changed. */
+export class LossNotAccepted extends Error {
+  override readonly name = 'LossNotAccepted';
+}
+
+/** More sequence numbers than one segment of the log has room for. */
+const SEQS_IN_SEGMENT_MAX = 524_288;
+/** More documents than a rebuild can open, and so renumber, in a millisecond. */
+const SEQS_IN_MS_MAX = 50;
+
+/**
+ * Makes a store whole again that cannot be loaded: all that catalog, parts of the log and document files
+ * still have goes into document files and a new catalog. That has a new handle, so nothing of the log counts
+ * for the project any more.
+ *
+ * Until the new catalog is renamed into place, the old one and all parts are there, so a crash leaves a
+ * project that can be repaired again.
+ *
+ * @throws LossNotAccepted before anything was changed.
+ */
+export async function rebuildStore(place: RemainsPlace, options: RebuildOptions): Promise<Rebuilt> {
+  const { disk, directory } = place;
+  const { suffix, clock } = options;
+  const damage = await damageOf(place);
+  if (damage === undefined)
+    return { faults: [], done: [], lostSeqs: [], lost: [], adopted: 0, handle: undefined, formerHandles: [] };
+  const { found, bad } = await readFiles(place, options.onProgress);
+  const isCopied = damage instanceof FolderCopied;
+  const isOfParts = damage instanceof PartsDamaged && !isCopied;
+  const remains = await readRemains(place, found, isOfParts ? damage : undefined);
+  const { store, catalogFault, partFaults, lostSeqs } = remains;
+  if (partFaults.length > 0 && !options.acceptLoss)
+    throw new LossNotAccepted(`${partFaults.join('; ')}; ${sentenceOf(lostSeqs)}`);
+  const faults = [catalogFault, ...partFaults, isCopied ? damage.message : undefined].filter(
+    (fault) => fault !== undefined,
+  );
+
+  const done: string[] = [];
+  await makeDirectoryDurably(disk, options.tmp);
+  await makeDirectoryDurably(disk, join(directory, DOCS_FOLDER));
+  const adopted = adoptFiles(place, remains, found, clock);
+  const aside = `${DOCS_FOLDER}${suffix}`;
+  const whole = new Map([...found].map(([fileName, { metadata }]) => [fileName, metadata._rev]));
+  await moveAside(place, bad, aside);
+  await bringFiles(place, remains, whole);
+  const lost = buryMissing(remains, whole, clock);
+  const { catalog, usedKeys } = store;
+  const living = new Set([...catalog.states()].filter(({ deletedMs }) => deletedMs === 0).map(nameOf));
+  const stray = [...whole.keys()].filter((fileName) => !living.has(fileName)).map(documentPath);
+  await moveAside(place, stray, aside);
+  const kept = [...bad, ...stray];
+  if (kept.length > 0) done.push(`kept ${kept.length} files that are no documents in ${aside}`);
+  for (const path of kept) {
+    const isOwned = path === documentPath(basename(path)) && living.has(basename(path));
+    if (!isOwned && lost.every(({ file }) => file !== path)) lost.push({ file: path });
+  }
+  await keepCopy(place, CATALOG_FILE, suffix, done);
+  const handle = randomBytes(HANDLE_BYTES).toString('hex');
+  const { lastSeq, purgedSeq } = catalog;
+  const seals = sealsAfterRepair(place, store.sealCounts);
+  const head = { handle, covered: undefined, projectFile: options.projectFile, lastSeq, purgedSeq, seals };
+  const snapshot = encodeSnapshot(place.project, place.cipher, head, usedKeys, catalog);
+  // So far the log alone may have made them durable.
+  await disk.syncFiles([join(directory, PROJECT_FILE)]);
+  await disk.syncDirectory(dirname(directory));
+  // It is of the history before; places in this one may be others.
+  await disk.remove(join(directory, INDEX_FILE));
+  await replaceFile(disk, options.tmp, join(directory, CATALOG_FILE), snapshot);
+  done.push(
+    catalogFault === undefined
+      ? 'wrote a new catalog'
+      : 'rebuilt the catalog from the log and the document files',
+  );
+  await setCarriedAside(place, suffix, done);
+  const formerHandles = [...remains.parts.handles];
+  return { faults, done, lostSeqs, lost, adopted: adopted.length, handle, formerHandles };
+}
+
+/** What keeps a store from being loaded. */
+async function damageOf(place: RemainsPlace): Promise<Error | undefined> {
+  try {
+    await loadProject(place);
+    return undefined;
+  } catch (error) {
+    const isDamage =
+      error instanceof CatalogDamaged || error instanceof PartsDamaged || hasCode(error, 'project_damaged');
+    if (isDamage) return error as Error;
+    throw error;
+  }
+}
+
+/** Parts that were carried out of the log are not the project's any more. */
+async function setCarriedAside(place: RemainsPlace, suffix: string, done: string[]): Promise<void> {
+  const { disk, directory } = place;
+  const path = join(directory, CARRIED_FOLDER);
+  try {
+    const names = await disk.list(path);
+    if (names === undefined) return;
+    const files = names.map((name) => join(CARRIED_FOLDER, name));
+    await moveAside(place, files, `${CARRIED_FOLDER}${suffix}`);
+    await disk.removeTree(path);
+  } catch (error) {
+    // It is no folder.
+    if (!hasCode(error, 'project_damaged')) throw error;
+    await disk.rename(path, `${path}${suffix}`);
+  }
+  await disk.syncDirectory(directory);
+  done.push(`kept the parts of ${CARRIED_FOLDER} in ${CARRIED_FOLDER}${suffix}`);
+}
+
+/** Keeps what is about to be replaced beside it, durably. */
+export async function keepCopy(
+  { disk, directory }: Pick<RemainsPlace, 'disk' | 'directory'>,
+  name: string,
+  suffix: string,
+  done: string[],
+): Promise<void> {
+  const [path, kept] = [join(directory, name), join(directory, `${name}${suffix}`)];
+  try {
+    const content = await disk.read(path, LARGE_FILE_BYTES_MAX);
+    if (content === undefined) return;
+    await disk.createFile(kept, content);
+  } catch (error) {
+    // What cannot be copied is moved: it is no file of a project.
+    if (!hasCode(error, 'project_damaged')) throw error;
+    await disk.rename(path, kept);
+  }
+  await disk.syncDirectory(directory);
+  done.push(`kept the old ${name} as ${name}${suffix}`);
+}
+
+async function moveAside(
+  { disk, directory }: RemainsPlace,
+  paths: readonly string[],
+  folder: string,
+): Promise<void> {
+  if (paths.length === 0) return;
+  const to = join(directory, folder);
+  await makeDirectoryDurably(disk, to);
+  for (const path of paths) await disk.rename(join(directory, path), join(to, basename(path)));
+  await disk.syncDirectory(to);
+  for (const from of new Set(paths.map((path) => dirname(path))))
+    await disk.syncDirectory(join(directory, from));
+}
+
+function sentenceOf(lostSeqs: Rebuilt['lostSeqs']): string {
+  const ranges = lostSeqs.map(({ from, to }) => (to === undefined ? `from ${from} on` : `${from} to ${to}`));
+  return `commits ${ranges.join(', ')} may be lost`;
+}
+
+/**
+ * Adds to the catalog what only files know. Their documents change last in the change feed, behind all that
+ * is known, so that nobody who follows it misses them; in lists they stand before what the log has, in the
+ * order of their creation.
+ *
+ * @returns the names of the files.
+ */
+function adoptFiles(
+  { cipher, log }: RemainsPlace,
+  remains: Remains,
+  found: ReadonlyMap<string, FoundFile>,
+  clock: Clock,
+): string[] {
+  const { catalog } = remains.store;
+  const isRebuilt = remains.catalogFault !== undefined;
+  const known = new Map([...catalog.states()].map((state) => [nameOf(state), state]));
+  const later = [...found.values()]
+    .filter((file) => isLater(remains, known.get(file.fileName), file))
+    .sort((a, b) => order(a.metadata, b.metadata));
+  const base = seqBase(remains, log.lastNumber, clock);
+  const places = isRebuilt ? placesAmong(known.values(), later, remains.firstSeq ?? base + 1) : undefined;
+  let seq = base;
+  for (const { metadata, fileName, size } of later) {
+    const before = known.get(fileName);
+    seq++;
+    catalog.apply({
+      collection: metadata._collection,
+      id: metadata._id,
+      fileName: Buffer.from(fileName, 'hex'),
+      seq,
+      createdSeq: before?.deletedMs === 0 ? before.createdSeq : (places?.get(fileName) ?? seq),
+      createdMs: Date.parse(metadata._created),
+      rev: Buffer.from(metadata._rev, 'hex'),
+      // Which version sealed the file is not known: taken for the oldest, it is re-sealed in any case.
+      keyVersion: cipher.oldestVersion,
+      size,
+      deletedMs: 0,
+    });
+  }
+  // Deletions from before what the log has are forgotten with the catalog: a reader of the feed from there
+  // must start again.
+  const forgotten = remains.firstSeq === undefined ? base : remains.firstSeq - 1;
+  catalog.restore(seq, isRebuilt ? forgotten : catalog.purgedSeq);
+  return later.map(({ fileName }) => fileName);
+}
+
+/**
+ * The sequence number behind which new ones begin, so that none is ever given twice. Where the latest commits
+ * may be missing, it is above all that can have been given: by the time and the segments there were, however
+ * often this has been done before.
+ */
+function seqBase(
+  { store, lostSeqs, catalogFault, firstSeq, endIsUnknown }: Remains,
+  segments: number,
+  clock: Clock,
+): number {
+  const highest = Math.max(store.catalog.lastSeq, ...lostSeqs.map(({ to }) => to ?? 0));
+  const isKnown = !endIsUnknown && (catalogFault === undefined || firstSeq !== undefined);
+  return isKnown ? highest : Math.max(highest, clock.now() * SEQS_IN_MS_MAX + segments * SEQS_IN_SEGMENT_MAX);
+}
+
+/**
+ * Whether a file is the latest of its document: nothing else knows it, or it came of a commit that is lost.
+ * With the catalog at hand every revision is known that the file had before the log; without it only the time
+ * tells which is later.
+ */
+function isLater(
+  remains: Remains,
+  state: DocumentState | undefined,
+  { fileName, metadata }: FoundFile,
+): boolean {
+  if (state === undefined) return true;
+  if (!remains.filesMayBeLater || remains.knownRevs.get(fileName)?.has(metadata._rev) === true) return false;
+  const updatedMs = Date.parse(metadata._updated);
+  // When the document last changed, as far as is known.
+  const knownMs = state.deletedMs || (remains.updatedMs.get(fileName) ?? state.createdMs);
+  return remains.catalogFault === undefined ? updatedMs >= knownMs : updatedMs > knownMs;
+}
+
+function order(a: DocumentMetadata, b: DocumentMetadata): number {
+  if (a._created !== b._created) return a._created < b._created ? -1 : 1;
+  if (a._id !== b._id) return a._id < b._id ? -1 : 1;
+  return a._collection < b._collection ? -1 : 1;
+}
+
+/**
+ * Places in the order of lists for documents that only files know, in the order of their creation among those
+ * of `known`: for each the highest number below the next one's that nobody has. Where clocks leave no such
+ * room, there are fewer places than files.
+ */
+function placesAmong(
+  known: Iterable<DocumentState>,
+  later: readonly FoundFile[],
+  limit: number,
+): ReadonlyMap<string, number> {
+  const placed = [...known].filter(({ createdSeq }) => createdSeq < limit);
+  placed.sort((a, b) => a.createdMs - b.createdMs);
+  const taken = new Set(placed.map(({ createdSeq }) => createdSeq));
+  const places = new Map<string, number>();
+  let next = limit;
+  for (const { fileName, metadata } of later.toReversed()) {
+    for (let last = placed.at(-1); last !== undefined; last = placed.at(-1)) {
+      if (last.createdMs <= Date.parse(metadata._created)) break;
+      next = Math.min(next, last.createdSeq);
+      placed.pop();
+    }
+    do next--;
+    while (taken.has(next));
+    if (next <= 0) break;
+    places.set(fileName, next);
+  }
+  return places;
+}
+
+/**
+ * Writes the files as the parts of the log have them, durably; and `whole`, the revision in each, with them.
+ * Files that are later are left alone.
+ */
+async function bringFiles(
+  place: RemainsPlace,
+  { store, parts, deleted }: Remains,
+  whole: Map<string, string>,
+): Promise<void> {
+  const { disk, directory, cipher } = place;
+  const { catalog } = store;
+  const removed: string[] = [];
+  for (const state of catalog.states()) {
+    const fileName = nameOf(state);
+    if (state.deletedMs === 0 || !deleted.has(fileName)) continue;
+    const path = join(directory, documentPath(fileName));
+    if (await disk.remove(path)) removed.push(path);
+    whole.delete(fileName);
+  }
+  for await (const { plaintext } of commitsIn(place, parts)) {
+    if (plaintext === undefined) continue;
+    const files = new Map<string, FileChange>();
+    for (const record of readRecords(plaintext)) {
+      if (record.kind !== 'document' || !isLatest(record.state)) continue;
+      const fileName = nameOf(record.state);
+      const opened = openOwnDocument(cipher, fileName, record.sealed);
+      const rev = record.state.rev.toString('hex');
+      if ('fault' in opened || opened.metadata._rev !== rev) continue;
+      files.set(fileName, { path: join(directory, documentPath(fileName)), content: record.sealed });
+      whole.set(fileName, rev);
+    }
+    for (const failure of await disk.writeFiles([...files.values()]))
+      if (failure !== undefined) throw failure;
+  }
+  await disk.syncDirectory(join(directory, DOCS_FOLDER));
+  // All of them: a file that is there may not be durable yet, and until the log's parts are dropped it need
+  // not be.
+  const kept = [...whole.keys()].map((fileName) => join(directory, documentPath(fileName)));
+  await disk.syncFiles([...removed, ...kept]);
+
+  function isLatest(state: DocumentState): boolean {
+    const known = catalog.living(state);
+    return (
+      known !== undefined &&
+      known.seq === state.seq &&
+      known.keyVersion === state.keyVersion &&
+      known.rev === state.rev.toString('hex')
+    );
+  }
+}
+
+/** Documents in the catalog without a file become deletions, which the feed reports. */
+function buryMissing({ store }: Remains, whole: ReadonlyMap<string, string>, clock: Clock): LostDocument[] {
+  const { catalog } = store;
+  const lost: LostDocument[] = [];
+  for (const state of [...catalog.states()]) {
+    if (state.deletedMs !== 0 || whole.get(nameOf(state)) === state.rev.toString('hex')) continue;
+    lost.push({ file: documentPath(nameOf(state)), collection: state.collection, id: state.id });
+    catalog.apply({ ...state, seq: catalog.lastSeq + 1, size: 0, deletedMs: Math.max(1, clock.now()) });
+  }
+  return lost;
+}
+
+/**
+ * How often the key has sealed was in what is damaged, so the worst is taken: that a rotation is due, which
+ * Bundoc then asks for at its next write.
+ */
+function sealsAfterRepair({ cipher }: RemainsPlace, known: readonly SealCount[]): SealCount[] {
+  return [...known, { version: cipher.version, count: SEAL_LIMITS.rotateAt }];
+}

@@ -1,0 +1,97 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
+import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
+import {
+  type FencedSource,
+  MoveFailed,
+  type MoveSource,
+  type ReadSealedChanges,
+} from '../../../operations/move-project.ts';
+import { handOver } from '../../../projects/hand-over.ts';
+import type { InstanceLease, InstanceManager } from '../../../projects/instance-manager.ts';
+import type { Position, StoreRest } from '../../port.ts';
+import { formatProjectFile } from '../../project-file.ts';
+import type { ProjectPlaceInFiles } from '../../storage-engine.ts';
+import { putAwayMoved, readMoveMark, removeMoveMark, writeMoveMark } from '../projects/moved-folder.ts';
+
+export interface FolderSourceOptions {
+  readonly project: string;
+  readonly place: ProjectPlaceInFiles;
+  readonly instances: Pick<InstanceManager, 'acquire' | 'exclusively'>;
+}
+
+/**
+ * A project in files that is moved away by the process that serves it. It is opened for one page at a time,
+ * so it may be closed in between.
+ */
+export class FolderSource implements MoveSource {
+  readonly #options: FolderSourceOptions;
+  #cipher: ProjectCipher | undefined;
+
+  constructor(options: FolderSourceOptions) {
+    this.#options = options;
+  }
+
+  get cipher(): ProjectCipher {
+    if (this.#cipher === undefined) throw new Error('nothing of the project was read yet');
+    return this.#cipher;
+  }
+
+  extent(): Promise<{ size: number; lastSeq: Position }> {
+    return this.#withOpen(restOf);
+  }
+
+  readonly page: ReadSealedChanges = (after, limits) =>
+    this.#withOpen(({ store }) => store.sealedChanges(after, limits));
+
+  fence(action: (fenced: FencedSource) => Promise<void>, mark: () => string): Promise<void> {
+    const { project, place, instances } = this.#options;
+    const run = async (open: InstanceLease) => {
+      this.#cipher = open.cipher;
+      // What is kept of the folder afterwards is whole without the log. It is only kept, so a full disk is no
+      // reason to stay.
+      await open.store.checkpoint().catch(() => undefined);
+      return action({
+        page: (after, limits) => open.store.sealedChanges(after, limits),
+        last: async () => ({ ...(await restOf(open)), file: formatProjectFile(open.file).toString() }),
+      });
+    };
+    return handOver(instances, project, run, () =>
+      writeMoveMark(place.disk, place.tmp, place.directory, mark()),
+    );
+  }
+
+  async stay(mark: string): Promise<void> {
+    const { place, project, instances } = this.#options;
+    await instances.exclusively(project, async () => {
+      if ((await this.mark()) === mark) await removeMoveMark(place.disk, place.directory);
+    });
+  }
+
+  mark(): Promise<string | undefined> {
+    const { disk, directory } = this.#options.place;
+    return readMoveMark(disk, directory);
+  }
+
+  async leave(mark: string, move: string): Promise<void> {
+    const { project, place, instances } = this.#options;
+    const { disk, directory, tmp, keptIn, forget } = place;
+    await instances.exclusively(project, async (close) => {
+      await close();
+      await writeMoveMark(disk, tmp, directory, mark);
+      await forget();
+      await putAwayMoved(disk, directory, keptIn, `${project}-${move}`);
+    });
+  }
+
+  async #withOpen<T>(action: (open: InstanceLease) => Promise<T>): Promise<T> {
+    using open = await this.#options.instances.acquire(this.#options.project, 'existing');
+    if (open === undefined) throw new AppError('project_not_found');
+    this.#cipher = open.cipher;
+    return await action(open);
+  }
+}
+
+function restOf({ store }: InstanceLease): Promise<StoreRest> {
+  if (store.movable === undefined) throw new MoveFailed('the project cannot be moved from this storage');
+  return store.movable.rest();
+}

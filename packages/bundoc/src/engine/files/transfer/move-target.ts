@@ -1,0 +1,83 @@
+import { join } from 'node:path';
+import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
+import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
+import {
+  type LastOfProject,
+  type MoveCounts,
+  MoveFailed,
+  type MoveTarget,
+} from '../../../operations/move-project.ts';
+import { clearFolder, type MarkedFolder } from '../../../projects/clear-marks.ts';
+import type { Position, SealedChange } from '../../port.ts';
+import { makeDirectoryDurably, replaceFile } from '../disk/disk.ts';
+import { DOCS_FOLDER } from '../documents/document-files.ts';
+import { emptyMarkedFolder, readMoveMark, removeMoveMark, writeMoveMark } from '../projects/moved-folder.ts';
+import { isWithoutContent } from '../projects/project-folder.ts';
+import { SealedFolder } from '../projects/sealed-folder.ts';
+import type { OnProgress } from '../projects/verify.ts';
+
+/** The parent of the project's folder exists. */
+export interface IncomingFolderOptions extends Omit<MarkedFolder, 'isLeftOver'> {
+  /** For what is being written, on the same file system; exists. */
+  readonly tmp: string;
+  /** The log is to know that a project has come under this handle. */
+  readonly arrived: (handle: string, cipher: ProjectCipher) => Promise<void>;
+  /** Of the versions that the project has now. */
+  readonly cipher: () => ProjectCipher;
+}
+
+/** The folder of a project that is brought in, in a data folder that this process has to itself. */
+export class IncomingFolder implements MoveTarget {
+  readonly #options: IncomingFolderOptions;
+  readonly #folder: SealedFolder;
+
+  constructor(options: IncomingFolderOptions) {
+    this.#options = options;
+    this.#folder = new SealedFolder(options);
+  }
+
+  async begin(mark: string, isOurs: (mark: string) => Promise<boolean>): Promise<void> {
+    const { project, directory, disk, tmp } = this.#options;
+    await clearFolder({ ...this.#options, isLeftOver: isOurs });
+    if (!(await isWithoutContent(disk, directory)))
+      throw new MoveFailed(`there is a folder of ${project} already`);
+    await makeDirectoryDurably(disk, directory);
+    await writeMoveMark(disk, tmp, directory, mark);
+    await disk.makeDirectory(join(directory, DOCS_FOLDER));
+    await disk.syncDirectory(directory);
+  }
+
+  put(changes: readonly SealedChange[]): Promise<void> {
+    return this.#folder.put(changes);
+  }
+
+  async verify(after: Position, onProgress: OnProgress): Promise<void> {
+    const wrong = await this.#folder.verify(this.#options.cipher(), after, onProgress);
+    if (wrong !== undefined) throw new MoveFailed(`${wrong} is not there as it was copied`);
+  }
+
+  async finish(last: LastOfProject, mark: string): Promise<MoveCounts> {
+    const { disk, directory, tmp, cipher, arrived } = this.#options;
+    const projectFile = Buffer.from(last.file);
+    const { handle, ...counts } = await this.#folder.finish(cipher(), last, projectFile);
+    await arrived(handle, cipher());
+    await replaceFile(disk, tmp, join(directory, PROJECT_FILE), projectFile);
+    await writeMoveMark(disk, tmp, directory, mark);
+    return counts;
+  }
+
+  async present() {
+    const { disk, directory } = this.#options;
+    const hasFile = (await disk.list(directory))?.includes(PROJECT_FILE) === true;
+    return { hasFile, mark: await readMoveMark(disk, directory) };
+  }
+
+  open(): Promise<void> {
+    return removeMoveMark(this.#options.disk, this.#options.directory);
+  }
+
+  async discard(): Promise<void> {
+    await emptyMarkedFolder(this.#options.disk, this.#options.directory);
+    await this.open();
+  }
+}

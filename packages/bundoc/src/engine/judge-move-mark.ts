@@ -1,0 +1,143 @@
+import { randomUUID } from 'node:crypto';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { dekNameOf } from '@bundoc/shared/contract/keys';
+import { deriveKey } from '@bundoc/shared/crypto/aead';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { KeyCache } from '../crypto/key-cache.ts';
+import type { LeasedKey } from '../kms/port.ts';
+import { MARK_KEY, type MoveMark, openMoveMark } from './move-mark.ts';
+import type { StartedStorage } from './started-storage.ts';
+
+/** Longer than an offer and its acceptance may take. After it, whoever opens the project ends a move that was cut short. */
+const HAND_OVER_MS = 15_000;
+
+/** How often an offer is withdrawn while other nodes advance the storage. */
+const WITHDRAWALS_MAX = 2;
+
+/**
+ * Makes sure that a move out of this storage does not take effect any more. Then the source may take writes again.
+ *
+ * @throws AppError `project_elsewhere` when it has taken effect; `project_moving` while BunKMS does not say.
+ */
+export type SettleMove = (project: string, move: string) => Promise<void>;
+
+export interface MarkJudge {
+  readonly keys: Pick<KeyCache, 'evict' | 'get'>;
+  readonly settle: SettleMove;
+  readonly clock: Clock;
+}
+
+/**
+ * Decides what becomes of a project beside whose content there is a move mark. A mark can only refuse; BunKMS says who holds the key. Before a project is served,
+ * BunKMS is asked afresh: a key that was kept may be from before the project moved away.
+ *
+ * @returns `over` for a mark that is to be removed; `forged` for one that is to be set aside. The project is served then.
+ * @throws AppError `project_moving`, `project_elsewhere`, `project_unclaimed`, and those of the key service.
+ */
+export async function judgeMoveMark(
+  project: string,
+  text: string,
+  hasContent: boolean,
+  { keys, settle, clock }: MarkJudge,
+): Promise<'over' | 'forged'> {
+  const keyOf = async (version: number | undefined) => {
+    const key = await unlessMissing(keys.get(project, version));
+    return key && deriveKey(key.dek, MARK_KEY);
+  };
+  const mark = await openMoveMark(project, text, keyOf);
+  if (mark?.state === 'moved' || (mark?.state === 'leaving' && !hasContent))
+    throw new AppError('project_elsewhere', { storage: mark.to });
+  const isUnderWay = mark?.state === 'leaving' && isRecent(mark, clock);
+  if (isUnderWay || mark?.state === 'incoming' || (mark?.state === 'whole' && !hasContent))
+    throw new AppError('project_moving', { retryAfterS: 2 });
+  keys.evict(project);
+  const isThere = (await keyOf(undefined)) !== undefined;
+  // A forged mark may stand in the place of a genuine one.
+  if (isThere && hasContent && mark?.state !== 'whole') await settle(project, mark?.move ?? randomUUID());
+  return mark === undefined ? 'forged' : 'over';
+}
+
+/**
+ * Whether a project whose mark keeps it from use may be removed: the mark is authentic and says that it is not here, or not whole, though BunKMS releases its
+ * key to this storage.
+ *
+ * @param exportKey asks BunKMS afresh.
+ * @throws AppError as {@link judgeMoveMark}.
+ */
+export async function isLeftOver(
+  project: string,
+  text: string,
+  hasFile: boolean,
+  exportKey: (version: number) => Promise<LeasedKey>,
+): Promise<boolean> {
+  const mark = await openMoveMark(project, text, async (version) => {
+    const key = await unlessMissing(exportKey(version));
+    return key && deriveKey(key.dek, MARK_KEY);
+  });
+  return mark !== undefined && (mark.state === 'moved' || !hasFile);
+}
+
+/** Whether a deletion may remove what {@link isLeftOver}; also when the key is destroyed, and the content is not gone yet. @throws AppError as that. */
+export async function mayBeRemoved(
+  project: string,
+  text: string,
+  hasFile: boolean,
+  keys: MarkJudge['keys'],
+): Promise<boolean> {
+  try {
+    return await isLeftOver(project, text, hasFile, (version) => {
+      keys.evict(project);
+      return keys.get(project, version);
+    });
+  } catch (error) {
+    if (hasCode(error, 'project_destroyed')) return true;
+    throw error;
+  }
+}
+
+/** @throws AppError `project_unclaimed` when nobody holds the key, and those of the key service. */
+async function unlessMissing(key: Promise<LeasedKey>): Promise<LeasedKey | undefined> {
+  try {
+    return await key;
+  } catch (error) {
+    if (hasCode(error, 'KEY_NOT_FOUND')) return undefined;
+    throw hasCode(error, 'key_unheld') ? new AppError('project_unclaimed', { cause: error }) : error;
+  }
+}
+
+/** Whether its move may still be under way. */
+function isRecent({ since }: MoveMark, clock: Clock): boolean {
+  return Math.abs(clock.now() - Date.parse(since)) < HAND_OVER_MS;
+}
+
+/**
+ * The {@link SettleMove} of a storage: no offer of an earlier generation is accepted, and the present one is withdrawn.
+ *
+ * @throws AppError as a {@link SettleMove}; `project_unclaimed` when nobody holds the key.
+ */
+export async function settleMove(
+  source: Pick<StartedStorage, 'calls' | 'advance'>,
+  project: string,
+  move: string,
+): Promise<void> {
+  try {
+    for (let tries = 1; ; tries++) {
+      const acting = await source.advance();
+      try {
+        return await source.calls.withdrawOffer(dekNameOf(project), move, acting);
+      } catch (error) {
+        // Another node has advanced it since. A copy that is superseded is refused by the next advance.
+        if (!hasCode(error, 'storage_superseded')) throw error;
+        if (tries === WITHDRAWALS_MAX) throw movingBecauseOf(error);
+      }
+    }
+  } catch (error) {
+    if (hasCode(error, 'key_unheld')) throw new AppError('project_unclaimed', { cause: error });
+    if (!hasCode(error, 'kms_unavailable', 'storage_unavailable')) throw error;
+    throw movingBecauseOf(error);
+  }
+}
+
+function movingBecauseOf(cause: unknown): AppError {
+  return new AppError('project_moving', { cause, retryAfterS: 2 });
+}

@@ -1,0 +1,414 @@
+import { setImmediate } from 'node:timers/promises';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import { v7 as uuidv7 } from 'uuid';
+import type { Position } from '../../port.ts';
+import { type Database, OutcomeUnknown, type Statement, type Transaction } from '../database/database.ts';
+import { isOfDatabase, isOfStatement } from '../database/database-error.ts';
+import { textArray } from '../database/parameters.ts';
+import { Patience } from '../database/patience.ts';
+import type { BlindIndexes } from '../indexes/blind-index.ts';
+import { GROUP_ENTRIES_MAX, GroupIndexContext, lookUpHolders } from '../indexes/group-index-context.ts';
+import type { NextCount } from '../rows/seal-counter.ts';
+import { CommitLanes, type LaneBatch, type Leaving, laneSlots } from './commit-lanes.ts';
+import {
+  type FoundRows,
+  foundRows,
+  type GroupMember,
+  HEADS_PRESENT,
+  type LoadedProject,
+  openPreState,
+  preStateQuery,
+} from './load-prestate.ts';
+import { ProjectGone } from './must-reopen.ts';
+import {
+  type CommitPlan,
+  type Draft,
+  draftsOf,
+  type PreState,
+  planCommits,
+  type Waiting,
+} from './plan-commits.ts';
+import { type ProjectWrites, type SealedNames, writeOfGroup } from './write-group.ts';
+
+/** Turns of the event loop that a transaction waits for more commits. */
+const GATHER_TURNS = 2;
+/** How often a node that commits removes outcomes that nobody asks for any more, milliseconds. */
+const PRUNE_EVERY_MS = 600_000;
+/** Outcomes that one statement removes. */
+const PRUNED_AT_ONCE = 10_000;
+
+/**
+ * An hour is far longer than any node looks an outcome up. Ids begin with the time of the node that made them, so a
+ * range of them ends the search early. The server's own time decides.
+ */
+const PRUNE: Statement = {
+  name: 'bundoc-prune-group-commits-1',
+  text: `
+WITH gone AS (
+  DELETE FROM bundoc.group_commits WHERE id = ANY (ARRAY(
+    SELECT id FROM bundoc.group_commits
+    WHERE id < rpad(lpad(to_hex((extract(epoch FROM now() - interval '1 hour') * 1000)::bigint), 12, '0'), 32, '0')::uuid
+      AND at < now() - interval '1 hour'
+    ORDER BY id LIMIT ${PRUNED_AT_ONCE} FOR UPDATE SKIP LOCKED
+  )) RETURNING 1
+)
+SELECT count(*) FROM gone`,
+};
+const LOCK_ANY_HEAD: Statement = {
+  name: 'bundoc-lock-any-head-1',
+  text: 'SELECT project FROM bundoc.heads WHERE project = ANY ($1::text[]) LIMIT 1 FOR UPDATE SKIP LOCKED',
+};
+const OUTCOME: Statement = {
+  name: 'bundoc-group-outcome-1',
+  text: 'SELECT count(*) FROM bundoc.group_commits WHERE id = $1',
+};
+const PROBE: Statement = {
+  name: 'bundoc-group-probe-1',
+  text: 'INSERT INTO bundoc.group_commits (id) VALUES ($1)',
+};
+
+/** A project that is open on this node. */
+export interface CommittingProject extends LoadedProject {
+  readonly names: SealedNames;
+  /** The blind indexes of a version of them, under the project's lock. */
+  indexesAsOf(version: number, transaction: Transaction): Promise<BlindIndexes>;
+  /** Commits up to `seq` have taken effect. Called before they are answered. */
+  committed(seq: Position): void;
+  /** Nothing of the commits has taken effect. Answers them. Never throws. */
+  refused(commits: readonly Waiting[], error: unknown): void;
+}
+
+type Member = GroupMember<CommittingProject>;
+
+/** What a transaction does with the commits of one member. */
+type Outcome =
+  | {
+      readonly kind: 'planned';
+      readonly plan: CommitPlan;
+      /** Whether anything is written. */
+      readonly isChanged: boolean;
+      readonly count: NextCount | undefined;
+    }
+  | { readonly kind: 'refused'; readonly error: unknown }
+  /** The transaction failed as a whole, or its outcome stayed unknown. */
+  | { readonly kind: 'failed'; readonly error: unknown }
+  /** Another transaction holds the head. */
+  | { readonly kind: 'contended' }
+  /** There was no room for it. */
+  | { readonly kind: 'postponed' }
+  /** The transaction of several projects failed; each is tried by itself. */
+  | { readonly kind: 'suspect' };
+
+/** A project of a transaction whose head is locked. */
+interface Locked {
+  readonly at: number;
+  readonly member: Member;
+  readonly state: PreState;
+  readonly drafts: readonly Draft[];
+  readonly indexing: GroupIndexContext;
+}
+
+/**
+ * Commits what waits of all projects that are open on this node, many projects a transaction. A transaction locks the heads of its
+ * projects, so that `seq` is the order of a project's commits of all nodes, and who sees one sees all before it. It waits for
+ * no head while it holds another. A refusal of one project leaves the others.
+ *
+ * When the connection breaks at the commit, the outcome is looked up by an id that the transaction wrote. Only a transaction that did
+ * not take effect is tried again.
+ */
+export class GroupCommitter {
+  readonly #database: Database;
+  readonly #clock: Clock;
+  readonly #lanes: CommitLanes<CommittingProject, Waiting>;
+  #isGathering = false;
+  #prunedMs: number;
+
+  constructor({ database, clock }: { readonly database: Database; readonly clock: Clock }) {
+    this.#database = database;
+    this.#clock = clock;
+    this.#lanes = new CommitLanes(laneSlots(database.connectionsMax));
+    this.#prunedMs = clock.monotonic();
+  }
+
+  /** Commits when its turn comes. The commit is answered by its `done`, or by {@link CommittingProject.refused}. */
+  commit(project: CommittingProject, commit: Omit<Waiting, 'queuedMs'>): void {
+    const nowMs = this.#clock.monotonic();
+    this.#lanes.add(project, { ...commit, queuedMs: nowMs }, nowMs);
+    this.#gather();
+  }
+
+  /** A project is closed; all of its commits have been answered. */
+  leave(project: CommittingProject): void {
+    this.#lanes.leave(project);
+  }
+
+  /** A transaction is expensive, and those that are left out wait for it: requests that are being read go along. */
+  #gather(): void {
+    if (this.#isGathering) return;
+    this.#isGathering = true;
+    void this.#start();
+  }
+
+  async #start(): Promise<void> {
+    for (let turn = 0; turn < GATHER_TURNS; turn++) await setImmediate();
+    this.#isGathering = false;
+    const nowMs = this.#clock.monotonic();
+    for (const { project, commits } of this.#lanes.expired(nowMs))
+      project.refused(commits, unavailable(new Error('the commit waited too long for its turn')));
+    for (let batch = this.#lanes.take(); batch !== undefined; batch = this.#lanes.take())
+      void this.#run(batch);
+  }
+
+  /** Never rejects. */
+  async #run(batch: LaneBatch<CommittingProject, Waiting>): Promise<void> {
+    const { kind, members } = batch;
+    const outcomes = await this.#commitPatiently(members, kind === 'alone').catch((error: unknown) =>
+      members.map((): Outcome => ({ kind: 'failed', error })),
+    );
+    const leaving = outcomes.map((outcome, at) =>
+      settle(members[at] as Member, outcome, members.length === 1),
+    );
+    this.#lanes.end(batch, leaving, this.#clock.monotonic());
+    if (this.#lanes.waiting > 0) this.#gather();
+    await this.#pruneNowAndThen();
+  }
+
+  /**
+   * Commits one transaction, once. While the server cannot serve, it is tried again for as long as a caller may be kept waiting.
+   *
+   * @throws AppError `storage_unavailable` when the outcome stayed unknown, too; errors that are of no single project.
+   */
+  async #commitPatiently(members: readonly Member[], isAlone: boolean): Promise<readonly Outcome[]> {
+    const patience = new Patience(this.#clock);
+    for (;;) {
+      const attempt = new Attempt(members, isAlone);
+      try {
+        return await attempt.run(this.#database);
+      } catch (error) {
+        if (error instanceof OutcomeUnknown) {
+          if (await this.#tookEffect(attempt)) return attempt.outcomes;
+        } else if (isOfStatement(error) && members.length > 1)
+          return members.map(() => ({ kind: 'suspect' }));
+        else if (!hasCode(error, 'storage_unavailable')) throw error;
+        await patience.wait(unavailable(error));
+      }
+    }
+  }
+
+  /**
+   * Whether a transaction took effect whose connection broke. It held the heads of its projects to its end, and a deletion
+   * takes a head away under its lock. So once one of the heads can be locked, or all are gone, the transaction has ended.
+   * What is written here is durable on a standby only behind it.
+   *
+   * @throws AppError `storage_unavailable` when that cannot be found out in time.
+   */
+  async #tookEffect({ id, projects }: Attempt): Promise<boolean> {
+    const patience = new Patience(this.#clock);
+    const heads = [textArray(projects)];
+    const begin = [
+      { statement: LOCK_ANY_HEAD, values: heads },
+      { statement: HEADS_PRESENT, values: heads },
+      { statement: OUTCOME, values: [id] },
+    ];
+    for (;;) {
+      let error: unknown = new Error('every head of a transaction is still locked');
+      try {
+        const tookEffect = await this.#database.transaction(
+          begin,
+          async (transaction, [locked, present, outcome]) => {
+            if (locked?.length === 0 && present?.length !== 0) return undefined;
+            await transaction.query(PROBE, [uuidv7()]);
+            return { is: outcome?.[0]?.[0] === 1 };
+          },
+        );
+        if (tookEffect !== undefined) return tookEffect.is;
+      } catch (failure) {
+        if (!(failure instanceof OutcomeUnknown || hasCode(failure, 'storage_unavailable'))) throw failure;
+        error = failure;
+      }
+      await patience.wait(unavailable(error));
+    }
+  }
+
+  async #pruneNowAndThen(): Promise<void> {
+    const nowMs = this.#clock.monotonic();
+    if (nowMs - this.#prunedMs < PRUNE_EVERY_MS) return;
+    this.#prunedMs = nowMs;
+    // The next one comes.
+    await this.prune().catch(() => undefined);
+  }
+
+  /** Removes outcomes that nobody looks up any more. Any node may do it at any time. */
+  async prune(): Promise<void> {
+    for (let pruned = PRUNED_AT_ONCE; pruned === PRUNED_AT_ONCE; )
+      pruned = Number((await this.#database.query(PRUNE, []))[0]?.[0] ?? 0);
+  }
+}
+
+/** One try of a transaction, with its outcomes once they are decided: those of a commit that is looked up had been. */
+class Attempt {
+  readonly id = uuidv7();
+  readonly #members: readonly Member[];
+  readonly #isAlone: boolean;
+  readonly #outcomes: (Outcome | undefined)[];
+  /** Projects whose heads it has locked. */
+  projects: readonly string[] = [];
+
+  constructor(members: readonly Member[], isAlone: boolean) {
+    this.#members = members;
+    this.#isAlone = isAlone;
+    this.#outcomes = members.map(() => undefined);
+  }
+
+  get outcomes(): readonly Outcome[] {
+    return this.#outcomes.map((outcome) => {
+      if (outcome === undefined) throw new Error('a transaction was committed without a plan');
+      return outcome;
+    });
+  }
+
+  async run(database: Database): Promise<readonly Outcome[]> {
+    const query = preStateQuery(this.#members, this.#isAlone);
+    await database.transaction(query.statements, async (transaction, begun) => {
+      const found = foundRows(this.#members, query, begun);
+      await this.#judgeMissing(transaction, found);
+      const locked = await this.#open(transaction, found);
+      this.projects = locked.map(({ member }) => member.project.project);
+      const plans = await planAll(transaction, locked);
+      const writes = locked.flatMap((one) => this.#write(one, plans.get(one)));
+      if (writes.length === 0) return undefined;
+      const { statement, values } = writeOfGroup(writes, this.id);
+      await transaction.last(statement, values);
+      return true;
+    });
+    return this.outcomes;
+  }
+
+  /** Tells heads that are gone from those that others hold. */
+  async #judgeMissing(transaction: Transaction, found: readonly FoundRows[]): Promise<void> {
+    const missing = this.#members.filter((_, at) => found[at]?.head === undefined);
+    if (missing.length === 0) return;
+    const names = textArray(missing.map(({ project }) => project.project));
+    const present = this.#isAlone ? [] : await transaction.query(HEADS_PRESENT, [names]);
+    const held = new Set(present.map(([project]) => project));
+    for (const [at, { project }] of this.#members.entries()) {
+      if (found[at]?.head !== undefined) continue;
+      this.#outcomes[at] = held.has(project.project)
+        ? { kind: 'contended' }
+        : { kind: 'refused', error: new ProjectGone('the project is not there any more') };
+    }
+  }
+
+  async #open(transaction: Transaction, found: readonly FoundRows[]): Promise<Locked[]> {
+    const locked: Locked[] = [];
+    for (const [at, member] of this.#members.entries()) {
+      const { head, ...rows } = found[at] as FoundRows;
+      if (head === undefined) continue;
+      const { project, commits } = member;
+      const opened = await this.#orRefused(at, async () => {
+        const state = openPreState(member, { ...rows, head });
+        return { state, indexes: await project.indexesAsOf(state.indexVersion, transaction) };
+      });
+      if (opened === undefined) continue;
+      const { state, indexes } = opened;
+      const indexing = new GroupIndexContext(project.project, indexes, project.rows);
+      await indexing.countFormer(transaction, state.states);
+      locked.push({ at, member, state, indexing, drafts: draftsOf(commits, project.clock) });
+    }
+    return locked;
+  }
+
+  /** What the transaction writes of a project, if anything. */
+  #write({ at, member, state }: Locked, plan: CommitPlan | undefined): ProjectWrites[] {
+    if (plan === undefined) {
+      this.#outcomes[at] ??= { kind: 'postponed' };
+      return [];
+    }
+    const { project, cipher, rows, names, seals } = member.project;
+    const { documents, usedKeys, seq } = plan;
+    const isChanged = seq !== state.seq || usedKeys.length > 0;
+    const sealed = documents.filter(({ text }) => text !== undefined).length;
+    seals.made(sealed);
+    const count = sealed > 0 ? seals.next(state.seals) : undefined;
+    this.#outcomes[at] = { kind: 'planned', plan, isChanged, count };
+    if (!isChanged) return [];
+    return [{ project, documents, usedKeys, seq, seals: count?.sealed, cipher, rows, names }];
+  }
+
+  /** Of what goes wrong with one project, only that project hears. */
+  async #orRefused<T>(at: number, action: () => T | Promise<T>): Promise<T | undefined> {
+    try {
+      return await action();
+    } catch (error) {
+      if (isOfDatabase(error)) throw error;
+      this.#outcomes[at] = { kind: 'refused', error };
+      return undefined;
+    }
+  }
+}
+
+/**
+ * Plans the commits of all projects of a transaction. What they ask of blind indexes is looked up together. Projects
+ * with indexes get no plan, and cost nothing, behind those whose entries fill the transaction.
+ */
+async function planAll(
+  transaction: Transaction,
+  locked: readonly Locked[],
+): Promise<ReadonlyMap<Locked, CommitPlan>> {
+  const plans = new Map<Locked, CommitPlan>();
+  const writes = Math.max(
+    0,
+    ...locked.map(({ drafts }) => drafts.reduce((sum, { revs }) => sum + revs.length, 0)),
+  );
+  let entries = 0;
+  let open = locked.filter((one) => {
+    if (entries > GROUP_ENTRIES_MAX && one.indexing.hasIndexes) return false;
+    plans.set(one, planOf(one));
+    entries += one.indexing.entries;
+    return true;
+  });
+  while (open.length > 0) {
+    const again = await lookUpHolders(
+      transaction,
+      open.map(({ indexing }) => indexing),
+      writes,
+    );
+    open = open.filter(({ indexing }) => again.has(indexing));
+    for (const one of open) plans.set(one, planOf(one));
+  }
+  return plans;
+}
+
+function planOf({ member: { project, commits }, state, drafts, indexing }: Locked): CommitPlan {
+  return planCommits(commits, state, drafts, { ...project, indexing });
+}
+
+/** Answers the commits of a member. @returns how its project goes on. */
+function settle({ project, commits }: Member, outcome: Outcome, isSingle: boolean): Leaving<Waiting> {
+  switch (outcome.kind) {
+    case 'planned': {
+      const { plan, isChanged, count } = outcome;
+      if (count !== undefined) project.seals.committed(count);
+      if (isChanged) project.committed(plan.seq);
+      for (const answer of plan.answers) answer();
+      return { left: commits.slice(plan.taken), next: 'any' };
+    }
+    case 'refused':
+      project.refused(commits, outcome.error);
+      return { left: [], next: 'any' };
+    case 'failed': {
+      project.refused(commits, outcome.error);
+      const isToBlame = isSingle && isOfStatement(outcome.error) && !hasCode(outcome.error, 'disk_full');
+      return { left: [], next: isToBlame ? 'failed' : 'any' };
+    }
+    case 'postponed':
+      return { left: commits, next: 'first' };
+    default:
+      return { left: commits, next: outcome.kind };
+  }
+}
+
+function unavailable(cause: unknown): AppError {
+  return new AppError('storage_unavailable', { cause, retryAfterS: 1 });
+}

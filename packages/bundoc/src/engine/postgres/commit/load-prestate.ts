@@ -1,0 +1,243 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { OpenError } from '@bundoc/shared/crypto/aead';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
+import type { DocumentRef } from '../../../crypto/stored-text.ts';
+import type { Quota } from '../../quota.ts';
+import type { DocumentState, UsedKey } from '../../state.ts';
+import type { BoundStatement, Row, Statement } from '../database/database.ts';
+import { numberArray, textArray } from '../database/parameters.ts';
+import type { RowCipher } from '../rows/row-cipher.ts';
+import { clearStateOf, orUndefined, ROW_COLUMNS, readStateRow } from '../rows/rows.ts';
+import { SEALED_COUNT, type SealCounter } from '../rows/seal-counter.ts';
+import { MustReopen } from './must-reopen.ts';
+import type { PreState, Waiting } from './plan-commits.ts';
+
+const HEADS = 'SELECT project, seq, key_version, index_version FROM bundoc.heads';
+/** Heads that another transaction holds are left out: this one waits for none while it holds others. */
+const LOCK_HEADS: Statement = {
+  name: 'bundoc-lock-heads-1',
+  text: `${HEADS} WHERE project = ANY ($1::text[]) FOR UPDATE SKIP LOCKED`,
+};
+/** A transaction that needs no other head may wait for it. */
+const LOCK_HEAD: Statement = {
+  name: 'bundoc-lock-head-1',
+  text: `${HEADS} WHERE project = ANY ($1::text[]) FOR UPDATE`,
+};
+const SEALS: Statement = {
+  name: 'bundoc-group-seals-1',
+  text: wanted(
+    '$1::text[], $2::integer[]',
+    'project, version',
+    `SELECT ${SEALED_COUNT} FROM bundoc.key_versions AS v WHERE v.project = wanted.project AND v.version = wanted.version LIMIT 1`,
+  ),
+};
+/** Each name by itself: a planner without statistics of a project would read the whole of it. */
+const STATES: Statement = {
+  name: 'bundoc-group-states-1',
+  text: wanted(
+    '$1::text[]',
+    'project',
+    `SELECT ${ROW_COLUMNS} FROM bundoc.documents
+     WHERE documents.project = wanted.project AND name = substr($2::bytea, 16 * wanted.place::integer - 15, 16) LIMIT 1`,
+  ),
+};
+const USED_KEYS: Statement = {
+  name: 'bundoc-group-used-keys-1',
+  text: wanted(
+    '$1::text[]',
+    'project',
+    `SELECT token, at_ms, key_version, answer FROM bundoc.used_keys
+     WHERE used_keys.project = wanted.project AND token = substr($2::bytea, 16 * wanted.place::integer - 15, 16) LIMIT 1`,
+  ),
+};
+const USAGE: Statement = {
+  name: 'bundoc-group-usage-1',
+  text: wanted(
+    '$1::text[]',
+    'project',
+    `SELECT coalesce(sum(documents), 0)::bigint, coalesce(sum(bytes), 0)::bigint FROM bundoc.collections
+     WHERE collections.project = wanted.project`,
+  ),
+};
+
+/** Rows of {@link HEADS_PRESENT} are of projects that are there, locked or not. */
+export const HEADS_PRESENT: Statement = {
+  name: 'bundoc-heads-present-1',
+  text: 'SELECT project FROM bundoc.heads WHERE project = ANY ($1::text[])',
+};
+
+/** Looks each up by itself. A row begins with its place in the arrays, from 1. */
+function wanted(arrays: string, columns: string, row: string): string {
+  return `SELECT wanted.place, found.* FROM unnest(${arrays}) WITH ORDINALITY AS wanted (${columns}, place)
+    CROSS JOIN LATERAL (${row}) AS found`;
+}
+
+/** Places in the order of commits have 48 bits; a group takes fewer than are left behind this. */
+const SEQ_MAX = 2 ** 48 - 2 ** 20;
+
+/** A project of which commits wait, as far as its pre-state needs it. */
+export interface LoadedProject {
+  readonly project: string;
+  readonly cipher: ProjectCipher;
+  readonly rows: RowCipher;
+  readonly seals: SealCounter;
+  readonly clock: Clock;
+  readonly quota?: Quota | undefined;
+  readonly onIntegrityError: (name: string) => void;
+}
+
+/** A project's commits of one transaction. */
+export interface GroupMember<P extends LoadedProject = LoadedProject> {
+  readonly project: P;
+  readonly commits: readonly Waiting[];
+}
+
+/** What a transaction reads as it begins, and of what: statements that follow each other without waiting in between. */
+export interface PreStateQuery {
+  readonly statements: readonly BoundStatement[];
+  /** Member and name, or idempotency key, of each place in the statements' arrays. */
+  readonly names: readonly (readonly [member: number, name: string])[];
+  readonly keys: readonly (readonly [member: number, key: string])[];
+  readonly counted: readonly number[];
+}
+
+/**
+ * What a transaction reads first: the heads of its projects, locked, then, by statements that see what was committed before the
+ * locks were had, the documents, idempotency keys, seals and counts that its commits need.
+ *
+ * @param mayWait for the head, when there is one project.
+ */
+export function preStateQuery(members: readonly GroupMember[], mayWait: boolean): PreStateQuery {
+  const projects = textArray(members.map(({ project }) => project.project));
+  const names = members.flatMap(({ commits }, member) =>
+    Array.from(new Set(commits.flatMap((commit) => commit.names)), (name) => [member, name] as const),
+  );
+  const keys = members.flatMap(({ commits }, member) =>
+    commits.flatMap(({ options: { idempotency } }) =>
+      idempotency === undefined ? [] : [[member, idempotency.key] as const],
+    ),
+  );
+  const counted = [...members.keys()].filter((at) => members[at]?.project.quota !== undefined);
+  const projectsOf = (places: readonly (readonly [number, string])[]) =>
+    textArray(places.map(([member]) => projectAt(members, member).project));
+  const versions = numberArray(members.map(({ project }) => project.rows.version));
+  const statements: BoundStatement[] = [
+    { statement: mayWait ? LOCK_HEAD : LOCK_HEADS, values: [projects] },
+    { statement: SEALS, values: [projects, versions] },
+    {
+      statement: STATES,
+      values: [projectsOf(names), Buffer.from(names.map(([, name]) => name).join(''), 'hex')],
+    },
+  ];
+  if (keys.length > 0) {
+    const tokens = keys.map(([member, key]) => projectAt(members, member).rows.usedKeyToken(key));
+    statements.push({ statement: USED_KEYS, values: [projectsOf(keys), Buffer.concat(tokens)] });
+  }
+  if (counted.length > 0)
+    statements.push({
+      statement: USAGE,
+      values: [textArray(counted.map((member) => projectAt(members, member).project))],
+    });
+  return { statements, names, keys, counted };
+}
+
+function projectAt(members: readonly GroupMember[], at: number): LoadedProject {
+  return (members[at] as GroupMember).project;
+}
+
+/** The rows of one project that a {@link PreStateQuery} has found. */
+export interface FoundRows {
+  /** Undefined for a project whose head is held by others, or that is not there. */
+  head: Row | undefined;
+  seals: Buffer | null | undefined;
+  readonly states: Row[];
+  /** By idempotency key. */
+  readonly usedKeys: Map<string, Row>;
+  usage: Row | undefined;
+}
+
+/** Sorts what was read by the members that asked for it. */
+export function foundRows(
+  members: readonly GroupMember[],
+  { names, keys, counted }: PreStateQuery,
+  [heads = [], seals = [], states = [], ...others]: readonly (readonly Row[])[],
+): FoundRows[] {
+  const byProject = new Map(heads.map((row) => [row[0] as string, row]));
+  const found = members.map(
+    ({ project }): FoundRows => ({
+      head: byProject.get(project.project),
+      seals: undefined,
+      states: [],
+      usedKeys: new Map(),
+      usage: undefined,
+    }),
+  );
+  for (const [place, sealed] of seals as [number, Buffer | null][])
+    (found[place - 1] as FoundRows).seals = sealed;
+  for (const [place, ...state] of states as [number, ...unknown[]][])
+    found[names[place - 1]?.[0] as number]?.states.push(state);
+  const used = keys.length > 0 ? others[0] : [];
+  for (const [place, ...row] of used as [number, ...unknown[]][]) {
+    const [member, key] = keys[place - 1] as readonly [number, string];
+    found[member]?.usedKeys.set(key, row);
+  }
+  const usages = counted.length > 0 ? others.at(-1) : [];
+  for (const [place, ...row] of usages as [number, ...unknown[]][])
+    (found[counted[place - 1] as number] as FoundRows).usage = row;
+  return found;
+}
+
+/**
+ * Opens what was read of a project. A document whose row does not open can still be replaced and deleted; what its row says in the
+ * clear stands for its state then. An idempotency key whose row does not open counts as forgotten.
+ *
+ * @throws VersionUnknown; MustReopen when a later version of the key is in use; OpenError for a count of seals that does not open;
+ * AppError `integrity_error` for a head that says what no head says.
+ */
+export function openPreState(
+  { project, commits }: GroupMember,
+  { head, seals, states, usedKeys, usage }: FoundRows & { readonly head: Row },
+): PreState {
+  const { rows, clock, onIntegrityError } = project;
+  const [, seq, keyVersion, indexVersion] = head as unknown as [string, number, number, number];
+  // Not sealed, so that anything may stand there.
+  if (!Number.isInteger(seq) || seq < 0 || seq > SEQ_MAX)
+    throw new AppError('integrity_error', {
+      cause: new Error(`heads.seq is ${seq}, which is no place of a commit`),
+    });
+  if (keyVersion > project.cipher.version)
+    throw new MustReopen('another node has brought in a new version of the key');
+  const known = {
+    seq,
+    indexVersion,
+    seals,
+    sealsLeft: project.seals.left(seals),
+    states: new Map<string, DocumentState>(),
+    usedKeys: new Map<string, UsedKey>(),
+    usage: usage && { documents: Number(usage[0]), bytes: Number(usage[1]) },
+  };
+  for (const row of states) {
+    const name = (row[0] as Buffer).toString('hex');
+    const state = orUndefined(() => readStateRow(row, rows));
+    if (state === undefined) onIntegrityError(name);
+    known.states.set(name, state ?? clearStateOf(row, refOf(commits, name), clock.now()));
+  }
+  for (const [key, row] of usedKeys) {
+    const [token, atMs, version, answer] = row as [Buffer, number, number, Buffer];
+    const usedKey = orUndefined(() => {
+      if (!rows.usedKeyToken(key).equals(token)) throw new OpenError();
+      return rows.openUsedKey(token, version, answer);
+    });
+    if (usedKey !== undefined) known.usedKeys.set(key, { ...usedKey, atMs });
+  }
+  return known;
+}
+
+function refOf(commits: readonly Waiting[], name: string): DocumentRef {
+  for (const { writes, names } of commits) {
+    const write = writes[names.indexOf(name)];
+    if (write !== undefined) return write.ref;
+  }
+  throw new Error('a row was read that nobody asked for');
+}

@@ -1,0 +1,284 @@
+import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
+import { type OwnWork, ownWork } from '../../../work/scheduler.ts';
+import type { DocumentPage, ListedDocument, ListQuery } from '../../port.ts';
+import type { Database, Row, Statement } from '../database/database.ts';
+import { lockOf } from '../rows/project-rows.ts';
+import type { RowCipher } from '../rows/row-cipher.ts';
+import {
+  alwaysToken,
+  type BlindEntries,
+  type BlindIndex,
+  type BlindIndexes,
+  CHANGED,
+  entriesOf,
+  tokensOf,
+} from './blind-index.ts';
+
+/** Nothing when somebody else has got ahead. */
+const ADVANCE: Statement = {
+  name: 'bundoc-advance-blind-indexes-1',
+  text: `
+UPDATE bundoc.blind_indexes SET built_to = $4, indexed = indexed + $5
+WHERE project = $1 AND id = ANY ($2::bigint[]) AND built_to = $3 AND duplicates IS NULL AND NOT dropped RETURNING id`,
+};
+/** Of documents that have not changed since they were read. Those that have got their entries as they did. */
+const ADD: Statement = {
+  name: 'bundoc-add-blind-entries-1',
+  text: `
+INSERT INTO bundoc.blind_entries (project, index_id, token, created_seq, name)
+SELECT $1, r.index_id, r.token, d.created_seq, d.name
+FROM unnest($2::bigint[], $3::bytea[], $4::bytea[], $5::bytea[]) AS r(index_id, token, name, rev) CROSS JOIN LATERAL (
+  SELECT created_seq, name, rev, deleted_ms FROM bundoc.documents WHERE project = $1 AND documents.name = r.name LIMIT 1
+) AS d WHERE d.rev = r.rev AND d.deleted_ms = 0 ON CONFLICT DO NOTHING`,
+};
+/** Of a page of entries in their order: those with the same token as the one before, and where it ends. */
+const DUPLICATES: Statement = {
+  name: 'bundoc-duplicates-1',
+  text: `
+WITH page AS (
+  SELECT token, created_seq, row_number() OVER w AS place, coalesce(lag(token) OVER w, $3) = token AND token <> $5 AS again FROM (
+    SELECT token, created_seq FROM bundoc.blind_entries
+    WHERE project = $1 AND index_id = $2 AND (token, created_seq) > ($3::bytea, $4::bigint) ORDER BY token, created_seq LIMIT $6
+  ) AS e WINDOW w AS (ORDER BY token, created_seq)
+)
+SELECT token, created_seq, (SELECT count(*) FROM page WHERE again) FROM page ORDER BY place DESC LIMIT 1`,
+};
+const JUDGE: Statement = {
+  name: 'bundoc-judge-blind-index-1',
+  text: `
+UPDATE bundoc.blind_indexes SET duplicates = $3
+WHERE project = $1 AND id = $2 AND duplicates IS NULL AND NOT dropped RETURNING id`,
+};
+const REMOVE: Statement = {
+  name: 'bundoc-remove-blind-entries-1',
+  text: `
+WITH gone AS (
+  DELETE FROM bundoc.blind_entries WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM bundoc.blind_entries WHERE project = $1 AND index_id = $2 LIMIT $3
+  )) RETURNING 1
+)
+SELECT count(*) FROM gone`,
+};
+const FORGET: Statement = {
+  name: 'bundoc-forget-blind-index-1',
+  text: 'DELETE FROM bundoc.blind_indexes WHERE project = $1 AND id = $2 AND dropped',
+};
+
+/** What one step of a build reads, and entries that one transaction writes or removes, beyond those of one document. */
+const BUILD_PAGE = { limit: 200, bytesMax: 1_048_576 };
+const ENTRIES_AT_ONCE = 2_000;
+/** Entries that are looked at together for duplicates. */
+const DUPLICATES_PAGE = 20_000;
+
+export interface BlindIndexBuilderOptions {
+  readonly project: string;
+  readonly database: Database;
+  readonly cipher: ProjectCipher;
+  readonly list: (query: ListQuery) => Promise<DocumentPage>;
+  /** Sees every error, and makes of it what callers are told. */
+  readonly watched: <T>(work: Promise<T>) => Promise<T>;
+  /** Work of the service itself for the project; by itself when it is absent. */
+  readonly ownWork?: OwnWork;
+}
+
+/**
+ * Builds the blind indexes of a project, in the background: documents of before an index are looked at in the order of their creation, without the
+ * project's lock, and get their entries under it unless they have changed. Those of an index that was dropped are removed. What several nodes are at
+ * work on, one of them does; where one stopped, another goes on.
+ */
+export class BlindIndexBuilder {
+  readonly #options: BlindIndexBuilderOptions;
+  readonly #rows: RowCipher;
+  readonly #ownWork: OwnWork;
+  /** How far builds had come when they were looked at the last time: one that has gone on since is another node's. */
+  #seen = new Map<number, number>();
+  #work: Promise<void> | undefined;
+  #stopped = false;
+
+  constructor(options: BlindIndexBuilderOptions, rows: RowCipher) {
+    this.#options = options;
+    this.#rows = rows;
+    this.#ownWork = options.ownWork ?? ownWork(options.project);
+  }
+
+  /**
+   * Goes on with what is left to do, unless it is under way. What fails is gone on with when this is called the next time.
+   *
+   * @param done called when nothing is left.
+   */
+  goOn({ byCollection, dropped }: BlindIndexes, done: () => Promise<void>): void {
+    const building = [...byCollection.values()].flat().filter(({ duplicates }) => duplicates === undefined);
+    // What has come on without this node is in the hands of another one.
+    const own = building.filter(({ id, builtTo }) => (this.#seen.get(id) ?? builtTo) === builtTo);
+    this.#seen = new Map(building.map(({ id, builtTo }) => [id, builtTo]));
+    if (this.#work !== undefined || this.#stopped || own.length + dropped.length === 0) return;
+    this.#work = this.#options
+      .watched(this.#run(own, dropped, done))
+      .catch(() => undefined)
+      .finally(() => {
+        this.#work = undefined;
+      });
+  }
+
+  /** Resolves when nothing is under way. */
+  async settled(): Promise<void> {
+    await this.#work;
+  }
+
+  /** Ends what is under way. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await this.#work;
+  }
+
+  async #run(
+    building: readonly BlindIndex[],
+    dropped: readonly number[],
+    done: () => Promise<void>,
+  ): Promise<void> {
+    // Those of a collection that have come equally far are built together.
+    const groups = Map.groupBy(
+      building,
+      ({ collection, since, builtTo }) => `${collection} ${since} ${builtTo}`,
+    );
+    for (const group of groups.values()) await this.#build(group);
+    for (const id of dropped) await this.#remove(id);
+    if (!this.#stopped) await done();
+  }
+
+  async #build(indexes: readonly BlindIndex[]): Promise<void> {
+    const { collection, since, builtTo } = indexes[0] as BlindIndex;
+    using work = this.#ownWork('index');
+    for (let after = builtTo; after < since; ) {
+      if (this.#stopped) return;
+      const query = { collection, after, ...BUILD_PAGE };
+      const page = await work.outside(() => this.#options.list(query));
+      const documents = page.documents.filter(({ position }) => position <= since);
+      const isLast = page.next === undefined || page.next >= since;
+      for (const step of this.#steps(indexes, documents, isLast ? since : page.next)) {
+        const turn = work.pause();
+        if (turn !== undefined) await turn;
+        if (step === undefined) continue;
+        const { entries, to, count } = step;
+        if (this.#stopped) return;
+        if (!(await work.outside(() => this.#advance(indexes, after, to, count, entries)))) return;
+        after = to;
+      }
+    }
+    for (const index of indexes) await this.#judge(index);
+  }
+
+  /** A page's documents in pieces, each with the entries that one transaction writes; undefined between two documents of a piece. */
+  *#steps(
+    indexes: readonly BlindIndex[],
+    documents: readonly ListedDocument[],
+    end: number,
+  ): Generator<{ entries: readonly Entry[]; to: number; count: number } | undefined> {
+    let entries: Entry[] = [];
+    let count = 0;
+    for (const { metadata, text, position } of documents) {
+      const ref = { collection: metadata._collection, id: metadata._id };
+      const name = this.#options.cipher.fileName(ref);
+      for (const of of entriesOf(indexes, text, this.#rows))
+        entries.push(...this.#entriesOf(of, name, metadata._rev));
+      count++;
+      if (entries.length < ENTRIES_AT_ONCE || position === end) {
+        yield undefined;
+        continue;
+      }
+      yield { entries, to: position, count };
+      entries = [];
+      count = 0;
+    }
+    yield { entries, to: end, count };
+  }
+
+  #entriesOf(entries: BlindEntries, name: string, rev: string): Entry[] {
+    return tokensOf(entries, this.#rows).map((token) => ({ id: entries.index.id, token, name, rev }));
+  }
+
+  /** One step of a build. @returns false when another node was faster, or the indexes are not wanted any more. */
+  async #advance(
+    indexes: readonly BlindIndex[],
+    from: number,
+    to: number,
+    count: number,
+    entries: readonly Entry[],
+  ): Promise<boolean> {
+    const { database, project } = this.#options;
+    const ids = indexes.map(({ id }) => id);
+    const bytes = (column: 'token' | 'name' | 'rev') =>
+      entries.map((entry) => Buffer.from(entry[column], 'hex'));
+    const done = await database.transaction(lockOf(project), async (transaction, [head]) => {
+      if (isGone(head)) return undefined;
+      const advanced = await transaction.query(ADVANCE, [project, ids, from, to, count]);
+      if (advanced.length < ids.length) return undefined;
+      const columns = [entries.map(({ id }) => id), bytes('token'), bytes('name'), bytes('rev')];
+      if (entries.length > 0) await transaction.query(ADD, [project, ...columns]);
+      return true;
+    });
+    return done === true;
+  }
+
+  /**
+   * An index that has all entries is whole; a unique one, once it is known whether documents of before have equal values. No more come to have some
+   * meanwhile: it refuses them.
+   */
+  async #judge(index: BlindIndex): Promise<void> {
+    const { database, project } = this.#options;
+    const duplicates = index.spec.unique ? await this.#duplicatesIn(index) : 0;
+    if (duplicates === undefined) return;
+    const lock = `SELECT index_version FROM bundoc.heads WHERE project = '${project}' FOR UPDATE`;
+    await database.transaction(lock, async (transaction, [head]) => {
+      if (isGone(head)) return undefined;
+      const judged = await transaction.query(JUDGE, [project, index.id, duplicates]);
+      if (judged.length === 0) return undefined;
+      await transaction.query(CHANGED, [project, Number(head?.[0]?.[0]) + 1]);
+      return true;
+    });
+  }
+
+  /** Undefined when it was stopped. */
+  async #duplicatesIn(index: BlindIndex): Promise<number | undefined> {
+    const { database, project } = this.#options;
+    const always = Buffer.from(alwaysToken(index, this.#rows), 'hex');
+    let duplicates = 0;
+    for (let after: readonly [Buffer, number] = [Buffer.alloc(0), 0]; !this.#stopped; ) {
+      const values = [project, index.id, ...after, always, DUPLICATES_PAGE];
+      const [page] = await database.query(DUPLICATES, values);
+      if (page === undefined) return duplicates;
+      const [token, createdSeq, more] = page as unknown as [Buffer, number, number];
+      duplicates += more;
+      after = [token, createdSeq];
+    }
+    return undefined;
+  }
+
+  /** Removes a dropped index's entries, a part at a time, then itself. */
+  async #remove(id: number): Promise<void> {
+    const { database, project } = this.#options;
+    for (let removed = ENTRIES_AT_ONCE; removed === ENTRIES_AT_ONCE; ) {
+      if (this.#stopped) return;
+      removed =
+        (await database.transaction(lockOf(project), async (transaction, [head]) => {
+          if (isGone(head)) return undefined;
+          const [row] = await transaction.query(REMOVE, [project, id, ENTRIES_AT_ONCE]);
+          return Number(row?.[0] ?? 0);
+        })) ?? 0;
+    }
+    await database.query(FORGET, [project, id]);
+  }
+}
+
+interface Entry {
+  readonly id: number;
+  /** In hex, as are the others. */
+  readonly token: string;
+  readonly name: string;
+  readonly rev: string;
+}
+
+/** A project without a head is being deleted: nothing may be added to it. */
+function isGone(head: readonly Row[] | undefined): boolean {
+  return head?.[0] === undefined;
+}

@@ -1,0 +1,184 @@
+import { type Path, pathOf } from '../../../values/path.ts';
+import { readValue } from '../../../values/value.ts';
+import type { IndexSpec, IndexState } from '../../index-port.ts';
+import { indexKeysOf } from '../../indexes/index-keys.ts';
+import type { Queryable, Statement } from '../database/database.ts';
+import type { RowCipher } from '../rows/row-cipher.ts';
+import { orUndefined } from '../rows/rows.ts';
+
+/** A blind index of a project, as the database has it. */
+export interface BlindIndex {
+  /** Never given again. */
+  readonly id: number;
+  readonly collection: string;
+  readonly spec: IndexSpec;
+  readonly paths: readonly Path[];
+  /** Of the definition that it was made for. */
+  readonly rev: string;
+  /** Commits behind this have written its entries. */
+  readonly since: number;
+  /** Documents that were made up to here have theirs, too. */
+  readonly builtTo: number;
+  /** Documents that were looked at for it, and that there were when it was made. */
+  readonly indexed: number;
+  readonly total: number;
+  /** Entries too many of a unique index; undefined as long as it is not whole. */
+  readonly duplicates: number | undefined;
+}
+
+/** The blind indexes of a project as of one version of them. */
+export interface BlindIndexes {
+  /** `heads.index_version`. */
+  readonly version: number;
+  readonly byCollection: ReadonlyMap<string, readonly BlindIndex[]>;
+  /** Ids of those whose entries are to be removed. */
+  readonly dropped: readonly number[];
+  /** Ids of those that do not open, by the token of their collection in hex: nobody knows what is to be written for it. */
+  readonly damaged: ReadonlyMap<string, readonly number[]>;
+}
+
+export const NO_INDEXES: BlindIndexes = {
+  version: 0,
+  byCollection: new Map(),
+  dropped: [],
+  damaged: new Map(),
+};
+
+/** A document's place in one index: a token for each combination of its values in all fields. */
+export interface BlindEntries {
+  readonly index: BlindIndex;
+  /** In hex. Of a unique index, what it keeps apart, but for {@link ALWAYS}. */
+  readonly tokens: readonly string[];
+  /** The document has more combinations than an index holds, and is found by every search of it. */
+  readonly always: boolean;
+}
+
+/** Stands where keys stand, and is none: for documents with more keys than an index has room for. */
+const ALWAYS = '';
+
+const ROWS: Statement = {
+  name: 'bundoc-blind-indexes-1',
+  text: `
+SELECT h.index_version, i.id, i.collection, i.key_version, i.spec, i.since, i.built_to, i.indexed, i.total, i.duplicates, i.dropped
+FROM bundoc.heads AS h LEFT JOIN bundoc.blind_indexes AS i ON i.project = h.project WHERE h.project = $1 ORDER BY i.id`,
+};
+
+/** From then on, nobody commits to the project who does not write entries. */
+export const CHANGED: Statement = {
+  name: 'bundoc-blind-indexes-changed-1',
+  text: 'UPDATE bundoc.heads SET index_version = $2, index_seq = seq WHERE project = $1',
+};
+
+/** Reads the blind indexes of a project. @throws VersionUnknown, and those of the database. */
+export async function readBlindIndexes(
+  database: Queryable,
+  project: string,
+  rows: RowCipher,
+): Promise<BlindIndexes> {
+  const found = await database.query(ROWS, [project]);
+  const byCollection = new Map<string, BlindIndex[]>();
+  const damaged = new Map<string, number[]>();
+  const dropped: number[] = [];
+  for (const row of found) {
+    const [, id, token, , , , , , , , isDropped] = row as unknown as IndexRow;
+    if (id === null) continue;
+    if (isDropped) {
+      dropped.push(id);
+      continue;
+    }
+    const index = indexOf(row as unknown as IndexRow, rows);
+    if (index === undefined) {
+      const hex = token.toString('hex');
+      damaged.set(hex, [...(damaged.get(hex) ?? []), id]);
+    } else byCollection.set(index.collection, [...(byCollection.get(index.collection) ?? []), index]);
+  }
+  return { version: Number(found[0]?.[0] ?? 0), byCollection, dropped, damaged };
+}
+
+type IndexRow = readonly [
+  version: number,
+  id: number | null,
+  collection: Buffer,
+  keyVersion: number,
+  spec: Buffer,
+  since: number,
+  builtTo: number,
+  indexed: number,
+  total: number,
+  duplicates: number | null,
+  isDropped: boolean,
+];
+
+/** What is sealed of an index. */
+interface SealedSpec {
+  readonly collection: string;
+  readonly name: string;
+  readonly fields: readonly string[];
+  readonly unique: boolean;
+  readonly rev: string;
+}
+
+/** Undefined for a row that was changed or put together from others. */
+function indexOf(row: IndexRow, rows: RowCipher): BlindIndex | undefined {
+  const [, id, token, keyVersion, sealed, since, builtTo, indexed, total, duplicates] = row;
+  const text = orUndefined(() => rows.openIndexSpec(Number(id), keyVersion, sealed));
+  if (text === undefined) return undefined;
+  const { collection, name, fields, unique, rev } = JSON.parse(text) as SealedSpec;
+  if (!rows.collectionToken(collection).equals(token)) return undefined;
+  return {
+    id: Number(id),
+    collection,
+    spec: { name, fields, unique, blind: true },
+    paths: fields.map(pathOf),
+    rev,
+    since,
+    builtTo,
+    indexed,
+    total,
+    duplicates: duplicates ?? undefined,
+  };
+}
+
+/** What is sealed of an index, as text. */
+export function specText(collection: string, { name, fields, unique }: IndexSpec, rev: string): string {
+  const spec: SealedSpec = { collection, name, fields, unique, rev };
+  return JSON.stringify(spec);
+}
+
+export function stateOf({ duplicates, indexed, total }: BlindIndex): IndexState {
+  if (duplicates === undefined) return { state: 'building', indexed, total: Math.max(indexed, total) };
+  return duplicates === 0 ? { state: 'ready' } : { state: 'duplicates', duplicates };
+}
+
+/** Whether it refuses what other documents have already. */
+export function isEnforced({ spec, duplicates }: BlindIndex): boolean {
+  return spec.unique && (duplicates ?? 0) === 0;
+}
+
+/** The entries of a document in some indexes of its collection. @param text of the stored document. */
+export function entriesOf(indexes: readonly BlindIndex[], text: Buffer, rows: RowCipher): BlindEntries[] {
+  const value = readValue(text.toString());
+  return indexes.map((index) => {
+    const { complete, tooMany } = indexKeysOf(index.paths, value);
+    return { index, tokens: complete.map((key) => tokenOf(index, key, rows)), always: tooMany };
+  });
+}
+
+/** All tokens that an entry goes by, in hex. */
+export function tokensOf({ index, tokens, always }: BlindEntries, rows: RowCipher): readonly string[] {
+  return always ? [tokenOf(index, ALWAYS, rows)] : tokens;
+}
+
+/** Tokens that a search for some keys looks for, in hex. */
+export function searchedTokens(index: BlindIndex, keys: readonly string[], rows: RowCipher): string[] {
+  return [ALWAYS, ...keys].map((key) => tokenOf(index, key, rows));
+}
+
+/** The token that documents without room in an index have, in hex: equal ones mean nothing. */
+export function alwaysToken(index: BlindIndex, rows: RowCipher): string {
+  return tokenOf(index, ALWAYS, rows);
+}
+
+function tokenOf({ collection, spec: { fields } }: BlindIndex, key: string, rows: RowCipher): string {
+  return rows.indexToken(JSON.stringify([collection, ...fields]), key).toString('hex');
+}

@@ -1,0 +1,224 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import { definitionRef } from '../../definition.ts';
+import {
+  type DefinedBy,
+  type EngineIndexes,
+  type IndexRef,
+  type IndexSpec,
+  type IndexStatus,
+  isRefTo,
+  isSameSpec,
+  type UsableIndex,
+} from '../../index-port.ts';
+import { OutcomeUnknown, type Row, type Statement, type Transaction } from '../database/database.ts';
+import { patiently } from '../database/patience.ts';
+import type { RowCipher } from '../rows/row-cipher.ts';
+import { orUndefined, ROW_COLUMNS, readStateRow } from '../rows/rows.ts';
+import {
+  type BlindIndex,
+  type BlindIndexes,
+  CHANGED,
+  NO_INDEXES,
+  readBlindIndexes,
+  specText,
+  stateOf,
+} from './blind-index.ts';
+import { BlindIndexBuilder, type BlindIndexBuilderOptions } from './blind-index-builder.ts';
+
+/** The definition that an index is made for, and how many documents it is to hold, under the project's lock. */
+const DEFINITION: Statement = {
+  name: 'bundoc-definition-1',
+  text: `SELECT ${ROW_COLUMNS} FROM bundoc.documents WHERE project = $1 AND name = $2`,
+};
+const COUNT: Statement = {
+  name: 'bundoc-count-collection-1',
+  text: 'SELECT documents FROM bundoc.collections WHERE project = $1 AND token = $2',
+};
+const MAKE: Statement = {
+  name: 'bundoc-make-blind-index-1',
+  text: `INSERT INTO bundoc.blind_indexes (project, id, collection, key_version, spec, since, total) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+};
+const DROP: Statement = {
+  name: 'bundoc-drop-blind-indexes-1',
+  text: 'UPDATE bundoc.blind_indexes SET dropped = true WHERE project = $1 AND id = ANY ($2::bigint[])',
+};
+export interface BlindIndexingOptions extends BlindIndexBuilderOptions {
+  readonly clock: Clock;
+}
+
+interface Wanted {
+  readonly specs: readonly IndexSpec[];
+  readonly rev: string | undefined;
+}
+
+/**
+ * The blind indexes of a project, which every node writes entries for. They are rows, changed under the project's lock like all others, and numbered
+ * through by `heads.index_version`, which each commit compares with what its node knows: so whatever is committed behind an index's beginning has its
+ * entries, whichever node it came by and whatever that had read of definitions. Documents of before get theirs by the {@link BlindIndexBuilder}.
+ */
+export class BlindIndexing implements EngineIndexes {
+  readonly areBlind = true;
+  readonly #options: BlindIndexingOptions;
+  readonly #rows: RowCipher;
+  readonly #wanted = new Map<string, Wanted>();
+  #known: BlindIndexes = NO_INDEXES;
+  readonly #builder: BlindIndexBuilder;
+
+  constructor(options: BlindIndexingOptions, rows: RowCipher) {
+    this.#options = options;
+    this.#rows = rows;
+    this.#builder = new BlindIndexBuilder(options, rows);
+  }
+
+  /** Looks at what there is. */
+  async begin(): Promise<void> {
+    const { database, project } = this.#options;
+    this.#known = await this.#patiently(() => readBlindIndexes(database, project, this.#rows));
+  }
+
+  /** What commits obey. */
+  async asOf(version: number, transaction: Transaction): Promise<BlindIndexes> {
+    if (version === this.#known.version) return this.#known;
+    const indexes = await readBlindIndexes(transaction, this.#options.project, this.#rows);
+    this.#known = indexes;
+    return indexes;
+  }
+
+  /** An index that lists may go by; undefined when there is none, or not yet. */
+  find(collection: string, ref: IndexRef): BlindIndex | undefined {
+    return this.#of(collection).find(
+      ({ spec, duplicates }) => isRefTo(spec, ref) && duplicates !== undefined,
+    );
+  }
+
+  define(collection: string, specs: readonly IndexSpec[], { rev }: DefinedBy): void {
+    const blind = specs.filter(({ unique, blind: asked }) => unique || asked === true);
+    if (rev === undefined) this.#wanted.delete(collection);
+    else this.#wanted.set(collection, { specs: blind, rev });
+  }
+
+  keep(): Promise<void> {
+    return this.#options.watched(this.#keep());
+  }
+
+  get version(): number {
+    return this.#known.version;
+  }
+
+  get isSettled(): boolean {
+    const { byCollection, dropped, damaged } = this.#known;
+    if (dropped.length + damaged.size > 0) return false;
+    if (this.#wanted.keys().some((collection) => !this.#isKept(collection))) return false;
+    return byCollection
+      .values()
+      .every((indexes) => indexes.every(({ duplicates }) => duplicates !== undefined));
+  }
+
+  status(collection: string): readonly IndexStatus[] {
+    return this.#of(collection).map((index) => ({ ...index.spec, ...stateOf(index) }));
+  }
+
+  usable(collection: string): readonly UsableIndex[] {
+    return this.#of(collection)
+      .filter(({ duplicates }) => duplicates !== undefined)
+      .map(({ spec: { name, fields } }) => ({ name, fields, isMultiple: true, isBlind: true }));
+  }
+
+  built(): Promise<void> {
+    return this.#builder.settled();
+  }
+
+  /** Ends what is under way. */
+  stop(): Promise<void> {
+    return this.#builder.stop();
+  }
+
+  async #keep(): Promise<void> {
+    await this.begin();
+    const collections = new Set([...this.#wanted.keys(), ...this.#known.byCollection.keys()]);
+    for (const collection of collections)
+      if (!this.#isKept(collection)) await this.#patiently(() => this.#agree(collection));
+    this.#builder.goOn(this.#known, () => this.begin());
+  }
+
+  /** All that is done here may be done twice: what was done already is found so. */
+  #patiently<T>(action: () => Promise<T>): Promise<T> {
+    return patiently(this.#options.clock, () =>
+      action().catch((error: unknown) => {
+        if (!(error instanceof OutcomeUnknown)) throw error;
+        throw new AppError('storage_unavailable', { cause: error, retryAfterS: 1 });
+      }),
+    );
+  }
+
+  #of(collection: string): readonly BlindIndex[] {
+    return this.#known.byCollection.get(collection) ?? [];
+  }
+
+  /** Those that are there are those that are wanted, as far as this node knows. */
+  #isKept(collection: string): boolean {
+    const { specs } = this.#wantedOf(collection);
+    const token = this.#rows.collectionToken(collection).toString('hex');
+    if (this.#known.damaged.has(token)) return false;
+    const kept = this.#of(collection).filter((index) => this.#isWanted(index));
+    return kept.length === this.#of(collection).length && kept.length === specs.length;
+  }
+
+  #wantedOf(collection: string): Wanted {
+    return this.#wanted.get(collection) ?? { specs: [], rev: undefined };
+  }
+
+  /** One that was found to have duplicates is made anew for a new definition. */
+  #isWanted({ collection, spec, duplicates, rev }: BlindIndex): boolean {
+    const wanted = this.#wantedOf(collection);
+    if ((duplicates ?? 0) > 0 && rev !== wanted.rev) return false;
+    return wanted.specs.some((one) => isSameSpec(one, spec));
+  }
+
+  /**
+   * Makes the indexes of a collection those that its definition asks for, under the project's lock. Changes nothing when the definition is not the one
+   * that this node has read: then it, or another node, comes again.
+   */
+  async #agree(collection: string): Promise<void> {
+    const { project, database, cipher } = this.#options;
+    const { specs, rev } = this.#wantedOf(collection);
+    const name = Buffer.from(cipher.fileName(definitionRef(collection)), 'hex');
+    const token = this.#rows.collectionToken(collection);
+    const lock = `SELECT seq, index_version FROM bundoc.heads WHERE project = '${project}' FOR UPDATE`;
+    await database.transaction(lock, async (transaction, [head]) => {
+      const [seq, version] = (head?.[0] ?? []) as unknown as [number | undefined, number];
+      if (seq === undefined) return undefined;
+      const [defined] = await transaction.query(DEFINITION, [project, name]);
+      if (!this.#isOf(defined, rev)) return undefined;
+      const known = await this.asOf(version, transaction);
+      const present = known.byCollection.get(collection) ?? [];
+      const kept = present.filter((index) => this.#isWanted(index));
+      const dropped = [
+        ...present.filter((index) => !kept.includes(index)).map(({ id }) => id),
+        ...(known.damaged.get(token.toString('hex')) ?? []),
+      ];
+      const missing = specs.filter((spec) => !kept.some((index) => isSameSpec(index.spec, spec)));
+      if (dropped.length + missing.length === 0) return undefined;
+      const [count] = await transaction.query(COUNT, [project, token]);
+      let next = version + 1;
+      for (const spec of missing) {
+        const sealed = this.#rows.sealIndexSpec(next, specText(collection, spec, String(rev)));
+        const values = [token, this.#rows.version, sealed, seq, Number(count?.[0] ?? 0)];
+        await transaction.query(MAKE, [project, next, ...values]);
+        next++;
+      }
+      if (dropped.length > 0) await transaction.query(DROP, [project, dropped]);
+      await transaction.query(CHANGED, [project, next]);
+      return true;
+    });
+    await this.begin();
+  }
+
+  /** Whether a definition is still of this revision, undefined where there is none. A row that does not open is of none that anybody has read. */
+  #isOf(row: Row | undefined, rev: string | undefined): boolean {
+    if (row === undefined) return rev === undefined;
+    const state = orUndefined(() => readStateRow(row, this.#rows));
+    return state !== undefined && (state.deletedMs === 0 ? state.rev.toString('hex') : undefined) === rev;
+  }
+}

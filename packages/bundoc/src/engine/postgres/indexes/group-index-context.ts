@@ -1,0 +1,207 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { ENTRIES_OF_DOCUMENT_MAX } from '../../indexes/index-keys.ts';
+import { UniquenessOfGroup } from '../../indexes/uniqueness.ts';
+import type { DocumentState } from '../../state.ts';
+import type { Statement, Transaction } from '../database/database.ts';
+import { byteaArray, numberArray, textArray } from '../database/parameters.ts';
+import type { RowCipher } from '../rows/row-cipher.ts';
+import { entriesByName } from '../rows/rows.ts';
+import { type BlindEntries, type BlindIndex, type BlindIndexes, entriesOf } from './blind-index.ts';
+
+/**
+ * Entries of a transaction's documents after which it ends, those that the documents had included. It makes, writes and removes
+ * them while its projects are locked.
+ */
+export const GROUP_ENTRIES_MAX = 10_000;
+/** Entries that one commit makes and takes away at most. A single document has fewer, with those of indexes on their way out. */
+const COMMIT_ENTRIES_MAX = 50_000;
+
+/** Which documents have a token, in indexes of some projects. One more than a group writes tells whether there is another one. */
+const HOLDERS: Statement = {
+  name: 'bundoc-holders-2',
+  text: `
+SELECT t.place, h.name FROM unnest($1::text[], $2::bigint[], $3::bytea[]) WITH ORDINALITY AS t(project, index_id, token, place)
+CROSS JOIN LATERAL (
+  SELECT e.name FROM bundoc.blind_entries AS e
+  WHERE e.project = t.project AND e.index_id = t.index_id AND e.token = t.token LIMIT $4
+) AS h`,
+};
+
+/** How many entries some documents have, up to a number of all of them together. */
+const FORMER_ENTRIES: Statement = {
+  name: 'bundoc-former-entries-1',
+  text: `SELECT name, count(*) FROM (${entriesByName('$2::bytea[]', 'name')} LIMIT $3) AS e GROUP BY name`,
+};
+
+/** A token of a unique index, in hex, whose holders a plan asks for. */
+export interface Asked {
+  readonly index: BlindIndex;
+  readonly token: string;
+}
+
+/**
+ * What the blind indexes of a project say of the documents that a transaction writes, under the project's lock. Who has a token
+ * of a unique index is not known at first: the commits are planned, {@link lookUpHolders} answers what the plan asked, and they are
+ * planned again, until nothing more is asked.
+ */
+export class GroupIndexContext {
+  readonly project: string;
+  readonly #indexes: BlindIndexes;
+  readonly #rows: RowCipher;
+  /** Names of the documents that have a token, in hex. */
+  readonly #holders = new Map<string, readonly string[]>();
+  #asked = new Map<string, Asked>();
+  /** By revision: a document is looked at once, however often the group is decided. */
+  readonly #made = new Map<Buffer, { readonly text: Buffer; readonly entries: readonly BlindEntries[] }>();
+  #uniqueness = new UniquenessOfGroup<BlindIndex>(() => []);
+  /** Entries that documents have which the group replaces or deletes, by name; empty where they are few in any case. */
+  #former: ReadonlyMap<string, number> = new Map();
+  #entries = 0;
+  #entriesOfCommit = 0;
+
+  constructor(project: string, indexes: BlindIndexes, rows: RowCipher) {
+    this.project = project;
+    this.#indexes = indexes;
+    this.#rows = rows;
+  }
+
+  /**
+   * Counts the entries of what the group may replace or delete, unless one commit could take all of them away. Those beyond what one could are taken for as many
+   * as a document may have.
+   */
+  async countFormer(transaction: Transaction, states: ReadonlyMap<string, DocumentState>): Promise<void> {
+    const most = new Map<string, number>();
+    for (const [name, { collection, deletedMs }] of states) {
+      const indexes = deletedMs === 0 ? this.#indexes.byCollection.get(collection) : undefined;
+      if (indexes !== undefined) most.set(name, indexes.length * ENTRIES_OF_DOCUMENT_MAX);
+    }
+    if (sumOf(most.values()) <= COMMIT_ENTRIES_MAX) return;
+    const names = Array.from(most.keys(), (name) => Buffer.from(name, 'hex'));
+    const found = await transaction.query(FORMER_ENTRIES, [this.project, names, COMMIT_ENTRIES_MAX + 1]);
+    const counts = new Map(found.map((row) => [(row[0] as Buffer).toString('hex'), Number(row[1])]));
+    const isCut = sumOf(counts.values()) > COMMIT_ENTRIES_MAX;
+    this.#former = new Map(
+      most.entries().map(([name, many]) => [name, counts.get(name) ?? (isCut ? many : 0)]),
+    );
+  }
+
+  /** Begins a plan. */
+  begin(): void {
+    this.#entries = 0;
+    this.#uniqueness = new UniquenessOfGroup((index, token) => this.#holdersOf(index, token));
+  }
+
+  /** Begins a commit. Undefined when it waits for another transaction. */
+  commit() {
+    if (this.#entries > GROUP_ENTRIES_MAX) return undefined;
+    this.#entriesOfCommit = 0;
+    return this.#uniqueness.commit();
+  }
+
+  /**
+   * A document's entries; undefined in a collection without indexes.
+   *
+   * @param name of the document, in hex.
+   * @param text undefined for a deleted one.
+   * @throws AppError `integrity_error` when an index does not open, so that nobody knows what they are; `payload_too_large`.
+   */
+  entriesOf(
+    { collection, rev }: Pick<DocumentState, 'collection' | 'rev'>,
+    name: string,
+    text: Buffer | undefined,
+  ): readonly BlindEntries[] | undefined {
+    const { byCollection, damaged } = this.#indexes;
+    if (damaged.size > 0 && damaged.has(this.#rows.collectionToken(collection).toString('hex')))
+      throw new AppError('integrity_error');
+    const indexes = byCollection.get(collection);
+    if (indexes === undefined) return undefined;
+    this.#count(this.#former.get(name) ?? 0);
+    if (text === undefined) return indexes.map((index) => ({ index, tokens: [], always: false }));
+    let made = this.#made.get(rev);
+    if (made?.text.equals(text) !== true) {
+      made = { text, entries: entriesOf(indexes, text, this.#rows) };
+      this.#made.set(rev, made);
+    }
+    this.#count(sumOf(made.entries.map(({ tokens }) => tokens.length)));
+    return made.entries;
+  }
+
+  /** @throws AppError `payload_too_large`. */
+  #count(entries: number): void {
+    this.#entries += entries;
+    this.#entriesOfCommit += entries;
+    if (this.#entriesOfCommit > COMMIT_ENTRIES_MAX)
+      throw new AppError('payload_too_large', {
+        detail: `the documents have, or had, more than ${COMMIT_ENTRIES_MAX} entries in indexes`,
+      });
+  }
+
+  /** False where a plan makes and removes no entries. */
+  get hasIndexes(): boolean {
+    return this.#indexes.byCollection.size > 0;
+  }
+
+  /** Entries that the plan makes and removes. */
+  get entries(): number {
+    return this.#entries;
+  }
+
+  /** What the plan asked and is not known, and forgets that it was asked. */
+  takeAsked(): readonly Asked[] {
+    const asked = [...this.#asked.values()];
+    this.#asked = new Map();
+    return asked;
+  }
+
+  /** Answers one question of {@link takeAsked}. */
+  answer({ index, token }: Asked, holders: readonly string[]): void {
+    this.#holders.set(placeOf(index.id, token), holders);
+  }
+
+  #holdersOf(index: BlindIndex, token: string): readonly string[] {
+    const place = placeOf(index.id, token);
+    const known = this.#holders.get(place);
+    if (known === undefined) this.#asked.set(place, { index, token });
+    return known ?? [];
+  }
+}
+
+/**
+ * Looks up, in one statement, what the plans of all projects of a transaction asked.
+ *
+ * @param writes of the transaction.
+ * @returns the contexts whose commits must be planned again.
+ */
+export async function lookUpHolders(
+  transaction: Transaction,
+  contexts: readonly GroupIndexContext[],
+  writes: number,
+): Promise<ReadonlySet<GroupIndexContext>> {
+  const asked = contexts.flatMap((context) =>
+    context.takeAsked().map((question) => ({ context, question, holders: [] as string[] })),
+  );
+  if (asked.length > 0) {
+    const found = await transaction.query(HOLDERS, [
+      textArray(asked.map(({ context }) => context.project)),
+      numberArray(asked.map(({ question }) => question.index.id)),
+      byteaArray(asked.map(({ question }) => question.token)),
+      writes + 1,
+    ]);
+    for (const row of found) {
+      const [place, name] = row as unknown as [number, Buffer];
+      asked[place - 1]?.holders.push(name.toString('hex'));
+    }
+  }
+  for (const { context, question, holders } of asked) context.answer(question, holders);
+  return new Set(asked.map(({ context }) => context));
+}
+
+function sumOf(numbers: Iterable<number>): number {
+  let sum = 0;
+  for (const number of numbers) sum += number;
+  return sum;
+}
+
+function placeOf(id: number, token: string): string {
+  return `${id} ${token}`;
+}

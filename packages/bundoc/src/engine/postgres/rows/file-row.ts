@@ -1,0 +1,160 @@
+import { SMALL_FILE_BYTES_MAX } from '../../files/disk/disk.ts';
+import type { Queryable, Row, Statement, Transaction } from '../database/database.ts';
+
+/** Of a mark, in characters: more than any genuine one has. */
+export const MARKER_LENGTH_MAX = 65_536;
+/** A longer file is read as an empty one, which is damaged. Without these bounds, one planted row would exhaust the memory of each node. */
+const FILE = `CASE WHEN octet_length(file) > ${SMALL_FILE_BYTES_MAX} THEN '' ELSE file END`;
+/** Of a longer mark, only the beginning is read: it is not genuine. */
+export const MARKER = `left(marker, ${MARKER_LENGTH_MAX})`;
+
+/** Versions of the key, and collections, of which the statement says more than that there are as many. */
+const NAMED_MAX = 64;
+const TOKEN_BYTES_MAX = 64;
+/** All that the opening of most projects needs, as of one moment, in the order that they are asked for. */
+const READ: Statement = {
+  name: 'bundoc-read-projects-1',
+  text: `
+SELECT p.file, p.marker, head.seq, head.index_version, (
+  SELECT string_agg(version || ' ' || documents, ',') FROM (
+    SELECT version, documents FROM bundoc.key_versions WHERE key_versions.project = wanted.project LIMIT ${NAMED_MAX + 1}
+  ) AS v
+), (
+  SELECT string_agg(encode(substr(token, 1, ${TOKEN_BYTES_MAX}), 'hex'), ',') FROM (
+    SELECT token FROM bundoc.collections WHERE collections.project = wanted.project LIMIT ${NAMED_MAX + 1}
+  ) AS c
+)
+FROM unnest((SELECT $1::text[])) WITH ORDINALITY AS wanted (project, place)
+LEFT JOIN LATERAL (
+  SELECT ${FILE} AS file, ${MARKER} AS marker FROM bundoc.projects WHERE projects.project = wanted.project LIMIT 1
+) AS p ON true
+LEFT JOIN LATERAL (SELECT seq, index_version FROM bundoc.heads WHERE heads.project = wanted.project LIMIT 1) AS head ON true
+ORDER BY wanted.place`,
+};
+const LOCK_ROW: Statement = {
+  name: 'bundoc-project-row-locked-2',
+  text: `SELECT ${FILE}, ${MARKER} FROM bundoc.projects WHERE project = $1 FOR UPDATE`,
+};
+const SET_MARKER: Statement = {
+  name: 'bundoc-set-marker-2',
+  text: `UPDATE bundoc.projects SET marker = $2 WHERE project = $1 AND ${MARKER} IS NOT DISTINCT FROM $3 RETURNING 1`,
+};
+const REMOVE_MARKER_ROW: Statement = {
+  name: 'bundoc-remove-marker-row-2',
+  text: `DELETE FROM bundoc.projects WHERE project = $1 AND file IS NULL AND ${MARKER} = $2 RETURNING 1`,
+};
+const LEAVE_MARKER: Statement = {
+  name: 'bundoc-leave-marker-1',
+  text: `INSERT INTO bundoc.projects (project, marker) VALUES ($1, $2)
+         ON CONFLICT (project) DO UPDATE SET file = NULL, marker = excluded.marker`,
+};
+const REPLACE: Statement = {
+  name: 'bundoc-replace-project-1',
+  text: 'UPDATE bundoc.projects SET file = $2 WHERE project = $1 AND file = $3 RETURNING 1',
+};
+
+/** What the database has under a project's id. */
+export interface FileRow {
+  /** The project's file, or a mark in its place; undefined where there is neither, and empty where it is too long for either. */
+  readonly text: string | undefined;
+  /** The mark beside the file, or where there is none; at most {@link MARKER_LENGTH_MAX} characters of it. */
+  readonly marker: string | undefined;
+  /** Undefined where there are no rows of content. */
+  readonly head: FoundHead | undefined;
+}
+
+/** What the rows of a project say in the clear. */
+export interface FoundHead {
+  /** Of the last commit. */
+  readonly seq: number;
+  readonly indexVersion: number;
+  /** Documents by version of the key; undefined where there are too many versions. */
+  readonly documents: ReadonlyMap<number, number> | undefined;
+  /** Tokens of collections in hex; undefined where there are too many. */
+  readonly collections: ReadonlySet<string> | undefined;
+}
+
+/** As of one moment. @throws AppError of the database, as all of these. */
+export async function readFileRow(queryable: Queryable, project: string): Promise<FileRow> {
+  const [row] = await readFileRows(queryable, [project]);
+  return row as FileRow;
+}
+
+/** Those of many projects, in their order. */
+export async function readFileRows(
+  queryable: Queryable,
+  projects: readonly string[],
+): Promise<readonly FileRow[]> {
+  return (await queryable.query(READ, [projects])).map(fileRowOf);
+}
+
+function fileRowOf(row: Row): FileRow {
+  const [text, marker, seq, indexVersion, documents, collections] = row as unknown as ReadRow;
+  const head =
+    seq === null
+      ? undefined
+      : {
+          seq,
+          indexVersion: Number(indexVersion),
+          documents: namesOf(documents, (names) => new Map(names.map(versionOf))),
+          collections: namesOf(collections, (names) => new Set(names)),
+        };
+  return { text: text ?? undefined, marker: marker ?? undefined, head };
+}
+
+type ReadRow = readonly [
+  text: string | null,
+  marker: string | null,
+  seq: number | null,
+  indexVersion: number | null,
+  documents: string | null,
+  collections: string | null,
+];
+
+function namesOf<T>(text: string | null, of: (names: readonly string[]) => T): T | undefined {
+  const names = text === null ? [] : text.split(',');
+  return names.length > NAMED_MAX ? undefined : of(names);
+}
+
+function versionOf(text: string): [version: number, documents: number] {
+  const [version, documents] = text.split(' ');
+  return [Number(version), Number(documents)];
+}
+
+/** File and mark, which nobody else changes before the transaction ends; undefined where there is no row. */
+export async function lockRow(
+  transaction: Transaction,
+  project: string,
+): Promise<Omit<FileRow, 'head'> | undefined> {
+  const [row] = await transaction.query(LOCK_ROW, [project]);
+  if (row === undefined) return undefined;
+  const [text, marker] = row as unknown as [string | null, string | null];
+  return { text: text ?? undefined, marker: marker ?? undefined };
+}
+
+/** Changes the mark beside a project's file from the very one that the change was decided on. @returns false when it is another one by now. */
+export async function changeMarker(
+  queryable: Queryable,
+  project: string,
+  marker: string | undefined,
+  former: string | undefined,
+): Promise<boolean> {
+  if (marker === undefined && (await queryable.query(REMOVE_MARKER_ROW, [project, former])).length > 0)
+    return true;
+  return (await queryable.query(SET_MARKER, [project, marker ?? null, former ?? null])).length > 0;
+}
+
+/** Removes the file of a project, and leaves the mark. */
+export async function leaveMarker(transaction: Transaction, project: string, marker: string): Promise<void> {
+  await transaction.query(LEAVE_MARKER, [project, marker]);
+}
+
+/** Changes the very text that the change was decided on. @returns false when it is another one by now. */
+export async function replaceFileRow(
+  queryable: Queryable,
+  project: string,
+  text: string,
+  former: string,
+): Promise<boolean> {
+  return (await queryable.query(REPLACE, [project, text, former])).length > 0;
+}

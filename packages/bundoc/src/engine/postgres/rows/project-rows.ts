@@ -1,0 +1,129 @@
+import type { Queryable, Statement, Transaction } from '../database/database.ts';
+import type { FoundHead } from './file-row.ts';
+
+const INSERT_HEAD: Statement = {
+  name: 'bundoc-insert-head-1',
+  text: 'INSERT INTO bundoc.heads (project, key_version) VALUES ($1, $2) ON CONFLICT (project) DO NOTHING',
+};
+const DELETE_HEAD: Statement = {
+  name: 'bundoc-delete-head-1',
+  text: 'DELETE FROM bundoc.heads WHERE project = $1',
+};
+const ADD_VERSION: Statement = {
+  name: 'bundoc-add-version-2',
+  text: `INSERT INTO bundoc.key_versions (project, version, documents) VALUES ($1, $2, 0)
+         ON CONFLICT (project, version) DO NOTHING`,
+};
+/** A build that knew nothing of blind indexes may have removed a project of the same id without them. */
+const NO_INDEXES: Statement = {
+  name: 'bundoc-no-blind-indexes-1',
+  text: `WITH entries AS (DELETE FROM bundoc.blind_entries WHERE project = $1) DELETE FROM bundoc.blind_indexes WHERE project = $1`,
+};
+const RAISE_VERSION: Statement = {
+  name: 'bundoc-raise-version-1',
+  text: 'UPDATE bundoc.heads SET key_version = greatest(key_version, $2) WHERE project = $1',
+};
+
+/** The same in one statement, if there is no file yet. */
+const MAKE: Statement = {
+  name: 'bundoc-make-project-1',
+  text: `
+WITH made AS (
+  INSERT INTO bundoc.projects (project, file) VALUES ($1, $2) ON CONFLICT (project) DO NOTHING RETURNING project
+), entries AS (
+  DELETE FROM bundoc.blind_entries WHERE project = $1 AND EXISTS (SELECT FROM made)
+), indexes AS (
+  DELETE FROM bundoc.blind_indexes WHERE project = $1 AND EXISTS (SELECT FROM made)
+), head AS (
+  INSERT INTO bundoc.heads (project, key_version) SELECT project, $3 FROM made ON CONFLICT (project) DO NOTHING
+), version AS (
+  INSERT INTO bundoc.key_versions (project, version, documents) SELECT project, $3, 0 FROM made ON CONFLICT (project, version) DO NOTHING
+)
+SELECT FROM made`,
+};
+
+/** All but that of the project's file. */
+const TABLES = [
+  'documents',
+  'blind_entries',
+  'blind_indexes',
+  'collections',
+  'key_versions',
+  'used_keys',
+  'expiry',
+  'heads',
+  'fenced_heads',
+];
+
+/** Locks a project: to be run as a transaction begins. Rows are changed under this lock alone, so that nobody waits for one another in a ring. */
+export function lockOf(project: string): string {
+  return `SELECT seq FROM bundoc.heads WHERE project = '${project}' FOR UPDATE`;
+}
+
+/** Rows that one transaction removes of a project at most: many at once would hold up others, and end at the time limit. */
+const ROWS_AT_ONCE = 5_000;
+
+/** Removes all that the database has of a project but its file, in several transactions. Nobody may be able to commit to it. */
+export async function deleteContentRows(
+  project: string,
+  transact: (action: (transaction: Transaction) => Promise<number>) => Promise<number | undefined>,
+): Promise<void> {
+  for (const table of TABLES) {
+    const removeSome: Statement = {
+      name: `bundoc-remove-${table}-1`,
+      text: `WITH gone AS (DELETE FROM bundoc.${table} WHERE ctid = ANY (ARRAY(
+               SELECT ctid FROM bundoc.${table} WHERE project = $1 LIMIT ${ROWS_AT_ONCE})) RETURNING 1)
+             SELECT count(*) FROM gone`,
+    };
+    for (;;) {
+      const removed = await transact(async (transaction) => {
+        const [row] = await transaction.query(removeSome, [project]);
+        return Number(row?.[0] ?? 0);
+      });
+      if (removed === undefined || removed < ROWS_AT_ONCE) break;
+    }
+  }
+}
+
+/** Adds what an empty project consists of beside its file. What is there stays. */
+export async function insertProjectRows(
+  transaction: Transaction,
+  project: string,
+  keyVersion: number,
+): Promise<void> {
+  await transaction.query(NO_INDEXES, [project]);
+  await transaction.query(INSERT_HEAD, [project, keyVersion]);
+  await transaction.query(ADD_VERSION, [project, keyVersion]);
+}
+
+/**
+ * Makes an empty project, durably, in one trip.
+ *
+ * @param file its text.
+ * @returns what its rows say then; undefined when there is a file, or a mark, already.
+ */
+export async function makeProject(
+  queryable: Queryable,
+  project: string,
+  file: string,
+  keyVersion: number,
+): Promise<FoundHead | undefined> {
+  const made = await queryable.query(MAKE, [project, file, keyVersion]);
+  if (made.length === 0) return undefined;
+  return { seq: 0, indexVersion: 0, documents: new Map(), collections: new Set() };
+}
+
+/** Without its head, no node commits to a project or reads from it. */
+export async function deleteHead(transaction: Transaction, project: string): Promise<void> {
+  await transaction.query(DELETE_HEAD, [project]);
+}
+
+/** From the end of the transaction on, every node seals under this version or a later one. */
+export async function raiseKeyVersion(
+  transaction: Transaction,
+  project: string,
+  keyVersion: number,
+): Promise<void> {
+  await transaction.query(RAISE_VERSION, [project, keyVersion]);
+  await transaction.query(ADD_VERSION, [project, keyVersion]);
+}

@@ -1,0 +1,162 @@
+import { createHmac, type KeyObject } from 'node:crypto';
+import { aadOf, OpenError, open, seal } from '@bundoc/shared/crypto/aead';
+import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
+import { ByteReader, ByteWriter } from '../../bytes.ts';
+import { type DocumentState, readState, type UsedKey, writeState } from '../../state.ts';
+
+/** Bytes of a token: as much of an HMAC as a document's name is. */
+const TOKEN_BYTES = 16;
+const TOKENS_KEPT_MAX = 1_000;
+const STATE_BYTES = 256;
+const ID_BYTES = 8;
+
+type Purpose = 'row' | 'collection' | 'used-key' | 'index' | 'seals';
+
+/** A row is sealed under a version of the key that this opening of the project does not have: it must be opened anew. */
+export class VersionUnknown extends Error {
+  override readonly name = 'VersionUnknown';
+}
+
+/**
+ * Names and seals what the database has of a project beside the documents' own bytes: collections and indexed values by tokens, and sealed under subkeys, each
+ * with its place as AAD, the state of a document, the name of a collection, what an idempotency key led to, what an index is of, and how often a version of the key
+ * has sealed.
+ *
+ * The formats are in docs/formats/postgres-rows.md.
+ */
+export class RowCipher {
+  readonly #project: string;
+  readonly #cipher: ProjectCipher;
+  readonly #subkeys = new Map<string, KeyObject>();
+  readonly #tokenKeys = new Map<Purpose, KeyObject>();
+  /** A plain map: a cache that allocates its places in advance takes hundreds of KiB for each project. */
+  readonly #collectionTokens = new Map<string, Buffer>();
+
+  /** The version that this seals under. */
+  readonly version: number;
+
+  constructor(project: string, cipher: ProjectCipher, version: number = cipher.version) {
+    this.#project = project;
+    this.#cipher = cipher;
+    this.version = version;
+  }
+
+  /** What a collection is called in the database. */
+  collectionToken(collection: string): Buffer {
+    const known = this.#collectionTokens.get(collection);
+    if (known !== undefined) return known;
+    const token = this.#token('collection', collection);
+    if (this.#collectionTokens.size >= TOKENS_KEPT_MAX) this.#collectionTokens.clear();
+    this.#collectionTokens.set(collection, token);
+    return token;
+  }
+
+  /** What an idempotency key is called in the database: hashes of what somebody chose could be guessed. */
+  usedKeyToken(key: string): Buffer {
+    return this.#token('used-key', key);
+  }
+
+  /**
+   * What a combination of values is called in the database: the same for equal ones of one index.
+   *
+   * @param index what the index is of.
+   * @param key a unit of it is a byte (`query/key.ts`).
+   */
+  indexToken(index: string, key: string): Buffer {
+    return this.#token('index', `${index}\0`, Buffer.from(key, 'latin1'));
+  }
+
+  sealState(state: DocumentState): Buffer {
+    const writer = new ByteWriter(STATE_BYTES);
+    writeState(writer, state);
+    return this.#seal('row', state.fileName, writer.finish());
+  }
+
+  /** @throws OpenError for the state of another document or project; VersionUnknown. */
+  openState(name: Buffer, version: number, sealed: Buffer): DocumentState {
+    const state = readState(new ByteReader(this.#open('row', name, version, sealed)));
+    if (!state.fileName.equals(name)) throw new OpenError();
+    return state;
+  }
+
+  sealCollectionName(token: Buffer, name: string): Buffer {
+    return this.#seal('collection', token, Buffer.from(name));
+  }
+
+  /** @throws OpenError, VersionUnknown. */
+  openCollectionName(token: Buffer, version: number, sealed: Buffer): string {
+    return this.#open('collection', token, version, sealed).toString();
+  }
+
+  sealUsedKey(token: Buffer, { key, request, answer }: UsedKey): Buffer {
+    return this.#seal('used-key', token, Buffer.from(`${key}${request}${answer}`));
+  }
+
+  /** @throws OpenError, VersionUnknown. */
+  openUsedKey(token: Buffer, version: number, sealed: Buffer): Omit<UsedKey, 'atMs'> {
+    const text = this.#open('used-key', token, version, sealed).toString();
+    return { key: text.slice(0, 32), request: text.slice(32, 64), answer: text.slice(64) };
+  }
+
+  sealIndexSpec(id: number, text: string): Buffer {
+    return this.#seal('index', placeOf(id), Buffer.from(text));
+  }
+
+  /** @throws OpenError, VersionUnknown. */
+  openIndexSpec(id: number, version: number, sealed: Buffer): string {
+    return this.#open('index', placeOf(id), version, sealed).toString();
+  }
+
+  /** How often the version that this seals under has sealed. */
+  sealCount(count: number): Buffer {
+    return this.#seal('seals', placeOf(this.version), placeOf(count));
+  }
+
+  /** 0 for a version that has not sealed yet. @throws OpenError, VersionUnknown. */
+  openCount(version: number, sealed: Buffer | null): number {
+    if (sealed === null) return 0;
+    return Number(this.#open('seals', placeOf(version), version, sealed).readBigUInt64BE());
+  }
+
+  #seal(purpose: Purpose, place: Buffer, plaintext: Buffer): Buffer {
+    return seal(this.#subkey(purpose, this.version), plaintext, this.#aad(purpose, place));
+  }
+
+  #open(purpose: Purpose, place: Buffer, version: number, sealed: Buffer): Buffer {
+    // The owner of the schema may let columns be without a value.
+    if (!Buffer.isBuffer(place) || !Buffer.isBuffer(sealed)) throw new OpenError();
+    return open(this.#subkey(purpose, version), sealed, this.#aad(purpose, place));
+  }
+
+  #aad(purpose: Purpose, place: Buffer): Buffer {
+    return aadOf(`bundoc/postgres-${purpose}/v1`, this.#project, place.toString('hex'));
+  }
+
+  #subkey(purpose: Purpose, version: number): KeyObject {
+    const name = `${purpose} ${version}`;
+    const known = this.#subkeys.get(name);
+    if (known !== undefined) return known;
+    const subkey = this.#cipher.subkey(version, `bundoc/postgres-${purpose}/v1`);
+    if (subkey === undefined) throw new VersionUnknown(`version ${version} of the key is not at hand`);
+    this.#subkeys.set(name, subkey);
+    return subkey;
+  }
+
+  #token(purpose: Purpose, text: string, bytes?: Buffer): Buffer {
+    let key = this.#tokenKeys.get(purpose);
+    if (key === undefined) {
+      key = this.#cipher.tokenKey(`bundoc/postgres-${purpose}/v1`);
+      this.#tokenKeys.set(purpose, key);
+    }
+    const hmac = createHmac('sha256', key).update(text, 'utf8');
+    if (bytes !== undefined) hmac.update(bytes);
+    return hmac.digest().subarray(0, TOKEN_BYTES);
+  }
+}
+
+/** A number of an index, of a version or of seals, 8 bytes. */
+function placeOf(id: number): Buffer {
+  const place = Buffer.alloc(ID_BYTES);
+  place.writeBigUInt64BE(BigInt(id));
+  return place;
+}

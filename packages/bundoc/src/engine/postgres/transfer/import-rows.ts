@@ -1,0 +1,134 @@
+import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
+import type { Position } from '../../port.ts';
+import type { ProjectContents, StoredEntry } from '../../project-contents.ts';
+import type { DocumentState, UsedKey } from '../../state.ts';
+import { writeOfGroup } from '../commit/write-group.ts';
+import type { Statement, Transaction } from '../database/database.ts';
+import { insertProjectRows, raiseKeyVersion } from '../rows/project-rows.ts';
+import { RowCipher } from '../rows/row-cipher.ts';
+import { eachByName, ROW_COLUMNS, readStateRow } from '../rows/rows.ts';
+
+const INSERT_FILE: Statement = {
+  name: 'bundoc-import-file-1',
+  text: `INSERT INTO bundoc.projects (project, file) SELECT $1, $2
+         WHERE NOT EXISTS (SELECT FROM bundoc.heads WHERE project = $1) ON CONFLICT (project) DO NOTHING RETURNING 1`,
+};
+const FORMER: Statement = {
+  name: 'bundoc-import-former-1',
+  text: eachByName(
+    '$2::bytea[]',
+    `SELECT ${ROW_COLUMNS} FROM bundoc.documents WHERE project = $1 AND documents.name = wanted.one`,
+  ),
+};
+const SET_SEALS: Statement = {
+  name: 'bundoc-import-seals-2',
+  text: 'UPDATE bundoc.key_versions SET seals = $3 WHERE project = $1 AND version = $2',
+};
+const SET_PURGED: Statement = {
+  name: 'bundoc-import-purged-1',
+  text: 'UPDATE bundoc.heads SET purged_seq = $2 WHERE project = $1',
+};
+
+/** Rows of one statement, and their sealed bytes beyond the first. */
+const ROWS_MAX = 500;
+const BYTES_MAX = 4_194_304;
+
+export interface ImportedProject {
+  readonly project: string;
+  /** The text of its project file. */
+  readonly file: string;
+  readonly cipher: ProjectCipher;
+  readonly contents: ProjectContents;
+}
+
+/**
+ * Takes a project over with its sealed bytes as they are, in one transaction: whole, or not at all.
+ *
+ * @returns false when the database has it already; nothing was changed then.
+ */
+export async function importProject(
+  transaction: Transaction,
+  { project, file, cipher, contents }: ImportedProject,
+  onProgress: (done: number, total: number) => void,
+): Promise<boolean> {
+  const inserted = await transaction.query(INSERT_FILE, [project, file]);
+  if (inserted.length === 0) return false;
+  await insertProjectRows(transaction, project, cipher.version);
+  for (const version of cipher.versions) await raiseKeyVersion(transaction, project, version);
+  const { lastSeq: seq, usedKeys } = contents;
+  let [batch, bytes, done]: [StoredEntry[], number, number] = [[], 0, 0];
+  for await (const entry of contents.entries()) {
+    batch.push(entry);
+    bytes += entry.state.size;
+    onProgress(++done, contents.size);
+    if (batch.length < ROWS_MAX && bytes < BYTES_MAX) continue;
+    await writeSealed(transaction, { project, cipher }, { changes: batch, usedKeys: [], seq });
+    [batch, bytes] = [[], 0];
+  }
+  await writeSealed(transaction, { project, cipher }, { changes: batch, usedKeys, seq });
+  await setRest(transaction, { project, cipher }, contents);
+  return true;
+}
+
+/**
+ * Writes documents and deletions with their sealed bytes as they are. The transaction holds the project's lock.
+ *
+ * @param written.isUpdate whether some of them may be there already.
+ */
+export async function writeSealed(
+  transaction: Transaction,
+  { project, cipher }: Pick<ImportedProject, 'project' | 'cipher'>,
+  written: {
+    readonly changes: readonly StoredEntry[];
+    readonly usedKeys: readonly UsedKey[];
+    readonly seq: Position;
+    readonly isUpdate?: boolean;
+  },
+): Promise<void> {
+  const { changes, usedKeys, seq, isUpdate = false } = written;
+  const former = isUpdate ? await formerOf(transaction, { project, cipher }, changes) : undefined;
+  // A row's state is sealed under the version that its document is; a deletion may be older than any that is still live.
+  const byVersion = Map.groupBy(changes, ({ state, sealed }) =>
+    sealed !== undefined && cipher.hasVersion(state.keyVersion) ? state.keyVersion : cipher.version,
+  );
+  byVersion.set(cipher.version, byVersion.get(cipher.version) ?? []);
+  for (const [version, some] of byVersion) {
+    const documents = some.map(({ state, sealed }) => ({
+      state: { ...state, keyVersion: version },
+      former: former?.get(state.fileName.toString('hex')),
+      text: undefined,
+      sealed,
+    }));
+    const rows = new RowCipher(project, cipher, version);
+    const keys = version === cipher.version ? usedKeys : [];
+    const writes = { project, documents, usedKeys: keys, seq, cipher, rows, names: new Map() };
+    const { statement, values } = writeOfGroup([writes], undefined);
+    await transaction.query(statement, values);
+  }
+}
+
+/** What is there of these documents already, so that the counts stay right. */
+async function formerOf(
+  transaction: Transaction,
+  { project, cipher }: Pick<ImportedProject, 'project' | 'cipher'>,
+  changes: readonly StoredEntry[],
+): Promise<ReadonlyMap<string, DocumentState>> {
+  if (changes.length === 0) return new Map();
+  const found = await transaction.query(FORMER, [project, changes.map(({ state }) => state.fileName)]);
+  const rows = new RowCipher(project, cipher);
+  return new Map(found.map((row) => [(row[0] as Buffer).toString('hex'), readStateRow(row, rows)]));
+}
+
+/** Sets what a project has beside its documents and its idempotency keys. */
+export async function setRest(
+  transaction: Transaction,
+  { project, cipher }: Pick<ImportedProject, 'project' | 'cipher'>,
+  { seals, purgedSeq }: Pick<ProjectContents, 'seals' | 'purgedSeq'>,
+): Promise<void> {
+  // Of a version that is not live any more, nothing follows.
+  for (const { version, count } of seals.filter((one) => cipher.hasVersion(one.version))) {
+    const sealed = new RowCipher(project, cipher, version).sealCount(count);
+    await transaction.query(SET_SEALS, [project, version, sealed]);
+  }
+  await transaction.query(SET_PURGED, [project, purgedSeq]);
+}

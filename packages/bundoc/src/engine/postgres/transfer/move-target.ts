@@ -1,0 +1,153 @@
+import { hasCode } from '@bundoc/shared/contract/app-error';
+import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
+import {
+  type LastOfProject,
+  type MoveCounts,
+  MoveFailed,
+  type MoveTarget,
+} from '../../../operations/move-project.ts';
+import { clearRows } from '../../../projects/clear-marks.ts';
+import type { OnProgress } from '../../files/projects/verify.ts';
+import type { Position, SealedChange } from '../../port.ts';
+import type { OnSetAside } from '../../set-aside.ts';
+import type { UsedKey } from '../../state.ts';
+import type { Connections, Statement, Transaction } from '../database/database.ts';
+import { pagesOfRows } from '../reads/pages-of-rows.ts';
+import { fenceHead, inFence, removeRows, unfenceRows } from '../rows/fence.ts';
+import { MARKER, readFileRow } from '../rows/file-row.ts';
+import { insertProjectRows, raiseKeyVersion } from '../rows/project-rows.ts';
+import { countsOfRows } from '../rows/rows-rest.ts';
+import { setRest, writeSealed } from './import-rows.ts';
+
+export interface IncomingRowsOptions {
+  readonly project: string;
+  readonly database: Connections;
+  readonly onSetAside: OnSetAside;
+  /** Of the versions that the project has now. */
+  readonly cipher: () => ProjectCipher;
+}
+
+const SET_FILE: Statement = {
+  name: 'bundoc-incoming-file-1',
+  text: 'UPDATE bundoc.projects SET file = $2, marker = $3 WHERE project = $1',
+};
+/** Idempotency keys of one statement. */
+const USED_KEYS_AT_ONCE = 1_000;
+/** Of one page that is read again. */
+const PAGE = { limit: 500, bytesMax: 4_194_304 };
+
+/** The rows of a project that is brought in, beside nodes that run. */
+export class IncomingRows implements MoveTarget {
+  readonly #options: IncomingRowsOptions;
+  #cipher: ProjectCipher | undefined;
+  /** Without it, somebody else brings the project in. */
+  #mark: string | undefined;
+
+  constructor(options: IncomingRowsOptions) {
+    this.#options = options;
+  }
+
+  async begin(mark: string, isOurs: (mark: string) => Promise<boolean>): Promise<void> {
+    const { project, database, cipher } = this.#options;
+    const { text, head } = await clearRows(database, { ...this.#options, isLeftOver: isOurs });
+    if (text !== undefined || head !== undefined)
+      throw new MoveFailed(`${project} is in the database already`);
+    await removeRows((action) => database.transaction('', action), project, mark);
+    await database.transaction('', async (transaction) => {
+      await insertProjectRows(transaction, project, cipher().version);
+      await fenceHead(transaction, project);
+      return true;
+    });
+    this.#mark = mark;
+  }
+
+  async put(changes: readonly SealedChange[], position: Position): Promise<void> {
+    await this.#transact((transaction) => this.#write(transaction, changes, [], position));
+  }
+
+  /** Each row is opened as nodes open it. */
+  async verify(after: Position, onProgress: OnProgress): Promise<void> {
+    const { project, cipher } = this.#options;
+    let done = 0;
+    try {
+      for (let from = after, isLast = false; !isLast; ) {
+        const read = (transaction: Transaction) => pagesOfRows(transaction, project, cipher())(from, PAGE);
+        const { changes, position, isComplete } = await this.#transact(read);
+        done += changes.length;
+        onProgress(done, isComplete ? done : done + PAGE.limit);
+        from = position;
+        isLast = isComplete;
+      }
+    } catch (error) {
+      if (!hasCode(error, 'integrity_error')) throw error;
+      throw new MoveFailed('a row is not there as it was copied', { cause: error });
+    }
+  }
+
+  async finish(last: LastOfProject, mark: string): Promise<MoveCounts> {
+    const { project } = this.#options;
+    const { file, lastSeq, usedKeys } = last;
+    for (let at = 0; at < usedKeys.length; at += USED_KEYS_AT_ONCE)
+      await this.#transact((transaction) =>
+        this.#write(transaction, [], usedKeys.slice(at, at + USED_KEYS_AT_ONCE), lastSeq),
+      );
+    const counts = await this.#transact(async (transaction) => {
+      await setRest(transaction, { project, cipher: this.#options.cipher() }, last);
+      await transaction.query(SET_FILE, [project, file, mark]);
+      return await countsOfRows(transaction, project);
+    });
+    this.#mark = mark;
+    return counts;
+  }
+
+  async present() {
+    const { text, marker } = await readFileRow(this.#options.database, this.#options.project);
+    return { hasFile: text !== undefined, mark: marker };
+  }
+
+  async open(): Promise<void> {
+    await unfenceRows(this.#options.database, this.#options.project, this.#mark ?? '');
+  }
+
+  async discard(): Promise<void> {
+    const { project, database } = this.#options;
+    if (this.#mark === undefined) return;
+    // Nobody else brings it in meanwhile.
+    await this.#transact(async () => undefined);
+    await removeRows((action) => database.transaction('', action), project, this.#mark);
+    await this.open();
+  }
+
+  /** Nodes that have the project open from before must not see what is brought in. So its head is fenced between two transactions. */
+  async #transact<T>(action: (transaction: Transaction) => Promise<T>): Promise<T> {
+    const { project, database } = this.#options;
+    const lock = `SELECT ${MARKER} FROM bundoc.projects WHERE project = '${project}' FOR UPDATE`;
+    const done = await database.transaction(lock, async (transaction, [row]) => {
+      const isMine = row?.[0]?.[0] === this.#mark;
+      const run = async () => {
+        await this.#raiseVersions(transaction);
+        return { result: await action(transaction) };
+      };
+      return isMine ? inFence(transaction, project, run) : undefined;
+    });
+    if (done === undefined) throw new MoveFailed(`the move of ${project} was given up`);
+    return done.result;
+  }
+
+  async #raiseVersions(transaction: Transaction): Promise<void> {
+    const cipher = this.#options.cipher();
+    if (cipher === this.#cipher) return;
+    for (const version of cipher.versions) await raiseKeyVersion(transaction, this.#options.project, version);
+    this.#cipher = cipher;
+  }
+
+  #write(
+    transaction: Transaction,
+    changes: readonly SealedChange[],
+    usedKeys: readonly UsedKey[],
+    seq: Position,
+  ): Promise<void> {
+    const place = { project: this.#options.project, cipher: this.#options.cipher() };
+    return writeSealed(transaction, place, { changes, usedKeys, seq, isUpdate: true });
+  }
+}

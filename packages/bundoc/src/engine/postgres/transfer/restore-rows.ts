@@ -1,0 +1,64 @@
+import { BackupDamaged } from '../../../operations/errors.ts';
+import { type BackupEnd, changesIn, openBackup } from '../../../operations/read-backup.ts';
+import { ProjectExists, type RestoreSource, SKIPPED_SEQS } from '../../files/transfer/restore-project.ts';
+import type { ProjectContents } from '../../project-contents.ts';
+import { formatProjectFile } from '../../project-file.ts';
+import { SEAL_LIMITS } from '../../seal-budget.ts';
+import type { Database, Queryable } from '../database/database.ts';
+import { readFileRow } from '../rows/file-row.ts';
+import { verifyRows } from '../verify/verify-rows.ts';
+import { importProject } from './import-rows.ts';
+
+/** A restore takes its time, and nobody else knows of the project before it is committed. */
+const NO_HURRY = 'SET LOCAL idle_in_transaction_session_timeout = 0';
+
+export interface RestoreRowsOptions extends RestoreSource {
+  readonly database: Database;
+}
+
+/**
+ * Makes a project of a backup in PostgreSQL, beside nodes that run, in one transaction: whole and checked, or not at all. What a folder that is restored
+ * says of the feed and of the key holds here, too.
+ *
+ * @throws ProjectExists; BackupDamaged, and those of the database: then there is no project. OutcomeUnknown: there is none, or all of it.
+ */
+export async function restoreProjectInRows(options: RestoreRowsOptions): Promise<BackupEnd> {
+  const { facts, cipher, database, onProgress = () => undefined } = options;
+  const { project } = facts.head;
+  await requireFreeRows(database, project);
+  // Before the database is touched: that all of it is authentic, and which of the states of a document is its last.
+  const last = new Map<string, number>();
+  const end = await openBackup(options.open(), cipher, async (changes) => {
+    for (const { state } of changes) last.set(state.fileName.toString('hex'), state.seq);
+  });
+  const lastSeq = end.lastSeq + SKIPPED_SEQS;
+  const contents: ProjectContents = {
+    lastSeq,
+    purgedSeq: lastSeq,
+    seals: [{ version: cipher.version, count: SEAL_LIMITS.rotateAt }],
+    usedKeys: [],
+    size: last.size,
+    async *entries() {
+      for await (const changes of changesIn(options.open(), cipher))
+        for (const change of changes)
+          if (last.get(change.state.fileName.toString('hex')) === change.state.seq) yield change;
+    },
+  };
+  const file = formatProjectFile(facts.file).toString();
+  await database.transaction(NO_HURRY, async (transaction) => {
+    const imported = await importProject(transaction, { project, file, cipher, contents }, onProgress);
+    if (!imported) throw new ProjectExists(`${project} is in the database already`);
+    const { findings } = await verifyRows(transaction, project, cipher, () => undefined);
+    const [wrong] = findings;
+    if (wrong !== undefined) throw new BackupDamaged(`the backup does not hold together: ${wrong.problem}`);
+    return true;
+  });
+  return end;
+}
+
+/** That a project can be made in the database of a backup; marks are taken away before, as in a folder. */
+async function requireFreeRows(queryable: Queryable, project: string): Promise<void> {
+  const { text, marker } = await readFileRow(queryable, project);
+  if (text !== undefined || marker !== undefined)
+    throw new ProjectExists(`${project} is in the database already`);
+}

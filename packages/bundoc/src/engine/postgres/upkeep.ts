@@ -1,0 +1,241 @@
+import { OpenError } from '@bundoc/shared/crypto/aead';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { ProjectCipher } from '../../crypto/project-cipher.ts';
+import { IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_TTL_MS, TOMBSTONE_TTL_MS } from '../port.ts';
+import type { Database, Row, Statement, Transaction } from './database/database.ts';
+import { lockOf } from './rows/project-rows.ts';
+import type { RowCipher } from './rows/row-cipher.ts';
+import { orUndefined, ROW_COLUMNS, readStateRow, SEALED } from './rows/rows.ts';
+import { SEALED_COUNT, type SealCounter } from './rows/seal-counter.ts';
+
+/** Rows that one transaction forgets, so that it does not hold the project's lock for long. */
+const PRUNED_AT_ONCE = 1_000;
+/** Sealed bytes of documents that are sealed anew in one transaction, beyond the first of them. */
+const RESEAL_BYTES_MAX = 4_194_304;
+
+const PURGE: Statement = {
+  name: 'bundoc-purge-1',
+  text: `
+WITH gone AS (
+  DELETE FROM bundoc.documents WHERE project = $1 AND name IN (
+    SELECT name FROM bundoc.documents WHERE project = $1 AND deleted_ms > 0 AND deleted_ms < $2
+    ORDER BY deleted_ms LIMIT $3
+  ) RETURNING seq
+)
+UPDATE bundoc.heads SET purged_seq = greatest(purged_seq, (SELECT max(seq) FROM gone))
+WHERE project = $1 AND EXISTS (SELECT FROM gone) RETURNING (SELECT count(*) FROM gone)`,
+};
+const FORGET_KEYS: Statement = {
+  name: 'bundoc-forget-keys-1',
+  text: `
+DELETE FROM bundoc.used_keys WHERE project = $1 AND (at_ms <= $2 OR token IN (
+  SELECT token FROM bundoc.used_keys WHERE project = $1 ORDER BY at_ms DESC OFFSET $3
+))`,
+};
+const FORMER: Statement = {
+  name: 'bundoc-former-3',
+  text: 'SELECT coalesce(sum(documents), 0)::bigint FROM bundoc.key_versions WHERE project = $1 AND version <> $2',
+};
+const SEALS: Statement = {
+  name: 'bundoc-read-seals-2',
+  text: `SELECT ${SEALED_COUNT} FROM bundoc.key_versions WHERE project = $1 AND version = $2`,
+};
+const SET_SEALS: Statement = {
+  name: 'bundoc-set-seals-1',
+  text: 'UPDATE bundoc.key_versions SET seals = $3 WHERE project = $1 AND version = $2',
+};
+const TO_RESEAL: Statement = {
+  name: 'bundoc-to-reseal-2',
+  text: `
+SELECT ${ROW_COLUMNS}, ${SEALED} FROM (
+  SELECT *, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running FROM (
+    SELECT * FROM bundoc.documents WHERE project = $1 AND name > $2 AND deleted_ms = 0 AND key_version < $3
+    ORDER BY name LIMIT $4
+  ) AS d WINDOW w AS (ORDER BY name)
+) AS d WHERE place = 1 OR running <= $5 ORDER BY name`,
+};
+/** Nothing for a document that was written meanwhile: that is sealed under the current version. */
+const RESEAL: Statement = {
+  name: 'bundoc-reseal-1',
+  text: `
+WITH r AS (
+  SELECT * FROM unnest($3::bytea[], $4::bigint[], $5::integer[], $6::bytea[], $7::bytea[])
+    AS r(name, row_seq, former, state, sealed)
+), resealed AS (
+  UPDATE bundoc.documents AS d SET key_version = $2, state = r.state, sealed = r.sealed FROM r
+  WHERE d.project = $1 AND d.name = r.name AND d.seq = r.row_seq AND d.key_version = r.former RETURNING r.former
+), counts AS (
+  SELECT former AS version, -count(*) AS documents FROM resealed GROUP BY former
+  UNION ALL SELECT $2, count(*) FROM resealed
+)
+UPDATE bundoc.key_versions AS v SET documents = v.documents + counts.documents FROM counts
+WHERE v.project = $1 AND v.version = counts.version`,
+};
+const COLLECTIONS_TO_RESEAL: Statement = {
+  name: 'bundoc-collections-to-reseal-1',
+  text: 'SELECT token, key_version, name FROM bundoc.collections WHERE project = $1 AND key_version < $2',
+};
+const RESEAL_COLLECTION: Statement = {
+  name: 'bundoc-reseal-collection-1',
+  text: 'UPDATE bundoc.collections SET key_version = $3, name = $4 WHERE project = $1 AND token = $2 AND key_version < $3',
+};
+const INDEXES_TO_RESEAL: Statement = {
+  name: 'bundoc-indexes-to-reseal-1',
+  text: 'SELECT id, key_version, spec FROM bundoc.blind_indexes WHERE project = $1 AND key_version < $2',
+};
+const RESEAL_INDEX: Statement = {
+  name: 'bundoc-reseal-index-1',
+  text: 'UPDATE bundoc.blind_indexes SET key_version = $3, spec = $4 WHERE project = $1 AND id = $2 AND key_version < $3',
+};
+
+export interface UpkeepOptions {
+  readonly project: string;
+  readonly database: Database;
+  readonly cipher: ProjectCipher;
+  readonly clock: Clock;
+}
+
+/** Forgets what is old, and seals anew what is sealed under a former version of the key. Any node may do it at any time. */
+export class Upkeep {
+  readonly #options: UpkeepOptions;
+  readonly #rows: RowCipher;
+  readonly #seals: SealCounter;
+  /** Behind which name re-sealing goes on; undefined once it came to the end. */
+  #resealAfter: Buffer | undefined = Buffer.alloc(0);
+  #toReseal = 0;
+
+  constructor(options: UpkeepOptions, rows: RowCipher, seals: SealCounter) {
+    this.#options = options;
+    this.#rows = rows;
+    this.#seals = seals;
+  }
+
+  /** Documents under former versions, as of the last look. */
+  get toReseal(): number {
+    return this.#toReseal;
+  }
+
+  /** @param found documents by version of the key, if they were counted a moment ago. */
+  async begin(found?: ReadonlyMap<number, number>): Promise<void> {
+    const { database, project, cipher } = this.#options;
+    if (found !== undefined) {
+      this.#toReseal = found
+        .entries()
+        .reduce((sum, [version, documents]) => sum + (version === cipher.version ? 0 : documents), 0);
+      return;
+    }
+    const [row] = await database.query(FORMER, [project, cipher.version]);
+    this.#toReseal = Number(row?.[0] ?? 0);
+  }
+
+  /** Forgets tombstones and idempotency keys from too long ago. */
+  async prune(): Promise<void> {
+    const { project, clock, database } = this.#options;
+    const nowMs = clock.now();
+    const lock = lockOf(project);
+    for (let pruned = PRUNED_AT_ONCE; pruned === PRUNED_AT_ONCE; )
+      pruned =
+        (await database.transaction(lock, async (transaction) => {
+          const values = [project, nowMs - TOMBSTONE_TTL_MS, PRUNED_AT_ONCE];
+          return Number((await transaction.query(PURGE, values))[0]?.[0] ?? 0);
+        })) ?? 0;
+    await database.transaction(lock, async (transaction) => {
+      await transaction.query(FORGET_KEYS, [project, nowMs - IDEMPOTENCY_TTL_MS, IDEMPOTENCY_KEYS_MAX]);
+      return true;
+    });
+  }
+
+  /** @returns how many documents were sealed anew; 0 once all were looked at. */
+  async reseal(limit: number): Promise<number> {
+    if (this.#resealAfter === undefined) return 0;
+    const { project, database, cipher } = this.#options;
+    const values = [project, this.#resealAfter, cipher.version, limit, RESEAL_BYTES_MAX];
+    const found = await database.query(TO_RESEAL, values);
+    const resealed = found.flatMap((row) => this.#resealed(row));
+    if (resealed.length > 0) {
+      this.#seals.made(resealed.length);
+      const column = <K extends keyof Resealed>(name: K) => resealed.map((one) => one[name]);
+      const rows = [column('name'), column('seq'), column('former'), column('state'), column('sealed')];
+      const count = await database.transaction(lockOf(project), async (transaction, [head]) => {
+        if (head?.[0] === undefined) return undefined;
+        const [present] = await transaction.query(SEALS, [project, cipher.version]);
+        const next = this.#seals.next(present?.[0] as Buffer | null | undefined);
+        await transaction.query(SET_SEALS, [project, cipher.version, next.sealed]);
+        await transaction.query(RESEAL, [project, cipher.version, ...rows]);
+        return next;
+      });
+      if (count !== undefined) this.#seals.committed(count);
+    }
+    this.#resealAfter = found.at(-1)?.[0] as Buffer | undefined;
+    if (this.#resealAfter === undefined) {
+      await this.#resealCollections();
+      await this.#resealIndexes();
+    }
+    await this.begin();
+    return found.length;
+  }
+
+  /** The row's bytes under the current version; nothing for a row that does not open: whoever reads it is told. */
+  #resealed(row: Row): Resealed[] {
+    const { cipher } = this.#options;
+    try {
+      const state = readStateRow(row, this.#rows);
+      const name = state.fileName.toString('hex');
+      const text = cipher.openDocument(name, row.at(-1) as Buffer, state.keyVersion);
+      return [
+        {
+          name: state.fileName,
+          seq: state.seq,
+          former: state.keyVersion,
+          state: this.#rows.sealState({ ...state, keyVersion: cipher.version }),
+          sealed: cipher.sealDocument(name, text),
+        },
+      ];
+    } catch (error) {
+      if (error instanceof OpenError) return [];
+      throw error;
+    }
+  }
+
+  async #resealCollections(): Promise<void> {
+    const { project, database, cipher } = this.#options;
+    const found = await database.query(COLLECTIONS_TO_RESEAL, [project, cipher.version]);
+    if (found.length === 0) return;
+    await database.transaction(lockOf(project), (transaction) => this.#resealNames(transaction, found));
+  }
+
+  async #resealNames(transaction: Transaction, found: readonly Row[]): Promise<true> {
+    const { project, cipher } = this.#options;
+    for (const row of found) {
+      const [token, version, sealed] = row as unknown as [Buffer, number, Buffer];
+      const name = this.#rows.openCollectionName(token, version, sealed);
+      const values = [project, token, cipher.version, this.#rows.sealCollectionName(token, name)];
+      await transaction.query(RESEAL_COLLECTION, values);
+    }
+    return true;
+  }
+
+  /** One that does not open is left as it is: whoever writes to its collection is told. */
+  async #resealIndexes(): Promise<void> {
+    const { project, database, cipher } = this.#options;
+    const found = await database.query(INDEXES_TO_RESEAL, [project, cipher.version]);
+    const resealed = found.flatMap((row) => {
+      const [id, version, sealed] = row as unknown as [number, number, Buffer];
+      const text = orUndefined(() => this.#rows.openIndexSpec(id, version, sealed));
+      return text === undefined ? [] : [[id, cipher.version, this.#rows.sealIndexSpec(id, text)]];
+    });
+    if (resealed.length === 0) return;
+    await database.transaction(lockOf(project), async (transaction) => {
+      for (const values of resealed) await transaction.query(RESEAL_INDEX, [project, ...values]);
+      return true;
+    });
+  }
+}
+
+interface Resealed {
+  readonly name: Buffer;
+  readonly seq: number;
+  readonly former: number;
+  readonly state: Buffer;
+  readonly sealed: Buffer;
+}

@@ -1,0 +1,98 @@
+import type { Finding } from '../../files/projects/verify.ts';
+import type { DocumentState } from '../../state.ts';
+import type { Queryable, Statement } from '../database/database.ts';
+import { type BlindIndexes, entriesOf, readBlindIndexes, tokensOf } from '../indexes/blind-index.ts';
+import type { RowCipher } from '../rows/row-cipher.ts';
+import { entriesByName } from '../rows/rows.ts';
+
+const ENTRIES: Statement = {
+  name: 'bundoc-verify-entries-1',
+  text: `
+SELECT name, index_id, token, created_seq FROM (
+  ${entriesByName('$3::bytea[]', 'name, index_id, token, created_seq')}
+) AS e WHERE index_id = ANY ($2::bigint[])`,
+};
+const COUNT: Statement = {
+  name: 'bundoc-verify-entry-count-1',
+  text: 'SELECT count(*) FROM bundoc.blind_entries WHERE project = $1 AND index_id = ANY ($2::bigint[])',
+};
+
+/** A document or tombstone, with its text while it lives. */
+export interface CheckedDocument {
+  readonly state: DocumentState;
+  readonly text: Buffer | undefined;
+}
+
+/** Holds the entries of whole blind indexes against the values of documents. Everything must be seen as of one moment. */
+export class EntriesCheck {
+  readonly #queryable: Queryable;
+  readonly #project: string;
+  readonly #rows: RowCipher;
+  readonly #indexes: BlindIndexes;
+  /** Of the whole ones. */
+  readonly #ids: readonly number[];
+  #entries = 0;
+
+  private constructor(queryable: Queryable, project: string, rows: RowCipher, indexes: BlindIndexes) {
+    this.#queryable = queryable;
+    this.#project = project;
+    this.#rows = rows;
+    this.#indexes = indexes;
+    this.#ids = [...indexes.byCollection.values()].flat().flatMap((index) => {
+      return index.duplicates === undefined ? [] : [index.id];
+    });
+  }
+
+  /** @throws VersionUnknown for an index that is sealed under a version which is not at hand. */
+  static async begin(queryable: Queryable, project: string, rows: RowCipher): Promise<EntriesCheck> {
+    const indexes = await readBlindIndexes(queryable, project, rows);
+    return new EntriesCheck(queryable, project, rows, indexes);
+  }
+
+  /** Documents whose entries are not those of their values. */
+  async findings(documents: readonly CheckedDocument[]): Promise<Finding[]> {
+    if (this.#ids.length === 0) return [];
+    const names = documents.map(({ state }) => state.fileName);
+    const present = new Map<string, Set<string>>();
+    for (const row of await this.#queryable.query(ENTRIES, [this.#project, this.#ids, names])) {
+      const [name, id, token, createdSeq] = row as unknown as [Buffer, number, Buffer, number];
+      const hex = name.toString('hex');
+      const entries = present.get(hex) ?? new Set();
+      present.set(hex, entries.add(`${id} ${token.toString('hex')} ${createdSeq}`));
+      this.#entries++;
+    }
+    return documents.flatMap(({ state, text }) => {
+      const name = state.fileName.toString('hex');
+      const expected = this.#expected(state, text);
+      const found = present.get(name) ?? new Set();
+      const isSame = expected.size === found.size && expected.isSubsetOf(found);
+      return isSame
+        ? []
+        : [{ part: name, problem: 'its entries in blind indexes are not those of its values' }];
+    });
+  }
+
+  /** What is to be found when all documents were looked at. */
+  async end(): Promise<Finding[]> {
+    const findings = [...this.#indexes.damaged.values()]
+      .flat()
+      .map((id): Finding => ({ part: `blind index ${id}`, problem: 'does not open' }));
+    if (this.#ids.length === 0) return findings;
+    const [row] = await this.#queryable.query(COUNT, [this.#project, this.#ids]);
+    if (Number(row?.[0]) !== this.#entries)
+      findings.push({ part: 'blind_entries', problem: 'there are entries of no document' });
+    return findings;
+  }
+
+  #expected({ collection, createdSeq }: DocumentState, text: Buffer | undefined): Set<string> {
+    const indexes = (this.#indexes.byCollection.get(collection) ?? []).filter(({ id }) =>
+      this.#ids.includes(id),
+    );
+    const entries = text === undefined ? [] : entriesOf(indexes, text, this.#rows);
+    return new Set(
+      entries.flatMap((entry) =>
+        tokensOf(entry, this.#rows).map((token) => `${entry.index.id} ${token} ${createdSeq}`),
+      ),
+    );
+  }
+}

@@ -1,0 +1,55 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
+import {
+  IDEMPOTENCY_ANSWERS_MAX,
+  IDEMPOTENCY_KEYS_MAX,
+  IDEMPOTENCY_TTL_MS,
+  type Idempotency,
+} from './port.ts';
+import type { UsedKey } from './state.ts';
+
+/** Bytes of memory that a key takes beside its answer. */
+const KEY_BYTES = 300;
+
+/** The idempotency keys of the last day, oldest first. */
+export class UsedKeys implements Iterable<UsedKey> {
+  readonly #used = new Map<string, UsedKey>();
+  #answersLength = 0;
+
+  /**
+   * What a key led to, or undefined for a new one.
+   *
+   * @throws AppError `idempotency_mismatch` when it was used for another request.
+   */
+  find({ key, request }: Idempotency, nowMs: number): UsedKey | undefined {
+    const used = this.#used.get(key);
+    if (used === undefined || used.atMs + IDEMPOTENCY_TTL_MS <= nowMs) return undefined;
+    if (used.request !== request) throw new AppError('idempotency_mismatch');
+    return used;
+  }
+
+  add(used: UsedKey): void {
+    this.#forget(used.key);
+    this.#used.set(used.key, used);
+    this.#answersLength += used.answer.length;
+    for (const [key, oldest] of this.#used) {
+      const isRoomy =
+        this.#used.size <= IDEMPOTENCY_KEYS_MAX && this.#answersLength <= IDEMPOTENCY_ANSWERS_MAX;
+      if (isRoomy && oldest.atMs + IDEMPOTENCY_TTL_MS > used.atMs) break;
+      this.#forget(key);
+    }
+  }
+
+  /** Bytes of memory, as an estimate. */
+  get memoryBytes(): number {
+    return this.#used.size * KEY_BYTES + this.#answersLength;
+  }
+
+  #forget(key: string): void {
+    this.#answersLength -= this.#used.get(key)?.answer.length ?? 0;
+    this.#used.delete(key);
+  }
+
+  [Symbol.iterator](): Iterator<UsedKey> {
+    return this.#used.values();
+  }
+}

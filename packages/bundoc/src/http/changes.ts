@@ -1,0 +1,246 @@
+import type { OutgoingHttpHeaders } from 'node:http';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { cursorSchema } from '@bundoc/shared/contract/cursor';
+import { changePageSchema, collectionNameSchema } from '@bundoc/shared/contract/documents';
+import { preferred } from '@bundoc/shared/http/accept';
+import { giveBackReserved, reserveAnotherPage } from '@bundoc/shared/http/answer-room';
+import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { onceGone } from '@bundoc/shared/http/connection';
+import { varyBy } from '@bundoc/shared/http/cors';
+import { EventStream } from '@bundoc/shared/http/event-stream';
+import { shareOfRequest } from '@bundoc/shared/http/request-share';
+import { StreamRoom } from '@bundoc/shared/http/stream-room';
+import { validate } from '@bundoc/shared/http/validate';
+import { describe } from '@bundoc/shared/openapi/description';
+import type { Share } from '@bundoc/shared/shares/share';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { z } from 'zod';
+import { LIMIT_DEFAULT, limitSchema, PAGE_BYTES_MAX } from '../engine/page-limits.ts';
+import type { ChangeFeed, Since } from '../service/change-feed.ts';
+import { changeText, cursorOf } from '../service/change-text.ts';
+import type { FeedFilter, FeedPage } from '../service/read-changes.ts';
+import { guardProject, projectPath, projectPathSchema } from './access.ts';
+import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
+
+/** Longest long poll, seconds: less than the time after which a connection that stands still is closed. */
+export const WAIT_S_MAX = 50;
+/** Bytes that may wait for the reader of a stream: a batch, or one document, never more than it; a larger one is a defect. */
+const STREAM_BYTES_MAX = 67_108_864;
+
+const sinceSchema = z.union([z.literal('now'), cursorSchema('changes')], {
+  error: 'must be "now" or one that an earlier answer gave',
+});
+const querySchema = z.strictObject({
+  limit: limitSchema.optional(),
+  since: sinceSchema.optional(),
+  collection: collectionNameSchema.optional(),
+  include: z.literal('doc', 'must be "doc"').optional(),
+  wait: z
+    .string()
+    .regex(/^\d{1,2}$/, `must be a whole number from 0 to ${WAIT_S_MAX}`)
+    .transform(Number)
+    .pipe(z.number().max(WAIT_S_MAX))
+    .meta({
+      type: 'integer',
+      minimum: 0,
+      maximum: WAIT_S_MAX,
+      description: 'Longest wait for a change, seconds',
+    })
+    .optional(),
+});
+type Query = z.infer<typeof querySchema>;
+
+const FORMATS = ['application/json', 'application/x-ndjson', 'text/event-stream'] as const;
+
+const EXAMPLE_PARAMS = { project: 'project-a' };
+const DESCRIPTION = describe({
+  id: 'listChanges',
+  tag: 'changes',
+  summary: 'What changed in a project',
+  description:
+    'Each document once, at its last change; deletions for seven days. `since` of an answer goes on from there. `Accept` asks for a ' +
+    'page as JSON or as lines, or for a stream of server-sent events, which does not end and takes neither `limit` nor `wait`.',
+  access: projectAccess('docs:read'),
+  params: projectPathSchema,
+  query: querySchema,
+  headers: z.object({
+    accept: z.enum(FORMATS).optional(),
+    'last-event-id': z
+      .string()
+      .max(256)
+      .optional()
+      .describe('Of a stream: the last `id` that was seen, to go on behind it'),
+  }),
+  answers: {
+    200: {
+      description: 'A page, or a stream',
+      schema: changePageSchema,
+      also: { 'application/x-ndjson': z.string(), 'text/event-stream': z.string() },
+    },
+  },
+  refusals: [...PROJECT_REFUSALS, 'position_gone'],
+  examples: {
+    fromTheStart: { params: EXAMPLE_PARAMS, query: { limit: '100' }, status: 200 },
+    withDocuments: { params: EXAMPLE_PARAMS, query: { include: 'doc', collection: 'notes' }, status: 200 },
+    fromNow: { params: EXAMPLE_PARAMS, query: { since: 'now' }, status: 200 },
+    asLines: { params: EXAMPLE_PARAMS, headers: { accept: 'application/x-ndjson' }, status: 200 },
+    noProject: { params: { project: 'none' }, status: 404 },
+  },
+});
+
+/**
+ * The feed of changes of a project: a page, a page that is waited for, or a stream of server-sent events.
+ *
+ * @param streamBytes what streams hold for their readers: one that finds no room is cut off, and comes back to where it was.
+ */
+export function registerChanges(
+  app: FastifyInstance,
+  feed: ChangeFeed,
+  auth: BearerAuth,
+  streamBytes: Share,
+): void {
+  const room = new StreamRoom(streamBytes);
+  app.addHook('preClose', async () => feed.close());
+
+  app.get(
+    '/v1/projects/:project/changes',
+    { onRequest: guardProject(auth, 'docs:read', querySchema), config: DESCRIPTION },
+    async (request, reply) => {
+      const { project } = projectPath(request);
+      const query = request.query as Query;
+      const filter: FeedFilter = { collection: query.collection, documents: query.include !== undefined };
+      const format = preferred(request.headers.accept, FORMATS) ?? 'application/json';
+      varyBy(reply, 'Accept');
+      if (format === 'text/event-stream') {
+        if (request.method !== 'HEAD') return stream(request, reply, project, query, filter);
+        refuseForStream(query);
+        await feed.begin(project, placeOf(streamStart(request, query)));
+        reply.header('content-type', format);
+        return reply.send();
+      }
+      const limits = { limit: query.limit ?? LIMIT_DEFAULT, bytesMax: PAGE_BYTES_MAX };
+      const since = placeOf(query.since);
+      const beforeRead = async (): Promise<void> => {
+        if (filter.documents) await reserveAnotherPage(request, PAGE_BYTES_MAX);
+      };
+      const { wait = 0 } = query;
+      if (wait === 0) await beforeRead();
+      const page =
+        wait === 0
+          ? await feed.page(project, since, filter, limits)
+          : await feed.nextPage(project, since, filter, limits, {
+              signal: closedSignal(reply),
+              waitMs: wait * 1_000,
+              requireAllowed: () => auth.authenticate(request),
+              beforeRead,
+              beforeWait: () => giveBackReserved(request),
+            });
+      reply.header('cache-control', 'private, no-cache').header('content-type', `${format}; charset=utf-8`);
+      return reply.send(format === 'application/json' ? jsonOf(page) : linesOf(page));
+    },
+  );
+
+  async function stream(
+    request: FastifyRequest,
+    reply: FastifyReply,
+    project: string,
+    query: Query,
+    filter: FeedFilter,
+  ): Promise<FastifyReply> {
+    refuseForStream(query);
+    const since = streamStart(request, query);
+    using held = new DisposableStack();
+    const place = held.use(feed.reserve(project));
+    const begin = await feed.begin(project, placeOf(since));
+    const response = reply.raw;
+    reply.hijack();
+    if (response.destroyed) return reply;
+    const sink = new EventStream(response, {
+      headers: reply.getHeaders() as OutgoingHttpHeaders,
+      waitingBytesMax: STREAM_BYTES_MAX,
+      room: { of: room, key: shareOfRequest(request) },
+    });
+    // The project's key may have been withdrawn since the place was taken.
+    if (place.ending.aborted) {
+      sink.end();
+      return reply;
+    }
+    held.defer(feed.follow(project, filter, { sink, place: begin, isAllowed: allowedBy(request) }));
+    const all = held.move();
+    response.once('close', () => all.dispose());
+    return reply;
+  }
+
+  /** Whether the request's token still holds. Where it must be verified anew, the next answer has what came of it. */
+  function allowedBy(request: FastifyRequest): () => boolean {
+    let isAllowed = true;
+    const refuse = () => {
+      isAllowed = false;
+    };
+    return () => {
+      try {
+        const claims = auth.authenticate(request);
+        if (claims instanceof Promise) claims.catch(refuse);
+      } catch {
+        refuse();
+      }
+      return isAllowed;
+    };
+  }
+}
+
+/** Where a stream begins: behind the last event that the client has seen, where it names one. */
+function streamStart(request: FastifyRequest, query: Query): Query['since'] {
+  const lastEventId = request.headers['last-event-id'];
+  if (typeof lastEventId !== 'string' || lastEventId === '') return query.since;
+  const schema = z.object({ 'last-event-id': cursorSchema('changes') });
+  return validate(schema, { 'last-event-id': lastEventId }, 'headers')['last-event-id'];
+}
+
+/** Where a page begins; from the start without a cursor. */
+function placeOf(since: Query['since']): Since {
+  if (since === undefined) return { position: 0, horizon: 0 };
+  return since === 'now' ? since : { position: since.position, horizon: since.horizon ?? 0 };
+}
+
+function refuseForStream(query: Query): void {
+  for (const name of ['limit', 'wait'] as const) {
+    if (query[name] !== undefined)
+      throw new AppError('invalid_request', {
+        errors: [{ path: `query.${name}`, message: 'has no meaning for a stream of events' }],
+      });
+  }
+}
+
+/** Aborted when the client has gone. */
+function closedSignal(reply: FastifyReply): AbortSignal {
+  const closed = new AbortController();
+  onceGone(reply.raw, () => closed.abort());
+  return closed.signal;
+}
+
+/** `{"changes":[…],"since":"…","more":true}`; `more` only when going on at once may bring more. */
+function jsonOf(page: FeedPage): Buffer {
+  const parts: Buffer[] = [Buffer.from('{"changes":[')];
+  for (const [at, event] of page.events.entries()) {
+    if (at > 0) parts.push(COMMA);
+    parts.push(changeText(event));
+  }
+  parts.push(Buffer.from(`],${endOf(page)}}`));
+  return Buffer.concat(parts);
+}
+
+/** A change a line, and a last line with the place to go on from. */
+function linesOf(page: FeedPage): Buffer {
+  return Buffer.concat([
+    ...page.events.flatMap((event) => [changeText(event), LINE_END]),
+    Buffer.from(`{${endOf(page)}}\n`),
+  ]);
+}
+
+function endOf(page: FeedPage): string {
+  return `"since":"${cursorOf(page)}"${page.more ? ',"more":true' : ''}`;
+}
+
+const COMMA = Buffer.from(',');
+const LINE_END = Buffer.from('\n');

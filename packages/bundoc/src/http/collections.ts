@@ -1,0 +1,238 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
+import {
+  collectionDefinitionSchema,
+  collectionListSchema,
+  collectionSchema,
+  DEFINITION_BYTES_MAX,
+  definedCollectionSchema,
+} from '@bundoc/shared/contract/collections';
+import { reserveAnswer } from '@bundoc/shared/http/answer-room';
+import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { validate } from '@bundoc/shared/http/validate';
+import { parseJsonObject } from '@bundoc/shared/json/parse';
+import { describe, jsonBody } from '@bundoc/shared/openapi/description';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import { requireExactNumbers } from '../collections/definition-schema.ts';
+import { etagOf, isNotModified, writePrecondition } from '../documents/preconditions.ts';
+import type { CollectionInfo, Collections } from '../service/collections.ts';
+import { faultOfPath } from '../values/path.ts';
+import type { Scheduler } from '../work/scheduler.ts';
+import {
+  collectionPath,
+  collectionPathSchema,
+  guardCollection,
+  guardProject,
+  projectPath,
+  projectPathSchema,
+} from './access.ts';
+import { DEFINITION_REFUSALS, PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
+import { readHeaders, writeHeaders } from './documents.ts';
+import { commitOptions } from './idempotency.ts';
+import { requestWork } from './request-work.ts';
+
+/** The definition with all its defaults, and what is told of the collection. */
+const ANSWER_BYTES_MAX = 2 * DEFINITION_BYTES_MAX;
+const COLLECTIONS_PATH = '/v1/projects/:project/collections';
+const EXAMPLE_PATH = { project: 'project-a', collection: 'notes' };
+const COLLECTION_PATH = `${COLLECTIONS_PATH}/:collection`;
+
+/** Collections and their definitions (docs/collections.md). */
+export function registerCollections(
+  app: FastifyInstance,
+  collections: Collections,
+  auth: BearerAuth,
+  scheduler: Scheduler,
+): void {
+  const list = describe({
+    id: 'listCollections',
+    tag: 'collections',
+    summary: 'List the collections of a project',
+    description: 'Those that hold a document or are defined, by name.',
+    access: projectAccess('docs:read'),
+    params: projectPathSchema,
+    answers: { 200: { description: 'The collections', schema: collectionListSchema } },
+    refusals: PROJECT_REFUSALS,
+    examples: {
+      list: { params: { project: 'project-a' }, status: 200 },
+      noProject: { params: { project: 'none' }, status: 404 },
+    },
+  });
+  app.get(
+    COLLECTIONS_PATH,
+    { onRequest: guardProject(auth, 'docs:read'), config: list },
+    async (request, reply) => {
+      const { project } = projectPath(request);
+      const all = await collections.list(project);
+      reply.header('cache-control', 'private, no-cache');
+      return {
+        collections: all.map(({ isDefined: defined, ...summary }) => ({ ...summary, defined })),
+      };
+    },
+  );
+
+  const reading = describe({
+    id: 'getCollection',
+    tag: 'collections',
+    summary: 'A collection and its definition',
+    access: projectAccess('docs:read'),
+    params: collectionPathSchema,
+    headers: readHeaders,
+    answers: {
+      200: {
+        description: 'The collection; `ETag` is of its definition',
+        schema: collectionSchema,
+        headers: { ETag: 'Of the definition, where there is one' },
+      },
+      304: { description: 'The definition has not changed' },
+    },
+    refusals: [...PROJECT_REFUSALS, 'collection_not_found', 'precondition_failed'],
+    examples: {
+      get: { params: EXAMPLE_PATH, status: 200 },
+      none: { params: { project: 'project-a', collection: 'none' }, status: 404 },
+    },
+  });
+  app.get(
+    COLLECTION_PATH,
+    { onRequest: guardCollection(auth, 'docs:read'), config: reading },
+    async (request, reply) => {
+      const { project, collection } = collectionPath(request);
+      const info = await collections.get(project, collection);
+      reply.header('cache-control', 'private, no-cache');
+      if (info.rev !== undefined) {
+        reply.header('etag', etagOf(info.rev));
+        if (isNotModified(request.headers, info.rev)) return reply.code(304).send();
+      }
+      return answerOf(info);
+    },
+  );
+
+  const defined = {
+    description: 'Defined',
+    schema: definedCollectionSchema,
+    headers: { ETag: 'Of the definition' },
+  };
+  const definition = describe({
+    id: 'defineCollection',
+    tag: 'collections',
+    summary: 'Define a collection',
+    description:
+      'Replaces the whole definition. `existing` tells how many of the documents that are there would be refused now; they stay as they are. ' +
+      'May make the project.',
+    access: projectAccess('docs:admin'),
+    params: collectionPathSchema,
+    headers: writeHeaders,
+    body: jsonBody(collectionDefinitionSchema),
+    answers: { 200: defined, 201: { ...defined, description: 'Defined for the first time' } },
+    refusals: DEFINITION_REFUSALS,
+    examples: {
+      define: {
+        params: { ...EXAMPLE_PATH, collection: 'tasks' },
+        body: {
+          indexes: [{ fields: ['priority', 'title'] }, { name: 'by-owner', fields: ['owner'] }],
+          schema: {
+            type: 'object',
+            required: ['title'],
+            properties: { title: { type: 'string', maxLength: 200 } },
+          },
+          ttl: { field: 'expires_at', seconds: 3_600 },
+        },
+        status: 201,
+      },
+      pattern: {
+        summary: 'Regular expressions are refused',
+        params: { ...EXAMPLE_PATH, collection: 'tasks' },
+        body: { schema: { properties: { title: { pattern: '^(a+)+$' } } } },
+        status: 400,
+      },
+    },
+  });
+  app.put(
+    COLLECTION_PATH,
+    { onRequest: guardCollection(auth, 'docs:admin'), bodyLimit: DEFINITION_BYTES_MAX, config: definition },
+    async (request, reply) => {
+      const { project, collection } = collectionPath(request);
+      const precondition = writePrecondition(request.headers);
+      await reserveAnswer(request, ANSWER_BYTES_MAX);
+      using work = requestWork(scheduler, 'definition', request, reply);
+      const { created, info, existing } = await collections.define(
+        project,
+        collection,
+        readDefinition(request),
+        precondition,
+        await commitOptions(request, work),
+      );
+      reply.code(created ? 201 : 200).header('etag', etagOf(String(info.rev)));
+      return { ...answerOf(info), existing };
+    },
+  );
+
+  const removal = describe({
+    id: 'undefineCollection',
+    tag: 'collections',
+    summary: 'Remove the definition of a collection',
+    description: 'Its documents stay.',
+    access: projectAccess('docs:admin'),
+    params: collectionPathSchema,
+    headers: writeHeaders,
+    answers: { 204: { description: 'Removed' } },
+    refusals: [
+      ...PROJECT_REFUSALS,
+      ...(['key_exhausted', 'collection_not_found', 'precondition_failed', 'idempotency_mismatch'] as const),
+    ],
+    examples: { none: { params: { project: 'project-a', collection: 'none' }, status: 404 } },
+  });
+  app.delete(
+    COLLECTION_PATH,
+    { onRequest: guardCollection(auth, 'docs:admin'), config: removal },
+    async (request, reply) => {
+      const { project, collection } = collectionPath(request);
+      const precondition = writePrecondition(request.headers);
+      using work = requestWork(scheduler, 'definition', request);
+      const options = await commitOptions(request, work);
+      await collections.undefine(project, collection, precondition, options);
+      return reply.code(204).send();
+    },
+  );
+}
+
+/** @throws AppError `invalid_json`, `invalid_request`. */
+function readDefinition(request: FastifyRequest) {
+  if (!(request.body instanceof Buffer))
+    throw new AppError('unsupported_media_type', { detail: 'a body of application/json is required' });
+  const { value, text } = parseJsonObject(request.body);
+  const definition = validate(collectionDefinitionSchema, value, 'body');
+  requireExactNumbers(text);
+  const named = definition.indexes.map((index) => ({ ...index, name: index.name ?? index.fields.join('+') }));
+  const errors = [
+    ...named.flatMap(({ fields }, at) =>
+      fields.map((field, part) => faultAt(`indexes.${at}.fields.${part}`, field)),
+    ),
+    ...named.map(({ name }, at) =>
+      named.findIndex((other) => other.name === name) === at
+        ? undefined
+        : { path: `body.indexes.${at}.name`, message: 'must not be another index’s' },
+    ),
+    ...named.map(({ fields }, at) =>
+      new Set(fields).size === fields.length
+        ? undefined
+        : { path: `body.indexes.${at}.fields`, message: 'must not name a field twice' },
+    ),
+    definition.ttl === undefined ? undefined : faultAt('ttl.field', definition.ttl.field),
+  ].filter((fault) => fault !== undefined);
+  if (errors.length > 0) throw new AppError('invalid_request', { errors: errors.slice(0, 20) });
+  return { ...definition, indexes: named };
+}
+
+function faultAt(place: string, field: string) {
+  const message = faultOfPath(field);
+  return message === undefined ? undefined : { path: `body.${place}`, message };
+}
+
+function answerOf({ name, documents, bytes, definition, indexes }: CollectionInfo) {
+  const { indexes: defined = [], ...rest } = definition ?? {};
+  const statuses = defined.map((index) => {
+    const status = indexes.find((one) => one.name === index.name) ?? { state: 'none' };
+    return { ...index, ...status };
+  });
+  return { name, documents, bytes, ...rest, indexes: statuses };
+}

@@ -1,0 +1,110 @@
+import { documentPageSchema } from '@bundoc/shared/contract/documents';
+import { reserveAnotherPage } from '@bundoc/shared/http/answer-room';
+import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { shareOfRequest } from '@bundoc/shared/http/request-share';
+import { describe } from '@bundoc/shared/openapi/description';
+import type { Share } from '@bundoc/shared/shares/share';
+import type { FastifyInstance } from 'fastify';
+import { z } from 'zod';
+import { fieldsParameterSchema } from '../documents/fields.ts';
+import { LIMIT_DEFAULT, limitSchema, PAGE_BYTES_MAX } from '../engine/page-limits.ts';
+import type { Documents, ListPage } from '../service/documents.ts';
+import type { Scheduler } from '../work/scheduler.ts';
+import { collectionPath, collectionPathSchema, guardCollection } from './access.ts';
+import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
+import { DOCUMENTS_PATH } from './documents.ts';
+import { requestWork } from './request-work.ts';
+
+const listQuerySchema = z.strictObject({
+  limit: limitSchema.default(LIMIT_DEFAULT),
+  cursor: z.string().min(1).max(1_024).optional(),
+  fields: fieldsParameterSchema.optional(),
+  include: z.literal('total', 'must be "total"').optional(),
+});
+
+/** Pages of documents in the order of their creation. */
+export function registerLists(
+  app: FastifyInstance,
+  documents: Documents,
+  auth: BearerAuth,
+  scheduler: Scheduler,
+  pageReads: Share,
+): void {
+  app.get(
+    DOCUMENTS_PATH,
+    {
+      onRequest: guardCollection(auth, 'docs:read', listQuerySchema),
+      config: describe({
+        id: 'listDocuments',
+        tag: 'documents',
+        summary: 'List a collection',
+        description:
+          'In the order of creation. `next_cursor`, while there may be more (also after a page that is short, or empty), is the `cursor` of ' +
+          'the next page; it belongs to the collection and the `fields`. `include=total` counts the documents of the collection.',
+        access: projectAccess('docs:read'),
+        params: collectionPathSchema,
+        query: listQuerySchema,
+        answers: { 200: { description: 'A page', schema: documentPageSchema } },
+        refusals: [...PROJECT_REFUSALS, 'invalid_cursor'],
+        examples: {
+          firstPage: {
+            params: { project: 'project-a', collection: 'notes' },
+            query: { limit: '20' },
+            status: 200,
+          },
+          someFields: {
+            params: { project: 'project-a', collection: 'notes' },
+            query: { fields: 'title,author.name', include: 'total' },
+            status: 200,
+          },
+          noProject: { params: { project: 'none', collection: 'notes' }, status: 404 },
+          badCursor: {
+            params: { project: 'project-a', collection: 'notes' },
+            query: { cursor: 'made-up' },
+            status: 400,
+          },
+        },
+      }),
+    },
+    async (request, reply) => {
+      const { project, collection } = collectionPath(request);
+      const { include, ...query } = request.query as z.infer<typeof listQuerySchema>;
+      using work = requestWork(scheduler, 'projection', request, reply);
+      await reserveAnotherPage(request, PAGE_BYTES_MAX);
+      const page = await documents.list(project, {
+        collection,
+        bytesMax: PAGE_BYTES_MAX,
+        cursor: query.cursor,
+        fields: query.fields,
+        limit: query.limit,
+        total: include === 'total',
+        work,
+        // Not while the project is opened, or a long page is cut down: others read meanwhile.
+        inTurn: (read) => pageReads.run(shareOfRequest(request), read),
+      });
+      reply
+        .header('cache-control', 'private, no-cache')
+        .header('content-type', 'application/json; charset=utf-8');
+      return reply.send(pageText(page));
+    },
+  );
+}
+
+/**
+ * `{"documents":[…],"unreadable":[…],"total":…,"next_cursor":"…"}`, the documents as the bytes that they are. `unreadable` has the ids of
+ * documents whose stored bytes do not open, if there are any.
+ */
+function pageText({ texts, unreadable, next, total }: ListPage): Buffer {
+  const parts: Buffer[] = [Buffer.from('{"documents":[')];
+  for (const [at, text] of texts.entries()) {
+    if (at > 0) parts.push(COMMA);
+    parts.push(text);
+  }
+  const ids = unreadable.length === 0 ? '' : `,"unreadable":${JSON.stringify(unreadable)}`;
+  const count = total === undefined ? '' : `,"total":${total}`;
+  const cursor = next === undefined ? '' : `,"next_cursor":"${next}"`;
+  parts.push(Buffer.from(`]${ids}${count}${cursor}}`));
+  return Buffer.concat(parts);
+}
+
+const COMMA = Buffer.from(',');

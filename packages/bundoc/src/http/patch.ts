@@ -1,0 +1,118 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { documentMetadataSchema } from '@bundoc/shared/contract/documents';
+import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { essenceOf } from '@bundoc/shared/http/media-type';
+import { readUtf8 } from '@bundoc/shared/http/server';
+import { describe } from '@bundoc/shared/openapi/description';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import {
+  mergePatchSchema,
+  operationsSchema,
+  PATCH_TYPES,
+  type PatchKind,
+} from '../documents/patch/read-patch.ts';
+import { etagOf, writePrecondition } from '../documents/preconditions.ts';
+import type { Documents } from '../service/documents.ts';
+import type { Scheduler } from '../work/scheduler.ts';
+import { documentPath, documentPathSchema, guardDocument } from './access.ts';
+import { projectAccess, WRITE_REFUSALS } from './descriptions.ts';
+import { DOCUMENT_PATH, writeHeaders } from './documents.ts';
+import { commitOptions } from './idempotency.ts';
+import { requestWork } from './request-work.ts';
+
+const ACCEPT_PATCH = Object.keys(PATCH_TYPES).join(', ');
+const EXAMPLE_PATH = { project: 'project-a', collection: 'notes', id: 'first' };
+const DESCRIPTION = describe({
+  id: 'patchDocument',
+  tag: 'documents',
+  summary: 'Change a document in part',
+  description:
+    'By a merge patch (RFC 7396) or a JSON Patch (RFC 6902); what it does not touch stays as it was written.',
+  access: projectAccess('docs:write', 'docs:read'),
+  params: documentPathSchema,
+  headers: writeHeaders,
+  body: {
+    content: {
+      'application/merge-patch+json': mergePatchSchema,
+      'application/json-patch+json': operationsSchema,
+    },
+  },
+  answers: {
+    200: {
+      description: 'Changed; the metadata of the document',
+      schema: documentMetadataSchema,
+      headers: { ETag: 'Of the revision' },
+    },
+  },
+  refusals: [
+    ...WRITE_REFUSALS,
+    ...(['project_not_found', 'document_not_found', 'precondition_failed', 'invalid_patch'] as const),
+    ...(['patch_test_failed', 'patch_inapplicable'] as const),
+  ],
+  examples: {
+    merge: { params: EXAMPLE_PATH, body: { title: 'Hello again', amount: null }, status: 200 },
+    tested: {
+      params: EXAMPLE_PATH,
+      contentType: 'application/json-patch+json',
+      body: [
+        { op: 'test', path: '/title', value: 'Hello' },
+        { op: 'add', path: '/tags', value: ['a'] },
+      ],
+      status: 200,
+    },
+    testFails: {
+      params: EXAMPLE_PATH,
+      contentType: 'application/json-patch+json',
+      body: [{ op: 'test', path: '/title', value: 'Bye' }],
+      status: 409,
+    },
+    another: { params: { ...EXAMPLE_PATH, id: 'none' }, body: { title: 'Hello again' }, status: 404 },
+  },
+});
+
+/**
+ * `PATCH` of a document (RFC 5789). It needs `docs:read` as well: whether a patch fits tells what the document holds.
+ *
+ * A plugin of its own, so that no other endpoint takes bodies of these types.
+ */
+export async function registerPatch(
+  app: FastifyInstance,
+  documents: Documents,
+  auth: BearerAuth,
+  scheduler: Scheduler,
+): Promise<void> {
+  await app.register(async (scope) => {
+    scope.removeAllContentTypeParsers();
+    scope.addContentTypeParser(Object.keys(PATCH_TYPES), readUtf8);
+    scope.addHook('onRequest', (_request, reply, done) => {
+      reply.header('accept-patch', ACCEPT_PATCH);
+      done();
+    });
+    scope.patch(
+      DOCUMENT_PATH,
+      { onRequest: guardDocument(auth, ['docs:write', 'docs:read']), config: DESCRIPTION },
+      async (request, reply) => {
+        const path = documentPath(request);
+        const precondition = writePrecondition(request.headers);
+        using work = requestWork(scheduler, 'patch', request, reply);
+        const patch = { kind: kindOf(request), bytes: request.body as Buffer };
+        const metadata = await documents.patch(
+          path.project,
+          path,
+          patch,
+          precondition,
+          await commitOptions(request, work),
+        );
+        reply.header('etag', etagOf(metadata._rev));
+        return metadata;
+      },
+    );
+  });
+}
+
+function kindOf(request: FastifyRequest): PatchKind {
+  const type = essenceOf(request.headers['content-type']);
+  if (request.body instanceof Buffer && type !== undefined && Object.hasOwn(PATCH_TYPES, type))
+    return PATCH_TYPES[type as keyof typeof PATCH_TYPES];
+  throw new AppError('unsupported_media_type', { detail: `a body of ${ACCEPT_PATCH} is required` });
+}

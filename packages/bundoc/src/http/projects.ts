@@ -1,0 +1,127 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { projectIdSchema } from '@bundoc/shared/contract/documents';
+import { deletedProjectSchema, projectInfoSchema, projectPageSchema } from '@bundoc/shared/contract/projects';
+import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { describe } from '@bundoc/shared/openapi/description';
+import type { FastifyInstance } from 'fastify';
+import { z } from 'zod';
+import { LIMIT_DEFAULT, limitSchema } from '../engine/page-limits.ts';
+import type { ProjectDeletion } from '../projects/delete-project.ts';
+import type { ProjectDirectory } from '../service/project-directory.ts';
+import { claimsOf, guardProject, guardToken, projectPath, projectPathSchema } from './access.ts';
+import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
+
+const projectsQuerySchema = z.strictObject({
+  limit: limitSchema.default(LIMIT_DEFAULT),
+  /** `next_cursor` of the page before. */
+  cursor: projectIdSchema.optional(),
+});
+
+const deleteQuerySchema = z.strictObject({
+  /** The project's id, once more. */
+  confirm: projectIdSchema.optional(),
+});
+
+/** What projects there are, and what each holds. */
+export function registerProjects(app: FastifyInstance, directory: ProjectDirectory, auth: BearerAuth): void {
+  app.get(
+    '/v1/projects',
+    {
+      onRequest: guardToken(auth, 'docs:read', projectsQuerySchema),
+      config: describe({
+        id: 'listProjects',
+        tag: 'projects',
+        summary: 'List projects',
+        description: 'Those that the token is for, in the order of their ids.',
+        access: { kind: 'token', scopes: ['docs:read'] },
+        query: projectsQuerySchema,
+        answers: { 200: { description: 'A page', schema: projectPageSchema } },
+        refusals: ['storage_unavailable', 'storage_superseded', 'kms_unavailable'],
+        examples: {
+          firstPage: { query: { limit: '20' }, status: 200 },
+          badCursor: { query: { cursor: '../x' }, status: 400 },
+        },
+      }),
+    },
+    async (request) => {
+      const { cursor, limit } = request.query as z.infer<typeof projectsQuerySchema>;
+      return directory.list(claimsOf(request), cursor ?? '', limit);
+    },
+  );
+
+  app.get(
+    '/v1/projects/:project',
+    {
+      onRequest: guardProject(auth, 'docs:read'),
+      config: describe({
+        id: 'readProject',
+        tag: 'projects',
+        summary: 'What a project holds',
+        description: 'Counts, bytes and the versions of its key. Asking opens the project.',
+        access: projectAccess('docs:read'),
+        params: projectPathSchema,
+        answers: { 200: { description: 'The project', schema: projectInfoSchema } },
+        refusals: PROJECT_REFUSALS,
+        examples: {
+          read: { params: { project: 'project-a' }, status: 200 },
+          another: { params: { project: 'none' }, status: 404 },
+        },
+      }),
+    },
+    async (request) => directory.describe(projectPath(request).project),
+  );
+}
+
+/** Has a project deleted, for ever. */
+export function registerProjectDeletion(
+  app: FastifyInstance,
+  deletion: ProjectDeletion,
+  auth: BearerAuth,
+): void {
+  app.delete(
+    '/v1/projects/:project',
+    {
+      onRequest: guardProject(auth, 'docs:admin', deleteQuerySchema),
+      config: describe({
+        id: 'deleteProject',
+        tag: 'projects',
+        summary: 'Delete a project and destroy its key, for ever',
+        description:
+          'Once it has begun, every other route of the project answers 410, and the id is not used again. Repeated, it goes on with what was cut short, or answers the same once more.',
+        access: projectAccess('docs:admin'),
+        params: projectPathSchema,
+        query: deleteQuerySchema,
+        answers: { 200: { description: 'Deleted', schema: deletedProjectSchema } },
+        refusals: [
+          'project_not_found',
+          'project_damaged',
+          'project_moving',
+          'project_elsewhere',
+          'project_unclaimed',
+          'project_destroyed',
+          'storage_superseded',
+          'key_missing',
+          'key_damaged',
+          'kms_unavailable',
+          'storage_unavailable',
+          'disk_full',
+          'rate_limited',
+        ],
+        examples: {
+          unconfirmed: { params: { project: 'project-a' }, query: { confirm: 'project-b' }, status: 400 },
+          another: { params: { project: 'none' }, query: { confirm: 'none' }, status: 404 },
+        },
+      }),
+    },
+    async (request) => {
+      const { project } = projectPath(request);
+      const { confirm } = request.query as z.infer<typeof deleteQuerySchema>;
+      // What cannot be taken back is asked for by name, twice.
+      if (confirm !== project)
+        throw new AppError('invalid_request', {
+          errors: [{ path: 'query.confirm', message: "must be the project's id" }],
+        });
+      return deletion.delete(project);
+    },
+  );
+}

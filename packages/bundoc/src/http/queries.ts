@@ -1,0 +1,249 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
+import {
+  aggregateAnswerSchema,
+  aggregateRequestSchema,
+  countAnswerSchema,
+  countRequestSchema,
+  type Explanation,
+  QUERY_BYTES_MAX,
+  queryAnswerSchema,
+  queryRequestSchema,
+} from '@bundoc/shared/contract/query';
+import { READ } from '@bundoc/shared/http/answer-room';
+import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { validate } from '@bundoc/shared/http/validate';
+import { parseJsonObject } from '@bundoc/shared/json/parse';
+import { describe, jsonBody, type RouteDescription } from '@bundoc/shared/openapi/description';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { z } from 'zod';
+import { type Fields, readFields } from '../documents/fields.ts';
+import { projectInTurns } from '../documents/project-text.ts';
+import { PAGE_BYTES_MAX } from '../engine/page-limits.ts';
+import { ANY_DOCUMENT, type Where, whereSchema } from '../queries/where.ts';
+import type { Found, Queries, QueryAnswer } from '../service/queries.ts';
+import { faultOfPath } from '../values/path.ts';
+import { readValue, type Value } from '../values/value.ts';
+import { writeValue } from '../values/write-value.ts';
+import type { Scheduler, Work } from '../work/scheduler.ts';
+import { collectionPath, collectionPathSchema, guardCollection } from './access.ts';
+import { bodyOf } from './body.ts';
+import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
+import { requestWork } from './request-work.ts';
+
+const EXAMPLE_PATH = { project: 'project-a', collection: 'notes' };
+const COLLECTION_PATH = '/v1/projects/:project/collections/:collection';
+
+/** Queries by what is in documents (docs/query.md). */
+export function registerQueries(
+  app: FastifyInstance,
+  queries: Queries,
+  auth: BearerAuth,
+  scheduler: Scheduler,
+): void {
+  const options = { onRequest: guardCollection(auth, 'docs:read'), bodyLimit: QUERY_BYTES_MAX };
+  const common = {
+    tag: 'queries',
+    access: projectAccess('docs:read'),
+    params: collectionPathSchema,
+    refusals: [...PROJECT_REFUSALS, 'query_too_expensive', 'invalid_cursor'],
+  } as const satisfies Partial<RouteDescription>;
+
+  const query = describe({
+    ...common,
+    id: 'queryDocuments',
+    summary: 'Find documents by what is in them',
+    description:
+      'In any order, page by page. The condition is in the manner of MongoDB; docs/query.md says how it is understood.',
+    body: jsonBody(queryRequestSchema),
+    answers: { 200: { description: 'A page', schema: queryAnswerSchema } },
+    examples: {
+      everything: { params: EXAMPLE_PATH, body: {}, status: 200 },
+      inOrder: {
+        params: EXAMPLE_PATH,
+        body: {
+          where: { priority: { $gte: 3 }, tags: 'draft' },
+          orderBy: [{ field: 'priority', direction: 'desc' }],
+          limit: 20,
+          fields: ['title', 'priority'],
+          explain: true,
+        },
+        status: 200,
+      },
+      unknownOperator: { params: EXAMPLE_PATH, body: { where: { title: { $regex: 'H.*' } } }, status: 400 },
+      badCursor: { params: EXAMPLE_PATH, body: { cursor: 'made-up' }, status: 400 },
+      noProject: { params: { ...EXAMPLE_PATH, project: 'none' }, body: {}, status: 404 },
+    },
+  });
+  app.post(
+    `${COLLECTION_PATH}/query`,
+    { ...options, config: { ...READ, ...query } },
+    async (request, reply) => {
+      using work = requestWork(scheduler, 'query', request, reply);
+      const { body, where, whereText } = await readRequest(request, queryRequestSchema, work);
+      const fields = body.fields && readFields(body.fields);
+      if (typeof fields === 'string')
+        throw new AppError('invalid_request', { errors: [{ path: 'body.fields', message: fields }] });
+      requirePaths(body.orderBy.map(({ field }, at) => [`orderBy.${at}.field`, field]));
+      const answer = await queries.query({
+        ...collectionPath(request),
+        ...body,
+        cursor: body.cursor,
+        fields: fields?.canonical,
+        where,
+        whereText,
+        bytesMax: PAGE_BYTES_MAX,
+        work,
+      });
+      return send(reply, await queryParts(answer, fields, body.explain, work));
+    },
+  );
+
+  const count = describe({
+    ...common,
+    id: 'countDocuments',
+    summary: 'Count documents by what is in them',
+    body: jsonBody(countRequestSchema),
+    answers: { 200: { description: 'How many there are', schema: countAnswerSchema } },
+    examples: {
+      count: { params: EXAMPLE_PATH, body: { where: { title: 'Hello' } }, status: 200, answer: { count: 1 } },
+      notAllowed: { params: EXAMPLE_PATH, body: { limit: 1 }, status: 400 },
+    },
+  });
+  app.post(
+    `${COLLECTION_PATH}/count`,
+    { ...options, config: { ...READ, ...count } },
+    async (request, reply) => {
+      using work = requestWork(scheduler, 'query', request, reply);
+      const { body, ...condition } = await readRequest(request, countRequestSchema, work);
+      const answer = await queries.count({ ...collectionPath(request), ...condition, work });
+      return send(reply, [`{"count":${answer.count}${tail(answer, body.explain)}}`]);
+    },
+  );
+
+  const aggregation = describe({
+    ...common,
+    id: 'aggregateDocuments',
+    summary: 'Figures of documents, by group',
+    description: 'Sums and averages are of doubles; `min` and `max` are exact.',
+    body: jsonBody(aggregateRequestSchema),
+    answers: {
+      200: { description: 'The groups, in the order of their values', schema: aggregateAnswerSchema },
+    },
+    examples: {
+      byGroup: {
+        params: EXAMPLE_PATH,
+        body: {
+          groupBy: ['country'],
+          figures: { documents: { op: 'count' }, total: { op: 'sum', field: 'amount' } },
+        },
+        status: 200,
+      },
+      unknownFigure: {
+        params: EXAMPLE_PATH,
+        body: { figures: { x: { op: 'median', field: 'a' } } },
+        status: 400,
+      },
+    },
+  });
+  app.post(
+    `${COLLECTION_PATH}/aggregate`,
+    { ...options, config: { ...READ, ...aggregation } },
+    async (request, reply) => {
+      using work = requestWork(scheduler, 'query', request, reply);
+      const { body, ...condition } = await readRequest(request, aggregateRequestSchema, work);
+      const figures = Object.entries(body.figures);
+      requirePaths([
+        ...body.groupBy.map((field, at): [string, string] => [`groupBy.${at}`, field]),
+        ...figures.flatMap(([name, figure]): [string, string][] =>
+          figure.op === 'count' ? [] : [[`figures.${name}.field`, figure.field]],
+        ),
+      ]);
+      const answer = await queries.aggregate(
+        { ...collectionPath(request), ...condition, work },
+        body.groupBy,
+        figures.map(([, figure]) => figure),
+      );
+      const groups = answer.groups.map((group) => {
+        const by = members(body.groupBy, group.values);
+        const values = members(
+          figures.map(([name]) => name),
+          group.figures,
+        );
+        return `{"group":${by},"figures":${values}}`;
+      });
+      return send(reply, [`{"groups":[${groups.join(',')}]${tail(answer, body.explain)}}`]);
+    },
+  );
+}
+
+/**
+ * A request's body, its condition with exact numbers. Others are served between the steps.
+ *
+ * @throws AppError `invalid_json`, `invalid_request`.
+ */
+async function readRequest<S extends z.ZodType<{ where?: unknown }>>(
+  request: FastifyRequest,
+  schema: S,
+  work: Work,
+): Promise<{ readonly body: z.infer<S>; readonly where: Where; readonly whereText: string }> {
+  const bytes = bodyOf(request);
+  await work.pause();
+  parseJsonObject(bytes);
+  await work.pause();
+  const value = readValue(bytes.toString());
+  await work.pause();
+  const body = validate(schema, value, 'body');
+  if (body.where === undefined) return { body, where: ANY_DOCUMENT, whereText: '' };
+  const where = validate(whereSchema, body.where, 'body.where');
+  await work.pause();
+  return { body, where, whereText: writeValue(body.where as Value) };
+}
+
+/** @throws AppError `invalid_request` for what is no path. */
+function requirePaths(fields: readonly (readonly [string, string])[]): void {
+  const errors = fields.flatMap(([path, field]) => {
+    const message = faultOfPath(field);
+    return message === undefined ? [] : [{ path: `body.${path}`, message }];
+  });
+  if (errors.length > 0) throw new AppError('invalid_request', { errors });
+}
+
+async function queryParts(
+  answer: QueryAnswer,
+  fields: Fields | undefined,
+  explain: boolean,
+  work: Work,
+): Promise<(string | Buffer)[]> {
+  const { documents } = answer;
+  const texts =
+    fields === undefined ? documents.map(({ text }) => text) : await projectInTurns(documents, fields, work);
+  const parts: (string | Buffer)[] = ['{"documents":['];
+  for (const [at, text] of texts.entries()) {
+    if (at > 0) parts.push(',');
+    parts.push(text);
+  }
+  const cursor = answer.next === undefined ? '' : `,"next_cursor":"${answer.next}"`;
+  parts.push(`]${cursor}${tail(answer, explain)}}`);
+  return parts;
+}
+
+function tail({ unreadable, explanation }: Found, explain: boolean): string {
+  const ids = unreadable.length === 0 ? '' : `,"unreadable":${JSON.stringify(unreadable)}`;
+  return explain ? `${ids},"explain":${JSON.stringify(explanation satisfies Explanation)}` : ids;
+}
+
+/** A JSON object; what is undefined is left out. */
+function members(names: readonly string[], values: readonly (Value | undefined)[]): string {
+  const parts = names.flatMap((name, at) => {
+    const value = values[at];
+    return value === undefined ? [] : [`${JSON.stringify(name)}:${writeValue(value)}`];
+  });
+  return `{${parts.join(',')}}`;
+}
+
+function send(reply: FastifyReply, parts: readonly (string | Buffer)[]): Buffer {
+  reply
+    .header('cache-control', 'private, no-cache')
+    .header('content-type', 'application/json; charset=utf-8');
+  return Buffer.concat(parts.map((part) => (typeof part === 'string' ? Buffer.from(part) : part)));
+}

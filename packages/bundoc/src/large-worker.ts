@@ -1,0 +1,26 @@
+import { parentPort } from 'node:worker_threads';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { LARGE_JOBS } from './large-jobs.ts';
+import type { LargeAnswer, LargeRequest } from './work/large-thread.ts';
+
+// The thread of `large-thread.ts`: one job after another, each of which keeps nothing of the one before.
+
+/** Runs a job. What it refuses is an answer; anything else that it throws is a defect. */
+function answerOf({ name, input }: LargeRequest): LargeAnswer {
+  const before = process.threadCpuUsage();
+  const answer = outcomeOf(() => (LARGE_JOBS[name] as (input: unknown) => unknown)(input));
+  const { user, system } = process.threadCpuUsage(before);
+  return { ...answer, us: user + system };
+}
+
+function outcomeOf(run: () => unknown): Omit<LargeAnswer, 'us'> {
+  try {
+    return { output: run() };
+  } catch (error) {
+    if (!(error instanceof AppError)) return { defect: error };
+    const { code, detail, errors } = error;
+    return { refused: { code, detail, errors } };
+  }
+}
+
+parentPort?.on('message', (request: LargeRequest) => parentPort?.postMessage(answerOf(request)));

@@ -1,0 +1,278 @@
+import { randomUUID } from 'node:crypto';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { dekNameOf } from '@bundoc/shared/contract/keys';
+import { deriveKey } from '@bundoc/shared/crypto/aead';
+import type { ProjectCipher } from '../crypto/project-cipher.ts';
+import type { OnProgress } from '../engine/files/projects/verify.ts';
+import { settleMove } from '../engine/judge-move-mark.ts';
+import { MARK_KEY, type MoveMark, openMoveMark, sealMoveMark } from '../engine/move-mark.ts';
+import type { Position, ProjectStore, SealedChange, SealedPageLimits, StoreRest } from '../engine/port.ts';
+import type { StartedStorage } from '../engine/started-storage.ts';
+
+export type ReadSealedChanges = ProjectStore['sealedChanges'];
+
+/** The project cannot be moved as things are. Where it was, it is in order; it may be tried again. */
+export class MoveFailed extends Error {
+  override readonly name = 'MoveFailed';
+}
+
+/** What a project holds, in documents and their sealed bytes: alike at both ends. */
+export type MoveCounts = Pick<StoreRest, 'documents' | 'bytes'>;
+
+/** What there is of a project beside its documents and deletions, once nobody writes any more. */
+export interface LastOfProject extends Omit<StoreRest, 'size'> {
+  /** The text of its project file. */
+  readonly file: string;
+}
+
+/** A source while nobody can write to it. */
+export interface FencedSource {
+  readonly page: ReadSealedChanges;
+  last(): Promise<LastOfProject>;
+}
+
+/** Where a project is, and in use. */
+export interface MoveSource {
+  /** Of all versions of the key that the latest page needed. */
+  readonly cipher: ProjectCipher;
+  /** Documents and deletions, about, and the place of the latest commit. */
+  extent(): Promise<{ readonly size: number; readonly lastSeq: Position }>;
+  /** Opens each document that it reads. */
+  readonly page: ReadSealedChanges;
+  /**
+   * Runs `action` while nobody can write; then, in its place, puts the mark there, durably: with it, every request is refused. If `action` throws, nothing has
+   * changed.
+   */
+  fence(action: (fenced: FencedSource) => Promise<void>, mark: () => string): Promise<void>;
+  /** Takes the mark away: the project is in use again. Changes nothing where another mark stands, or none. */
+  stay(mark: string): Promise<void>;
+  /** The mark that stands there. */
+  mark(): Promise<string | undefined>;
+  /** Takes the content away and leaves `mark`. May be done again. */
+  leave(mark: string, move: string): Promise<void>;
+}
+
+/** Where a project is brought to: under a mark, with which nobody sees it there. */
+export interface MoveTarget {
+  /**
+   * Puts the mark there and makes an empty place.
+   *
+   * @param isOurs whether a mark there is of the same project: then what lies beside it is left over from an earlier move. Any other is set aside.
+   * @throws MoveFailed where there is a project.
+   */
+  begin(mark: string, isOurs: (mark: string) => Promise<boolean>): Promise<void>;
+  /** Takes over changes, in their order, durably. */
+  put(changes: readonly SealedChange[], position: Position): Promise<void>;
+  /** Reads again and opens every document that was taken over behind a place. @throws MoveFailed. */
+  verify(after: Position, onProgress: OnProgress): Promise<void>;
+  /** Adds the rest, durably, and then the mark that says that nothing is missing. @returns what it holds. */
+  finish(last: LastOfProject, mark: string): Promise<MoveCounts>;
+  /** What is there: a project file, and a mark. */
+  present(): Promise<{ readonly hasFile: boolean; readonly mark: string | undefined }>;
+  /** Takes the mark away: the target has the project. */
+  open(): Promise<void>;
+  /** Removes what was copied, and then the mark. */
+  discard(): Promise<void>;
+}
+
+/** Told how far a move is, and when writes stop. What it throws ends the move between two steps, unless the project is about to change hands. */
+export interface MoveWatch {
+  readonly onCopied: OnProgress;
+  readonly onVerified: OnProgress;
+  readonly onSwitch?: () => void;
+}
+
+/** Of one page of changes, and of the rounds. */
+export interface MoveLimits extends SealedPageLimits {
+  /** So many changes behind the copy are few enough for writes to be stopped for them. */
+  readonly fewChanges: number;
+}
+
+const LIMITS: MoveLimits = { limit: 500, bytesMax: 4_194_304, fewChanges: 1_000 };
+const ROUNDS_MAX = 20;
+
+export interface ProjectMove {
+  readonly project: string;
+  readonly source: MoveSource;
+  readonly target: MoveTarget;
+  readonly from: StartedStorage;
+  readonly to: StartedStorage;
+}
+
+/**
+ * Moves a project that is in use, its sealed bytes as they are. It is copied in rounds, each of what changed during the one before, and all of it read again
+ * and opened where it came; then the source is fenced for the last few changes. The project changes hands when BunKMS takes the target's acceptance of
+ * the source's offer. Cut short anywhere, it is in one place: BunKMS says which.
+ *
+ * @returns the move's id.
+ * @throws MoveFailed, and what the two ends and BunKMS throw: then the source has the project, or its mark keeps it until BunKMS says who has it.
+ */
+export async function moveProject(
+  { project, source, target, from, to }: ProjectMove,
+  watch: MoveWatch,
+  limits: MoveLimits = LIMITS,
+): Promise<string> {
+  const move = randomUUID();
+  const sealMark = (state: MoveMark['state']) => {
+    const mark = { state, move, from: from.id, to: to.id, since: new Date().toISOString() };
+    return sealMoveMark(project, source.cipher, mark);
+  };
+  // By this, BunKMS knows the target as the storage that is in use, and no copy of it; and no offer that it made as a source still stands.
+  await to.advance();
+  const { lastSeq } = await source.extent();
+  const keyOf = async (version: number) => source.cipher.subkey(version, MARK_KEY);
+  const isOurs = async (text: string) => (await openMoveMark(project, text, keyOf)) !== undefined;
+  await target.begin(sealMark('incoming'), isOurs);
+  /** While it is not known who has the project, what was brought to the target may be all that there is of it. */
+  let isInDoubt = false;
+  try {
+    const copying = new Copying({ source, target, watch, limits, begun: lastSeq });
+    await copying.run();
+    let [offering, leaving] = [from.acting(), ''];
+    const finish = async (fenced: FencedSource) => {
+      await copying.finish(fenced, () => sealMark('whole'));
+      // Others may have advanced both while it was copied.
+      await to.advance();
+      offering = await from.advance();
+    };
+    await source.fence(finish, () => {
+      leaving = sealMark('leaving');
+      return leaving;
+    });
+    isInDoubt = true;
+    try {
+      // In the generation of the fence, and never in a later one: by then somebody may have ended the move.
+      await from.calls.offerKey(dekNameOf(project), to.id, move, offering);
+      const accept = () => to.calls.acceptKey(dekNameOf(project), move, to.acting());
+      await accept().catch(async (error: unknown) => {
+        if (!hasCode(error, 'storage_superseded')) throw error;
+        // By another node of the target. A copy of it that is in use is not let in.
+        await to.advance();
+        await accept();
+      });
+    } catch (error) {
+      // Unless BunKMS says, whoever opens the project next asks again.
+      const ifMoved = (why: unknown) =>
+        (hasCode(why, 'project_elsewhere') && why.storage === to.id) || Promise.reject(error);
+      isInDoubt = await settleMove(from, project, move).then(() => false, ifMoved);
+      if (!isInDoubt) {
+        await source.stay(leaving);
+        throw error;
+      }
+    }
+  } catch (error) {
+    if (!isInDoubt) await target.discard().catch(() => undefined);
+    throw error;
+  }
+  await target.open();
+  await source.leave(sealMark('moved'), move);
+  return move;
+}
+
+/**
+ * Does what is left of a move that has taken effect, once the target has all of the project. May be done again.
+ *
+ * @returns the move's id.
+ * @throws AppError `project_elsewhere` when nothing at the source says that the project was moved to the target; MoveFailed when the target does not have it whole.
+ */
+export async function finishMove(ends: Omit<ProjectMove, 'from'>): Promise<string> {
+  const { project, source, target, to } = ends;
+  const name = dekNameOf(project);
+  const acting = await to.advance();
+  const keyOf = async (version: number) =>
+    deriveKey((await to.calls.exportKey(name, version, acting)).dek, MARK_KEY);
+  const text = (await source.mark()) ?? '';
+  const mark = await openMoveMark(project, text, keyOf);
+  if (mark?.to !== to.id || !['leaving', 'moved'].includes(mark.state))
+    throw new AppError('project_elsewhere', { storage: to.id });
+  const { hasFile, mark: there } = await target.present();
+  const incoming = there === undefined ? undefined : await openMoveMark(project, there, keyOf);
+  const isWhole = incoming?.state === 'whole' && incoming.move === mark.move;
+  if (!hasFile || (there !== undefined && !isWhole))
+    throw new MoveFailed(
+      `storage ${to.id} holds its key and does not have it whole, so nothing is removed here: bring that storage back as it was, or give the key back (bunkms key take-over ${name} --storage ${mark.from})`,
+    );
+  await source.leave(text, mark.move);
+  return mark.move;
+}
+
+interface CopyOptions extends Pick<ProjectMove, 'source' | 'target'> {
+  readonly watch: MoveWatch;
+  readonly limits: MoveLimits;
+  /** The place of the latest commit when the copy began. */
+  readonly begun: Position;
+}
+
+class Copying {
+  readonly #options: CopyOptions;
+  #position: Position = 0;
+  #verified: Position = 0;
+
+  constructor(options: CopyOptions) {
+    this.#options = options;
+  }
+
+  async run(): Promise<void> {
+    await this.#inRounds();
+    this.#verified = this.#position;
+    await this.#options.target.verify(0, this.#options.watch.onVerified);
+    await this.#inRounds();
+  }
+
+  /** @throws MoveFailed unless the target holds what the source does. */
+  async finish(fenced: FencedSource, whole: () => string): Promise<void> {
+    this.#options.watch.onSwitch?.();
+    await this.#copy(fenced.page, Number.POSITIVE_INFINITY);
+    await this.#options.target.verify(this.#verified, () => undefined);
+    const last = await fenced.last();
+    if (this.#position !== last.lastSeq) throw new MoveFailed('the copy does not end where the project does');
+    const { documents, bytes } = await this.#options.target.finish(last, whole());
+    if (documents !== last.documents || bytes !== last.bytes)
+      throw new MoveFailed(
+        `${last.documents} documents of ${last.bytes} bytes were to be moved, and ${documents} of ${bytes} bytes came`,
+      );
+  }
+
+  /** Until little came in while it was copied, or no less than before: whoever writes faster than is copied waits the longer in the end. */
+  async #inRounds(): Promise<void> {
+    let copied = 0;
+    let former = Number.POSITIVE_INFINITY;
+    for (let rounds = 0; rounds < ROUNDS_MAX; rounds++) {
+      const { size, lastSeq } = await this.#options.source.extent();
+      const before = copied;
+      await this.#copy(this.#options.source.page, lastSeq, (more) => {
+        copied += more;
+        this.#options.watch.onCopied(Math.min(copied, size), size);
+      });
+      const changes = copied - before;
+      if (changes <= this.#options.limits.fewChanges || changes >= former) break;
+      former = changes;
+    }
+  }
+
+  /** @param until where it ends, though there may be more by then: whoever writes fast must not be run after for ever. */
+  async #copy(
+    page: ReadSealedChanges,
+    until: Position,
+    onCopied: (changes: number) => void = () => undefined,
+  ): Promise<void> {
+    for (let isAtEnd = false; !isAtEnd; ) {
+      const read = page(this.#position, this.#options.limits).catch(failedIfDamaged);
+      const { changes, position, isComplete, forgotten } = await read;
+      // A document that was copied, and whose deletion since is forgotten, would stay for ever where it goes.
+      if (forgotten > this.#options.begun)
+        throw new MoveFailed('the copy took longer than deletions are remembered: begin it again');
+      await this.#options.target.put(changes, position);
+      this.#position = position;
+      onCopied(changes.length);
+      isAtEnd = isComplete || position >= until;
+    }
+  }
+}
+
+function failedIfDamaged(error: unknown): never {
+  if (!hasCode(error, 'integrity_error')) throw error;
+  throw new MoveFailed('a document does not open: bundoc verify tells which; replace or delete it first', {
+    cause: error,
+  });
+}

@@ -1,0 +1,155 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
+import type { ProjectFile } from '@bundoc/shared/contract/project-file';
+import type { ProjectCipher } from '../crypto/project-cipher.ts';
+import { readStoredMetadata } from '../crypto/stored-text.ts';
+import { ByteReader } from '../engine/bytes.ts';
+import { leasing, type ProjectPlace } from '../engine/files/projects/project-reader.ts';
+import type { SealedChange } from '../engine/port.ts';
+import { openCipher, parseProjectFile } from '../engine/project-file.ts';
+import { readState } from '../engine/state.ts';
+import { type ArchiveHead, type Block, openBlock, readArchive } from './archive.ts';
+import { BackupDamaged } from './errors.ts';
+
+/** What anybody can tell of a backup that is whole. */
+export interface BackupFacts {
+  readonly head: ArchiveHead;
+  readonly file: ProjectFile;
+  readonly blocks: number;
+  readonly bytes: number;
+}
+
+/** What the key tells beside. */
+export interface BackupEnd {
+  /** Up to which commit it is the project. */
+  readonly lastSeq: number;
+  readonly purgedSeq: number;
+  /** Documents and deletions that it holds; of one that changed while it was made, all. */
+  readonly entries: number;
+  /** When it was complete. */
+  readonly createdMs: number;
+}
+
+/**
+ * Checks a backup without a key: that it is whole, and as it was written.
+ *
+ * @param onProgress told how many bytes have been read.
+ * @throws BackupDamaged
+ */
+export async function checkBackup(
+  source: AsyncIterable<Uint8Array>,
+  onProgress: (bytes: number) => void = () => undefined,
+): Promise<BackupFacts> {
+  let bytes = 0;
+  const counted = (async function* () {
+    for await (const piece of source) {
+      bytes += piece.length;
+      onProgress(bytes);
+      yield piece;
+    }
+  })();
+  const { head, blocks } = await readArchive(counted);
+  let count = 0;
+  let file: ProjectFile | undefined;
+  for await (const { isLast, clear } of blocks) {
+    count++;
+    if (isLast) file = fileOf(head, clear);
+  }
+  if (file === undefined) throw new BackupDamaged('the backup has no end');
+  return { head, file, blocks: count, bytes };
+}
+
+function fileOf({ project }: ArchiveHead, clear: Buffer): ProjectFile {
+  try {
+    return parseProjectFile(project, clear);
+  } catch (cause) {
+    throw new BackupDamaged('the project file in the backup is not one of its project', { cause });
+  }
+}
+
+/**
+ * The cipher of the project that a backup is of.
+ *
+ * @throws AppError what the key service threw, `project_destroyed` and `KEY_NOT_FOUND` for a key that is gone; `key_mismatch`.
+ */
+export async function cipherOf({ file }: BackupFacts, keys: ProjectPlace['keys']): Promise<ProjectCipher> {
+  return openCipher(file, await leasing(file.project, keys)(file));
+}
+
+/**
+ * Opens all of a backup, and every document in it.
+ *
+ * @param take given the changes of each block, in order; a later one of the same document counts.
+ * @throws BackupDamaged for whatever is not authentic.
+ */
+export async function openBackup(
+  source: AsyncIterable<Uint8Array>,
+  cipher: ProjectCipher,
+  take: (changes: readonly SealedChange[]) => Promise<void>,
+): Promise<BackupEnd> {
+  const blocks = changesIn(source, cipher);
+  for (;;) {
+    const { done, value } = await blocks.next();
+    if (done === true) return value;
+    await take(value);
+  }
+}
+
+/**
+ * The changes of each block of a backup, in order, opened; then what the key tells beside.
+ *
+ * @throws BackupDamaged for whatever is not authentic.
+ */
+export async function* changesIn(
+  source: AsyncIterable<Uint8Array>,
+  cipher: ProjectCipher,
+): AsyncGenerator<readonly SealedChange[], BackupEnd, void> {
+  const { head, blocks } = await readArchive(source);
+  const key = cipher.backupKey(head.keyVersion, head.id);
+  if (key === undefined) throw new AppError('key_missing');
+  let entries = 0;
+  for await (const block of blocks) {
+    const text = openBlock(key, head, block);
+    if (block.isLast) {
+      const reader = new ByteReader(text);
+      const end = {
+        lastSeq: reader.u48(),
+        purgedSeq: reader.u48(),
+        entries: reader.u48(),
+        createdMs: reader.u48(),
+      };
+      if (end.entries !== entries) throw new BackupDamaged('the backup does not hold together');
+      return end;
+    }
+    const changes = changesOf(cipher, block, text);
+    entries += changes.length;
+    yield changes;
+  }
+  throw new BackupDamaged('the backup has no end');
+}
+
+function changesOf(cipher: ProjectCipher, { number, clear }: Block, text: Buffer): SealedChange[] {
+  const reader = new ByteReader(text);
+  const changes: SealedChange[] = [];
+  let at = 0;
+  while (!reader.done) {
+    const state = readState(reader);
+    const sealed = state.deletedMs === 0 ? clear.subarray(at, at + state.size) : undefined;
+    at += sealed?.length ?? 0;
+    if (sealed !== undefined && !isOf(cipher, state, sealed))
+      throw new BackupDamaged(`a document in block ${number} of the backup does not open`);
+    changes.push({ state, sealed });
+  }
+  if (at !== clear.length) throw new BackupDamaged('the backup does not hold together');
+  return changes;
+}
+
+function isOf(cipher: ProjectCipher, state: SealedChange['state'], sealed: Buffer): boolean {
+  const fileName = state.fileName.toString('hex');
+  if (cipher.fileName(state) !== fileName) return false;
+  try {
+    const text = cipher.openDocument(fileName, sealed, state.keyVersion);
+    return readStoredMetadata(text, state)?._rev === state.rev.toString('hex');
+  } catch {
+    return false;
+  }
+}

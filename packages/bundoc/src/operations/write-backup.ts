@@ -1,0 +1,95 @@
+import { randomBytes } from 'node:crypto';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import { ByteWriter } from '../engine/bytes.ts';
+import { formatProjectFile } from '../engine/project-file.ts';
+import { writeState } from '../engine/state.ts';
+import type { InstanceManager } from '../projects/instance-manager.ts';
+import { ARCHIVE_ID_BYTES, type ArchiveHead, ArchiveWriter } from './archive.ts';
+
+export interface BackupLimits {
+  readonly limit: number;
+  /** Sealed bytes after which a block ends. */
+  readonly bytesMax: number;
+}
+
+export interface BackupPorts {
+  readonly instances: Pick<InstanceManager, 'acquire'>;
+  readonly clock: Clock;
+  /** {@link BLOCK_LIMITS} unless a test wants many blocks. */
+  readonly limits?: BackupLimits;
+}
+
+/** Of one block. */
+const BLOCK_LIMITS: BackupLimits = { limit: 1_000, bytesMax: 1_048_576 };
+
+/** Times that a block is begun with. */
+const TRIES_MAX = 3;
+
+/**
+ * A project as it is at the moment at which the last block is made, whoever writes meanwhile: what changes is written again, behind. The
+ * documents' bytes are as they are stored, so nothing is opened to leave in the clear, and nothing is sealed anew. The project is held
+ * for one block at a time, so that a key that is withdrawn ends the backup.
+ *
+ * @throws AppError of the project and its store, from the generator as well; `project_not_found` before the first piece.
+ */
+export async function createBackup(
+  project: string,
+  { instances, clock, limits = BLOCK_LIMITS }: BackupPorts,
+): Promise<AsyncGenerator<Buffer, void, void>> {
+  const id = randomBytes(ARCHIVE_ID_BYTES);
+  const head = await withProject(
+    instances,
+    project,
+    async ({ cipher }): Promise<ArchiveHead> => ({
+      project,
+      id,
+      keyVersion: cipher.version,
+    }),
+  );
+  return writeBlocks(head, { instances, clock, limits });
+}
+
+async function* writeBlocks(
+  head: ArchiveHead,
+  { instances, clock, limits }: Required<BackupPorts>,
+): AsyncGenerator<Buffer, void, void> {
+  const writer = new ArchiveWriter(head);
+  yield writer.begin();
+  let entries = 0;
+  for (let position = 0, isComplete = false; !isComplete; ) {
+    yield await withProject(instances, head.project, async ({ store, cipher, file }) => {
+      const key = cipher.backupKey(head.keyVersion, head.id);
+      if (key === undefined) throw new AppError('key_missing');
+      const page = await store.sealedChanges(position, limits);
+      ({ position, isComplete } = page);
+      entries += page.changes.length;
+      const states = new ByteWriter(64 + page.changes.length * 160);
+      for (const { state } of page.changes) writeState(states, state);
+      const clear = Buffer.concat(page.changes.flatMap(({ sealed }) => sealed ?? []));
+      const block = writer.block(key, { isLast: false, text: states.finish(), clear });
+      if (!isComplete) return block;
+      const end = new ByteWriter(32).u48(position).u48(page.forgotten).u48(entries).u48(clock.now());
+      // Of this moment: it names every version of the key that anything before is sealed under.
+      const last = { isLast: true, text: end.finish(), clear: formatProjectFile(file) };
+      return Buffer.concat([block, writer.block(key, last)]);
+    });
+  }
+}
+
+async function withProject<T>(
+  instances: BackupPorts['instances'],
+  project: string,
+  action: (lease: NonNullable<Awaited<ReturnType<InstanceManager['acquire']>>>) => Promise<T>,
+): Promise<T> {
+  for (let tries = 1; ; tries++) {
+    using lease = await instances.acquire(project, 'existing');
+    if (lease === undefined) throw new AppError('project_not_found');
+    try {
+      return await action(lease);
+    } catch (error) {
+      // Another node has brought in a new version of the key, which the project must be opened anew for: nothing of the block was written yet.
+      if (tries === TRIES_MAX || !lease.store.failed || !hasCode(error, 'storage_unavailable')) throw error;
+    }
+  }
+}

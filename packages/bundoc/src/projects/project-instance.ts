@@ -1,0 +1,81 @@
+import type { ProjectFile } from '@bundoc/shared/contract/project-file';
+import { ageMs, type Clock, type Instant, instant } from '@bundoc/shared/runtime/clock';
+import type { DefinedStore } from '../collections/defined-store.ts';
+import type { KeyCache } from '../crypto/key-cache.ts';
+import type { ProjectCipher } from '../crypto/project-cipher.ts';
+import { type Cursors, cursorsOf } from '../crypto/sealed-cursor.ts';
+import type { LeasedKeys } from '../engine/project-file.ts';
+import type { OpenedProject } from '../engine/projects.ts';
+import type { LeasedKey } from '../kms/port.ts';
+
+/** One open project: what it is made of, the keys that it may be used with, and by how many it is used. */
+export class ProjectInstance {
+  readonly project: string;
+  readonly store: DefinedStore;
+  readonly cipher: ProjectCipher;
+  readonly cursors: Cursors;
+  file: ProjectFile;
+  /** All versions that the project uses, the current one first; replaced when their leases are. */
+  keys: LeasedKeys;
+  users = 0;
+  lastUsed: Instant;
+  /** Used without a lease since it was last looked at for being idle: two clocks are too much for each read. */
+  wasUsed = false;
+  /** The sweep in which a use of it last counted for the order in which projects make room. */
+  countedInSweep: number | undefined;
+  /** Bytes of memory that it counts with. */
+  bytes: number;
+
+  constructor(project: string, opened: OpenedProject, store: DefinedStore, now: Instant, bytes: number) {
+    this.project = project;
+    this.store = store;
+    this.cipher = opened.cipher;
+    this.cursors = cursorsOf(project, opened.cipher);
+    this.file = opened.file;
+    this.keys = opened.keys;
+    this.lastUsed = now;
+    this.bytes = bytes;
+  }
+
+  /** Whether all its keys may still be used. This is no use of them. */
+  hasKeys(cache: Pick<KeyCache, 'has'>): boolean {
+    return this.keys.every(({ version }, at) => cache.has(this.project, versionAt(at, version)));
+  }
+
+  /**
+   * Uses its keys.
+   *
+   * @returns them on the leases that they have now: {@link keys} itself when none was renewed; undefined when one may not be used any more, or the
+   * current one is another key.
+   */
+  peekKeys(cache: Pick<KeyCache, 'peek'>): LeasedKeys | undefined {
+    // Mostly it has one key, which was not renewed.
+    if (this.keys.length === 1 && cache.peek(this.project) === this.keys[0]) return this.keys;
+    const keys = this.keys.map(({ version }, at) => cache.peek(this.project, versionAt(at, version)));
+    if (!isComplete(keys) || !isSameKey(keys[0], this.keys[0])) return undefined;
+    return keys.some((key, at) => key !== this.keys[at]) ? keys : this.keys;
+  }
+
+  /** Whether nobody has used it for that long, milliseconds. Uses without a lease count from the last time that this was asked. */
+  isIdle(clock: Clock, idleTtlMs: number): boolean {
+    if (this.wasUsed) {
+      this.wasUsed = false;
+      this.lastUsed = instant(clock);
+    }
+    return this.users === 0 && ageMs(clock, this.lastUsed) >= idleTtlMs;
+  }
+}
+
+/** The current version is asked for without its number: a rotation makes another key of it. */
+function versionAt(at: number, version: number): number | undefined {
+  return at === 0 ? undefined : version;
+}
+
+function isComplete(keys: readonly (LeasedKey | undefined)[]): keys is LeasedKeys {
+  return keys.every((key) => key !== undefined);
+}
+
+function isSameKey(a: LeasedKey, b: LeasedKey): boolean {
+  if (a === b) return true;
+  return a.keyId === b.keyId && a.version === b.version && a.kcv === b.kcv;
+}

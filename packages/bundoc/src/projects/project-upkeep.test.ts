@@ -1,0 +1,170 @@
+import { describe, expect, it } from 'vitest';
+import { definitionsState, digestOfRevs, NO_DEFINITIONS } from '../engine/definitions-state.ts';
+import type { ProjectStore } from '../engine/port.ts';
+import { newPlace, openInstances } from '../testing/open-instances.ts';
+import { openTestStore } from '../testing/test-engine.ts';
+import { ProjectUpkeep, type ProjectUpkeepOptions, SWEPT_MAX } from './project-upkeep.ts';
+
+const settle = () => new Promise((resolve) => setImmediate(resolve));
+
+/**
+ * Projects whose definitions other processes may change, so that upkeep reads them again: with a step that a
+ * test may hold.
+ */
+function start(options: Partial<ProjectUpkeepOptions> = {}) {
+  const place = newPlace();
+  const { clock, disk } = place;
+  const looks: string[] = [];
+  const closed: string[] = [];
+  const steps: { beforeLook: (project: string) => Promise<void> } = { beforeLook: async () => undefined };
+  const opened = openInstances(place, {
+    idleTtlMs: 1_000,
+    openStore: async (project, { cipher }) => {
+      const store: ProjectStore = await openTestStore(project, `/projects/${project}`, disk, cipher, clock);
+      const { list } = store;
+      const close = store[Symbol.asyncDispose];
+      return Object.assign(store, {
+        isShared: true,
+        list: async (query: Parameters<typeof list>[0]) => {
+          looks.push(project);
+          await steps.beforeLook(project);
+          return list.call(store, query);
+        },
+        [Symbol.asyncDispose]: async () => {
+          closed.push(project);
+          await close.call(store);
+        },
+      });
+    },
+  });
+  const { instances, logger } = opened;
+  const upkeep = new ProjectUpkeep({ instances, logger, resealsMax: 5, ...options });
+  return { ...opened, clock, looks, closed, steps, upkeep };
+}
+
+describe('the upkeep of open projects', () => {
+  it('takes up definitions of each, also when it fails for one', async () => {
+    const { write, looks, steps, upkeep } = start();
+    await write('a');
+    await write('b');
+    looks.length = 0;
+    steps.beforeLook = async (project) => {
+      if (project === 'a') throw new Error('no');
+    };
+    await upkeep.run();
+    expect(looks).toEqual(['a', 'b']);
+  });
+
+  it('asks once for all projects what has changed, and reads the definitions of those alone', async () => {
+    const none = definitionsState(0, NO_DEFINITIONS);
+    const states = new Map([
+      ['a', none],
+      ['b', none],
+    ]);
+    const asked: (readonly string[])[] = [];
+    const { write, looks, steps, upkeep } = start({
+      statesOf: async (projects) => {
+        asked.push(projects);
+        return new Map(states);
+      },
+    });
+    await write('a');
+    await write('b');
+    const looksOf = async () => {
+      looks.length = 0;
+      await upkeep.run();
+      return [...looks];
+    };
+    expect(await looksOf()).toEqual([]);
+    // Read until what was read is what there is, also when reading fails.
+    states.set('b', definitionsState(0, digestOfRevs(['00'])));
+    expect([await looksOf(), await looksOf()]).toEqual([['b'], ['b']]);
+    steps.beforeLook = () => Promise.reject(new Error('no'));
+    expect(await looksOf()).toEqual(['b']);
+    states.set('b', none);
+    expect(await looksOf()).toEqual([]);
+    // A project that is gone finds out by reading.
+    states.delete('a');
+    expect(await looksOf()).toEqual(['a']);
+    expect(asked).toHaveLength(6);
+    expect(asked.every((projects) => projects.join() === 'a,b')).toBe(true);
+  });
+
+  it('looks at no project that needs nothing', async () => {
+    const place = newPlace();
+    const { instances, logger, write } = openInstances(place);
+    await write('a');
+    expect([...instances.eachInNeed('definitions'), ...instances.eachInNeed('reseal')]).toEqual([]);
+    using lease = await instances.acquire('a', 'existing');
+    await lease?.store.define(
+      'notes',
+      { indexes: [], ttl: { field: '_created', seconds: 1 } },
+      { kind: 'none' },
+    );
+    expect([...instances.eachInNeed('expiry')].map(({ project }) => project)).toEqual(['a']);
+    place.clock.advance(2_000);
+    const upkeep = new ProjectUpkeep({ instances, logger, resealsMax: 5 });
+    await upkeep.run();
+    await lease?.store.define('notes', undefined, { kind: 'none' });
+    await upkeep.run();
+    expect([...instances.eachInNeed('expiry')]).toEqual([]);
+  });
+
+  it('looks through a bounded number of projects for expired documents, all of them in turn', async () => {
+    const names = Array.from({ length: 2 * SWEPT_MAX + 10 }, (_, n) => `p${n}`);
+    const swept: string[] = [];
+    const storeOf = (project: string) => ({
+      expired: { goRound: async () => swept.push(project) - swept.length },
+    });
+    const instances = {
+      size: names.length,
+      storeIfOpen: () => undefined,
+      projectsInNeed: (need: string) => (need === 'expiry' ? names : []),
+      *eachInNeed(_need: string, projects: readonly string[]) {
+        for (const project of projects) yield { project, store: storeOf(project) };
+      },
+    };
+    const { logger } = openInstances(newPlace());
+    const upkeep = new ProjectUpkeep({ instances: instances as never, logger, resealsMax: 5 });
+    const runs: string[][] = [];
+    for (let run = 0; run < 3; run++) {
+      swept.length = 0;
+      await upkeep.run();
+      runs.push([...swept]);
+    }
+    expect(runs.map((run) => run.length)).toEqual([SWEPT_MAX, SWEPT_MAX, SWEPT_MAX]);
+    expect(runs.flat().slice(0, names.length)).toEqual(names);
+    expect(runs.flat().at(names.length)).toBe('p0');
+  });
+
+  it('does nothing while it is under way', async () => {
+    const { write, looks, steps, upkeep } = start();
+    await write('a');
+    looks.length = 0;
+    const held = Promise.withResolvers<void>();
+    steps.beforeLook = () => held.promise;
+    const running = upkeep.run();
+    await upkeep.run();
+    held.resolve();
+    await running;
+    expect(looks).toEqual(['a']);
+  });
+
+  it('keeps open what it is at work on, and leaves alone what was closed meanwhile', async () => {
+    const { clock, write, instances, looks, closed, steps, upkeep } = start();
+    await write('a');
+    await write('b');
+    looks.length = 0;
+    const held = Promise.withResolvers<void>();
+    steps.beforeLook = () => held.promise;
+    const running = upkeep.run();
+    await settle();
+    clock.advance(1_000);
+    instances.sweep();
+    await expect.poll(() => closed).toEqual(['b']);
+    held.resolve();
+    await running;
+    await instances[Symbol.asyncDispose]();
+    expect([looks, closed]).toEqual([['a'], ['b', 'a']]);
+  });
+});

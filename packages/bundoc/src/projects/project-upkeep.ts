@@ -1,0 +1,183 @@
+import type { Logger } from '@bundoc/shared/runtime/logger';
+import type { DefinedStore } from '../collections/defined-store.ts';
+import type { InstanceManager, Need } from './instance-manager.ts';
+import type { SpreadRotations } from './spread-rotations.ts';
+
+/** Of the open projects, those whose documents are sealed anew at a time; one in any case. */
+const RESEALING_SHARE = 0.01;
+/** Open projects that one run looks through for expired documents. */
+export const SWEPT_MAX = 50;
+/** How long a project whose key was rotated counts with them until it is used, and so sealed anew, runs. */
+const WAITS_FOR_USE_RUNS = 5;
+
+export interface ProjectUpkeepOptions {
+  readonly instances: Pick<InstanceManager, 'eachInNeed' | 'projectsInNeed' | 'storeIfOpen' | 'size'>;
+  readonly logger: Logger;
+  /** Keys that are to be rotated. */
+  readonly rotations?: Pick<SpreadRotations, 'run'> | undefined;
+  /** Documents of one project that are sealed anew after a rotation, each time. */
+  readonly resealsMax: number;
+  /**
+   * Answers for many projects at once what definitions and indexes each has, as `definitionsState` of their stores.
+   * Without it, the definitions of every project that others write to are read each time.
+   */
+  readonly statesOf?: ((projects: readonly string[]) => Promise<ReadonlyMap<string, string>>) | undefined;
+}
+
+/**
+ * What open projects need besides requests: documents sealed anew whose project's key was rotated, what other processes defined collections to be
+ * taken up, expired documents removed.
+ */
+export class ProjectUpkeep {
+  readonly #options: ProjectUpkeepOptions;
+  #isRunning = false;
+  /** The states in which definitions were taken up of which some do not open, by project. */
+  #damagedAs: ReadonlyMap<string, string> = new Map();
+  /** Projects whose documents are being sealed anew; they stay until they need it no more, or nothing more can be done. */
+  readonly #resealing = new Set<string>();
+  /** Projects whose keys were rotated and that were not used since, with the runs for which they are still waited for. */
+  readonly #rotated = new Map<string, number>();
+  /** The last project whose turn began. */
+  #lastResealed: string | undefined;
+  /** The last project that was looked through for expired documents. */
+  #lastSwept: string | undefined;
+
+  constructor(options: ProjectUpkeepOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Does some of it for every open project that needs it. Never rejects. To be called every second or so, which
+   * bounds the rate and the delay. Does nothing while an earlier run is under way.
+   */
+  async run(): Promise<void> {
+    if (this.#isRunning) return;
+    this.#isRunning = true;
+    await this.#resealSome();
+    await this.#takeUpDefinitions();
+    await this.#sweepSome();
+    this.#isRunning = false;
+  }
+
+  /**
+   * Seals documents anew in a hundredth of the open projects at a time, and has as many keys rotated as that leaves room for: after a take-over
+   * all projects are due at once.
+   */
+  async #resealSome(): Promise<void> {
+    const { instances, rotations } = this.#options;
+    const max = Math.max(1, Math.floor(instances.size * RESEALING_SHARE));
+    const inNeed = instances.projectsInNeed('reseal');
+    const needy = new Set(inNeed);
+    for (const project of this.#resealing) if (!needy.has(project)) this.#resealing.delete(project);
+    // A project that cannot be re-sealed does not delay the others.
+    for (const project of behind(this.#lastResealed, inNeed)) {
+      if (this.#resealing.size >= max) break;
+      if (this.#resealing.has(project)) continue;
+      this.#resealing.add(project);
+      this.#lastResealed = project;
+    }
+    await this.#forEach(
+      'reseal',
+      'documents could not be sealed anew',
+      async (project, store) => {
+        this.#rotated.delete(project);
+        let goesOn = false;
+        try {
+          goesOn = await this.#reseal(project, store);
+        } finally {
+          if (!goesOn) this.#resealing.delete(project);
+        }
+      },
+      [...this.#resealing],
+    );
+    for (const [project, runs] of this.#rotated) {
+      if (runs > 0) this.#rotated.set(project, runs - 1);
+      else this.#rotated.delete(project);
+    }
+    const room = max - new Set([...this.#resealing, ...this.#rotated.keys()]).size;
+    for (const project of (await rotations?.run(room)) ?? []) this.#rotated.set(project, WAITS_FOR_USE_RUNS);
+  }
+
+  /** Removes expired documents of some projects. They take turns, so that the work of one run is bounded, however many there are. */
+  async #sweepSome(): Promise<void> {
+    const inNeed = this.#options.instances.projectsInNeed('expiry');
+    const projects = behind(this.#lastSwept, inNeed).slice(0, SWEPT_MAX);
+    this.#lastSwept = projects.at(-1);
+    await this.#forEach(
+      'expiry',
+      'expired documents could not be removed',
+      (project, store) => this.#removeExpired(project, store),
+      projects,
+    );
+  }
+
+  /** Looks at no project but those that need it. */
+  async #forEach(
+    need: Need,
+    problem: string,
+    action: (project: string, store: DefinedStore) => Promise<void>,
+    projects?: readonly string[],
+  ): Promise<void> {
+    const { instances, logger } = this.#options;
+    for (const { project, store } of instances.eachInNeed(need, projects))
+      await action(project, store).catch((error: unknown) => {
+        logger.warn({ err: error, project }, problem);
+      });
+  }
+
+  /** Reads the definitions of projects that have changed since, or whose indexes are not whole yet. */
+  async #takeUpDefinitions(): Promise<void> {
+    const { instances, logger, statesOf } = this.#options;
+    const projects = instances.projectsInNeed('definitions');
+    if (projects.length === 0) return;
+    const damagedAs = new Map<string, string>();
+    try {
+      const states = await statesOf?.(projects);
+      const isTaken = (project: string) => {
+        const state = states?.get(project);
+        const store = instances.storeIfOpen(project);
+        if (state === undefined || store === undefined || store.indexes?.isSettled === false) return false;
+        if (store.definitionsState === state) return true;
+        if (store.definitionsState !== undefined || this.#damagedAs.get(project) !== state) return false;
+        damagedAs.set(project, state);
+        return true;
+      };
+      const changed = projects.filter((project) => !isTaken(project));
+      for (const { project, store } of instances.eachInNeed('definitions', changed)) {
+        try {
+          await store.load();
+          const state = states?.get(project);
+          if (state !== undefined && store.definitionsState === undefined) damagedAs.set(project, state);
+        } catch (error) {
+          logger.warn({ err: error, project }, 'definitions could not be kept');
+        }
+      }
+    } catch (error) {
+      logger.warn({ err: error }, 'it could not be asked which projects have changed');
+    }
+    this.#damagedAs = damagedAs;
+  }
+
+  /** @returns whether there is more to be done at once. */
+  async #reseal(project: string, store: DefinedStore): Promise<boolean> {
+    if (store.toReseal === 0) return false;
+    const resealed = await store.reseal(this.#options.resealsMax);
+    if (resealed > 0)
+      this.#options.logger.info(
+        { project, resealed, left: store.toReseal },
+        'documents were sealed under the new key version',
+      );
+    return resealed > 0 && store.toReseal > 0;
+  }
+
+  async #removeExpired(project: string, store: DefinedStore): Promise<void> {
+    const removed = await store.expired.goRound();
+    if (removed > 0) this.#options.logger.debug({ project, removed }, 'expired documents were removed');
+  }
+}
+
+/** All of them, in turn: those behind the last one first. */
+function behind(last: string | undefined, projects: readonly string[]): readonly string[] {
+  const from = last === undefined ? 0 : projects.indexOf(last) + 1;
+  return [...projects.slice(from), ...projects.slice(0, from)];
+}

@@ -1,0 +1,190 @@
+import { compareValues, equalValues, isSameType } from '../values/compare.ts';
+import { encodeExactly } from '../values/key.ts';
+import { mayMeet, someAt, someOrElementAt } from '../values/path.ts';
+import { isArray, isObject, type ObjectValue, typeOf, type Value } from '../values/value.ts';
+import type { Comparison, Test, Where } from './where.ts';
+
+export type Predicate = (value: Value) => boolean;
+
+/** What is found at a path, or an element of an array that stands for itself. */
+interface Found {
+  /** Looks at each value, and at the elements of those that are arrays. */
+  some(holds: Predicate): boolean;
+  /** Looks at each value. */
+  someWhole(holds: Predicate): boolean;
+}
+
+/** The condition as a function of a document. Docs: docs/query.md. */
+export function compileWhere(where: Where): Predicate {
+  return compile(where, false);
+}
+
+/** @param isMet the same value may be looked at in several ways: it is remembered what was found of it. */
+function compile(where: Where, isMet: boolean): Predicate {
+  if (where.kind === 'field') {
+    const { path } = where;
+    const holds = compileTests(where.tests, isMet || mayMeet(path));
+    return (document) =>
+      holds({
+        some: (predicate) => someOrElementAt(document, path, predicate),
+        someWhole: (predicate) => someAt(document, path, predicate),
+      });
+  }
+  const clauses = where.clauses.map((clause) => compile(clause, isMet));
+  switch (where.kind) {
+    case 'and':
+      return (document) => clauses.every((holds) => holds(document));
+    case 'or':
+      return (document) => clauses.some((holds) => holds(document));
+    case 'nor':
+      return (document) => !clauses.some((holds) => holds(document));
+  }
+}
+
+function compileTests(tests: readonly Test[], isMet: boolean): (found: Found) => boolean {
+  const compiled = tests.map((test) => compileTest(test, isMet));
+  const [only] = compiled;
+  if (compiled.length === 1 && only !== undefined) return only;
+  return (found) => compiled.every((holds) => holds(found));
+}
+
+function compileTest(test: Test, isMet: boolean): (found: Found) => boolean {
+  switch (test.op) {
+    case '$eq':
+    case '$gt':
+    case '$gte':
+    case '$lt':
+    case '$lte': {
+      const holds = comparison(test.op, test.value);
+      return (found) => found.some(holds);
+    }
+    case '$ne': {
+      const holds = comparison('$eq', test.value);
+      return (found) => !found.some(holds);
+    }
+    case '$in': {
+      const holds = oneOf(test.values);
+      return (found) => found.some(holds);
+    }
+    case '$nin': {
+      const holds = oneOf(test.values);
+      return (found) => !found.some(holds);
+    }
+    case '$all': {
+      const set = setOf(test.values);
+      return (found) => test.values.length > 0 && hasAll(found, set);
+    }
+    case '$exists': {
+      const { exists } = test;
+      return (found) => found.someWhole(() => true) === exists;
+    }
+    case '$type': {
+      const types = new Set<string>(test.types);
+      return (found) => found.some((value) => types.has(typeOf(value)));
+    }
+    case '$size': {
+      const { size } = test;
+      return (found) => found.someWhole((value) => isArray(value) && value.length === size);
+    }
+    case '$beginsWith': {
+      const { prefix } = test;
+      return (found) => found.some((value) => typeof value === 'string' && value.startsWith(prefix));
+    }
+    case '$not': {
+      const holds = compileTests(test.tests, isMet);
+      return (found) => !holds(found);
+    }
+    case '$elemMatch': {
+      const holds =
+        'where' in test ? compileElement(test.where, isMet) : compileElementTests(test.tests, isMet);
+      return (found) => found.someWhole((value) => isArray(value) && value.some(holds));
+    }
+  }
+}
+
+/** An element that has members; others have nothing that a path could lead to. */
+function compileElement(where: Where, isMet: boolean): Predicate {
+  const holds = compile(where, isMet);
+  if (!isMet) return (element) => isContainer(element) && holds(element);
+  // Of elements of documents, which are new objects each time: it goes with them.
+  const known = new WeakMap<object, boolean>();
+  return (element) => {
+    if (!isContainer(element)) return false;
+    const before = known.get(element);
+    if (before !== undefined) return before;
+    const result = holds(element);
+    known.set(element, result);
+    return result;
+  };
+}
+
+function isContainer(value: Value): value is readonly Value[] | ObjectValue {
+  return isObject(value) || isArray(value);
+}
+
+/** An element for itself: the elements of an array in the array are not looked at. */
+function compileElementTests(tests: readonly Test[], isMet: boolean): Predicate {
+  const holds = compileTests(tests, isMet);
+  return (element) => {
+    const some = (predicate: Predicate) => predicate(element);
+    return holds({ some, someWhole: some });
+  };
+}
+
+function comparison(op: Exclude<Comparison, '$ne'>, operand: Value): Predicate {
+  switch (op) {
+    case '$eq':
+      return (value) => equalValues(value, operand);
+    case '$gt':
+      return (value) => isSameType(value, operand) && compareValues(value, operand) > 0;
+    case '$gte':
+      return (value) => isSameType(value, operand) && compareValues(value, operand) >= 0;
+    case '$lt':
+      return (value) => isSameType(value, operand) && compareValues(value, operand) < 0;
+    case '$lte':
+      return (value) => isSameType(value, operand) && compareValues(value, operand) <= 0;
+  }
+}
+
+/** Equal to one of many. Takes time by the size of the value, not by how many there are. */
+function oneOf(values: readonly Value[]): Predicate {
+  const set = setOf(values);
+  return (value) => (isPlain(value) ? set.plain.has(value) : holdsExactly(set, value));
+}
+
+/** Whether each of the values is found, in one look at what there is. */
+function hasAll(found: Found, { plain, exact }: ValueSet): boolean {
+  const met = new Set<Value>();
+  const metExactly = new Set<string>();
+  return found.some((value) => {
+    if (isPlain(value)) {
+      if (plain.has(value)) met.add(value);
+    } else if (exact.size > 0) {
+      const encoded = encodeExactly(value);
+      if (exact.has(encoded)) metExactly.add(encoded);
+    }
+    return met.size + metExactly.size === plain.size + exact.size;
+  });
+}
+
+/** Values, so that equal ones are found without a comparison with each: the plain ones by themselves, others by what they are encoded as. */
+interface ValueSet {
+  readonly plain: Set<Value>;
+  readonly exact: Set<string>;
+}
+
+function setOf(values: readonly Value[]): ValueSet {
+  return {
+    plain: new Set(values.filter(isPlain)),
+    exact: new Set(values.filter((value) => !isPlain(value)).map(encodeExactly)),
+  };
+}
+
+function holdsExactly({ exact }: ValueSet, value: Value): boolean {
+  return exact.size > 0 && exact.has(encodeExactly(value));
+}
+
+/** Equal to nothing but itself. */
+function isPlain(value: Value): boolean {
+  return typeof value !== 'object' || value === null;
+}

@@ -1,0 +1,140 @@
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import type { IndexEntry, KeyRange } from '../engine/index-port.ts';
+import type { ProjectStore } from '../engine/port.ts';
+import { earlierKey, inverted, laterKey, positionOf } from '../values/key.ts';
+import type { RangePlan } from './plan.ts';
+import { Candidate, type Scan } from './scan.ts';
+
+/** Entries that are looked up at a time. */
+const ENTRIES_MAX = 200;
+/** Bytes of documents that are taken in one turn, and documents that are read from the disk together. */
+const BYTES_AT_HAND = 1_048_576;
+const READ_TOGETHER = 16;
+
+/**
+ * The candidates of a plan, some at a time, each document once. One that has changed since its entry was read comes as it is now.
+ *
+ * @param after the sort key of the last document of the page before, when the plan is in order; empty for the first page.
+ * @param wanted how many candidates are likely to be enough; more are looked up when they are asked for.
+ * @throws AppError as {@link scanCollection} does.
+ */
+export async function* searchIndex(
+  scan: Scan,
+  plan: RangePlan,
+  after: string,
+  wanted: number,
+): AsyncGenerator<readonly Candidate[]> {
+  // In order, each document has one entry.
+  const seen = plan.inOrder === undefined ? new Set<string>() : undefined;
+  let many = Math.min(ENTRIES_MAX, wanted);
+  if (plan.inOrder === undefined) {
+    const always = await scan.work.outside(() =>
+      scan.withStore(async ({ indexes }) => required(indexes?.always?.(scan.collection, plan.index))),
+    );
+    for (const { id } of always) seen?.add(id);
+    yield* read(scan, always);
+  }
+  const backwards = plan.inOrder === 'backwards';
+  for (const whole of plan.ranges) {
+    let range: KeyRange | undefined = behind(whole, plan, after);
+    while (range !== undefined) {
+      const { low, high }: KeyRange = range;
+      const found: Looked = await scan.work.outside(() =>
+        scan.withStore(async (store) => {
+          const entries = required(
+            store.indexes?.search?.(scan.collection, plan.index, { low, high }, backwards, many),
+          );
+          return lookAtHand(scan, store, entries, plan.isExact, seen);
+        }),
+      );
+      if (found.candidates.length > 0) yield found.candidates;
+      yield* read(scan, found.rest);
+      if (found.last === undefined || found.entries < many) break;
+      range = backwards ? { low, high: found.last } : { low: `${found.last}\0`, high };
+      many = Math.min(ENTRIES_MAX, many * 2);
+    }
+  }
+}
+
+interface Looked {
+  readonly candidates: readonly Candidate[];
+  /** Entries whose documents must be read. */
+  readonly rest: readonly IndexEntry[];
+  readonly entries: number;
+  /** Key of the last entry. */
+  readonly last: string | undefined;
+}
+
+/** Takes what is in memory in the turn in which its entry was found: what the entry says of it is so. */
+function lookAtHand(
+  scan: Scan,
+  store: ProjectStore,
+  entries: readonly IndexEntry[],
+  isExact: boolean,
+  seen: Set<string> | undefined,
+): Looked {
+  const candidates: Candidate[] = [];
+  const rest: IndexEntry[] = [];
+  let bytes = 0;
+  for (const entry of entries) {
+    if (seen?.has(entry.id) === true) continue;
+    seen?.add(entry.id);
+    const document =
+      bytes < BYTES_AT_HAND && rest.length === 0
+        ? store.getAtHand?.({ collection: scan.collection, id: entry.id })
+        : undefined;
+    if (document === undefined) {
+      rest.push(entry);
+      continue;
+    }
+    bytes += document.text.length;
+    scan.budget.spend(document.text.length);
+    candidates.push(new Candidate(document, positionOf(entry.key), isExact));
+  }
+  return { candidates, rest, entries: entries.length, last: entries.at(-1)?.key };
+}
+
+async function* read(scan: Scan, entries: readonly IndexEntry[]): AsyncGenerator<readonly Candidate[]> {
+  for (let at = 0; at < entries.length; at += READ_TOGETHER) {
+    const some = entries.slice(at, at + READ_TOGETHER);
+    const read = await scan.work.outside(() =>
+      scan.withStore((store) => Promise.all(some.map((entry) => candidateOf(scan, store, entry)))),
+    );
+    const found = read.filter((candidate) => candidate !== undefined);
+    for (const { document } of found) scan.budget.spend(document.text.length);
+    // What is not there any more, as it has expired, was looked for all the same.
+    scan.budget.spend(0, read.length - found.length);
+    if (found.length > 0) yield found;
+  }
+}
+
+/** An index may go, or be built anew, while a long query uses it: then what it says is not everything. */
+function required(entries: readonly IndexEntry[] | undefined): readonly IndexEntry[] {
+  if (entries === undefined)
+    throw new AppError('overloaded', { detail: 'the index has changed meanwhile', retryAfterS: 1 });
+  return entries;
+}
+
+/** What is left of a range behind the last document of a page. */
+function behind({ low, high }: KeyRange, { inOrder, fixed }: RangePlan, after: string): KeyRange {
+  if (inOrder === undefined || after === '') return { low, high };
+  // The fields that are fixed are in no sort key; those of the order are in it as they are in the index, or inverted.
+  if (inOrder === 'forwards') return { low: laterKey(low, `${fixed}${after}\0`), high };
+  return { low, high: earlierKey(high, fixed + inverted(after)) };
+}
+
+/** Undefined for a document that has gone or does not open. */
+async function candidateOf(
+  { collection, unreadable }: Scan,
+  store: ProjectStore,
+  { id, key }: IndexEntry,
+): Promise<Candidate | undefined> {
+  try {
+    const document = await store.get({ collection, id });
+    return document && new Candidate(document, positionOf(key), false);
+  } catch (error) {
+    if (!hasCode(error, 'integrity_error')) throw error;
+    unreadable.push(id);
+    return undefined;
+  }
+}

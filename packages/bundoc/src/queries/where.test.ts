@@ -1,0 +1,63 @@
+import { describe, expect, it } from 'vitest';
+import { readValue } from '../values/value.ts';
+import { whereSchema } from './where.ts';
+
+const faultsOf = (text: string) => whereSchema.safeParse(readValue(text)).error?.issues ?? [];
+
+describe('a condition', () => {
+  it.each([
+    ['{"a":{"$regex":"x"}}', 'a.$regex'],
+    ['{"$where":"1"}', '$where'],
+    ['{"$expr":{}}', '$expr'],
+    ['{"a":{"$gt":1,"b":2}}', 'a'],
+    ['{"a":{"$in":5}}', 'a.$in'],
+    ['{"a":{"$all":"x"}}', 'a.$all'],
+    ['{"a":{"$exists":1}}', 'a.$exists'],
+    ['{"a":{"$type":"int"}}', 'a.$type'],
+    ['{"a":{"$type":[]}}', 'a.$type'],
+    ['{"a":{"$size":"2"}}', 'a.$size'],
+    ['{"a":{"$size":-1}}', 'a.$size'],
+    ['{"a":{"$size":1.5}}', 'a.$size'],
+    ['{"a":{"$size":12345678901234567890}}', 'a.$size'],
+    ['{"a":{"$beginsWith":5}}', 'a.$beginsWith'],
+    ['{"a":{"$beginsWith":"\\ud83d"}}', 'a.$beginsWith'],
+    ['{"a":{"$not":5}}', 'a.$not'],
+    ['{"a":{"$not":{}}}', 'a.$not'],
+    ['{"a":{"$elemMatch":5}}', 'a.$elemMatch'],
+    ['{"a":{"$elemMatch":{"b":1,"$gt":2}}}', 'a.$elemMatch.b'],
+    ['{"$and":{}}', '$and'],
+    ['{"$or":[]}', '$or'],
+    ['{"$and":[5]}', '$and.0'],
+    ['{"a..b":1}', 'a..b'],
+    ['{"":1}', ''],
+    ['{"a.$x":1}', 'a.$x'],
+    [`{"${'a.'.repeat(12)}a":1}`, `${'a.'.repeat(12)}a`],
+    [`{"${'a'.repeat(513)}":1}`, 'a'.repeat(513)],
+    ['5', ''],
+    ['[]', ''],
+  ])('is refused: %s', (text, place) => {
+    expect(faultsOf(text).map(({ path }) => path.join('.'))).toEqual([place]);
+  });
+
+  it('has at most 100 operators, 1,000 listed values, and nests at most 10 deep', () => {
+    const many = (count: number) => `{"$and":[${Array.from({ length: count }, () => '{"a":1}').join(',')}]}`;
+    expect([faultsOf(many(99)).length, faultsOf(many(100)).length]).toEqual([0, 1]);
+    const empty = (count: number) => `{"$or":[${Array.from({ length: count }, () => '{}').join(',')}]}`;
+    expect([faultsOf(empty(99)).length, faultsOf(empty(100)).length]).toEqual([0, 1]);
+    const listed = (count: number) =>
+      `{"a":{"$in":[${Array.from({ length: count }, (_, n) => n).join(',')}]}}`;
+    expect([faultsOf(listed(1_000)).length, faultsOf(listed(1_001)).length]).toEqual([0, 1]);
+    const deep = (count: number) => `${'{"$or":['.repeat(count)}{"a":1}${']}'.repeat(count)}`;
+    expect([faultsOf(deep(10)).length, faultsOf(deep(11)).length]).toEqual([0, 1]);
+  });
+
+  it('takes an object without operators as a value to be equal to', () => {
+    expect(whereSchema.parse(readValue('{"a":{"b":{"$gt":1}},"c":{}}'))).toEqual({
+      kind: 'and',
+      clauses: [
+        { kind: 'field', path: ['a'], tests: [{ op: '$eq', value: { b: { $gt: 1 } } }] },
+        { kind: 'field', path: ['c'], tests: [{ op: '$eq', value: {} }] },
+      ],
+    });
+  });
+});

@@ -1,0 +1,169 @@
+import { z } from 'zod';
+import { faultOfPath, type Path, pathOf } from '../values/path.ts';
+import { isArray, isObject, TYPE_NAMES, type TypeName, type Value } from '../values/value.ts';
+
+/** A condition on whole documents. */
+export type Where =
+  | { readonly kind: 'and' | 'or' | 'nor'; readonly clauses: readonly Where[] }
+  | { readonly kind: 'field'; readonly path: Path; readonly tests: readonly Test[] };
+
+export type Comparison = '$eq' | '$ne' | '$gt' | '$gte' | '$lt' | '$lte';
+
+/** A condition on what is found at a path. */
+export type Test =
+  | { readonly op: Comparison; readonly value: Value }
+  | { readonly op: '$in' | '$nin' | '$all'; readonly values: readonly Value[] }
+  | { readonly op: '$exists'; readonly exists: boolean }
+  | { readonly op: '$type'; readonly types: readonly TypeName[] }
+  | { readonly op: '$size'; readonly size: number }
+  | { readonly op: '$beginsWith'; readonly prefix: string }
+  | { readonly op: '$not'; readonly tests: readonly Test[] }
+  | { readonly op: '$elemMatch'; readonly tests: readonly Test[] }
+  | { readonly op: '$elemMatch'; readonly where: Where };
+
+/** Operators of one query at most, `$and` and its like included. */
+export const OPERATORS_MAX = 100;
+/** How deep conditions may lie in one another. */
+export const WHERE_DEPTH_MAX = 10;
+/** Values of all `$in`, `$nin` and `$all` of a query together. */
+export const LISTED_VALUES_MAX = 1_000;
+
+/** Everything is wanted. */
+export const ANY_DOCUMENT: Where = { kind: 'and', clauses: [] };
+
+/** The condition of a query, from its JSON with exact numbers. Reports every fault by its path and repeats no value. */
+export const whereSchema = z.unknown().transform((input, context): Where => {
+  const parser = new WhereParser((path, message) => context.addIssue({ code: 'custom', path, message }));
+  const where = parser.where(input as Value, [], 0);
+  return parser.failed ? z.NEVER : where;
+});
+
+type Place = readonly (string | number)[];
+
+const COMPARISONS: ReadonlySet<string> = new Set(['$eq', '$ne', '$gt', '$gte', '$lt', '$lte']);
+const LOGICAL: ReadonlySet<string> = new Set(['$and', '$or', '$nor']);
+
+class WhereParser {
+  readonly #report: (path: string[], message: string) => void;
+  failed = false;
+  #operators = 0;
+  #listed = 0;
+
+  constructor(report: (path: string[], message: string) => void) {
+    this.#report = report;
+  }
+
+  where(input: Value, place: Place, depth: number): Where {
+    if (!isObject(input)) return this.#fault(place, 'must be an object', ANY_DOCUMENT);
+    if (depth > WHERE_DEPTH_MAX)
+      return this.#fault(place, `must not nest deeper than ${WHERE_DEPTH_MAX}`, ANY_DOCUMENT);
+    const clauses = Object.entries(input).map(([name, operand]) =>
+      this.#clause(name, operand, [...place, name], depth),
+    );
+    // One that asks nothing costs as much, for each document.
+    if (clauses.length === 0) this.#count(place);
+    const [only] = clauses;
+    return clauses.length === 1 && only !== undefined ? only : { kind: 'and', clauses };
+  }
+
+  #clause(name: string, operand: Value, place: Place, depth: number): Where {
+    if (LOGICAL.has(name)) {
+      this.#count(place);
+      const kind = name.slice(1) as 'and' | 'or' | 'nor';
+      if (!isArray(operand) || operand.length === 0)
+        return this.#fault(place, 'must be an array of conditions, not empty', ANY_DOCUMENT);
+      return { kind, clauses: operand.map((one, at) => this.where(one, [...place, at], depth + 1)) };
+    }
+    const fault = faultOfPath(name);
+    if (fault !== undefined) return this.#fault(place, fault, ANY_DOCUMENT);
+    return { kind: 'field', path: pathOf(name), tests: this.#condition(operand, place, depth) };
+  }
+
+  /** What stands beside a path: operators, or a value to be equal to. */
+  #condition(operand: Value, place: Place, depth: number): Test[] {
+    if (isObject(operand)) {
+      const names = Object.keys(operand);
+      if (names.length > 0 && names.every((name) => name.startsWith('$')))
+        return this.#tests(operand, place, depth + 1);
+      if (names.some((name) => name.startsWith('$')))
+        return this.#fault(place, 'must not mix operators and members; use "$eq" for an object', []);
+    }
+    this.#count(place);
+    return [{ op: '$eq', value: operand }];
+  }
+
+  #tests(operators: Value, place: Place, depth: number): Test[] {
+    if (!isObject(operators) || Object.keys(operators).length === 0)
+      return this.#fault(place, 'must be an object of operators, not empty', []);
+    if (depth > WHERE_DEPTH_MAX)
+      return this.#fault(place, `must not nest deeper than ${WHERE_DEPTH_MAX}`, []);
+    return Object.entries(operators).flatMap(
+      ([op, operand]) => this.#test(op, operand, [...place, op], depth) ?? [],
+    );
+  }
+
+  #test(op: string, operand: Value, place: Place, depth: number): Test | undefined {
+    this.#count(place);
+    if (COMPARISONS.has(op)) return { op: op as Comparison, value: operand };
+    switch (op) {
+      case '$in':
+      case '$nin':
+      case '$all':
+        return { op, values: this.#values(operand, place) };
+      case '$exists':
+        if (typeof operand !== 'boolean') return this.#fault(place, 'must be true or false', undefined);
+        return { op, exists: operand };
+      case '$type':
+        return { op, types: this.#types(operand, place) };
+      case '$size':
+        if (typeof operand !== 'number' || !Number.isInteger(operand) || operand < 0)
+          return this.#fault(place, 'must be a whole number from 0', undefined);
+        return { op, size: operand };
+      case '$beginsWith':
+        if (typeof operand !== 'string' || !operand.isWellFormed())
+          return this.#fault(place, 'must be a string of well-formed Unicode', undefined);
+        return { op, prefix: operand };
+      case '$not':
+        return { op, tests: this.#tests(operand, place, depth + 1) };
+      case '$elemMatch':
+        return this.#elemMatch(operand, place, depth);
+      default:
+        return this.#fault(place, 'is no operator that is known here', undefined);
+    }
+  }
+
+  #elemMatch(operand: Value, place: Place, depth: number): Test {
+    const onElement =
+      isObject(operand) && Object.keys(operand).some((name) => name.startsWith('$') && !LOGICAL.has(name));
+    if (onElement) return { op: '$elemMatch', tests: this.#tests(operand, place, depth + 1) };
+    return { op: '$elemMatch', where: this.where(operand, place, depth + 1) };
+  }
+
+  #values(operand: Value, place: Place): readonly Value[] {
+    if (!isArray(operand)) return this.#fault(place, 'must be an array', []);
+    this.#listed += operand.length;
+    if (this.#listed > LISTED_VALUES_MAX)
+      return this.#fault(place, `a query lists at most ${LISTED_VALUES_MAX} values`, []);
+    return operand;
+  }
+
+  #types(operand: Value, place: Place): TypeName[] {
+    const names = isArray(operand) ? operand : [operand];
+    const known: readonly unknown[] = TYPE_NAMES;
+    if (names.length === 0 || !names.every((name) => known.includes(name)))
+      return this.#fault(place, `must be one or some of ${TYPE_NAMES.join(', ')}`, []);
+    return names as TypeName[];
+  }
+
+  #count(place: Place): void {
+    this.#operators++;
+    if (this.#operators === OPERATORS_MAX + 1)
+      this.#fault(place, `a query has at most ${OPERATORS_MAX} operators`, undefined);
+  }
+
+  #fault<T>(place: Place, message: string, instead: T): T {
+    this.failed = true;
+    this.#report(place.map(String), message);
+    return instead;
+  }
+}
