@@ -84,6 +84,16 @@ const STILL_OPEN: readonly string[] = [
   'service/moves.ts imports engine/postgres/transfer/move-target.ts',
 ];
 
+it('logs as fatal only what ends the process', () => {
+  const files = globSync('packages/*/src/**/*.ts', { cwd: root }).filter((path) => !/\.test\.ts$/.test(path));
+  const callers = files.filter((path) => /\blogger\.fatal\(/.test(readFileSync(join(root, path), 'utf8')));
+  expect(callers.sort()).toEqual([
+    'packages/bundoc/src/engine/files/index.ts',
+    'packages/bunkms/src/app.ts',
+    'packages/shared/src/runtime/lifecycle.ts',
+  ]);
+});
+
 describe('the walls of the engines', () => {
   const files = globSync(`${SOURCES}/**/*.ts`, { cwd: root });
 

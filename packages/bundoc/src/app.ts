@@ -5,10 +5,12 @@ import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server
 import { registerOpenapi } from '@bundoc/shared/openapi/routes';
 import { cachedCheck } from '@bundoc/shared/runtime/cached-check';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
+import { Drain } from '@bundoc/shared/runtime/drain';
 import type { RunningService } from '@bundoc/shared/runtime/lifecycle';
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
 import { memoryLimit } from '@bundoc/shared/runtime/memory-limit';
 import { RateLimit } from '@bundoc/shared/runtime/rate-limit';
+import { VERSION } from '@bundoc/shared/runtime/version';
 import { openServerTls, type ServerTlsPorts } from '@bundoc/shared/tls/server-tls';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import type { BundocConfig } from './config.ts';
@@ -237,19 +239,19 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   stack.use(every(TOKEN_KEYS_EVERY_MS, () => void tokenKeys.refresh()));
   void generation.answered.then(() => tokenKeys.refresh());
 
-  const readiness = cachedCheck(clock, READINESS_KEPT_MS, async (): Promise<Readiness> => {
+  const readiness = cachedCheck(clock, READINESS_KEPT_MS, async () => {
     const [isReady, kmsUp] = await Promise.all([storage.isReady(), kms.isUp()]);
     return {
       storage: isReady ? 'ok' : 'failing',
       storage_id: id,
       kms: kmsUp ? 'up' : 'down',
-      kms_events: events.isLive ? 'live' : 'down',
-    };
+    } as const;
   });
 
   const shares = createHttpShares(config.shares, clock);
+  const drain = new Drain(config.drainMs);
   const app = createHttpServer({
-    logger,
+    ...{ logger, drain },
     bodyBytesMax: config.documentBytesMax,
     tls: listenerTls,
     shares,
@@ -280,28 +282,33 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   registerChanges(app, feed, auth, serviceShares.streamBytes);
   registerBackup(app, new Backups({ instances, clock }, serviceShares.backups), auth);
   registerMoves(app, moves, auth);
-  registerHealth(app, async () => {
+  const stateNow = async (): Promise<Readiness> => {
     const checked = await readiness();
     // Never remembered: nothing is served from the moment that a generation is refused.
     const { state, generation: confirmed } = generation;
     const reason = REASONS[state] ?? (checked.storage === 'ok' ? undefined : 'storage_unavailable');
     return {
       ...checked,
+      kms_events: events.isLive ? 'live' : 'down',
       ...(confirmed === undefined ? {} : { generation: confirmed }),
       ...(reason === undefined ? {} : { reason }),
     };
-  });
+  };
+  registerHealth(app, stateNow, drain);
   registerMetrics(app, metrics.registry, auth);
   await registerOpenapi(app, { service: BUNDOC_API, clock, page: true });
   refuseOtherMethods(app);
   const url = await app.listen({ host: config.host, port: config.port });
   logger.info(
-    { ...{ url, storage: storage.place, storageId: id }, kmsUrl: config.kms.url },
+    {
+      ...{ url, version: VERSION, storage: storage.place, storageId: id },
+      kmsUrl: config.kms.url,
+    },
     'Bundoc is listening',
   );
 
   const running = stack.move();
-  return { url, moves, confirmed, close: () => running.disposeAsync() };
+  return { url, moves, confirmed, drain, close: () => running.disposeAsync() };
 }
 
 /** Of milliseconds, by project; undefined for none. */

@@ -4,6 +4,7 @@ import { createHttpShares, type HttpShares, watchHttpShares } from '@bundoc/shar
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
 import { registerOpenapi } from '@bundoc/shared/openapi/routes';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { Drain } from '@bundoc/shared/runtime/drain';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { ServerTls } from '@bundoc/shared/tls/server-tls';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
@@ -34,6 +35,7 @@ const BODY_BYTES_MAX = 65_536;
 export interface ListenerOptions {
   readonly logger: Logger;
   readonly clock: Clock;
+  readonly drain: Drain;
   readonly metrics: Metrics;
   readonly publicKey: PublicJwk;
   readonly sealed: boolean;
@@ -79,6 +81,7 @@ async function createListener(
     tls,
     onProblem,
     shares,
+    drain: options.drain,
     ...(options.requestTimeoutMs === undefined ? {} : { requestTimeoutMs: options.requestTimeoutMs }),
   });
   app.decorateRequest('identity', null);
@@ -96,7 +99,10 @@ async function createListener(
   await auth.register(app);
   const guards = createGuards(auth, () => services().store);
 
-  registerPublicRoutes(app, { readiness: options.readiness, jwks: { keys: [publicKey] } });
+  registerPublicRoutes(app, {
+    ...{ readiness: options.readiness, drain: options.drain },
+    jwks: { keys: [publicKey] },
+  });
   registerKeyRoutes(app, guards, services);
   registerKeyLifecycleRoutes(app, guards, services);
   registerKeyHolderRoutes(app, guards, services);

@@ -1,7 +1,11 @@
 import { generationSchema, storageIdSchema } from '@bundoc/shared/contract/storages';
 import { describe, PUBLIC } from '@bundoc/shared/openapi/description';
+import type { Drain } from '@bundoc/shared/runtime/drain';
+import { VERSION } from '@bundoc/shared/runtime/version';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
+
+const healthSchema = z.object({ status: z.literal('ok'), version: z.string() });
 
 /** What readiness says; once a generation is confirmed, `kms` and its events are told, but do not decide: warm projects work without BunKMS. */
 const readinessSchema = z.object({
@@ -16,19 +20,26 @@ const readinessSchema = z.object({
   kms_events: z.enum(['live', 'down']),
 });
 export type Readiness = z.infer<typeof readinessSchema>;
-const readySchema = z.object({ status: z.enum(['ready', 'not ready']), ...readinessSchema.shape });
+const readySchema = z.object({
+  status: z.enum(['ready', 'not ready', 'draining']),
+  ...readinessSchema.shape,
+});
 
 /** `/health`: the process lives. `/ready`: it can store documents. Both are open and say nothing else. */
-export function registerHealth(app: FastifyInstance, readiness: () => Promise<Readiness>): void {
+export function registerHealth(
+  app: FastifyInstance,
+  readiness: () => Promise<Readiness>,
+  drain: Drain,
+): void {
   const health = describe({
     id: 'health',
     tag: 'service',
     summary: 'Whether the process lives',
     access: PUBLIC,
-    answers: { 200: { description: 'It does', schema: z.object({ status: z.literal('ok') }) } },
-    examples: { ask: { status: 200, answer: { status: 'ok' } } },
+    answers: { 200: { description: 'It does', schema: healthSchema } },
+    examples: { ask: { status: 200, answer: { status: 'ok', version: VERSION } } },
   });
-  app.get('/health', { config: health }, async () => ({ status: 'ok' }));
+  app.get('/health', { config: health }, async () => ({ status: 'ok', version: VERSION }));
 
   const ready = describe({
     id: 'ready',
@@ -39,7 +50,10 @@ export function registerHealth(app: FastifyInstance, readiness: () => Promise<Re
     access: PUBLIC,
     answers: {
       200: { description: 'They can', schema: readySchema },
-      503: { description: 'They cannot', schema: readySchema },
+      503: {
+        description: 'They cannot, or the service drains: it stops in a moment and still answers',
+        schema: readySchema,
+      },
     },
     examples: {
       ask: {
@@ -54,7 +68,8 @@ export function registerHealth(app: FastifyInstance, readiness: () => Promise<Re
   });
   app.get('/ready', { config: ready }, async (_request, reply) => {
     const state = await readiness();
-    const isReady = state.reason === undefined;
-    return reply.code(isReady ? 200 : 503).send({ status: isReady ? 'ready' : 'not ready', ...state });
+    const able = state.reason === undefined ? 'ready' : 'not ready';
+    const status = drain.isDraining ? 'draining' : able;
+    return reply.code(status === 'ready' ? 200 : 503).send({ status, ...state });
   });
 }

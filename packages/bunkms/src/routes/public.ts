@@ -1,5 +1,7 @@
 import { type Jwks, jwksSchema } from '@bundoc/shared/contract/tokens';
 import { describe, PUBLIC } from '@bundoc/shared/openapi/description';
+import type { Drain } from '@bundoc/shared/runtime/drain';
+import { VERSION } from '@bundoc/shared/runtime/version';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { OPEN_WHILE_SEALED } from '../http/sealed-hook.ts';
@@ -7,13 +9,16 @@ import type { Readiness } from '../service/readiness.ts';
 
 export interface PublicPorts {
   readonly readiness: () => Promise<Readiness>;
+  readonly drain: Drain;
   readonly jwks: Jwks;
 }
 
+const healthSchema = z.object({ status: z.literal('ok'), version: z.string() });
+
 const readinessSchema = z.object({
-  status: z.enum(['ready', 'sealed', 'unavailable']),
+  status: z.enum(['ready', 'sealed', 'unavailable', 'draining']),
   checks: z.object({ unsealed: z.boolean(), store: z.boolean(), audit: z.boolean() }),
-}) satisfies z.ZodType<Readiness>;
+});
 
 /** How long others may keep the JWKS, seconds. The key changes with the installation only. */
 const JWKS_MAX_AGE_S = 300;
@@ -22,16 +27,19 @@ const JWKS_MAX_AGE_S = 300;
  * What anybody may ask. The JWKS is not given while the service is sealed: the store has the public key in clear, and whoever
  * can write to the store could put another there and so make Bundoc take tokens of their own (ADR 0006).
  */
-export function registerPublicRoutes(app: FastifyInstance, { readiness, jwks }: PublicPorts): void {
+export function registerPublicRoutes(app: FastifyInstance, { readiness, drain, jwks }: PublicPorts): void {
   const health = describe({
     id: 'health',
     tag: 'service',
     summary: 'Whether the process lives',
     access: PUBLIC,
-    answers: { 200: { description: 'It does', schema: z.object({ status: z.literal('ok') }) } },
-    examples: { ask: { status: 200, answer: { status: 'ok' } } },
+    answers: { 200: { description: 'It does', schema: healthSchema } },
+    examples: { ask: { status: 200, answer: { status: 'ok', version: VERSION } } },
   });
-  app.get('/health', { config: { ...OPEN_WHILE_SEALED, ...health } }, async () => ({ status: 'ok' }));
+  app.get('/health', { config: { ...OPEN_WHILE_SEALED, ...health } }, async () => ({
+    status: 'ok',
+    version: VERSION,
+  }));
 
   const ready = describe({
     id: 'ready',
@@ -41,7 +49,7 @@ export function registerPublicRoutes(app: FastifyInstance, { readiness, jwks }: 
     answers: {
       200: { description: 'It does its work', schema: readinessSchema },
       503: {
-        description: 'It does not',
+        description: 'It does not, or it drains: it stops in a moment and still answers',
         schema: readinessSchema,
         headers: { 'Retry-After': 'Seconds after which trying again makes sense' },
       },
@@ -54,7 +62,8 @@ export function registerPublicRoutes(app: FastifyInstance, { readiness, jwks }: 
     },
   });
   app.get('/ready', { config: { ...OPEN_WHILE_SEALED, ...ready } }, async (_request, reply) => {
-    const answer = await readiness();
+    const state = await readiness();
+    const answer = drain.isDraining ? { ...state, status: 'draining' } : state;
     if (answer.status !== 'ready') reply.code(503).header('retry-after', '1');
     return answer;
   });

@@ -12,13 +12,14 @@ import { replyProblem, toAppError } from '../contract/problem-reply.ts';
 import { rememberRoutes } from '../openapi/registered-routes.ts';
 import { callerNetwork } from '../runtime/addresses.ts';
 import { systemClock } from '../runtime/clock.ts';
+import type { Drain } from '../runtime/drain.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { guardTls, type ServerTls, tlsOptionsOf } from '../tls/server-tls.ts';
 import { AllowedMethods } from './allowed-methods.ts';
 import { boundAnswers } from './answer-room.ts';
 import { writeAnswersTogether } from './answers-together.ts';
 import { type BodyDone, boundBodies, readBody } from './body-room.ts';
-import { answerClientError, refuseConnect } from './client-errors.ts';
+import { answerClientError, endWithProblem, refuseConnect } from './client-errors.ts';
 import { beginInOrder } from './connection.ts';
 import { FIRST_BYTE_MS, limitConnections } from './connection-limit.ts';
 import { awaitsContinue, continueWhenRead } from './expectation.ts';
@@ -46,6 +47,8 @@ export interface HttpServerOptions {
   readonly onProblem?: (request: FastifyRequest, error: AppError) => void;
   /** Plain HTTP when absent. */
   readonly tls?: ServerTls | undefined;
+  /** While it drains, answers close their connection. */
+  readonly drain?: Drain | undefined;
   /** {@link REQUEST_TIMEOUT_MS} unless a test is in a hurry. */
   readonly requestTimeoutMs?: number;
   /** {@link STALLED_TIMEOUT_MS} unless a test is in a hurry. */
@@ -100,7 +103,7 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
       options.onProblem?.(request, error);
     } catch (thrownByObserver) {
       // The answer must not depend on who is told of it.
-      options.logger.fatal({ reqId: request.id, err: thrownByObserver }, 'a refusal could not be reported');
+      options.logger.error({ reqId: request.id, err: thrownByObserver }, 'a refusal could not be reported');
     }
     return error;
   };
@@ -152,7 +155,8 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     clientErrorHandler: (error, socket) => answerClientError(error, socket, clientErrorPorts),
   }) as unknown as FastifyInstance;
 
-  if (options.tls !== undefined) guardTls(app, options.tls);
+  if (options.tls !== undefined)
+    guardTls(app, options.tls, (socket) => endWithProblem(socket, plainHttp(), newRequestId()));
   beginInOrder(app.server, options.waitingBytesMax ?? SERVER_WAITING_BYTES_MAX);
   continueWhenRead(app.server);
   refuseConnect(app, clientErrorPorts);
@@ -180,8 +184,9 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     done(fault);
   });
   app.addHook('onSend', (request, reply, payload, done) => {
-    // The client may send its body now, or not: what comes next could be either.
-    if (awaitsContinue(request.raw)) reply.header('connection', 'close');
+    // A client that waits to be told may send its body now, or not: what comes next could be either.
+    if (options.drain?.isDraining === true || awaitsContinue(request.raw))
+      reply.header('connection', 'close');
     reply.header('x-content-type-options', 'nosniff');
     if (!reply.hasHeader('cache-control')) reply.header('cache-control', 'no-store');
     done(null, payload);
@@ -201,6 +206,14 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   allowedByApp.set(app, allowed);
   rememberRoutes(app);
   return app;
+}
+
+/** What a client is told that speaks HTTP on a port of HTTPS. */
+function plainHttp(): AppError {
+  return new AppError('invalid_request', {
+    detail:
+      'this port speaks HTTPS: begin the URL with https://, and give the client the authority (curl --cacert ca.pem)',
+  });
 }
 
 /** The parser of a content type whose bodies reach the handlers as bytes. */
