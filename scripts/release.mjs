@@ -1,6 +1,6 @@
 // npm run release -- 0.2.0 [--dry-run] [--out <folder>]
 //
-// Makes a release of what is committed: the version of all packages, a section of the changelog, a commit with a tag, tarballs, an SBOM and
+// Makes a release of what is committed: the version of all packages, a section of the changelog, a commit with a tag, tarballs, SBOMs and
 // checksums, and data that the packed services wrote, for the tests of later releases. Everything happens in a clone. The repository gets commits
 // and tag when all else has succeeded, and nothing with --dry-run.
 
@@ -61,11 +61,15 @@ await runScript('npm run release', async () => {
       ['-y', PNPM, ...args],
       { cwd: clone, env: { ...node.env, CI: 'true' } },
     ];
-    const sbom = await outputOf(
-      ...pnpm('sbom', '--sbom-format', 'cyclonedx', '--prod', '--lockfile-only', '--filter', './packages/*'),
-    );
-    if (sbom === undefined) throw new UserError('the SBOM could not be made (the reason stands above)');
-    writeFileSync(join(out, `bundoc-${version}.cdx.json`), stableSbom(sbom));
+    // One for each service: of several packages at once, pnpm does not always list the same.
+    for (const service of ['bundoc', 'bunkms']) {
+      const filter = ['--filter', `@bundoc/${service}`];
+      const sbom = await outputOf(
+        ...pnpm('sbom', '--sbom-format', 'cyclonedx', '--prod', '--lockfile-only', ...filter),
+      );
+      if (sbom === undefined) throw new UserError('the SBOM could not be made (the reason stands above)');
+      writeFileSync(join(out, `bundoc-${service}-${version}.cdx.json`), stableSbom(sbom));
+    }
     for (const { directory, file } of packages.filter(({ directory }) => directory !== '.')) {
       edit(file, packedManifest);
       await mustRun(...pnpm('--dir', directory, 'pack', '--pack-destination', out));

@@ -51,7 +51,7 @@ it('starts both services, prints commands that work, and stops in order on Ctrl-
     .filter((line) => line.startsWith('{'))
     .map((line) => JSON.parse(line).level);
   expect(new Set(levels)).toEqual(new Set(['info']));
-  expect(afterwards).toMatch(/^http.*\nAnother token: [^\n]*\n$/s);
+  expect(afterwards).toMatch(/^http.*\nAnother token: [^\n]*\n\n$/s);
 
   // Another token, while the services run: it alone is printed.
   const issued = await script(

@@ -53,11 +53,20 @@ function withoutSource(exports) {
 }
 
 /**
- * A CycloneDX document that depends on what it describes alone: without the number and the time of its making.
+ * A CycloneDX document that depends on what it describes alone: in order, and without the number and the time of its making.
  * @param {string} text
  */
 export function stableSbom(text) {
-  const { serialNumber: _, ...sbom } = JSON.parse(text);
+  const { serialNumber: _, components = [], dependencies = [], ...sbom } = JSON.parse(text);
   delete sbom.metadata?.timestamp;
-  return `${JSON.stringify(sbom, null, 2)}\n`;
+  const sorted = (list, name) => list.toSorted((a, b) => (a[name] < b[name] ? -1 : 1));
+  const stable = {
+    ...sbom,
+    components: sorted(components, 'bom-ref'),
+    dependencies: sorted(dependencies, 'ref').map(({ dependsOn, ...rest }) => ({
+      ...rest,
+      ...(dependsOn === undefined ? {} : { dependsOn: dependsOn.toSorted() }),
+    })),
+  };
+  return `${JSON.stringify(stable, null, 2)}\n`;
 }

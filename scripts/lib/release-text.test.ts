@@ -59,7 +59,19 @@ it('a packed manifest names no sources and nothing that only the workspace needs
   });
 });
 
-it('an SBOM says nothing of when it was made', () => {
-  const sbom = { serialNumber: 'urn:uuid:1', metadata: { timestamp: 'now', component: { name: 'x' } } };
-  expect(JSON.parse(stableSbom(JSON.stringify(sbom)))).toEqual({ metadata: { component: { name: 'x' } } });
+it('an SBOM says nothing of when it was made, and lists the same in the same order', () => {
+  const metadata = { component: { name: 'x' } };
+  const sbom = (...names: string[]) => ({
+    serialNumber: `urn:uuid:${names.join()}`,
+    metadata: { timestamp: names.join(), ...metadata },
+    components: names.map((name) => ({ 'bom-ref': name })),
+    dependencies: [{ ref: 'z' }, { ref: 'x', dependsOn: names }],
+  });
+  const stable = stableSbom(JSON.stringify(sbom('a', 'b')));
+  expect(stableSbom(JSON.stringify(sbom('b', 'a')))).toBe(stable);
+  expect(JSON.parse(stable)).toEqual({
+    metadata,
+    components: [{ 'bom-ref': 'a' }, { 'bom-ref': 'b' }],
+    dependencies: [{ ref: 'x', dependsOn: ['a', 'b'] }, { ref: 'z' }],
+  });
 });

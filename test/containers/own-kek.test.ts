@@ -43,12 +43,12 @@ describeWithDocker('the compose project, from the development KEK to a KEK of on
   it('takes five lines, after which every key is wrapped with the own KEK', async () => {
     expect(String(DOCUMENTED).trim().split('\n')).toHaveLength(5);
     const { keks, current } = JSON.parse(await stack.exec('bunkms', 'bunkms', 'kek', 'status', '--json')) as {
-      keks: { kek_id: string; versions: number }[];
+      keks: { id: string; versions: number }[];
       current: string;
     };
     expect(status).toContain(current);
     expect(keks).toHaveLength(2);
-    for (const { kek_id: id, versions } of keks) expect(versions > 0).toBe(id === current);
+    for (const { id, versions } of keks) expect(versions > 0).toBe(id === current);
   });
 
   it('gives back what was stored before, and stores on', async () => {
