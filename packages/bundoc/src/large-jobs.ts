@@ -61,7 +61,10 @@ export interface Evaluated {
   readonly values: readonly (string | undefined)[];
 }
 
-/** What is done with documents that are too large for the thread of the event loop. All of it is exactly what is done with small ones. */
+/**
+ * What is done with documents that are too large for the thread of the event loop. All of it is exactly what
+ * is done with small ones.
+ */
 export const LARGE_JOBS = {
   /** Reads the body of a document. */
   body({ bytes }: { readonly bytes: Uint8Array }): LargeBody {

@@ -58,7 +58,10 @@ export function moveTargetOf(values: StorageValues): PostgresConfig | undefined 
   return values.BUNDOC_MOVE_TO === undefined ? undefined : postgresOf(values, values.BUNDOC_MOVE_TO);
 }
 
-/** A CA file means TLS, whatever the URL says; its `sslmode` may ask for it without one. Certificates are checked in any case. */
+/**
+ * A CA file means TLS, whatever the URL says; its `sslmode` may ask for it without one. Certificates are
+ * checked in any case.
+ */
 function postgresOf(values: StorageValues, named: string): PostgresConfig {
   const url = new URL(named);
   const sslMode = url.searchParams.get('sslmode');

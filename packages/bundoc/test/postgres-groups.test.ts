@@ -232,7 +232,8 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     it('go on for all other projects while one head is held', async () => {
       const { stores, names } = await nodeOf(20);
       const [held, ...others] = stores as [PostgresStore, ...PostgresStore[]];
-      // The long run holds it for a minute, and prints how long commits take beside it: a figure, not a condition.
+      // The long run holds it for a minute, and prints how long commits take beside it: a figure, not a
+      // condition.
       const holdMs = process.env['BUNDOC_LONG_TESTS'] === '1' ? 60_000 : 0;
       const writeRounds = async (took: number[]) => {
         const end = performance.now() + holdMs;

@@ -211,7 +211,8 @@ describeWithPostgres('projects in PostgreSQL', () => {
     there.deletion.look();
     await there.deletion.resume();
     await expect.poll(() => service.changes.at(-1)?.kind).toBe('removed');
-    // Others have it open, with its key: each says at once what became of it, and never that something is not there.
+    // Others have it open, with its key: each says at once what became of it, and never that something is not
+    // there.
     await expect(there.write('c')).rejects.toMatchObject({ code: 'project_destroyed' });
     for (const [question, node] of readers)
       await expect(node.ask(question)).rejects.toMatchObject({ code: 'project_destroyed' });

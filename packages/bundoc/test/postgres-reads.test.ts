@@ -66,7 +66,8 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
       if (id.startsWith('none')) expect(document).toBeUndefined();
       else expect(document?.metadata._id).toBe(id);
     }
-    // One for all, which brings the small ones; one each for two, two and the one that is larger than a statement's share.
+    // One for all, which brings the small ones; one each for two, two and the one that is larger than a
+    // statement's share.
     expect(asked.length).toBeGreaterThanOrEqual(4);
     const slack = 10_000;
     for (const { rows } of asked) {

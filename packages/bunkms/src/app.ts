@@ -73,11 +73,11 @@ const KEY_SWEEP_MS = 15_000;
 const SWEEP_MS = 5_000;
 
 /**
- * Starts the key service: composes it, opens its store, unseals it if the KEK fits, and listens. A KEK that does not
- * fit is no failure: the service starts sealed and says so.
+ * Starts the key service: composes it, opens its store, unseals it if the KEK fits, and listens. A KEK that
+ * does not fit is no failure: the service starts sealed and says so.
  *
- * @throws ConfigError for an unusable KEK ring or internal address, AppError when the store cannot be opened. What was opened
- * is closed again.
+ * @throws ConfigError for an unusable KEK ring or internal address, AppError when the store cannot be opened.
+ * What was opened is closed again.
  */
 export async function startBunkms(
   config: BunkmsConfig,
@@ -203,7 +203,10 @@ function countHolderRefusal(metrics: Metrics, error: AppError): void {
     metrics.holderRefusals.inc({ code: error.code });
 }
 
-/** Ends the process in order, as an uncaught error does: whoever runs it starts it again, and it begins afresh. */
+/**
+ * Ends the process in order, as an uncaught error does: whoever runs it starts it again, and it begins
+ * afresh.
+ */
 function end(error: Error): void {
   setImmediate(() => {
     throw error;

@@ -27,7 +27,10 @@ import { CutConnection } from './support/cut-connection.ts';
 import { PostgresDatabases, settingsOf } from './support/postgres.ts';
 
 const UNAVAILABLE = { code: 'storage_unavailable' };
-/** The deadline of a store whose database hangs, milliseconds: a busy machine needs less for what is done before that. */
+/**
+ * The deadline of a store whose database hangs, milliseconds: a busy machine needs less for what is done
+ * before that.
+ */
 const HASTY_MS = 10_000;
 
 describeWithPostgres('a store in PostgreSQL, when something fails,', () => {

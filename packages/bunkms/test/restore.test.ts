@@ -129,7 +129,8 @@ describe('a backup', () => {
       ['pending-deletion-dek', 'CRITICAL', 'disabled'],
     ]);
     expect(records.find(({ action }) => action === 'store.restored')).toMatchObject({ detail: { held: 3 } });
-    // A receipt of what happened after the backup does not fit any more; one from before does, and that of the restore.
+    // A receipt of what happened after the backup does not fit any more; one from before does, and that of
+    // the restore.
     const { chainKey } = await restored.secrets();
     expect(await verifyChain(chainKey, records, [later])).toMatchObject({
       intact: false,

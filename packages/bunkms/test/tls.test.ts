@@ -17,7 +17,10 @@ interface Outcome {
   readonly isReused?: true;
 }
 
-/** One request. @returns its status, or the code of what went wrong; the certificate that a new connection was shown. */
+/**
+ * One request. @returns its status, or the code of what went wrong; the certificate that a new connection was
+ * shown.
+ */
 function ask(url: string, path: string, tls: RequestOptions): Promise<Outcome> {
   return new Promise((resolve) => {
     const sent = request(new URL(path, url), { agent: false, ...tls }, (response) => {

@@ -2,7 +2,9 @@ import type { MoveProgress } from '@bundoc/client';
 import { Presets, SingleBar } from 'cli-progress';
 import type { MoveWatch } from '../operations/move-project.ts';
 
-/** How far a move is: a bar on standard error for each of its parts, and nothing where that is no terminal. */
+/**
+ * How far a move is: a bar on standard error for each of its parts, and nothing where that is no terminal.
+ */
 export function createMoveBar(): MoveWatch & Disposable & { show(progress: MoveProgress): void } {
   const bar = new SingleBar(
     {

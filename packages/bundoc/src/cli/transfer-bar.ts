@@ -3,7 +3,10 @@ import { Presets, SingleBar } from 'cli-progress';
 const MIB = 1_048_576;
 const LOOK_EVERY_MS = 100;
 
-/** How far a transfer is: a bar on standard error, or a count where the whole is not known; nothing where that is no terminal. */
+/**
+ * How far a transfer is: a bar on standard error, or a count where the whole is not known; nothing where that
+ * is no terminal.
+ */
 export interface TransferBar extends Disposable {
   update(bytes: number, documents: number): void;
 }

@@ -8,9 +8,15 @@ import { repeatedAlternatives, valuesOfSchema, walksOverOneValue } from './schem
 
 type Schema = NonNullable<CollectionDefinition['schema']>;
 
-/** Values of a schema, references followed, up to which it is compiled on the thread of the event loop: that takes some 5 ms. */
+/**
+ * Values of a schema, references followed, up to which it is compiled on the thread of the event loop: that
+ * takes some 5 ms.
+ */
 const SCHEMA_AT_ONCE_MAX = 128;
-/** Bytes of a document, times the looks that a schema may take at each value, up to which it is checked there: a look may take microseconds. */
+/**
+ * Bytes of a document, times the looks that a schema may take at each value, up to which it is checked there:
+ * a look may take microseconds.
+ */
 const LOOKS_AT_ONCE_MAX = 20_000;
 
 /** What a schema refuses of the content of a document. Synchronous for what does not take long. */
@@ -20,10 +26,11 @@ export type CheckInTurns = (
 ) => readonly FieldFault[] | Promise<readonly FieldFault[]>;
 
 /**
- * A check of a schema that was accepted. A large schema is compiled, and what takes long is checked, in the thread for large documents; both find
- * the same.
+ * A check of a schema that was accepted. A large schema is compiled, and what takes long is checked, in the
+ * thread for large documents; both find the same.
  *
- * @throws AppError `invalid_request` for a schema that is not accepted any more; by rejection of the check, too.
+ * @throws AppError `invalid_request` for a schema that is not accepted any more; by rejection of the check,
+ * too.
  */
 export function checkInTurnsOf(schema: Schema): CheckInTurns {
   return isLarge(schema) ? checkElsewhere(schema) : checkHere(schema, checkOf(schema));

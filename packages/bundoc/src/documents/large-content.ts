@@ -7,8 +7,8 @@ import type { BatchOperation } from './operation.ts';
 import { type Patch, type PatchKind, readPatch, TREE_BYTES_MAX } from './patch/read-patch.ts';
 import { type BatchLimits, type ReadIfMatch, readBatch } from './read-batch.ts';
 
-// Bodies of requests: a small one is read in one step, a large one in another thread. Both are refused for the same reasons. The work is left
-// afterwards: what a request waits for next is no time of the processor.
+// Bodies of requests: a small one is read in one step, a large one in another thread. Both are refused for
+// the same reasons. The work is left afterwards: what a request waits for next is no time of the processor.
 
 /** {@link readDocumentBody}. Synchronous for a small one. */
 export function readBodyInTurns(bytes: Buffer, work: Work): DocumentBody | Promise<DocumentBody> {

@@ -14,7 +14,9 @@ import type { Work } from '../work/scheduler.ts';
 import type { FieldMask, Fields } from './fields.ts';
 import { TREE_BYTES_MAX } from './patch/read-patch.ts';
 
-/** {@link projectText} of each document, with others served in between; of large documents in another thread. */
+/**
+ * {@link projectText} of each document, with others served in between; of large documents in another thread.
+ */
 export async function projectInTurns(
   documents: readonly StoredDocument[],
   { mask, canonical }: Fields,
@@ -37,7 +39,8 @@ export async function projectInTurns(
 /**
  * A document's text with its metadata and the chosen members alone, each as it is written.
  *
- * A path goes into every object of an array; what of an array is no object, or has nothing of what was chosen, is left out of it.
+ * A path goes into every object of an array; what of an array is no object, or has nothing of what was
+ * chosen, is left out of it.
  */
 export function projectText({ metadata, text }: StoredDocument, mask: FieldMask): Buffer {
   const own = ownContentOf(text, { collection: metadata._collection, id: metadata._id });

@@ -26,10 +26,11 @@ export interface BatchLimits {
 export type ReadIfMatch = (value: string, path: string) => Precondition;
 
 /**
- * Reads the body of a batch. Documents are the bytes that stand in it, and are taken as a PUT of them would be.
+ * Reads the body of a batch. Documents are the bytes that stand in it, and are taken as a PUT of them would
+ * be.
  *
- * @throws AppError `invalid_json`; `invalid_request`, also for two operations on one document; `invalid_document`, `invalid_patch`,
- * `payload_too_large`, with the place of the operation in `errors`.
+ * @throws AppError `invalid_json`; `invalid_request`, also for two operations on one document;
+ * `invalid_document`, `invalid_patch`, `payload_too_large`, with the place of the operation in `errors`.
  */
 export function readBatch(
   bytes: Buffer,

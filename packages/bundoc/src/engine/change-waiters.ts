@@ -5,7 +5,10 @@ interface Waiter {
   readonly resolve: (position: Position | undefined) => void;
 }
 
-/** Those that wait for a commit behind a position. The engine tells of each; nothing is done for it while nobody waits. */
+/**
+ * Those that wait for a commit behind a position. The engine tells of each; nothing is done for it while
+ * nobody waits.
+ */
 export class ChangeWaiters {
   readonly #waiting = new Set<Waiter>();
   #ended = false;

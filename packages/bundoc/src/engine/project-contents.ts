@@ -7,7 +7,10 @@ export interface StoredEntry {
   readonly sealed: Buffer | undefined;
 }
 
-/** All that a storage has of a project beside its file, as of one moment: what another storage must have to go on from there. */
+/**
+ * All that a storage has of a project beside its file, as of one moment: what another storage must have to go
+ * on from there.
+ */
 export interface ProjectContents {
   readonly lastSeq: number;
   readonly purgedSeq: number;

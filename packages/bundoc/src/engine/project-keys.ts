@@ -29,7 +29,8 @@ export async function keysOfFile(keys: KeyCache, project: string, file: ProjectF
  * Asks the key service whether a project was deleted, as a mark says.
  *
  * @returns when it was not: the key is there, or no such key ever was.
- * @throws AppError `project_destroyed` when it was; `project_unclaimed`, and those of the key service, when nothing is known.
+ * @throws AppError `project_destroyed` when it was; `project_unclaimed`, and those of the key service, when
+ * nothing is known.
  */
 export async function requireNotDestroyed(keys: KeyCache, project: string): Promise<void> {
   // Another node may have deleted the project while its key was kept here.
@@ -43,15 +44,16 @@ export async function requireNotDestroyed(keys: KeyCache, project: string): Prom
 }
 
 /**
- * The key of a project that has no content: the one that this storage holds, one that nobody holds, or a new one.
+ * The key of a project that has no content: the one that this storage holds, one that nobody holds, or a new
+ * one.
  *
  * @throws AppError those of the key service, among them `project_elsewhere`.
  */
 export async function mintOrAdopt(keys: KeyCache, project: string): Promise<ProjectKey> {
   // What is kept of a key may be from before its project was deleted.
   if (keys.has(project)) keys.evict(project);
-  // Not looked for first: nearly always there is none, and a look in vain costs a request and a CRITICAL record.
-  // A key that exists is not changed by this.
+  // Not looked for first: nearly always there is none, and a look in vain costs a request and a CRITICAL
+  // record. A key that exists is not changed by this.
   const isMade = await keys.create(project);
   try {
     return { key: await keys.get(project), isAdopted: !isMade };

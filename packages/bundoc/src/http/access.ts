@@ -33,8 +33,8 @@ declare module 'fastify' {
 }
 
 /**
- * An `onRequest` hook: who asks, may they, and is the path sound, in this order, before the body is read and before
- * anything is looked up, so that no refusal tells what exists.
+ * An `onRequest` hook: who asks, may they, and is the path sound, in this order, before the body is read and
+ * before anything is looked up, so that no refusal tells what exists.
  */
 function guard<P extends ProjectPath>(
   auth: BearerAuth,

@@ -228,7 +228,10 @@ export function registerDocuments(
   );
 }
 
-/** @returns the body, which Fastify sends; given to `reply.send`, Fastify would watch for the end of the answer. */
+/**
+ * @returns the body, which Fastify sends; given to `reply.send`, Fastify would watch for the end of the
+ * answer.
+ */
 function answer(
   request: FastifyRequest,
   reply: FastifyReply,

@@ -40,8 +40,8 @@ export interface MoveSource {
   /** Opens each document that it reads. */
   readonly page: ReadSealedChanges;
   /**
-   * Runs `action` while nobody can write; then, in its place, puts the mark there, durably: with it, every request is refused. If `action` throws, nothing has
-   * changed.
+   * Runs `action` while nobody can write; then, in its place, puts the mark there, durably: with it, every
+   * request is refused. If `action` throws, nothing has changed.
    */
   fence(action: (fenced: FencedSource) => Promise<void>, mark: () => string): Promise<void>;
   /** Takes the mark away: the project is in use again. Changes nothing where another mark stands, or none. */
@@ -57,7 +57,8 @@ export interface MoveTarget {
   /**
    * Puts the mark there and makes an empty place.
    *
-   * @param isOurs whether a mark there is of the same project: then what lies beside it is left over from an earlier move. Any other is set aside.
+   * @param isOurs whether a mark there is of the same project: then what lies beside it is left over from an
+   * earlier move. Any other is set aside.
    * @throws MoveFailed where there is a project.
    */
   begin(mark: string, isOurs: (mark: string) => Promise<boolean>): Promise<void>;
@@ -75,7 +76,10 @@ export interface MoveTarget {
   discard(): Promise<void>;
 }
 
-/** Told how far a move is, and when writes stop. What it throws ends the move between two steps, unless the project is about to change hands. */
+/**
+ * Told how far a move is, and when writes stop. What it throws ends the move between two steps, unless the
+ * project is about to change hands.
+ */
 export interface MoveWatch {
   readonly onCopied: OnProgress;
   readonly onVerified: OnProgress;
@@ -100,12 +104,14 @@ export interface ProjectMove {
 }
 
 /**
- * Moves a project that is in use, its sealed bytes as they are. It is copied in rounds, each of what changed during the one before, and all of it read again
- * and opened where it came; then the source is fenced for the last few changes. The project changes hands when BunKMS takes the target's acceptance of
- * the source's offer. Cut short anywhere, it is in one place: BunKMS says which.
+ * Moves a project that is in use, its sealed bytes as they are. It is copied in rounds, each of what changed
+ * during the one before, and all of it read again and opened where it came; then the source is fenced for the
+ * last few changes. The project changes hands when BunKMS takes the target's acceptance of the source's
+ * offer. Cut short anywhere, it is in one place: BunKMS says which.
  *
  * @returns the move's id.
- * @throws MoveFailed, and what the two ends and BunKMS throw: then the source has the project, or its mark keeps it until BunKMS says who has it.
+ * @throws MoveFailed, and what the two ends and BunKMS throw: then the source has the project, or its mark
+ * keeps it until BunKMS says who has it.
  */
 export async function moveProject(
   { project, source, target, from, to }: ProjectMove,
@@ -117,13 +123,16 @@ export async function moveProject(
     const mark = { state, move, from: from.id, to: to.id, since: new Date().toISOString() };
     return sealMoveMark(project, source.cipher, mark);
   };
-  // By this, BunKMS knows the target as the storage that is in use, and no copy of it; and no offer that it made as a source still stands.
+  // By this, BunKMS knows the target as the storage that is in use, and no copy of it; and no offer that it
+  // made as a source still stands.
   await to.advance();
   const { lastSeq } = await source.extent();
   const keyOf = async (version: number) => source.cipher.subkey(version, MARK_KEY);
   const isOurs = async (text: string) => (await openMoveMark(project, text, keyOf)) !== undefined;
   await target.begin(sealMark('incoming'), isOurs);
-  /** While it is not known who has the project, what was brought to the target may be all that there is of it. */
+  /**
+   * While it is not known who has the project, what was brought to the target may be all that there is of it.
+   */
   let isInDoubt = false;
   try {
     const copying = new Copying({ source, target, watch, limits, begun: lastSeq });
@@ -170,10 +179,12 @@ export async function moveProject(
 }
 
 /**
- * Does what is left of a move that has taken effect, once the target has all of the project. May be done again.
+ * Does what is left of a move that has taken effect, once the target has all of the project. May be done
+ * again.
  *
  * @returns the move's id.
- * @throws AppError `project_elsewhere` when nothing at the source says that the project was moved to the target; MoveFailed when the target does not have it whole.
+ * @throws AppError `project_elsewhere` when nothing at the source says that the project was moved to the
+ * target; MoveFailed when the target does not have it whole.
  */
 export async function finishMove(ends: Omit<ProjectMove, 'from'>): Promise<string> {
   const { project, source, target, to } = ends;
@@ -233,7 +244,10 @@ class Copying {
       );
   }
 
-  /** Until little came in while it was copied, or no less than before: whoever writes faster than is copied waits the longer in the end. */
+  /**
+   * Until little came in while it was copied, or no less than before: whoever writes faster than is copied
+   * waits the longer in the end.
+   */
   async #inRounds(): Promise<void> {
     let copied = 0;
     let former = Number.POSITIVE_INFINITY;
@@ -250,7 +264,10 @@ class Copying {
     }
   }
 
-  /** @param until where it ends, though there may be more by then: whoever writes fast must not be run after for ever. */
+  /**
+   * @param until where it ends, though there may be more by then: whoever writes fast must not be run after
+   * for ever.
+   */
   async #copy(
     page: ReadSealedChanges,
     until: Position,

@@ -13,8 +13,8 @@ export interface OpenableProjects {
 }
 
 /**
- * Those that wait for changes of projects. No project is kept open, or kept from closing, by it: while one is closed, whoever opens it ends
- * the wait.
+ * Those that wait for changes of projects. No project is kept open, or kept from closing, by it: while one is
+ * closed, whoever opens it ends the wait.
  */
 export class ChangeWaits {
   readonly #projects: OpenableProjects;
@@ -22,7 +22,10 @@ export class ChangeWaits {
   /** What to call, by project, when it is opened or taken out of use. */
   readonly #waiting = new Map<string, Set<() => void>>();
 
-  /** @param othersWrite whether other processes write to the same storage, so that a project which is closed here may change. */
+  /**
+   * @param othersWrite whether other processes write to the same storage, so that a project which is closed
+   * here may change.
+   */
   constructor(projects: OpenableProjects, othersWrite: boolean) {
     this.#projects = projects;
     this.#othersWrite = othersWrite;
@@ -37,7 +40,8 @@ export class ChangeWaits {
    * Waits until something behind `after` is committed in a project.
    *
    * @returns false when the signal was aborted.
-   * @throws AppError `project_not_found`, and what opening a project throws, where others write and it cannot be opened any more.
+   * @throws AppError `project_not_found`, and what opening a project throws, where others write and it cannot
+   * be opened any more.
    */
   async wait(project: string, after: Position, signal: AbortSignal): Promise<boolean> {
     while (!signal.aborted) {

@@ -7,7 +7,10 @@ import { removeRows, unfenceRows } from '../engine/postgres/rows/fence.ts';
 import { type FileRow, lockRow, readFileRow } from '../engine/postgres/rows/file-row.ts';
 import { loggable, type OnSetAside, setFileAside } from '../engine/set-aside.ts';
 
-/** A place where a project is to be made whose key BunKMS has released: so no mark is true that says it was deleted. */
+/**
+ * A place where a project is to be made whose key BunKMS has released: so no mark is true that says it was
+ * deleted.
+ */
 interface MarkedPlace {
   readonly project: string;
   /** Whether the text of a mark is authentic, and what lies beside it is left over from a move. */
@@ -39,7 +42,10 @@ export async function clearFolder(place: MarkedFolder): Promise<void> {
       if (names.includes(name)) onSetAside(await setFileAside(disk, setAside, directory, name, project));
 }
 
-/** Takes the mark out of a row that has no project. @returns what there is then. @throws AppError of the database. */
+/**
+ * Takes the mark out of a row that has no project. @returns what there is then. @throws AppError of the
+ * database.
+ */
 export async function clearRows(database: Connections, place: MarkedPlace): Promise<FileRow> {
   const { project, isLeftOver, onSetAside } = place;
   const row = await readFileRow(database, project);

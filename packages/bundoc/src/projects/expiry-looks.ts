@@ -17,8 +17,9 @@ export interface ExpiryLooksOptions {
 }
 
 /**
- * Removes expired documents of projects that nobody has open: one project after another, each for a bounded while, and only where there is
- * room for it among the open ones. Those that are open are swept by the {@link InstanceManager}.
+ * Removes expired documents of projects that nobody has open: one project after another, each for a bounded
+ * while, and only where there is room for it among the open ones. Those that are open are swept by the
+ * {@link InstanceManager}.
  */
 export class ExpiryLooks implements Disposable {
   readonly #options: ExpiryLooksOptions;
@@ -31,7 +32,10 @@ export class ExpiryLooks implements Disposable {
     this.#options = options;
   }
 
-  /** Looks at one project that is due, if there is one. Never rejects; to be called every second or so, which bounds the rate. */
+  /**
+   * Looks at one project that is due, if there is one. Never rejects; to be called every second or so, which
+   * bounds the rate.
+   */
   async look(): Promise<void> {
     if (this.#isLooking || this.#stop.signal.aborted) return;
     this.#isLooking = true;

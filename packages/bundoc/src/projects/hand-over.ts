@@ -2,8 +2,8 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import type { InstanceLease, InstanceManager } from './instance-manager.ts';
 
 /**
- * Gives a project away: runs `action` with it open while nobody writes to it, then takes it out of use and, before anybody opens it again, runs
- * `mark`. If any of it fails, the project is in use as before.
+ * Gives a project away: runs `action` with it open while nobody writes to it, then takes it out of use and,
+ * before anybody opens it again, runs `mark`. If any of it fails, the project is in use as before.
  *
  * @throws AppError `project_not_found`; `overloaded` when its users do not leave.
  */

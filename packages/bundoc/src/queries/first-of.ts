@@ -5,8 +5,8 @@ export interface Sortable {
 }
 
 /**
- * The first of many by their keys: as many as fit into a number and into bytes, one in any case. Holds no more than that, and the one that
- * did not fit.
+ * The first of many by their keys: as many as fit into a number and into bytes, one in any case. Holds no
+ * more than that, and the one that did not fit.
  */
 export class FirstOf<T extends Sortable> {
   readonly #limit: number;

@@ -22,7 +22,8 @@ export class Backups {
   /**
    * A backup, as it is made.
    *
-   * @throws AppError `project_not_found`; `rate_limited`, `overloaded` while enough are made; those of the project.
+   * @throws AppError `project_not_found`; `rate_limited`, `overloaded` while enough are made; those of the
+   * project.
    */
   async begin(project: string): Promise<Readable> {
     if (this.#running.has(project))

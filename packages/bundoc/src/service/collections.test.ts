@@ -17,7 +17,9 @@ it('compiles a schema no more often for more documents that it is held against',
   expect(await compilationsFor(DOCUMENTS)).toBe(await compilationsFor(2));
 });
 
-/** How often a schema is compiled that is defined for as many documents. Every second one does not meet it. */
+/**
+ * How often a schema is compiled that is defined for as many documents. Every second one does not meet it.
+ */
 async function compilationsFor(documents: number): Promise<number> {
   const project = new EmbeddedProject();
   const disk = EmbeddedProject.disk();

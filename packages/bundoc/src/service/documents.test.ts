@@ -10,7 +10,10 @@ const REF = { collection: 'notes', id: 'a' };
 const OPTIONS = { work: ownWork('p')('patch') };
 const MERGE = { kind: 'merge', bytes: Buffer.from('{"patched":true}') } as const;
 
-/** A document store on a real engine; before each commit of a patch, somebody else overwrites the document `overwrites` times in all. */
+/**
+ * A document store on a real engine; before each commit of a patch, somebody else overwrites the document
+ * `overwrites` times in all.
+ */
 async function withRivals(overwrites: number) {
   const disk = EmbeddedProject.disk();
   const project = new EmbeddedProject();

@@ -75,7 +75,8 @@ export class Moves {
   /**
    * Begins a move. One that has taken effect is finished, and answered as it was.
    *
-   * @throws AppError `move_refused` where the service moves none, `project_not_found`; `rate_limited`, `overloaded` while enough are moved; those of the project.
+   * @throws AppError `move_refused` where the service moves none, `project_not_found`; `rate_limited`,
+   * `overloaded` while enough are moved; those of the project.
    */
   async begin(project: string): Promise<RunningMove> {
     const { ends, instances } = this.#options;
@@ -180,7 +181,10 @@ export class Moves {
   }
 }
 
-/** @returns the storage that has the project, if it is another one. @throws AppError `project_not_found` and those of the project. */
+/**
+ * @returns the storage that has the project, if it is another one. @throws AppError `project_not_found` and
+ * those of the project.
+ */
 async function holderOf(instances: MovesOptions['instances'], project: string): Promise<string | undefined> {
   try {
     using lease = await instances.acquire(project, 'existing');

@@ -22,7 +22,10 @@ export class ProjectDirectory {
     this.#requireServed = requireServed;
   }
 
-  /** Projects that a token is for, and no others. @param after the last id of the page before; empty for the first. */
+  /**
+   * Projects that a token is for, and no others. @param after the last id of the page before; empty for the
+   * first.
+   */
   async list(claims: Claims, after: string, limit: number): Promise<ProjectPage> {
     this.#requireServed();
     const only = claims.projects.includes('*') ? undefined : claims.projects;

@@ -44,7 +44,9 @@ export interface QueryRequest extends Selection {
 }
 
 export interface Found {
-  /** Ids of documents whose stored bytes do not open: nobody knows whether they are among what was asked for. */
+  /**
+   * Ids of documents whose stored bytes do not open: nobody knows whether they are among what was asked for.
+   */
   readonly unreadable: readonly string[];
   readonly explanation: Explanation;
 }
@@ -179,7 +181,10 @@ const ESTIMATED_BYTES_MAX = 4_096;
 const BYTES_OF_VALUE = 8;
 /** Memory of a parsed document, for a byte of its text. */
 const PARSED_TO_TEXT = 8;
-/** Comparisons of one document that are made on the thread of the event loop at most, which takes some milliseconds. */
+/**
+ * Comparisons of one document that are made on the thread of the event loop at most, which takes some
+ * milliseconds.
+ */
 const WORK_AT_ONCE_MAX = 50_000;
 /** Bytes of a document from which on it is read in one step, and looked at in the next. */
 const STEP_BYTES = 65_536;
@@ -211,7 +216,8 @@ class Run {
   }
 
   /**
-   * Takes each document that the condition holds for, until `take` returns true. Others are served between any two.
+   * Takes each document that the condition holds for, until `take` returns true. Others are served between
+   * any two.
    *
    * @param after the sort key of the document before the first, when they come in order.
    */
@@ -240,7 +246,10 @@ class Run {
     }
   }
 
-  /** Bytes of memory that the request keeps of what it has found, all together. @throws AppError `rate_limited`, `overloaded`. */
+  /**
+   * Bytes of memory that the request keeps of what it has found, all together. @throws AppError
+   * `rate_limited`, `overloaded`.
+   */
   keeps(bytes: number): void {
     this.#keptBytes = bytes;
     this.#hold();

@@ -159,7 +159,10 @@ export class EngineProject {
     [this.base, this.given, this.isThere, this.isBeingDeleted] = [new Map(), [], false, false];
   }
 
-  /** What may be there: the state after the last commit that was acknowledged, and after each behind it whose fate is not known. */
+  /**
+   * What may be there: the state after the last commit that was acknowledged, and after each behind it whose
+   * fate is not known.
+   */
   get allowed(): Model[] {
     let model = this.base;
     let allowed: Model[] = [model];
@@ -217,7 +220,10 @@ const LIMITS: LogLimits = {
 const STEP_MS_MAX = 20_000;
 const PAGE = { limit: 10_000, bytesMax: Number.POSITIVE_INFINITY };
 
-/** A data folder with many projects, what its users know of them, and one process after the other that serves it. */
+/**
+ * A data folder with many projects, what its users know of them, and one process after the other that serves
+ * it.
+ */
 export class EngineWorld {
   readonly projects: readonly EngineProject[];
   readonly clock = new FakeClock();
@@ -252,7 +258,10 @@ export class EngineWorld {
     return this.#disk;
   }
 
-  /** A world that knows what this one knows, for a copy of its disk. Keys are the same; what happens in it is its own. */
+  /**
+   * A world that knows what this one knows, for a copy of its disk. Keys are the same; what happens in it is
+   * its own.
+   */
   fork(): EngineWorld {
     const forked = new EngineWorld(0);
     Object.assign(
@@ -264,7 +273,10 @@ export class EngineWorld {
     return forked;
   }
 
-  /** Runs something in the process; it ends when the process does, too. Nothing that is under way settles after a crash. */
+  /**
+   * Runs something in the process; it ends when the process does, too. Nothing that is under way settles
+   * after a crash.
+   */
   async until(work: () => Promise<void>): Promise<'done' | 'crashed'> {
     const { disk } = this;
     const crashed = disk.crashes.catch((error: unknown) => {

@@ -1,6 +1,7 @@
 /**
- * A model of BunKMS and of copies of storages that share one project, for `project/holder-model.prop.test.ts`. It has no I/O: a call is a function call
- * whose request or answer is lost, late or doubled. A test switches a rule off to show the sequence that needs it.
+ * A model of BunKMS and of copies of storages that share one project, for
+ * `project/holder-model.prop.test.ts`. It has no I/O: a call is a function call whose request or answer is
+ * lost, late or doubled. A test switches a rule off to show the sequence that needs it.
  */
 
 export const RULES = {
@@ -281,7 +282,9 @@ export class World {
     for (const copy of serving) this.#requireKept(copy);
   }
 
-  /** An administrator ends what only an administrator may: superseded copies and keys without a known holder. */
+  /**
+   * An administrator ends what only an administrator may: superseded copies and keys without a known holder.
+   */
   resolve(): void {
     const hasAll = ({ content }: Durable) => content !== undefined && isSubset(this.#kept, content.writes);
     for (const copy of this.copies) if (copy.isRunning) this.proceed(copy, 'answered');
@@ -477,7 +480,8 @@ export class World {
   // BunKMS.
 
   #call(call: Call, fate: Fate): Answer | undefined {
-    // An intent is tried once: the late one of two tries would undo what an administrator did after the other.
+    // An intent is tried once: the late one of two tries would undo what an administrator did after the
+    // other.
     const isTriedOnce = call.op === 'intent' && this.#rules.intentIsTriedOnce;
     if (fate === 'late' || (fate === 'doubled' && !isTriedOnce)) this.#late.push(call);
     if (fate === 'late' || fate === 'request lost') return undefined;

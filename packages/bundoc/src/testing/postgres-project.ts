@@ -74,7 +74,10 @@ export class PostgresProject {
     });
   }
 
-  /** Makes a new version of the DEK the current one; the former stay live. What is open before does not know it. */
+  /**
+   * Makes a new version of the DEK the current one; the former stay live. What is open before does not know
+   * it.
+   */
   async rotate(database: Database): Promise<void> {
     const version = this.#versions[0].version + 1;
     this.#versions = [{ version, dek: createSecretKey(randomBytes(32)) }, ...this.#versions];

@@ -7,7 +7,10 @@ import type { ShareKey } from '@bundoc/shared/shares/share-key';
 import type { LargeInput, LargeJobName, LargeOutput } from '../large-jobs.ts';
 import { FairTurns } from './fair-turns.ts';
 
-/** Bytes of a document, or of a body, from which on it is parsed, checked and evaluated in a thread of its own. */
+/**
+ * Bytes of a document, or of a body, from which on it is parsed, checked and evaluated in a thread of its
+ * own.
+ */
 export const LARGE_BYTES = 262_144;
 
 export interface LargeRequest {
@@ -38,9 +41,15 @@ interface Waiting {
 export interface LargeThreadOptions {
   /** Time after which a job is ended, and the thread with it. */
   readonly jobMsMax: number;
-  /** Time after which a job of a subject is ended while other subjects wait. Below `waitMsMax`, so that they are served. */
+  /**
+   * Time after which a job of a subject is ended while other subjects wait. Below `waitMsMax`, so that they
+   * are served.
+   */
   readonly sharedJobMsMax: number;
-  /** Time after which a job of a subject that has not begun is refused. The service's own jobs wait without a limit. */
+  /**
+   * Time after which a job of a subject that has not begun is refused. The service's own jobs wait without a
+   * limit.
+   */
   readonly waitMsMax: number;
 }
 
@@ -55,16 +64,16 @@ const OPTIONS: LargeThreadOptions = { jobMsMax: 10_000, sharedJobMsMax: 2_000, w
 /** Subject of what the service does for itself: nobody repeats a job of it that was refused. */
 const OWN = '';
 /**
- * Memory of the thread's objects, MiB. No job comes near it, since texts are bounded in objects and arrays, and trees in values: a thread without
- * memory may end the process.
+ * Memory of the thread's objects, MiB. No job comes near it, since texts are bounded in objects and arrays,
+ * and trees in values: a thread without memory may end the process.
  */
 const HEAP_MIB = 1_024;
 /** A job's turn is over with the job; what it took beyond this is owed. */
 const SLICE_US = 2_000;
 
 /**
- * Works on large documents in one thread, one job at a time, subjects in turn. A job that takes too long ends with the thread;
- * the next one starts another.
+ * Works on large documents in one thread, one job at a time, subjects in turn. A job that takes too long ends
+ * with the thread; the next one starts another.
  *
  * The thread starts with the first job, and keeps the process alive only while there are some.
  */
@@ -92,8 +101,8 @@ export class LargeThread implements AsyncDisposable {
    * Runs a job. Its bytes are copied.
    *
    * @returns what it gives, and the processor time that it took, microseconds.
-   * @throws AppError of the job; `payload_too_large` for one that takes too long, `rate_limited` for one that does while other subjects wait; the
-   * signal's reason; `refusal` when it has waited too long.
+   * @throws AppError of the job; `payload_too_large` for one that takes too long, `rate_limited` for one that
+   * does while other subjects wait; the signal's reason; `refusal` when it has waited too long.
    */
   async run<N extends LargeJobName>(
     key: ShareKey,
@@ -187,7 +196,10 @@ export class LargeThread implements AsyncDisposable {
     }
   }
 
-  /** Ends the job that runs if it has had its time and another subject waits. The service's own jobs neither end nor end others. */
+  /**
+   * Ends the job that runs if it has had its time and another subject waits. The service's own jobs neither
+   * end nor end others.
+   */
   #endOverdue(): void {
     const subject = this.#running?.key.subject;
     if (!this.#isOverdue || subject === undefined || subject === OWN) return;
@@ -221,7 +233,10 @@ export class LargeThread implements AsyncDisposable {
   }
 }
 
-/** Every buffer as a copy of its own, which is given away: a message would carry all memory that a part lies in. */
+/**
+ * Every buffer as a copy of its own, which is given away: a message would carry all memory that a part lies
+ * in.
+ */
 function withOwnBytes(input: unknown, moved: ArrayBuffer[]): unknown {
   if (input instanceof Uint8Array) {
     const copy = Uint8Array.prototype.slice.call(input);

@@ -23,8 +23,9 @@ export type WorkKind = (typeof WORK_KINDS)[number];
 export const SLICE_US = 2_000;
 
 /**
- * How long a request may work, waits included, milliseconds. What it waits for then has a limit of its own, of 15 s for a job in the thread for large
- * documents: it is refused before its connection has stood still for 60 s, and is closed without an answer.
+ * How long a request may work, waits included, milliseconds. What it waits for then has a limit of its own,
+ * of 15 s for a job in the thread for large documents: it is refused before its connection has stood still
+ * for 60 s, and is closed without an answer.
  */
 export const WORK_MS_MAX = 40_000;
 
@@ -53,9 +54,10 @@ const systemPorts: SchedulerPorts = {
 };
 
 /**
- * Shares the event loop's thread among all long work of the process: at most one slice of {@link SLICE_US} a turn, subjects in turn, then their
- * projects. Work is charged for the time that it runs on the thread, and waiting costs nothing. The processor time that the system counts for a
- * thread is no measure for slices: it moves by ticks of up to 4 ms.
+ * Shares the event loop's thread among all long work of the process: at most one slice of {@link SLICE_US} a
+ * turn, subjects in turn, then their projects. Work is charged for the time that it runs on the thread, and
+ * waiting costs nothing. The processor time that the system counts for a thread is no measure for slices: it
+ * moves by ticks of up to 4 ms.
  *
  * Work that fits into what is left of the slice, while nobody waits, runs at once.
  */
@@ -89,7 +91,8 @@ export class Scheduler implements AsyncDisposable {
   }
 
   /**
-   * A piece of long work. Nothing runs before its first {@link Work.pause}. It may take {@link WORK_MS_MAX}, unless it is of the service itself.
+   * A piece of long work. Nothing runs before its first {@link Work.pause}. It may take {@link WORK_MS_MAX},
+   * unless it is of the service itself.
    *
    * @param signal ends a wait with its reason at once.
    */
@@ -239,10 +242,11 @@ export class Work implements Disposable {
   }
 
   /**
-   * To be awaited before the first step and between any two. Undefined while the slice lasts, so that it need not be awaited then.
+   * To be awaited before the first step and between any two. Undefined while the slice lasts, so that it need
+   * not be awaited then.
    *
-   * Rejects with the signal's reason; `overloaded` for work that takes too long; `rate_limited` or `overloaded` for work that has not begun, when
-   * too much waits or it has waited too long.
+   * Rejects with the signal's reason; `overloaded` for work that takes too long; `rate_limited` or
+   * `overloaded` for work that has not begun, when too much waits or it has waited too long.
    */
   pause(): Promise<void> | undefined {
     if (!this.#scheduler.mayRun(this)) return this.#waitForTurn();
@@ -274,8 +278,9 @@ export class Work implements Disposable {
   /**
    * Has a job done on a large document, in the thread for those.
    *
-   * @throws AppError of the job; `payload_too_large` for one that takes too long, `rate_limited` for one that does while others wait; `rate_limited`
-   * or `overloaded` when too many wait, or it has waited too long; the signal's reason.
+   * @throws AppError of the job; `payload_too_large` for one that takes too long, `rate_limited` for one that
+   * does while others wait; `rate_limited` or `overloaded` when too many wait, or it has waited too long; the
+   * signal's reason.
    */
   async elsewhere<N extends LargeJobName>(name: N, input: LargeInput<N>): Promise<LargeOutput<N>> {
     this.#takePlace();
@@ -290,7 +295,8 @@ export class Work implements Disposable {
   }
 
   /**
-   * Bytes of memory that the task holds from now on, all together. They are given back when it is disposed of.
+   * Bytes of memory that the task holds from now on, all together. They are given back when it is disposed
+   * of.
    *
    * @throws AppError `rate_limited`, `overloaded`.
    */

@@ -34,8 +34,9 @@ interface Waiting {
 }
 
 /**
- * Appends to the audit chain with group commit: while one transaction is under way the records that come wait, and go
- * together in the next one. So a record waits for at most two transactions, and many exports share one fsync.
+ * Appends to the audit chain with group commit: while one transaction is under way the records that come
+ * wait, and go together in the next one. So a record waits for at most two transactions, and many exports
+ * share one fsync.
  */
 export class AuditLog {
   readonly #options: AuditLogOptions;
@@ -55,8 +56,9 @@ export class AuditLog {
   /**
    * @param condition of what the record lets happen.
    * @returns the record's place in the chain, once it is durable.
-   * @throws AppError `audit_unavailable`: the record may be in the chain nevertheless. `unauthenticated` when the token was
-   * revoked meanwhile, `precondition_failed` when the key, the storage or the KEKs were changed, and what else the condition asks for: then it is not.
+   * @throws AppError `audit_unavailable`: the record may be in the chain nevertheless. `unauthenticated` when
+   * the token was revoked meanwhile, `precondition_failed` when the key, the storage or the KEKs were
+   * changed, and what else the condition asks for: then it is not.
    */
   append(draft: AuditDraft, condition?: AuditCondition): Promise<AuditReceipt> {
     if (this.#waiting.length >= WAITING_MAX) {
@@ -70,8 +72,8 @@ export class AuditLog {
   }
 
   /**
-   * Appends a record that nothing waits for. If it cannot be written, a fatal log line takes its place and a metric
-   * counts it: it must not be lost in silence.
+   * Appends a record that nothing waits for. If it cannot be written, a fatal log line takes its place and a
+   * metric counts it: it must not be lost in silence.
    */
   appendDetached(draft: AuditDraft): void {
     this.append(draft).catch((error: unknown) => {

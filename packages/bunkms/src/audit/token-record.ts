@@ -7,9 +7,9 @@ import type { AuditDraft } from './chain.ts';
 import { isGenuine } from './chain-walk.ts';
 
 /**
- * How a stored token is authenticated (`docs/formats/token-record.md`): the audit record of its issue carries the token's digest, and
- * the record of a revocation names the family that it ends. The chain is keyed, so a row that was written by anybody else has no
- * record, and a row that was set back to active is still revoked.
+ * How a stored token is authenticated (`docs/formats/token-record.md`): the audit record of its issue carries
+ * the token's digest, and the record of a revocation names the family that it ends. The chain is keyed, so a
+ * row that was written by anybody else has no record, and a row that was set back to active is still revoked.
  */
 
 /** Digest of what a token says, hex. Whether it is revoked is no part of it: that is asked of the chain. */
@@ -107,14 +107,20 @@ export function authenticToken(chainKey: KeyObject, stored: StoredToken): TokenI
   return revoked === undefined ? token : { ...token, revoked_at: revoked.time };
 }
 
-/** The family that a record of an issue puts this token into; undefined when this chain key did not make the record. */
+/**
+ * The family that a record of an issue puts this token into; undefined when this chain key did not make the
+ * record.
+ */
 export function familyOfIssue(chainKey: KeyObject, jti: string, issued: AuditRecord): string | undefined {
   const family = issued.detail?.['family'];
   const isOfToken = issued.detail?.['token'] === jti && typeof family === 'string';
   return isOfToken && isGenuine(chainKey, issued) ? family : undefined;
 }
 
-/** Whether a record says already what a revocation would. False when this chain key did not make it: then it says nothing. */
+/**
+ * Whether a record says already what a revocation would. False when this chain key did not make it: then it
+ * says nothing.
+ */
 export function isSaidBy(chainKey: KeyObject, { detail: said }: AuditDraft, record: AuditRecord): boolean {
   const { action, detail } = record;
   if (action !== REVOCATION || detail?.['family'] !== said?.['family']) return false;

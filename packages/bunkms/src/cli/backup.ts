@@ -11,9 +11,11 @@ import { loadVault, withKms } from './open-kms.ts';
 import { createProgress } from './progress.ts';
 
 /**
- * Writes an encrypted archive of the whole store, beside a running server. The file appears whole and durable, or not at all.
+ * Writes an encrypted archive of the whole store, beside a running server. The file appears whole and
+ * durable, or not at all.
  *
- * @throws CliFailure when there is such a file already, or, with the file written, when something in the store is damaged.
+ * @throws CliFailure when there is such a file already, or, with the file written, when something in the
+ * store is damaged.
  */
 export async function backup(
   environment: Environment,

@@ -9,8 +9,8 @@ import { withKms } from './open-kms.ts';
 import { createProgress } from './progress.ts';
 
 /**
- * Writes how every key and token stands to a file, in the place of an earlier one, beside a running server. It holds no key, and is
- * authenticated under the KEK.
+ * Writes how every key and token stands to a file, in the place of an earlier one, beside a running server.
+ * It holds no key, and is authenticated under the KEK.
  *
  * @throws CliFailure, with the file written, when keys are damaged.
  */

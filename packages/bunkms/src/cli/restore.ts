@@ -33,8 +33,8 @@ export interface RestoreCliOptions {
 }
 
 /**
- * Brings a backup into an empty data folder. The backup, and what is known of the time after it, are checked in whole before anything is
- * written.
+ * Brings a backup into an empty data folder. The backup, and what is known of the time after it, are checked
+ * in whole before anything is written.
  *
  * @throws CliFailure when there is a store; FileDamaged, KekLacking, ResurrectionNotAccepted.
  */

@@ -9,8 +9,8 @@ import type { Metrics } from '../metrics.ts';
 import { callerOf } from './guard.ts';
 
 /**
- * Makes exactly one CRITICAL record of every request for an export that is not answered with a key, whatever refused
- * it: authentication, authorisation, validation, routing, or a failure.
+ * Makes exactly one CRITICAL record of every request for an export that is not answered with a key, whatever
+ * refused it: authentication, authorisation, validation, routing, or a failure.
  */
 export function exportAudit(sink: RefusalSink, metrics: Metrics, now: () => number) {
   return (request: FastifyRequest, error: AppError): void => {

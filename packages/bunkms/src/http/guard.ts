@@ -12,8 +12,8 @@ import type { KmsStore } from '../store/port.ts';
 declare module 'fastify' {
   interface FastifyRequest {
     /**
-     * Who calls; null before the guard has run, and when the token has no valid signature. Undefined on the bare request
-     * that Fastify hands out for a path which it cannot decode.
+     * Who calls; null before the guard has run, and when the token has no valid signature. Undefined on the
+     * bare request that Fastify hands out for a path which it cannot decode.
      */
     identity: Identity | null | undefined;
   }
@@ -22,7 +22,9 @@ declare module 'fastify' {
 /** What a token says, and whether it still holds. */
 export interface Identity {
   readonly claims: Claims;
-  /** True once the store knew the token and it was not revoked. Only then may anything be done in its name. */
+  /**
+   * True once the store knew the token and it was not revoked. Only then may anything be done in its name.
+   */
   readonly confirmed: boolean;
   /** What the token and all that were renewed from the same one have in common; known once confirmed. */
   readonly family?: string;

@@ -13,8 +13,9 @@ import { kekIdOf, type Vault, WRAPPED_KEY_BYTES } from '../vault/vault.ts';
 import { FileDamaged, KekLacking } from './errors.ts';
 
 /**
- * How an archive is sealed (docs/formats/backup.md): a clear head with the archive's own key, wrapped by the KEK, then the text in sealed
- * chunks, each bound to its place; the last one is marked, so that an archive that was cut short does not open.
+ * How an archive is sealed (docs/formats/backup.md): a clear head with the archive's own key, wrapped by the
+ * KEK, then the text in sealed chunks, each bound to its place; the last one is marked, so that an archive
+ * that was cut short does not open.
  */
 
 const MAGIC = Buffer.from('BUNKMSB1', 'latin1');

@@ -65,9 +65,11 @@ export function standingOf(record: KeyRecord, versions: readonly KeyVersionRecor
 }
 
 /**
- * How a key stands after a change that the audit chain tells of. What the record does not say stays as it was.
+ * How a key stands after a change that the audit chain tells of. What the record does not say stays as it
+ * was.
  *
- * @param standing undefined for a key that nothing was known of; then only the record of its making, or of its recovery, says what it is.
+ * @param standing undefined for a key that nothing was known of; then only the record of its making, or of
+ * its recovery, says what it is.
  */
 export function afterChange(standing: KeyStanding | undefined, record: AuditRecord): KeyStanding | undefined {
   const { action, outcome, detail = {} } = record;

@@ -12,7 +12,10 @@ import type { Survey } from './survey.ts';
 /** What is known of the time after a backup was made. */
 export interface Knowledge {
   readonly source: 'inventory' | 'audit-copy' | 'none';
-  /** The last record up to which everything is known; that of the backup when nothing is known of the time after. */
+  /**
+   * The last record up to which everything is known; that of the backup when nothing is known of the time
+   * after.
+   */
   readonly asOf: AuditReceipt;
   /** The key that tokens were signed with; undefined when that is not known. */
   readonly kid: string | undefined;
@@ -50,8 +53,8 @@ export function noKnowledge({ end }: Pick<Survey, 'end'>): Knowledge {
 }
 
 /**
- * What an inventory tells, which must not be older than the backup: neither by its place in the audit chain, nor by the time at which it
- * was made.
+ * What an inventory tells, which must not be older than the backup: neither by its place in the audit chain,
+ * nor by the time at which it was made.
  *
  * @throws ResurrectionNotAccepted when it is older.
  */
@@ -161,8 +164,8 @@ export class KnowledgeOfCopy implements Knowledge {
 /**
  * Holds what is known against places of records that a caller brings along.
  *
- * @throws FileDamaged for another record in such a place; ResurrectionNotAccepted for a place behind all that is known, unless that is
- * accepted.
+ * @throws FileDamaged for another record in such a place; ResurrectionNotAccepted for a place behind all that
+ * is known, unless that is accepted.
  */
 export function requireReceipts(
   knowledge: Pick<Knowledge, 'asOf' | 'hashAt'>,

@@ -6,8 +6,8 @@ import type { Guard } from '../http/guard.ts';
 import { OPEN_WHILE_SEALED } from '../http/sealed-hook.ts';
 
 /**
- * Prometheus metrics. `guard` is undefined where the network is the guard: on the internal listener, which answers while the
- * service is sealed as well, so that `bunkms_sealed` can be seen.
+ * Prometheus metrics. `guard` is undefined where the network is the guard: on the internal listener, which
+ * answers while the service is sealed as well, so that `bunkms_sealed` can be seen.
  */
 export function registerMetricsRoute(
   app: FastifyInstance,

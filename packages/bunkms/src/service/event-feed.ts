@@ -26,11 +26,17 @@ export interface Subscription {
 }
 
 interface Subscriber extends Subscription {
-  /** False while the subscriber may lack what happened before: then no id tells it that it has everything up to there. */
+  /**
+   * False while the subscriber may lack what happened before: then no id tells it that it has everything up
+   * to there.
+   */
   isComplete: boolean;
 }
 
-/** How often the chain is looked at while somebody listens, milliseconds: other processes append to it as well. */
+/**
+ * How often the chain is looked at while somebody listens, milliseconds: other processes append to it as
+ * well.
+ */
 const POLL_MS = 200;
 const PAGE = 500;
 /** Records that are gone through for one who comes back; beyond it starting anew is cheaper. */
@@ -39,10 +45,12 @@ const SUBSCRIBERS_MAX = 256;
 const SUBSCRIBERS_OF_SUBJECT_MAX = 16;
 
 /**
- * Tells services what happens to keys and tokens, as the audit chain has it: so nothing is told that is not durable,
- * whichever process did it, and a place in the chain is enough to go on from. Only the records besides exports are read.
+ * Tells services what happens to keys and tokens, as the audit chain has it: so nothing is told that is not
+ * durable, whichever process did it, and a place in the chain is enough to go on from. Only the records
+ * besides exports are read.
  *
- * A subscriber that names its place gets what came after it; any other gets a `reset`, and the tokens that are revoked now.
+ * A subscriber that names its place gets what came after it; any other gets a `reset`, and the tokens that
+ * are revoked now.
  */
 export class EventFeed {
   readonly #options: EventFeedOptions;

@@ -58,8 +58,9 @@ export async function kekStatus(ports: KekPorts): Promise<KekStatus> {
 const ROUNDS_MAX = 16;
 
 /**
- * Makes a KEK the current one, on record: from then on everything is wrapped with it, in every process, and `KeyRewrap` brings what there is to it. The
- * KEK that is the current one already may be named: then what is left under others is brought to it.
+ * Makes a KEK the current one, on record: from then on everything is wrapped with it, in every process, and
+ * `KeyRewrap` brings what there is to it. The KEK that is the current one already may be named: then what is
+ * left under others is brought to it.
  *
  * @throws AppError `kek_not_found`; `kek_unusable` also when a service that is up lacks the KEK.
  */
@@ -105,11 +106,11 @@ function nextKek({ vault }: KekPorts, { keks, current }: KekState, { kek_id: nam
 }
 
 /**
- * Says that a KEK is not needed any more, on record: nothing in the store is wrapped with it, and nothing will be. The former wrappings are out of
- * the files of the store then.
+ * Says that a KEK is not needed any more, on record: nothing in the store is wrapped with it, and nothing
+ * will be. The former wrappings are out of the files of the store then.
  *
- * @throws AppError `kek_not_found`; `kek_in_use` for the current KEK, and while something is wrapped with it; `kek_unfetched`
- * while holders may have copies that are wrapped with it alone.
+ * @throws AppError `kek_not_found`; `kek_in_use` for the current KEK, and while something is wrapped with it;
+ * `kek_unfetched` while holders may have copies that are wrapped with it alone.
  */
 export async function retireKek(ports: KekPorts, wanted: RetireKek, caller: Caller): Promise<RetiredKek> {
   const { store, keks, audit } = ports;
@@ -184,7 +185,10 @@ async function firstUnfetched({ store }: KekPorts, kekId: string): Promise<strin
   }
 }
 
-/** Keys that somebody may hold in no wrapping but with that KEK, or older ones. @throws AppError `kek_not_found`. */
+/**
+ * Keys that somebody may hold in no wrapping but with that KEK, or older ones. @throws AppError
+ * `kek_not_found`.
+ */
 export async function listUnfetched(
   { store, keks }: KekPorts,
   kekId: string,

@@ -21,8 +21,8 @@ export async function readKey(ports: KeyPorts, name: string, caller: Caller): Pr
 }
 
 /**
- * The keys that `globs` match, by name, destroyed ones too; `next_cursor` is the name to go on behind. A page may be short, or empty, and
- * still have it.
+ * The keys that `globs` match, by name, destroyed ones too; `next_cursor` is the name to go on behind. A page
+ * may be short, or empty, and still have it.
  */
 export async function listKeys(
   ports: KeyPorts,

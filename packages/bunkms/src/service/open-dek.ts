@@ -5,7 +5,10 @@ import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { KeyVersionRecord } from '../store/port.ts';
 import { kekIdOf, type Vault } from '../vault/vault.ts';
 
-/** Unwraps a stored DEK and holds it against its check value. @returns the raw DEK, which the caller wipes. @throws AppError `key_damaged`. */
+/**
+ * Unwraps a stored DEK and holds it against its check value. @returns the raw DEK, which the caller wipes.
+ * @throws AppError `key_damaged`.
+ */
 export function openDek(
   { vault, logger }: { readonly vault: Vault; readonly logger: Logger },
   name: string,

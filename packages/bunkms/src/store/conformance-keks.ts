@@ -19,7 +19,10 @@ import {
 } from './conformance-data.ts';
 import type { KeyChange, KmsStore } from './port.ts';
 
-/** What every implementation of {@link KmsStore} must hold to where KEKs are concerned. Run it inside a test file. */
+/**
+ * What every implementation of {@link KmsStore} must hold to where KEKs are concerned. Run it inside a test
+ * file.
+ */
 export function kekConformance(name: string, makePlace: () => Promise<StorePlace>): void {
   describe(`${name} as a KmsStore, of KEKs,`, () => {
     let place: StorePlace;

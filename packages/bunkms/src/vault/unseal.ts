@@ -32,10 +32,11 @@ export interface Sealed {
 }
 
 /**
- * Brings vault and store together: makes the installation at the very first start, else opens its secrets, and gives
- * the store the key of the audit chain, and the vault its current KEK.
+ * Brings vault and store together: makes the installation at the very first start, else opens its secrets,
+ * and gives the store the key of the audit chain, and the vault its current KEK.
  *
- * Safe to run in several processes at once: the store lets one make the installation, the others use that one.
+ * Safe to run in several processes at once: the store lets one make the installation, the others use that
+ * one.
  *
  * @throws AppError of the store.
  */

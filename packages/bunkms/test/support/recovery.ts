@@ -98,7 +98,9 @@ export async function recoverFrom(
   return projects;
 }
 
-/** Writes `project.json` and its copy in the head of a catalog, as Bundoc does with the answers of exports. */
+/**
+ * Writes `project.json` and its copy in the head of a catalog, as Bundoc does with the answers of exports.
+ */
 export function writeProject(
   bundocDir: string,
   project: string,

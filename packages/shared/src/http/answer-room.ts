@@ -23,7 +23,10 @@ declare module 'fastify' {
 /** Part of the `config` of a POST that changes nothing. */
 export const READ = { isRead: true } as const;
 
-/** Answers below this are not counted: Node stops reading from a connection long before many of them wait on it. */
+/**
+ * Answers below this are not counted: Node stops reading from a connection long before many of them wait on
+ * it.
+ */
 const COUNTED_BYTES_MIN = 16_384;
 const SWEEP_EVERY_MS = 1_000;
 
@@ -112,8 +115,8 @@ export class AnswerRoom {
   }
 
   /**
-   * Measures how fast clients read, and closes the slowest connections while the room is more than half full, and those of a subject that
-   * holds most of it while others wait. To be called each second.
+   * Measures how fast clients read, and closes the slowest connections while the room is more than half full,
+   * and those of a subject that holds most of it while others wait. To be called each second.
    */
   sweep(): void {
     for (const reader of this.#readers.values()) reader.pace.note(progressOf(reader));
@@ -215,11 +218,11 @@ function isRead({ method, routeOptions }: FastifyRequest): boolean {
 const rooms = new WeakMap<object, AnswerRoom>();
 
 /**
- * Has the answers of a server take room while their clients have not taken them. Without it, one client could ask on many connections,
- * many times on each, and read nothing.
+ * Has the answers of a server take room while their clients have not taken them. Without it, one client could
+ * ask on many connections, many times on each, and read nothing.
  *
- * Only the answer of a read is refused. A write has taken effect by then: one whose answer may be large calls {@link reserveAnswer}
- * before it begins.
+ * Only the answer of a read is refused. A write has taken effect by then: one whose answer may be large calls
+ * {@link reserveAnswer} before it begins.
  */
 export function boundAnswers(app: FastifyInstance, share: Share): void {
   const room = new AnswerRoom(share);
@@ -243,7 +246,8 @@ export function answerRoomOf(app: FastifyInstance): AnswerRoom {
 }
 
 /**
- * Keeps room for the largest answer that a write may have, before it begins. Its answer, or refusal, gives the room back.
+ * Keeps room for the largest answer that a write may have, before it begins. Its answer, or refusal, gives
+ * the room back.
  *
  * @throws AppError `rate_limited`, `overloaded`: nothing was begun.
  */
@@ -252,8 +256,9 @@ export async function reserveAnswer(request: FastifyRequest, bytesMax: number): 
 }
 
 /**
- * Keeps room for the largest answer that a read may have, where clients of its subject have answers that they have not taken: so that nobody
- * has large pages made that nobody reads. Who has taken all answers is not held up by what a page may be at most.
+ * Keeps room for the largest answer that a read may have, where clients of its subject have answers that they
+ * have not taken: so that nobody has large pages made that nobody reads. Who has taken all answers is not
+ * held up by what a page may be at most.
  *
  * @throws AppError `rate_limited`, `overloaded`.
  */

@@ -1,4 +1,7 @@
-/** A JSON number as `0.DIGITS × 10^exponent`: no zeros at either end of `digits`; zero has none, no sign, and the exponent 0. */
+/**
+ * A JSON number as `0.DIGITS × 10^exponent`: no zeros at either end of `digits`; zero has none, no sign, and
+ * the exponent 0.
+ */
 export interface Decimal {
   readonly negative: boolean;
   readonly digits: string;
@@ -22,7 +25,10 @@ export function parseDecimal(text: string): Decimal {
   return { negative, digits: all.slice(start, end), exponent: scale + BigInt(whole.length - start) };
 }
 
-/** Whether two JSON numbers are the same: `1` and `1.0`, but not `12345678901234567890` and `12345678901234567891`. */
+/**
+ * Whether two JSON numbers are the same: `1` and `1.0`, but not `12345678901234567890` and
+ * `12345678901234567891`.
+ */
 export function equalDecimals(a: string, b: string): boolean {
   const left = parseDecimal(a);
   const right = parseDecimal(b);

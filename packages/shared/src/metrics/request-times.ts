@@ -24,8 +24,9 @@ type ByRoute = Map<string, Map<string, Map<number, Cell>>>;
 export type RequestRecorder = (route: string, method: string, status: number, seconds: number) => void;
 
 /**
- * A histogram of request times. prom-client's own builds and hashes a string of the labels at each observation, which costs a
- * tenth of a request; this one finds its counts through three maps, and makes the series when it is asked for them.
+ * A histogram of request times. prom-client's own builds and hashes a string of the labels at each
+ * observation, which costs a tenth of a request; this one finds its counts through three maps, and makes the
+ * series when it is asked for them.
  */
 export class RequestTimes {
   readonly name: string;

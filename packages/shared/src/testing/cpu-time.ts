@@ -1,4 +1,7 @@
-/** How much work something is, milliseconds of this process's CPU: unlike the time on a clock, the same on a machine that is busy with others. */
+/**
+ * How much work something is, milliseconds of this process's CPU: unlike the time on a clock, the same on a
+ * machine that is busy with others.
+ */
 export function cpuMsOf(work: () => void): number {
   const before = process.cpuUsage();
   work();

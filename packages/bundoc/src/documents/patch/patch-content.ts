@@ -8,7 +8,8 @@ import { type Patch, patchSteps, TREE_BYTES_MAX } from './read-patch.ts';
 /**
  * The own members of a document after a patch. Members that it does not touch keep their bytes.
  *
- * @throws AppError those of {@link patchSteps}, and `payload_too_large` for a document of over `bytesMax` bytes.
+ * @throws AppError those of {@link patchSteps}, and `payload_too_large` for a document of over `bytesMax`
+ * bytes.
  */
 export function patchContent(own: DocumentContent, patch: Patch, bytesMax: number): DocumentContent {
   return resultOf(contentSteps(own, patch, bytesMax));
@@ -26,7 +27,9 @@ function resultOf<T>(steps: Generator<void, T, void>): T {
   }
 }
 
-/** {@link patchContent}, with others served between the steps; of a large document or patch in another thread. */
+/**
+ * {@link patchContent}, with others served between the steps; of a large document or patch in another thread.
+ */
 export async function patchContentInTurns(
   own: DocumentContent,
   patch: Patch,

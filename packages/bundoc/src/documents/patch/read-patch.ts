@@ -44,8 +44,8 @@ export interface LargePatch {
 }
 
 /**
- * Bytes of a document, or of a patch, up to which it is made a tree on the thread of the event loop: it has so few values that this takes a few
- * milliseconds.
+ * Bytes of a document, or of a patch, up to which it is made a tree on the thread of the event loop: it has
+ * so few values that this takes a few milliseconds.
  */
 export const TREE_BYTES_MAX = 65_536;
 

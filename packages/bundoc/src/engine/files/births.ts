@@ -280,7 +280,8 @@ export class Births {
     let areAllDurable = true;
     for (const [at, born] of births.entries())
       try {
-        // The sync of all did not say which of them it failed for, and a later one says nothing of what was written before.
+        // The sync of all did not say which of them it failed for, and a later one says nothing of what was
+        // written before.
         born.mustReplace = true;
         await this.#replaceIfFailed(basename(dirname(files[at] as string)), born);
         born.isDurable = true;

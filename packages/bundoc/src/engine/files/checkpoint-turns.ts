@@ -49,7 +49,10 @@ export class CheckpointTurns {
     return this.#turns.drained();
   }
 
-  /** A checkpoint that is under way lacks the latest commits. One that waits for its turn is shared by all who ask. */
+  /**
+   * A checkpoint that is under way lacks the latest commits. One that waits for its turn is shared by all who
+   * ask.
+   */
   of(store: EmbeddedStore): Promise<void> {
     let waiting = this.#waiting.get(store);
     if (waiting === undefined) {

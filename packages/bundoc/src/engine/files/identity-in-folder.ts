@@ -13,7 +13,10 @@ import {
 } from '../storage-file.ts';
 import { type Disk, replaceFile, SMALL_FILE_BYTES_MAX } from './disk/disk.ts';
 
-/** What holds content of projects, below the data folder: the projects, a log of all of them, and what was moved away. */
+/**
+ * What holds content of projects, below the data folder: the projects, a log of all of them, and what was
+ * moved away.
+ */
 const CONTENT_FOLDERS = ['projects', 'log', 'moved'] as const;
 
 /**
@@ -78,7 +81,10 @@ class IdentityInFolder implements StorageIdentity {
     return changed;
   }
 
-  /** On a full disk, documents are still to be read after a start. @throws `full` where the file is longer than a sector. */
+  /**
+   * On a full disk, documents are still to be read after a start. @throws `full` where the file is longer
+   * than a sector.
+   */
   async #overwrite(content: Buffer, full: AppError): Promise<void> {
     const present = await this.#disk.read(this.path, SMALL_FILE_BYTES_MAX);
     if (content.length !== STORAGE_FILE_BYTES || present?.length !== STORAGE_FILE_BYTES) throw full;

@@ -5,7 +5,10 @@ import { clientConfig, type Database, type DatabaseOptions, type Statement } fro
 
 /** What a store needs of it. */
 export interface News {
-  /** Calls `onNews` with the position of the project's latest commit, now and then, and soon after a commit of any node. */
+  /**
+   * Calls `onNews` with the position of the project's latest commit, now and then, and soon after a commit of
+   * any node.
+   */
   watch(project: string, onNews: (position: Position) => void): void;
   unwatch(project: string, onNews: (position: Position) => void): void;
   /** Tells all nodes of a commit of this one. */
@@ -21,7 +24,10 @@ export interface ChangeNewsOptions {
 }
 
 export interface ChangeNewsTiming {
-  /** Commits of so many milliseconds are told together: a notification in each transaction would halve the throughput. */
+  /**
+   * Commits of so many milliseconds are told together: a notification in each transaction would halve the
+   * throughput.
+   */
   readonly tellEveryMs: number;
   /** How often it is looked itself: notifications are lost with their connection. */
   readonly lookEveryMs: number;
@@ -42,8 +48,9 @@ const LOOK: Statement = {
 };
 
 /**
- * News of commits between the nodes of one database: by NOTIFY, a few times a second whatever is written, and by looking at the projects that
- * somebody waits for. News may come late, twice or not at all while the database does not answer; what happened is always read from the rows.
+ * News of commits between the nodes of one database: by NOTIFY, a few times a second whatever is written, and
+ * by looking at the projects that somebody waits for. News may come late, twice or not at all while the
+ * database does not answer; what happened is always read from the rows.
  */
 export class ChangeNews implements News, AsyncDisposable {
   readonly #options: ChangeNewsOptions;

@@ -73,8 +73,8 @@ const ROW_OVERHEAD_BYTES = 4_096;
 const PRUNE_EVERY_MS = 3_600_000;
 
 /**
- * A project in PostgreSQL, which other nodes read and write too. The node's committer puts its commits into transactions,
- * those that wait together with those of other projects.
+ * A project in PostgreSQL, which other nodes read and write too. The node's committer puts its commits into
+ * transactions, those that wait together with those of other projects.
  *
  * `failed` tells of nothing but a new version of the key, or that the project is gone: what is unknown about
  * a commit is found out.
@@ -125,7 +125,8 @@ export class PostgresStore implements ProjectStore {
   /**
    * Loads what the store must know before it is used.
    *
-   * @param head what the project's rows said a moment ago, if they were read: most projects need nothing else.
+   * @param head what the project's rows said a moment ago, if they were read: most projects need nothing
+   * else.
    */
   async begin(head?: FoundHead): Promise<this> {
     const { project, states } = this.#options;

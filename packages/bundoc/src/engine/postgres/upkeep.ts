@@ -95,7 +95,10 @@ export interface UpkeepOptions {
   readonly clock: Clock;
 }
 
-/** Forgets what is old, and seals anew what is sealed under a former version of the key. Any node may do it at any time. */
+/**
+ * Forgets what is old, and seals anew what is sealed under a former version of the key. Any node may do it at
+ * any time.
+ */
 export class Upkeep {
   readonly #options: UpkeepOptions;
   readonly #rows: RowCipher;
@@ -175,7 +178,10 @@ export class Upkeep {
     return found.length;
   }
 
-  /** The row's bytes under the current version; nothing for a row that does not open: whoever reads it is told. */
+  /**
+   * The row's bytes under the current version; nothing for a row that does not open: whoever reads it is
+   * told.
+   */
   #resealed(row: Row): Resealed[] {
     const { cipher } = this.#options;
     try {

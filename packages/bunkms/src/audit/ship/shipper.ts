@@ -22,7 +22,10 @@ export interface ShipperOptions {
 }
 
 const BATCH = 500;
-/** How often the chain is looked at when all of it is copied, milliseconds: other processes append to it as well. */
+/**
+ * How often the chain is looked at when all of it is copied, milliseconds: other processes append to it as
+ * well.
+ */
 const POLL_MS = 1_000;
 const BACKOFF_FIRST_MS = 500;
 const BACKOFF_MAX_MS = 30_000;
@@ -32,12 +35,14 @@ const HUNG_AFTER_MS = 10_000;
 const CLOSE_MS = 2_000;
 
 /**
- * Copies the audit chain to a target, record by record and without a gap, from where it stopped. It reads what is durable
- * already, so no request waits for it, and a target that fails or hangs holds up the copy alone.
+ * Copies the audit chain to a target, record by record and without a gap, from where it stopped. It reads
+ * what is durable already, so no request waits for it, and a target that fails or hangs holds up the copy
+ * alone.
  *
- * At least once: what was copied before a crash, but not noted as copied, is copied again; a reader drops a record whose
- * place it has. Each batch is read together with the record before it: when that is not the one that was copied, the
- * store was set back or exchanged, which is told loudly, and the chain is copied anew from its start.
+ * At least once: what was copied before a crash, but not noted as copied, is copied again; a reader drops a
+ * record whose place it has. Each batch is read together with the record before it: when that is not the one
+ * that was copied, the store was set back or exchanged, which is told loudly, and the chain is copied anew
+ * from its start.
  */
 export class AuditShipper implements AsyncDisposable {
   readonly #options: ShipperOptions;

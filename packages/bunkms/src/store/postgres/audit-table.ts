@@ -16,8 +16,9 @@ const OF_KEKS = `action IN (${listOf(KEK_ACTIONS)})`;
 const IS_CHANGE = `strpos(detail, '"revision":') > 0`;
 
 /**
- * A query for the latest change of a key, by the expression that names it. Ordered as an index that has nothing but changes: for the order of `seq`
- * PostgreSQL would rather walk the whole chain from its end where there are few keys.
+ * A query for the latest change of a key, by the expression that names it. Ordered as an index that has
+ * nothing but changes: for the order of `seq` PostgreSQL would rather walk the whole chain from its end where
+ * there are few keys.
  */
 export function latestChangeOf(key: string, columns = '*'): string {
   return `SELECT ${columns} FROM audit WHERE key = ${key} AND ${IS_CHANGE} ORDER BY -seq LIMIT 1`;
@@ -52,19 +53,28 @@ const STORAGE = `(detail::jsonb ->> 'storage')`;
 const OF_STORAGES = `action IN (${listOf(STORAGE_ACTIONS)})`;
 const EXPORTS_TO_STORAGES = `action = 'key.export' AND strpos(detail, '"storage":') > 0`;
 
-/** A query for the latest record of a storage, by the expression that names it; ordered as in {@link latestChangeOf}. */
+/**
+ * A query for the latest record of a storage, by the expression that names it; ordered as in
+ * {@link latestChangeOf}.
+ */
 export function latestOfStorage(storage: string, columns = '*'): string {
   return `SELECT ${columns} FROM audit WHERE ${STORAGE} = ${storage} AND ${OF_STORAGES} ORDER BY -seq LIMIT 1`;
 }
 
-/** Where a list begins, the least `bigint`: who can write to the database can add records in front of the first. */
+/**
+ * Where a list begins, the least `bigint`: who can write to the database can add records in front of the
+ * first.
+ */
 const BEFORE_ALL = '-9223372036854775808';
 
 /** Records that one page looks at, and how many of them at once. */
 const LOOKED_AT_MAX = 10_000;
 const LOOK = 1_000;
 
-/** Takes in records as they are, behind all that are there: two nodes that took the same place would violate the primary key. */
+/**
+ * Takes in records as they are, behind all that are there: two nodes that took the same place would violate
+ * the primary key.
+ */
 export async function insertRecords(
   session: Session,
   records: readonly AuditRecord[],

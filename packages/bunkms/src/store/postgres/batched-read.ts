@@ -15,8 +15,9 @@ interface Waiting<Answer> {
 }
 
 /**
- * Asks the same kind of question for many callers in one statement, which costs little more than one for each alone. A statement begins after
- * everybody whom it answers has asked, so an answer is never older than its question.
+ * Asks the same kind of question for many callers in one statement, which costs little more than one for each
+ * alone. A statement begins after everybody whom it answers has asked, so an answer is never older than its
+ * question.
  */
 export class BatchedRead<Answer> {
   readonly #pools: Pick<Pools, 'read'>;

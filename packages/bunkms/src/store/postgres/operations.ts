@@ -83,7 +83,9 @@ import { TOUCH, type Writer } from './writer.ts';
 
 export type PostgresOperations = Omit<KmsStore, 'readAll' | 'load' | 'close' | typeof Symbol.asyncDispose>;
 
-/** The store's operations. Each write is a part of one transaction, which holds up those of all other nodes. */
+/**
+ * The store's operations. Each write is a part of one transaction, which holds up those of all other nodes.
+ */
 export function postgresOperations(pools: Pools, writer: Writer): PostgresOperations {
   const tasks = new Tasks();
   const liveAmong = (session: Session, jtis: readonly string[]) =>
@@ -315,8 +317,9 @@ interface AppendPorts {
 }
 
 /**
- * Appends the records whose conditions hold. Tokens and keys do not change by what is appended, so they are looked at all at once, and so are
- * storages, with what is appended noted; what is asked of the KEKs may change, so that is asked in turn.
+ * Appends the records whose conditions hold. Tokens and keys do not change by what is appended, so they are
+ * looked at all at once, and so are storages, with what is appended noted; what is asked of the KEKs may
+ * change, so that is asked in turn.
  */
 async function appendAll(
   session: WriteSession,

@@ -11,8 +11,9 @@ export async function noteRemoval(session: Session): Promise<void> {
 }
 
 /**
- * Lets go of the rows that earlier changes left behind, if there are any. PostgreSQL neither overwrites them nor the log that it wrote: what that
- * means for a destroyed key stands in `docs/operations/scaling-bunkms.md`.
+ * Lets go of the rows that earlier changes left behind, if there are any. PostgreSQL neither overwrites them
+ * nor the log that it wrote: what that means for a destroyed key stands in
+ * `docs/operations/scaling-bunkms.md`.
  *
  * @returns false when a transaction that sees them is still open, or another node is at it.
  */

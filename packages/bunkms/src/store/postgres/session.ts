@@ -9,7 +9,10 @@ export interface Session {
   run(sql: string, ...values: readonly unknown[]): Promise<number>;
 }
 
-/** Names of prepared statements by their text. There are a bounded number of texts: none is made of what callers say. */
+/**
+ * Names of prepared statements by their text. There are a bounded number of texts: none is made of what
+ * callers say.
+ */
 const names = new Map<string, string>();
 
 /** A statement with parameters is parsed and planned once for each connection. */

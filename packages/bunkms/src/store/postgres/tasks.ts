@@ -5,8 +5,8 @@ import type { Session } from './session.ts';
 const MEASURED_FOR_MS = 60_000;
 
 /**
- * Which node does what, and which are up, by the clock of the database: the callers' clocks may differ by more than a claim lasts. What a caller
- * says is translated by the difference between its clock and that one.
+ * Which node does what, and which are up, by the clock of the database: the callers' clocks may differ by
+ * more than a claim lasts. What a caller says is translated by the difference between its clock and that one.
  */
 export class Tasks {
   #aheadMs = 0;

@@ -53,7 +53,10 @@ export async function findToken(session: Session, jti: string): Promise<StoredTo
   return stored?.row === undefined && stored?.issued === undefined ? undefined : stored;
 }
 
-/** The families of those of the tokens that are live: they have a row, a genuine record of their issue, and no record revokes the family. */
+/**
+ * The families of those of the tokens that are live: they have a row, a genuine record of their issue, and no
+ * record revokes the family.
+ */
 export async function liveFamilies(
   session: Session,
   jtis: readonly string[],

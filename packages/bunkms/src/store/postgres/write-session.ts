@@ -7,7 +7,10 @@ import type { Row } from '../row-records.ts';
 import { insertRecords } from './audit-table.ts';
 import type { Session } from './session.ts';
 
-/** A session inside a write: nobody else appends to the chain, nor changes what the chain tells of, until it ends. */
+/**
+ * A session inside a write: nobody else appends to the chain, nor changes what the chain tells of, until it
+ * ends.
+ */
 export interface WriteSession extends Session {
   /** Appends to the chain. The record is there for whatever is asked next. */
   append(draft: AuditDraft): AuditReceipt;

@@ -14,13 +14,19 @@ import { BufferedWriteSession, type WriteSession } from './write-session.ts';
 const WAITING_MAX = 1_024;
 /** Writes of one transaction. */
 const BATCH_MAX = 64;
-/** How long is waited before a try with another connection, at first and at most, milliseconds; doubled each time. */
+/**
+ * How long is waited before a try with another connection, at first and at most, milliseconds; doubled each
+ * time.
+ */
 const PAUSE_FIRST_MS = 50;
 const PAUSE_MAX_MS = 400;
 
 /** Key of the advisory lock whose holder alone appends to the chain ("bunkms" and 2, in hex). */
 const CHAIN_LOCK = BigInt('0x62756e6b6d7302');
-/** Each statement of it sees what was committed before it began, so the head is that of the moment at which the lock was got. */
+/**
+ * Each statement of it sees what was committed before it began, so the head is that of the moment at which
+ * the lock was got.
+ */
 export const BEGIN_WRITE = `BEGIN ISOLATION LEVEL READ COMMITTED;
   SELECT pg_advisory_xact_lock(${CHAIN_LOCK}); SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1`;
 
@@ -34,12 +40,16 @@ interface Job {
   isSettled: boolean;
 }
 
-/** What an action came to: its value, or the refusal that it threw; neither, when nobody waited for it any more. */
+/**
+ * What an action came to: its value, or the refusal that it threw; neither, when nobody waited for it any
+ * more.
+ */
 type Result = { readonly value: unknown } | { readonly refusal?: AppError };
 
 /**
- * What became of a transaction. `failed`: the database refused it; `broken`: there was no connection, or it was cut: nothing of it is there in both
- * cases. `undurable`: it is there, and may yet be lost. `unknown`: the connection broke while it was being committed.
+ * What became of a transaction. `failed`: the database refused it; `broken`: there was no connection, or it
+ * was cut: nothing of it is there in both cases. `undurable`: it is there, and may yet be lost. `unknown`:
+ * the connection broke while it was being committed.
  */
 type Outcome =
   | { readonly kind: 'committed'; readonly results: readonly Result[] }
@@ -53,11 +63,13 @@ type Outcome =
     };
 
 /**
- * The writes of one node, with group commit: while one transaction is under way the writes that come wait, and go together in the next one. Each
- * transaction holds the lock of the chain, so all nodes' writes are one after another, and what a write reads stays true until it commits.
+ * The writes of one node, with group commit: while one transaction is under way the writes that come wait,
+ * and go together in the next one. Each transaction holds the lock of the chain, so all nodes' writes are one
+ * after another, and what a write reads stays true until it commits.
  *
- * Nothing is answered before it is durable, and nothing that may or may not have happened is answered at all: what became of a transaction whose
- * end was not heard is looked up by the id that stands beside its records. If it did not happen, it is tried again while its time lasts.
+ * Nothing is answered before it is durable, and nothing that may or may not have happened is answered at all:
+ * what became of a transaction whose end was not heard is looked up by the id that stands beside its records.
+ * If it did not happen, it is tried again while its time lasts.
  */
 export class Writer {
   readonly #pools: Pick<Pools, 'connectToWrite'>;
@@ -83,10 +95,11 @@ export class Writer {
   }
 
   /**
-   * Runs an action as a part of a transaction. It may be run again, when an earlier try came to nothing, and must not write before it throws.
+   * Runs an action as a part of a transaction. It may be run again, when an earlier try came to nothing, and
+   * must not write before it throws.
    *
-   * @throws what the action throws, when that is an AppError; `storage_unavailable`, `disk_full`: then it may have happened; `overloaded`.
-   * `storage_unavailable` before {@link unlock}, too.
+   * @throws what the action throws, when that is an AppError; `storage_unavailable`, `disk_full`: then it may
+   * have happened; `overloaded`. `storage_unavailable` before {@link unlock}, too.
    */
   write<T>(action: (session: WriteSession) => Promise<T>): Promise<T> {
     if (this.#chainKey === undefined) return Promise.reject(locked());
@@ -167,8 +180,9 @@ export class Writer {
   }
 
   /**
-   * Whether the transaction with that id has written that record, durably. It takes the lock, since one that is not over yet still has it; and
-   * writes, since a server that came back after a crash shows what its standby may lack, and a later commit waits for all before it.
+   * Whether the transaction with that id has written that record, durably. It takes the lock, since one that
+   * is not over yet still has it; and writes, since a server that came back after a crash shows what its
+   * standby may lack, and a later commit waits for all before it.
    */
   async #isThere({ seq, hash }: ChainHead, writeId: string): Promise<boolean> {
     const client = await this.#pools.connectToWrite();
@@ -243,7 +257,10 @@ async function resultOf(action: Job['action'], session: WriteSession): Promise<R
   }
 }
 
-/** @throws NotReplicated when somebody ended the server's wait for its standby: then the commit may be lost with the server. */
+/**
+ * @throws NotReplicated when somebody ended the server's wait for its standby: then the commit may be lost
+ * with the server.
+ */
 export async function commit(client: PoolClient): Promise<void> {
   let warning: string | undefined;
   const onNotice = ({

@@ -106,7 +106,10 @@ export class AuditTable {
     return row === undefined ? GENESIS : { seq: row['seq'] as number, hash: row['hash'] as string };
   }
 
-  /** The latest change of a key: a record whose detail has a revision. In JSON no string can pass for that member. */
+  /**
+   * The latest change of a key: a record whose detail has a revision. In JSON no string can pass for that
+   * member.
+   */
   lastChange(key: string): AuditRecord | undefined {
     const row = this.#connection.row(`SELECT * FROM ${LATEST_CHANGE}`, key);
     return row && auditRecordOf(row);

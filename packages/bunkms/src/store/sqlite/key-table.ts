@@ -44,7 +44,10 @@ export function removeKey(connection: Connection, { name, id }: Pick<KeyRecord, 
   connection.run('DELETE FROM keys WHERE id = ? OR name = ?', id, name);
 }
 
-/** Inside a write transaction. @returns false, with nothing written, when the stored key is not the one before. */
+/**
+ * Inside a write transaction. @returns false, with nothing written, when the stored key is not the one
+ * before.
+ */
 export function updateKey(connection: Connection, { record, versions, previous }: KeyUpdate): boolean {
   const changed = connection.run(
     `UPDATE keys SET name = ?, type = ?, state = ?, version = ?, revision = ?, exportable = ?, rotate_after_days = ?, due_at = ?,
@@ -112,7 +115,10 @@ export function readVersions(
   return row === undefined ? [] : [keyVersionOf(row)];
 }
 
-/** Names that are held against globs for one page, all globs together: everything else waits for this thread meanwhile. */
+/**
+ * Names that are held against globs for one page, all globs together: everything else waits for this thread
+ * meanwhile.
+ */
 const GLOB_MATCHES_MAX = 20_000;
 /** Names that a page looks at however many globs there are. */
 const LOOKED_AT_MIN = 200;

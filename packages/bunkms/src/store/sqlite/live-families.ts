@@ -7,8 +7,9 @@ import { issueOfLive } from './token-table.ts';
 const KNOWN_MAX = 5_000;
 
 /**
- * Families of live tokens, each authenticated by the record of its issue. What was found is remembered until something could
- * change it: a commit of any other connection, whatever it wrote, or what this connection writes of tokens ({@link forget}).
+ * Families of live tokens, each authenticated by the record of its issue. What was found is remembered until
+ * something could change it: a commit of any other connection, whatever it wrote, or what this connection
+ * writes of tokens ({@link forget}).
  */
 export class LiveFamilies {
   readonly #connection: Connection;

@@ -67,7 +67,10 @@ const VERSIONS_OF_PAGE_MAX = 1_000;
 /** Records that say which tokens are live. */
 const TOKEN_RECORDS: ReadonlySet<string> = new Set([...TOKEN_ACTIONS, REVOCATION]);
 
-/** The store's operations over one connection, synchronous: they run in the worker. Each write is one transaction. */
+/**
+ * The store's operations over one connection, synchronous: they run in the worker. Each write is one
+ * transaction.
+ */
 export function sqliteOperations(connection: Connection): StoreOperations {
   const audit = new AuditTable(connection, (action) => {
     if (TOKEN_RECORDS.has(action)) families.forget();

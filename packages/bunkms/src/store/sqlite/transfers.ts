@@ -8,7 +8,10 @@ import { insertInstallation, readInstallation } from './installation-table.ts';
 import { allKeys, putKey, putVersion, readVersions } from './key-table.ts';
 import { allTokens, insertToken } from './token-table.ts';
 
-/** Reading and filling a whole store, step by step, so that no call takes long. Each transfer has a connection of its own. */
+/**
+ * Reading and filling a whole store, step by step, so that no call takes long. Each transfer has a connection
+ * of its own.
+ */
 export interface TransferOperations {
   /** @returns the number that the other calls take. */
   beginReadAll(): number;

@@ -5,7 +5,10 @@ import { promisify } from 'node:util';
 
 const run = promisify(execFile);
 
-/** File systems whose `syncfs` makes contents, sizes and names durable, down to the device: ext4, XFS, Btrfs (`statfs(2)`). */
+/**
+ * File systems whose `syncfs` makes contents, sizes and names durable, down to the device: ext4, XFS, Btrfs
+ * (`statfs(2)`).
+ */
 const TRUSTED_TYPES: ReadonlySet<number> = new Set([0xef53, 0x58465342, 0x9123683e]);
 
 /** What it does to the system; a test puts something else in its place. */
@@ -24,12 +27,14 @@ interface Round {
 }
 
 /**
- * Makes everything durable that was written to a file system, in one call instead of one for each file: `syncfs(2)`, by `sync -f` of
- * coreutils, since Node has no call for it. Per file it costs a tenth of an `fsync`.
+ * Makes everything durable that was written to a file system, in one call instead of one for each file:
+ * `syncfs(2)`, by `sync -f` of coreutils, since Node has no call for it. Per file it costs a tenth of an
+ * `fsync`.
  *
- * The kernel tells of a failed write only once to those who ask about the whole file system. So all who ask here share their
- * rounds, and after the first failure this process never asks so again: each file then is synced for itself, which knows of its own
- * failures, whoever was told before. (What another process is told by a `syncfs` of its own is lost to this one.)
+ * The kernel tells of a failed write only once to those who ask about the whole file system. So all who ask
+ * here share their rounds, and after the first failure this process never asks so again: each file then is
+ * synced for itself, which knows of its own failures, whoever was told before. (What another process is told
+ * by a `syncfs` of its own is lost to this one.)
  */
 export class FilesystemSync {
   readonly #ports: FilesystemSyncPorts;
@@ -90,7 +95,8 @@ const systemPorts: FilesystemSyncPorts = {
     const [major = 0, minor = 0] = release().split('.').map(Number);
     const tellsOfFailures = process.platform === 'linux' && (major > 5 || (major === 5 && minor >= 8));
     if (!tellsOfFailures || !TRUSTED_TYPES.has((await statfs(directory)).type)) return false;
-    // Not every `sync` knows of file systems: one that does not would sync all of them and hear of no failure.
+    // Not every `sync` knows of file systems: one that does not would sync all of them and hear of no
+    // failure.
     const { stdout } = await run('sync', ['--version']);
     return stdout.includes('GNU coreutils');
   },

@@ -168,7 +168,10 @@ export class LogWriter {
     return false;
   }
 
-  /** On a full disk, deletes may be all that waits: nobody else's write would find out that there is room again. */
+  /**
+   * On a full disk, deletes may be all that waits: nobody else's write would find out that there is room
+   * again.
+   */
   #tryAgain(): void {
     if (this.#isTryingAgain) return;
     this.#isTryingAgain = true;

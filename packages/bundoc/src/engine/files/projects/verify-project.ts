@@ -15,8 +15,8 @@ export interface VerifiedProject {
 }
 
 /**
- * Opens and checks everything that a project holds, and changes nothing. A project that cannot be opened is a finding; whatever
- * else goes wrong while it is read is one too.
+ * Opens and checks everything that a project holds, and changes nothing. A project that cannot be opened is a
+ * finding; whatever else goes wrong while it is read is one too.
  */
 export async function verifyProject(place: ProjectPlace, onProgress: OnProgress): Promise<VerifiedProject> {
   const { project, disk, directory } = place;

@@ -316,7 +316,10 @@ function isOfOwnMembers({ spec }: MemoryIndex): boolean {
   return spec.fields.every((field) => !field.startsWith('_'));
 }
 
-/** A document's keys, with others served before; of a large document they are made in another thread. @param text in pieces. */
+/**
+ * A document's keys, with others served before; of a large document they are made in another thread. @param
+ * text in pieces.
+ */
 async function keysInTurns(
   indexes: readonly MemoryIndex[],
   text: readonly Buffer[],

@@ -424,7 +424,9 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     return catalog.size * SNAPSHOT_ENTRY_BYTES + usedKeys.memoryBytes;
   }
 
-  /** Whether the log has enough of the project for a snapshot of it; otherwise its parts are better carried. */
+  /**
+   * Whether the log has enough of the project for a snapshot of it; otherwise its parts are better carried.
+   */
   get isWorthCheckpoint(): boolean {
     return this.snapshotBytes <= SNAPSHOT_WORTH * (this.#attached.mark()?.bytes ?? 0);
   }

@@ -158,7 +158,9 @@ export async function loadProject(place: StorePlace): Promise<LoadedProject> {
   return { store, handle, projectFile, covered, last, versions, carriedFiles, hasIndexes, logBytes: bytes };
 }
 
-/** A project that this process has made, and that nobody has opened yet: the log has its birth and no more. */
+/**
+ * A project that this process has made, and that nobody has opened yet: the log has its birth and no more.
+ */
 export function newborn(handle: string, birth: Place, keyVersion: number): LoadedProject {
   const nothing = {
     projectFile: undefined,

@@ -145,8 +145,8 @@ export class Reader {
   }
 
   /**
-   * Undefined for one that is not in memory, or whose bytes are not it. One that waits for its file comes into
-   * the cache, so that the next read needs no file.
+   * Undefined for one that is not in memory, or whose bytes are not it. One that waits for its file comes
+   * into the cache, so that the next read needs no file.
    */
   #openInMemory(ref: DocumentRef, living: LivingDocument): StoredDocument | undefined {
     const { cache, project } = this.#options;

@@ -39,8 +39,8 @@ const PRUNE_EVERY_MS = 600_000;
 const PRUNED_AT_ONCE = 10_000;
 
 /**
- * An hour is far longer than any node looks an outcome up. Ids begin with the time of the node that made them, so a
- * range of them ends the search early. The server's own time decides.
+ * An hour is far longer than any node looks an outcome up. Ids begin with the time of the node that made
+ * them, so a range of them ends the search early. The server's own time decides.
  */
 const PRUNE: Statement = {
   name: 'bundoc-prune-group-commits-1',
@@ -110,12 +110,13 @@ interface Locked {
 }
 
 /**
- * Commits what waits of all projects that are open on this node, many projects a transaction. A transaction locks the heads of its
- * projects, so that `seq` is the order of a project's commits of all nodes, and who sees one sees all before it. It waits for
- * no head while it holds another. A refusal of one project leaves the others.
+ * Commits what waits of all projects that are open on this node, many projects a transaction. A transaction
+ * locks the heads of its projects, so that `seq` is the order of a project's commits of all nodes, and who
+ * sees one sees all before it. It waits for no head while it holds another. A refusal of one project leaves
+ * the others.
  *
- * When the connection breaks at the commit, the outcome is looked up by an id that the transaction wrote. Only a transaction that did
- * not take effect is tried again.
+ * When the connection breaks at the commit, the outcome is looked up by an id that the transaction wrote.
+ * Only a transaction that did not take effect is tried again.
  */
 export class GroupCommitter {
   readonly #database: Database;
@@ -131,7 +132,10 @@ export class GroupCommitter {
     this.#prunedMs = clock.monotonic();
   }
 
-  /** Commits when its turn comes. The commit is answered by its `done`, or by {@link CommittingProject.refused}. */
+  /**
+   * Commits when its turn comes. The commit is answered by its `done`, or by
+   * {@link CommittingProject.refused}.
+   */
   commit(project: CommittingProject, commit: Omit<Waiting, 'queuedMs'>): void {
     const nowMs = this.#clock.monotonic();
     this.#lanes.add(project, { ...commit, queuedMs: nowMs }, nowMs);
@@ -143,7 +147,10 @@ export class GroupCommitter {
     this.#lanes.leave(project);
   }
 
-  /** A transaction is expensive, and those that are left out wait for it: requests that are being read go along. */
+  /**
+   * A transaction is expensive, and those that are left out wait for it: requests that are being read go
+   * along.
+   */
   #gather(): void {
     if (this.#isGathering) return;
     this.#isGathering = true;
@@ -175,9 +182,11 @@ export class GroupCommitter {
   }
 
   /**
-   * Commits one transaction, once. While the server cannot serve, it is tried again for as long as a caller may be kept waiting.
+   * Commits one transaction, once. While the server cannot serve, it is tried again for as long as a caller
+   * may be kept waiting.
    *
-   * @throws AppError `storage_unavailable` when the outcome stayed unknown, too; errors that are of no single project.
+   * @throws AppError `storage_unavailable` when the outcome stayed unknown, too; errors that are of no single
+   * project.
    */
   async #commitPatiently(members: readonly Member[], isAlone: boolean): Promise<readonly Outcome[]> {
     const patience = new Patience(this.#clock);
@@ -197,9 +206,9 @@ export class GroupCommitter {
   }
 
   /**
-   * Whether a transaction took effect whose connection broke. It held the heads of its projects to its end, and a deletion
-   * takes a head away under its lock. So once one of the heads can be locked, or all are gone, the transaction has ended.
-   * What is written here is durable on a standby only behind it.
+   * Whether a transaction took effect whose connection broke. It held the heads of its projects to its end,
+   * and a deletion takes a head away under its lock. So once one of the heads can be locked, or all are gone,
+   * the transaction has ended. What is written here is durable on a standby only behind it.
    *
    * @throws AppError `storage_unavailable` when that cannot be found out in time.
    */
@@ -246,7 +255,10 @@ export class GroupCommitter {
   }
 }
 
-/** One try of a transaction, with its outcomes once they are decided: those of a commit that is looked up had been. */
+/**
+ * One try of a transaction, with its outcomes once they are decided: those of a commit that is looked up had
+ * been.
+ */
 class Attempt {
   readonly id = uuidv7();
   readonly #members: readonly Member[];
@@ -349,8 +361,8 @@ class Attempt {
 }
 
 /**
- * Plans the commits of all projects of a transaction. What they ask of blind indexes is looked up together. Projects
- * with indexes get no plan, and cost nothing, behind those whose entries fill the transaction.
+ * Plans the commits of all projects of a transaction. What they ask of blind indexes is looked up together.
+ * Projects with indexes get no plan, and cost nothing, behind those whose entries fill the transaction.
  */
 async function planAll(
   transaction: Transaction,

@@ -93,7 +93,10 @@ export interface GroupMember<P extends LoadedProject = LoadedProject> {
   readonly commits: readonly Waiting[];
 }
 
-/** What a transaction reads as it begins, and of what: statements that follow each other without waiting in between. */
+/**
+ * What a transaction reads as it begins, and of what: statements that follow each other without waiting in
+ * between.
+ */
 export interface PreStateQuery {
   readonly statements: readonly BoundStatement[];
   /** Member and name, or idempotency key, of each place in the statements' arrays. */
@@ -103,8 +106,9 @@ export interface PreStateQuery {
 }
 
 /**
- * What a transaction reads first: the heads of its projects, locked, then, by statements that see what was committed before the
- * locks were had, the documents, idempotency keys, seals and counts that its commits need.
+ * What a transaction reads first: the heads of its projects, locked, then, by statements that see what was
+ * committed before the locks were had, the documents, idempotency keys, seals and counts that its commits
+ * need.
  *
  * @param mayWait for the head, when there is one project.
  */
@@ -189,11 +193,12 @@ export function foundRows(
 }
 
 /**
- * Opens what was read of a project. A document whose row does not open can still be replaced and deleted; what its row says in the
- * clear stands for its state then. An idempotency key whose row does not open counts as forgotten.
+ * Opens what was read of a project. A document whose row does not open can still be replaced and deleted;
+ * what its row says in the clear stands for its state then. An idempotency key whose row does not open counts
+ * as forgotten.
  *
- * @throws VersionUnknown; MustReopen when a later version of the key is in use; OpenError for a count of seals that does not open;
- * AppError `integrity_error` for a head that says what no head says.
+ * @throws VersionUnknown; MustReopen when a later version of the key is in use; OpenError for a count of
+ * seals that does not open; AppError `integrity_error` for a head that says what no head says.
  */
 export function openPreState(
   { project, commits }: GroupMember,

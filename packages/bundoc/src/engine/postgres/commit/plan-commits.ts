@@ -20,7 +20,9 @@ export interface Waiting extends WaitingCommit {
   readonly queuedMs: number;
 }
 
-/** What the database has of a project, as far as its commits in a group ask for it, under the project's lock. */
+/**
+ * What the database has of a project, as far as its commits in a group ask for it, under the project's lock.
+ */
 export interface PreState {
   /** Of the last commit. */
   readonly seq: number;
@@ -58,8 +60,8 @@ export interface PlannedWrite {
 
 export interface CommitPlan {
   /**
-   * Answers each commit, once the transaction has taken effect. Refusals wait for it as well: they may depend on what
-   * other commits of the transaction write.
+   * Answers each commit, once the transaction has taken effect. Refusals wait for it as well: they may depend
+   * on what other commits of the transaction write.
    */
   readonly answers: readonly (() => void)[];
   /** Each document once. */
@@ -77,8 +79,8 @@ export function draftsOf(group: readonly Waiting[], clock: Clock): readonly Draf
 }
 
 /**
- * Decides the commits of one project in a transaction, in their order, each against all that come before it. Seals nothing
- * and answers nobody; the same input gives the same plan.
+ * Decides the commits of one project in a transaction, in their order, each against all that come before it.
+ * Seals nothing and answers nobody; the same input gives the same plan.
  */
 export function planCommits(
   group: readonly Waiting[],

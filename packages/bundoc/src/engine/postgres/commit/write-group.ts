@@ -14,7 +14,10 @@ const HEAD_BYTES = 44;
 /** What the rows of a write take beside its sealed bytes, about. */
 const ROW_BYTES = 512;
 
-/** The bytes of all rows come as one binary parameter, cut apart by the server: in arrays they would be hexadecimal text. */
+/**
+ * The bytes of all rows come as one binary parameter, cut apart by the server: in arrays they would be
+ * hexadecimal text.
+ */
 const BYTES = '$1::bytea';
 const COMMIT_ID = '$2::uuid';
 let parameters = 2;
@@ -69,9 +72,9 @@ function rowsOf<T extends ConstructorParameters<typeof RowParameters>[0]>(types:
 }
 
 /**
- * Entries that documents have no longer, and those that all have: neither touches a row of the other. They are told apart by grouping,
- * which is by hashes or sorted, within whatever memory there is; a planner that expects too many rows for a table of hashes would look through all
- * new ones for each of the old.
+ * Entries that documents have no longer, and those that all have: neither touches a row of the other. They
+ * are told apart by grouping, which is by hashes or sorted, within whatever memory there is; a planner that
+ * expects too many rows for a table of hashes would look through all new ones for each of the old.
  */
 const WRITE_ENTRIES = `, gone AS (
   DELETE FROM bundoc.blind_entries WHERE ctid = ANY (ARRAY(
@@ -86,8 +89,8 @@ const WRITE_ENTRIES = `, gone AS (
 )`;
 
 /**
- * Every row is found by a unique index, as ON CONFLICT does it, and none by a join: a planner whose statistics are old reads a whole
- * table for one row. Heads are locked, so they are there.
+ * Every row is found by a unique index, as ON CONFLICT does it, and none by a join: a planner whose
+ * statistics are old reads a whole table for one row. Heads are locked, so they are there.
  */
 function writeGroup(name: string, more: string): Statement {
   return {
@@ -149,7 +152,8 @@ export interface ProjectWrites {
 }
 
 /**
- * Everything that a transaction writes, in one statement. Seals every document, into the one buffer that is sent.
+ * Everything that a transaction writes, in one statement. Seals every document, into the one buffer that is
+ * sent.
  *
  * @param commitId by which the outcome can be looked up; undefined when nobody does.
  */

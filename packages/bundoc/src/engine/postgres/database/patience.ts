@@ -2,12 +2,17 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import { ageMs, type Clock, instant } from '@bundoc/shared/runtime/clock';
 
-/** How long a caller is kept waiting while the server cannot serve: a switch to a standby may be over by then. */
+/**
+ * How long a caller is kept waiting while the server cannot serve: a switch to a standby may be over by then.
+ */
 const PATIENCE_MS = 4_500;
 const PAUSE_FIRST_MS = 25;
 const PAUSE_MAX_MS = 400;
 
-/** Waits between tries, each wait longer than the last and a part of it random, until there has been enough waiting. */
+/**
+ * Waits between tries, each wait longer than the last and a part of it random, until there has been enough
+ * waiting.
+ */
 export class Patience {
   readonly #clock: Clock;
   readonly #begun;

@@ -9,14 +9,20 @@ import { entriesByName } from '../rows/rows.ts';
 import { type BlindEntries, type BlindIndex, type BlindIndexes, entriesOf } from './blind-index.ts';
 
 /**
- * Entries of a transaction's documents after which it ends, those that the documents had included. It makes, writes and removes
- * them while its projects are locked.
+ * Entries of a transaction's documents after which it ends, those that the documents had included. It makes,
+ * writes and removes them while its projects are locked.
  */
 export const GROUP_ENTRIES_MAX = 10_000;
-/** Entries that one commit makes and takes away at most. A single document has fewer, with those of indexes on their way out. */
+/**
+ * Entries that one commit makes and takes away at most. A single document has fewer, with those of indexes on
+ * their way out.
+ */
 const COMMIT_ENTRIES_MAX = 50_000;
 
-/** Which documents have a token, in indexes of some projects. One more than a group writes tells whether there is another one. */
+/**
+ * Which documents have a token, in indexes of some projects. One more than a group writes tells whether there
+ * is another one.
+ */
 const HOLDERS: Statement = {
   name: 'bundoc-holders-2',
   text: `
@@ -40,9 +46,9 @@ export interface Asked {
 }
 
 /**
- * What the blind indexes of a project say of the documents that a transaction writes, under the project's lock. Who has a token
- * of a unique index is not known at first: the commits are planned, {@link lookUpHolders} answers what the plan asked, and they are
- * planned again, until nothing more is asked.
+ * What the blind indexes of a project say of the documents that a transaction writes, under the project's
+ * lock. Who has a token of a unique index is not known at first: the commits are planned,
+ * {@link lookUpHolders} answers what the plan asked, and they are planned again, until nothing more is asked.
  */
 export class GroupIndexContext {
   readonly project: string;
@@ -54,7 +60,10 @@ export class GroupIndexContext {
   /** By revision: a document is looked at once, however often the group is decided. */
   readonly #made = new Map<Buffer, { readonly text: Buffer; readonly entries: readonly BlindEntries[] }>();
   #uniqueness = new UniquenessOfGroup<BlindIndex>(() => []);
-  /** Entries that documents have which the group replaces or deletes, by name; empty where they are few in any case. */
+  /**
+   * Entries that documents have which the group replaces or deletes, by name; empty where they are few in any
+   * case.
+   */
   #former: ReadonlyMap<string, number> = new Map();
   #entries = 0;
   #entriesOfCommit = 0;
@@ -66,8 +75,8 @@ export class GroupIndexContext {
   }
 
   /**
-   * Counts the entries of what the group may replace or delete, unless one commit could take all of them away. Those beyond what one could are taken for as many
-   * as a document may have.
+   * Counts the entries of what the group may replace or delete, unless one commit could take all of them
+   * away. Those beyond what one could are taken for as many as a document may have.
    */
   async countFormer(transaction: Transaction, states: ReadonlyMap<string, DocumentState>): Promise<void> {
     const most = new Map<string, number>();
@@ -103,7 +112,8 @@ export class GroupIndexContext {
    *
    * @param name of the document, in hex.
    * @param text undefined for a deleted one.
-   * @throws AppError `integrity_error` when an index does not open, so that nobody knows what they are; `payload_too_large`.
+   * @throws AppError `integrity_error` when an index does not open, so that nobody knows what they are;
+   * `payload_too_large`.
    */
   entriesOf(
     { collection, rev }: Pick<DocumentState, 'collection' | 'rev'>,

@@ -28,7 +28,10 @@ SELECT (SELECT count(*) FROM bundoc.documents WHERE project = $1 AND deleted_ms 
   (SELECT seq FROM bundoc.heads WHERE project = $1)`,
 };
 
-/** @throws AppError `project_damaged` without a file that will do, `key_mismatch`, and those of the key service. */
+/**
+ * @throws AppError `project_damaged` without a file that will do, `key_mismatch`, and those of the key
+ * service.
+ */
 export async function readProjectRow(
   queryable: Queryable,
   { project, keys }: Pick<ProjectInRows, 'project' | 'keys'>,

@@ -53,8 +53,8 @@ export interface ProjectRowsOptions {
 type RowsPlace = Pick<ProjectRowsOptions, 'database' | 'clock'>;
 
 /**
- * Finds and makes projects in the database, side by side with other nodes. The first row that is inserted is the project's, with its name key;
- * a change is made only to the very text that it was decided on.
+ * Finds and makes projects in the database, side by side with other nodes. The first row that is inserted is
+ * the project's, with its name key; a change is made only to the very text that it was decided on.
  */
 export class ProjectRows implements Projects {
   readonly #options: ProjectRowsOptions;
@@ -91,7 +91,10 @@ export class ProjectRows implements Projects {
     throw new AppError('storage_unavailable', { retryAfterS: 1 });
   }
 
-  /** The row that was first counts, of whichever node: its key was adopted by the others, and its name key is the only one. */
+  /**
+   * The row that was first counts, of whichever node: its key was adopted by the others, and its name key is
+   * the only one.
+   */
   async openOrCreate(project: string): Promise<OpenedProject> {
     const existing = await this.open(project);
     if (existing !== undefined) return existing;
@@ -152,7 +155,10 @@ export class ProjectRows implements Projects {
     }
   }
 
-  /** @throws AppError `project_damaged` for content without a file; `project_destroyed` as {@link requireNotDestroyed}. */
+  /**
+   * @throws AppError `project_damaged` for content without a file; `project_destroyed` as
+   * {@link requireNotDestroyed}.
+   */
   async #read(project: string): Promise<Pick<FileRow, 'text' | 'head'>> {
     for (let tries = 0; tries < TRIES_MAX; tries++) {
       const { text, marker, head } = await patiently(this.#options.clock, () => this.#openings.ask(project));
@@ -169,7 +175,10 @@ export class ProjectRows implements Projects {
     throw new AppError('storage_unavailable', { retryAfterS: 1 });
   }
 
-  /** @throws AppError `project_destroyed` when the key service confirms what a mark says; any other mark is set aside. */
+  /**
+   * @throws AppError `project_destroyed` when the key service confirms what a mark says; any other mark is
+   * set aside.
+   */
   async #requireNotDeleted(project: string, marker: string): Promise<void> {
     const { database, clock, keys, onSetAside } = this.#options;
     await requireNotDestroyed(keys, project);
@@ -177,7 +186,10 @@ export class ProjectRows implements Projects {
     if (isSetAside) onSetAside?.({ project, text: loggable(marker) });
   }
 
-  /** A mark that is over is taken away, and one that is not authentic is set aside. @throws AppError as {@link judgeMoveMark}. */
+  /**
+   * A mark that is over is taken away, and one that is not authentic is set aside. @throws AppError as
+   * {@link judgeMoveMark}.
+   */
   async #requireHere(project: string, marker: string, text: string | undefined): Promise<void> {
     const { database, clock, onSetAside } = this.#options;
     const verdict = await judgeMoveMark(project, marker, text !== undefined, this.#options);
@@ -203,7 +215,8 @@ export class ProjectRows implements Projects {
 }
 
 /**
- * What whoever has it open is told of a project that has no head any more: `project_destroyed`, or `project_moving`: then BunKMS says where it is when it is opened again.
+ * What whoever has it open is told of a project that has no head any more: `project_destroyed`, or
+ * `project_moving`: then BunKMS says where it is when it is opened again.
  *
  * @throws AppError of the database.
  */

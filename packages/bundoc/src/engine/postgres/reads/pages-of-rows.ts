@@ -6,7 +6,10 @@ import { RowCipher } from '../rows/row-cipher.ts';
 import { Reader } from './reader.ts';
 import { SharedReads } from './shared-reads.ts';
 
-/** Reads what changed in a project as nodes do: over any connection, or inside a transaction that holds its lock. */
+/**
+ * Reads what changed in a project as nodes do: over any connection, or inside a transaction that holds its
+ * lock.
+ */
 export function pagesOfRows(
   queryable: Queryable,
   project: string,

@@ -22,8 +22,9 @@ import { orUndefined, ROW_COLUMNS, readStateRow, SEALED } from '../rows/rows.ts'
 import type { SealedRow, SharedReads } from './shared-reads.ts';
 
 /**
- * With the head as of the same moment: no row says that the project is not there, and a row of nothing that the page is empty. Asked
- * for by itself, a head that a fence kept away could be back, and the empty page would be taken for the truth.
+ * With the head as of the same moment: no row says that the project is not there, and a row of nothing that
+ * the page is empty. Asked for by itself, a head that a fence kept away could be back, and the empty page
+ * would be taken for the truth.
  */
 const LIST: Statement = {
   name: 'bundoc-list-4',
@@ -40,8 +41,8 @@ SELECT d.* FROM bundoc.heads AS h LEFT JOIN LATERAL (
 };
 
 /**
- * The same of documents that some indexes find by tokens, a page of each token at most. A row of nothing says that the index is there and finds none;
- * no row, that it is not, or not whole.
+ * The same of documents that some indexes find by tokens, a page of each token at most. A row of nothing says
+ * that the index is there and finds none; no row, that it is not, or not whole.
  */
 const LIST_FOUND: Statement = {
   name: 'bundoc-list-found-3',
@@ -94,9 +95,9 @@ export interface ReaderOptions {
 }
 
 /**
- * Reads of one project. What a row says in the clear is compared with what is sealed in it. Whoever finds nothing looks whether the
- * project is there: another node deletes one by taking its head away first. Errors of every method: VersionUnknown, ProjectGone, and those of
- * the database.
+ * Reads of one project. What a row says in the clear is compared with what is sealed in it. Whoever finds
+ * nothing looks whether the project is there: another node deletes one by taking its head away first. Errors
+ * of every method: VersionUnknown, ProjectGone, and those of the database.
  */
 export class Reader {
   readonly #options: ReaderOptions;
@@ -175,7 +176,10 @@ export class Reader {
     };
   }
 
-  /** As of one moment: a page with all that there is behind its beginning is up to the head. @throws AppError `integrity_error`. */
+  /**
+   * As of one moment: a page with all that there is behind its beginning is up to the head. @throws AppError
+   * `integrity_error`.
+   */
   async sealedChanges(after: Position, { limit, bytesMax }: SealedPageLimits): Promise<SealedPage> {
     const rows = await this.#query(SEALED_CHANGES, [this.#options.project, after, limit, bytesMax]);
     const [head] = rows;

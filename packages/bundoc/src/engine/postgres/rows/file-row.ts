@@ -3,7 +3,10 @@ import type { Queryable, Row, Statement, Transaction } from '../database/databas
 
 /** Of a mark, in characters: more than any genuine one has. */
 export const MARKER_LENGTH_MAX = 65_536;
-/** A longer file is read as an empty one, which is damaged. Without these bounds, one planted row would exhaust the memory of each node. */
+/**
+ * A longer file is read as an empty one, which is damaged. Without these bounds, one planted row would
+ * exhaust the memory of each node.
+ */
 const FILE = `CASE WHEN octet_length(file) > ${SMALL_FILE_BYTES_MAX} THEN '' ELSE file END`;
 /** Of a longer mark, only the beginning is read: it is not genuine. */
 export const MARKER = `left(marker, ${MARKER_LENGTH_MAX})`;
@@ -55,7 +58,10 @@ const REPLACE: Statement = {
 
 /** What the database has under a project's id. */
 export interface FileRow {
-  /** The project's file, or a mark in its place; undefined where there is neither, and empty where it is too long for either. */
+  /**
+   * The project's file, or a mark in its place; undefined where there is neither, and empty where it is too
+   * long for either.
+   */
   readonly text: string | undefined;
   /** The mark beside the file, or where there is none; at most {@link MARKER_LENGTH_MAX} characters of it. */
   readonly marker: string | undefined;
@@ -132,7 +138,10 @@ export async function lockRow(
   return { text: text ?? undefined, marker: marker ?? undefined };
 }
 
-/** Changes the mark beside a project's file from the very one that the change was decided on. @returns false when it is another one by now. */
+/**
+ * Changes the mark beside a project's file from the very one that the change was decided on. @returns false
+ * when it is another one by now.
+ */
 export async function changeMarker(
   queryable: Queryable,
   project: string,

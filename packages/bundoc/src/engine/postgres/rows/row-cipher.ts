@@ -12,14 +12,18 @@ const ID_BYTES = 8;
 
 type Purpose = 'row' | 'collection' | 'used-key' | 'index' | 'seals';
 
-/** A row is sealed under a version of the key that this opening of the project does not have: it must be opened anew. */
+/**
+ * A row is sealed under a version of the key that this opening of the project does not have: it must be
+ * opened anew.
+ */
 export class VersionUnknown extends Error {
   override readonly name = 'VersionUnknown';
 }
 
 /**
- * Names and seals what the database has of a project beside the documents' own bytes: collections and indexed values by tokens, and sealed under subkeys, each
- * with its place as AAD, the state of a document, the name of a collection, what an idempotency key led to, what an index is of, and how often a version of the key
+ * Names and seals what the database has of a project beside the documents' own bytes: collections and indexed
+ * values by tokens, and sealed under subkeys, each with its place as AAD, the state of a document, the name
+ * of a collection, what an idempotency key led to, what an index is of, and how often a version of the key
  * has sealed.
  *
  * The formats are in docs/formats/postgres-rows.md.

@@ -18,7 +18,10 @@ SELECT ${ROW_COLUMNS}, ${SEALED} FROM (
   ) AS d WINDOW w AS (ORDER BY name)
 ) AS d WHERE place = 1 OR running IS NULL OR running <= 4194304 ORDER BY name`,
 };
-/** The places of the latest commit and of what may be forgotten, and the number of documents and tombstones. Nothing where there is no project. */
+/**
+ * The places of the latest commit and of what may be forgotten, and the number of documents and tombstones.
+ * Nothing where there is no project.
+ */
 export const EXTENT: Statement = {
   name: 'bundoc-extent-1',
   text: `SELECT seq, purged_seq, (SELECT count(*) FROM bundoc.documents WHERE project = $1) FROM bundoc.heads WHERE project = $1`,
@@ -36,7 +39,10 @@ const USED_KEYS: Statement = {
   text: 'SELECT token, at_ms, key_version, answer FROM bundoc.used_keys WHERE project = $1 ORDER BY at_ms',
 };
 
-/** What a transaction sees of a project beside its documents and deletions. It must hold the project's lock. @throws AppError `integrity_error`; VersionUnknown. */
+/**
+ * What a transaction sees of a project beside its documents and deletions. It must hold the project's lock.
+ * @throws AppError `integrity_error`; VersionUnknown.
+ */
 export async function restOfRows(
   transaction: Transaction,
   project: string,

@@ -71,7 +71,8 @@ export async function importProject(
 }
 
 /**
- * Writes documents and deletions with their sealed bytes as they are. The transaction holds the project's lock.
+ * Writes documents and deletions with their sealed bytes as they are. The transaction holds the project's
+ * lock.
  *
  * @param written.isUpdate whether some of them may be there already.
  */
@@ -87,7 +88,8 @@ export async function writeSealed(
 ): Promise<void> {
   const { changes, usedKeys, seq, isUpdate = false } = written;
   const former = isUpdate ? await formerOf(transaction, { project, cipher }, changes) : undefined;
-  // A row's state is sealed under the version that its document is; a deletion may be older than any that is still live.
+  // A row's state is sealed under the version that its document is; a deletion may be older than any that is
+  // still live.
   const byVersion = Map.groupBy(changes, ({ state, sealed }) =>
     sealed !== undefined && cipher.hasVersion(state.keyVersion) ? state.keyVersion : cipher.version,
   );

@@ -118,7 +118,10 @@ export class IncomingRows implements MoveTarget {
     await this.open();
   }
 
-  /** Nodes that have the project open from before must not see what is brought in. So its head is fenced between two transactions. */
+  /**
+   * Nodes that have the project open from before must not see what is brought in. So its head is fenced
+   * between two transactions.
+   */
   async #transact<T>(action: (transaction: Transaction) => Promise<T>): Promise<T> {
     const { project, database } = this.#options;
     const lock = `SELECT ${MARKER} FROM bundoc.projects WHERE project = '${project}' FOR UPDATE`;

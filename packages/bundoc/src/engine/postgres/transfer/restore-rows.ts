@@ -17,16 +17,18 @@ export interface RestoreRowsOptions extends RestoreSource {
 }
 
 /**
- * Makes a project of a backup in PostgreSQL, beside nodes that run, in one transaction: whole and checked, or not at all. What a folder that is restored
- * says of the feed and of the key holds here, too.
+ * Makes a project of a backup in PostgreSQL, beside nodes that run, in one transaction: whole and checked, or
+ * not at all. What a folder that is restored says of the feed and of the key holds here, too.
  *
- * @throws ProjectExists; BackupDamaged, and those of the database: then there is no project. OutcomeUnknown: there is none, or all of it.
+ * @throws ProjectExists; BackupDamaged, and those of the database: then there is no project. OutcomeUnknown:
+ * there is none, or all of it.
  */
 export async function restoreProjectInRows(options: RestoreRowsOptions): Promise<BackupEnd> {
   const { facts, cipher, database, onProgress = () => undefined } = options;
   const { project } = facts.head;
   await requireFreeRows(database, project);
-  // Before the database is touched: that all of it is authentic, and which of the states of a document is its last.
+  // Before the database is touched: that all of it is authentic, and which of the states of a document is its
+  // last.
   const last = new Map<string, number>();
   const end = await openBackup(options.open(), cipher, async (changes) => {
     for (const { state } of changes) last.set(state.fileName.toString('hex'), state.seq);

@@ -23,7 +23,10 @@ export interface CheckedDocument {
   readonly text: Buffer | undefined;
 }
 
-/** Holds the entries of whole blind indexes against the values of documents. Everything must be seen as of one moment. */
+/**
+ * Holds the entries of whole blind indexes against the values of documents. Everything must be seen as of one
+ * moment.
+ */
 export class EntriesCheck {
   readonly #queryable: Queryable;
   readonly #project: string;

@@ -35,8 +35,9 @@ interface CheckedRow {
 }
 
 /**
- * Opens and checks everything that the database has of a project, and that its counts and the entries of its blind indexes are right; changes nothing. A row that was removed, or put back
- * whole from an earlier state together with the counts, is not noticed.
+ * Opens and checks everything that the database has of a project, and that its counts and the entries of its
+ * blind indexes are right; changes nothing. A row that was removed, or put back whole from an earlier state
+ * together with the counts, is not noticed.
  */
 export async function verifyRows(
   queryable: Queryable,
