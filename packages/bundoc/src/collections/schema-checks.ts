@@ -1,9 +1,16 @@
 import type { CollectionDefinition } from '@bundoc/shared/contract/collections';
 import type { FieldFault } from '@bundoc/shared/contract/problem';
 import type { DocumentContent } from '../crypto/stored-text.ts';
-import { TREE_BYTES_MAX } from '../documents/patch/read-patch.ts';
+import { defineJobs } from '../work/job.ts';
+import { bufferOf, TREE_BYTES_MAX } from '../work/large-bytes.ts';
 import type { Work } from '../work/scheduler.ts';
-import { acceptSchemaSteps, type ContentCheck, checkOf, contentCheckOf } from './definition-schema.ts';
+import {
+  acceptSchema,
+  acceptSchemaSteps,
+  type ContentCheck,
+  checkOf,
+  contentCheckOf,
+} from './definition-schema.ts';
 import { repeatedAlternatives, valuesOfSchema, walksOverOneValue } from './schema-work.ts';
 
 type Schema = NonNullable<CollectionDefinition['schema']>;
@@ -18,6 +25,20 @@ const SCHEMA_AT_ONCE_MAX = 128;
  * a look may take microseconds.
  */
 const LOOKS_AT_ONCE_MAX = 20_000;
+
+/** The schema that was used last: a batch has one for many documents. */
+let checked: { readonly schema: string; readonly check: ContentCheck } | undefined;
+
+export const JOBS = defineJobs(import.meta.url, {
+  check({ schema, bytes }: { readonly schema: string; readonly bytes: Uint8Array }): readonly FieldFault[] {
+    if (checked?.schema !== schema) checked = { schema, check: checkOf(JSON.parse(schema)) };
+    return checked.check({ bytes: bufferOf(bytes), hasMembers: true });
+  },
+
+  accept({ schema }: { readonly schema: string }): void {
+    acceptSchema(JSON.parse(schema));
+  },
+});
 
 /** What a schema refuses of the content of a document. Synchronous for what does not take long. */
 export type CheckInTurns = (
@@ -47,7 +68,7 @@ export async function acceptInTurns(
 ): Promise<CheckInTurns | undefined> {
   if (schema === undefined) return undefined;
   if (isLarge(schema)) {
-    await work.elsewhere('acceptSchema', { schema: JSON.stringify(schema) });
+    await work.elsewhere(JOBS.accept, { schema: JSON.stringify(schema) });
     work.leave();
     return checkElsewhere(schema);
   }
@@ -63,7 +84,7 @@ export async function acceptInTurns(
 
 function checkElsewhere(schema: Schema): CheckInTurns {
   const text = JSON.stringify(schema);
-  return ({ bytes }, work) => work.elsewhere('schema', { schema: text, bytes });
+  return ({ bytes }, work) => work.elsewhere(JOBS.check, { schema: text, bytes });
 }
 
 /** What takes long is checked elsewhere all the same. */

@@ -1,3 +1,4 @@
+import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import {
   arrayOf,
   type JsonArray,
@@ -9,10 +10,22 @@ import {
 } from '@bundoc/shared/json/tree';
 import { composeStoredText, ownContentOf } from '../crypto/stored-text.ts';
 import type { StoredDocument } from '../engine/port.ts';
-import { bufferOf } from '../work/large-bytes.ts';
+import { defineJobs } from '../work/job.ts';
+import { bufferOf, copyOf, TREE_BYTES_MAX } from '../work/large-bytes.ts';
 import type { Work } from '../work/scheduler.ts';
-import type { FieldMask, Fields } from './fields.ts';
-import { TREE_BYTES_MAX } from './patch/read-patch.ts';
+import { type FieldMask, type Fields, readFields } from './fields.ts';
+
+export const JOBS = defineJobs(import.meta.url, {
+  projection(input: {
+    readonly metadata: DocumentMetadata;
+    readonly text: Uint8Array;
+    readonly fields: readonly string[];
+  }): Uint8Array {
+    const fields = readFields(input.fields);
+    if (typeof fields === 'string') throw new Error('the fields were not checked');
+    return copyOf(projectText({ metadata: input.metadata, text: bufferOf(input.text) }, fields.mask));
+  },
+});
 
 /**
  * {@link projectText} of each document, with others served in between; of large documents in another thread.
@@ -28,7 +41,7 @@ export async function projectInTurns(
     if (turn !== undefined) await turn;
     texts.push(
       text.length > TREE_BYTES_MAX
-        ? bufferOf(await work.elsewhere('projection', { metadata, text, fields: canonical }))
+        ? bufferOf(await work.elsewhere(JOBS.projection, { metadata, text, fields: canonical }))
         : projectText({ metadata, text }, mask),
     );
   }

@@ -8,11 +8,11 @@ import { JSON_DEPTH_MAX } from '@bundoc/shared/json/scan';
 import { parseTree } from '@bundoc/shared/json/tree';
 import { documentBodyOf } from '../crypto/stored-text.ts';
 import type { Precondition } from '../engine/port.ts';
-import { copyOf } from '../work/large-bytes.ts';
+import { copyOf, TREE_BYTES_MAX } from '../work/large-bytes.ts';
 import { requireSame, withRevision } from './body-metadata.ts';
 import { documentIdOfBody, newDocumentId } from './document-id.ts';
 import type { BatchOperation } from './operation.ts';
-import { jsonPatchOf, mergePatchOf, type Patch, TREE_BYTES_MAX } from './patch/read-patch.ts';
+import { jsonPatchOf, mergePatchOf, type Patch } from './patch/read-patch.ts';
 
 /** Levels of a batch around a document: the object, the list, the operation. */
 const LEVELS_AROUND = 3;

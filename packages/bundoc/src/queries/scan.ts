@@ -1,9 +1,9 @@
 import type { FoundBy } from '../engine/index-port.ts';
 import type { DocumentPage, ListQuery, Position, ProjectStore, StoredDocument } from '../engine/port.ts';
-import type { Evaluated } from '../large-jobs.ts';
 import { type Path, valueAt } from '../values/path.ts';
 import { readValue, type Value } from '../values/value.ts';
 import type { Work } from '../work/scheduler.ts';
+import type { Evaluated } from './evaluation.ts';
 import { type Order, sortKey } from './order.ts';
 import type { ScanBudget } from './scan-budget.ts';
 

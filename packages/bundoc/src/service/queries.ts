@@ -2,10 +2,10 @@ import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { Explanation, Figure, OrderBy } from '@bundoc/shared/contract/query';
 import type { StoredDocument } from '../engine/port.ts';
 import { shortHash } from '../engine/short-hash.ts';
-import type { LargeInput } from '../large-jobs.ts';
 import type { InstanceLease } from '../projects/instance-manager.ts';
 import { Aggregation, type GroupResult } from '../queries/aggregate.ts';
 import { compileWhere, type Predicate } from '../queries/evaluate.ts';
+import { JOBS } from '../queries/evaluation.ts';
 import { FirstOf } from '../queries/first-of.ts';
 import { type Order, orderOf } from '../queries/order.ts';
 import { type IndexPlan, planQuery } from '../queries/plan.ts';
@@ -18,7 +18,7 @@ import { operatorsOf } from '../queries/where-operators.ts';
 import { positionOf } from '../values/key.ts';
 import type { Path } from '../values/path.ts';
 import { weightOf } from '../values/value.ts';
-import { LARGE_BYTES } from '../work/large-thread.ts';
+import { LARGE_BYTES } from '../work/large-bytes.ts';
 import type { Work } from '../work/scheduler.ts';
 import { openPageCursor } from './page-cursor.ts';
 
@@ -304,12 +304,12 @@ class Run {
     const { scan, whereText, orderBy, paths } = this.#way;
     const { document, position, isSure } = candidate;
     candidate.forgetValue();
-    const input: LargeInput<'evaluate'> = {
+    const input = {
       ...{ text: document.text, position, orderBy, budget: scan.budget.ofDocument },
       where: isSure || whereText === '' ? undefined : whereText,
       fields: paths.map((path) => path.join('.')),
     };
-    const evaluated = await scan.work.elsewhere('evaluate', input).catch((error: unknown) => {
+    const evaluated = await scan.work.elsewhere(JOBS.evaluate, input).catch((error: unknown) => {
       // It took too long: as much as the condition asks for.
       throw hasCode(error, 'payload_too_large') ? scan.budget.refusal() : error;
     });

@@ -4,17 +4,11 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import type { FieldFault, ProblemCode } from '@bundoc/shared/contract/problem';
 import { WAIT_MS_MAX } from '@bundoc/shared/shares/share';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
-import type { LargeInput, LargeJobName, LargeOutput } from '../large-jobs.ts';
 import { FairTurns } from './fair-turns.ts';
+import type { Job } from './job.ts';
 
-/**
- * Bytes of a document, or of a body, from which on it is parsed, checked and evaluated in a thread of its
- * own.
- */
-export const LARGE_BYTES = 262_144;
-
-export interface LargeRequest {
-  readonly name: LargeJobName;
+/** Names a {@link Job}. */
+export interface LargeRequest extends Omit<Job<unknown, unknown>, 'run'> {
   readonly input: unknown;
 }
 
@@ -104,16 +98,16 @@ export class LargeThread implements AsyncDisposable {
    * @throws AppError of the job; `payload_too_large` for one that takes too long, `rate_limited` for one that
    * does while other subjects wait; the signal's reason; `refusal` when it has waited too long.
    */
-  async run<N extends LargeJobName>(
+  async run<I, O>(
     key: ShareKey,
-    name: N,
-    input: LargeInput<N>,
+    { module, name }: Job<I, O>,
+    input: I,
     { signal, refusal = () => new AppError('overloaded') }: LargeRunOptions = {},
-  ): Promise<{ readonly output: LargeOutput<N>; readonly us: number }> {
+  ): Promise<{ readonly output: O; readonly us: number }> {
     signal?.throwIfAborted();
     if (this.#disposed) throw stopping();
     const waiting: Waiting = {
-      ...{ key, request: { name, input }, done: Promise.withResolvers() },
+      ...{ key, request: { module, name, input }, done: Promise.withResolvers() },
       timer: undefined,
     };
     if (key.subject !== OWN)
@@ -124,7 +118,7 @@ export class LargeThread implements AsyncDisposable {
       this.#waiting.add(key, waiting);
       this.#endOverdue();
       this.#next();
-      return (await waiting.done.promise) as { output: LargeOutput<N>; us: number };
+      return (await waiting.done.promise) as { output: O; us: number };
     } finally {
       clearTimeout(waiting.timer);
       signal?.removeEventListener('abort', onAbort);
@@ -155,16 +149,15 @@ export class LargeThread implements AsyncDisposable {
       this.#isOverdue = true;
       this.#endOverdue();
     }, this.#options.sharedJobMsMax);
-    const { name, input } = job.request;
     const moved: ArrayBuffer[] = [];
-    const request: LargeRequest = { name, input: withOwnBytes(input, moved) };
+    const request: LargeRequest = { ...job.request, input: withOwnBytes(job.request.input, moved) };
     worker.postMessage(request, moved);
   }
 
   #start(): Worker {
     if (this.#worker !== undefined) return this.#worker;
     const extension = extname(import.meta.url);
-    const worker = new Worker(new URL(`../large-worker${extension}`, import.meta.url), {
+    const worker = new Worker(new URL(`./large-worker${extension}`, import.meta.url), {
       name: 'large documents',
       env: {},
       execArgv: extension === '.ts' ? ['--conditions=@bundoc/source'] : [],

@@ -1,14 +1,15 @@
 import { parentPort } from 'node:worker_threads';
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { LARGE_JOBS } from './large-jobs.ts';
-import type { LargeAnswer, LargeRequest } from './work/large-thread.ts';
+import type { Job } from './job.ts';
+import type { LargeAnswer, LargeRequest } from './large-thread.ts';
 
 // The thread of `large-thread.ts`: one job after another, each of which keeps nothing of the one before.
 
 /** Runs a job. What it refuses is an answer; anything else that it throws is a defect. */
-function answerOf({ name, input }: LargeRequest): LargeAnswer {
+async function answerOf({ module, name, input }: LargeRequest): Promise<LargeAnswer> {
+  const { JOBS } = (await import(module)) as { JOBS: Readonly<Record<string, Job<unknown, unknown>>> };
   const before = process.threadCpuUsage();
-  const answer = outcomeOf(() => (LARGE_JOBS[name] as (input: unknown) => unknown)(input));
+  const answer = outcomeOf(() => JOBS[name]?.run(input));
   const { user, system } = process.threadCpuUsage(before);
   return { ...answer, us: user + system };
 }
@@ -23,4 +24,4 @@ function outcomeOf(run: () => unknown): Omit<LargeAnswer, 'us'> {
   }
 }
 
-parentPort?.on('message', (request: LargeRequest) => parentPort?.postMessage(answerOf(request)));
+parentPort?.on('message', async (request: LargeRequest) => parentPort?.postMessage(await answerOf(request)));

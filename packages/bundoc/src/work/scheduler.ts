@@ -1,8 +1,8 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { type Hold, type Share, WAIT_MS_MAX } from '@bundoc/shared/shares/share';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
-import type { LargeInput, LargeJobName, LargeOutput } from '../large-jobs.ts';
 import { FairTurns } from './fair-turns.ts';
+import type { Job } from './job.ts';
 import { LargeThread } from './large-thread.ts';
 
 /** Kinds of long work, as the metrics name them. */
@@ -282,10 +282,10 @@ export class Work implements Disposable {
    * does while others wait; `rate_limited` or `overloaded` when too many wait, or it has waited too long; the
    * signal's reason.
    */
-  async elsewhere<N extends LargeJobName>(name: N, input: LargeInput<N>): Promise<LargeOutput<N>> {
+  async elsewhere<I, O>(job: Job<I, O>, input: I): Promise<O> {
     this.#takePlace();
     const { output, us } = await this.outside(() =>
-      this.#scheduler.large.run(this.key, name, input, {
+      this.#scheduler.large.run(this.key, job, input, {
         signal: this.#signal,
         refusal: () => this.#refusal(),
       }),

@@ -1,6 +1,8 @@
 import { encodeKeyPart } from '../../values/key.ts';
-import { type Path, someOrElementAt } from '../../values/path.ts';
-import type { Value } from '../../values/value.ts';
+import { type Path, pathOf, someOrElementAt } from '../../values/path.ts';
+import { readValue, type Value } from '../../values/value.ts';
+import { defineJobs } from '../../work/job.ts';
+import { bufferOf } from '../../work/large-bytes.ts';
 
 /**
  * Entries of one document in one index at most. A document with more is not found by that index alone, see
@@ -21,6 +23,14 @@ export interface IndexKeys {
    */
   readonly tooMany: boolean;
 }
+
+export const JOBS = defineJobs(import.meta.url, {
+  /** The keys of a document in indexes on these fields. */
+  indexKeys(input: { readonly bytes: Uint8Array; readonly fields: readonly (readonly string[])[] }) {
+    const value = readValue(bufferOf(input.bytes).toString());
+    return input.fields.map((fields) => indexKeysOf(fields.map(pathOf), value));
+  },
+});
 
 /**
  * The keys of a document: for each combination of the values at the fields one, where an array stands for

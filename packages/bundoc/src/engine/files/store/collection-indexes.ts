@@ -1,7 +1,7 @@
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { DocumentContent, DocumentRef } from '../../../crypto/stored-text.ts';
-import { TREE_BYTES_MAX } from '../../../documents/patch/read-patch.ts';
 import { readValue } from '../../../values/value.ts';
+import { TREE_BYTES_MAX } from '../../../work/large-bytes.ts';
 import type { OwnWork, Work } from '../../../work/scheduler.ts';
 import {
   type DefinedBy,
@@ -15,7 +15,7 @@ import {
   type KeyRange,
   type UsableIndex,
 } from '../../index-port.ts';
-import type { IndexKeys } from '../../indexes/index-keys.ts';
+import { type IndexKeys, JOBS } from '../../indexes/index-keys.ts';
 import { MemoryIndex } from '../../indexes/memory-index.ts';
 import { type UniquenessOfCommit, UniquenessOfGroup } from '../../indexes/uniqueness.ts';
 import type { DocumentPage, ListQuery, StoredDocument, Write } from '../../port.ts';
@@ -334,7 +334,7 @@ async function keysInTurns(
     return new Map(indexes.map((index) => [index, index.keysFor(value)]));
   }
   const fields = indexes.map(({ spec }) => spec.fields);
-  const keys = await work.elsewhere('indexKeys', { bytes, fields });
+  const keys = await work.elsewhere(JOBS.indexKeys, { bytes, fields });
   return new Map(indexes.map((index, at) => [index, keys[at] ?? NO_KEYS]));
 }
 
