@@ -178,9 +178,9 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     ...{ projects, instances, keys, service, feed, clock, logger },
     settleDoubt: () => generation.advance(),
   });
-  const target = moveDestination(config, logger);
-  const { folders } = storage;
-  const ends = folders && target && { folders, target };
+  const target = moveDestination(config, { clock, logger });
+  const { moveSource: source } = storage;
+  const ends = source && target && { source, target };
   const moves = new Moves({
     ...{ instances, keys, feed, logger, onSetAside, from, ends },
     share: serviceShares.moves,
@@ -330,10 +330,10 @@ function openKmsTls(
 }
 
 /** Where the service may be told to move projects to. */
-function moveDestination({ moveTo }: BundocConfig, logger: Logger): MoveDestination | undefined {
+function moveDestination({ moveTo }: BundocConfig, ports: StoragePorts): MoveDestination | undefined {
   if (moveTo === undefined) return undefined;
-  warnInClear('BUNDOC_MOVE_TO', moveTo, logger);
-  return { place: moveTo.place, open: () => openMoveTarget(moveTo, logger) };
+  warnInClear('BUNDOC_MOVE_TO', moveTo, ports.logger);
+  return { place: moveTo.place, open: () => openMoveTarget(moveTo, ports) };
 }
 
 function openStorage(

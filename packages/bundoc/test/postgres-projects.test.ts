@@ -7,7 +7,7 @@ import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { describe, expect, it } from 'vitest';
 import { KeyCache } from '../src/crypto/key-cache.ts';
 import { put, ref } from '../src/engine/conformance.ts';
-import { LOOK_EVERY_MS } from '../src/engine/files/projects/expiry-marks.ts';
+import { LOOK_EVERY_MS } from '../src/engine/expiry-marks.ts';
 import { GroupCommitter } from '../src/engine/postgres/commit/group-commit.ts';
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import { migrate } from '../src/engine/postgres/database/migrate.ts';

@@ -5,6 +5,7 @@ import { KeyCache } from '../crypto/key-cache.ts';
 import type { ProjectCipher } from '../crypto/project-cipher.ts';
 import type { Disk } from '../engine/files/disk/disk.ts';
 import type { FilesEngine } from '../engine/files/files-engine.ts';
+import { MOVED_FOLDER } from '../engine/files/projects/moved-folder.ts';
 import { IncomingFolder } from '../engine/files/transfer/move-target.ts';
 import { settleMove } from '../engine/judge-move-mark.ts';
 import type { Database } from '../engine/postgres/database/database.ts';
@@ -18,11 +19,6 @@ import type { StorageCalls } from '../kms/port.ts';
 import { StorageKeys } from '../kms/storage-keys.ts';
 import { finishMove, type MoveLimits, type MoveWatch, moveProject } from '../operations/move-project.ts';
 
-/**
- * Where the content of projects is put that were moved away, below the data folder: out of the service's
- * sight.
- */
-export const MOVED_FOLDER = 'moved';
 /** Only to begin with: the project is read with keys that are fetched for it. */
 const KEYS_TTL_MS = 60_000;
 

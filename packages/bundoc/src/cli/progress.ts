@@ -1,5 +1,5 @@
 import { Presets, SingleBar } from 'cli-progress';
-import type { OnProgress } from '../engine/files/projects/verify.ts';
+import type { OnProgress } from '../engine/reports.ts';
 
 export interface Progress extends Disposable {
   /** Tells of the documents of one project. */

@@ -1,8 +1,8 @@
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { readConfig } from '../config.ts';
-import type { OnProgress } from '../engine/files/projects/verify.ts';
-import { type VerifiedProject, verifyProject } from '../engine/files/projects/verify-project.ts';
+import { verifyProject } from '../engine/files/projects/verify-project.ts';
 import { verifyProjectInRows } from '../engine/postgres/projects/project-in-rows.ts';
+import type { OnProgress, VerifiedProject } from '../engine/reports.ts';
 import { withData, withRows } from './open-data.ts';
 import { createProgress } from './progress.ts';
 

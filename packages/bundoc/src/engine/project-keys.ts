@@ -1,6 +1,9 @@
+import assert from 'node:assert/strict';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { dekNameOf } from '@bundoc/shared/contract/keys';
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import type { KeyCache } from '../crypto/key-cache.ts';
+import type { KeyService, LeasedKey } from '../kms/port.ts';
 import type { LeasedKeys, ProjectKey } from './project-file.ts';
 
 /**
@@ -64,4 +67,23 @@ export async function mintOrAdopt(keys: KeyCache, project: string): Promise<Proj
       throw new AppError('kms_unavailable', { cause: error, retryAfterS: 1 });
     throw error;
   }
+}
+
+/** What a tool that works on projects without the service asks BunKMS for. */
+export type KeyExporter = Pick<KeyService, 'exportKey'>;
+
+/** Fetches the versions of the key that a project file lists, the latest first, each once. */
+export function leasing(project: string, keys: KeyExporter): (file: ProjectFile) => Promise<LeasedKeys> {
+  const fetched = new Map<number, Promise<LeasedKey>>();
+  return async (file) => {
+    const versions = file.versions.map(({ version }) => version).sort((a, b) => b - a);
+    const leases = versions.map((version) => {
+      const lease = fetched.get(version) ?? keys.exportKey(dekNameOf(project), version);
+      fetched.set(version, lease);
+      return lease;
+    });
+    const [latest, ...others] = await Promise.all(leases);
+    assert(latest !== undefined, 'a project file lists a version');
+    return [latest, ...others];
+  };
 }

@@ -2,79 +2,13 @@ import { randomUUID } from 'node:crypto';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { deriveKey } from '@bundoc/shared/crypto/aead';
-import type { ProjectCipher } from '../crypto/project-cipher.ts';
-import type { OnProgress } from '../engine/files/projects/verify.ts';
+import { MoveFailed } from '../engine/errors.ts';
 import { settleMove } from '../engine/judge-move-mark.ts';
 import { MARK_KEY, type MoveMark, openMoveMark, sealMoveMark } from '../engine/move-mark.ts';
-import type { Position, ProjectStore, SealedChange, SealedPageLimits, StoreRest } from '../engine/port.ts';
+import type { Position, SealedPageLimits } from '../engine/port.ts';
+import type { OnProgress } from '../engine/reports.ts';
 import type { StartedStorage } from '../engine/started-storage.ts';
-
-export type ReadSealedChanges = ProjectStore['sealedChanges'];
-
-/** The project cannot be moved as things are. Where it was, it is in order; it may be tried again. */
-export class MoveFailed extends Error {
-  override readonly name = 'MoveFailed';
-}
-
-/** What a project holds, in documents and their sealed bytes: alike at both ends. */
-export type MoveCounts = Pick<StoreRest, 'documents' | 'bytes'>;
-
-/** What there is of a project beside its documents and deletions, once nobody writes any more. */
-export interface LastOfProject extends Omit<StoreRest, 'size'> {
-  /** The text of its project file. */
-  readonly file: string;
-}
-
-/** A source while nobody can write to it. */
-export interface FencedSource {
-  readonly page: ReadSealedChanges;
-  last(): Promise<LastOfProject>;
-}
-
-/** Where a project is, and in use. */
-export interface MoveSource {
-  /** Of all versions of the key that the latest page needed. */
-  readonly cipher: ProjectCipher;
-  /** Documents and deletions, about, and the place of the latest commit. */
-  extent(): Promise<{ readonly size: number; readonly lastSeq: Position }>;
-  /** Opens each document that it reads. */
-  readonly page: ReadSealedChanges;
-  /**
-   * Runs `action` while nobody can write; then, in its place, puts the mark there, durably: with it, every
-   * request is refused. If `action` throws, nothing has changed.
-   */
-  fence(action: (fenced: FencedSource) => Promise<void>, mark: () => string): Promise<void>;
-  /** Takes the mark away: the project is in use again. Changes nothing where another mark stands, or none. */
-  stay(mark: string): Promise<void>;
-  /** The mark that stands there. */
-  mark(): Promise<string | undefined>;
-  /** Takes the content away and leaves `mark`. May be done again. */
-  leave(mark: string, move: string): Promise<void>;
-}
-
-/** Where a project is brought to: under a mark, with which nobody sees it there. */
-export interface MoveTarget {
-  /**
-   * Puts the mark there and makes an empty place.
-   *
-   * @param isOurs whether a mark there is of the same project: then what lies beside it is left over from an
-   * earlier move. Any other is set aside.
-   * @throws MoveFailed where there is a project.
-   */
-  begin(mark: string, isOurs: (mark: string) => Promise<boolean>): Promise<void>;
-  /** Takes over changes, in their order, durably. */
-  put(changes: readonly SealedChange[], position: Position): Promise<void>;
-  /** Reads again and opens every document that was taken over behind a place. @throws MoveFailed. */
-  verify(after: Position, onProgress: OnProgress): Promise<void>;
-  /** Adds the rest, durably, and then the mark that says that nothing is missing. @returns what it holds. */
-  finish(last: LastOfProject, mark: string): Promise<MoveCounts>;
-  /** What is there: a project file, and a mark. */
-  present(): Promise<{ readonly hasFile: boolean; readonly mark: string | undefined }>;
-  /** Takes the mark away: the target has the project. */
-  open(): Promise<void>;
-  /** Removes what was copied, and then the mark. */
-  discard(): Promise<void>;
-}
+import type { FencedSource, MoveSource, MoveTarget, ReadSealedChanges } from '../engine/transfer-port.ts';
 
 /**
  * Told how far a move is, and when writes stop. What it throws ends the move between two steps, unless the

@@ -1,6 +1,6 @@
 import type { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { expect, it } from 'vitest';
-import { type ExpiryMarks, LOOK_EVERY_MS } from '../engine/files/projects/expiry-marks.ts';
+import { type ExpiryMarks, LOOK_EVERY_MS } from '../engine/expiry-marks.ts';
 
 /** A place for marks that has none, with the projects `a`, `b` and `c`. */
 export interface MarksPlace {

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import type { CollectionStore } from '../collections/port.ts';
 import { put } from '../engine/conformance.ts';
-import { ExpiryMarksInFolders, LOOK_EVERY_MS } from '../engine/files/projects/expiry-marks.ts';
+import { LOOK_EVERY_MS } from '../engine/expiry-marks.ts';
+import { ExpiryMarksInFolders } from '../engine/files/projects/expiry-marks.ts';
 import { newPlace, openInstances } from '../testing/open-instances.ts';
 import { ExpiryLooks } from './expiry-looks.ts';
 

@@ -9,7 +9,7 @@ import type { CollectionStore } from '../collections/port.ts';
 import type { KeyCache } from '../crypto/key-cache.ts';
 import type { ProjectCipher } from '../crypto/project-cipher.ts';
 import type { Cursors } from '../crypto/sealed-cursor.ts';
-import type { ExpiryMarks } from '../engine/files/projects/expiry-marks.ts';
+import type { ExpiryMarks } from '../engine/expiry-marks.ts';
 import type { Position, ProjectStore } from '../engine/port.ts';
 import type { LeasedKeys } from '../engine/project-file.ts';
 import type { OpenedProject, Projects } from '../engine/projects.ts';

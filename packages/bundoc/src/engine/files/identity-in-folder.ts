@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { type AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { ageMs, type Clock, type Instant, instant, systemClock } from '@bundoc/shared/runtime/clock';
+import { SMALL_FILE_BYTES_MAX } from '../project-file.ts';
 import {
   formatStorageFile,
   newStorageFile,
@@ -11,7 +12,7 @@ import {
   type StorageIdentity,
   unidentified,
 } from '../storage-file.ts';
-import { type Disk, replaceFile, SMALL_FILE_BYTES_MAX } from './disk/disk.ts';
+import { type Disk, replaceFile } from './disk/disk.ts';
 
 /**
  * What holds content of projects, below the data folder: the projects, a log of all of them, and what was

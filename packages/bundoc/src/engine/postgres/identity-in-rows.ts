@@ -1,5 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import { OutcomeUnknown } from '../errors.ts';
 import {
   formatStorageFile,
   newStorageFile,
@@ -8,7 +9,7 @@ import {
   type StorageIdentity,
   unidentified,
 } from '../storage-file.ts';
-import { type Database, OutcomeUnknown, type Statement } from './database/database.ts';
+import type { Database, Statement } from './database/database.ts';
 import { patiently } from './database/patience.ts';
 
 const PLACE = 'the row of bundoc.storage';

@@ -4,13 +4,15 @@ import { ageMs, instant } from '@bundoc/shared/runtime/clock';
 import { readSecretFile } from '@bundoc/shared/runtime/config';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { readTlsMaterial } from '@bundoc/shared/tls/files';
-import type { PostgresConfig } from '../../storage-config.ts';
+import { MoveFailed } from '../errors.ts';
 import { limitsAfter, SEAL_LIMITS } from '../seal-budget.ts';
+import type { PostgresConfig } from '../storage-config.ts';
 import type { Storage, StoragePorts } from '../storage-engine.ts';
+import type { OpenMoveTarget } from '../transfer-port.ts';
 import { ChangeNews } from './change-news.ts';
 import { GroupCommitter } from './commit/group-commit.ts';
 import { Database, type DatabaseOptions } from './database/database.ts';
-import { migrate } from './database/migrate.ts';
+import { migrate, SchemaMismatch } from './database/migrate.ts';
 import { checkServer, takesWrites } from './database/server-check.ts';
 import { identifyDatabase } from './identity-in-rows.ts';
 import { PostgresStore } from './postgres-store.ts';
@@ -18,6 +20,7 @@ import { ExpiryMarksInRows } from './projects/expiry-rows.ts';
 import { ProjectRows, whyGone } from './projects/project-rows.ts';
 import { SharedReads } from './reads/shared-reads.ts';
 import { SharedStates } from './reads/shared-states.ts';
+import { moveTargetIn } from './transfer/move-target.ts';
 
 /** How long a start waits for a server that cannot serve yet. */
 const START_PATIENCE_MS = 30_000;
@@ -76,17 +79,22 @@ export async function openPostgresStorage(
 }
 
 /**
- * Connections to a database that projects are moved to: the caller's to close. Brings the schema forward, as
- * a node would.
+ * A database that projects are moved to. Brings the schema forward, as a node would.
  *
- * @throws ConfigError, SchemaMismatch; AppError `storage_unavailable`.
+ * @throws ConfigError; MoveFailed for a schema of another build; AppError `storage_unavailable`.
  */
-export async function openMoveTarget(config: PostgresConfig, logger: Logger): Promise<Database> {
+export async function openMoveTarget(
+  config: PostgresConfig,
+  { clock, logger }: StoragePorts,
+): Promise<OpenMoveTarget> {
   await using stack = new AsyncDisposableStack();
   const database = stack.use(new Database(databaseOptions(config, logger)));
-  await prepare(database, logger);
-  stack.move();
-  return database;
+  await prepare(database, logger).catch((error: unknown) => {
+    throw error instanceof SchemaMismatch ? new MoveFailed(error.message, { cause: error }) : error;
+  });
+  const target = await moveTargetIn(database, clock);
+  const open = stack.move();
+  return { ...target, [Symbol.asyncDispose]: () => open.disposeAsync() };
 }
 
 /** A connection in the clear is worth a word. */

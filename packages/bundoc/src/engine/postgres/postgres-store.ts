@@ -23,6 +23,7 @@ import {
   type Write,
   type WriteResult,
 } from '../port.ts';
+import type { FoundHead } from '../projects.ts';
 import type { Quota } from '../quota.ts';
 import type { SealLimits } from '../seal-budget.ts';
 import type { News } from './change-news.ts';
@@ -35,7 +36,6 @@ import { BlindIndexing } from './indexes/blind-indexing.ts';
 import { indexChanged, Reader } from './reads/reader.ts';
 import type { SharedReads } from './reads/shared-reads.ts';
 import type { KnownState, SharedStates } from './reads/shared-states.ts';
-import type { FoundHead } from './rows/file-row.ts';
 import { RowCipher, VersionUnknown } from './rows/row-cipher.ts';
 import { SealCounter } from './rows/seal-counter.ts';
 import { Upkeep } from './upkeep.ts';

@@ -2,7 +2,8 @@ import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { describeExpiryMarks } from '../../../projects/expiry-conformance.ts';
 import { SimulatedDisk } from '../../../testing/simulated-disk.ts';
-import { ExpiryMarksInFolders, LOOK_EVERY_MS } from './expiry-marks.ts';
+import { LOOK_EVERY_MS } from '../../expiry-marks.ts';
+import { ExpiryMarksInFolders } from './expiry-marks.ts';
 
 async function newPlace() {
   const clock = new FakeClock();

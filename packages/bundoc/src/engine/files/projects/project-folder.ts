@@ -19,16 +19,18 @@ import {
   newProjectFile,
   openCipher,
   parseProjectFile,
+  SMALL_FILE_BYTES_MAX,
   type TakenOver,
   withNewVersion,
   withWrappings,
 } from '../../project-file.ts';
 import { keysOfFile, mintOrAdopt, requireNotDestroyed } from '../../project-keys.ts';
 import type { OpenedProject, Projects } from '../../projects.ts';
-import { type OnSetAside, setFileAside } from '../../set-aside.ts';
-import { type Disk, makeDirectoryDurably, replaceFile, SMALL_FILE_BYTES_MAX } from '../disk/disk.ts';
+import type { OnSetAside } from '../../set-aside.ts';
+import { type Disk, makeDirectoryDurably, replaceFile } from '../disk/disk.ts';
 import { DOCS_FOLDER } from '../documents/document-files.ts';
 import { readMoveMark, removeMoveMark } from './moved-folder.ts';
+import { setFileAside } from './set-file-aside.ts';
 
 export interface ProjectFoldersOptions {
   readonly disk: Disk;

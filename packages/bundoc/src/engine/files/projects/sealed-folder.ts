@@ -2,19 +2,21 @@ import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
+import { openOwnDocument } from '../../open-document.ts';
 import type { Position, SealedChange, StoreRest } from '../../port.ts';
+import type { OnProgress } from '../../reports.ts';
 import { Catalog } from '../catalog/catalog.ts';
 import { encodeSnapshot } from '../catalog/snapshot.ts';
 import { type Disk, replaceFile } from '../disk/disk.ts';
 import {
   DOCS_FOLDER,
   documentPath,
-  openOwnDocument,
+  inTurns,
+  nameOf,
   putDocuments,
   readDocumentFile,
 } from '../documents/document-files.ts';
 import { HANDLE_BYTES } from '../log/layout.ts';
-import { inTurns, nameOf, type OnProgress } from './verify.ts';
 
 export interface SealedFolderOptions {
   readonly disk: Disk;

@@ -5,15 +5,16 @@ import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import { openOwnDocument } from '../../open-document.ts';
+import type { OnProgress } from '../../reports.ts';
 import { SEAL_LIMITS, type SealCount } from '../../seal-budget.ts';
 import { type DocumentState, readRecords } from '../../state.ts';
 import { INDEX_FILE } from '../catalog/index-file.ts';
 import { CatalogDamaged, encodeSnapshot } from '../catalog/snapshot.ts';
 import { type FileChange, LARGE_FILE_BYTES_MAX, makeDirectoryDurably, replaceFile } from '../disk/disk.ts';
-import { DOCS_FOLDER, documentPath, openOwnDocument } from '../documents/document-files.ts';
+import { DOCS_FOLDER, documentPath, nameOf } from '../documents/document-files.ts';
 import { HANDLE_BYTES } from '../log/layout.ts';
 import { PartsDamaged } from '../log/sealed-part.ts';
-import { nameOf, type OnProgress } from '../projects/verify.ts';
 import { CARRIED_FOLDER, FolderCopied, loadProject } from './project-loader.ts';
 import {
   commitsIn,

@@ -2,19 +2,21 @@ import { join } from 'node:path';
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import { CATALOG_FILE, CATALOG_START_BYTES, parseCatalogStart } from '@bundoc/shared/contract/catalog-head';
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
+import { openOwnDocument } from '../../open-document.ts';
+import type { OnProgress } from '../../reports.ts';
 import { type DocumentState, readRecords } from '../../state.ts';
 import { CatalogDamaged } from '../catalog/snapshot.ts';
 import {
   documentPath,
+  inTurns,
   listDocumentFiles,
-  openOwnDocument,
+  nameOf,
   readDocumentFile,
 } from '../documents/document-files.ts';
 import { decodeCarried } from '../log/carried-file.ts';
 import { comparePlaces, isSamePlace, type Place } from '../log/layout.ts';
 import { nameOfPlace, openSealedPart } from '../log/parts.ts';
 import { PartsDamaged, type SealedPart } from '../log/sealed-part.ts';
-import { inTurns, nameOf, type OnProgress } from '../projects/verify.ts';
 import {
   CARRIED_BYTES_MAX,
   CARRIED_FOLDER,

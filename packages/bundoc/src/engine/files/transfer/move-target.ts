@@ -1,20 +1,16 @@
 import { join } from 'node:path';
 import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import {
-  type LastOfProject,
-  type MoveCounts,
-  MoveFailed,
-  type MoveTarget,
-} from '../../../operations/move-project.ts';
-import { clearFolder, type MarkedFolder } from '../../../projects/clear-marks.ts';
+import { MoveFailed } from '../../errors.ts';
 import type { Position, SealedChange } from '../../port.ts';
+import type { OnProgress } from '../../reports.ts';
+import type { LastOfProject, MoveCounts, MoveTarget } from '../../transfer-port.ts';
 import { makeDirectoryDurably, replaceFile } from '../disk/disk.ts';
 import { DOCS_FOLDER } from '../documents/document-files.ts';
+import { clearFolder, type MarkedFolder } from '../projects/clear-folder.ts';
 import { emptyMarkedFolder, readMoveMark, removeMoveMark, writeMoveMark } from '../projects/moved-folder.ts';
 import { isWithoutContent } from '../projects/project-folder.ts';
 import { SealedFolder } from '../projects/sealed-folder.ts';
-import type { OnProgress } from '../projects/verify.ts';
 
 /** The parent of the project's folder exists. */
 export interface IncomingFolderOptions extends Omit<MarkedFolder, 'isLeftOver'> {

@@ -1,6 +1,7 @@
 import { type ConnectionOptions, checkServerIdentity } from 'node:tls';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import pg from 'pg';
+import { OutcomeUnknown } from '../../errors.ts';
 import { ConnectionTrouble, storageErrorOf } from './database-error.ts';
 
 export interface DatabaseOptions {
@@ -63,11 +64,6 @@ export interface Transaction extends Queryable {
    * commit itself.
    */
   last(statement: Statement, values: readonly unknown[]): Promise<void>;
-}
-
-/** A transaction's connection broke after its commit was asked for: it may have taken effect or not. */
-export class OutcomeUnknown extends Error {
-  override readonly name = 'OutcomeUnknown';
 }
 
 /**

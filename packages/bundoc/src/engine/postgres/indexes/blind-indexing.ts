@@ -1,6 +1,7 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import { definitionRef } from '../../definition.ts';
+import { OutcomeUnknown } from '../../errors.ts';
 import {
   type DefinedBy,
   type EngineIndexes,
@@ -11,7 +12,7 @@ import {
   isSameSpec,
   type UsableIndex,
 } from '../../index-port.ts';
-import { OutcomeUnknown, type Row, type Statement, type Transaction } from '../database/database.ts';
+import type { Row, Statement, Transaction } from '../database/database.ts';
 import { patiently } from '../database/patience.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import { orUndefined, ROW_COLUMNS, readStateRow } from '../rows/rows.ts';

@@ -1,5 +1,5 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { type DueProject, type ExpiryMarks, LOOK_EVERY_MS } from '../../files/projects/expiry-marks.ts';
+import { type DueProject, type ExpiryMarks, LOOK_EVERY_MS } from '../../expiry-marks.ts';
 import type { Database, Statement } from '../database/database.ts';
 import { patiently } from '../database/patience.ts';
 

@@ -5,6 +5,7 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { KeyCache } from '../../../crypto/key-cache.ts';
 import type { LeasedKey } from '../../../kms/port.ts';
 import { formatDeletionMark, projectDestroyed, readDeletionMark } from '../../deletion-mark.ts';
+import { OutcomeUnknown } from '../../errors.ts';
 import { judgeMoveMark, mayBeRemoved, type SettleMove } from '../../judge-move-mark.ts';
 import { MOVE_MARK_BEGINS } from '../../move-mark.ts';
 import {
@@ -20,7 +21,7 @@ import { keysOfFile, mintOrAdopt, requireNotDestroyed } from '../../project-keys
 import type { OpenedProject, Projects } from '../../projects.ts';
 import { loggable, type OnSetAside } from '../../set-aside.ts';
 import { Gather } from '../commit/gather.ts';
-import { type Database, OutcomeUnknown, type Statement, type Transaction } from '../database/database.ts';
+import type { Database, Statement, Transaction } from '../database/database.ts';
 import { patiently } from '../database/patience.ts';
 import { removeRows, unfenceRows } from '../rows/fence.ts';
 import { changeMarker, type FileRow, readFileRow, readFileRows, replaceFileRow } from '../rows/file-row.ts';

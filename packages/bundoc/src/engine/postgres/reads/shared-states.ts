@@ -1,6 +1,6 @@
 import { definitionsState, NO_DEFINITIONS } from '../../definitions-state.ts';
+import type { FoundHead } from '../../projects.ts';
 import type { Queryable, Statement } from '../database/database.ts';
-import type { FoundHead } from '../rows/file-row.ts';
 
 /** More than a revision has. */
 const REV_BYTES_MAX = 64;

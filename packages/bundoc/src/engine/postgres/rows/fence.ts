@@ -1,5 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { type Connections, OutcomeUnknown, type Statement, type Transaction } from '../database/database.ts';
+import { OutcomeUnknown } from '../../errors.ts';
+import type { Connections, Statement, Transaction } from '../database/database.ts';
 import { changeMarker, leaveMarker, lockRow } from './file-row.ts';
 import { deleteContentRows, deleteHead, lockOf } from './project-rows.ts';
 

@@ -1,4 +1,5 @@
-import { SMALL_FILE_BYTES_MAX } from '../../files/disk/disk.ts';
+import { SMALL_FILE_BYTES_MAX } from '../../project-file.ts';
+import type { FoundHead } from '../../projects.ts';
 import type { Queryable, Row, Statement, Transaction } from '../database/database.ts';
 
 /** Of a mark, in characters: more than any genuine one has. */
@@ -67,17 +68,6 @@ export interface FileRow {
   readonly marker: string | undefined;
   /** Undefined where there are no rows of content. */
   readonly head: FoundHead | undefined;
-}
-
-/** What the rows of a project say in the clear. */
-export interface FoundHead {
-  /** Of the last commit. */
-  readonly seq: number;
-  readonly indexVersion: number;
-  /** Documents by version of the key; undefined where there are too many versions. */
-  readonly documents: ReadonlyMap<number, number> | undefined;
-  /** Tokens of collections in hex; undefined where there are too many. */
-  readonly collections: ReadonlySet<string> | undefined;
 }
 
 /** As of one moment. @throws AppError of the database, as all of these. */

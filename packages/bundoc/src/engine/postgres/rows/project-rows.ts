@@ -1,5 +1,5 @@
+import type { FoundHead } from '../../projects.ts';
 import type { Queryable, Statement, Transaction } from '../database/database.ts';
-import type { FoundHead } from './file-row.ts';
 
 const INSERT_HEAD: Statement = {
   name: 'bundoc-insert-head-1',

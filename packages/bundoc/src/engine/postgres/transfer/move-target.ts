@@ -1,18 +1,16 @@
 import { hasCode } from '@bundoc/shared/contract/app-error';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import {
-  type LastOfProject,
-  type MoveCounts,
-  MoveFailed,
-  type MoveTarget,
-} from '../../../operations/move-project.ts';
-import { clearRows } from '../../../projects/clear-marks.ts';
-import type { OnProgress } from '../../files/projects/verify.ts';
+import { MoveFailed } from '../../errors.ts';
 import type { Position, SealedChange } from '../../port.ts';
+import type { OnProgress } from '../../reports.ts';
 import type { OnSetAside } from '../../set-aside.ts';
 import type { UsedKey } from '../../state.ts';
-import type { Connections, Statement, Transaction } from '../database/database.ts';
+import type { LastOfProject, MoveCounts, MoveTarget, OpenMoveTarget } from '../../transfer-port.ts';
+import type { Connections, Database, Statement, Transaction } from '../database/database.ts';
+import { identifyDatabase } from '../identity-in-rows.ts';
 import { pagesOfRows } from '../reads/pages-of-rows.ts';
+import { clearRows } from '../rows/clear-rows.ts';
 import { fenceHead, inFence, removeRows, unfenceRows } from '../rows/fence.ts';
 import { MARKER, readFileRow } from '../rows/file-row.ts';
 import { insertProjectRows, raiseKeyVersion } from '../rows/project-rows.ts';
@@ -35,6 +33,17 @@ const SET_FILE: Statement = {
 const USED_KEYS_AT_ONCE = 1_000;
 /** Of one page that is read again. */
 const PAGE = { limit: 500, bytesMax: 4_194_304 };
+
+/** A database that projects are moved to. */
+export async function moveTargetIn(
+  database: Database,
+  clock: Clock,
+): Promise<Pick<OpenMoveTarget, 'identity' | 'project'>> {
+  return {
+    identity: await identifyDatabase(database, clock),
+    project: (project, cipher, onSetAside) => new IncomingRows({ project, database, cipher, onSetAside }),
+  };
+}
 
 /** The rows of a project that is brought in, beside nodes that run. */
 export class IncomingRows implements MoveTarget {

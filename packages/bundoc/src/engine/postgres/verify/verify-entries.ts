@@ -1,4 +1,4 @@
-import type { Finding } from '../../files/projects/verify.ts';
+import type { Finding } from '../../reports.ts';
 import type { DocumentState } from '../../state.ts';
 import type { Queryable, Statement } from '../database/database.ts';
 import { type BlindIndexes, entriesOf, readBlindIndexes, tokensOf } from '../indexes/blind-index.ts';

@@ -1,7 +1,7 @@
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import { openOwnDocument } from '../../files/documents/document-files.ts';
-import type { Finding, OnProgress, VerifiedStore } from '../../files/projects/verify.ts';
+import { openOwnDocument } from '../../open-document.ts';
+import type { Finding, OnProgress, VerifiedStore } from '../../reports.ts';
 import type { DocumentState } from '../../state.ts';
 import type { Queryable, Row, Statement } from '../database/database.ts';
 import { RowCipher, VersionUnknown } from '../rows/row-cipher.ts';

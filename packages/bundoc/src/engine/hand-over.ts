@@ -1,5 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import type { InstanceLease, InstanceManager } from './instance-manager.ts';
+import type { UsedProject, UsedProjects } from './transfer-port.ts';
 
 /**
  * Gives a project away: runs `action` with it open while nobody writes to it, then takes it out of use and,
@@ -7,10 +7,10 @@ import type { InstanceLease, InstanceManager } from './instance-manager.ts';
  *
  * @throws AppError `project_not_found`; `overloaded` when its users do not leave.
  */
-export async function handOver(
-  instances: Pick<InstanceManager, 'acquire' | 'exclusively'>,
+export async function handOver<P extends UsedProject>(
+  instances: UsedProjects<P>,
   project: string,
-  action: (lease: InstanceLease) => Promise<void>,
+  action: (lease: P) => Promise<void>,
   mark: () => Promise<void>,
 ): Promise<void> {
   using lease = await instances.acquire(project, 'existing');

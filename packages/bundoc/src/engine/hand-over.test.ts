@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { put } from '../engine/conformance.ts';
 import { newPlace, openInstances } from '../testing/open-instances.ts';
+import { put } from './conformance.ts';
 import { handOver } from './hand-over.ts';
 
 const BROKEN = new Error('it cannot be brought there');
