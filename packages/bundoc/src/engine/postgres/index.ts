@@ -14,12 +14,12 @@ import { GroupCommitter } from './commit/group-commit.ts';
 import { Database, type DatabaseOptions } from './database/database.ts';
 import { migrate, SchemaMismatch } from './database/migrate.ts';
 import { checkServer, takesWrites } from './database/server-check.ts';
-import { identifyDatabase } from './identity-in-rows.ts';
 import { PostgresStore } from './postgres-store.ts';
 import { ExpiryMarksInRows } from './projects/expiry-rows.ts';
 import { ProjectRows, whyGone } from './projects/project-rows.ts';
 import { SharedReads } from './reads/shared-reads.ts';
 import { SharedStates } from './reads/shared-states.ts';
+import { identifyDatabase } from './rows/identity-in-rows.ts';
 import { moveTargetIn } from './transfer/move-target.ts';
 
 /** How long a start waits for a server that cannot serve yet. */

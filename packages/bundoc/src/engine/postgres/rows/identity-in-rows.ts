@@ -1,6 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { OutcomeUnknown } from '../errors.ts';
+import { OutcomeUnknown } from '../../errors.ts';
 import {
   formatStorageFile,
   newStorageFile,
@@ -8,9 +8,9 @@ import {
   type StorageFile,
   type StorageIdentity,
   unidentified,
-} from '../storage-file.ts';
-import type { Database, Statement } from './database/database.ts';
-import { patiently } from './database/patience.ts';
+} from '../../storage-file.ts';
+import type { Database, Statement } from '../database/database.ts';
+import { patiently } from '../database/patience.ts';
 
 const PLACE = 'the row of bundoc.storage';
 /** A longer one is read as an empty one, which is damaged: it would exhaust the memory of each node. */
