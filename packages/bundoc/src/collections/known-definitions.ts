@@ -22,8 +22,8 @@ import type {
   StoredDocument,
   Write,
 } from '../engine/port.ts';
+import { Turns } from '../work/mutex.ts';
 import type { OwnWork, Work } from '../work/scheduler.ts';
-import { Turns } from '../work/turns.ts';
 import { acceptInTurns, type CheckInTurns, checkInTurnsOf } from './schema-checks.ts';
 
 /**

@@ -33,7 +33,7 @@ import type { Waiting } from './commit/plan-commits.ts';
 import type { Database, Transaction } from './database/database.ts';
 import { searchedTokens } from './indexes/blind-index.ts';
 import { BlindIndexing } from './indexes/blind-indexing.ts';
-import { indexChanged, Reader } from './reads/reader.ts';
+import { indexChanged, Reader } from './reads/row-reader.ts';
 import type { SharedReads } from './reads/shared-reads.ts';
 import type { KnownState, SharedStates } from './reads/shared-states.ts';
 import { RowCipher, VersionUnknown } from './rows/row-cipher.ts';

@@ -4,11 +4,11 @@ import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { BLOCK_BYTES } from './layout.ts';
 import type { LogOptions, TakenPart } from './log-api.ts';
 import type { LogContent } from './log-content.ts';
+import { type Attached, type Sending, Turns } from './log-turns.ts';
 import type { LogScan } from './scan.ts';
 import { withPart } from './scan-frames.ts';
 import { type ActiveSegment, SegmentWriter } from './segment-writer.ts';
 import { isFull, type Segments } from './segments.ts';
-import { type Attached, type Sending, Turns } from './turns.ts';
 
 const RETRY_MS = 1_000;
 

@@ -5,7 +5,7 @@ import { PartReader } from './parts.ts';
 import type { LogDisk } from './ports.ts';
 import type { LiveSegment, LogScan } from './scan.ts';
 import type { Cut } from './segment-header.ts';
-import { SharedReads } from './shared-reads.ts';
+import { SharedReads } from './shared-files.ts';
 
 export interface SegmentLimits {
   /** Length of a segment's file. */

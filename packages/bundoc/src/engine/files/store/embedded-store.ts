@@ -44,7 +44,7 @@ import {
   type Unsealed,
   type Waiting,
 } from './group-preparer.ts';
-import { Reader, type ReaderOptions } from './reader.ts';
+import { Reader, type ReaderOptions } from './store-reader.ts';
 
 export interface EmbeddedStoreOptions extends ReaderOptions {
   readonly clock: Clock;

@@ -3,7 +3,7 @@ import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import type { ProjectStore } from '../../port.ts';
 import type { Queryable } from '../database/database.ts';
 import { RowCipher } from '../rows/row-cipher.ts';
-import { Reader } from './reader.ts';
+import { Reader } from './row-reader.ts';
 import { SharedReads } from './shared-reads.ts';
 
 /**
