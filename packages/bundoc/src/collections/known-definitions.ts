@@ -22,7 +22,7 @@ import type {
   StoredDocument,
   Write,
 } from '../engine/port.ts';
-import { Turns } from '../work/mutex.ts';
+import { Mutex } from '../work/mutex.ts';
 import type { OwnWork, Work } from '../work/scheduler.ts';
 import { acceptInTurns, type CheckInTurns, checkInTurnsOf } from './schema-checks.ts';
 
@@ -50,7 +50,7 @@ export class KnownDefinitions {
   readonly #damaged = new Set<string>();
   /** Definitions that do not open, and neither does whose they are, by the names of their documents. */
   #unnamed: ReadonlySet<string> = new Set();
-  readonly #defining = new Turns();
+  readonly #defining = new Mutex();
   /** Each compiled by the first write that it concerns: a large one takes a good part of a second. */
   readonly #checks = new LRUCache<StoredDefinition, CheckInTurns>({
     maxSize: COMPILED_LENGTH_MAX,

@@ -1,5 +1,5 @@
 /** Runs tasks one after another, in the order of their calls. */
-export class Turns {
+export class Mutex {
   #last: Promise<unknown> | undefined;
 
   /** Resolves or rejects as `task` does. A rejected task does not keep the next one from running. */

@@ -11,7 +11,7 @@ import { comparePlaces, HANDLE_BYTES, isSamePlace, type Place } from './log/layo
 import type { Log } from './log/log.ts';
 import type { FoundBirth } from './log/log-content.ts';
 import type { PartKeys } from './log/part-seal.ts';
-import { type LoadedProject, newborn } from './store/project-loader.ts';
+import { type LoadedFolder, newborn } from './store/project-loader.ts';
 
 /** Births whose folders are looked at side by side. */
 const BIRTHS_AT_ONCE = 32;
@@ -210,7 +210,7 @@ export class Births {
    * What a project has that was made and never opened. The caller keeps others from opening it meanwhile, so
    * only its birth can be in the log; should there be another part all the same, the log is read.
    */
-  takeUnopened(project: string): LoadedProject | undefined {
+  takeUnopened(project: string): LoadedFolder | undefined {
     const born = this.#born.get(project);
     if (born?.unopened === undefined) return undefined;
     const { handle, unopened } = born;

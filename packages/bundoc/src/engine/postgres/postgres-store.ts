@@ -33,7 +33,7 @@ import type { Waiting } from './commit/plan-commits.ts';
 import type { Database, Transaction } from './database/database.ts';
 import { searchedTokens } from './indexes/blind-index.ts';
 import { BlindIndexing } from './indexes/blind-indexing.ts';
-import { indexChanged, Reader } from './reads/row-reader.ts';
+import { indexChanged, RowReader } from './reads/row-reader.ts';
 import type { SharedReads } from './reads/shared-reads.ts';
 import type { KnownState, SharedStates } from './reads/shared-states.ts';
 import { RowCipher, VersionUnknown } from './rows/row-cipher.ts';
@@ -83,7 +83,7 @@ export class PostgresStore implements ProjectStore {
   readonly isShared = true;
   readonly #options: PostgresStoreOptions;
   readonly #rows: RowCipher;
-  readonly #reader: Reader;
+  readonly #reader: RowReader;
   readonly #indexing: BlindIndexing;
   readonly #upkeep: Upkeep;
   readonly #committing: CommittingProject;
@@ -106,7 +106,7 @@ export class PostgresStore implements ProjectStore {
     const rows = new RowCipher(project, cipher);
     this.#options = options;
     this.#rows = rows;
-    this.#reader = new Reader(options, rows);
+    this.#reader = new RowReader(options, rows);
     const list = (query: ListQuery) => this.#reader.list(query);
     const watched = <T>(work: Promise<T>) => this.#watched(work);
     this.#indexing = new BlindIndexing({ ...options, list, watched }, rows);

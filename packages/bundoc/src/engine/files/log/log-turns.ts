@@ -51,7 +51,7 @@ export interface Sending {
 }
 
 /** The sources that are ready, the order of their turns, and those that must wait. */
-export class Turns {
+export class LogTurns {
   readonly #limits: LogLimits;
   readonly #observer: LogObserver | undefined;
   readonly #segments: Segments;

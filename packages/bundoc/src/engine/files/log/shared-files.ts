@@ -13,7 +13,7 @@ interface Shared {
  * bytes, and to open a file for that takes longer than to read it. A segment keeps its file for good, also
  * when it is used again.
  */
-export class SharedReads implements Pick<ReadableLogDisk, 'openLogFile'>, AsyncDisposable {
+export class SharedFiles implements Pick<ReadableLogDisk, 'openLogFile'>, AsyncDisposable {
   readonly #disk: Pick<ReadableLogDisk, 'openLogFile'>;
   /** By path; those that were used last come last. */
   readonly #open = new Map<string, Shared>();

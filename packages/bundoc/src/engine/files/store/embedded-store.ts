@@ -44,9 +44,9 @@ import {
   type Unsealed,
   type Waiting,
 } from './group-preparer.ts';
-import { Reader, type ReaderOptions } from './store-reader.ts';
+import { StoreReader, type StoreReaderOptions } from './store-reader.ts';
 
-export interface EmbeddedStoreOptions extends ReaderOptions {
+export interface EmbeddedStoreOptions extends StoreReaderOptions {
   readonly clock: Clock;
   /** Bytes of `project.json`. Every snapshot keeps a copy. */
   readonly projectFile: Buffer;
@@ -123,7 +123,7 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
   readonly #preparer: GroupPreparer;
   readonly #indexes: CollectionIndexes;
   readonly ownWork: OwnWork;
-  readonly #reader: Reader;
+  readonly #reader: StoreReader;
   readonly #waiters = new ChangeWaiters();
   /** Resolved when no commit waits or is being written. */
   #idle: PromiseWithResolvers<void> | undefined;
@@ -150,7 +150,7 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     this.#covered = parts.covered;
     this.#versions = parts.versions;
     const { catalog, files } = parts;
-    this.#reader = new Reader(options, catalog, files);
+    this.#reader = new StoreReader(options, catalog, files);
     this.ownWork = options.ownWork ?? ownWork(options.project);
     this.#indexes = new CollectionIndexes(
       {

@@ -109,7 +109,7 @@ async function readCatalog(disk: Pick<Disk, 'read'>, directory: string): Promise
 }
 
 /** A store as of its last acknowledged commit. */
-export interface LoadedProject {
+export interface LoadedFolder {
   readonly store: LoadedStore;
   readonly handle: string;
   /** The copy of `project.json` in the catalog; undefined without a catalog. */
@@ -134,7 +134,7 @@ export interface LoadedProject {
  *
  * @throws CatalogDamaged, PartsDamaged.
  */
-export async function loadProject(place: StorePlace): Promise<LoadedProject> {
+export async function loadProject(place: StorePlace): Promise<LoadedFolder> {
   const { project, log } = place;
   // First, so that parts which are carried out of the log meanwhile can be read in it.
   await using reader = log.reader();
@@ -161,7 +161,7 @@ export async function loadProject(place: StorePlace): Promise<LoadedProject> {
 /**
  * A project that this process has made, and that nobody has opened yet: the log has its birth and no more.
  */
-export function newborn(handle: string, birth: Place, keyVersion: number): LoadedProject {
+export function newborn(handle: string, birth: Place, keyVersion: number): LoadedFolder {
   const nothing = {
     projectFile: undefined,
     covered: undefined,

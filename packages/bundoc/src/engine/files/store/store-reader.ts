@@ -20,7 +20,7 @@ import { documentPath, readDocumentFile } from '../documents/document-files.ts';
 import type { ProjectFiles } from '../documents/document-writer.ts';
 import type { SealedCache } from '../documents/sealed-cache.ts';
 
-export interface ReaderOptions {
+export interface StoreReaderOptions {
   readonly project: string;
   /** The project's folder; `docs` lies in it. */
   readonly directory: string;
@@ -36,12 +36,12 @@ export interface ReaderOptions {
  * bytes wait for their file, or were used lately, or are read from it, while commits go on: so what was read
  * counts only while the catalog still says so.
  */
-export class Reader {
-  readonly #options: ReaderOptions;
+export class StoreReader {
+  readonly #options: StoreReaderOptions;
   readonly #catalog: Catalog;
   readonly #writer: Pick<ProjectFiles, 'pending'>;
 
-  constructor(options: ReaderOptions, catalog: Catalog, writer: Pick<ProjectFiles, 'pending'>) {
+  constructor(options: StoreReaderOptions, catalog: Catalog, writer: Pick<ProjectFiles, 'pending'>) {
     this.#options = options;
     this.#catalog = catalog;
     this.#writer = writer;

@@ -3,7 +3,7 @@ import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import type { ProjectStore } from '../../port.ts';
 import type { Queryable } from '../database/database.ts';
 import { RowCipher } from '../rows/row-cipher.ts';
-import { Reader } from './row-reader.ts';
+import { RowReader } from './row-reader.ts';
 import { SharedReads } from './shared-reads.ts';
 
 /**
@@ -17,7 +17,7 @@ export function pagesOfRows(
 ): ProjectStore['sealedChanges'] {
   const reads = new SharedReads(queryable);
   const options = { project, database: queryable, reads, cipher, clock: systemClock };
-  const reader = new Reader(
+  const reader = new RowReader(
     { ...options, onIntegrityError: () => undefined },
     new RowCipher(project, cipher),
   );

@@ -84,7 +84,7 @@ const COLLECTIONS: Statement = {
          WHERE h.project = $1 ORDER BY c.first_seq, c.token`,
 };
 
-export interface ReaderOptions {
+export interface RowReaderOptions {
   readonly project: string;
   readonly database: Queryable;
   /** Reads of all projects of this node. */
@@ -99,11 +99,11 @@ export interface ReaderOptions {
  * nothing looks whether the project is there: another node deletes one by taking its head away first. Errors
  * of every method: VersionUnknown, ProjectGone, and those of the database.
  */
-export class Reader {
-  readonly #options: ReaderOptions;
+export class RowReader {
+  readonly #options: RowReaderOptions;
   readonly #rows: RowCipher;
 
-  constructor(options: ReaderOptions, rows: RowCipher) {
+  constructor(options: RowReaderOptions, rows: RowCipher) {
     this.#options = options;
     this.#rows = rows;
   }
