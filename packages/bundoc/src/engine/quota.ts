@@ -18,7 +18,7 @@ export interface Usage {
  * The quota of a project for commits that are decided one after another, each by what those before it leave.
  * To be made from what the project holds while nobody else can write to it.
  */
-export class QuotaOfGroup {
+export class GroupQuota {
   readonly #quota: Quota;
   #documents: number;
   #bytes: number;

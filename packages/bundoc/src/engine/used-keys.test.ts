@@ -14,7 +14,7 @@ describe('the idempotency keys that are remembered', () => {
     const keys = new UsedKeys();
     const quarter = IDEMPOTENCY_ANSWERS_MAX / 4;
     for (const key of ['a', 'b', 'c', 'd']) keys.add(used(key, quarter));
-    expect(keys.find({ key: 'a', request: 'r' }, 2)).toBeDefined();
+    expect(keys.get('a')).toBeDefined();
     keys.add(used('e', 1));
     expect([...keys].map(({ key }) => key)).toEqual(['b', 'c', 'd', 'e']);
   });

@@ -1,10 +1,4 @@
-import { AppError } from '@bundoc/shared/contract/app-error';
-import {
-  IDEMPOTENCY_ANSWERS_MAX,
-  IDEMPOTENCY_KEYS_MAX,
-  IDEMPOTENCY_TTL_MS,
-  type Idempotency,
-} from './port.ts';
+import { IDEMPOTENCY_ANSWERS_MAX, IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_TTL_MS } from './port.ts';
 import type { UsedKey } from './state.ts';
 
 /** Bytes of memory that a key takes beside its answer. */
@@ -15,16 +9,9 @@ export class UsedKeys implements Iterable<UsedKey> {
   readonly #used = new Map<string, UsedKey>();
   #answersLength = 0;
 
-  /**
-   * What a key led to, or undefined for a new one.
-   *
-   * @throws AppError `idempotency_mismatch` when it was used for another request.
-   */
-  find({ key, request }: Idempotency, nowMs: number): UsedKey | undefined {
-    const used = this.#used.get(key);
-    if (used === undefined || used.atMs + IDEMPOTENCY_TTL_MS <= nowMs) return undefined;
-    if (used.request !== request) throw new AppError('idempotency_mismatch');
-    return used;
+  /** What a key led to: of the last day, or somewhat older. */
+  get(key: string): UsedKey | undefined {
+    return this.#used.get(key);
   }
 
   add(used: UsedKey): void {

@@ -5,23 +5,22 @@ import type { ProjectCipher } from '../../crypto/project-cipher.ts';
 import type { DocumentRef } from '../../crypto/stored-text.ts';
 import type { OwnWork } from '../../work/scheduler.ts';
 import { ChangeWaiters } from '../change-waiters.ts';
+import { admit } from '../commit-plan.ts';
 import { DEFINITIONS } from '../definition.ts';
 import type { EngineIndexes } from '../index-port.ts';
-import {
-  type ChangePage,
-  COMMIT_BYTES_MAX,
-  COMMITS_WAITING_MAX,
-  type CollectionSummary,
-  type CommitOptions,
-  type DocumentPage,
-  type ListQuery,
-  type Position,
-  type ProjectStore,
-  type SealedPage,
-  type SealedPageLimits,
-  type StoredDocument,
-  type Write,
-  type WriteResult,
+import type {
+  ChangePage,
+  CollectionSummary,
+  CommitOptions,
+  DocumentPage,
+  ListQuery,
+  Position,
+  ProjectStore,
+  SealedPage,
+  SealedPageLimits,
+  StoredDocument,
+  Write,
+  WriteResult,
 } from '../port.ts';
 import type { FoundHead } from '../projects.ts';
 import type { Quota } from '../quota.ts';
@@ -29,7 +28,7 @@ import type { SealLimits } from '../seal-budget.ts';
 import type { News } from './change-news.ts';
 import type { CommittingProject, GroupCommitter } from './commit/group-commit.ts';
 import { MustReopen, ProjectGone } from './commit/must-reopen.ts';
-import type { Waiting } from './commit/plan-commits.ts';
+import type { QueuedCommit } from './commit/plan-commits.ts';
 import type { Database, Transaction } from './database/database.ts';
 import { searchedTokens } from './indexes/blind-index.ts';
 import { BlindIndexing } from './indexes/blind-indexing.ts';
@@ -67,8 +66,6 @@ export interface PostgresStoreOptions {
   readonly ownWork?: OwnWork;
 }
 
-/** What a write adds to its document's bytes: names, the sealed state, the answer of an idempotency key. */
-const ROW_OVERHEAD_BYTES = 4_096;
 /** How often a store that is written to forgets what is old, milliseconds. */
 const PRUNE_EVERY_MS = 3_600_000;
 
@@ -218,10 +215,7 @@ export class PostgresStore implements ProjectStore {
   }
 
   async commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
-    const bytes = writes.reduce((sum, write) => sum + bytesOf(write), 0);
-    if (bytes > COMMIT_BYTES_MAX) throw new AppError('payload_too_large');
-    if (this.#commits.size >= COMMITS_WAITING_MAX || this.#waitingBytes > 2 * COMMIT_BYTES_MAX)
-      throw new AppError('overloaded');
+    const bytes = admit(writes, { commits: this.#commits.size, bytes: this.#waitingBytes });
     if (this.#failed) throw new AppError('storage_unavailable', { retryAfterS: 1 });
     this.#wasWritten = true;
     const names = writes.map(({ ref }) => this.#options.cipher.fileName(ref));
@@ -254,7 +248,7 @@ export class PostgresStore implements ProjectStore {
   }
 
   /** Answers commits of which nothing has taken effect. Never rejects. */
-  async #refuse(commits: readonly Waiting[], error: unknown): Promise<void> {
+  async #refuse(commits: readonly QueuedCommit[], error: unknown): Promise<void> {
     const told = await this.#toldOf(error);
     for (const { done } of commits) done.reject(told);
   }
@@ -302,8 +296,4 @@ export class PostgresStore implements ProjectStore {
       return await this.#options.whyGone().catch((failure: unknown) => failure);
     return new AppError('storage_unavailable', { cause: error, retryAfterS: 1 });
   }
-}
-
-function bytesOf(write: Write): number {
-  return ROW_OVERHEAD_BYTES + (write.kind === 'put' ? write.content.bytes.length : 0);
 }

@@ -3,6 +3,7 @@ import type { DocumentContent, DocumentRef } from '../../../crypto/stored-text.t
 import { readValue } from '../../../values/value.ts';
 import { TREE_BYTES_MAX } from '../../../work/large-bytes.ts';
 import type { OwnWork, Work } from '../../../work/scheduler.ts';
+import type { PlanIndexing } from '../../commit-plan.ts';
 import {
   type DefinedBy,
   type EngineIndexes,
@@ -17,7 +18,7 @@ import {
 } from '../../index-port.ts';
 import { type IndexKeys, JOBS } from '../../indexes/index-keys.ts';
 import { MemoryIndex } from '../../indexes/memory-index.ts';
-import { type UniquenessOfCommit, UniquenessOfGroup } from '../../indexes/uniqueness.ts';
+import { GroupUniqueness } from '../../indexes/uniqueness.ts';
 import type { DocumentPage, ListQuery, StoredDocument, Write } from '../../port.ts';
 import type { DocumentState } from '../../state.ts';
 import type { StoredIndex, StoredIndexes } from '../catalog/index-file.ts';
@@ -348,20 +349,25 @@ function finished(index: MemoryIndex) {
   return duplicates === 0 ? ({ state: 'ready' } as const) : ({ state: 'duplicates', duplicates } as const);
 }
 
-/** What the commits of one group do to the unique indexes. */
-export function uniquenessOfGroup(): UniquenessOfGroup<MemoryIndex> {
-  return new UniquenessOfGroup((index, key) => index.holdersOf(key));
+/** What the commits of one group do to the indexes. */
+export function planIndexing(indexes: CollectionIndexes): PlanIndexing<DocumentKeys> {
+  const uniqueness = new GroupUniqueness<MemoryIndex>((index, key) => index.holdersOf(key));
+  return {
+    commit: () => {
+      const { write, accept } = uniqueness.commit();
+      return { write: ({ state }, keys) => write(state.id, enforced(keys)), accept };
+    },
+    entriesOf: (write, { state: { collection }, text }) =>
+      text === undefined || write.kind === 'delete'
+        ? indexes.noKeysOf(collection)
+        : indexes.keysOf(collection, text, write.content),
+  };
 }
 
-/**
- * A document's keys, for those unique indexes that enforce something.
- *
- * @throws AppError `unique_violation`.
- */
-export function keepApart(commit: UniquenessOfCommit<MemoryIndex>, id: string, keys: DocumentKeys): void {
-  const kept = keys
+/** A document's keys, in those unique indexes that enforce something. */
+function enforced(keys: DocumentKeys): Iterable<readonly [MemoryIndex, readonly string[]]> {
+  return keys
     .entries()
     .filter(([index]) => index.spec.unique && index.progress.state !== 'duplicates')
     .map(([index, { complete }]) => [index, complete] as const);
-  commit.write(id, kept);
 }

@@ -4,24 +4,23 @@ import type { DocumentRef } from '../../../crypto/stored-text.ts';
 import { type OwnWork, ownWork } from '../../../work/scheduler.ts';
 import { ByteWriter } from '../../bytes.ts';
 import { ChangeWaiters } from '../../change-waiters.ts';
+import { admit, WRITE_OVERHEAD_BYTES } from '../../commit-plan.ts';
 import type { EngineIndexes } from '../../index-port.ts';
-import {
-  type ChangePage,
-  COMMIT_BYTES_MAX,
-  COMMITS_WAITING_MAX,
-  type CollectionSummary,
-  type CommitOptions,
-  type DocumentPage,
-  type ListQuery,
-  type MovableStore,
-  type Position,
-  type ProjectStore,
-  type SealedPage,
-  type SealedPageLimits,
-  type StoredDocument,
-  type StoreRest,
-  type Write,
-  type WriteResult,
+import type {
+  ChangePage,
+  CollectionSummary,
+  CommitOptions,
+  DocumentPage,
+  ListQuery,
+  MovableStore,
+  Position,
+  ProjectStore,
+  SealedPage,
+  SealedPageLimits,
+  StoredDocument,
+  StoreRest,
+  Write,
+  WriteResult,
 } from '../../port.ts';
 import type { Quota } from '../../quota.ts';
 import type { SealBudget, SealCount, SealLimits } from '../../seal-budget.ts';
@@ -232,17 +231,12 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     };
   }
 
-  commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
-    if (this.#failed) return Promise.reject(new AppError('storage_unavailable'));
-    if (this.#fences > 0) return Promise.reject(new AppError('project_moving', { retryAfterS: 1 }));
-    const bytes = writes.reduce((sum, write) => sum + bytesOf(write), 0);
-    if (bytes > COMMIT_BYTES_MAX) return Promise.reject(new AppError('payload_too_large'));
-    if (this.#waiting.length >= COMMITS_WAITING_MAX || this.#waitingBytes > 2 * COMMIT_BYTES_MAX)
-      return Promise.reject(new AppError('overloaded'));
+  async commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
+    if (this.#failed) throw new AppError('storage_unavailable');
+    if (this.#fences > 0) throw new AppError('project_moving', { retryAfterS: 1 });
+    const bytes = admit(writes, { commits: this.#waiting.length, bytes: this.#waitingBytes });
     if (writes.some(({ kind, ref }) => kind === 'put' && this.#indexes.isHeld(ref.collection)))
-      return Promise.reject(
-        new AppError('overloaded', { detail: 'a unique index is being read', retryAfterS: 1 }),
-      );
+      throw new AppError('overloaded', { detail: 'a unique index is being read', retryAfterS: 1 });
     return this.#enqueue({ writes, reseals: [], options, bytes });
   }
 
@@ -283,7 +277,7 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
       const document = await this.get(state).catch(() => undefined);
       if (document?.metadata._rev === state.rev.toString('hex')) reseals.push({ state, text: document.text });
     }
-    const bytes = reseals.reduce((sum, { text }) => sum + text.length + RECORD_OVERHEAD_BYTES, 0);
+    const bytes = reseals.reduce((sum, { text }) => sum + text.length + WRITE_OVERHEAD_BYTES, 0);
     if (this.#fences > 0) return 0;
     if (reseals.length > 0) await this.#enqueue({ writes: [], reseals, options: {}, bytes });
     this.#resealFrom = next;
@@ -577,13 +571,6 @@ function recordOf(reservation: SealCount): Buffer {
   return writer.finish();
 }
 
-/**
- * Bytes that a write adds to its document in a part, at most: an id of 512 bytes in the record, escaped in
- * the text and in the answer of an idempotency key, and names, numbers and times. So the counted bytes bound
- * the written ones.
- */
-const RECORD_OVERHEAD_BYTES = 4_096;
-
 function onlyDeletes({ writes, reseals }: Waiting): boolean {
   return reseals.length === 0 && writes.every(({ kind }) => kind === 'delete');
 }
@@ -594,8 +581,4 @@ function isNoDelete(waiting: Waiting): boolean {
 
 function sealsOf({ writes, reseals }: Waiting): number {
   return reseals.length + writes.filter(({ kind }) => kind === 'put').length;
-}
-
-function bytesOf(write: Write): number {
-  return RECORD_OVERHEAD_BYTES + (write.kind === 'put' ? write.content.bytes.length : 0);
 }

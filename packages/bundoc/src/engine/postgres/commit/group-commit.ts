@@ -2,6 +2,8 @@ import { setImmediate } from 'node:timers/promises';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import { v7 as uuidv7 } from 'uuid';
+import type { CommitDraft } from '../../commit-plan.ts';
+import { draftsOf } from '../../commit-plan.ts';
 import { OutcomeUnknown } from '../../errors.ts';
 import type { Position } from '../../port.ts';
 import type { Database, Statement, Transaction } from '../database/database.ts';
@@ -22,14 +24,7 @@ import {
   preStateQuery,
 } from './load-prestate.ts';
 import { ProjectGone } from './must-reopen.ts';
-import {
-  type CommitPlan,
-  type Draft,
-  draftsOf,
-  type PreState,
-  planCommits,
-  type Waiting,
-} from './plan-commits.ts';
+import { type GroupPlan, type PreState, planGroup, type QueuedCommit } from './plan-commits.ts';
 import { type ProjectWrites, type SealedNames, writeOfGroup } from './write-group.ts';
 
 /** Turns of the event loop that a transaction waits for more commits. */
@@ -77,7 +72,7 @@ export interface CommittingProject extends LoadedProject {
   /** Commits up to `seq` have taken effect. Called before they are answered. */
   committed(seq: Position): void;
   /** Nothing of the commits has taken effect. Answers them. Never throws. */
-  refused(commits: readonly Waiting[], error: unknown): void;
+  refused(commits: readonly QueuedCommit[], error: unknown): void;
 }
 
 type Member = GroupMember<CommittingProject>;
@@ -86,7 +81,7 @@ type Member = GroupMember<CommittingProject>;
 type Outcome =
   | {
       readonly kind: 'planned';
-      readonly plan: CommitPlan;
+      readonly plan: GroupPlan;
       /** Whether anything is written. */
       readonly isChanged: boolean;
       readonly count: NextCount | undefined;
@@ -106,7 +101,7 @@ interface Locked {
   readonly at: number;
   readonly member: Member;
   readonly state: PreState;
-  readonly drafts: readonly Draft[];
+  readonly drafts: readonly CommitDraft[];
   readonly indexing: GroupIndexContext;
 }
 
@@ -122,7 +117,7 @@ interface Locked {
 export class GroupCommitter {
   readonly #database: Database;
   readonly #clock: Clock;
-  readonly #lanes: CommitLanes<CommittingProject, Waiting>;
+  readonly #lanes: CommitLanes<CommittingProject, QueuedCommit>;
   #isGathering = false;
   #prunedMs: number;
 
@@ -137,7 +132,7 @@ export class GroupCommitter {
    * Commits when its turn comes. The commit is answered by its `done`, or by
    * {@link CommittingProject.refused}.
    */
-  commit(project: CommittingProject, commit: Omit<Waiting, 'queuedMs'>): void {
+  commit(project: CommittingProject, commit: Omit<QueuedCommit, 'queuedMs'>): void {
     const nowMs = this.#clock.monotonic();
     this.#lanes.add(project, { ...commit, queuedMs: nowMs }, nowMs);
     this.#gather();
@@ -169,7 +164,7 @@ export class GroupCommitter {
   }
 
   /** Never rejects. */
-  async #run(batch: LaneBatch<CommittingProject, Waiting>): Promise<void> {
+  async #run(batch: LaneBatch<CommittingProject, QueuedCommit>): Promise<void> {
     const { kind, members } = batch;
     const outcomes = await this.#commitPatiently(members, kind === 'alone').catch((error: unknown) =>
       members.map((): Outcome => ({ kind: 'failed', error })),
@@ -333,7 +328,7 @@ class Attempt {
   }
 
   /** What the transaction writes of a project, if anything. */
-  #write({ at, member, state }: Locked, plan: CommitPlan | undefined): ProjectWrites[] {
+  #write({ at, member, state }: Locked, plan: GroupPlan | undefined): ProjectWrites[] {
     if (plan === undefined) {
       this.#outcomes[at] ??= { kind: 'postponed' };
       return [];
@@ -368,8 +363,8 @@ class Attempt {
 async function planAll(
   transaction: Transaction,
   locked: readonly Locked[],
-): Promise<ReadonlyMap<Locked, CommitPlan>> {
-  const plans = new Map<Locked, CommitPlan>();
+): Promise<ReadonlyMap<Locked, GroupPlan>> {
+  const plans = new Map<Locked, GroupPlan>();
   const writes = Math.max(
     0,
     ...locked.map(({ drafts }) => drafts.reduce((sum, { revs }) => sum + revs.length, 0)),
@@ -393,19 +388,23 @@ async function planAll(
   return plans;
 }
 
-function planOf({ member: { project, commits }, state, drafts, indexing }: Locked): CommitPlan {
-  return planCommits(commits, state, drafts, { ...project, indexing });
+function planOf({ member: { project, commits }, state, drafts, indexing }: Locked): GroupPlan {
+  return planGroup(commits, state, drafts, { ...project, indexing });
 }
 
 /** Answers the commits of a member. @returns how its project goes on. */
-function settle({ project, commits }: Member, outcome: Outcome, isSingle: boolean): Leaving<Waiting> {
+function settle({ project, commits }: Member, outcome: Outcome, isSingle: boolean): Leaving<QueuedCommit> {
   switch (outcome.kind) {
     case 'planned': {
       const { plan, isChanged, count } = outcome;
       if (count !== undefined) project.seals.committed(count);
       if (isChanged) project.committed(plan.seq);
-      for (const answer of plan.answers) answer();
-      return { left: commits.slice(plan.taken), next: 'any' };
+      for (const [at, answer] of plan.outcomes.entries()) {
+        const { done } = commits[at] as QueuedCommit;
+        if (answer.kind === 'accepted') done.resolve(answer.results);
+        else done.reject(answer.error);
+      }
+      return { left: commits.slice(plan.outcomes.length), next: 'any' };
     }
     case 'refused':
       project.refused(commits, outcome.error);

@@ -11,7 +11,7 @@ import type { RowCipher } from '../rows/row-cipher.ts';
 import { clearStateOf, orUndefined, ROW_COLUMNS, readStateRow } from '../rows/rows.ts';
 import { SEALED_COUNT, type SealCounter } from '../rows/seal-counter.ts';
 import { MustReopen } from './must-reopen.ts';
-import type { PreState, Waiting } from './plan-commits.ts';
+import type { PreState, QueuedCommit } from './plan-commits.ts';
 
 const HEADS = 'SELECT project, seq, key_version, index_version FROM bundoc.heads';
 /** Heads that another transaction holds are left out: this one waits for none while it holds others. */
@@ -90,7 +90,7 @@ export interface LoadedProject {
 /** A project's commits of one transaction. */
 export interface GroupMember<P extends LoadedProject = LoadedProject> {
   readonly project: P;
-  readonly commits: readonly Waiting[];
+  readonly commits: readonly QueuedCommit[];
 }
 
 /**
@@ -239,7 +239,7 @@ export function openPreState(
   return known;
 }
 
-function refOf(commits: readonly Waiting[], name: string): DocumentRef {
+function refOf(commits: readonly QueuedCommit[], name: string): DocumentRef {
   for (const { writes, names } of commits) {
     const write = writes[names.indexOf(name)];
     if (write !== undefined) return write.ref;

@@ -6,7 +6,7 @@ import { RowParameters } from '../database/parameters.ts';
 import { tokensOf } from '../indexes/blind-index.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import { entriesByProjectAndName } from '../rows/rows.ts';
-import type { PlannedWrite } from './plan-commits.ts';
+import type { PlannedRow } from './plan-commits.ts';
 
 const NAME_BYTES = 16;
 const TOKEN_BYTES = 16;
@@ -140,7 +140,7 @@ export type SealedNames = Map<string, Buffer>;
 /** What a transaction writes of one project. */
 export interface ProjectWrites {
   readonly project: string;
-  readonly documents: readonly PlannedWrite[];
+  readonly documents: readonly PlannedRow[];
   readonly usedKeys: readonly UsedKey[];
   /** Of its last commit. */
   readonly seq: number;
@@ -207,7 +207,7 @@ class GroupWriter {
   }
 
   /** `name(16) | collection token(16) | revision(12) | sealed state | sealed document`. */
-  #addDocument({ state, former, text, sealed, entries }: PlannedWrite, writes: ProjectWrites): void {
+  #addDocument({ state, former, text, sealed, entries }: PlannedRow, writes: ProjectWrites): void {
     const { project, cipher, rows } = writes;
     const writer = this.#writer;
     const at = this.#place;
@@ -308,7 +308,7 @@ interface CollectionChange {
   bytes: number;
 }
 
-function changesOfCollections(documents: readonly PlannedWrite[]): Map<string, CollectionChange> {
+function changesOfCollections(documents: readonly PlannedRow[]): Map<string, CollectionChange> {
   const changes = new Map<string, CollectionChange>();
   for (const { state, former } of documents) {
     const change = changes.get(state.collection) ?? { firstSeq: state.seq, documents: 0, bytes: 0 };
@@ -320,7 +320,7 @@ function changesOfCollections(documents: readonly PlannedWrite[]): Map<string, C
   return changes;
 }
 
-function changesOfVersions(documents: readonly PlannedWrite[]): Map<number, number> {
+function changesOfVersions(documents: readonly PlannedRow[]): Map<number, number> {
   const changes = new Map<number, number>();
   const add = (version: number, change: number) => changes.set(version, (changes.get(version) ?? 0) + change);
   for (const { state, former } of documents) {
