@@ -47,7 +47,7 @@ const stored = (id: string, deletedMs = 0): DocumentState => ({
 });
 
 /** The value that the unique index has of a document: its text behind `"u":`. */
-const valueOf = (text: Buffer | undefined) => /"u":"(\w*)"/.exec(text?.toString() ?? '')?.[1] ?? '';
+const uniqueValue = (text: Buffer | undefined) => /"u":"(\w*)"/.exec(text?.toString() ?? '')?.[1] ?? '';
 
 interface Before {
   readonly states?: readonly DocumentState[];
@@ -85,7 +85,7 @@ function contextOf(before: Before): Context {
           accept,
         };
       },
-      entriesOf: (_write, { text }) => valueOf(text),
+      entriesOf: (_write, { text }) => uniqueValue(text),
     },
   };
 }
