@@ -46,7 +46,7 @@ import { TokenKeys } from './kms/token-keys.ts';
 import { type BundocMetrics, createBundocMetrics } from './metrics.ts';
 import { applyEvent } from './projects/apply-event.ts';
 import { ProjectDeletion } from './projects/delete-project.ts';
-import { ExpiryLooks } from './projects/expiry-looks.ts';
+import { ExpiryLooks } from './projects/idle-ttl-sweeper.ts';
 import { InstanceManager } from './projects/instance-manager.ts';
 import { ProjectUpkeep } from './projects/project-upkeep.ts';
 import { SpreadRotations } from './projects/spread-rotations.ts';

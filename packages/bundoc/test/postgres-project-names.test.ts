@@ -3,7 +3,7 @@ import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { expect, it } from 'vitest';
 import type { Database } from '../src/engine/postgres/database/database.ts';
-import { ProjectRows } from '../src/engine/postgres/projects/project-rows.ts';
+import { ProjectRows } from '../src/engine/postgres/projects/postgres-projects.ts';
 import { useDatabase } from './support/use-database.ts';
 
 describeWithPostgres('the projects of a database', () => {

@@ -13,7 +13,7 @@ import type { Database } from '../src/engine/postgres/database/database.ts';
 import { migrate } from '../src/engine/postgres/database/migrate.ts';
 import { PostgresStore } from '../src/engine/postgres/postgres-store.ts';
 import { ExpiryMarksInRows } from '../src/engine/postgres/projects/expiry-rows.ts';
-import { ProjectRows, whyGone } from '../src/engine/postgres/projects/project-rows.ts';
+import { ProjectRows, whyGone } from '../src/engine/postgres/projects/postgres-projects.ts';
 import { SharedReads } from '../src/engine/postgres/reads/shared-reads.ts';
 import { lockRow, readFileRow } from '../src/engine/postgres/rows/file-row.ts';
 import { identifyDatabase } from '../src/engine/postgres/rows/identity-in-rows.ts';

@@ -7,7 +7,7 @@ import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { describe, expect, it } from 'vitest';
 import { commitOne, describeProjectStore, put, ref, remove } from '../src/engine/conformance.ts';
 import { IDEMPOTENCY_TTL_MS, type ProjectStore, TOMBSTONE_TTL_MS } from '../src/engine/port.ts';
-import { ChangeNews } from '../src/engine/postgres/change-news.ts';
+import { ChangeNews } from '../src/engine/postgres/commit-notifications.ts';
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import { migrate, readMigrations, SchemaMismatch } from '../src/engine/postgres/database/migrate.ts';
 import { ONE_MOMENT, verifyRows } from '../src/engine/postgres/verify/verify-rows.ts';

@@ -9,7 +9,7 @@ import { MOVED_FOLDER } from '../engine/files/projects/moved-folder.ts';
 import { IncomingFolder } from '../engine/files/transfer/move-target.ts';
 import { settleMove } from '../engine/judge-move-mark.ts';
 import type { Database } from '../engine/postgres/database/database.ts';
-import { ProjectRows } from '../engine/postgres/projects/project-rows.ts';
+import { ProjectRows } from '../engine/postgres/projects/postgres-projects.ts';
 import { identifyDatabase } from '../engine/postgres/rows/identity-in-rows.ts';
 import { RowsSource } from '../engine/postgres/transfer/move-source.ts';
 import { type OnSetAside, SET_ASIDE_FOLDER } from '../engine/set-aside.ts';

@@ -20,7 +20,7 @@ import { type FilesEngine, TMP_FOLDER } from '../engine/files/files-engine.ts';
 import { identifyFolder } from '../engine/files/identity-in-folder.ts';
 import type { ProjectPlace } from '../engine/files/projects/project-reader.ts';
 import { openFolder, viewFolder } from '../engine/files/storage-folder.ts';
-import type { ProjectInRows } from '../engine/postgres/projects/project-in-rows.ts';
+import type { ProjectInRows } from '../engine/postgres/projects/admin.ts';
 import { identifyDatabase } from '../engine/postgres/rows/identity-in-rows.ts';
 import type { PostgresConfig } from '../engine/storage-config.ts';
 import type { StorageIdentity } from '../engine/storage-file.ts';

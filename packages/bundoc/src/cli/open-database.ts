@@ -3,7 +3,7 @@ import { createLogger } from '@bundoc/shared/runtime/logger';
 import { Database } from '../engine/postgres/database/database.ts';
 import { migrate } from '../engine/postgres/database/migrate.ts';
 import { databaseOptions } from '../engine/postgres/index.ts';
-import { IS_PROJECT } from '../engine/postgres/projects/project-rows.ts';
+import { IS_PROJECT } from '../engine/postgres/projects/postgres-projects.ts';
 import type { PostgresConfig } from '../engine/storage-config.ts';
 import { CannotRun } from './errors.ts';
 

@@ -1,7 +1,7 @@
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { readConfig } from '../config.ts';
 import { statsOfProject } from '../engine/files/projects/project-stats.ts';
-import { statsOfProjectInRows } from '../engine/postgres/projects/project-in-rows.ts';
+import { statsOfProjectInRows } from '../engine/postgres/projects/admin.ts';
 import type { StatsOutcome } from '../engine/reports.ts';
 import { withData, withRows } from './open-data.ts';
 

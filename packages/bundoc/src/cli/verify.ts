@@ -1,7 +1,7 @@
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { readConfig } from '../config.ts';
 import { verifyProject } from '../engine/files/projects/verify-project.ts';
-import { verifyProjectInRows } from '../engine/postgres/projects/project-in-rows.ts';
+import { verifyProjectInRows } from '../engine/postgres/projects/admin.ts';
 import type { OnProgress, VerifiedProject } from '../engine/reports.ts';
 import { withData, withRows } from './open-data.ts';
 import { createProgress } from './progress.ts';

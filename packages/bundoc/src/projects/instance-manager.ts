@@ -16,10 +16,10 @@ import type { OpenedProject, Projects } from '../engine/projects.ts';
 import { KeyedMutex } from '../work/keyed-mutex.ts';
 import type { OwnWork } from '../work/scheduler.ts';
 import { createServiceShares, type ServiceShares } from '../work/service-shares.ts';
-import { ChangeWaits } from './change-waits.ts';
-import { Places } from './places.ts';
+import { ChangeWaits } from './project-change-waiter.ts';
 import { ProjectInstance } from './project-instance.ts';
 import { SegmentedLru } from './segmented-lru.ts';
+import { Places } from './slot-pool.ts';
 
 export interface InstanceManagerOptions {
   readonly projects: Projects;

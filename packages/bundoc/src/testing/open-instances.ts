@@ -2,7 +2,7 @@ import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { KeyCache } from '../crypto/key-cache.ts';
 import { put } from '../engine/conformance.ts';
-import { ProjectFolders } from '../engine/files/projects/project-folder.ts';
+import { ProjectFolders } from '../engine/files/projects/file-projects.ts';
 import type { MarkSetAside } from '../engine/set-aside.ts';
 import { InstanceManager, type InstanceManagerOptions } from '../projects/instance-manager.ts';
 import { FakeKeyService } from './fake-key-service.ts';

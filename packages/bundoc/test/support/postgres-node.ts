@@ -5,7 +5,7 @@ import { put, ref } from '../../src/engine/conformance.ts';
 import { GroupCommitter } from '../../src/engine/postgres/commit/group-commit.ts';
 import type { Database } from '../../src/engine/postgres/database/database.ts';
 import { PostgresStore } from '../../src/engine/postgres/postgres-store.ts';
-import { ProjectRows, whyGone } from '../../src/engine/postgres/projects/project-rows.ts';
+import { ProjectRows, whyGone } from '../../src/engine/postgres/projects/postgres-projects.ts';
 import { SharedReads } from '../../src/engine/postgres/reads/shared-reads.ts';
 import { SharedStates } from '../../src/engine/postgres/reads/shared-states.ts';
 import { SEAL_LIMITS } from '../../src/engine/seal-budget.ts';

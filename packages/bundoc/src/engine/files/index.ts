@@ -14,8 +14,8 @@ import { createSealedCache } from './documents/sealed-cache.ts';
 import { type FilesEngine, TMP_FOLDER } from './files-engine.ts';
 import type { LogObserver } from './log/ports.ts';
 import { ExpiryMarksInFolders } from './projects/expiry-marks.ts';
+import { ProjectFolders } from './projects/file-projects.ts';
 import { MOVED_FOLDER } from './projects/moved-folder.ts';
-import { ProjectFolders } from './projects/project-folder.ts';
 import { openFolder } from './storage-folder.ts';
 import { FolderSource } from './transfer/move-source.ts';
 

@@ -4,7 +4,7 @@ import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import { SMALL_FILE_BYTES_MAX } from '../../project-file.ts';
 import type { OnProgress, VerifiedProject } from '../../reports.ts';
 import { findingOf } from '../../reports.ts';
-import { isWithoutContent } from './project-folder.ts';
+import { isWithoutContent } from './file-projects.ts';
 import { ProjectFilesUnreadable, type ProjectPlace, readProject } from './project-reader.ts';
 import { verifyStore } from './verify.ts';
 

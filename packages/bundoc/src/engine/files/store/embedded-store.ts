@@ -3,8 +3,9 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { DocumentRef } from '../../../crypto/stored-text.ts';
 import { type OwnWork, ownWork } from '../../../work/scheduler.ts';
 import { ByteWriter } from '../../bytes.ts';
-import { ChangeWaiters } from '../../change-waiters.ts';
+import { ChangeWaiters } from '../../commit-notifier.ts';
 import { admit, WRITE_OVERHEAD_BYTES } from '../../commit-plan.ts';
+import type { UsedKeys } from '../../idempotency-records.ts';
 import type { EngineIndexes } from '../../index-port.ts';
 import type {
   ChangePage,
@@ -25,7 +26,6 @@ import type {
 import type { Quota } from '../../quota.ts';
 import type { SealBudget, SealCount, SealLimits } from '../../seal-budget.ts';
 import { writeSealsRecord } from '../../state.ts';
-import type { UsedKeys } from '../../used-keys.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import type { StoredIndexes } from '../catalog/index-file.ts';
 import type { SnapshotHead } from '../catalog/snapshot.ts';

@@ -5,11 +5,11 @@ import type { DocumentRef } from '../../../crypto/stored-text.ts';
 import { ByteWriter } from '../../bytes.ts';
 import type { PlanContext, PlannedWrite } from '../../commit-plan.ts';
 import { draftsOf, planCommits } from '../../commit-plan.ts';
+import type { UsedKeys } from '../../idempotency-records.ts';
 import type { WaitingCommit, Write, WriteResult } from '../../port.ts';
 import { NOTHING, type Quota, sumOf } from '../../quota.ts';
 import type { SealBudget } from '../../seal-budget.ts';
 import { type DocumentState, type UsedKey, writeDocument, writeUsedKeyRecord } from '../../state.ts';
-import type { UsedKeys } from '../../used-keys.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import { type CollectionIndexes, type DocumentKeys, planIndexing } from './collection-indexes.ts';
 

@@ -24,7 +24,7 @@ import {
   readFiles,
   readRemains,
   type SeqRange,
-} from './remains.ts';
+} from './salvage-scan.ts';
 
 export interface RebuildOptions {
   readonly clock: Clock;

@@ -1,7 +1,7 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
+import { handOver } from '../../cut-over.ts';
 import { MoveFailed } from '../../errors.ts';
-import { handOver } from '../../hand-over.ts';
 import type { Position, StoreRest } from '../../port.ts';
 import { formatProjectFile } from '../../project-file.ts';
 import type {

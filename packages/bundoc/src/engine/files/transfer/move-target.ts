@@ -8,8 +8,8 @@ import type { LastOfProject, MoveCounts, MoveTarget } from '../../transfer-port.
 import { makeDirectoryDurably, replaceFile } from '../disk/disk.ts';
 import { DOCS_FOLDER } from '../documents/document-files.ts';
 import { clearFolder, type MarkedFolder } from '../projects/clear-folder.ts';
+import { isWithoutContent } from '../projects/file-projects.ts';
 import { emptyMarkedFolder, readMoveMark, removeMoveMark, writeMoveMark } from '../projects/moved-folder.ts';
-import { isWithoutContent } from '../projects/project-folder.ts';
 import { SealedFolder } from '../projects/sealed-folder.ts';
 
 /** The parent of the project's folder exists. */

@@ -5,7 +5,7 @@ import { SEAL_LIMITS } from '../../seal-budget.ts';
 import { type BackupEnd, type RestoreSource, SKIPPED_SEQS, takeAll } from '../../transfer-port.ts';
 import { type Disk, makeDirectoryDurably, replaceFile } from '../disk/disk.ts';
 import { DOCS_FOLDER, listDocumentFiles } from '../documents/document-files.ts';
-import { writeProjectFile } from '../projects/project-folder.ts';
+import { writeProjectFile } from '../projects/file-projects.ts';
 import { SealedFolder } from '../projects/sealed-folder.ts';
 
 /**

@@ -3,12 +3,12 @@ import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import type { Position } from '../../port.ts';
 import type { FencedSource, MoveSource, ReadSealedChanges } from '../../transfer-port.ts';
 import type { Queryable } from '../database/database.ts';
-import { type ProjectInRows, readProjectRow } from '../projects/project-in-rows.ts';
+import { type ProjectInRows, readProjectRow } from '../projects/admin.ts';
 import { pagesOfRows } from '../reads/pages-of-rows.ts';
 import { fenceRows, removeRows, unfenceRows } from '../rows/fence.ts';
 import { readFileRow } from '../rows/file-row.ts';
 import { VersionUnknown } from '../rows/row-cipher.ts';
-import { EXTENT, restOfRows } from '../rows/rows-rest.ts';
+import { EXTENT, restOfRows } from '../rows/store-metadata.ts';
 
 /** A project in PostgreSQL that is moved away, while nodes serve it. */
 export class RowsSource implements MoveSource {

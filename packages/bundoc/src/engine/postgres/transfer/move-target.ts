@@ -14,7 +14,7 @@ import { fenceHead, inFence, removeRows, unfenceRows } from '../rows/fence.ts';
 import { MARKER, readFileRow } from '../rows/file-row.ts';
 import { identifyDatabase } from '../rows/identity-in-rows.ts';
 import { insertProjectRows, raiseKeyVersion } from '../rows/project-rows.ts';
-import { countsOfRows } from '../rows/rows-rest.ts';
+import { countsOfRows } from '../rows/store-metadata.ts';
 import { setRest, writeSealed } from './import-rows.ts';
 
 export interface IncomingRowsOptions {

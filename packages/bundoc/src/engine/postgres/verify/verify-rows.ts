@@ -6,8 +6,8 @@ import type { DocumentState } from '../../state.ts';
 import type { Queryable, Row, Statement } from '../database/database.ts';
 import { RowCipher, VersionUnknown } from '../rows/row-cipher.ts';
 import { orUndefined, readStateRow } from '../rows/rows.ts';
-import { EXTENT, ROWS_BY_NAME } from '../rows/rows-rest.ts';
 import { SEALED_COUNT } from '../rows/seal-counter.ts';
+import { EXTENT, ROWS_BY_NAME } from '../rows/store-metadata.ts';
 import { type CheckedDocument, EntriesCheck } from './verify-entries.ts';
 
 const COLLECTIONS: Statement = {

@@ -4,7 +4,7 @@ import { put } from '../engine/conformance.ts';
 import { LOOK_EVERY_MS } from '../engine/expiry-marks.ts';
 import { ExpiryMarksInFolders } from '../engine/files/projects/expiry-marks.ts';
 import { newPlace, openInstances } from '../testing/open-instances.ts';
-import { ExpiryLooks } from './expiry-looks.ts';
+import { ExpiryLooks } from './idle-ttl-sweeper.ts';
 
 const ANY = { kind: 'none' } as const;
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { ChangeWaiters } from '../engine/change-waiters.ts';
-import { ChangeWaits } from './change-waits.ts';
+import { ChangeWaiters } from '../engine/commit-notifier.ts';
+import { ChangeWaits } from './project-change-waiter.ts';
 
 const settle = () => new Promise((resolve) => setImmediate(resolve));
 const never = new AbortController().signal;

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
+import { UsedKeys } from './idempotency-records.ts';
 import { IDEMPOTENCY_ANSWERS_MAX } from './port.ts';
-import { UsedKeys } from './used-keys.ts';
 
 const used = (key: string, answerLength: number) => ({
   key,

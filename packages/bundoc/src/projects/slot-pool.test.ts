@@ -1,5 +1,5 @@
 import { describe, expect, it, vi } from 'vitest';
-import { Places } from './places.ts';
+import { Places } from './slot-pool.ts';
 
 const settle = () => new Promise((resolve) => setImmediate(resolve));
 

@@ -11,7 +11,7 @@ import { formatProjectFile, unknownSealers } from '../../project-file.ts';
 import { limitsAfter, SEAL_LIMITS, SealBudget } from '../../seal-budget.ts';
 import type { MarkSetAside } from '../../set-aside.ts';
 import type { EmbeddedStore } from '../store/embedded-store.ts';
-import { ProjectFolders } from './project-folder.ts';
+import { ProjectFolders } from './file-projects.ts';
 
 type Entry = ProjectFile['versions'][number];
 

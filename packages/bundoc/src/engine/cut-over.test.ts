@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { newPlace, openInstances } from '../testing/open-instances.ts';
 import { put } from './conformance.ts';
-import { handOver } from './hand-over.ts';
+import { handOver } from './cut-over.ts';
 
 const BROKEN = new Error('it cannot be brought there');
 
