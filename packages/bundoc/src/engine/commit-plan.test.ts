@@ -19,7 +19,7 @@ import {
   type Write,
 } from './port.ts';
 import { PreconditionsFailed } from './precondition.ts';
-import { type DocumentState, REV_BYTES, type UsedKey } from './state.ts';
+import { type DocumentState, type IdempotencyRecord, REV_BYTES } from './state.ts';
 
 const NOW_MS = Date.UTC(2026, 0, 31, 12);
 const LAST_SEQ = 7;
@@ -51,7 +51,7 @@ const uniqueValue = (text: Buffer | undefined) => /"u":"(\w*)"/.exec(text?.toStr
 
 interface Before {
   readonly states?: readonly DocumentState[];
-  readonly usedKeys?: readonly UsedKey[];
+  readonly idempotencyRecords?: readonly IdempotencyRecord[];
   readonly sealsLeft?: number;
   readonly quota?: Context['quota'];
   readonly usage?: Context['usage'];
@@ -62,7 +62,7 @@ interface Before {
 }
 
 function contextOf(before: Before): Context {
-  const { states = [], usedKeys = [], unique = {}, commitsMax = Number.POSITIVE_INFINITY } = before;
+  const { states = [], idempotencyRecords = [], unique = {}, commitsMax = Number.POSITIVE_INFINITY } = before;
   const index = { spec: { name: 'u', fields: ['u'], unique: true } };
   const uniqueness = new GroupUniqueness<typeof index>((_, key) => unique[key] ?? []);
   let commits = 0;
@@ -75,7 +75,7 @@ function contextOf(before: Before): Context {
     keyOf: ({ writes }, at) => writes[at]?.ref.id ?? '',
     stateOf: ({ id }) => states.find((state) => state.id === id),
     fileNameOf: ({ id }) => Buffer.alloc(16, id).toString('hex'),
-    usedKeyOf: (key) => usedKeys.find((used) => used.key === key),
+    idempotencyRecordOf: (key) => idempotencyRecords.find((used) => used.key === key),
     indexing: {
       commit: () => {
         if (commits++ === commitsMax) return undefined;
@@ -123,7 +123,12 @@ function answersOf(before: Before, commits: readonly Commit[]): string[] {
 
 const living = stored('a');
 const gone = stored('a', NOW_MS - 30_000);
-const usedAt = (atMs: number): UsedKey => ({ key: 'k', request: 'r', atMs, answer: '[{"created":true}]' });
+const usedAt = (atMs: number): IdempotencyRecord => ({
+  key: 'k',
+  request: 'r',
+  atMs,
+  answer: '[{"created":true}]',
+});
 const quota = { documentsMax: 2, bytesMax: 1_000 };
 const full = { documents: 2, bytes: 200 };
 const most = { documents: 1, bytes: 900 };
@@ -179,19 +184,19 @@ const TABLE: readonly [string, Before, readonly Commit[], readonly string[]][] =
   ],
   [
     'idempotency: a repetition within a day is answered as before',
-    { usedKeys: [usedAt(NOW_MS - IDEMPOTENCY_TTL_MS + 1)] },
+    { idempotencyRecords: [usedAt(NOW_MS - IDEMPOTENCY_TTL_MS + 1)] },
     [under('k', 'r', put('a', '{}'))],
     ['deleted again'],
   ],
   [
     'idempotency: a key is forgotten after a day',
-    { usedKeys: [usedAt(NOW_MS - IDEMPOTENCY_TTL_MS)] },
+    { idempotencyRecords: [usedAt(NOW_MS - IDEMPOTENCY_TTL_MS)] },
     [under('k', 'other', put('a', '{}'))],
     ['created'],
   ],
   [
     'idempotency: another request under a key is refused',
-    { usedKeys: [usedAt(NOW_MS)] },
+    { idempotencyRecords: [usedAt(NOW_MS)] },
     [under('k', 'other', put('a', '{}'))],
     ['idempotency_mismatch'],
   ],
@@ -294,7 +299,7 @@ describe('the plan of a group of commits', () => {
     const [outcome] = plan({}, [under('k', 'r', put('a', '{}'))]).outcomes;
     if (outcome?.kind !== 'accepted') throw new Error('the commit is refused');
     const answer = JSON.stringify(outcome.results);
-    expect(outcome.usedKey).toEqual({ key: 'k', request: 'r', atMs: NOW_MS, answer });
+    expect(outcome.idempotencyRecord).toEqual({ key: 'k', request: 'r', atMs: NOW_MS, answer });
   });
 
   it('tells every write of a commit whose precondition fails, by what the writes before the first leave', () => {

@@ -14,7 +14,7 @@ import {
 } from './port.ts';
 import { holds, preconditionsFailed } from './precondition.ts';
 import { addedBy, GroupQuota, NOTHING, type Quota, sumOf, type Usage } from './quota.ts';
-import { type DocumentState, REV_BYTES, type UsedKey } from './state.ts';
+import { type DocumentState, type IdempotencyRecord, REV_BYTES } from './state.ts';
 
 // Both engines decide their commits here, in groups: one commit after another, each against all before it.
 
@@ -73,7 +73,7 @@ export type CommitOutcome<E> =
       readonly kind: 'accepted';
       readonly results: readonly WriteResult[];
       readonly writes: readonly PlannedWrite<E>[];
-      readonly usedKey: UsedKey | undefined;
+      readonly idempotencyRecord: IdempotencyRecord | undefined;
     }
   | { readonly kind: 'refused'; readonly error: unknown };
 
@@ -102,7 +102,7 @@ export interface PlanContext<C, E> {
   /** Hex of the file name of a document that has no state. */
   fileNameOf(ref: DocumentRef, key: string): string;
   /** What an idempotency key led to. */
-  usedKeyOf(key: string): UsedKey | undefined;
+  idempotencyRecordOf(key: string): IdempotencyRecord | undefined;
   readonly indexing: PlanIndexing<E>;
 }
 
@@ -141,7 +141,7 @@ class Planner<C extends Pick<WaitingCommit, 'writes' | 'options'>, E> {
   readonly #context: PlanContext<C, E>;
   readonly #quota: GroupQuota | undefined;
   readonly #states = new Map<string, DocumentState>();
-  readonly #usedKeys = new Map<string, UsedKey>();
+  readonly #idempotencyRecords = new Map<string, IdempotencyRecord>();
   #sealsLeft: number;
   seq: Position;
 
@@ -158,7 +158,8 @@ class Planner<C extends Pick<WaitingCommit, 'writes' | 'options'>, E> {
     if (indexed === undefined) return undefined;
     try {
       const results = this.#repeated(commit, draft.nowMs);
-      if (results !== undefined) return { kind: 'accepted', results, writes: [], usedKey: undefined };
+      if (results !== undefined)
+        return { kind: 'accepted', results, writes: [], idempotencyRecord: undefined };
       return this.#decide(commit, draft, indexed);
     } catch (error) {
       return { kind: 'refused', error };
@@ -168,7 +169,8 @@ class Planner<C extends Pick<WaitingCommit, 'writes' | 'options'>, E> {
   /** What the commit was answered when it was made before. @throws AppError `idempotency_mismatch`. */
   #repeated({ options: { idempotency } }: C, nowMs: number): readonly WriteResult[] | undefined {
     if (idempotency === undefined) return undefined;
-    const used = this.#usedKeys.get(idempotency.key) ?? this.#context.usedKeyOf(idempotency.key);
+    const used =
+      this.#idempotencyRecords.get(idempotency.key) ?? this.#context.idempotencyRecordOf(idempotency.key);
     if (used === undefined || used.atMs + IDEMPOTENCY_TTL_MS <= nowMs) return undefined;
     if (used.request !== idempotency.request) throw new AppError('idempotency_mismatch');
     return JSON.parse(used.answer) as WriteResult[];
@@ -215,9 +217,10 @@ class Planner<C extends Pick<WaitingCommit, 'writes' | 'options'>, E> {
     this.seq += planned.length;
     for (const [key, state] of own) this.#states.set(key, state);
     const { idempotency } = commit.options;
-    const usedKey = idempotency && { ...idempotency, atMs: nowMs, answer: JSON.stringify(results) };
-    if (usedKey !== undefined) this.#usedKeys.set(usedKey.key, usedKey);
-    return { kind: 'accepted', results, writes: planned, usedKey };
+    const idempotencyRecord = idempotency && { ...idempotency, atMs: nowMs, answer: JSON.stringify(results) };
+    if (idempotencyRecord !== undefined)
+      this.#idempotencyRecords.set(idempotencyRecord.key, idempotencyRecord);
+    return { kind: 'accepted', results, writes: planned, idempotencyRecord };
   }
 }
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { UsedKeys } from './idempotency-records.ts';
+import { IdempotencyRecords } from './idempotency-records.ts';
 import { IDEMPOTENCY_ANSWERS_MAX } from './port.ts';
 
 const used = (key: string, answerLength: number) => ({
@@ -11,7 +11,7 @@ const used = (key: string, answerLength: number) => ({
 
 describe('the idempotency keys that are remembered', () => {
   it('have a bound on their answers, and the oldest go first', () => {
-    const keys = new UsedKeys();
+    const keys = new IdempotencyRecords();
     const quarter = IDEMPOTENCY_ANSWERS_MAX / 4;
     for (const key of ['a', 'b', 'c', 'd']) keys.add(used(key, quarter));
     expect(keys.get('a')).toBeDefined();
@@ -20,7 +20,7 @@ describe('the idempotency keys that are remembered', () => {
   });
 
   it('count an answer that is given again once', () => {
-    const keys = new UsedKeys();
+    const keys = new IdempotencyRecords();
     const half = IDEMPOTENCY_ANSWERS_MAX / 2;
     keys.add(used('a', half));
     for (let times = 0; times < 5; times++) keys.add(used('b', half));

@@ -1,20 +1,20 @@
 import { IDEMPOTENCY_ANSWERS_MAX, IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_TTL_MS } from './port.ts';
-import type { UsedKey } from './state.ts';
+import type { IdempotencyRecord } from './state.ts';
 
 /** Bytes of memory that a key takes beside its answer. */
 const KEY_BYTES = 300;
 
 /** The idempotency keys of the last day, oldest first. */
-export class UsedKeys implements Iterable<UsedKey> {
-  readonly #used = new Map<string, UsedKey>();
+export class IdempotencyRecords implements Iterable<IdempotencyRecord> {
+  readonly #used = new Map<string, IdempotencyRecord>();
   #answersLength = 0;
 
   /** What a key led to: of the last day, or somewhat older. */
-  get(key: string): UsedKey | undefined {
+  get(key: string): IdempotencyRecord | undefined {
     return this.#used.get(key);
   }
 
-  add(used: UsedKey): void {
+  add(used: IdempotencyRecord): void {
     this.#forget(used.key);
     this.#used.set(used.key, used);
     this.#answersLength += used.answer.length;
@@ -36,7 +36,7 @@ export class UsedKeys implements Iterable<UsedKey> {
     this.#used.delete(key);
   }
 
-  [Symbol.iterator](): Iterator<UsedKey> {
+  [Symbol.iterator](): Iterator<IdempotencyRecord> {
     return this.#used.values();
   }
 }

@@ -4,7 +4,7 @@ import type { Work } from '../work/scheduler.ts';
 import type { EngineIndexes, FoundBy } from './index-port.ts';
 import type { PreconditionsFailed } from './precondition.ts';
 import type { SealCount } from './seal-budget.ts';
-import type { UsedKey } from './state.ts';
+import type { IdempotencyRecord } from './state.ts';
 
 /** A document as it is stored, opened. `text` is the JSON that the API returns, byte for byte. */
 export interface StoredDocument {
@@ -161,7 +161,7 @@ export interface StoreRest {
   readonly purgedSeq: Position;
   /** At least as many as were made. */
   readonly seals: readonly SealCount[];
-  readonly usedKeys: readonly UsedKey[];
+  readonly idempotencyRecords: readonly IdempotencyRecord[];
   /** Documents and deletions. */
   readonly size: number;
   readonly documents: number;

@@ -1,5 +1,5 @@
 import type { SealCount } from './seal-budget.ts';
-import type { DocumentState, UsedKey } from './state.ts';
+import type { DocumentState, IdempotencyRecord } from './state.ts';
 
 /** A document or tombstone, and its bytes as they are stored; undefined for a tombstone. */
 export interface StoredEntry {
@@ -15,7 +15,7 @@ export interface ProjectContents {
   readonly lastSeq: number;
   readonly purgedSeq: number;
   readonly seals: readonly SealCount[];
-  readonly usedKeys: readonly UsedKey[];
+  readonly idempotencyRecords: readonly IdempotencyRecord[];
   /** Documents and tombstones. */
   readonly size: number;
   /** In no order. */

@@ -77,14 +77,14 @@ export class SealedFolder {
   /** Makes the documents durable, and writes the catalog. @returns what it holds. */
   async finish(
     cipher: ProjectCipher,
-    rest: Pick<StoreRest, 'lastSeq' | 'purgedSeq' | 'seals' | 'usedKeys'>,
+    rest: Pick<StoreRest, 'lastSeq' | 'purgedSeq' | 'seals' | 'idempotencyRecords'>,
     projectFile: Buffer,
   ): Promise<{ readonly documents: number; readonly bytes: number; readonly handle: string }> {
-    const { lastSeq, purgedSeq, seals, usedKeys } = rest;
+    const { lastSeq, purgedSeq, seals, idempotencyRecords } = rest;
     await this.#disk.syncDirectory(join(this.#directory, DOCS_FOLDER));
     const handle = randomBytes(HANDLE_BYTES).toString('hex');
     const head = { handle, covered: undefined, projectFile, lastSeq, purgedSeq, seals };
-    const snapshot = encodeSnapshot(this.#project, cipher, head, usedKeys, this.#catalog);
+    const snapshot = encodeSnapshot(this.#project, cipher, head, idempotencyRecords, this.#catalog);
     await replaceFile(this.#disk, this.#tmp, join(this.#directory, CATALOG_FILE), snapshot);
     let [documents, bytes] = [0, 0];
     for (const collection of this.#catalog.collections()) {

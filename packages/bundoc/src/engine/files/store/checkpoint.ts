@@ -5,7 +5,7 @@ import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import type { OwnWork } from '../../../work/scheduler.ts';
-import type { UsedKeys } from '../../idempotency-records.ts';
+import type { IdempotencyRecords } from '../../idempotency-records.ts';
 import type { MemoryIndex } from '../../indexes/memory-index.ts';
 import { TOMBSTONE_TTL_MS } from '../../port.ts';
 import type { Catalog } from '../catalog/catalog.ts';
@@ -32,7 +32,7 @@ export interface CheckpointSource {
   readonly cipher: ProjectCipher;
   readonly files: ProjectFiles;
   readonly catalog: Catalog;
-  readonly usedKeys: UsedKeys;
+  readonly idempotencyRecords: IdempotencyRecords;
   readonly failed: boolean;
   /** Work of the service itself for the project. */
   readonly ownWork: OwnWork;
@@ -141,8 +141,8 @@ function begin(source: CheckpointSource, clock: Clock, force: boolean): Step | u
   if (isCovered && purged === 0 && !force) return undefined;
   const covered = mark?.place ?? before;
   const head = source.snapshotHead(covered);
-  const { project, cipher, usedKeys, catalog, ownWork } = source;
-  const snapshot = encodeSnapshot(project, cipher, head, usedKeys, catalog, ownWork);
+  const { project, cipher, idempotencyRecords, catalog, ownWork } = source;
+  const snapshot = encodeSnapshot(project, cipher, head, idempotencyRecords, catalog, ownWork);
   return { source, mark, covered, snapshot, lastSeq: head.lastSeq };
 }
 

@@ -5,7 +5,7 @@ import { type OwnWork, ownWork } from '../../../work/scheduler.ts';
 import { ByteWriter } from '../../bytes.ts';
 import { ChangeWaiters } from '../../commit-notifier.ts';
 import { admit, WRITE_OVERHEAD_BYTES } from '../../commit-plan.ts';
-import type { UsedKeys } from '../../idempotency-records.ts';
+import type { IdempotencyRecords } from '../../idempotency-records.ts';
 import type { EngineIndexes } from '../../index-port.ts';
 import type {
   ChangePage,
@@ -93,7 +93,7 @@ export interface EmbeddedParts {
   /** Identifies its parts in the log. */
   readonly handle: string;
   readonly catalog: Catalog;
-  readonly usedKeys: UsedKeys;
+  readonly idempotencyRecords: IdempotencyRecords;
   readonly files: ProjectFiles;
   readonly seals: SealBudget;
   readonly indexes: StoredIndexes | undefined;
@@ -211,12 +211,18 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
   }
 
   async rest(): Promise<StoreRest> {
-    const { catalog, seals, usedKeys } = this.#parts;
+    const { catalog, seals, idempotencyRecords } = this.#parts;
     const { lastSeq, purgedSeq, size } = catalog;
     const collections = catalog.collections();
     const sum = (of: 'documents' | 'bytes') => collections.reduce((total, one) => total + one[of], 0);
     const counts = { size, documents: sum('documents'), bytes: sum('bytes') };
-    return { lastSeq, purgedSeq, seals: seals.durable, usedKeys: [...usedKeys], ...counts };
+    return {
+      lastSeq,
+      purgedSeq,
+      seals: seals.durable,
+      idempotencyRecords: [...idempotencyRecords],
+      ...counts,
+    };
   }
 
   async fence(): Promise<Disposable> {
@@ -249,8 +255,10 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
   }
 
   get memoryBytes(): number {
-    const { catalog, files, usedKeys } = this.#parts;
-    return catalog.memoryBytes + files.memoryBytes + usedKeys.memoryBytes + this.#indexes.memoryBytes;
+    const { catalog, files, idempotencyRecords } = this.#parts;
+    return (
+      catalog.memoryBytes + files.memoryBytes + idempotencyRecords.memoryBytes + this.#indexes.memoryBytes
+    );
   }
 
   /** At least 1 while the catalog or parts of the log are under another version: their turn is last. */
@@ -400,8 +408,8 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     return this.#parts.catalog;
   }
 
-  get usedKeys(): UsedKeys {
-    return this.#parts.usedKeys;
+  get idempotencyRecords(): IdempotencyRecords {
+    return this.#parts.idempotencyRecords;
   }
 
   get wholeIndexes(): CollectionIndexes['whole'] {
@@ -414,8 +422,8 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
 
   /** Bytes that a snapshot takes, about. */
   get snapshotBytes(): number {
-    const { catalog, usedKeys } = this.#parts;
-    return catalog.size * SNAPSHOT_ENTRY_BYTES + usedKeys.memoryBytes;
+    const { catalog, idempotencyRecords } = this.#parts;
+    return catalog.size * SNAPSHOT_ENTRY_BYTES + idempotencyRecords.memoryBytes;
   }
 
   /**
@@ -545,9 +553,9 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
 
   /** Makes a durable change visible, and queues its file. */
   #publish(change: FrameChange): void {
-    const { catalog, usedKeys, files } = this.#parts;
+    const { catalog, idempotencyRecords, files } = this.#parts;
     if (change.kind === 'used key') {
-      usedKeys.add(change.used);
+      idempotencyRecords.add(change.used);
       return;
     }
     const { state, fileName, sealed } = change;

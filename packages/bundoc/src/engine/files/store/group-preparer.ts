@@ -5,11 +5,16 @@ import type { DocumentRef } from '../../../crypto/stored-text.ts';
 import { ByteWriter } from '../../bytes.ts';
 import type { PlanContext, PlannedWrite } from '../../commit-plan.ts';
 import { draftsOf, planCommits } from '../../commit-plan.ts';
-import type { UsedKeys } from '../../idempotency-records.ts';
+import type { IdempotencyRecords } from '../../idempotency-records.ts';
 import type { WaitingCommit, Write, WriteResult } from '../../port.ts';
 import { NOTHING, type Quota, sumOf } from '../../quota.ts';
 import type { SealBudget } from '../../seal-budget.ts';
-import { type DocumentState, type UsedKey, writeDocument, writeUsedKeyRecord } from '../../state.ts';
+import {
+  appendIdempotencyRecord,
+  type DocumentState,
+  type IdempotencyRecord,
+  writeDocument,
+} from '../../state.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import { type CollectionIndexes, type DocumentKeys, planIndexing } from './collection-indexes.ts';
 
@@ -41,7 +46,7 @@ export type FrameChange =
       readonly sealed: Buffer;
       readonly indexing: Indexing | undefined;
     }
-  | { readonly kind: 'used key'; readonly used: UsedKey };
+  | { readonly kind: 'used key'; readonly used: IdempotencyRecord };
 
 /**
  * What a state changes in the indexes of its collection. Absent for a re-sealed document, which changes
@@ -63,7 +68,7 @@ export interface PreparedGroup {
 
 export interface GroupPreparerOptions {
   readonly catalog: Catalog;
-  readonly usedKeys: UsedKeys;
+  readonly idempotencyRecords: IdempotencyRecords;
   readonly seals: SealBudget;
   readonly indexes: CollectionIndexes;
   readonly cipher: ProjectCipher;
@@ -94,16 +99,16 @@ type PlacedChange = Placed | Extract<FrameChange, { kind: 'used key' }>;
  */
 export class GroupPreparer {
   readonly #catalog: Catalog;
-  readonly #usedKeys: UsedKeys;
+  readonly #idempotencyRecords: IdempotencyRecords;
   readonly #seals: SealBudget;
   readonly #indexes: CollectionIndexes;
   readonly #cipher: ProjectCipher;
   readonly #clock: Clock;
   readonly #quota: Quota | undefined;
 
-  constructor({ catalog, usedKeys, seals, indexes, cipher, clock, quota }: GroupPreparerOptions) {
+  constructor({ catalog, idempotencyRecords, seals, indexes, cipher, clock, quota }: GroupPreparerOptions) {
     this.#catalog = catalog;
-    this.#usedKeys = usedKeys;
+    this.#idempotencyRecords = idempotencyRecords;
     this.#seals = seals;
     this.#indexes = indexes;
     this.#cipher = cipher;
@@ -132,9 +137,9 @@ export class GroupPreparer {
         const now = states.get(keyOf(state)) ?? this.#catalog.get(state);
         if (now?.seq === state.seq) placed.push(this.#resealed(writer, now, text));
       }
-      if (outcome.usedKey !== undefined) {
-        writeUsedKeyRecord(writer, outcome.usedKey);
-        placed.push({ kind: 'used key', used: outcome.usedKey });
+      if (outcome.idempotencyRecord !== undefined) {
+        appendIdempotencyRecord(writer, outcome.idempotencyRecord);
+        placed.push({ kind: 'used key', used: outcome.idempotencyRecord });
       }
       commits.push({ waiting, results: outcome.results });
     }
@@ -153,7 +158,7 @@ export class GroupPreparer {
       keyOf: ({ writes }, at) => keyOf((writes[at] as Write).ref),
       stateOf: (ref) => catalog.get(ref),
       fileNameOf: (ref) => this.#cipher.fileName(ref),
-      usedKeyOf: (key) => this.#usedKeys.get(key),
+      idempotencyRecordOf: (key) => this.#idempotencyRecords.get(key),
       indexing: planIndexing(this.#indexes),
     };
   }

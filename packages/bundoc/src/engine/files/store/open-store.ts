@@ -38,13 +38,13 @@ export async function openStore(
 ): Promise<{ readonly store: EmbeddedStore; readonly loaded: LoadedFolder }> {
   const { project, directory, cipher } = options;
   const loaded = known ?? (await load({ ...options, log }));
-  const { catalog, usedKeys, sealedByFile, sealCounts } = loaded.store;
+  const { catalog, idempotencyRecords, sealedByFile, sealCounts } = loaded.store;
   catalog.finishLoading();
   const seals = new SealBudget(options.sealLimits, cipher.version, sealCounts);
   const indexes = loaded.hasIndexes ? await loadIndexes(options, catalog.lastSeq) : undefined;
   const files = writer.of(project, directory);
   const { handle, covered, last, versions } = loaded;
-  const parts = { handle, catalog, usedKeys, files, seals, indexes, covered, last, versions };
+  const parts = { handle, catalog, idempotencyRecords, files, seals, indexes, covered, last, versions };
   const store = new EmbeddedStore(options, parts, engine);
   if (!files.isUpToDate)
     for (const [fileName, sealed] of sealedByFile) {

@@ -3,7 +3,7 @@ import { hasCode } from '@bundoc/shared/contract/app-error';
 import { CATALOG_FILE, parseCatalogHead } from '@bundoc/shared/contract/catalog-head';
 import { lineOf } from '@bundoc/shared/runtime/error-line';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import { UsedKeys } from '../../idempotency-records.ts';
+import { IdempotencyRecords } from '../../idempotency-records.ts';
 import type { SealCount } from '../../seal-budget.ts';
 import { readRecords } from '../../state.ts';
 import { Catalog } from '../catalog/catalog.ts';
@@ -54,7 +54,7 @@ export interface StorePlace {
 /** The state of a store in memory: its catalog, updated by the replayed parts. */
 export class LoadedStore {
   readonly catalog = new Catalog();
-  readonly usedKeys = new UsedKeys();
+  readonly idempotencyRecords = new IdempotencyRecords();
   /** Durable counts of seals, by key version. The highest of a version counts. */
   readonly sealCounts: SealCount[] = [];
   /** The latest content of each document file in the log; undefined for a deleted document. */
@@ -63,7 +63,7 @@ export class LoadedStore {
   /** Applies the records of one part. Sealed bytes are views of it. */
   replay(plaintext: Buffer): void {
     for (const record of readRecords(plaintext)) {
-      if (record.kind === 'used key') this.usedKeys.add(record.used);
+      if (record.kind === 'used key') this.idempotencyRecords.add(record.used);
       if (record.kind === 'seals') this.sealCounts.push(record.seals);
       if (record.kind !== 'document') continue;
       const { state, sealed } = record;
@@ -92,7 +92,7 @@ export async function loadSnapshot({
   const store = new LoadedStore();
   const head = decodeSnapshot(project, cipher, snapshot, {
     state: (state) => store.catalog.apply(state),
-    usedKey: (used) => store.usedKeys.add(used),
+    idempotencyRecord: (used) => store.idempotencyRecords.add(used),
   });
   store.sealCounts.push(...head.seals);
   store.catalog.restore(Math.max(head.lastSeq, store.catalog.lastSeq), head.purgedSeq);

@@ -108,7 +108,7 @@ export async function rebuildStore(place: RemainsPlace, options: RebuildOptions)
   await moveAside(place, bad, aside);
   await bringFiles(place, remains, whole);
   const lost = buryMissing(remains, whole, clock);
-  const { catalog, usedKeys } = store;
+  const { catalog, idempotencyRecords } = store;
   const living = new Set([...catalog.states()].filter(({ deletedMs }) => deletedMs === 0).map(nameOf));
   const stray = [...whole.keys()].filter((fileName) => !living.has(fileName)).map(documentPath);
   await moveAside(place, stray, aside);
@@ -123,7 +123,7 @@ export async function rebuildStore(place: RemainsPlace, options: RebuildOptions)
   const { lastSeq, purgedSeq } = catalog;
   const seals = sealsAfterRepair(place, store.sealCounts);
   const head = { handle, covered: undefined, projectFile: options.projectFile, lastSeq, purgedSeq, seals };
-  const snapshot = encodeSnapshot(place.project, place.cipher, head, usedKeys, catalog);
+  const snapshot = encodeSnapshot(place.project, place.cipher, head, idempotencyRecords, catalog);
   // So far the log alone may have made them durable.
   await disk.syncFiles([join(directory, PROJECT_FILE)]);
   await disk.syncDirectory(dirname(directory));

@@ -63,7 +63,7 @@ export async function restoreProject(options: RestoreOptions): Promise<BackupEnd
   });
   const lastSeq = end.lastSeq + SKIPPED_SEQS;
   const seals = [{ version: cipher.version, count: SEAL_LIMITS.rotateAt }];
-  const rest = { lastSeq, purgedSeq: lastSeq, seals, usedKeys: [] };
+  const rest = { lastSeq, purgedSeq: lastSeq, seals, idempotencyRecords: [] };
   const { handle } = await folder.finish(cipher, rest, formatProjectFile(file));
   await arrived(handle);
   await writeProjectFile(disk, tmp, directory, file);

@@ -334,14 +334,14 @@ class Attempt {
       return [];
     }
     const { project, cipher, rows, names, seals } = member.project;
-    const { documents, usedKeys, seq } = plan;
-    const isChanged = seq !== state.seq || usedKeys.length > 0;
+    const { documents, idempotencyRecords, seq } = plan;
+    const isChanged = seq !== state.seq || idempotencyRecords.length > 0;
     const sealed = documents.filter(({ text }) => text !== undefined).length;
     seals.made(sealed);
     const count = sealed > 0 ? seals.next(state.seals) : undefined;
     this.#outcomes[at] = { kind: 'planned', plan, isChanged, count };
     if (!isChanged) return [];
-    return [{ project, documents, usedKeys, seq, seals: count?.sealed, cipher, rows, names }];
+    return [{ project, documents, idempotencyRecords, seq, seals: count?.sealed, cipher, rows, names }];
   }
 
   /** Of what goes wrong with one project, only that project hears. */

@@ -4,7 +4,7 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import type { DocumentRef } from '../../../crypto/stored-text.ts';
 import type { Quota } from '../../quota.ts';
-import type { DocumentState, UsedKey } from '../../state.ts';
+import type { DocumentState, IdempotencyRecord } from '../../state.ts';
 import type { BoundStatement, Row, Statement } from '../database/database.ts';
 import { numberArray, textArray } from '../database/parameters.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
@@ -135,7 +135,7 @@ export function preStateQuery(members: readonly GroupMember[], mayWait: boolean)
     },
   ];
   if (keys.length > 0) {
-    const tokens = keys.map(([member, key]) => projectAt(members, member).rows.usedKeyToken(key));
+    const tokens = keys.map(([member, key]) => projectAt(members, member).rows.idempotencyToken(key));
     statements.push({ statement: USED_KEYS, values: [projectsOf(keys), Buffer.concat(tokens)] });
   }
   if (counted.length > 0)
@@ -157,7 +157,7 @@ export interface FoundRows {
   seals: Buffer | null | undefined;
   readonly states: Row[];
   /** By idempotency key. */
-  readonly usedKeys: Map<string, Row>;
+  readonly idempotencyRecords: Map<string, Row>;
   usage: Row | undefined;
 }
 
@@ -173,7 +173,7 @@ export function foundRows(
       head: byProject.get(project.project),
       seals: undefined,
       states: [],
-      usedKeys: new Map(),
+      idempotencyRecords: new Map(),
       usage: undefined,
     }),
   );
@@ -184,7 +184,7 @@ export function foundRows(
   const used = keys.length > 0 ? others[0] : [];
   for (const [place, ...row] of used as [number, ...unknown[]][]) {
     const [member, key] = keys[place - 1] as readonly [number, string];
-    found[member]?.usedKeys.set(key, row);
+    found[member]?.idempotencyRecords.set(key, row);
   }
   const usages = counted.length > 0 ? others.at(-1) : [];
   for (const [place, ...row] of usages as [number, ...unknown[]][])
@@ -202,7 +202,7 @@ export function foundRows(
  */
 export function openPreState(
   { project, commits }: GroupMember,
-  { head, seals, states, usedKeys, usage }: FoundRows & { readonly head: Row },
+  { head, seals, states, idempotencyRecords, usage }: FoundRows & { readonly head: Row },
 ): PreState {
   const { rows, clock, onIntegrityError } = project;
   const [, seq, keyVersion, indexVersion] = head as unknown as [string, number, number, number];
@@ -219,7 +219,7 @@ export function openPreState(
     seals,
     sealsLeft: project.seals.left(seals),
     states: new Map<string, DocumentState>(),
-    usedKeys: new Map<string, UsedKey>(),
+    idempotencyRecords: new Map<string, IdempotencyRecord>(),
     usage: usage && { documents: Number(usage[0]), bytes: Number(usage[1]) },
   };
   for (const row of states) {
@@ -228,13 +228,13 @@ export function openPreState(
     if (state === undefined) onIntegrityError(name);
     known.states.set(name, state ?? clearStateOf(row, refOf(commits, name), clock.now()));
   }
-  for (const [key, row] of usedKeys) {
+  for (const [key, row] of idempotencyRecords) {
     const [token, atMs, version, answer] = row as [Buffer, number, number, Buffer];
-    const usedKey = orUndefined(() => {
-      if (!rows.usedKeyToken(key).equals(token)) throw new OpenError();
-      return rows.openUsedKey(token, version, answer);
+    const idempotencyRecord = orUndefined(() => {
+      if (!rows.idempotencyToken(key).equals(token)) throw new OpenError();
+      return rows.openIdempotencyRecord(token, version, answer);
     });
-    if (usedKey !== undefined) known.usedKeys.set(key, { ...usedKey, atMs });
+    if (idempotencyRecord !== undefined) known.idempotencyRecords.set(key, { ...idempotencyRecord, atMs });
   }
   return known;
 }

@@ -2,7 +2,7 @@ import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import { type CommitDraft, type CommitOutcome, planCommits } from '../../commit-plan.ts';
 import type { WaitingCommit } from '../../port.ts';
 import type { Quota, Usage } from '../../quota.ts';
-import type { DocumentState, UsedKey } from '../../state.ts';
+import type { DocumentState, IdempotencyRecord } from '../../state.ts';
 import type { BlindEntries } from '../indexes/blind-index.ts';
 import type { GroupIndexContext } from '../indexes/group-index-context.ts';
 
@@ -27,7 +27,7 @@ export interface PreState {
   /** By name, tombstones too. */
   readonly states: ReadonlyMap<string, DocumentState>;
   /** By idempotency key, the ones that are still remembered. */
-  readonly usedKeys: ReadonlyMap<string, UsedKey>;
+  readonly idempotencyRecords: ReadonlyMap<string, IdempotencyRecord>;
   /** What the project holds; undefined when nobody asked. */
   readonly usage?: Usage | undefined;
 }
@@ -52,7 +52,7 @@ export interface GroupPlan {
   readonly outcomes: readonly CommitOutcome<readonly BlindEntries[]>[];
   /** Each document once. */
   readonly documents: readonly PlannedRow[];
-  readonly usedKeys: readonly UsedKey[];
+  readonly idempotencyRecords: readonly IdempotencyRecord[];
   readonly seq: number;
 }
 
@@ -75,13 +75,13 @@ export function planGroup(
     keyOf: ({ names }, at) => names[at] as string,
     stateOf: (_ref, name) => known.states.get(name),
     fileNameOf: (_ref, name) => name,
-    usedKeyOf: (key) => known.usedKeys.get(key),
+    idempotencyRecordOf: (key) => known.idempotencyRecords.get(key),
   });
   const accepted = outcomes.filter((outcome) => outcome.kind === 'accepted');
   const last = new Map(accepted.flatMap(({ writes }) => writes.map((write) => [write.key, write])));
   const documents = Array.from(last, ([name, { state, text, entries }]) => ({
     ...{ state, text, entries, former: known.states.get(name) },
   }));
-  const usedKeys = accepted.flatMap(({ usedKey }) => usedKey ?? []);
-  return { outcomes, documents, usedKeys, seq };
+  const idempotencyRecords = accepted.flatMap(({ idempotencyRecord }) => idempotencyRecord ?? []);
+  return { outcomes, documents, idempotencyRecords, seq };
 }

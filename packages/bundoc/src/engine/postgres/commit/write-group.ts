@@ -1,6 +1,6 @@
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import { ByteWriter } from '../../bytes.ts';
-import type { UsedKey } from '../../state.ts';
+import type { IdempotencyRecord } from '../../state.ts';
 import type { BoundStatement, Statement } from '../database/database.ts';
 import { RowParameters } from '../database/parameters.ts';
 import { tokensOf } from '../indexes/blind-index.ts';
@@ -141,7 +141,7 @@ export type SealedNames = Map<string, Buffer>;
 export interface ProjectWrites {
   readonly project: string;
   readonly documents: readonly PlannedRow[];
-  readonly usedKeys: readonly UsedKey[];
+  readonly idempotencyRecords: readonly IdempotencyRecord[];
   /** Of its last commit. */
   readonly seq: number;
   /** The sealed count of the current key version, with what is sealed here; undefined leaves it as it is. */
@@ -173,7 +173,7 @@ class GroupWriter {
   readonly #documents = DOCUMENTS.collect();
   readonly #collections = COLLECTIONS.collect();
   readonly #versions = VERSIONS.collect();
-  readonly #usedKeys = USED_KEYS.collect();
+  readonly #idempotencyRecords = USED_KEYS.collect();
   readonly #heads = HEADS.collect();
   readonly #indexed = INDEXED.collect();
   readonly #entries = ENTRIES.collect();
@@ -198,7 +198,7 @@ class GroupWriter {
       ...this.#documents.values(),
       ...this.#collections.values(),
       ...this.#versions.values(),
-      ...this.#usedKeys.values(),
+      ...this.#idempotencyRecords.values(),
       ...this.#heads.values(),
     ];
     if (!this.#hasIndexes) return { statement: WRITE_GROUP, values };
@@ -271,13 +271,13 @@ class GroupWriter {
     }
   }
 
-  #addUsedKeys({ project, usedKeys, rows }: ProjectWrites): void {
-    for (const used of usedKeys) {
-      const token = rows.usedKeyToken(used.key);
-      const answer = rows.sealUsedKey(token, used);
+  #addUsedKeys({ project, idempotencyRecords, rows }: ProjectWrites): void {
+    for (const used of idempotencyRecords) {
+      const token = rows.idempotencyToken(used.key);
+      const answer = rows.sealIdempotencyRecord(token, used);
       const at = this.#place;
       this.#writer.raw(token, 0, TOKEN_BYTES).raw(answer);
-      this.#usedKeys.push({
+      this.#idempotencyRecords.push({
         project,
         key_version: rows.version,
         at,

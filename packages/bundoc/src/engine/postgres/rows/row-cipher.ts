@@ -2,7 +2,7 @@ import { createHmac, type KeyObject } from 'node:crypto';
 import { aadOf, OpenError, open, seal } from '@bundoc/shared/crypto/aead';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import { ByteReader, ByteWriter } from '../../bytes.ts';
-import { type DocumentState, readState, type UsedKey, writeState } from '../../state.ts';
+import { type DocumentState, type IdempotencyRecord, readState, writeState } from '../../state.ts';
 
 /** Bytes of a token: as much of an HMAC as a document's name is. */
 const TOKEN_BYTES = 16;
@@ -56,7 +56,7 @@ export class RowCipher {
   }
 
   /** What an idempotency key is called in the database: hashes of what somebody chose could be guessed. */
-  usedKeyToken(key: string): Buffer {
+  idempotencyToken(key: string): Buffer {
     return this.#token('used-key', key);
   }
 
@@ -92,12 +92,12 @@ export class RowCipher {
     return this.#open('collection', token, version, sealed).toString();
   }
 
-  sealUsedKey(token: Buffer, { key, request, answer }: UsedKey): Buffer {
+  sealIdempotencyRecord(token: Buffer, { key, request, answer }: IdempotencyRecord): Buffer {
     return this.#seal('used-key', token, Buffer.from(`${key}${request}${answer}`));
   }
 
   /** @throws OpenError, VersionUnknown. */
-  openUsedKey(token: Buffer, version: number, sealed: Buffer): Omit<UsedKey, 'atMs'> {
+  openIdempotencyRecord(token: Buffer, version: number, sealed: Buffer): Omit<IdempotencyRecord, 'atMs'> {
     const text = this.#open('used-key', token, version, sealed).toString();
     return { key: text.slice(0, 32), request: text.slice(32, 64), answer: text.slice(64) };
   }

@@ -2,7 +2,7 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import type { StoreRest } from '../../port.ts';
-import type { UsedKey } from '../../state.ts';
+import type { IdempotencyRecord } from '../../state.ts';
 import type { Row, Statement, Transaction } from '../database/database.ts';
 import { RowCipher } from './row-cipher.ts';
 import { ROW_COLUMNS, SEALED } from './rows.ts';
@@ -53,14 +53,14 @@ export async function restOfRows(
   const [lastSeq, purgedSeq, size] = extent as unknown as [number, number, number];
   const counts = await countsOfRows(transaction, project);
   const seals = (await transaction.query(SEALS, [project])) as unknown as [number, Buffer | null][];
-  const usedKeys = await transaction.query(USED_KEYS, [project]);
+  const idempotencyRecords = await transaction.query(USED_KEYS, [project]);
   try {
     return {
       ...{ lastSeq, purgedSeq, size, ...counts },
       seals: seals
         .filter(([version]) => cipher.hasVersion(version))
         .map(([version, sealed]) => ({ version, count: rows.openCount(version, sealed) })),
-      usedKeys: usedKeys.map((row) => usedKeyOf(row, rows)),
+      idempotencyRecords: idempotencyRecords.map((row) => idempotencyRecordOf(row, rows)),
     };
   } catch (error) {
     if (error instanceof OpenError) throw new AppError('integrity_error', { cause: error });
@@ -78,7 +78,7 @@ export async function countsOfRows(
   return { documents, bytes };
 }
 
-function usedKeyOf(row: Row, rows: RowCipher): UsedKey {
+function idempotencyRecordOf(row: Row, rows: RowCipher): IdempotencyRecord {
   const [token, atMs, version, answer] = row as unknown as [Buffer, number, number, Buffer];
-  return { atMs, ...rows.openUsedKey(token, version, answer) };
+  return { atMs, ...rows.openIdempotencyRecord(token, version, answer) };
 }

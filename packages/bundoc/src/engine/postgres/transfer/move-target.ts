@@ -5,7 +5,7 @@ import { MoveFailed } from '../../errors.ts';
 import type { Position, SealedChange } from '../../port.ts';
 import type { OnProgress } from '../../reports.ts';
 import type { OnSetAside } from '../../set-aside.ts';
-import type { UsedKey } from '../../state.ts';
+import type { IdempotencyRecord } from '../../state.ts';
 import type { LastOfProject, MoveCounts, MoveTarget, OpenMoveTarget } from '../../transfer-port.ts';
 import type { Connections, Database, Statement, Transaction } from '../database/database.ts';
 import { pagesOfRows } from '../reads/pages-of-rows.ts';
@@ -95,10 +95,10 @@ export class IncomingRows implements MoveTarget {
 
   async finish(last: LastOfProject, mark: string): Promise<MoveCounts> {
     const { project } = this.#options;
-    const { file, lastSeq, usedKeys } = last;
-    for (let at = 0; at < usedKeys.length; at += USED_KEYS_AT_ONCE)
+    const { file, lastSeq, idempotencyRecords } = last;
+    for (let at = 0; at < idempotencyRecords.length; at += USED_KEYS_AT_ONCE)
       await this.#transact((transaction) =>
-        this.#write(transaction, [], usedKeys.slice(at, at + USED_KEYS_AT_ONCE), lastSeq),
+        this.#write(transaction, [], idempotencyRecords.slice(at, at + USED_KEYS_AT_ONCE), lastSeq),
       );
     const counts = await this.#transact(async (transaction) => {
       await setRest(transaction, { project, cipher: this.#options.cipher() }, last);
@@ -156,10 +156,10 @@ export class IncomingRows implements MoveTarget {
   #write(
     transaction: Transaction,
     changes: readonly SealedChange[],
-    usedKeys: readonly UsedKey[],
+    idempotencyRecords: readonly IdempotencyRecord[],
     seq: Position,
   ): Promise<void> {
     const place = { project: this.#options.project, cipher: this.#options.cipher() };
-    return writeSealed(transaction, place, { changes, usedKeys, seq, isUpdate: true });
+    return writeSealed(transaction, place, { changes, idempotencyRecords, seq, isUpdate: true });
   }
 }

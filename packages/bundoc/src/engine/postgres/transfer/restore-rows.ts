@@ -37,7 +37,7 @@ export async function restoreProjectInRows(options: RestoreRowsOptions): Promise
     lastSeq,
     purgedSeq: lastSeq,
     seals: [{ version: cipher.version, count: SEAL_LIMITS.rotateAt }],
-    usedKeys: [],
+    idempotencyRecords: [],
     size: last.size,
     async *entries() {
       for await (const some of changes())
