@@ -21,7 +21,7 @@ import { unknownSealers } from './engine/project-file.ts';
 import type { Projects } from './engine/projects.ts';
 import type { OnSetAside } from './engine/set-aside.ts';
 import { runningStorage } from './engine/started-storage.ts';
-import type { Storage, StoragePorts, StoreWatch } from './engine/storage-engine.ts';
+import type { EngineDeps, StorageEngine, StoreWatch } from './engine/storage-engine.ts';
 import { type GenerationState, StorageGeneration } from './engine/storage-generation.ts';
 import { registerBackup } from './http/backup.ts';
 import { registerBatch } from './http/batch.ts';
@@ -330,7 +330,7 @@ function openKmsTls(
 }
 
 /** Where the service may be told to move projects to. */
-function moveDestination({ moveTo }: BundocConfig, ports: StoragePorts): MoveDestination | undefined {
+function moveDestination({ moveTo }: BundocConfig, ports: EngineDeps): MoveDestination | undefined {
   if (moveTo === undefined) return undefined;
   warnInClear('BUNDOC_MOVE_TO', moveTo, ports.logger);
   return { place: moveTo.place, open: () => openMoveTarget(moveTo, ports) };
@@ -338,9 +338,9 @@ function moveDestination({ moveTo }: BundocConfig, ports: StoragePorts): MoveDes
 
 function openStorage(
   config: BundocConfig,
-  ports: StoragePorts,
+  ports: EngineDeps,
   wrapDisk: BundocParts['wrapDisk'],
-): Promise<Storage> {
+): Promise<StorageEngine> {
   switch (config.storage.kind) {
     case 'files':
       return openFileStorage(config, ports, wrapDisk);
@@ -354,7 +354,7 @@ interface Composition {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: BundocMetrics;
-  readonly storage: Storage;
+  readonly storage: StorageEngine;
   readonly service: StorageKeys;
   readonly generation: StorageGeneration;
   readonly onSetAside: OnSetAside;
@@ -425,7 +425,11 @@ function composeInstances(composition: Composition): {
  * Each hour the generation is advanced, by one of several nodes, so that a copy of the storage is found out
  * that is in use beside it.
  */
-async function advanceOld(storage: Storage, generation: StorageGeneration, logger: Logger): Promise<void> {
+async function advanceOld(
+  storage: StorageEngine,
+  generation: StorageGeneration,
+  logger: Logger,
+): Promise<void> {
   try {
     const ageS = await storage.identity.ageS();
     if (generation.state === 'confirmed' && ageS >= GENERATION_AGE_S_MAX) await generation.advance();

@@ -154,7 +154,9 @@ describeWithPostgres('a project that is moved', () => {
     );
     await moving.withStore(rows, (store) => store.commit([put('b', '{}')]));
     await moving.toFolder();
-    const rest = await moving.withStore(await moving.node('files'), async (store) => store.movable?.rest());
+    const rest = await moving.withStore(await moving.node('files'), async (store) =>
+      store.movable?.metadata(),
+    );
     const [{ version, count } = { version: 0, count: 0 }] = rest?.seals ?? [];
     // The reservations of both, at most.
     expect([version, count >= 21, count < 2 ** 22]).toEqual([1, true, true]);

@@ -11,7 +11,7 @@ import type { ProjectStore, Write } from '../src/engine/port.ts';
 import { GroupCommitter } from '../src/engine/postgres/commit/group-commit.ts';
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import { PostgresStore } from '../src/engine/postgres/postgres-store.ts';
-import { ProjectRows, whyGone } from '../src/engine/postgres/projects/postgres-projects.ts';
+import { PostgresProjects, whyGone } from '../src/engine/postgres/projects/postgres-projects.ts';
 import { SharedReads } from '../src/engine/postgres/reads/shared-reads.ts';
 import { restoreProjectInRows } from '../src/engine/postgres/transfer/restore-rows.ts';
 import { SEAL_LIMITS } from '../src/engine/seal-budget.ts';
@@ -32,7 +32,7 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
   });
 
   const rowsOf = ({ service, clock }: CliProject) =>
-    new ProjectRows({
+    new PostgresProjects({
       ...{ database, clock, storage: service.storage, settle: async () => undefined },
       keys: new KeyCache({ keys: service.held, clock, ttlMs: 900_000 }),
     });

@@ -13,7 +13,7 @@ import type { Database } from '../src/engine/postgres/database/database.ts';
 import { migrate } from '../src/engine/postgres/database/migrate.ts';
 import { PostgresStore } from '../src/engine/postgres/postgres-store.ts';
 import { ExpiryMarksInRows } from '../src/engine/postgres/projects/expiry-rows.ts';
-import { ProjectRows, whyGone } from '../src/engine/postgres/projects/postgres-projects.ts';
+import { PostgresProjects, whyGone } from '../src/engine/postgres/projects/postgres-projects.ts';
 import { SharedReads } from '../src/engine/postgres/reads/shared-reads.ts';
 import { lockRow, readFileRow } from '../src/engine/postgres/rows/file-row.ts';
 import { identifyDatabase } from '../src/engine/postgres/rows/identity-in-rows.ts';
@@ -35,7 +35,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
 
   /** A node of its own: what it knows of keys it knows alone. */
   const nodeOf = (service: FakeKeyService, setAside: MarkSetAside[] = []) =>
-    new ProjectRows({
+    new PostgresProjects({
       onSetAside: (mark) => setAside.push(mark),
       database,
       keys: new KeyCache({ keys: service.held, clock: systemClock, ttlMs: 900_000 }),
@@ -144,7 +144,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
     const logger = createLogger({ service: 'bundoc', level: 'silent' });
     const managed = () => {
       const keys = new KeyCache({ keys: service.held, clock: systemClock, ttlMs: 900_000 });
-      const projects = new ProjectRows({
+      const projects = new PostgresProjects({
         ...{ database, keys, clock: systemClock, storage: service.storage, settle: async () => undefined },
       });
       const committer = new GroupCommitter({ database, clock: systemClock });

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { newPlace, openInstances } from '../testing/open-instances.ts';
 import { put } from './conformance.ts';
-import { handOver } from './cut-over.ts';
+import { cutOver } from './cut-over.ts';
 
 const BROKEN = new Error('it cannot be brought there');
 
@@ -11,7 +11,7 @@ describe('handing over a project', () => {
     await write();
     const steps: string[] = [];
     let later: Promise<unknown> | undefined;
-    await handOver(
+    await cutOver(
       instances,
       'p',
       async ({ store }) => {
@@ -38,14 +38,14 @@ describe('handing over a project', () => {
   ])('leaves it in use as before when it fails %s', async (_when, action, mark) => {
     const { instances, write } = openInstances(newPlace());
     await write();
-    await expect(handOver(instances, 'p', action, mark)).rejects.toBe(BROKEN);
+    await expect(cutOver(instances, 'p', action, mark)).rejects.toBe(BROKEN);
     await write('p', 'b');
   });
 
   it('says that there is none', async () => {
     const { instances } = openInstances(newPlace());
     const nothing = () => Promise.resolve();
-    await expect(handOver(instances, 'p', nothing, nothing)).rejects.toMatchObject({
+    await expect(cutOver(instances, 'p', nothing, nothing)).rejects.toMatchObject({
       code: 'project_not_found',
     });
   });

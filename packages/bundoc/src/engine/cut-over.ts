@@ -7,7 +7,7 @@ import type { UsedProject, UsedProjects } from './transfer-port.ts';
  *
  * @throws AppError `project_not_found`; `overloaded` when its users do not leave.
  */
-export async function handOver<P extends UsedProject>(
+export async function cutOver<P extends UsedProject>(
   instances: UsedProjects<P>,
   project: string,
   action: (lease: P) => Promise<void>,

@@ -155,7 +155,7 @@ export interface SealedPageLimits {
 }
 
 /** What there is of a project beside its documents and deletions, as of one moment. */
-export interface StoreRest {
+export interface StoreMetadata {
   readonly lastSeq: Position;
   /** Deletions up to here are forgotten. */
   readonly purgedSeq: Position;
@@ -171,7 +171,7 @@ export interface StoreRest {
 
 /** A store whose project can be moved away while it is in use. */
 export interface MovableStore {
-  rest(): Promise<StoreRest>;
+  metadata(): Promise<StoreMetadata>;
   /**
    * Refuses writes with `project_moving`, until it is disposed. Resolves once those that were under way are
    * done.
@@ -204,7 +204,7 @@ export const IDEMPOTENCY_KEYS_MAX = 100_000;
 export const IDEMPOTENCY_ANSWERS_MAX = 33_554_432;
 
 /**
- * Storage of one project. Implementations pass `storage/conformance.ts`.
+ * Storage of one project. Implementations pass `conformance.ts`.
  *
  * Every method may be called concurrently. Commits take effect one after another, each as a whole.
  *

@@ -36,7 +36,7 @@ export interface IdempotencyRecord {
 
 export type CommitRecord =
   | { readonly kind: 'document'; readonly state: DocumentState; readonly sealed: Buffer }
-  | { readonly kind: 'used key'; readonly used: IdempotencyRecord }
+  | { readonly kind: 'idempotency record'; readonly used: IdempotencyRecord }
   | { readonly kind: 'seals'; readonly seals: SealCount };
 
 const DOCUMENT = 1;
@@ -145,7 +145,8 @@ export function readRecords(plaintext: Buffer): CommitRecord[] {
     assert(kind === DOCUMENT || kind === USED_KEY || kind === SEALS, 'a record of an unknown kind');
     if (kind === DOCUMENT)
       records.push({ kind: 'document', state: readState(reader), sealed: reader.blob() });
-    else if (kind === USED_KEY) records.push({ kind: 'used key', used: readIdempotencyRecord(reader) });
+    else if (kind === USED_KEY)
+      records.push({ kind: 'idempotency record', used: readIdempotencyRecord(reader) });
     else records.push({ kind: 'seals', seals: readSeals(reader) });
   }
   return records;

@@ -13,7 +13,7 @@ import type { OnSetAside } from './set-aside.ts';
 import type { StorageIdentity } from './storage-file.ts';
 import type { MoveSource, UsedProjects } from './transfer-port.ts';
 
-export interface StoragePorts {
+export interface EngineDeps {
   readonly clock: Clock;
   readonly logger: Logger;
   /** Of each project. */
@@ -32,7 +32,7 @@ export interface StoreWatch {
 }
 
 /** A storage as the composition root uses it. */
-export interface Storage extends AsyncDisposable {
+export interface StorageEngine extends AsyncDisposable {
   /** What the log calls it. */
   readonly place: string;
   readonly identity: StorageIdentity;

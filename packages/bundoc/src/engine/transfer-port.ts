@@ -1,6 +1,6 @@
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import type { ProjectCipher } from '../crypto/project-cipher.ts';
-import type { Position, ProjectStore, SealedChange, StoreRest } from './port.ts';
+import type { Position, ProjectStore, SealedChange, StoreMetadata } from './port.ts';
 import type { OnProgress } from './reports.ts';
 import type { MarkSetAside } from './set-aside.ts';
 import type { StorageIdentity } from './storage-file.ts';
@@ -10,10 +10,10 @@ import type { StorageIdentity } from './storage-file.ts';
 export type ReadSealedChanges = ProjectStore['sealedChanges'];
 
 /** What a project holds, in documents and their sealed bytes: alike at both ends. */
-export type MoveCounts = Pick<StoreRest, 'documents' | 'bytes'>;
+export type MoveCounts = Pick<StoreMetadata, 'documents' | 'bytes'>;
 
 /** What there is of a project beside its documents and deletions, once nobody writes any more. */
-export interface LastOfProject extends Omit<StoreRest, 'size'> {
+export interface FinalState extends Omit<StoreMetadata, 'size'> {
   /** The text of its project file. */
   readonly file: string;
 }
@@ -21,7 +21,7 @@ export interface LastOfProject extends Omit<StoreRest, 'size'> {
 /** A source while nobody can write to it. */
 export interface FencedSource {
   readonly page: ReadSealedChanges;
-  last(): Promise<LastOfProject>;
+  last(): Promise<FinalState>;
 }
 
 /** Where a project is, and in use. */
@@ -60,7 +60,7 @@ export interface MoveTarget {
   /** Reads again and opens every document that was taken over behind a place. @throws MoveFailed. */
   verify(after: Position, onProgress: OnProgress): Promise<void>;
   /** Adds the rest, durably, and then the mark that says that nothing is missing. @returns what it holds. */
-  finish(last: LastOfProject, mark: string): Promise<MoveCounts>;
+  finish(last: FinalState, mark: string): Promise<MoveCounts>;
   /** What is there: a project file, and a mark. */
   present(): Promise<{ readonly hasFile: boolean; readonly mark: string | undefined }>;
   /** Takes the mark away: the target has the project. */

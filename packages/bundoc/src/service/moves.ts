@@ -7,7 +7,7 @@ import type { KeyCache } from '../crypto/key-cache.ts';
 import { MoveFailed, OutcomeUnknown } from '../engine/errors.ts';
 import type { OnSetAside } from '../engine/set-aside.ts';
 import { type StartedStorage, startStorage } from '../engine/started-storage.ts';
-import type { Storage } from '../engine/storage-engine.ts';
+import type { StorageEngine } from '../engine/storage-engine.ts';
 import type { OpenMoveTarget } from '../engine/transfer-port.ts';
 import { finishMove, type MoveLimits, type MoveWatch, moveProject } from '../operations/move-project.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
@@ -24,7 +24,7 @@ export interface MovesOptions {
   readonly from: StartedStorage;
   /** From where to where projects are moved; undefined for a service that moves none. */
   readonly ends:
-    | { readonly source: NonNullable<Storage['moveSource']>; readonly target: MoveDestination }
+    | { readonly source: NonNullable<StorageEngine['moveSource']>; readonly target: MoveDestination }
     | undefined;
   readonly limits?: MoveLimits;
   /** The places of moves that are under way. */

@@ -3,7 +3,7 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { KeyCache } from '../crypto/key-cache.ts';
 import type { Disk } from '../engine/files/disk/disk.ts';
-import { ProjectFolders } from '../engine/files/projects/file-projects.ts';
+import { FileProjects } from '../engine/files/projects/file-projects.ts';
 import type { ProjectPlace } from '../engine/files/projects/project-reader.ts';
 import { type RepairedProject, repairProject } from '../engine/files/projects/repair-project.ts';
 import { verifyProject } from '../engine/files/projects/verify-project.ts';
@@ -37,7 +37,7 @@ export class CliProject {
     const engine = await engineOn(disk, { clock: this.clock });
     // What catalogs cover is not needed any more: the log frees it.
     await engine.scanned;
-    const folders = new ProjectFolders({
+    const folders = new FileProjects({
       disk,
       directory: ROOT,
       tmp: '/tmp',

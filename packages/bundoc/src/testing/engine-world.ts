@@ -15,7 +15,7 @@ import { FilesEngine } from '../engine/files/files-engine.ts';
 import type { LogLimits } from '../engine/files/log/log-api.ts';
 import { SealedFolder } from '../engine/files/projects/sealed-folder.ts';
 import type { EmbeddedStore } from '../engine/files/store/embedded-store.ts';
-import type { SealedChange, StoreRest, Write } from '../engine/port.ts';
+import type { SealedChange, StoreMetadata, Write } from '../engine/port.ts';
 import { SEAL_LIMITS } from '../engine/seal-budget.ts';
 import { Crash, type SimulatedDisk } from './simulated-disk.ts';
 
@@ -114,7 +114,7 @@ export class EngineProject {
   base: Model = new Map();
   given: Given[] = [];
   /** What another storage has of it while it is away. */
-  away: { readonly changes: SealedChange[]; readonly rest: StoreRest } | undefined;
+  away: { readonly changes: SealedChange[]; readonly rest: StoreMetadata } | undefined;
   isBeingDeleted = false;
   /** Every state that it has had, or may have had, as {@link sorted} gives it. */
   readonly states = new Set<string>();
@@ -549,7 +549,7 @@ export class EngineWorld {
     const store = await this.open(one);
     using _ = await store.fence();
     const { changes } = await store.sealedChanges(0, PAGE);
-    const rest = await store.rest();
+    const rest = await store.metadata();
     await this.#close(one);
     const [content] = one.allowed;
     expect(one.allowed).toHaveLength(1);

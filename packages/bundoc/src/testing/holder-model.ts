@@ -218,7 +218,7 @@ export class World {
     else if (move.step === 'copied') this.#fence(copy, move, fate);
     else if (move.step === 'accepted') this.#leave(copy);
     else if (move.step !== 'in doubt') {
-      if (!this.#handOver(copy, move, fate)) this.#doubt(copy, move);
+      if (!this.#cutOver(copy, move, fate)) this.#doubt(copy, move);
     } else if (!copy.isInDoubt) this.#settle(copy, fate);
   }
 
@@ -418,7 +418,7 @@ export class World {
   }
 
   /** @returns false when the move is cut short. */
-  #handOver(copy: Copy, move: Move, fate: Fate): boolean {
+  #cutOver(copy: Copy, move: Move, fate: Fate): boolean {
     const { id, target, generation } = move;
     if (move.step !== 'whole' && target.durable.incoming?.move !== id) return false;
     if (move.step === 'fenced') {

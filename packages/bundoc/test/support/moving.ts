@@ -11,14 +11,14 @@ import { type Disk, makeDirectoryDurably } from '../../src/engine/files/disk/dis
 import { type NodeDisk, openNodeDisk } from '../../src/engine/files/disk/node-disk.ts';
 import type { FilesEngine } from '../../src/engine/files/files-engine.ts';
 import { identifyFolder } from '../../src/engine/files/identity-in-folder.ts';
-import { ProjectFolders } from '../../src/engine/files/projects/file-projects.ts';
-import { FolderSource } from '../../src/engine/files/transfer/move-source.ts';
+import { FileProjects } from '../../src/engine/files/projects/file-projects.ts';
+import { FilesMoveSource } from '../../src/engine/files/transfer/move-source.ts';
 import { settleMove } from '../../src/engine/judge-move-mark.ts';
 import type { ProjectStore } from '../../src/engine/port.ts';
 import { GroupCommitter } from '../../src/engine/postgres/commit/group-commit.ts';
 import type { Database, Transaction } from '../../src/engine/postgres/database/database.ts';
 import { PostgresStore } from '../../src/engine/postgres/postgres-store.ts';
-import { ProjectRows, whyGone } from '../../src/engine/postgres/projects/postgres-projects.ts';
+import { PostgresProjects, whyGone } from '../../src/engine/postgres/projects/postgres-projects.ts';
 import { SharedReads } from '../../src/engine/postgres/reads/shared-reads.ts';
 import { identifyDatabase } from '../../src/engine/postgres/rows/identity-in-rows.ts';
 import { moveTargetIn } from '../../src/engine/postgres/transfer/move-target.ts';
@@ -125,8 +125,8 @@ export class Moving implements AsyncDisposable {
       settle: (of: string, move: string) => settleMove(storage, of, move),
       onSetAside: this.#onSetAside,
     };
-    if (place === 'rows') return new ProjectRows({ ...options, database });
-    return new ProjectFolders({
+    if (place === 'rows') return new PostgresProjects({ ...options, database });
+    return new FileProjects({
       ...{ ...options, disk, directory: this.#projectsDir, setAside: join(folder, 'set-aside') },
       ...{ tmp: this.tmp, engine: await this.#engine() },
     });
@@ -214,7 +214,7 @@ export class Moving implements AsyncDisposable {
       ...{ from: options.from ?? (await this.start('files', calls)), limits: SMALL, ...options },
       ends: {
         source: (of, instances) =>
-          new FolderSource({
+          new FilesMoveSource({
             ...{ project: of, instances },
             place: {
               ...{

@@ -5,7 +5,7 @@ import { put, ref } from '../../src/engine/conformance.ts';
 import { GroupCommitter } from '../../src/engine/postgres/commit/group-commit.ts';
 import type { Database } from '../../src/engine/postgres/database/database.ts';
 import { PostgresStore } from '../../src/engine/postgres/postgres-store.ts';
-import { ProjectRows, whyGone } from '../../src/engine/postgres/projects/postgres-projects.ts';
+import { PostgresProjects, whyGone } from '../../src/engine/postgres/projects/postgres-projects.ts';
 import { SharedReads } from '../../src/engine/postgres/reads/shared-reads.ts';
 import { SharedStates } from '../../src/engine/postgres/reads/shared-states.ts';
 import { SEAL_LIMITS } from '../../src/engine/seal-budget.ts';
@@ -47,7 +47,7 @@ export class PostgresNode {
     const states = new SharedStates(database);
     const committer = new GroupCommitter({ database, clock });
     const keys = new KeyCache({ keys: service.held, clock, ttlMs: 900_000 });
-    const projects = new ProjectRows({
+    const projects = new PostgresProjects({
       ...{ database, keys, clock, storage: service.storage, settle: async () => undefined },
     });
     this.instances = new InstanceManager({

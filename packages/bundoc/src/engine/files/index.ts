@@ -5,7 +5,7 @@ import { DataFolder } from '@bundoc/shared/files/data-folder';
 import { formatProjectFile } from '../project-file.ts';
 import { limitsAfter, SEAL_LIMITS } from '../seal-budget.ts';
 import { SET_ASIDE_FOLDER } from '../set-aside.ts';
-import type { LogCounts, Storage, StoragePorts } from '../storage-engine.ts';
+import type { EngineDeps, LogCounts, StorageEngine } from '../storage-engine.ts';
 import { INDEX_FILE } from './catalog/index-file.ts';
 import { lockDataFolder } from './data-lock.ts';
 import type { Disk } from './disk/disk.ts';
@@ -14,10 +14,10 @@ import { createSealedCache } from './documents/sealed-cache.ts';
 import { type FilesEngine, TMP_FOLDER } from './files-engine.ts';
 import type { LogObserver } from './log/ports.ts';
 import { ExpiryMarksInFolders } from './projects/expiry-marks.ts';
-import { ProjectFolders } from './projects/file-projects.ts';
+import { FileProjects } from './projects/file-projects.ts';
 import { MOVED_FOLDER } from './projects/moved-folder.ts';
 import { openFolder } from './storage-folder.ts';
-import { FolderSource } from './transfer/move-source.ts';
+import { FilesMoveSource } from './transfer/move-source.ts';
 
 export interface FileStorageConfig {
   readonly dataDir: string;
@@ -33,9 +33,9 @@ export interface FileStorageConfig {
  */
 export async function openFileStorage(
   config: FileStorageConfig,
-  { clock, quota, logger }: StoragePorts,
+  { clock, quota, logger }: EngineDeps,
   wrapDisk: (disk: Disk) => Disk = (disk) => disk,
-): Promise<Storage> {
+): Promise<StorageEngine> {
   await using stack = new AsyncDisposableStack();
   const dataDir = resolve(config.dataDir);
   const folder = stack.use(DataFolder.make(dataDir));
@@ -84,7 +84,7 @@ export async function openFileStorage(
     counts: { backlogBytes: () => backlog.bytes, ...countsOf(engine, () => syncSeconds) },
     isReady: async () => !engine.stats.writesStopped && (await canWrite(disk, tmp)),
     projects: (keys, storage, onSetAside, settle) =>
-      new ProjectFolders({
+      new FileProjects({
         disk,
         directory: projectsDir,
         tmp,
@@ -125,7 +125,7 @@ export async function openFileStorage(
       const directory = join(projectsDir, project);
       const keptIn = join(dataDir, MOVED_FOLDER);
       const place = { directory, keptIn, tmp, disk, forget: () => forget(project) };
-      return new FolderSource({ project, place, instances });
+      return new FilesMoveSource({ project, place, instances });
     },
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };

@@ -7,7 +7,7 @@ import { readTlsMaterial } from '@bundoc/shared/tls/files';
 import { MoveFailed } from '../errors.ts';
 import { limitsAfter, SEAL_LIMITS } from '../seal-budget.ts';
 import type { PostgresConfig } from '../storage-config.ts';
-import type { Storage, StoragePorts } from '../storage-engine.ts';
+import type { EngineDeps, StorageEngine } from '../storage-engine.ts';
 import type { OpenMoveTarget } from '../transfer-port.ts';
 import { GroupCommitter } from './commit/group-commit.ts';
 import { ChangeNews } from './commit-notifications.ts';
@@ -16,7 +16,7 @@ import { migrate, SchemaMismatch } from './database/migrate.ts';
 import { checkServer, takesWrites } from './database/server-check.ts';
 import { PostgresStore } from './postgres-store.ts';
 import { ExpiryMarksInRows } from './projects/expiry-rows.ts';
-import { ProjectRows, whyGone } from './projects/postgres-projects.ts';
+import { PostgresProjects, whyGone } from './projects/postgres-projects.ts';
 import { SharedReads } from './reads/shared-reads.ts';
 import { SharedStates } from './reads/shared-states.ts';
 import { identifyDatabase } from './rows/identity-in-rows.ts';
@@ -36,8 +36,8 @@ const READY_WITHIN_MS = 2_000;
  */
 export async function openPostgresStorage(
   config: PostgresConfig,
-  { clock, logger, quota }: StoragePorts,
-): Promise<Storage> {
+  { clock, logger, quota }: EngineDeps,
+): Promise<StorageEngine> {
   const options = databaseOptions(config, logger);
   warnInClear('BUNDOC_STORAGE', config, logger);
   await using stack = new AsyncDisposableStack();
@@ -56,7 +56,7 @@ export async function openPostgresStorage(
     counts: { databaseConnections: () => database.connections, databaseWaiting: () => database.waiting },
     isReady: () => Promise.race([takesWrites(database), sleep(READY_WITHIN_MS, false, { ref: false })]),
     projects: (keys, storage, onSetAside, settle) =>
-      new ProjectRows({ database, keys, clock, storage, onSetAside, settle }),
+      new PostgresProjects({ database, keys, clock, storage, onSetAside, settle }),
     expiry: new ExpiryMarksInRows({ database, clock }),
     statesOf: (projects) => states.of(projects),
     openStore: (project, { cipher, head }, watch, unknownSealers) =>
@@ -85,7 +85,7 @@ export async function openPostgresStorage(
  */
 export async function openMoveTarget(
   config: PostgresConfig,
-  { clock, logger }: StoragePorts,
+  { clock, logger }: EngineDeps,
 ): Promise<OpenMoveTarget> {
   await using stack = new AsyncDisposableStack();
   const database = stack.use(new Database(databaseOptions(config, logger)));
@@ -121,7 +121,7 @@ export function databaseOptions(config: PostgresConfig, logger: DatabaseOptions[
   };
 }
 
-async function untilServed({ clock, logger }: StoragePorts, action: () => Promise<void>): Promise<void> {
+async function untilServed({ clock, logger }: EngineDeps, action: () => Promise<void>): Promise<void> {
   const begun = instant(clock);
   for (;;) {
     try {

@@ -11,7 +11,7 @@ import { formatProjectFile, unknownSealers } from '../../project-file.ts';
 import { limitsAfter, SEAL_LIMITS, SealBudget } from '../../seal-budget.ts';
 import type { MarkSetAside } from '../../set-aside.ts';
 import type { EmbeddedStore } from '../store/embedded-store.ts';
-import { ProjectFolders } from './file-projects.ts';
+import { FileProjects } from './file-projects.ts';
 
 type Entry = ProjectFile['versions'][number];
 
@@ -23,7 +23,7 @@ function start(disk = new SimulatedDisk('/', ROOT), service?: FakeKeyService) {
   const keyService = service ?? new FakeKeyService(clock);
   const keys = new KeyCache({ keys: keyService.held, clock, ttlMs: 900_000 });
   const setAside: MarkSetAside[] = [];
-  const folders = new ProjectFolders({
+  const folders = new FileProjects({
     disk,
     directory: ROOT,
     keys,

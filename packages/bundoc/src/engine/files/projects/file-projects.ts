@@ -32,7 +32,7 @@ import { DOCS_FOLDER } from '../documents/document-files.ts';
 import { readMoveMark, removeMoveMark } from './moved-folder.ts';
 import { setFileAside } from './set-file-aside.ts';
 
-export interface ProjectFoldersOptions {
+export interface FileProjectsOptions {
   readonly disk: Disk;
   /** `<data>/projects`; exists. */
   readonly directory: string;
@@ -73,10 +73,10 @@ export interface OpenedFolder extends OpenedProject {
  *
  * Callers hold the project's lock: two calls for one project must not overlap.
  */
-export class ProjectFolders implements Projects {
-  readonly #options: ProjectFoldersOptions;
+export class FileProjects implements Projects {
+  readonly #options: FileProjectsOptions;
 
-  constructor(options: ProjectFoldersOptions) {
+  constructor(options: FileProjectsOptions) {
     this.#options = options;
   }
 

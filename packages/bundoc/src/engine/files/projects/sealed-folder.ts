@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import { openOwnDocument } from '../../open-document.ts';
-import type { Position, SealedChange, StoreRest } from '../../port.ts';
+import type { Position, SealedChange, StoreMetadata } from '../../port.ts';
 import type { OnProgress } from '../../reports.ts';
 import { Catalog } from '../catalog/catalog.ts';
 import { encodeSnapshot } from '../catalog/snapshot.ts';
@@ -77,7 +77,7 @@ export class SealedFolder {
   /** Makes the documents durable, and writes the catalog. @returns what it holds. */
   async finish(
     cipher: ProjectCipher,
-    rest: Pick<StoreRest, 'lastSeq' | 'purgedSeq' | 'seals' | 'idempotencyRecords'>,
+    rest: Pick<StoreMetadata, 'lastSeq' | 'purgedSeq' | 'seals' | 'idempotencyRecords'>,
     projectFile: Buffer,
   ): Promise<{ readonly documents: number; readonly bytes: number; readonly handle: string }> {
     const { lastSeq, purgedSeq, seals, idempotencyRecords } = rest;

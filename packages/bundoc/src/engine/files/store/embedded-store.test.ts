@@ -213,7 +213,7 @@ describe('a fence', () => {
     held.shift()?.();
     await second;
     using _ = await fence;
-    expect((await store.rest()).lastSeq).toBe(3);
+    expect((await store.metadata()).lastSeq).toBe(3);
   });
 });
 
@@ -224,7 +224,7 @@ describe('opening, writing and closing a store', () => {
     for (let cycle = 1; cycle <= 10; cycle++) {
       const next = await project.open(disk);
       await next.commit([put('a', `{"v":${cycle}}`)]);
-      const [seals] = (await next.rest()).seals;
+      const [seals] = (await next.metadata()).seals;
       expect(seals?.count).toBeGreaterThanOrEqual(cycle);
       expect(seals?.count).toBeLessThanOrEqual(cycle * (256 + 1));
       await next[Symbol.asyncDispose]();

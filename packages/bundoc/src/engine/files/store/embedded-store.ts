@@ -19,7 +19,7 @@ import type {
   SealedPage,
   SealedPageLimits,
   StoredDocument,
-  StoreRest,
+  StoreMetadata,
   Write,
   WriteResult,
 } from '../../port.ts';
@@ -210,7 +210,7 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     return this;
   }
 
-  async rest(): Promise<StoreRest> {
+  async metadata(): Promise<StoreMetadata> {
     const { catalog, seals, idempotencyRecords } = this.#parts;
     const { lastSeq, purgedSeq, size } = catalog;
     const collections = catalog.collections();
@@ -554,7 +554,7 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
   /** Makes a durable change visible, and queues its file. */
   #publish(change: FrameChange): void {
     const { catalog, idempotencyRecords, files } = this.#parts;
-    if (change.kind === 'used key') {
+    if (change.kind === 'idempotency record') {
       idempotencyRecords.add(change.used);
       return;
     }

@@ -46,7 +46,7 @@ export type FrameChange =
       readonly sealed: Buffer;
       readonly indexing: Indexing | undefined;
     }
-  | { readonly kind: 'used key'; readonly used: IdempotencyRecord };
+  | { readonly kind: 'idempotency record'; readonly used: IdempotencyRecord };
 
 /**
  * What a state changes in the indexes of its collection. Absent for a re-sealed document, which changes
@@ -91,7 +91,7 @@ interface Placed {
   readonly indexing: Indexing | undefined;
 }
 
-type PlacedChange = Placed | Extract<FrameChange, { kind: 'used key' }>;
+type PlacedChange = Placed | Extract<FrameChange, { kind: 'idempotency record' }>;
 
 /**
  * Plans the commits of one frame and seals what they write right into it. Changes nothing: the changes take
@@ -139,7 +139,7 @@ export class GroupPreparer {
       }
       if (outcome.idempotencyRecord !== undefined) {
         appendIdempotencyRecord(writer, outcome.idempotencyRecord);
-        placed.push({ kind: 'used key', used: outcome.idempotencyRecord });
+        placed.push({ kind: 'idempotency record', used: outcome.idempotencyRecord });
       }
       commits.push({ waiting, results: outcome.results });
     }
@@ -196,7 +196,7 @@ function keyOf(ref: DocumentRef): string {
 }
 
 function changeOf(change: PlacedChange, frame: Buffer): FrameChange {
-  if (change.kind === 'used key') return change;
+  if (change.kind === 'idempotency record') return change;
   const { kind, state, fileName, start, indexing } = change;
   return { kind, state, fileName, sealed: frame.subarray(start, start + state.size), indexing };
 }

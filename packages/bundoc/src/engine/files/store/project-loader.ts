@@ -63,7 +63,7 @@ export class LoadedStore {
   /** Applies the records of one part. Sealed bytes are views of it. */
   replay(plaintext: Buffer): void {
     for (const record of readRecords(plaintext)) {
-      if (record.kind === 'used key') this.idempotencyRecords.add(record.used);
+      if (record.kind === 'idempotency record') this.idempotencyRecords.add(record.used);
       if (record.kind === 'seals') this.sealCounts.push(record.seals);
       if (record.kind !== 'document') continue;
       const { state, sealed } = record;

@@ -19,11 +19,11 @@ import { CARRIED_FOLDER, FolderCopied, loadProject } from './project-loader.ts';
 import {
   commitsIn,
   type FoundFile,
-  type Remains,
   type RemainsPlace,
   readFiles,
-  readRemains,
+  type SalvageScan,
   type SeqRange,
+  scanForSalvage,
 } from './salvage-scan.ts';
 
 export interface RebuildOptions {
@@ -91,7 +91,7 @@ export async function rebuildStore(place: RemainsPlace, options: RebuildOptions)
   const { found, bad } = await readFiles(place, options.onProgress);
   const isCopied = damage instanceof FolderCopied;
   const isOfParts = damage instanceof PartsDamaged && !isCopied;
-  const remains = await readRemains(place, found, isOfParts ? damage : undefined);
+  const remains = await scanForSalvage(place, found, isOfParts ? damage : undefined);
   const { store, catalogFault, partFaults, lostSeqs } = remains;
   if (partFaults.length > 0 && !options.acceptLoss)
     throw new LossNotAccepted(`${partFaults.join('; ')}; ${sentenceOf(lostSeqs)}`);
@@ -105,13 +105,13 @@ export async function rebuildStore(place: RemainsPlace, options: RebuildOptions)
   const adopted = adoptFiles(place, remains, found, clock);
   const aside = `${DOCS_FOLDER}${suffix}`;
   const whole = new Map([...found].map(([fileName, { metadata }]) => [fileName, metadata._rev]));
-  await moveAside(place, bad, aside);
-  await bringFiles(place, remains, whole);
-  const lost = buryMissing(remains, whole, clock);
+  await quarantine(place, bad, aside);
+  await writeFromLog(place, remains, whole);
+  const lost = tombstoneMissing(remains, whole, clock);
   const { catalog, idempotencyRecords } = store;
   const living = new Set([...catalog.states()].filter(({ deletedMs }) => deletedMs === 0).map(nameOf));
   const stray = [...whole.keys()].filter((fileName) => !living.has(fileName)).map(documentPath);
-  await moveAside(place, stray, aside);
+  await quarantine(place, stray, aside);
   const kept = [...bad, ...stray];
   if (kept.length > 0) done.push(`kept ${kept.length} files that are no documents in ${aside}`);
   for (const path of kept) {
@@ -161,7 +161,7 @@ async function setCarriedAside(place: RemainsPlace, suffix: string, done: string
     const names = await disk.list(path);
     if (names === undefined) return;
     const files = names.map((name) => join(CARRIED_FOLDER, name));
-    await moveAside(place, files, `${CARRIED_FOLDER}${suffix}`);
+    await quarantine(place, files, `${CARRIED_FOLDER}${suffix}`);
     await disk.removeTree(path);
   } catch (error) {
     // It is no folder.
@@ -193,7 +193,7 @@ export async function keepCopy(
   done.push(`kept the old ${name} as ${name}${suffix}`);
 }
 
-async function moveAside(
+async function quarantine(
   { disk, directory }: RemainsPlace,
   paths: readonly string[],
   folder: string,
@@ -221,7 +221,7 @@ function sentenceOf(lostSeqs: Rebuilt['lostSeqs']): string {
  */
 function adoptFiles(
   { cipher, log }: RemainsPlace,
-  remains: Remains,
+  remains: SalvageScan,
   found: ReadonlyMap<string, FoundFile>,
   clock: Clock,
 ): string[] {
@@ -264,7 +264,7 @@ function adoptFiles(
  * often this has been done before.
  */
 function seqBase(
-  { store, lostSeqs, catalogFault, firstSeq, endIsUnknown }: Remains,
+  { store, lostSeqs, catalogFault, firstSeq, endIsUnknown }: SalvageScan,
   segments: number,
   clock: Clock,
 ): number {
@@ -279,7 +279,7 @@ function seqBase(
  * tells which is later.
  */
 function isLater(
-  remains: Remains,
+  remains: SalvageScan,
   state: DocumentState | undefined,
   { fileName, metadata }: FoundFile,
 ): boolean {
@@ -330,9 +330,9 @@ function placesAmong(
  * Writes the files as the parts of the log have them, durably; and `whole`, the revision in each, with them.
  * Files that are later are left alone.
  */
-async function bringFiles(
+async function writeFromLog(
   place: RemainsPlace,
-  { store, parts, deleted }: Remains,
+  { store, parts, deleted }: SalvageScan,
   whole: Map<string, string>,
 ): Promise<void> {
   const { disk, directory, cipher } = place;
@@ -378,7 +378,11 @@ async function bringFiles(
 }
 
 /** Documents in the catalog without a file become deletions, which the feed reports. */
-function buryMissing({ store }: Remains, whole: ReadonlyMap<string, string>, clock: Clock): LostDocument[] {
+function tombstoneMissing(
+  { store }: SalvageScan,
+  whole: ReadonlyMap<string, string>,
+  clock: Clock,
+): LostDocument[] {
   const { catalog } = store;
   const lost: LostDocument[] = [];
   for (const state of [...catalog.states()]) {

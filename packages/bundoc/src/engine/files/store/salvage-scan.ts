@@ -32,7 +32,7 @@ export interface RemainsPlace extends StorePlace {
 }
 
 /** Everything that is left of a store, read and weighed. */
-export interface Remains {
+export interface SalvageScan {
   /** What catalog and log know; without sealed bytes. */
   readonly store: LoadedStore;
   readonly parts: PartsLeft;
@@ -88,11 +88,11 @@ export interface FoundFile {
  *
  * @param damage what kept the store from being loaded, if it was the parts.
  */
-export async function readRemains(
+export async function scanForSalvage(
   place: RemainsPlace,
   found: ReadonlyMap<string, FoundFile>,
   damage: PartsDamaged | undefined,
-): Promise<Remains> {
+): Promise<SalvageScan> {
   const { log, cipher } = place;
   const partFaults: string[] = [];
   const { store, catalogFault, handle, covered } = await readCatalog(place);

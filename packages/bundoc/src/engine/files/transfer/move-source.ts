@@ -1,8 +1,8 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import { handOver } from '../../cut-over.ts';
+import { cutOver } from '../../cut-over.ts';
 import { MoveFailed } from '../../errors.ts';
-import type { Position, StoreRest } from '../../port.ts';
+import type { Position, StoreMetadata } from '../../port.ts';
 import { formatProjectFile } from '../../project-file.ts';
 import type {
   FencedSource,
@@ -26,7 +26,7 @@ export interface FolderToMove {
   readonly forget: () => Promise<void>;
 }
 
-export interface FolderSourceOptions {
+export interface FilesMoveSourceOptions {
   readonly project: string;
   readonly place: FolderToMove;
   readonly instances: UsedProjects;
@@ -36,11 +36,11 @@ export interface FolderSourceOptions {
  * A project in files that is moved away by the process that serves it. It is opened for one page at a time,
  * so it may be closed in between.
  */
-export class FolderSource implements MoveSource {
-  readonly #options: FolderSourceOptions;
+export class FilesMoveSource implements MoveSource {
+  readonly #options: FilesMoveSourceOptions;
   #cipher: ProjectCipher | undefined;
 
-  constructor(options: FolderSourceOptions) {
+  constructor(options: FilesMoveSourceOptions) {
     this.#options = options;
   }
 
@@ -68,7 +68,7 @@ export class FolderSource implements MoveSource {
         last: async () => ({ ...(await restOf(open)), file: formatProjectFile(open.file).toString() }),
       });
     };
-    return handOver(instances, project, run, () =>
+    return cutOver(instances, project, run, () =>
       writeMoveMark(place.disk, place.tmp, place.directory, mark()),
     );
   }
@@ -104,7 +104,7 @@ export class FolderSource implements MoveSource {
   }
 }
 
-function restOf({ store }: UsedProject): Promise<StoreRest> {
+function restOf({ store }: UsedProject): Promise<StoreMetadata> {
   if (store.movable === undefined) throw new MoveFailed('the project cannot be moved from this storage');
-  return store.movable.rest();
+  return store.movable.metadata();
 }

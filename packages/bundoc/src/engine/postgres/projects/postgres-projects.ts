@@ -41,7 +41,7 @@ const OPENING_STATEMENTS_MAX = 2;
 /** Nodes that change the same file at once: each lets one be first at most. */
 const TRIES_MAX = 10;
 
-export interface ProjectRowsOptions {
+export interface PostgresProjectsOptions {
   readonly database: Database;
   readonly keys: KeyCache;
   readonly clock: Clock;
@@ -51,17 +51,17 @@ export interface ProjectRowsOptions {
   /** Ends a move out of this storage that was cut short. */
   readonly settle: SettleMove;
 }
-type RowsPlace = Pick<ProjectRowsOptions, 'database' | 'clock'>;
+type RowsPlace = Pick<PostgresProjectsOptions, 'database' | 'clock'>;
 
 /**
  * Finds and makes projects in the database, side by side with other nodes. The first row that is inserted is
  * the project's, with its name key; a change is made only to the very text that it was decided on.
  */
-export class ProjectRows implements Projects {
-  readonly #options: ProjectRowsOptions;
+export class PostgresProjects implements Projects {
+  readonly #options: PostgresProjectsOptions;
   readonly #openings: Gather<string, FileRow>;
 
-  constructor(options: ProjectRowsOptions) {
+  constructor(options: PostgresProjectsOptions) {
     this.#options = options;
     this.#openings = new Gather({
       ask: (projects) => readFileRows(options.database, projects),

@@ -1,7 +1,7 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import type { StoreRest } from '../../port.ts';
+import type { StoreMetadata } from '../../port.ts';
 import type { IdempotencyRecord } from '../../state.ts';
 import type { Row, Statement, Transaction } from '../database/database.ts';
 import { RowCipher } from './row-cipher.ts';
@@ -43,11 +43,11 @@ const USED_KEYS: Statement = {
  * What a transaction sees of a project beside its documents and deletions. It must hold the project's lock.
  * @throws AppError `integrity_error`; VersionUnknown.
  */
-export async function restOfRows(
+export async function readStoreMetadata(
   transaction: Transaction,
   project: string,
   cipher: ProjectCipher,
-): Promise<StoreRest> {
+): Promise<StoreMetadata> {
   const rows = new RowCipher(project, cipher);
   const [extent] = await transaction.query(EXTENT, [project]);
   const [lastSeq, purgedSeq, size] = extent as unknown as [number, number, number];
@@ -72,7 +72,7 @@ export async function restOfRows(
 export async function countsOfRows(
   transaction: Transaction,
   project: string,
-): Promise<Pick<StoreRest, 'documents' | 'bytes'>> {
+): Promise<Pick<StoreMetadata, 'documents' | 'bytes'>> {
   const [row] = await transaction.query(COUNTS, [project]);
   const [documents, bytes] = row as unknown as [number, number];
   return { documents, bytes };

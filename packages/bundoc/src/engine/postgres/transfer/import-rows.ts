@@ -66,7 +66,7 @@ export async function importProject(
     [batch, bytes] = [[], 0];
   }
   await writeSealed(transaction, { project, cipher }, { changes: batch, idempotencyRecords, seq });
-  await setRest(transaction, { project, cipher }, contents);
+  await writeStoreMetadata(transaction, { project, cipher }, contents);
   return true;
 }
 
@@ -122,7 +122,7 @@ async function formerOf(
 }
 
 /** Sets what a project has beside its documents and its idempotency keys. */
-export async function setRest(
+export async function writeStoreMetadata(
   transaction: Transaction,
   { project, cipher }: Pick<ImportedProject, 'project' | 'cipher'>,
   { seals, purgedSeq }: Pick<ProjectContents, 'seals' | 'purgedSeq'>,

@@ -6,7 +6,7 @@ import type { Position, SealedChange } from '../../port.ts';
 import type { OnProgress } from '../../reports.ts';
 import type { OnSetAside } from '../../set-aside.ts';
 import type { IdempotencyRecord } from '../../state.ts';
-import type { LastOfProject, MoveCounts, MoveTarget, OpenMoveTarget } from '../../transfer-port.ts';
+import type { FinalState, MoveCounts, MoveTarget, OpenMoveTarget } from '../../transfer-port.ts';
 import type { Connections, Database, Statement, Transaction } from '../database/database.ts';
 import { pagesOfRows } from '../reads/pages-of-rows.ts';
 import { clearRows } from '../rows/clear-rows.ts';
@@ -15,9 +15,9 @@ import { MARKER, readFileRow } from '../rows/file-row.ts';
 import { identifyDatabase } from '../rows/identity-in-rows.ts';
 import { insertProjectRows, raiseKeyVersion } from '../rows/project-rows.ts';
 import { countsOfRows } from '../rows/store-metadata.ts';
-import { setRest, writeSealed } from './import-rows.ts';
+import { writeSealed, writeStoreMetadata } from './import-rows.ts';
 
-export interface IncomingRowsOptions {
+export interface PostgresMoveTargetOptions {
   readonly project: string;
   readonly database: Connections;
   readonly onSetAside: OnSetAside;
@@ -41,18 +41,19 @@ export async function moveTargetIn(
 ): Promise<Pick<OpenMoveTarget, 'identity' | 'project'>> {
   return {
     identity: await identifyDatabase(database, clock),
-    project: (project, cipher, onSetAside) => new IncomingRows({ project, database, cipher, onSetAside }),
+    project: (project, cipher, onSetAside) =>
+      new PostgresMoveTarget({ project, database, cipher, onSetAside }),
   };
 }
 
 /** The rows of a project that is brought in, beside nodes that run. */
-export class IncomingRows implements MoveTarget {
-  readonly #options: IncomingRowsOptions;
+export class PostgresMoveTarget implements MoveTarget {
+  readonly #options: PostgresMoveTargetOptions;
   #cipher: ProjectCipher | undefined;
   /** Without it, somebody else brings the project in. */
   #mark: string | undefined;
 
-  constructor(options: IncomingRowsOptions) {
+  constructor(options: PostgresMoveTargetOptions) {
     this.#options = options;
   }
 
@@ -93,7 +94,7 @@ export class IncomingRows implements MoveTarget {
     }
   }
 
-  async finish(last: LastOfProject, mark: string): Promise<MoveCounts> {
+  async finish(last: FinalState, mark: string): Promise<MoveCounts> {
     const { project } = this.#options;
     const { file, lastSeq, idempotencyRecords } = last;
     for (let at = 0; at < idempotencyRecords.length; at += USED_KEYS_AT_ONCE)
@@ -101,7 +102,7 @@ export class IncomingRows implements MoveTarget {
         this.#write(transaction, [], idempotencyRecords.slice(at, at + USED_KEYS_AT_ONCE), lastSeq),
       );
     const counts = await this.#transact(async (transaction) => {
-      await setRest(transaction, { project, cipher: this.#options.cipher() }, last);
+      await writeStoreMetadata(transaction, { project, cipher: this.#options.cipher() }, last);
       await transaction.query(SET_FILE, [project, file, mark]);
       return await countsOfRows(transaction, project);
     });
