@@ -46,7 +46,7 @@ import { TokenKeys } from './kms/token-keys.ts';
 import { type BundocMetrics, createBundocMetrics } from './metrics.ts';
 import { applyEvent } from './projects/apply-event.ts';
 import { ProjectDeletion } from './projects/delete-project.ts';
-import { ExpiryLooks } from './projects/idle-ttl-sweeper.ts';
+import { IdleTtlSweeper } from './projects/idle-ttl-sweeper.ts';
 import { InstanceManager } from './projects/instance-manager.ts';
 import { ProjectUpkeep } from './projects/project-upkeep.ts';
 import { SpreadRotations } from './projects/spread-rotations.ts';
@@ -205,7 +205,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     keysCached: () => keys.size,
     keyFetchesWaiting: () => keys.fetchesWaiting,
     changeFollowers: () => feed.waiting,
-    documentsToReseal: () => instances.toReseal,
+    pendingReencryption: () => instances.pendingReencryption,
     ...storage.counts,
     eventsLive: () => (events.isLive ? 1 : 0),
     tokensRevoked: () => revoked.size,
@@ -227,9 +227,9 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   };
   stack.use(every(SWEEP_EVERY_MS, sweep));
 
-  const looks = stack.use(new ExpiryLooks({ marks: storage.expiry, instances, logger }));
+  const idleSweeper = stack.use(new IdleTtlSweeper({ marks: storage.expiry, instances, logger }));
   const lookWhereServed = () => {
-    if (generation.state === 'confirmed') void looks.look();
+    if (generation.state === 'confirmed') void idleSweeper.sweep();
   };
   stack.use(every(SWEEP_EVERY_MS, lookWhereServed));
 
@@ -411,7 +411,7 @@ function composeInstances(composition: Composition): {
         unknownSealers(file, cipher.version, generation),
       );
     },
-    othersWrite: storage.othersWrite,
+    isShared: storage.isShared,
     openBytesMax: config.openBytes,
     shares,
     ...(storage.storedBytes === undefined ? {} : { storedBytes: storage.storedBytes }),

@@ -18,7 +18,7 @@ import { SEAL_LIMITS } from '../src/engine/seal-budget.ts';
 import { checkBackup, cipherOf, restoreSource } from '../src/operations/read-backup.ts';
 import { createBackup } from '../src/operations/write-backup.ts';
 import { CliProject } from '../src/testing/cli-project.ts';
-import { NO_NEWS } from '../src/testing/postgres-project.ts';
+import { NO_NOTIFICATIONS } from '../src/testing/postgres-project.ts';
 import { useDatabase } from './support/use-database.ts';
 
 const ROOT = '/projects';
@@ -47,7 +47,7 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
       clock: project.clock,
       sealLimits: SEAL_LIMITS,
       committer: new GroupCommitter({ database, clock: project.clock }),
-      news: NO_NEWS,
+      news: NO_NOTIFICATIONS,
       onIntegrityError: () => undefined,
       onFailure: () => undefined,
       onRotationDue: () => undefined,

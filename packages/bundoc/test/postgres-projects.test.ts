@@ -7,7 +7,7 @@ import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { describe, expect, it } from 'vitest';
 import { KeyCache } from '../src/crypto/key-cache.ts';
 import { put, ref } from '../src/engine/conformance.ts';
-import { LOOK_EVERY_MS } from '../src/engine/expiry-marks.ts';
+import { SWEEP_INTERVAL_MS } from '../src/engine/expiry-marks.ts';
 import { GroupCommitter } from '../src/engine/postgres/commit/group-commit.ts';
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import { migrate } from '../src/engine/postgres/database/migrate.ts';
@@ -23,7 +23,7 @@ import { ProjectDeletion } from '../src/projects/delete-project.ts';
 import { describeExpiryMarks } from '../src/projects/expiry-conformance.ts';
 import { InstanceManager } from '../src/projects/instance-manager.ts';
 import { FakeKeyService } from '../src/testing/fake-key-service.ts';
-import { NO_NEWS, openTestDatabase } from '../src/testing/postgres-project.ts';
+import { NO_NOTIFICATIONS, openTestDatabase } from '../src/testing/postgres-project.ts';
 import { useDatabase } from './support/use-database.ts';
 
 describeWithPostgres('projects in PostgreSQL', () => {
@@ -126,7 +126,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
       const nodes = [1, 2, 3, 4].map(() => new ExpiryMarksInRows({ database, clock }));
       const projects = ['m1', 'm2', 'm3', 'm4'];
       for (const project of projects) await nodes[0]?.mark(project);
-      clock.advance(LOOK_EVERY_MS);
+      clock.advance(SWEEP_INTERVAL_MS);
       const taken: (string | undefined)[] = [];
       while (taken.filter(Boolean).length < 4)
         taken.push(...(await Promise.all(nodes.map((node) => node.take()))).map((due) => due?.project));
@@ -153,7 +153,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
         keys,
         clock: systemClock,
         logger,
-        othersWrite: true,
+        isShared: true,
         openStore: (project, { cipher }) =>
           new PostgresStore({
             project,
@@ -163,7 +163,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
             clock: systemClock,
             sealLimits: SEAL_LIMITS,
             committer,
-            news: NO_NEWS,
+            news: NO_NOTIFICATIONS,
             onIntegrityError: () => undefined,
             onFailure: () => undefined,
             whyGone: () => whyGone({ database, clock: systemClock }, project),

@@ -1,7 +1,7 @@
 import { Presets, SingleBar } from 'cli-progress';
 
 const MIB = 1_048_576;
-const LOOK_EVERY_MS = 100;
+const SWEEP_INTERVAL_MS = 100;
 
 /**
  * How far a transfer is: a bar on standard error, or a count where the whole is not known; nothing where that
@@ -19,7 +19,7 @@ export function createTransferBar(totalBytes: number | undefined): TransferBar {
       stream: process.stderr,
       clearOnComplete: true,
       hideCursor: true,
-      fps: 1_000 / LOOK_EVERY_MS,
+      fps: 1_000 / SWEEP_INTERVAL_MS,
       format:
         totalBytes === undefined
           ? '{documents} documents, {mib} MiB, {rate} documents/s'

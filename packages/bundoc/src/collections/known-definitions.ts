@@ -121,7 +121,7 @@ export class KnownDefinitions {
     return this.#digest;
   }
 
-  get areNone(): boolean {
+  get isEmpty(): boolean {
     return this.#known.size + this.#damaged.size + this.#unnamed.size === 0;
   }
 
@@ -273,7 +273,7 @@ export class KnownDefinitions {
         detail: `a project has at most ${DEFINITIONS_MAX} definitions`,
       });
     const check = await this.#accept(definition, options);
-    const kept = this.#store.indexes?.areBlind === true ? withTokens(definition) : definition;
+    const kept = this.#store.indexes?.isBlind === true ? withTokens(definition) : definition;
     const content = contentOfDefinition(kept);
     if (definition.ttl !== undefined) await this.#beforeExpiring();
     const [result] = await this.#store.commit([{ kind: 'put', ref, content, precondition }], options);

@@ -9,7 +9,7 @@ interface Waiter {
  * Those that wait for a commit behind a position. The engine tells of each; nothing is done for it while
  * nobody waits.
  */
-export class ChangeWaiters {
+export class CommitNotifier {
   readonly #waiting = new Set<Waiter>();
   #ended = false;
 

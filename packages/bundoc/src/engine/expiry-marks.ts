@@ -2,7 +2,7 @@
  * How long nobody may look at the documents of a project that may expire, milliseconds. A look fetches its
  * key, which BunKMS records.
  */
-export const LOOK_EVERY_MS = 3_600_000;
+export const SWEEP_INTERVAL_MS = 3_600_000;
 
 /** A project that somebody was given to look at. */
 export interface DueProject {
@@ -34,7 +34,7 @@ export interface ExpiryMarks {
    * Has a project that was taken looked at again after `afterMs`. Nothing happens when it was marked or taken
    * since.
    */
-  lookAgain(due: DueProject, afterMs: number): Promise<void>;
+  reschedule(due: DueProject, afterMs: number): Promise<void>;
 
   /**
    * Forgets a project that was taken: nothing of it expires any more. Nothing happens when it was marked or

@@ -86,7 +86,7 @@ export interface EngineIndexes {
   /**
    * Values are found by tokens of them, where an index asks for those; `search` and `always` find nothing.
    */
-  readonly areBlind?: boolean;
+  readonly isBlind?: boolean;
 
   /** Makes the keys of documents before their commit is put in order, with others served in between. */
   prepare?(writes: readonly Write[], work: Work): Promise<void>;

@@ -90,7 +90,7 @@ export interface DocumentPage {
   /** Where the next page begins; undefined when this was the last. */
   readonly next: Position | undefined;
   /** Documents that were read for it and are absent, since they have expired, and bytes of them. */
-  readonly passed?: { readonly documents: number; readonly bytes: number };
+  readonly skippedExpired?: { readonly documents: number; readonly bytes: number };
 }
 
 export interface Change {
@@ -219,7 +219,7 @@ export interface ProjectStore extends AsyncDisposable {
    * The document, if it can be had without waiting: a short cut of {@link get} for the most frequent reads.
    * Undefined says nothing.
    */
-  getAtHand?(ref: DocumentRef): StoredDocument | undefined;
+  getSync?(ref: DocumentRef): StoredDocument | undefined;
 
   /**
    * Writes all of `writes` or none, in their order. Once resolved, they are durable; once rejected with
@@ -293,7 +293,7 @@ export interface ProjectStore extends AsyncDisposable {
   readonly isShared?: boolean;
 
   /** Documents that are sealed under another version of the key than the current one. */
-  readonly toReseal: number;
+  readonly pendingReencryption: number;
 
   /**
    * Seals up to `limit` of them anew, without a change that anybody sees. Resumes where it was, also after a

@@ -37,7 +37,7 @@ export interface StorageEngine extends AsyncDisposable {
   readonly place: string;
   readonly identity: StorageIdentity;
   /** Whether other processes write to it as well. */
-  readonly othersWrite: boolean;
+  readonly isShared: boolean;
   /** What it counts, for the metrics. */
   readonly counts: Readonly<Partial<Record<StorageCount, () => number>>>;
   /** Whether it takes writes now. Never rejects. */

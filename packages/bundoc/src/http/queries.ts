@@ -19,8 +19,9 @@ import type { z } from 'zod';
 import { type Fields, readFields } from '../documents/fields.ts';
 import { projectInTurns } from '../documents/project-text.ts';
 import { PAGE_BYTES_MAX } from '../engine/page-limits.ts';
+import type { ExecutionStats } from '../queries/execution.ts';
 import { ANY_DOCUMENT, type Where, whereSchema } from '../queries/where.ts';
-import type { Found, Queries, QueryAnswer } from '../service/queries.ts';
+import type { Queries, QueryAnswer } from '../service/queries.ts';
 import { faultOfPath } from '../values/path.ts';
 import { readValue, type Value } from '../values/value.ts';
 import { writeValue } from '../values/write-value.ts';
@@ -227,7 +228,7 @@ async function queryParts(
   return parts;
 }
 
-function tail({ unreadable, explanation }: Found, explain: boolean): string {
+function tail({ unreadable, explanation }: ExecutionStats, explain: boolean): string {
   const ids = unreadable.length === 0 ? '' : `,"unreadable":${JSON.stringify(unreadable)}`;
   return explain ? `${ids},"explain":${JSON.stringify(explanation satisfies Explanation)}` : ids;
 }

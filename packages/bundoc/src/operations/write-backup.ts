@@ -13,7 +13,7 @@ export interface BackupLimits {
   readonly bytesMax: number;
 }
 
-export interface BackupPorts {
+export interface BackupDeps {
   readonly instances: Pick<InstanceManager, 'acquire'>;
   readonly clock: Clock;
   /** {@link BLOCK_LIMITS} unless a test wants many blocks. */
@@ -37,7 +37,7 @@ const TRIES_MAX = 3;
  */
 export async function createBackup(
   project: string,
-  { instances, clock, limits = BLOCK_LIMITS }: BackupPorts,
+  { instances, clock, limits = BLOCK_LIMITS }: BackupDeps,
 ): Promise<AsyncGenerator<Buffer, void, void>> {
   const id = randomBytes(ARCHIVE_ID_BYTES);
   const head = await withProject(
@@ -54,7 +54,7 @@ export async function createBackup(
 
 async function* writeBlocks(
   head: ArchiveHead,
-  { instances, clock, limits }: Required<BackupPorts>,
+  { instances, clock, limits }: Required<BackupDeps>,
 ): AsyncGenerator<Buffer, void, void> {
   const writer = new ArchiveWriter(head);
   yield writer.begin();
@@ -80,7 +80,7 @@ async function* writeBlocks(
 }
 
 async function withProject<T>(
-  instances: BackupPorts['instances'],
+  instances: BackupDeps['instances'],
   project: string,
   action: (lease: NonNullable<Awaited<ReturnType<InstanceManager['acquire']>>>) => Promise<T>,
 ): Promise<T> {

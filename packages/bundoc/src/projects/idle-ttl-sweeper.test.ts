@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import type { CollectionStore } from '../collections/port.ts';
 import { put } from '../engine/conformance.ts';
-import { LOOK_EVERY_MS } from '../engine/expiry-marks.ts';
+import { SWEEP_INTERVAL_MS } from '../engine/expiry-marks.ts';
 import { ExpiryMarksInFolders } from '../engine/files/projects/expiry-marks.ts';
 import { newPlace, openInstances } from '../testing/open-instances.ts';
-import { ExpiryLooks } from './idle-ttl-sweeper.ts';
+import { IdleTtlSweeper } from './idle-ttl-sweeper.ts';
 
 const ANY = { kind: 'none' } as const;
 
@@ -15,7 +15,7 @@ function start(
 ) {
   const marks = new ExpiryMarksInFolders({ disk, directory: '/projects', clock });
   const { instances, logger } = openInstances({ clock, disk, service }, { expiry: marks, ...options });
-  const looks = new ExpiryLooks({
+  const sweeper = new IdleTtlSweeper({
     marks,
     instances,
     logger,
@@ -33,7 +33,7 @@ function start(
     });
   const counted = (project: string) =>
     using(project, async (store) => (await store.collections())[0]?.documents ?? 0);
-  return { clock, disk, service, instances, looks, using, fill, counted };
+  return { clock, disk, service, instances, sweeper, using, fill, counted };
 }
 describe('expired documents of a project that nobody has open', () => {
   it('are removed within the hour, also after a restart, and the project is closed again', async () => {
@@ -44,57 +44,57 @@ describe('expired documents of a project that nobody has open', () => {
     await first.instances[Symbol.asyncDispose]();
     const next = start(place);
     const exports = place.service.exports;
-    await next.looks.look();
+    await next.sweeper.sweep();
     expect([next.instances.size, place.service.exports - exports]).toEqual([0, 0]);
-    place.clock.advance(LOOK_EVERY_MS);
-    await next.looks.look();
+    place.clock.advance(SWEEP_INTERVAL_MS);
+    await next.sweeper.sweep();
     // One key was fetched, and none for a project of which nothing expires.
     expect([next.instances.size, place.service.exports - exports]).toEqual([0, 1]);
     expect(await next.counted('p')).toBe(0);
   });
 
   it('are left where there is no room, and looked for again in a minute', async () => {
-    const { clock, instances, looks, fill, counted } = start(newPlace(), { openBytesMax: 1 });
+    const { clock, instances, sweeper, fill, counted } = start(newPlace(), { openBytesMax: 1 });
     await fill('p', 3);
-    clock.advance(LOOK_EVERY_MS);
+    clock.advance(SWEEP_INTERVAL_MS);
     instances.sweep();
     await counted('other');
-    await looks.look();
+    await sweeper.sweep();
     expect(instances.stateOf('other').isOpen).toBe(true);
     clock.advance(1_000_000);
     instances.sweep();
     await expect.poll(() => instances.size).toBe(0);
-    await looks.look();
+    await sweeper.sweep();
     expect(await counted('p')).toBe(0);
   });
 
   it('that are too many for one look are gone on with', async () => {
-    const { clock, instances, looks, fill, using, counted } = start(newPlace(), { pagesMax: 2 });
+    const { clock, instances, sweeper, fill, using, counted } = start(newPlace(), { pagesMax: 2 });
     await fill('p', 0);
     await using('p', (store) => store.commit(Array.from({ length: 500 }, (_, n) => put(`e${n}`, '{}'))));
-    clock.advance(LOOK_EVERY_MS);
+    clock.advance(SWEEP_INTERVAL_MS);
     instances.sweep();
-    await looks.look();
+    await sweeper.sweep();
     const left = await using('p', async (store) => (await store.collections())[0]?.documents);
     expect(left).toBe(100);
-    clock.advance(LOOK_EVERY_MS);
+    clock.advance(SWEEP_INTERVAL_MS);
     instances.sweep();
-    await looks.look();
+    await sweeper.sweep();
     expect(await counted('p')).toBe(0);
   });
 
   it('are not looked for any more once nothing of the project expires', async () => {
-    const { clock, disk, instances, looks, fill, using, service } = start();
+    const { clock, disk, instances, sweeper, fill, using, service } = start();
     await fill('p', 1);
     await using('p', (store) => store.define('notes', undefined, ANY));
     expect(await disk.list('/projects/p')).toContain('expires-1');
-    clock.advance(LOOK_EVERY_MS);
+    clock.advance(SWEEP_INTERVAL_MS);
     instances.sweep();
-    await looks.look();
+    await sweeper.sweep();
     expect(await disk.list('/projects/p')).not.toContain('expires-1');
     const { exports } = service;
-    clock.advance(2 * LOOK_EVERY_MS);
-    await looks.look();
+    clock.advance(2 * SWEEP_INTERVAL_MS);
+    await sweeper.sweep();
     expect(service.exports).toBe(exports);
   });
 });

@@ -8,7 +8,7 @@ const PAGES_MAX = 100;
 /** When a look is gone on with that did not come to the end, or found no room, milliseconds. */
 const GO_ON_AFTER_MS = 60_000;
 
-export interface ExpiryLooksOptions {
+export interface IdleTtlSweeperOptions {
   readonly marks: ExpiryMarks;
   readonly instances: Pick<InstanceManager, 'visit'>;
   readonly logger: Logger;
@@ -21,14 +21,14 @@ export interface ExpiryLooksOptions {
  * while, and only where there is room for it among the open ones. Those that are open are swept by the
  * {@link InstanceManager}.
  */
-export class ExpiryLooks implements Disposable {
-  readonly #options: ExpiryLooksOptions;
+export class IdleTtlSweeper implements Disposable {
+  readonly #options: IdleTtlSweeperOptions;
   /** Where looks go on that did not come to the end. */
   readonly #places = new Map<string, SweepPlace>();
   readonly #stop = new AbortController();
-  #isLooking = false;
+  #isSweeping = false;
 
-  constructor(options: ExpiryLooksOptions) {
+  constructor(options: IdleTtlSweeperOptions) {
     this.#options = options;
   }
 
@@ -36,18 +36,18 @@ export class ExpiryLooks implements Disposable {
    * Looks at one project that is due, if there is one. Never rejects; to be called every second or so, which
    * bounds the rate.
    */
-  async look(): Promise<void> {
-    if (this.#isLooking || this.#stop.signal.aborted) return;
-    this.#isLooking = true;
+  async sweep(): Promise<void> {
+    if (this.#isSweeping || this.#stop.signal.aborted) return;
+    this.#isSweeping = true;
     const { marks, logger } = this.#options;
     let due: DueProject | undefined;
     try {
       due = await marks.take();
-      if (due !== undefined) await this.#look(due);
+      if (due !== undefined) await this.#sweep(due);
     } catch (error) {
       logger.warn({ err: error, project: due?.project }, 'expired documents could not be looked for');
     } finally {
-      this.#isLooking = false;
+      this.#isSweeping = false;
     }
   }
 
@@ -56,7 +56,7 @@ export class ExpiryLooks implements Disposable {
     this.#stop.abort();
   }
 
-  async #look(due: DueProject): Promise<void> {
+  async #sweep(due: DueProject): Promise<void> {
     const { marks, instances, logger, pagesMax = PAGES_MAX } = this.#options;
     const { project } = due;
     let mayExpire = true;
@@ -70,7 +70,7 @@ export class ExpiryLooks implements Disposable {
       });
       if (outcome === 'absent') mayExpire = false;
       if (outcome === 'open') place = undefined;
-      if (outcome === 'no-room' || place !== undefined) await marks.lookAgain(due, GO_ON_AFTER_MS);
+      if (outcome === 'no-room' || place !== undefined) await marks.reschedule(due, GO_ON_AFTER_MS);
     } catch (error) {
       if (!hasCode(error, 'project_destroyed')) throw error;
       mayExpire = false;

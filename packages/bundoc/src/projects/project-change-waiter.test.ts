@@ -1,21 +1,21 @@
 import { describe, expect, it } from 'vitest';
-import { ChangeWaiters } from '../engine/commit-notifier.ts';
-import { ChangeWaits } from './project-change-waiter.ts';
+import { CommitNotifier } from '../engine/commit-notifier.ts';
+import { ProjectChangeWaiter } from './project-change-waiter.ts';
 
 const settle = () => new Promise((resolve) => setImmediate(resolve));
 const never = new AbortController().signal;
 
 /** A project that opens and closes as a test says, with commits that it tells of. */
 function start() {
-  let waiters: ChangeWaiters | undefined;
-  const waits = new ChangeWaits(
+  let waiters: CommitNotifier | undefined;
+  const waits = new ProjectChangeWaiter(
     {
       storeIfOpen: () => waiters && { waitForChange: (after, signal) => waiters!.wait(after, signal) },
       acquire: () => Promise.reject(new Error('nobody opens a project that none else writes to')),
     },
     false,
   );
-  const turn = (opened: ChangeWaiters | undefined) => {
+  const turn = (opened: CommitNotifier | undefined) => {
     waiters = opened;
     waits.turned('p');
   };
@@ -29,11 +29,11 @@ describe('waits for changes', () => {
     const waiting = waits.wait('p', 7, never).finally(() => {
       hasEnded = true;
     });
-    for (const opened of [new ChangeWaiters(), undefined, new ChangeWaiters(), undefined]) {
+    for (const opened of [new CommitNotifier(), undefined, new CommitNotifier(), undefined]) {
       turn(opened);
       await settle();
     }
-    const last = new ChangeWaiters();
+    const last = new CommitNotifier();
     turn(last);
     await settle();
     last.committed(7);
@@ -45,7 +45,7 @@ describe('waits for changes', () => {
 
   it('leave nothing behind in a store that was closed', async () => {
     const { waits, turn } = start();
-    const former = new ChangeWaiters();
+    const former = new CommitNotifier();
     turn(former);
     const stop = new AbortController();
     const waiting = waits.wait('p', 7, stop.signal);

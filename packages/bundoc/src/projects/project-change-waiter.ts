@@ -16,19 +16,19 @@ export interface OpenableProjects {
  * Those that wait for changes of projects. No project is kept open, or kept from closing, by it: while one is
  * closed, whoever opens it ends the wait.
  */
-export class ChangeWaits {
+export class ProjectChangeWaiter {
   readonly #projects: OpenableProjects;
-  readonly #othersWrite: boolean;
+  readonly #isShared: boolean;
   /** What to call, by project, when it is opened or taken out of use. */
   readonly #waiting = new Map<string, Set<() => void>>();
 
   /**
-   * @param othersWrite whether other processes write to the same storage, so that a project which is closed
+   * @param isShared whether other processes write to the same storage, so that a project which is closed
    * here may change.
    */
-  constructor(projects: OpenableProjects, othersWrite: boolean) {
+  constructor(projects: OpenableProjects, isShared: boolean) {
     this.#projects = projects;
-    this.#othersWrite = othersWrite;
+    this.#isShared = isShared;
   }
 
   /** To be called when the project was opened, and when it was taken out of use. */
@@ -49,7 +49,7 @@ export class ChangeWaits {
       using turn = this.#nextTurn(project, signal);
       if (store !== undefined) {
         if ((await store.waitForChange(after, turn.signal)) !== undefined) return true;
-      } else if (this.#othersWrite) {
+      } else if (this.#isShared) {
         const timer = setTimeout(turn.end, REOPEN_MS);
         await once(turn.signal, 'abort');
         clearTimeout(timer);

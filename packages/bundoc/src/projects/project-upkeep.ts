@@ -169,14 +169,14 @@ export class ProjectUpkeep {
 
   /** @returns whether there is more to be done at once. */
   async #reseal(project: string, store: DefinedStore): Promise<boolean> {
-    if (store.toReseal === 0) return false;
+    if (store.pendingReencryption === 0) return false;
     const resealed = await store.reseal(this.#options.resealsMax);
     if (resealed > 0)
       this.#options.logger.info(
-        { project, resealed, left: store.toReseal },
+        { project, resealed, left: store.pendingReencryption },
         'documents were sealed under the new key version',
       );
-    return resealed > 0 && store.toReseal > 0;
+    return resealed > 0 && store.pendingReencryption > 0;
   }
 
   async #removeExpired(project: string, store: DefinedStore): Promise<void> {

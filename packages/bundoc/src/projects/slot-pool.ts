@@ -4,23 +4,23 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 const WAIT_FOR_PLACE_MS = 4_500;
 
 /**
- * Places that together take a bounded number of bytes. A caller that finds no room has places vacated, or
+ * SlotPool that together take a bounded number of bytes. A caller that finds no room has places evicted, or
  * waits. One place can always be had, however many bytes it takes.
  */
-export class Places {
+export class SlotPool {
   readonly #bytesMax: number;
-  readonly #vacate: () => boolean;
+  readonly #evict: () => boolean;
   readonly #waiting = new Set<() => void>();
   #taken = 0;
   #bytes = 0;
 
   /**
-   * @param vacate gives one of the places back by {@link leave}, if any can be spared now, and says whether
+   * @param evict gives one of the places back by {@link release}, if any can be spared now, and says whether
    * it did.
    */
-  constructor(bytesMax: number, vacate: () => boolean) {
+  constructor(bytesMax: number, evict: () => boolean) {
     this.#bytesMax = bytesMax;
-    this.#vacate = vacate;
+    this.#evict = evict;
   }
 
   /** Bytes of all places that are taken. */
@@ -37,20 +37,20 @@ export class Places {
   }
 
   /** @throws AppError `overloaded` when there was no room in time. */
-  async take(bytes: number): Promise<void> {
+  async acquire(bytes: number): Promise<void> {
     let signal: AbortSignal | undefined;
     while (!this.hasRoomFor(bytes)) {
-      if (this.#vacate()) continue;
+      if (this.#evict()) continue;
       signal ??= AbortSignal.timeout(WAIT_FOR_PLACE_MS);
       if (signal.aborted) throw new AppError('overloaded');
-      await this.#announced(signal);
+      await this.#notified(signal);
     }
     this.#taken++;
     this.#bytes += bytes;
   }
 
   /** Resolves when there may be room, or time is over. */
-  #announced(signal: AbortSignal): Promise<void> {
+  #notified(signal: AbortSignal): Promise<void> {
     return new Promise((resolve) => {
       const wake = () => {
         this.#waiting.delete(wake);
@@ -62,24 +62,24 @@ export class Places {
     });
   }
 
-  /** A place takes so many more bytes, or fewer: others are vacated for it, as far as any can be spared. */
+  /** A place takes so many more bytes, or fewer: others are evicted for it, as far as any can be spared. */
   grow(bytes: number): void {
     this.#bytes += bytes;
     if (bytes <= 0) {
-      this.announce();
+      this.notify();
       return;
     }
-    while (this.#taken > 1 && this.#bytes > this.#bytesMax && this.#vacate());
+    while (this.#taken > 1 && this.#bytes > this.#bytesMax && this.#evict());
   }
 
-  leave(bytes: number): void {
+  release(bytes: number): void {
     this.#taken--;
     this.#bytes -= bytes;
-    this.announce();
+    this.notify();
   }
 
-  /** A place was given back, or could be vacated: who waits looks again. */
-  announce(): void {
+  /** A place was given back, or could be evicted: who waits looks again. */
+  notify(): void {
     for (const wake of this.#waiting) wake();
   }
 }

@@ -13,14 +13,14 @@ export class Candidate {
   /** Of its creation. */
   readonly position: Position;
   /** The condition holds, and nothing is left to be looked at. */
-  readonly isSure: boolean;
+  readonly isExactMatch: boolean;
   #value: Value | undefined;
   #evaluated: Evaluated | undefined;
 
-  constructor(document: StoredDocument, position: Position, isSure: boolean) {
+  constructor(document: StoredDocument, position: Position, isExactMatch: boolean) {
     this.document = document;
     this.position = position;
-    this.isSure = isSure;
+    this.isExactMatch = isExactMatch;
   }
 
   /** What is in it, read when it is asked for. */
@@ -89,7 +89,8 @@ export async function* scanCollection(
     const page: DocumentPage = await work.outside(() => scan.withStore((store) => store.list(query)));
     unreadable.push(...page.unreadable);
     for (const { text } of page.documents) budget.spend(text.length);
-    if (page.passed !== undefined) budget.spend(page.passed.bytes, page.passed.documents);
+    if (page.skippedExpired !== undefined)
+      budget.spend(page.skippedExpired.bytes, page.skippedExpired.documents);
     if (page.documents.length > 0)
       yield page.documents.map((document) => new Candidate(document, document.position, false));
     next = page.next;

@@ -83,7 +83,7 @@ function lookAtHand(
     seen?.add(entry.id);
     const document =
       bytes < BYTES_AT_HAND && rest.length === 0
-        ? store.getAtHand?.({ collection: scan.collection, id: entry.id })
+        ? store.getSync?.({ collection: scan.collection, id: entry.id })
         : undefined;
     if (document === undefined) {
       rest.push(entry);

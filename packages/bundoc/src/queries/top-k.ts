@@ -8,7 +8,7 @@ export interface Sortable {
  * The first of many by their keys: as many as fit into a number and into bytes, one in any case. Holds no
  * more than that, and the one that did not fit.
  */
-export class FirstOf<T extends Sortable> {
+export class TopK<T extends Sortable> {
   readonly #limit: number;
   readonly #bytesMax: number;
   readonly #kept: T[] = [];

@@ -65,7 +65,7 @@ export type WorkOptions = CommitOptions & { readonly work: Work };
  * edge.
  */
 export class Documents {
-  readonly #instances: Pick<InstanceManager, 'acquire' | 'storeAtHand'>;
+  readonly #instances: Pick<InstanceManager, 'acquire' | 'peekStore'>;
   readonly #limits: DocumentLimits;
   /**
    * Patches of one document wait for each other, since of those that are applied to the same revision one
@@ -73,7 +73,7 @@ export class Documents {
    */
   readonly #patching = new KeyedMutex();
 
-  constructor(instances: Pick<InstanceManager, 'acquire' | 'storeAtHand'>, limits: DocumentLimits) {
+  constructor(instances: Pick<InstanceManager, 'acquire' | 'peekStore'>, limits: DocumentLimits) {
     this.#instances = instances;
     this.#limits = limits;
   }
@@ -130,7 +130,7 @@ export class Documents {
    * once.
    */
   read(project: string, ref: DocumentRef): StoredDocument | Promise<StoredDocument> {
-    return this.#instances.storeAtHand(project)?.getAtHand?.(ref) ?? this.#read(project, ref);
+    return this.#instances.peekStore(project)?.getSync?.(ref) ?? this.#read(project, ref);
   }
 
   async #read(project: string, ref: DocumentRef): Promise<StoredDocument> {

@@ -49,7 +49,7 @@ export class ProjectDirectory {
       documents: collections.reduce((sum, { documents }) => sum + documents, 0),
       collections: collections.length,
       bytes: collections.reduce((sum, { bytes }) => sum + bytes, 0),
-      key: { version: Math.max(...versions), versions, documents_to_reseal: store.toReseal },
+      key: { version: Math.max(...versions), versions, documents_to_reseal: store.pendingReencryption },
       cache: { open: isOpen, key_cached: isKeyCached },
     };
   }

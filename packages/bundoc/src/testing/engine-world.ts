@@ -541,7 +541,7 @@ export class EngineWorld {
     await replaceFile(disk, '/tmp', `${one.directory}/${PROJECT_FILE}`, one.projectFile);
     one.rotate();
     const store = await this.open(one);
-    while (store.toReseal > 0 && (await store.reseal(2)) > 0);
+    while (store.pendingReencryption > 0 && (await store.reseal(2)) > 0);
   }
 
   /** As a move does: what it is is known elsewhere before it is gone here. */

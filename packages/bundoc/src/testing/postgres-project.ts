@@ -4,7 +4,7 @@ import { createLogger } from '@bundoc/shared/runtime/logger';
 import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { type DekVersion, ProjectCipher } from '../crypto/project-cipher.ts';
 import { GroupCommitter } from '../engine/postgres/commit/group-commit.ts';
-import type { News } from '../engine/postgres/commit-notifications.ts';
+import type { CommitChannel } from '../engine/postgres/commit-notifications.ts';
 import { Database, type DatabaseOptions } from '../engine/postgres/database/database.ts';
 import { PostgresStore, type PostgresStoreOptions } from '../engine/postgres/postgres-store.ts';
 import { whyGone } from '../engine/postgres/projects/postgres-projects.ts';
@@ -35,7 +35,11 @@ export function openTestDatabase(url: string, options: Partial<DatabaseOptions> 
 }
 
 /** No news from other nodes. */
-export const NO_NEWS: News = { watch: () => undefined, unwatch: () => undefined, committed: () => undefined };
+export const NO_NOTIFICATIONS: CommitChannel = {
+  watch: () => undefined,
+  unwatch: () => undefined,
+  committed: () => undefined,
+};
 
 /** A project of the PostgreSQL engine in a test, and what opens it. The schema is there already. */
 export class PostgresProject {
@@ -95,7 +99,7 @@ export class PostgresProject {
   /** @param node what its projects share; by default this is the only one. */
   open(
     database: Database,
-    news: News = NO_NEWS,
+    news: CommitChannel = NO_NOTIFICATIONS,
     node: Partial<Pick<PostgresStoreOptions, 'reads' | 'committer'>> = {},
   ): Promise<PostgresStore> {
     return new PostgresStore({

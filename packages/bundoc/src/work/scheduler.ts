@@ -32,7 +32,7 @@ export const WORK_MS_MAX = 40_000;
 /** Up to so much is not worth a callback of its own: it is counted in whichever turn comes next. */
 const FORGOTTEN_US = SLICE_US / 10;
 
-export interface SchedulerPorts {
+export interface SchedulerDeps {
   /** Monotonic. */
   readonly nowMs: () => number;
   /** Calls back in the next turn of the event loop, after others were served. */
@@ -41,14 +41,14 @@ export interface SchedulerPorts {
   readonly onUsed?: (key: ShareKey, us: number) => void;
   /** Bytes of memory that work holds; no bound when it is absent. */
   readonly memory?: Room;
-  /** Places for work that waits; no bound when it is absent. */
+  /** SlotPool for work that waits; no bound when it is absent. */
   readonly places?: Room;
 }
 
 /** What long work needs of a share, for which it does not wait. */
 export type Room = Pick<Share, 'tryTake' | 'refusal'>;
 
-const systemPorts: SchedulerPorts = {
+const systemPorts: SchedulerDeps = {
   nowMs: () => performance.now(),
   nextTurn: (run) => setImmediate(run),
 };
@@ -62,7 +62,7 @@ const systemPorts: SchedulerPorts = {
  * Work that fits into what is left of the slice, while nobody waits, runs at once.
  */
 export class Scheduler implements AsyncDisposable {
-  readonly #ports: SchedulerPorts;
+  readonly #ports: SchedulerDeps;
   readonly #waiting = new FairTurns<Work>(SLICE_US);
   readonly #usedUs = new Map<WorkKind, number>();
   /** What long work has taken of this turn. */
@@ -81,7 +81,7 @@ export class Scheduler implements AsyncDisposable {
   /** Works on what is too large for this thread. */
   readonly large: LargeThread;
 
-  constructor(ports: Partial<SchedulerPorts> = {}, large: LargeThread = new LargeThread()) {
+  constructor(ports: Partial<SchedulerDeps> = {}, large: LargeThread = new LargeThread()) {
     this.#ports = { ...systemPorts, ...ports };
     this.large = large;
   }

@@ -12,7 +12,7 @@ import { SEAL_LIMITS } from '../../src/engine/seal-budget.ts';
 import { InstanceManager } from '../../src/projects/instance-manager.ts';
 import { ProjectUpkeep } from '../../src/projects/project-upkeep.ts';
 import type { FakeKeyService } from '../../src/testing/fake-key-service.ts';
-import { NO_NEWS } from '../../src/testing/postgres-project.ts';
+import { NO_NOTIFICATIONS } from '../../src/testing/postgres-project.ts';
 
 /** The projects of a node on PostgreSQL, and the statements that it asks outside of transactions. */
 export class PostgresNode {
@@ -51,10 +51,10 @@ export class PostgresNode {
       ...{ database, keys, clock, storage: service.storage, settle: async () => undefined },
     });
     this.instances = new InstanceManager({
-      ...{ projects, keys, clock, logger, othersWrite: true },
+      ...{ projects, keys, clock, logger, isShared: true },
       openStore: (project, { cipher, head }) =>
         new PostgresStore({
-          ...{ project, database, reads, states, committer, cipher, clock, news: NO_NEWS },
+          ...{ project, database, reads, states, committer, cipher, clock, news: NO_NOTIFICATIONS },
           sealLimits: SEAL_LIMITS,
           onIntegrityError: (name) => this.damaged.push(name),
           onFailure: () => undefined,

@@ -80,7 +80,7 @@ export async function openFileStorage(
   return {
     place: dataDir,
     identity,
-    othersWrite: false,
+    isShared: false,
     counts: { backlogBytes: () => backlog.bytes, ...countsOf(engine, () => syncSeconds) },
     isReady: async () => !engine.stats.writesStopped && (await canWrite(disk, tmp)),
     projects: (keys, storage, onSetAside, settle) =>

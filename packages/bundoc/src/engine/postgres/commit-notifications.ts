@@ -4,26 +4,26 @@ import type { Position } from '../port.ts';
 import { clientConfig, type Database, type DatabaseOptions, type Statement } from './database/database.ts';
 
 /** What a store needs of it. */
-export interface News {
+export interface CommitChannel {
   /**
-   * Calls `onNews` with the position of the project's latest commit, now and then, and soon after a commit of
+   * Calls `onCommit` with the position of the project's latest commit, now and then, and soon after a commit of
    * any node.
    */
-  watch(project: string, onNews: (position: Position) => void): void;
-  unwatch(project: string, onNews: (position: Position) => void): void;
+  watch(project: string, onCommit: (position: Position) => void): void;
+  unwatch(project: string, onCommit: (position: Position) => void): void;
   /** Tells all nodes of a commit of this one. */
   committed(project: string, position: Position): void;
 }
 
-export interface ChangeNewsOptions {
+export interface CommitNotificationsOptions {
   readonly database: Database;
   /** For the connection that listens, unless it would go through a pooler. */
   readonly connection: DatabaseOptions;
   readonly logger: Logger;
-  readonly timing?: ChangeNewsTiming;
+  readonly timing?: CommitNotificationsTiming;
 }
 
-export interface ChangeNewsTiming {
+export interface CommitNotificationsTiming {
   /**
    * Commits of so many milliseconds are told together: a notification in each transaction would halve the
    * throughput.
@@ -35,7 +35,7 @@ export interface ChangeNewsTiming {
   readonly lookAloneEveryMs: number;
 }
 
-const TIMING: ChangeNewsTiming = { tellEveryMs: 25, lookEveryMs: 1_000, lookAloneEveryMs: 250 };
+const TIMING: CommitNotificationsTiming = { tellEveryMs: 25, lookEveryMs: 1_000, lookAloneEveryMs: 250 };
 const CHANNEL = 'bundoc_commits';
 /** A notification has 8,000 bytes at most, and a project's part 63 + 1 + 16 + 1. */
 const PROJECTS_TOLD_AT_ONCE = 90;
@@ -48,13 +48,13 @@ const LOOK: Statement = {
 };
 
 /**
- * News of commits between the nodes of one database: by NOTIFY, a few times a second whatever is written, and
- * by looking at the projects that somebody waits for. News may come late, twice or not at all while the
+ * CommitChannel of commits between the nodes of one database: by NOTIFY, a few times a second whatever is written, and
+ * by looking at the projects that somebody waits for. CommitChannel may come late, twice or not at all while the
  * database does not answer; what happened is always read from the rows.
  */
-export class ChangeNews implements News, AsyncDisposable {
-  readonly #options: ChangeNewsOptions;
-  readonly #timing: ChangeNewsTiming;
+export class CommitNotifications implements CommitChannel, AsyncDisposable {
+  readonly #options: CommitNotificationsOptions;
+  readonly #timing: CommitNotificationsTiming;
   readonly #watchers = new Map<string, Set<(position: Position) => void>>();
   readonly #untold = new Map<string, Position>();
   #telling: NodeJS.Timeout | undefined;
@@ -68,21 +68,21 @@ export class ChangeNews implements News, AsyncDisposable {
   /** What is under way. */
   readonly #running = new Set<Promise<unknown>>();
 
-  constructor(options: ChangeNewsOptions) {
+  constructor(options: CommitNotificationsOptions) {
     this.#options = options;
     this.#timing = options.timing ?? TIMING;
     this.ready = this.#run(this.#listen());
   }
 
-  watch(project: string, onNews: (position: Position) => void): void {
+  watch(project: string, onCommit: (position: Position) => void): void {
     const watchers = this.#watchers.get(project) ?? new Set();
-    this.#watchers.set(project, watchers.add(onNews));
+    this.#watchers.set(project, watchers.add(onCommit));
     this.#lookLater();
   }
 
-  unwatch(project: string, onNews: (position: Position) => void): void {
+  unwatch(project: string, onCommit: (position: Position) => void): void {
     const watchers = this.#watchers.get(project);
-    watchers?.delete(onNews);
+    watchers?.delete(onCommit);
     if (watchers?.size === 0) this.#watchers.delete(project);
   }
 
@@ -147,7 +147,7 @@ export class ChangeNews implements News, AsyncDisposable {
   }
 
   #heard(project: string, position: Position): void {
-    for (const onNews of [...(this.#watchers.get(project) ?? [])]) onNews(position);
+    for (const onCommit of [...(this.#watchers.get(project) ?? [])]) onCommit(position);
   }
 
   /** Listens until the connection breaks, and again after a pause. */

@@ -10,7 +10,7 @@ import type { PostgresConfig } from '../storage-config.ts';
 import type { EngineDeps, StorageEngine } from '../storage-engine.ts';
 import type { OpenMoveTarget } from '../transfer-port.ts';
 import { GroupCommitter } from './commit/group-commit.ts';
-import { ChangeNews } from './commit-notifications.ts';
+import { CommitNotifications } from './commit-notifications.ts';
 import { Database, type DatabaseOptions } from './database/database.ts';
 import { migrate, SchemaMismatch } from './database/migrate.ts';
 import { checkServer, takesWrites } from './database/server-check.ts';
@@ -46,13 +46,13 @@ export async function openPostgresStorage(
   const identity = await identifyDatabase(database, clock);
   const reads = new SharedReads(database);
   const states = new SharedStates(database);
-  const news = stack.use(new ChangeNews({ database, connection: options, logger }));
+  const news = stack.use(new CommitNotifications({ database, connection: options, logger }));
   const committer = new GroupCommitter({ database, clock });
   const running = stack.move();
   return {
     place: config.place,
     identity,
-    othersWrite: true,
+    isShared: true,
     counts: { databaseConnections: () => database.connections, databaseWaiting: () => database.waiting },
     isReady: () => Promise.race([takesWrites(database), sleep(READY_WITHIN_MS, false, { ref: false })]),
     projects: (keys, storage, onSetAside, settle) =>

@@ -4,7 +4,7 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../crypto/project-cipher.ts';
 import type { DocumentRef } from '../../crypto/stored-text.ts';
 import type { OwnWork } from '../../work/scheduler.ts';
-import { ChangeWaiters } from '../commit-notifier.ts';
+import { CommitNotifier } from '../commit-notifier.ts';
 import { admit } from '../commit-plan.ts';
 import { DEFINITIONS } from '../definition.ts';
 import type { EngineIndexes } from '../index-port.ts';
@@ -28,7 +28,7 @@ import type { SealLimits } from '../seal-budget.ts';
 import type { CommittingProject, GroupCommitter } from './commit/group-commit.ts';
 import { MustReopen, ProjectGone } from './commit/must-reopen.ts';
 import type { QueuedCommit } from './commit/plan-commits.ts';
-import type { News } from './commit-notifications.ts';
+import type { CommitChannel } from './commit-notifications.ts';
 import type { Database, Transaction } from './database/database.ts';
 import { searchedTokens } from './indexes/blind-index.ts';
 import { BlindIndexing } from './indexes/blind-indexing.ts';
@@ -52,7 +52,7 @@ export interface PostgresStoreOptions {
   /** Of all projects of the node. */
   readonly committer: GroupCommitter;
   /** Of the commits of all nodes. */
-  readonly news: News;
+  readonly news: CommitChannel;
   /** Told of every document whose row does not open, by its (opaque) name. */
   readonly onIntegrityError: (name: string) => void;
   /** Told why the store must be opened anew. */
@@ -86,7 +86,7 @@ export class PostgresStore implements ProjectStore {
   readonly #committing: CommittingProject;
   /** Commits that are not answered yet. */
   readonly #commits = new Set<Promise<unknown>>();
-  readonly #waiters = new ChangeWaiters();
+  readonly #waiters = new CommitNotifier();
   #waitingBytes = 0;
   #pruning: Promise<void> | undefined;
   #failed = false;
@@ -182,7 +182,7 @@ export class PostgresStore implements ProjectStore {
     // Before it is looked, so that nothing falls between.
     const news = this.#waiters.wait(after, AbortSignal.any([signal, stop.signal]));
     if (this.#waiters.isEmpty) return news;
-    if (!this.#isWatching) this.#options.news.watch(this.#options.project, this.#onNews);
+    if (!this.#isWatching) this.#options.news.watch(this.#options.project, this.#onCommit);
     this.#isWatching = true;
     try {
       this.#heard(await this.position());
@@ -197,8 +197,8 @@ export class PostgresStore implements ProjectStore {
     return this.#watched(this.#reader.collections());
   }
 
-  get toReseal(): number {
-    return this.#upkeep.toReseal;
+  get pendingReencryption(): number {
+    return this.#upkeep.pendingReencryption;
   }
 
   reseal(limit: number): Promise<number> {
@@ -261,7 +261,7 @@ export class PostgresStore implements ProjectStore {
     this.#pruning = this.#upkeep.prune().catch(() => undefined);
   }
 
-  readonly #onNews = (position: Position): void => {
+  readonly #onCommit = (position: Position): void => {
     this.#heard(position);
     if (this.#waiters.isEmpty) this.#unwatch();
   };
@@ -272,7 +272,7 @@ export class PostgresStore implements ProjectStore {
   }
 
   #unwatch(): void {
-    if (this.#isWatching) this.#options.news.unwatch(this.#options.project, this.#onNews);
+    if (this.#isWatching) this.#options.news.unwatch(this.#options.project, this.#onCommit);
     this.#isWatching = false;
   }
 

@@ -12,7 +12,7 @@ const run = promisify(execFile);
 const TRUSTED_TYPES: ReadonlySet<number> = new Set([0xef53, 0x58465342, 0x9123683e]);
 
 /** What it does to the system; a test puts something else in its place. */
-export interface FilesystemSyncPorts {
+export interface FilesystemSyncDeps {
   readonly deviceOf: (directory: string) => Promise<number>;
   /** Whether a sync of the file system of `directory` reports failed writes. */
   readonly isTrusted: (directory: string) => Promise<boolean>;
@@ -37,12 +37,12 @@ interface Round {
  * by a `syncfs` of its own is lost to this one.)
  */
 export class FilesystemSync {
-  readonly #ports: FilesystemSyncPorts;
+  readonly #ports: FilesystemSyncDeps;
   readonly #rounds = new Map<number, Round>();
   readonly #trusted = new Map<number, Promise<boolean>>();
   #failed = false;
 
-  constructor(ports: FilesystemSyncPorts = systemPorts) {
+  constructor(ports: FilesystemSyncDeps = systemPorts) {
     this.#ports = ports;
   }
 
@@ -89,7 +89,7 @@ export class FilesystemSync {
   }
 }
 
-const systemPorts: FilesystemSyncPorts = {
+const systemPorts: FilesystemSyncDeps = {
   deviceOf: async (directory) => (await stat(directory)).dev,
   isTrusted: async (directory) => {
     const [major = 0, minor = 0] = release().split('.').map(Number);

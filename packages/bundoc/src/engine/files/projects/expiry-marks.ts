@@ -3,7 +3,7 @@ import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import { KeyedMutex } from '../../../work/keyed-mutex.ts';
 import type { DueProject, ExpiryMarks } from '../../expiry-marks.ts';
-import { LOOK_EVERY_MS } from '../../expiry-marks.ts';
+import { SWEEP_INTERVAL_MS } from '../../expiry-marks.ts';
 import type { Disk } from '../disk/disk.ts';
 
 /** An empty file in the project's folder (docs/formats/expiry-mark.md). */
@@ -34,12 +34,12 @@ export class ExpiryMarksInFolders implements ExpiryMarks {
 
   mark(project: string): Promise<void> {
     // Before anything else, so that whoever unmarks it meanwhile sees it.
-    this.#delay(project, LOOK_EVERY_MS);
+    this.#delay(project, SWEEP_INTERVAL_MS);
     return this.#write(project);
   }
 
   ensureMarked(project: string): Promise<void> {
-    if (!this.#turns.has(project)) this.#delay(project, LOOK_EVERY_MS);
+    if (!this.#turns.has(project)) this.#delay(project, SWEEP_INTERVAL_MS);
     return this.#write(project);
   }
 
@@ -55,10 +55,10 @@ export class ExpiryMarksInFolders implements ExpiryMarks {
       earliestMs = dueMs;
     }
     if (project === undefined) return undefined;
-    return { project, turn: this.#delay(project, LOOK_EVERY_MS) };
+    return { project, turn: this.#delay(project, SWEEP_INTERVAL_MS) };
   }
 
-  async lookAgain({ project, turn }: DueProject, afterMs: number): Promise<void> {
+  async reschedule({ project, turn }: DueProject, afterMs: number): Promise<void> {
     if (this.#turns.get(project)?.turn === turn) this.#delay(project, afterMs);
   }
 
@@ -108,6 +108,6 @@ export class ExpiryMarksInFolders implements ExpiryMarks {
       if (content?.includes(EXPIRY_FILE)) marked.push(name);
     }
     for (const [at, project] of marked.entries())
-      if (!this.#turns.has(project)) this.#delay(project, (LOOK_EVERY_MS * (at + 1)) / marked.length);
+      if (!this.#turns.has(project)) this.#delay(project, (SWEEP_INTERVAL_MS * (at + 1)) / marked.length);
   }
 }

@@ -51,7 +51,7 @@ export interface CheckpointSource {
   fail(error: unknown): void;
 }
 
-export interface CheckpointPorts {
+export interface CheckpointDeps {
   readonly disk: Disk;
   /** A folder for temporary files, on the same file system. */
   readonly tmp: string;
@@ -87,7 +87,7 @@ interface Step {
  */
 export async function checkpointStores(
   sources: readonly CheckpointSource[],
-  ports: CheckpointPorts,
+  ports: CheckpointDeps,
   force = false,
 ): Promise<readonly unknown[]> {
   const failures = new Map<CheckpointSource, unknown>();
@@ -149,7 +149,7 @@ function begin(source: CheckpointSource, clock: Clock, force: boolean): Step | u
 type Failed = (source: CheckpointSource, error: unknown) => void;
 
 /** Syncs document files, and the files and folders of new projects. */
-async function syncDocuments(steps: readonly Step[], ports: CheckpointPorts, failed: Failed): Promise<void> {
+async function syncDocuments(steps: readonly Step[], ports: CheckpointDeps, failed: Failed): Promise<void> {
   const { disk, unsyncedBirth, writeAgain } = ports;
   const written: {
     readonly source: CheckpointSource;
@@ -199,11 +199,7 @@ async function concat(pieces: AsyncIterable<Buffer>): Promise<Buffer> {
 }
 
 /** Replaces small catalogs, with a few syncs for all of them. */
-async function replaceTogether(
-  steps: readonly Step[],
-  ports: CheckpointPorts,
-  failed: Failed,
-): Promise<void> {
+async function replaceTogether(steps: readonly Step[], ports: CheckpointDeps, failed: Failed): Promise<void> {
   const { disk, tmp } = ports;
   const files: { readonly step: Step; readonly path: string; readonly content: Buffer }[] = [];
   for (const step of steps)
@@ -245,7 +241,7 @@ async function replaceTogether(
  * Stores the indexes, so that the next opening need not read all documents. While some are being built, the
  * former file stays, which names its position. A full disk is no failure: the file only saves time.
  */
-async function storeIndexes(source: CheckpointSource, { disk, tmp }: CheckpointPorts): Promise<void> {
+async function storeIndexes(source: CheckpointSource, { disk, tmp }: CheckpointDeps): Promise<void> {
   const { directory, cipher, project, wholeIndexes: whole, indexState, catalog, ownWork } = source;
   if (whole === undefined) return;
   const path = join(directory, INDEX_FILE);

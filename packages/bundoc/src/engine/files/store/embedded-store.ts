@@ -3,7 +3,7 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { DocumentRef } from '../../../crypto/stored-text.ts';
 import { type OwnWork, ownWork } from '../../../work/scheduler.ts';
 import { ByteWriter } from '../../bytes.ts';
-import { ChangeWaiters } from '../../commit-notifier.ts';
+import { CommitNotifier } from '../../commit-notifier.ts';
 import { admit, WRITE_OVERHEAD_BYTES } from '../../commit-plan.ts';
 import type { IdempotencyRecords } from '../../idempotency-records.ts';
 import type { EngineIndexes } from '../../index-port.ts';
@@ -123,7 +123,7 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
   readonly #indexes: CollectionIndexes;
   readonly ownWork: OwnWork;
   readonly #reader: StoreReader;
-  readonly #waiters = new ChangeWaiters();
+  readonly #waiters = new CommitNotifier();
   /** Resolved when no commit waits or is being written. */
   #idle: PromiseWithResolvers<void> | undefined;
   #partsBeingWritten = 0;
@@ -197,8 +197,8 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     return this.#indexes;
   }
 
-  getAtHand(ref: DocumentRef): StoredDocument | undefined {
-    return this.#reader.getAtHand(ref);
+  getSync(ref: DocumentRef): StoredDocument | undefined {
+    return this.#reader.getSync(ref);
   }
 
   get(ref: DocumentRef): Promise<StoredDocument | undefined> {
@@ -262,7 +262,7 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
   }
 
   /** At least 1 while the catalog or parts of the log are under another version: their turn is last. */
-  get toReseal(): number {
+  get pendingReencryption(): number {
     const { version } = this.#options.cipher;
     const isBehind = [...this.#versions].some((one) => one !== version);
     return Math.max(this.#parts.catalog.sealedUnderOthers(version), isBehind ? 1 : 0);
@@ -296,7 +296,7 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
   /** Once no document is under a former key version, a checkpoint frees catalog and log from them, too. */
   async #checkpointUnderCurrentKey(): Promise<void> {
     const documents = this.#parts.catalog.sealedUnderOthers(this.#options.cipher.version);
-    if (documents === 0 && this.toReseal > 0) await this.checkpoint();
+    if (documents === 0 && this.pendingReencryption > 0) await this.checkpoint();
   }
 
   list(query: ListQuery): Promise<DocumentPage> {

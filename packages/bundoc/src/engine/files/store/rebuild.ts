@@ -298,7 +298,7 @@ function order(a: DocumentMetadata, b: DocumentMetadata): number {
 }
 
 /**
- * Places in the order of lists for documents that only files know, in the order of their creation among those
+ * SlotPool in the order of lists for documents that only files know, in the order of their creation among those
  * of `known`: for each the highest number below the next one's that nobody has. Where clocks leave no such
  * room, there are fewer places than files.
  */

@@ -48,7 +48,7 @@ export class StoreReader {
   }
 
   /** A document whose bytes are in memory; undefined says nothing. */
-  getAtHand(ref: DocumentRef): StoredDocument | undefined {
+  getSync(ref: DocumentRef): StoredDocument | undefined {
     const living = this.#catalog.living(ref);
     return living && this.#openInMemory(ref, living);
   }

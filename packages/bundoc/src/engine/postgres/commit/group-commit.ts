@@ -9,7 +9,7 @@ import type { Position } from '../../port.ts';
 import type { Database, Statement, Transaction } from '../database/database.ts';
 import { isOfDatabase, isOfStatement } from '../database/database-error.ts';
 import { textArray } from '../database/parameters.ts';
-import { Patience } from '../database/patience.ts';
+import { Backoff } from '../database/patience.ts';
 import type { BlindIndexes } from '../indexes/blind-index.ts';
 import { GROUP_ENTRIES_MAX, GroupIndexContext, lookUpHolders } from '../indexes/group-index-context.ts';
 import type { NextCount } from '../rows/seal-counter.ts';
@@ -185,7 +185,7 @@ export class GroupCommitter {
    * project.
    */
   async #commitPatiently(members: readonly Member[], isAlone: boolean): Promise<readonly Outcome[]> {
-    const patience = new Patience(this.#clock);
+    const patience = new Backoff(this.#clock);
     for (;;) {
       const attempt = new Attempt(members, isAlone);
       try {
@@ -209,7 +209,7 @@ export class GroupCommitter {
    * @throws AppError `storage_unavailable` when that cannot be found out in time.
    */
   async #tookEffect({ id, projects }: Attempt): Promise<boolean> {
-    const patience = new Patience(this.#clock);
+    const patience = new Backoff(this.#clock);
     const heads = [textArray(projects)];
     const begin = [
       { statement: LOCK_ANY_HEAD, values: heads },

@@ -13,7 +13,7 @@ const PAUSE_MAX_MS = 400;
  * Waits between tries, each wait longer than the last and a part of it random, until there has been enough
  * waiting.
  */
-export class Patience {
+export class Backoff {
   readonly #clock: Clock;
   readonly #begun;
   #pauseMs = PAUSE_FIRST_MS;
@@ -32,14 +32,14 @@ export class Patience {
 }
 
 /** Runs `read`, which changes nothing, again while the server cannot serve. */
-export async function patiently<T>(clock: Clock, read: () => Promise<T>): Promise<T> {
-  let patience: Patience | undefined;
+export async function retryUnavailable<T>(clock: Clock, read: () => Promise<T>): Promise<T> {
+  let patience: Backoff | undefined;
   for (;;) {
     try {
       return await read();
     } catch (error) {
       if (!hasCode(error, 'storage_unavailable')) throw error;
-      patience ??= new Patience(clock);
+      patience ??= new Backoff(clock);
       await patience.wait(error);
     }
   }

@@ -22,7 +22,7 @@ import type { OpenedProject, Projects } from '../../projects.ts';
 import { loggable, type OnSetAside } from '../../set-aside.ts';
 import { Gather } from '../commit/gather.ts';
 import type { Database, Statement, Transaction } from '../database/database.ts';
-import { patiently } from '../database/patience.ts';
+import { retryUnavailable } from '../database/patience.ts';
 import { removeRows, unfenceRows } from '../rows/fence.ts';
 import { changeMarker, type FileRow, readFileRow, readFileRows, replaceFileRow } from '../rows/file-row.ts';
 import { makeProject, raiseKeyVersion } from '../rows/project-rows.ts';
@@ -103,7 +103,9 @@ export class PostgresProjects implements Projects {
     const made = await mintOrAdopt(keys, project);
     const file = newProjectFile(project, made, new Date(clock.now()), storage);
     // Asked for again after a broken connection, it finds what the first try has made.
-    const head = await patiently(clock, () => makeProject(database, project, textOf(file), made.key.version));
+    const head = await retryUnavailable(clock, () =>
+      makeProject(database, project, textOf(file), made.key.version),
+    );
     if (head !== undefined) return { file, keys: [made.key], cipher: openCipher(file, [made.key]), head };
     const opened = await this.open(project);
     if (opened === undefined) throw new AppError('storage_unavailable', { retryAfterS: 1 });
@@ -112,7 +114,7 @@ export class PostgresProjects implements Projects {
 
   async names(after: string, limit: number, only?: readonly string[]): Promise<readonly string[]> {
     const { database, clock } = this.#options;
-    const rows = await patiently(clock, () => database.query(NAMES, [after, limit, only ?? null]));
+    const rows = await retryUnavailable(clock, () => database.query(NAMES, [after, limit, only ?? null]));
     return rows.map((row) => (row as unknown as [string])[0]);
   }
 
@@ -147,7 +149,7 @@ export class PostgresProjects implements Projects {
   async remove(project: string, mark: DeletionMark): Promise<void> {
     const { database, clock } = this.#options;
     const transact: Database['transaction'] = (begin, action) =>
-      patiently(clock, () => database.transaction(begin, action));
+      retryUnavailable(clock, () => database.transaction(begin, action));
     try {
       await removeRows((action) => transact('', action), project, formatDeletionMark(mark));
     } catch (error) {
@@ -162,7 +164,9 @@ export class PostgresProjects implements Projects {
    */
   async #read(project: string): Promise<Pick<FileRow, 'text' | 'head'>> {
     for (let tries = 0; tries < TRIES_MAX; tries++) {
-      const { text, marker, head } = await patiently(this.#options.clock, () => this.#openings.ask(project));
+      const { text, marker, head } = await retryUnavailable(this.#options.clock, () =>
+        this.#openings.ask(project),
+      );
       if (marker?.startsWith(MOVE_MARK_BEGINS)) {
         await this.#requireHere(project, marker, text);
         continue;
@@ -183,7 +187,9 @@ export class PostgresProjects implements Projects {
   async #requireNotDeleted(project: string, marker: string): Promise<void> {
     const { database, clock, keys, onSetAside } = this.#options;
     await requireNotDestroyed(keys, project);
-    const isSetAside = await patiently(clock, () => changeMarker(database, project, undefined, marker));
+    const isSetAside = await retryUnavailable(clock, () =>
+      changeMarker(database, project, undefined, marker),
+    );
     if (isSetAside) onSetAside?.({ project, text: loggable(marker) });
   }
 
@@ -194,7 +200,7 @@ export class PostgresProjects implements Projects {
   async #requireHere(project: string, marker: string, text: string | undefined): Promise<void> {
     const { database, clock, onSetAside } = this.#options;
     const verdict = await judgeMoveMark(project, marker, text !== undefined, this.#options);
-    const isChanged = await patiently(clock, () => unfenceRows(database, project, marker));
+    const isChanged = await retryUnavailable(clock, () => unfenceRows(database, project, marker));
     if (isChanged && verdict === 'forged') onSetAside?.({ project, text: loggable(marker) });
   }
 
@@ -207,7 +213,7 @@ export class PostgresProjects implements Projects {
       return true;
     };
     try {
-      return (await patiently(clock, () => database.transaction('', replace))) === true;
+      return (await retryUnavailable(clock, () => database.transaction('', replace))) === true;
     } catch (error) {
       if (error instanceof OutcomeUnknown) return false;
       throw error;
@@ -231,7 +237,7 @@ export async function whyGone(place: RowsPlace, project: string): Promise<AppErr
 }
 
 function patientlyRead({ database, clock }: RowsPlace, project: string): Promise<FileRow> {
-  return patiently(clock, () => readFileRow(database, project));
+  return retryUnavailable(clock, () => readFileRow(database, project));
 }
 
 function textOf(file: ProjectFile): string {
