@@ -38,8 +38,8 @@ export const generator = (() => {
  * @property {boolean} [tolerant] requests that failed are counted, and end nothing
  * @property {boolean} [expectsFailure] of a tolerant load: requests are to be refused
  * @property {boolean} [steady] the time to connect is none of the latencies: Node accepts one connection in
- * each turn of its event loop, which are long ones where requests are costly, so the first request of the last
- * of 64 connections may wait for 64 turns
+ * each turn of its event loop, which are long ones where requests are costly, so the first request of the
+ * last of 64 connections may wait for 64 turns
  */
 
 /** How long a steady load waits for its connections. */

@@ -6,8 +6,8 @@ import { clientConfig, type Database, type DatabaseOptions, type Statement } fro
 /** What a store needs of it. */
 export interface CommitChannel {
   /**
-   * Calls `onCommit` with the position of the project's latest commit, now and then, and soon after a commit of
-   * any node.
+   * Calls `onCommit` with the position of the project's latest commit, now and then, and soon after a commit
+   * of any node.
    */
   watch(project: string, onCommit: (position: Position) => void): void;
   unwatch(project: string, onCommit: (position: Position) => void): void;
@@ -48,9 +48,9 @@ const LOOK: Statement = {
 };
 
 /**
- * CommitChannel of commits between the nodes of one database: by NOTIFY, a few times a second whatever is written, and
- * by looking at the projects that somebody waits for. CommitChannel may come late, twice or not at all while the
- * database does not answer; what happened is always read from the rows.
+ * Tells commits between the nodes of one database: by NOTIFY, a few times a second whatever is
+ * written, and by looking at the projects that somebody waits for. A notification may come late, twice or not
+ * at all while the database does not answer; what happened is always read from the rows.
  */
 export class CommitNotifications implements CommitChannel, AsyncDisposable {
   readonly #options: CommitNotificationsOptions;

@@ -298,9 +298,9 @@ function order(a: DocumentMetadata, b: DocumentMetadata): number {
 }
 
 /**
- * SlotPool in the order of lists for documents that only files know, in the order of their creation among those
- * of `known`: for each the highest number below the next one's that nobody has. Where clocks leave no such
- * room, there are fewer places than files.
+ * SlotPool in the order of lists for documents that only files know, in the order of their creation among
+ * those of `known`: for each the highest number below the next one's that nobody has. Where clocks leave no
+ * such room, there are fewer places than files.
  */
 function placesAmong(
   known: Iterable<DocumentState>,
