@@ -169,31 +169,31 @@ export function registerChanges(
       sink.end();
       return reply;
     }
-    held.defer(feed.follow(project, filter, { sink, place: begin, isAllowed: allowedBy(request) }));
+    held.defer(feed.follow(project, filter, { sink, place: begin, isAllowed: allowedBy(auth, request) }));
     const all = held.move();
     response.once('close', () => all.dispose());
     return reply;
   }
+}
 
-  /**
-   * Whether the request's token still holds. Where it must be verified anew, the next answer has what came of
-   * it.
-   */
-  function allowedBy(request: FastifyRequest): () => boolean {
-    let isAllowed = true;
-    const refuse = () => {
-      isAllowed = false;
-    };
-    return () => {
-      try {
-        const claims = auth.authenticate(request);
-        if (claims instanceof Promise) claims.catch(refuse);
-      } catch {
-        refuse();
-      }
-      return isAllowed;
-    };
-  }
+/**
+ * Whether the request's token still holds. Where it must be verified anew, the next answer has what came of
+ * it.
+ */
+function allowedBy(auth: BearerAuth, request: FastifyRequest): () => boolean {
+  let isAllowed = true;
+  const refuse = () => {
+    isAllowed = false;
+  };
+  return () => {
+    try {
+      const claims = auth.authenticate(request);
+      if (claims instanceof Promise) claims.catch(refuse);
+    } catch {
+      refuse();
+    }
+    return isAllowed;
+  };
 }
 
 /** Where a stream begins: behind the last event that the client has seen, where it names one. */
