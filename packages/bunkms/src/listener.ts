@@ -2,14 +2,15 @@ import type { AppError } from '@bundoc/shared/contract/app-error';
 import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { createHttpShares, type HttpShares, watchHttpShares } from '@bundoc/shared/http/http-shares';
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
+import type { ServiceMetrics } from '@bundoc/shared/metrics/metrics';
 import { registerOpenapi } from '@bundoc/shared/openapi/routes';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { ServerTls } from '@bundoc/shared/tls/server-tls';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { PublicJwk } from './audit/installation.ts';
 import { createGuards } from './http/guard.ts';
 import { OPEN_WHILE_SEALED, refuseWhileSealed } from './http/sealed-hook.ts';
-import type { Metrics } from './metrics.ts';
 import { registerAuditRoutes } from './routes/audit.ts';
 import { registerCryptoRoutes } from './routes/crypto.ts';
 import { registerEventsRoute } from './routes/events.ts';
@@ -25,7 +26,6 @@ import { registerStorageRoutes } from './routes/storages.ts';
 import { registerTokenRoutes } from './routes/tokens.ts';
 import type { Readiness } from './service/readiness.ts';
 import type { ServiceGate } from './services.ts';
-import type { PublicJwk } from './store/port.ts';
 import { pemOf } from './vault/signing-key.ts';
 
 /** Enough for the largest token request; routes that take more say so themselves. */
@@ -34,7 +34,7 @@ const BODY_BYTES_MAX = 65_536;
 export interface ListenerOptions {
   readonly logger: Logger;
   readonly clock: Clock;
-  readonly metrics: Metrics;
+  readonly metrics: ServiceMetrics;
   readonly publicKey: PublicJwk;
   readonly sealed: boolean;
   /** Of both listeners, but for the connections of each; each has its own when absent. */

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { verifyChain } from '../src/audit/chain.ts';
 import { KeyVerification } from '../src/audit/verify-keys.ts';
-import { kekIdOf } from '../src/vault/vault.ts';
+import { kekIdOf } from '../src/audit/wrapped-key.ts';
 import { completed, kekIdOfText, rotateKeks, statusOf } from './support/keks.ts';
 import { newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';
 import { edit, KeyCalls } from './support/lifecycle.ts';

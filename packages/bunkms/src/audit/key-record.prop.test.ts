@@ -5,10 +5,10 @@ import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import fc from 'fast-check';
 import { afterAll, describe, expect, test } from 'vitest';
-import type { KeyRecord, KeyVersionRecord } from '../store/port.ts';
 import { Connection } from '../store/sqlite/connection.ts';
 import { findKey, insertKey, readVersions, updateKey } from '../store/sqlite/key-table.ts';
 import { GENESIS, nextRecord } from './chain.ts';
+import type { KeyRecord, KeyVersionRecord } from './key-record.ts';
 import {
   digestOfKey,
   digestOfVersion,

@@ -1,8 +1,77 @@
 import assert from 'node:assert/strict';
 import { hash, type KeyObject } from 'node:crypto';
-import type { KeyRecord, KeyVersionRecord, StoredKey } from '../store/port.ts';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import type { KeyInfo, KeyVersion } from '@bundoc/shared/contract/keys';
 import type { Caller } from './caller.ts';
 import { type AuditDraft, recordHash } from './chain.ts';
+
+/** The offer of a key: the storage that may accept it, and the move that the offer is a part of. */
+export interface KeyOffer {
+  readonly to: string;
+  readonly move: string;
+  /** Of the holder that made it: when the holder advances, the offer is void. */
+  readonly generation: string;
+}
+
+/**
+ * A key as it is stored, without its versions. The store keeps it as it is given and judges nothing of it: that it is
+ * genuine and the latest is shown by the audit chain (`audit/key-record.ts`).
+ */
+export interface KeyRecord {
+  readonly id: string;
+  readonly name: string;
+  readonly type: KeyInfo['type'];
+  readonly state: KeyInfo['state'];
+  /** The current version. */
+  readonly version: number;
+  /** 1 when the key is made, and one more with each change. */
+  readonly revision: number;
+  readonly exportable: boolean;
+  readonly rotateAfterDays: number | null;
+  /** When the service has to do something by itself: rotate an enabled key, destroy one that is pending deletion. */
+  readonly dueAt: string | null;
+  readonly createdAt: string;
+  readonly destroyedAt: string | null;
+  /** Every KEK that ever wrapped a copy of a version, by id, in the order of first use. */
+  readonly kekIds: readonly string[];
+  /** Of the create that made the key, if it came with an idempotency key: hashes of that key and of the request. */
+  readonly idempotency: { readonly key: string; readonly request: string } | null;
+  /** Digests of the versions 1, 2, … behind each other, 32 bytes each. */
+  readonly versionDigests: Uint8Array;
+  /** The storage that holds the key, or `HOLDER_UNKNOWN`; null when nobody does. */
+  readonly holder: string | null;
+  /** To whom its holder hands it over, and in which move. */
+  readonly offer: KeyOffer | null;
+  /** Since when its holder wants it shredded. */
+  readonly intendedAt: string | null;
+}
+
+/** One version of a key as it is stored. */
+export interface KeyVersionRecord {
+  readonly keyId: string;
+  readonly version: number;
+  readonly kcv: string;
+  readonly state: KeyVersion['state'];
+  readonly createdAt: string;
+  readonly destroyedAt: string | null;
+  /** The wrapped DEK; no bytes once the version is destroyed. */
+  readonly wrapped: Uint8Array;
+}
+
+/** What the store has on a key name, all of one moment. Not to be trusted before it is authenticated. */
+export interface StoredKey {
+  /** Undefined when it is lost. */
+  readonly record: KeyRecord | undefined;
+  /** The versions asked for that there are records of, in ascending order. */
+  readonly versions: readonly KeyVersionRecord[];
+  /** The latest audit record of that key name whose `detail` has a `revision`. */
+  readonly lastChange: AuditRecord | undefined;
+}
+
+/** A stored key of a list. */
+export interface NamedKey extends StoredKey {
+  readonly name: string;
+}
 
 /**
  * How a stored key is authenticated (`docs/formats/key-record.md`): the audit record of each change carries the digest of the key

@@ -2,14 +2,13 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
 import type { Logger } from '@bundoc/shared/runtime/logger';
-import type { Metrics } from '../metrics.ts';
 import type { AuditCondition, KmsStore, LeftOut } from '../store/port.ts';
 import type { AuditDraft } from './chain.ts';
 
 export interface AuditLogOptions {
   readonly store: Pick<KmsStore, 'appendAudit'>;
   readonly logger: Logger;
-  readonly metrics: Metrics;
+  readonly metrics: { readonly auditRecordsLost: { inc(): void } };
 }
 
 /** Records that may wait for their turn; beyond it an append fails at once. */

@@ -1,10 +1,26 @@
 import { hash, type KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { type TokenInfo, tokenInfoSchema } from '@bundoc/shared/contract/tokens';
-import { REVOCATION, type StoredToken, TOKEN_ACTIONS } from '../store/port.ts';
 import type { Caller } from './caller.ts';
 import type { AuditDraft } from './chain.ts';
 import { isGenuine } from './chain-walk.ts';
+
+/** Actions of records that make a token known; each names it as `detail.token` and its family as `detail.family`. */
+export const TOKEN_ACTIONS = ['token.issue', 'token.renew', 'token.restore'] as const;
+
+/** Action of a record that revokes the family which it names as `detail.family`, until `detail.expires_at`. */
+export const REVOCATION = 'token.revoke';
+
+/** What the store has on a token, all of one moment. Not to be believed before it is authenticated (`audit/token-record.ts`). */
+export interface StoredToken {
+  readonly jti: string;
+  /** Undefined when it is lost. Its `revoked_at` says nothing by itself: the audit chain does. */
+  readonly row: TokenInfo | undefined;
+  /** The audit record of its issue ({@link TOKEN_ACTIONS}). */
+  readonly issued: AuditRecord | undefined;
+  /** The first audit record that revokes its family. */
+  readonly revoked: AuditRecord | undefined;
+}
 
 /**
  * How a stored token is authenticated (`docs/formats/token-record.md`): the audit record of its issue carries the token's digest, and

@@ -9,7 +9,8 @@ import {
 } from '@bundoc/shared/contract/keys';
 import { jwksSchema, tokenInfoSchema } from '@bundoc/shared/contract/tokens';
 import { z } from 'zod';
-import type { Installation, KeyRecord, KeyVersionRecord } from '../store/port.ts';
+import type { Installation } from '../audit/installation.ts';
+import type { KeyRecord, KeyVersionRecord } from '../audit/key-record.ts';
 import { FileDamaged } from './errors.ts';
 import { holderSchema, offerSchema } from './key-standing.ts';
 

@@ -1,7 +1,8 @@
 import type { Caller } from '../audit/caller.ts';
+import type { KeyRecord, KeyVersionRecord } from '../audit/key-record.ts';
 import { DIGEST_BYTES, keyChangeDraft, withDigests } from '../audit/key-record.ts';
 import { nextRotationAt } from '../service/key-state.ts';
-import type { KeyChange, KeyRecord, KeyVersionRecord } from '../store/port.ts';
+import type { KeyChange } from '../store/port.ts';
 import { detailOfStanding, type KeyStanding } from './key-standing.ts';
 
 /** Why and by whom a key is brought back. */

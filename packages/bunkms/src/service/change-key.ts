@@ -2,8 +2,9 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { Caller } from '../audit/caller.ts';
 import type { AuditDraft } from '../audit/chain.ts';
+import type { KeyRecord, KeyVersionRecord } from '../audit/key-record.ts';
 import { keyChangeDraft, withDigests } from '../audit/key-record.ts';
-import type { KeyRecord, KeyVersionRecord, StorageMark, VersionChoice } from '../store/port.ts';
+import type { StorageMark, VersionChoice } from '../store/port.ts';
 import { type ActingStorage, requireCurrent } from './storages.ts';
 import { type AuthenticKey, type KeyPorts, markOf, readStoredKey } from './stored-key.ts';
 

@@ -3,8 +3,9 @@ import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { type CreateKey, IDEMPOTENCY_MS, type KeyInfo } from '@bundoc/shared/contract/keys';
 import { KEY_BYTES, keyCheckValue } from '@bundoc/shared/crypto/aead';
 import type { Caller } from '../audit/caller.ts';
+import type { KeyRecord, KeyVersionRecord, StoredKey } from '../audit/key-record.ts';
 import { keyChangeDraft, withDigests } from '../audit/key-record.ts';
-import type { KeyChange, KeyRecord, KeyVersionRecord, StoredKey } from '../store/port.ts';
+import type { KeyChange } from '../store/port.ts';
 import { infoOf, nextRotationAt } from './key-state.ts';
 import { authenticate, type KeyPorts, readStoredKey, versionOf } from './stored-key.ts';
 

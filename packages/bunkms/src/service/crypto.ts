@@ -5,7 +5,6 @@ import type { Caller } from '../audit/caller.ts';
 import type { KeyUses } from '../audit/key-uses.ts';
 import type { RefusalSink } from '../audit/recording.ts';
 import { ciphertextKeyOf, decryptFrom, encryptTo } from '../cipher/ciphertext.ts';
-import type { Metrics } from '../metrics.ts';
 import type { OpenedKey, OpenedKeys } from './opened-keys.ts';
 import { type KeyPorts, markOf } from './stored-key.ts';
 
@@ -16,7 +15,11 @@ import { type KeyPorts, markOf } from './stored-key.ts';
 export interface CryptoPorts extends KeyPorts {
   readonly uses: KeyUses;
   readonly opened: OpenedKeys;
-  readonly metrics: Metrics;
+  readonly metrics: {
+    readonly cryptoItems: {
+      inc(labels: { readonly operation: string; readonly outcome: string }, count: number): void;
+    };
+  };
   readonly failures: Pick<RefusalSink, 'named'>;
 }
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { DestroyReceipt } from '@bundoc/shared/contract/keys';
 import type { Caller } from '../audit/caller.ts';
-import type { KeyRecord, KeyVersionRecord } from '../store/port.ts';
+import type { KeyRecord, KeyVersionRecord } from '../audit/key-record.ts';
 import { type ChangedKey, changeKey, type Decision, type KeyRequest } from './change-key.ts';
 import { refuseDestroyed, refuseEnding } from './key-state.ts';
 import { type AuthenticKey, type KeyPorts, versionOf } from './stored-key.ts';

@@ -6,7 +6,6 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { Share } from '@bundoc/shared/shares/share';
 import type { ChainHead } from '../audit/chain.ts';
-import type { Metrics } from '../metrics.ts';
 import type { KmsStore, RevocationPlace } from '../store/port.ts';
 import { blockOf, eventOf, placeOf } from './events.ts';
 
@@ -14,7 +13,10 @@ export interface EventFeedOptions {
   readonly store: Pick<KmsStore, 'listAudit' | 'auditHead' | 'listRevoked' | 'liveFamily'>;
   readonly clock: Clock;
   readonly logger: Logger;
-  readonly metrics: Metrics;
+  readonly metrics: {
+    watchShares(shares: readonly Share[]): void;
+    readonly eventStreams: { set(count: number): void };
+  };
 }
 
 export interface Subscription {

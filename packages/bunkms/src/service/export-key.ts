@@ -2,8 +2,8 @@ import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { ExportedKeyFacts } from '@bundoc/shared/crypto/exported-key';
 import type { Caller } from '../audit/caller.ts';
-import type { Metrics } from '../metrics.ts';
-import type { KeyRecord, KeyVersionRecord, StorageMark } from '../store/port.ts';
+import type { KeyRecord, KeyVersionRecord } from '../audit/key-record.ts';
+import type { StorageMark } from '../store/port.ts';
 import { refuseDestroyed, refuseIntended, requireEnabled, requireHolder } from './key-state.ts';
 import { leaseIdOf } from './leases.ts';
 import { openDek } from './open-dek.ts';
@@ -11,7 +11,7 @@ import { type ActingStorage, requireCurrent } from './storages.ts';
 import { type KeyPorts, markOf, readStoredKey, versionOf } from './stored-key.ts';
 
 export interface ExportPorts extends KeyPorts {
-  readonly metrics: Metrics;
+  readonly metrics: { readonly exports: { inc(labels: { readonly outcome: string }): void } };
   /** How long whoever gets a key may keep it, milliseconds; at most `LEASE_TTL_MS`. */
   readonly leaseTtlMs: number;
 }

@@ -10,10 +10,11 @@ import type {
 } from '@bundoc/shared/contract/kek';
 import type { Caller } from '../audit/caller.ts';
 import type { AuditDraft } from '../audit/chain.ts';
-import type { NamedKey, PageQuery } from '../store/port.ts';
+import type { NamedKey } from '../audit/key-record.ts';
+import { kekIdOf } from '../audit/wrapped-key.ts';
+import type { PageQuery } from '../store/port.ts';
 import type { KekState } from '../vault/kek-state.ts';
 import type { Keks } from '../vault/keks.ts';
-import { kekIdOf } from '../vault/vault.ts';
 import { openDek } from './open-dek.ts';
 import { authenticate, type KeyPorts } from './stored-key.ts';
 

@@ -1,6 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { HOLDER_UNKNOWN, KEY_VERSIONS_MAX, type KeyDetail, type KeyInfo } from '@bundoc/shared/contract/keys';
-import type { KeyRecord, KeyVersionRecord } from '../store/port.ts';
+import type { KeyRecord, KeyVersionRecord } from '../audit/key-record.ts';
 import type { AuthenticKey } from './stored-key.ts';
 
 export const DAY_MS = 86_400_000;

@@ -2,8 +2,9 @@ import { createSecretKey } from 'node:crypto';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { keyCheckValue, OpenError } from '@bundoc/shared/crypto/aead';
 import type { Logger } from '@bundoc/shared/runtime/logger';
-import type { KeyVersionRecord } from '../store/port.ts';
-import { kekIdOf, type Vault } from '../vault/vault.ts';
+import type { KeyVersionRecord } from '../audit/key-record.ts';
+import { kekIdOf } from '../audit/wrapped-key.ts';
+import type { Vault } from '../vault/vault.ts';
 
 /** Unwraps a stored DEK and holds it against its check value. @returns the raw DEK, which the caller wipes. @throws AppError `key_damaged`. */
 export function openDek(

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { timingSafeEqual } from 'node:crypto';
-import type { KeyVersionRecord } from '../store/port.ts';
+import type { KeyVersionRecord } from '../audit/key-record.ts';
 import type { SecretName, Vault } from '../vault/vault.ts';
 
 type WrappedDek = Pick<KeyVersionRecord, 'keyId' | 'version' | 'wrapped'>;

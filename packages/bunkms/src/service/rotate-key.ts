@@ -3,7 +3,7 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { KEY_VERSIONS_MAX, type KeyInfo } from '@bundoc/shared/contract/keys';
 import { KEY_BYTES, keyCheckValue } from '@bundoc/shared/crypto/aead';
 import type { Caller } from '../audit/caller.ts';
-import type { KeyRecord, KeyVersionRecord } from '../store/port.ts';
+import type { KeyRecord, KeyVersionRecord } from '../audit/key-record.ts';
 import type { Vault } from '../vault/vault.ts';
 import { type ChangedKey, changeKey, type Decision, type KeyRequest } from './change-key.ts';
 import { infoOfKey, nextRotationAt, requireEnabled } from './key-state.ts';

@@ -10,7 +10,8 @@ import type {
 } from '@bundoc/shared/contract/storages';
 import type { Caller } from '../audit/caller.ts';
 import { recordHash } from '../audit/chain.ts';
-import { cursorOf, type KeyRecord, type PageQuery } from '../store/port.ts';
+import type { KeyRecord } from '../audit/key-record.ts';
+import { cursorOf, type PageQuery } from '../store/port.ts';
 import { type ChangedKey, changeKey } from './change-key.ts';
 import { destruction, receiptOf, scrub } from './destroy-key.ts';
 import { infoOfKey, refuseDestroyed, requireHolder } from './key-state.ts';

@@ -4,16 +4,10 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
+import type { KeyRecord, KeyVersionRecord, StoredKey } from '../audit/key-record.ts';
 import { isGenuineVersion, keyFault } from '../audit/key-record.ts';
 import type { AuditLog } from '../audit/log.ts';
-import type {
-  KeyMark,
-  KeyRecord,
-  KeyVersionRecord,
-  KmsStore,
-  StoredKey,
-  VersionChoice,
-} from '../store/port.ts';
+import type { KeyMark, KmsStore, VersionChoice } from '../store/port.ts';
 import type { Keks } from '../vault/keks.ts';
 import type { Vault } from '../vault/vault.ts';
 

@@ -1,5 +1,5 @@
 import { SYSTEM } from '../audit/caller.ts';
-import type { NamedKey } from '../store/port.ts';
+import type { NamedKey } from '../audit/key-record.ts';
 import { purgeKey } from './destroy-key.ts';
 import { rotateDueKey } from './rotate-key.ts';
 import { authenticate, type KeyPorts } from './stored-key.ts';

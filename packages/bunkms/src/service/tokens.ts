@@ -16,6 +16,7 @@ import type { Logger } from '@bundoc/shared/runtime/logger';
 import { shareKeyOf } from '@bundoc/shared/shares/share-key';
 import { SignJWT } from 'jose';
 import type { Caller } from '../audit/caller.ts';
+import type { StoredToken } from '../audit/token-record.ts';
 import {
   authenticToken,
   familyOfIssue,
@@ -23,7 +24,7 @@ import {
   tokenFault,
   tokenIssueDraft,
 } from '../audit/token-record.ts';
-import type { KmsStore, PageQuery, StoredToken } from '../store/port.ts';
+import type { KmsStore, PageQuery } from '../store/port.ts';
 import { IssuedFamilies } from './issued-families.ts';
 import { requireMayIssue } from './may-issue.ts';
 

@@ -2,9 +2,11 @@
 import { createSecretKey, randomBytes, randomUUID } from 'node:crypto';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { AuditDraft } from '../audit/chain.ts';
+import type { Installation } from '../audit/installation.ts';
+import type { KeyRecord, KeyVersionRecord } from '../audit/key-record.ts';
 import { keyChangeDraft, withDigests } from '../audit/key-record.ts';
 import { revocationDraft, tokenIssueDraft } from '../audit/token-record.ts';
-import type { Installation, KeyChange, KeyRecord, KeyUpdate, KeyVersionRecord } from './port.ts';
+import type { KeyChange, KeyUpdate } from './port.ts';
 
 export const TIME = '2026-01-01T00:00:00.000Z';
 export const chainKey = createSecretKey(randomBytes(32));

@@ -3,6 +3,7 @@ import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { MayIssue, TokenInfo } from '@bundoc/shared/contract/tokens';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { GENESIS, verifyChain } from '../audit/chain.ts';
+import type { KeyRecord } from '../audit/key-record.ts';
 import {
   chainKey,
   draft,
@@ -20,7 +21,7 @@ import {
   TIME,
   token,
 } from './conformance-data.ts';
-import type { KeyRecord, KmsStore, LoadEntry, RevocationPlace, StoreEntry } from './port.ts';
+import type { KmsStore, LoadEntry, RevocationPlace, StoreEntry } from './port.ts';
 
 /** One place that stores are kept in. */
 export interface StorePlace {

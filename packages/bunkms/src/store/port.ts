@@ -1,106 +1,11 @@
 import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
-import type { AuditReceipt, KeyInfo, KeyVersion } from '@bundoc/shared/contract/keys';
-import type { Jwks, TokenInfo } from '@bundoc/shared/contract/tokens';
+import type { AuditReceipt } from '@bundoc/shared/contract/keys';
+import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { AuditDraft, ChainHead } from '../audit/chain.ts';
-
-/** A KEK that the store has been used with: its id and check value, both hex. Reveals nothing of the KEK. */
-export interface KnownKek {
-  readonly id: string;
-  readonly checkValue: string;
-}
-
-/** A public key as the JWKS gives it. */
-export type PublicJwk = Jwks['keys'][number];
-
-/** What the first start makes, once and for good. */
-export interface Installation {
-  readonly createdAt: string;
-  readonly chainKeyWrapped: Uint8Array;
-  readonly signingSeedWrapped: Uint8Array;
-  /** In clear and not authenticated: told to people (`bunkms status`), never trusted. */
-  readonly signingKey: PublicJwk;
-  readonly keks: readonly KnownKek[];
-}
-
-/** The offer of a key: the storage that may accept it, and the move that the offer is a part of. */
-export interface KeyOffer {
-  readonly to: string;
-  readonly move: string;
-  /** Of the holder that made it: when the holder advances, the offer is void. */
-  readonly generation: string;
-}
-
-/**
- * A key as it is stored, without its versions. The store keeps it as it is given and judges nothing of it: that it is
- * genuine and the latest is shown by the audit chain (`audit/key-record.ts`).
- */
-export interface KeyRecord {
-  readonly id: string;
-  readonly name: string;
-  readonly type: KeyInfo['type'];
-  readonly state: KeyInfo['state'];
-  /** The current version. */
-  readonly version: number;
-  /** 1 when the key is made, and one more with each change. */
-  readonly revision: number;
-  readonly exportable: boolean;
-  readonly rotateAfterDays: number | null;
-  /** When the service has to do something by itself: rotate an enabled key, destroy one that is pending deletion. */
-  readonly dueAt: string | null;
-  readonly createdAt: string;
-  readonly destroyedAt: string | null;
-  /** Every KEK that ever wrapped a copy of a version, by id, in the order of first use. */
-  readonly kekIds: readonly string[];
-  /** Of the create that made the key, if it came with an idempotency key: hashes of that key and of the request. */
-  readonly idempotency: { readonly key: string; readonly request: string } | null;
-  /** Digests of the versions 1, 2, … behind each other, 32 bytes each. */
-  readonly versionDigests: Uint8Array;
-  /** The storage that holds the key, or `HOLDER_UNKNOWN`; null when nobody does. */
-  readonly holder: string | null;
-  /** To whom its holder hands it over, and in which move. */
-  readonly offer: KeyOffer | null;
-  /** Since when its holder wants it shredded. */
-  readonly intendedAt: string | null;
-}
-
-/** One version of a key as it is stored. */
-export interface KeyVersionRecord {
-  readonly keyId: string;
-  readonly version: number;
-  readonly kcv: string;
-  readonly state: KeyVersion['state'];
-  readonly createdAt: string;
-  readonly destroyedAt: string | null;
-  /** The wrapped DEK; no bytes once the version is destroyed. */
-  readonly wrapped: Uint8Array;
-}
-
-/** What the store has on a key name, all of one moment. Not to be trusted before it is authenticated. */
-export interface StoredKey {
-  /** Undefined when it is lost. */
-  readonly record: KeyRecord | undefined;
-  /** The versions asked for that there are records of, in ascending order. */
-  readonly versions: readonly KeyVersionRecord[];
-  /** The latest audit record of that key name whose `detail` has a `revision`. */
-  readonly lastChange: AuditRecord | undefined;
-}
-
-/** A stored key of a list. */
-export interface NamedKey extends StoredKey {
-  readonly name: string;
-}
-
-/** What the store has on a token, all of one moment. Not to be believed before it is authenticated (`audit/token-record.ts`). */
-export interface StoredToken {
-  readonly jti: string;
-  /** Undefined when it is lost. Its `revoked_at` says nothing by itself: the audit chain does. */
-  readonly row: TokenInfo | undefined;
-  /** The audit record of its issue ({@link TOKEN_ACTIONS}). */
-  readonly issued: AuditRecord | undefined;
-  /** The first audit record that revokes its family. */
-  readonly revoked: AuditRecord | undefined;
-}
+import type { Installation, KnownKek, WrappedSecrets } from '../audit/installation.ts';
+import type { KeyRecord, KeyVersionRecord, NamedKey, StoredKey } from '../audit/key-record.ts';
+import type { StoredToken } from '../audit/token-record.ts';
 
 /** Which versions to read with a key. */
 export type VersionChoice = number | 'current' | 'all';
@@ -124,9 +29,6 @@ export interface KeyUpdate extends KeyChange {
   /** Behind this record the key may not have been released. */
   readonly quietSince?: number | undefined;
 }
-
-/** The service's own secrets, wrapped. */
-export type WrappedSecrets = Pick<Installation, 'chainKeyWrapped' | 'signingSeedWrapped'>;
 
 /** How many versions of keys, and secrets of the service, are wrapped with a KEK. */
 export interface KekUse {
@@ -250,11 +152,6 @@ export interface ForwardPage {
   readonly names: readonly string[];
   readonly next?: string;
 }
-
-/** Actions of records that make a token known; each names it as `detail.token` and its family as `detail.family`. */
-export const TOKEN_ACTIONS = ['token.issue', 'token.renew', 'token.restore'] as const;
-/** Action of a record that revokes the family which it names as `detail.family`, until `detail.expires_at`. */
-export const REVOCATION = 'token.revoke';
 
 /** A place among the revocations, which are in the order of the ends of what they revoke. */
 export interface RevocationPlace {

@@ -1,6 +1,7 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
-import { kekIdOf } from '../../vault/vault.ts';
-import type { ForwardPage, KekUse, KeyVersionRecord, NamedKey, Page, PageQuery } from '../port.ts';
+import type { KeyVersionRecord, NamedKey } from '../../audit/key-record.ts';
+import { kekIdOf } from '../../audit/wrapped-key.ts';
+import type { ForwardPage, KekUse, Page, PageQuery } from '../port.ts';
 import { lastChange, lastChanges } from './audit-table.ts';
 import { readInstallation } from './installation-table.ts';
 import { allVersions, findKeysById, keysAfter, storedKey } from './key-table.ts';

@@ -1,17 +1,8 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { globMatches } from '@bundoc/shared/contract/grants';
+import type { KeyRecord, KeyVersionRecord, StoredKey } from '../../audit/key-record.ts';
 import { globRanges } from '../glob-ranges.ts';
-import type {
-  FilteredPage,
-  KeyChange,
-  KeyMark,
-  KeyRecord,
-  KeyUpdate,
-  KeyVersionRecord,
-  Page,
-  PageQuery,
-  StoredKey,
-} from '../port.ts';
+import type { FilteredPage, KeyChange, KeyMark, KeyUpdate, Page, PageQuery } from '../port.ts';
 import { keyRecordOf, keyValuesOf, keyVersionIn, keyVersionOf, type Row } from '../row-records.ts';
 import { joinedRecordOf, latestChangeOf, PREFIXED } from './audit-table.ts';
 import { pageOf } from './page.ts';

@@ -2,19 +2,17 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { AuditDraft } from '../../audit/chain.ts';
+import type { KeyRecord, NamedKey, StoredKey } from '../../audit/key-record.ts';
 import { STORAGE_ACTIONS } from '../../audit/storage-record.ts';
-import { kekIdOf } from '../../vault/vault.ts';
+import { kekIdOf } from '../../audit/wrapped-key.ts';
 import type {
   AuditCondition,
   FilteredPage,
   KeyChange,
-  KeyRecord,
   KeyUpdate,
   KmsStore,
   LeftOut,
-  NamedKey,
   StorageMark,
-  StoredKey,
 } from '../port.ts';
 import { byFamily } from '../row-records.ts';
 import {

@@ -2,16 +2,14 @@ import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { AuditDraft } from '../../audit/chain.ts';
-import { familyOfIssue, isSaidBy } from '../../audit/token-record.ts';
 import {
-  type IssuePlace,
-  type Page,
-  type PageQuery,
+  familyOfIssue,
+  isSaidBy,
   REVOCATION,
-  type RevocationPlace,
   type StoredToken,
   TOKEN_ACTIONS,
-} from '../port.ts';
+} from '../../audit/token-record.ts';
+import type { IssuePlace, Page, PageQuery, RevocationPlace } from '../port.ts';
 import {
   auditRecordIn,
   auditRecordOf,

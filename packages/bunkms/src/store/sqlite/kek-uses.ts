@@ -1,5 +1,6 @@
-import { kekIdOf } from '../../vault/vault.ts';
-import type { ForwardPage, KekUse, KeyVersionRecord, Page, PageQuery } from '../port.ts';
+import type { KeyVersionRecord } from '../../audit/key-record.ts';
+import { kekIdOf } from '../../audit/wrapped-key.ts';
+import type { ForwardPage, KekUse, Page, PageQuery } from '../port.ts';
 import type { AuditTable } from './audit-table.ts';
 import type { Connection } from './connection.ts';
 import { readInstallation } from './installation-table.ts';

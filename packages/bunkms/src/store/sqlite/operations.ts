@@ -1,20 +1,10 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { AuditDraft } from '../../audit/chain.ts';
-import { isSaidBy } from '../../audit/token-record.ts';
-import { kekIdOf } from '../../vault/vault.ts';
-import {
-  type FilteredPage,
-  type KeyChange,
-  type KeyRecord,
-  type KeyUpdate,
-  type NamedKey,
-  REVOCATION,
-  type StoredKey,
-  type StoreOperations,
-  TOKEN_ACTIONS,
-  type VersionChoice,
-} from '../port.ts';
+import type { KeyRecord, NamedKey, StoredKey } from '../../audit/key-record.ts';
+import { isSaidBy, REVOCATION, TOKEN_ACTIONS } from '../../audit/token-record.ts';
+import { kekIdOf } from '../../audit/wrapped-key.ts';
+import type { FilteredPage, KeyChange, KeyUpdate, StoreOperations, VersionChoice } from '../port.ts';
 import { byFamily } from '../row-records.ts';
 import { AuditTable } from './audit-table.ts';
 import { claimTask, releaseTask } from './claim-table.ts';

@@ -1,14 +1,7 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
-import {
-  type IssuePlace,
-  type Page,
-  type PageQuery,
-  REVOCATION,
-  type RevocationPlace,
-  type StoredToken,
-  TOKEN_ACTIONS,
-} from '../port.ts';
+import { REVOCATION, type StoredToken, TOKEN_ACTIONS } from '../../audit/token-record.ts';
+import type { IssuePlace, Page, PageQuery, RevocationPlace } from '../port.ts';
 import { auditRecordOf, TOKEN_COLUMNS, tokenOf, tokenValuesOf } from '../row-records.ts';
 import type { Connection } from './connection.ts';
 import { takePage } from './page.ts';
