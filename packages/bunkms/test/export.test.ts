@@ -9,7 +9,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { AuditLog } from '../src/audit/log.ts';
 import { Recording } from '../src/audit/recording.ts';
 import { exportAudit } from '../src/http/export-audit.ts';
-import { createInternalListener } from '../src/listener.ts';
+import { createInternalListener } from '../src/http/listener.ts';
 import { createMetrics } from '../src/metrics.ts';
 import { withDatabase } from './support/database.ts';
 import { FaultyStore } from './support/faulty-store.ts';

@@ -5,7 +5,7 @@ import { type ExportedKey, exportedKeySchema } from '@bundoc/shared/contract/key
 import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { KeyVerification } from '../src/audit/verify-keys.ts';
-import { kekIdOf } from '../src/audit/wrapped-key.ts';
+import { kekIdOf } from '../src/records/wrapped-key.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import type { Answer } from './support/http.ts';
 import { completed, kekIdOfText, openBare, openUnsealed, rotateKeks, statusOf } from './support/keks.ts';

@@ -9,7 +9,7 @@ import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, test } from 'vitest';
 import { startBunkms } from '../src/app.ts';
 import { guardPeers } from '../src/http/internal-network.ts';
-import { databasePathOf } from '../src/store/sqlite.ts';
+import { databasePathOf } from '../src/store/sqlite/sqlite-store.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import { call } from './support/http.ts';
 import { configOf, newDataDir, newKek, startKms } from './support/kms.ts';

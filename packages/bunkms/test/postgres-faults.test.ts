@@ -5,7 +5,7 @@ import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
-import { verifyChain } from '../src/audit/chain.ts';
+import { verifyChain } from '../src/records/chain.ts';
 import {
   chainKey,
   draft,
@@ -18,11 +18,11 @@ import {
   revocationOf,
   rotated,
   token,
-} from '../src/store/conformance-data.ts';
+} from '../src/store/conformance/data.ts';
 import type { KmsStore } from '../src/store/port.ts';
+import { openPostgresStore } from '../src/store/postgres/postgres-store.ts';
 import { serverWarnings } from '../src/store/postgres/server-warnings.ts';
 import type { PostgresSettings } from '../src/store/postgres/settings.ts';
-import { openPostgresStore } from '../src/store/postgres.ts';
 import { CutConnection } from './support/cut-connection.ts';
 import { PostgresDatabases, settingsOf } from './support/postgres.ts';
 

@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { storeConformance } from '../src/store/conformance.ts';
-import { kekConformance } from '../src/store/conformance-keks.ts';
-import { filteredListConformance, NAMES, RECORDS } from '../src/store/conformance-lists.ts';
-import { storageConformance } from '../src/store/conformance-storages.ts';
+import { kekConformance } from '../src/store/conformance/keks.ts';
+import { filteredListConformance, NAMES, RECORDS } from '../src/store/conformance/lists.ts';
+import { storageConformance } from '../src/store/conformance/storages.ts';
+import { storeConformance } from '../src/store/conformance/store.ts';
 import { latestChangeOf, latestOfStorage } from '../src/store/postgres/audit-table.ts';
-import { openPostgresStore } from '../src/store/postgres.ts';
+import { openPostgresStore } from '../src/store/postgres/postgres-store.ts';
 import { PostgresDatabases, settingsOf } from './support/postgres.ts';
 
 describeWithPostgres('a store in PostgreSQL', () => {

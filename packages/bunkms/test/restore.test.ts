@@ -11,12 +11,12 @@ import { systemClock } from '@bundoc/shared/runtime/clock';
 import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { verifyChain } from '../src/audit/chain.ts';
 import { KeyVerification } from '../src/audit/verify-keys.ts';
+import { verifyChain } from '../src/records/chain.ts';
 import { knowledgeOfInventory, noKnowledge, requireReceipts } from '../src/recovery/knowledge.ts';
 import { restore } from '../src/recovery/restore.ts';
 import { surveyArchive } from '../src/recovery/survey.ts';
-import { databasePathOf, openSqliteStore } from '../src/store/sqlite.ts';
+import { databasePathOf, openSqliteStore } from '../src/store/sqlite/sqlite-store.ts';
 import { MAY_ISSUE_ALL, newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';
 import { edit, KeyCalls } from './support/lifecycle.ts';
 import {

@@ -10,8 +10,8 @@ import {
 } from '@bundoc/shared/contract/keys';
 import { keyCheckValue } from '@bundoc/shared/crypto/aead';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { keyChangeDraft, withDigests } from '../src/audit/key-record.ts';
-import { kekIdOf } from '../src/audit/wrapped-key.ts';
+import { keyChangeDraft, withDigests } from '../src/records/key-record.ts';
+import { kekIdOf } from '../src/records/wrapped-key.ts';
 import { parseKekRing } from '../src/vault/kek-provider.ts';
 import { Vault } from '../src/vault/vault.ts';
 import { FaultyStore } from './support/faulty-store.ts';

@@ -3,7 +3,7 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { createMetrics } from '../metrics.ts';
-import type { AuditDraft } from './chain.ts';
+import type { AuditDraft } from '../records/chain.ts';
 import { AuditLog } from './log.ts';
 
 const draft = (action: string): AuditDraft => ({

@@ -2,8 +2,8 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
 import type { Logger } from '@bundoc/shared/runtime/logger';
+import type { AuditDraft } from '../records/chain.ts';
 import type { AuditCondition, KmsStore, LeftOut } from '../store/port.ts';
-import type { AuditDraft } from './chain.ts';
 
 export interface AuditLogOptions {
   readonly store: Pick<KmsStore, 'appendAudit'>;

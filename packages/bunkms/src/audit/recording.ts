@@ -1,5 +1,5 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import type { AuditDraft } from './chain.ts';
+import type { AuditDraft } from '../records/chain.ts';
 import { KeyUses } from './key-uses.ts';
 import type { AuditLog } from './log.ts';
 import { BoundedRefusals } from './refusals.ts';

@@ -3,7 +3,7 @@ import { openFileSource } from '@bundoc/shared/files/file-source';
 import { createPrivateFile } from '@bundoc/shared/files/private-file';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { CLI_CALLER } from '../audit/caller.ts';
+import { CLI_CALLER } from '../records/caller.ts';
 import { type Survey, surveyArchive } from '../recovery/survey.ts';
 import { createBackup } from '../recovery/write-backup.ts';
 import { CliFailure, EXIT } from './errors.ts';

@@ -4,7 +4,7 @@ import { isIP } from 'node:net';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { replacePrivateFile } from '@bundoc/shared/files/private-file';
-import { issueCertificate, makeAuthority } from '../pki/authority.ts';
+import { issueCertificate, makeAuthority } from './authority.ts';
 
 /** A certificate that shall be there. */
 export interface CertificateWish {

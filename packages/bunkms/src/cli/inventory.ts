@@ -2,7 +2,7 @@ import { replacePrivateFile } from '@bundoc/shared/files/private-file';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { createLogger } from '@bundoc/shared/runtime/logger';
-import { CLI_CALLER } from '../audit/caller.ts';
+import { CLI_CALLER } from '../records/caller.ts';
 import { formatInventory, takeInventory } from '../recovery/inventory.ts';
 import { CliFailure } from './errors.ts';
 import { withKms } from './open-kms.ts';

@@ -3,7 +3,6 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { KekInfo, KekStatus, RetireKek } from '@bundoc/shared/contract/kek';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { CLI_CALLER } from '../audit/caller.ts';
 import {
   type KekPorts,
   kekStatus,
@@ -11,8 +10,9 @@ import {
   retireKek,
   rotateKek,
   verifyWrapping,
-} from '../service/kek.ts';
-import { KeyRewrap } from '../service/rewrap-keys.ts';
+} from '../kek/kek-rotation.ts';
+import { KeyRewrap } from '../kek/rewrap-keys.ts';
+import { CLI_CALLER } from '../records/caller.ts';
 import { CliFailure } from './errors.ts';
 import { withKeys } from './open-kms.ts';
 import { createProgress } from './progress.ts';

@@ -8,15 +8,15 @@ import {
 } from '@bundoc/shared/contract/keys';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import type { z } from 'zod';
-import { CLI_CALLER } from '../audit/caller.ts';
-import type { KeyRequest } from '../service/change-key.ts';
-import { createKey } from '../service/create-key.ts';
-import { destroyKey, destroyVersion } from '../service/destroy-key.ts';
-import { claimKey, takeOverKey } from '../service/key-holder.ts';
-import * as lifecycle from '../service/key-lifecycle.ts';
-import { listKeys, readKey } from '../service/keys.ts';
-import { rotateKey } from '../service/rotate-key.ts';
-import type { KeyPorts } from '../service/stored-key.ts';
+import type { KeyRequest } from '../keys/change-key.ts';
+import { createKey } from '../keys/create-key.ts';
+import { destroyKey, destroyVersion } from '../keys/destroy-key.ts';
+import { claimKey, takeOverKey } from '../keys/key-holder.ts';
+import * as lifecycle from '../keys/key-lifecycle.ts';
+import { listKeys, readKey } from '../keys/read-keys.ts';
+import { rotateKey } from '../keys/rotate-key.ts';
+import type { KeyPorts } from '../keys/stored-key.ts';
+import { CLI_CALLER } from '../records/caller.ts';
 import { UsageError } from './errors.ts';
 import { withKeys } from './open-kms.ts';
 

@@ -1,6 +1,6 @@
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { CLI_CALLER } from '../audit/caller.ts';
+import { CLI_CALLER } from '../records/caller.ts';
 import { ResurrectionNotAccepted } from '../recovery/errors.ts';
 import { listOf } from '../recovery/list-of.ts';
 import { NoDataFolder } from '../recovery/project-keys.ts';

@@ -3,7 +3,8 @@ import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import type { StorageInfo } from '@bundoc/shared/contract/storages';
 import type { DataFolder } from '@bundoc/shared/files/data-folder';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { CLI_CALLER } from '../audit/caller.ts';
+import { storageInfo, takeOverStorage } from '../keys/storages.ts';
+import { CLI_CALLER } from '../records/caller.ts';
 import {
   type ClaimedKey,
   type ContentOf,
@@ -13,7 +14,6 @@ import {
 } from '../recovery/claim-keys.ts';
 import { listOf } from '../recovery/list-of.ts';
 import { NoDataFolder, openDataFolder, projectsIn } from '../recovery/project-keys.ts';
-import { storageInfo, takeOverStorage } from '../service/storages.ts';
 import { CliFailure, UsageError } from './errors.ts';
 import type { JsonOption } from './key.ts';
 import { withKeys } from './open-kms.ts';

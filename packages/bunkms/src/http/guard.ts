@@ -6,7 +6,7 @@ import { chargeRequest } from '@bundoc/shared/http/request-share';
 import { canonicalAddress } from '@bundoc/shared/runtime/addresses';
 import { shareKeyOf } from '@bundoc/shared/shares/share-key';
 import type { FastifyRequest } from 'fastify';
-import type { Caller } from '../audit/caller.ts';
+import type { Caller } from '../records/caller.ts';
 import type { KmsStore } from '../store/port.ts';
 
 declare module 'fastify' {

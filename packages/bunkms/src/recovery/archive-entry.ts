@@ -9,8 +9,8 @@ import {
 } from '@bundoc/shared/contract/keys';
 import { jwksSchema, tokenInfoSchema } from '@bundoc/shared/contract/tokens';
 import { z } from 'zod';
-import type { Installation } from '../audit/installation.ts';
-import type { KeyRecord, KeyVersionRecord } from '../audit/key-record.ts';
+import type { Installation } from '../records/installation.ts';
+import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 import { FileDamaged } from './errors.ts';
 import { holderSchema, offerSchema } from './key-standing.ts';
 

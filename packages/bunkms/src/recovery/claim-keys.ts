@@ -6,9 +6,9 @@ import { storageIdSchema } from '@bundoc/shared/contract/storages';
 import type { DataFolder } from '@bundoc/shared/files/data-folder';
 import { listSync } from '@bundoc/shared/files/small-files';
 import { z } from 'zod';
-import type { Caller } from '../audit/caller.ts';
-import { claimKey } from '../service/key-holder.ts';
-import { type KeyPorts, readStoredKey } from '../service/stored-key.ts';
+import { claimKey } from '../keys/key-holder.ts';
+import { type KeyPorts, readStoredKey } from '../keys/stored-key.ts';
+import type { Caller } from '../records/caller.ts';
 import { projectsIn, readProjectKey, readSmallFile } from './project-keys.ts';
 
 /** A project of which a storage has content. */

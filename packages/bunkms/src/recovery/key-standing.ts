@@ -7,7 +7,7 @@ import {
   rotateAfterDaysSchema,
 } from '@bundoc/shared/contract/keys';
 import { z } from 'zod';
-import type { KeyRecord, KeyVersionRecord } from '../audit/key-record.ts';
+import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 
 export const holderSchema = z.union([z.uuid(), z.literal(HOLDER_UNKNOWN)]);
 export const offerSchema = z.strictObject({ to: z.uuid(), move: z.uuid(), generation: z.uuid() });

@@ -1,7 +1,7 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
-import { isIssue, REVOCATION, tokenOfIssue } from '../audit/token-record.ts';
+import { isIssue, REVOCATION, tokenOfIssue } from '../records/token-record.ts';
 import type { AuditCopy } from './audit-copy.ts';
 import { FileDamaged, ResurrectionNotAccepted } from './errors.ts';
 import type { Inventory } from './inventory.ts';

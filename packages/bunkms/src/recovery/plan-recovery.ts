@@ -1,8 +1,8 @@
 import { HOLDER_UNKNOWN, KEY_VERSIONS_MAX } from '@bundoc/shared/contract/keys';
-import type { KeyVersionRecord, StoredKey } from '../audit/key-record.ts';
-import { kekIdOf } from '../audit/wrapped-key.ts';
-import { rewrapDek } from '../service/rewrap-dek.ts';
-import type { AuthenticKey } from '../service/stored-key.ts';
+import { rewrapDek } from '../keys/rewrap-dek.ts';
+import type { AuthenticKey } from '../keys/stored-key.ts';
+import type { KeyVersionRecord, StoredKey } from '../records/key-record.ts';
+import { kekIdOf } from '../records/wrapped-key.ts';
 import type { KeyChange } from '../store/port.ts';
 import type { Vault } from '../vault/vault.ts';
 import type { KeyHistory } from './chain-history.ts';

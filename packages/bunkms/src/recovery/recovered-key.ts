@@ -1,7 +1,7 @@
-import type { Caller } from '../audit/caller.ts';
-import type { KeyRecord, KeyVersionRecord } from '../audit/key-record.ts';
-import { DIGEST_BYTES, keyChangeDraft, withDigests } from '../audit/key-record.ts';
-import { nextRotationAt } from '../service/key-state.ts';
+import { nextRotationAt } from '../keys/key-state.ts';
+import type { Caller } from '../records/caller.ts';
+import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
+import { DIGEST_BYTES, keyChangeDraft, withDigests } from '../records/key-record.ts';
 import type { KeyChange } from '../store/port.ts';
 import { detailOfStanding, type KeyStanding } from './key-standing.ts';
 

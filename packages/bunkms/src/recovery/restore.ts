@@ -1,6 +1,6 @@
 import type { ByteSource } from '@bundoc/shared/files/file-source';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import type { Caller } from '../audit/caller.ts';
+import type { Caller } from '../records/caller.ts';
 import type { KmsStore, LoadEntry } from '../store/port.ts';
 import type { Vault } from '../vault/vault.ts';
 import type { Knowledge } from './knowledge.ts';

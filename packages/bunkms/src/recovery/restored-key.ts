@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
-import type { KeyRecord, KeyVersionRecord } from '../audit/key-record.ts';
-import { isGenuineVersion } from '../audit/key-record.ts';
-import { allDestroyed, destroyed, lostVersion } from '../service/destroy-key.ts';
+import { allDestroyed, destroyed, lostVersion } from '../keys/destroy-key.ts';
+import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
+import { isGenuineVersion } from '../records/key-record.ts';
 import type { KeyChange } from '../store/port.ts';
 import { held, type KeyStanding, standingOf } from './key-standing.ts';
 import type { ArchivedKey } from './read-archive.ts';

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { type KeyObject, randomBytes } from 'node:crypto';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import type { Caller } from '../audit/caller.ts';
-import type { ChainFault } from '../audit/chain.ts';
-import { ChainWalk } from '../audit/chain-walk.ts';
+import type { Caller } from '../records/caller.ts';
+import type { ChainFault } from '../records/chain.ts';
+import { ChainWalk } from '../records/chain-walk.ts';
 import type { KmsStore, StoreEntry } from '../store/port.ts';
 import type { Vault } from '../vault/vault.ts';
 import { sealArchive } from './archive.ts';

@@ -2,10 +2,10 @@ import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
-import type { AuditDraft, ChainHead } from '../audit/chain.ts';
-import type { Installation, KnownKek, WrappedSecrets } from '../audit/installation.ts';
-import type { KeyRecord, KeyVersionRecord, NamedKey, StoredKey } from '../audit/key-record.ts';
-import type { StoredToken } from '../audit/token-record.ts';
+import type { AuditDraft, ChainHead } from '../records/chain.ts';
+import type { Installation, KnownKek, WrappedSecrets } from '../records/installation.ts';
+import type { KeyRecord, KeyVersionRecord, NamedKey, StoredKey } from '../records/key-record.ts';
+import type { StoredToken } from '../records/token-record.ts';
 
 /** Which versions to read with a key. */
 export type VersionChoice = number | 'current' | 'all';

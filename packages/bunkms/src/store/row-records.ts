@@ -1,7 +1,7 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { MayIssue, TokenInfo } from '@bundoc/shared/contract/tokens';
-import type { AuditDraft } from '../audit/chain.ts';
-import type { KeyRecord, KeyVersionRecord } from '../audit/key-record.ts';
+import type { AuditDraft } from '../records/chain.ts';
+import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 
 /** A row by the names of its columns, which both databases give alike, but for booleans. */
 export type Row = Readonly<Record<string, unknown>>;

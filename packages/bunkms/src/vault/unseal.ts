@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { type KeyObject, randomBytes } from 'node:crypto';
 import { KEY_BYTES, OpenError, takeKey } from '@bundoc/shared/crypto/aead';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import type { Installation, KnownKek, PublicJwk } from '../audit/installation.ts';
-import { kekIdOf } from '../audit/wrapped-key.ts';
+import type { Installation, KnownKek, PublicJwk } from '../records/installation.ts';
+import { foldKekRecords, type KekState } from '../records/kek-state.ts';
+import { kekIdOf } from '../records/wrapped-key.ts';
 import type { KmsStore } from '../store/port.ts';
-import { foldKekRecords, type KekState } from './kek-state.ts';
 import { publicJwkOf, signingKeyOf } from './signing-key.ts';
 import type { SecretName, Vault } from './vault.ts';
 

@@ -3,7 +3,7 @@ import { inspect } from 'node:util';
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { kekIdOf, WRAPPED_KEY_BYTES } from '../audit/wrapped-key.ts';
+import { kekIdOf, WRAPPED_KEY_BYTES } from '../records/wrapped-key.ts';
 import { Vault } from './vault.ts';
 
 const key32 = fc.uint8Array({ minLength: 32, maxLength: 32 });

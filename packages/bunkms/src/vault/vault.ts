@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import type { KeyObject } from 'node:crypto';
 import { aadOf, deriveBytes, KEY_BYTES, OpenError, open, seal } from '@bundoc/shared/crypto/aead';
-import { KEK_ID_BYTES, kekIdOf, WRAPPED_FORMAT, WRAPPED_HEADER_BYTES } from '../audit/wrapped-key.ts';
+import { KEK_ID_BYTES, kekIdOf, WRAPPED_FORMAT, WRAPPED_HEADER_BYTES } from '../records/wrapped-key.ts';
 
 const KEK_CHECK_BYTES = 16;
 

@@ -15,7 +15,7 @@ import { restore } from '../../src/recovery/restore.ts';
 import type { RestoreReport } from '../../src/recovery/restore-run.ts';
 import { surveyArchive } from '../../src/recovery/survey.ts';
 import { type BackupFacts, createBackup } from '../../src/recovery/write-backup.ts';
-import { openSqliteStore } from '../../src/store/sqlite.ts';
+import { openSqliteStore } from '../../src/store/sqlite/sqlite-store.ts';
 import { parseKekRing } from '../../src/vault/kek-provider.ts';
 import { Vault } from '../../src/vault/vault.ts';
 import type { TestKms } from './kms.ts';

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from '@bundoc/shared/runtime/logger';
+import { type ChainHead, GENESIS } from '../../records/chain.ts';
 import type { KmsStore } from '../../store/port.ts';
-import { type ChainHead, GENESIS } from '../chain.ts';
 import { lineOf } from './line.ts';
 import type { Position } from './position.ts';
 import type { ShipSink } from './sinks.ts';

@@ -1,8 +1,8 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
-import { type AuditDraft, type ChainHead, GENESIS } from '../../audit/chain.ts';
-import { STORAGE_ACTIONS } from '../../audit/storage-record.ts';
-import { KEK_ACTIONS } from '../../vault/kek-state.ts';
+import { type AuditDraft, type ChainHead, GENESIS } from '../../records/chain.ts';
+import { KEK_ACTIONS } from '../../records/kek-state.ts';
+import { STORAGE_ACTIONS } from '../../records/storage-record.ts';
 import { type AuditQuery, type BackwardPage, BULK_ACTIONS, type FilteredPage, USE_ACTIONS } from '../port.ts';
 import { auditRecordIn, auditRecordOf, detailText, parseDetail, type Row } from '../row-records.ts';
 import { pageOf } from './page.ts';

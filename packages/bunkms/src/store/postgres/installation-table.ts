@@ -1,4 +1,4 @@
-import type { Installation, KnownKek, PublicJwk, WrappedSecrets } from '../../audit/installation.ts';
+import type { Installation, KnownKek, PublicJwk, WrappedSecrets } from '../../records/installation.ts';
 import type { Session } from './session.ts';
 
 export async function readInstallation(session: Session): Promise<Installation | undefined> {

@@ -1,6 +1,6 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
-import type { KeyVersionRecord, NamedKey } from '../../audit/key-record.ts';
-import { kekIdOf } from '../../audit/wrapped-key.ts';
+import type { KeyVersionRecord, NamedKey } from '../../records/key-record.ts';
+import { kekIdOf } from '../../records/wrapped-key.ts';
 import type { ForwardPage, KekUse, Page, PageQuery } from '../port.ts';
 import { lastChange, lastChanges } from './audit-table.ts';
 import { readInstallation } from './installation-table.ts';

@@ -1,6 +1,6 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { globMatches } from '@bundoc/shared/contract/grants';
-import type { KeyRecord, KeyVersionRecord, StoredKey } from '../../audit/key-record.ts';
+import type { KeyRecord, KeyVersionRecord, StoredKey } from '../../records/key-record.ts';
 import { globRanges } from '../glob-ranges.ts';
 import type { FilteredPage, KeyChange, KeyMark, KeyUpdate, Page, PageQuery } from '../port.ts';
 import { keyRecordOf, keyValuesOf, keyVersionIn, keyVersionOf, type Row } from '../row-records.ts';

@@ -1,10 +1,10 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
-import type { AuditDraft } from '../../audit/chain.ts';
-import type { KeyRecord, NamedKey, StoredKey } from '../../audit/key-record.ts';
-import { STORAGE_ACTIONS } from '../../audit/storage-record.ts';
-import { kekIdOf } from '../../audit/wrapped-key.ts';
+import type { AuditDraft } from '../../records/chain.ts';
+import type { KeyRecord, NamedKey, StoredKey } from '../../records/key-record.ts';
+import { STORAGE_ACTIONS } from '../../records/storage-record.ts';
+import { kekIdOf } from '../../records/wrapped-key.ts';
 import type {
   AuditCondition,
   FilteredPage,

@@ -1,14 +1,14 @@
 import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
-import type { AuditDraft } from '../../audit/chain.ts';
+import type { AuditDraft } from '../../records/chain.ts';
 import {
   familyOfIssue,
   isSaidBy,
   REVOCATION,
   type StoredToken,
   TOKEN_ACTIONS,
-} from '../../audit/token-record.ts';
+} from '../../records/token-record.ts';
 import type { IssuePlace, Page, PageQuery, RevocationPlace } from '../port.ts';
 import {
   auditRecordIn,

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { type KeyObject, randomUUID } from 'node:crypto';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { PoolClient } from 'pg';
-import { GENESIS } from '../../audit/chain.ts';
+import { GENESIS } from '../../records/chain.ts';
 import type { LoadEntry, StoreEntry } from '../port.ts';
 import type { Row } from '../row-records.ts';
 import { headOf, recordsAfter } from './audit-table.ts';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
-import { type AuditDraft, type ChainHead, nextRecord } from '../../audit/chain.ts';
+import { type AuditDraft, type ChainHead, nextRecord } from '../../records/chain.ts';
 import type { Row } from '../row-records.ts';
 import { insertRecords } from './audit-table.ts';
 import type { Session } from './session.ts';

@@ -2,7 +2,7 @@ import { type KeyObject, randomUUID } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { PoolClient } from 'pg';
-import type { ChainHead } from '../../audit/chain.ts';
+import type { ChainHead } from '../../records/chain.ts';
 import type { Row } from '../row-records.ts';
 import { headOf } from './audit-table.ts';
 import { isConnectionFailure, storageError } from './failure.ts';

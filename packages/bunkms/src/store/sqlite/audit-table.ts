@@ -9,9 +9,9 @@ import {
   faultOf,
   GENESIS,
   nextRecord,
-} from '../../audit/chain.ts';
-import { STORAGE_ACTIONS } from '../../audit/storage-record.ts';
-import { KEK_ACTIONS } from '../../vault/kek-state.ts';
+} from '../../records/chain.ts';
+import { KEK_ACTIONS } from '../../records/kek-state.ts';
+import { STORAGE_ACTIONS } from '../../records/storage-record.ts';
 import {
   type AuditQuery,
   type BackwardPage,

@@ -1,4 +1,4 @@
-import type { Installation, KnownKek, PublicJwk, WrappedSecrets } from '../../audit/installation.ts';
+import type { Installation, KnownKek, PublicJwk, WrappedSecrets } from '../../records/installation.ts';
 import type { Connection } from './connection.ts';
 
 export function readInstallation(connection: Connection): Installation | undefined {

@@ -1,5 +1,5 @@
-import type { KeyVersionRecord } from '../../audit/key-record.ts';
-import { kekIdOf } from '../../audit/wrapped-key.ts';
+import type { KeyVersionRecord } from '../../records/key-record.ts';
+import { kekIdOf } from '../../records/wrapped-key.ts';
 import type { ForwardPage, KekUse, Page, PageQuery } from '../port.ts';
 import type { AuditTable } from './audit-table.ts';
 import type { Connection } from './connection.ts';

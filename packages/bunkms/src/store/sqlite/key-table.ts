@@ -1,6 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { globMatches } from '@bundoc/shared/contract/grants';
-import type { KeyRecord, KeyVersionRecord } from '../../audit/key-record.ts';
+import type { KeyRecord, KeyVersionRecord } from '../../records/key-record.ts';
 import { globRanges } from '../glob-ranges.ts';
 import type { FilteredPage, KeyChange, KeyMark, KeyUpdate, Page, PageQuery, VersionChoice } from '../port.ts';
 import { keyRecordOf, keyValuesOf, keyVersionOf } from '../row-records.ts';

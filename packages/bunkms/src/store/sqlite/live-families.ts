@@ -1,4 +1,4 @@
-import { familyOfIssue } from '../../audit/token-record.ts';
+import { familyOfIssue } from '../../records/token-record.ts';
 import type { AuditTable } from './audit-table.ts';
 import type { Connection } from './connection.ts';
 import { issueOfLive } from './token-table.ts';

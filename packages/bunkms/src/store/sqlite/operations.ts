@@ -1,9 +1,9 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
-import type { AuditDraft } from '../../audit/chain.ts';
-import type { KeyRecord, NamedKey, StoredKey } from '../../audit/key-record.ts';
-import { isSaidBy, REVOCATION, TOKEN_ACTIONS } from '../../audit/token-record.ts';
-import { kekIdOf } from '../../audit/wrapped-key.ts';
+import type { AuditDraft } from '../../records/chain.ts';
+import type { KeyRecord, NamedKey, StoredKey } from '../../records/key-record.ts';
+import { isSaidBy, REVOCATION, TOKEN_ACTIONS } from '../../records/token-record.ts';
+import { kekIdOf } from '../../records/wrapped-key.ts';
 import type { FilteredPage, KeyChange, KeyUpdate, StoreOperations, VersionChoice } from '../port.ts';
 import { byFamily } from '../row-records.ts';
 import { AuditTable } from './audit-table.ts';

@@ -1,6 +1,6 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
-import { REVOCATION, type StoredToken, TOKEN_ACTIONS } from '../../audit/token-record.ts';
+import { REVOCATION, type StoredToken, TOKEN_ACTIONS } from '../../records/token-record.ts';
 import type { IssuePlace, Page, PageQuery, RevocationPlace } from '../port.ts';
 import { auditRecordOf, TOKEN_COLUMNS, tokenOf, tokenValuesOf } from '../row-records.ts';
 import type { Connection } from './connection.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import type { KeyObject } from 'node:crypto';
-import { GENESIS } from '../../audit/chain.ts';
+import { GENESIS } from '../../records/chain.ts';
 import type { LoadEntry, StoreEntry } from '../port.ts';
 import { AuditTable } from './audit-table.ts';
 import type { Connection } from './connection.ts';
