@@ -15,7 +15,7 @@ export interface KeyOffer {
 
 /**
  * A key as it is stored, without its versions. The store keeps it as it is given and judges nothing of it: that it is
- * genuine and the latest is shown by the audit chain (`audit/key-record.ts`).
+ * genuine and the latest is shown by the audit chain (`records/key-record.ts`).
  */
 export interface KeyRecord {
   readonly id: string;

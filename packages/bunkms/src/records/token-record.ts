@@ -11,7 +11,7 @@ export const TOKEN_ACTIONS = ['token.issue', 'token.renew', 'token.restore'] as 
 /** Action of a record that revokes the family which it names as `detail.family`, until `detail.expires_at`. */
 export const REVOCATION = 'token.revoke';
 
-/** What the store has on a token, all of one moment. Not to be believed before it is authenticated (`audit/token-record.ts`). */
+/** What the store has on a token, all of one moment. Not to be believed before it is authenticated (`records/token-record.ts`). */
 export interface StoredToken {
   readonly jti: string;
   /** Undefined when it is lost. Its `revoked_at` says nothing by itself: the audit chain does. */

@@ -171,7 +171,7 @@ export interface BackwardPage {
 }
 
 /**
- * Where BunKMS keeps everything. `store/conformance.ts` holds every implementation to this text.
+ * Where BunKMS keeps everything. `store/conformance/` holds every implementation to this text.
  *
  * **Trust**: none. The store sees wrapped keys and the audit chain; the one key it is given is the chain key
  * ({@link unlock}), because the head of the chain must be read and advanced in one transaction.
