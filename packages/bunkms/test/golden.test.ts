@@ -18,8 +18,12 @@ import { ciphertextKeyOf, decryptFrom, encryptionKeyOf } from '../src/encryption
 import { blockOf, placeOf } from '../src/events/record-events.ts';
 import { recordHash, verifyChain } from '../src/records/chain.ts';
 import { foldKekRecords } from '../src/records/kek-state.ts';
-import type { KeyRecord, KeyVersionRecord } from '../src/records/key-record.ts';
-import { isGenuineVersion, keyFault } from '../src/records/key-record.ts';
+import {
+  isGenuineVersion,
+  type KeyRecord,
+  type KeyVersionRecord,
+  keyFault,
+} from '../src/records/key-record.ts';
 import { tokenFault } from '../src/records/token-record.ts';
 import { kekIdOf } from '../src/records/wrapped-key.ts';
 import { databasePathOf } from '../src/store/sqlite/sqlite-store.ts';
@@ -321,7 +325,7 @@ describe('a store of schema 7', () => {
         }
       }
       expect(await kms.store.findToken(file.token)).toMatchObject({ row: { sub: 'bundoc' } });
-      expect(await kms.store.liveFamily(file.token)).toBe(file.token);
+      expect(await kms.store.findActiveTokenFamily(file.token)).toBe(file.token);
       const { chainKey } = await kms.secrets();
       for (const stored of (await kms.store.listTokens({ limit: 100 })).items)
         expect(tokenFault(chainKey, stored)).toBeUndefined();

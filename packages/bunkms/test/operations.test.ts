@@ -87,7 +87,7 @@ describe('a store that hangs', () => {
     const faulty = new FaultyStore();
     await using kms = await startKms({ decorate: faulty.decorate });
     const token = await kms.fullToken();
-    faulty.replaced.liveFamily = () =>
+    faulty.replaced.findActiveTokenFamily = () =>
       Promise.reject(new AppError('storage_unavailable', { cause: new Error('/var/lib') }));
     const answer = await kms.api('/v1/keys', { token });
     expect(answer).toMatchObject({ status: 503, headers: { 'retry-after': '1' } });

@@ -13,7 +13,7 @@ import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { KeyVerification } from '../src/audit/verify-keys.ts';
 import { verifyChain } from '../src/records/chain.ts';
-import { knowledgeOfInventory, noKnowledge, requireReceipts } from '../src/recovery/knowledge.ts';
+import { evidenceOfInventory, noEvidence, requireReceipts } from '../src/recovery/evidence.ts';
 import { restore } from '../src/recovery/restore.ts';
 import { surveyArchive } from '../src/recovery/survey.ts';
 import { databasePathOf, openSqliteStore } from '../src/store/sqlite/sqlite-store.ts';
@@ -318,7 +318,7 @@ describe('a backup', () => {
         receipts: [{ ...facts.audit, hash: '0'.repeat(64) }],
       }),
     ).rejects.toMatchObject({ name: 'FileDamaged' });
-    const knowledge = knowledgeOfInventory(inventory, survey);
+    const knowledge = evidenceOfInventory(inventory, survey);
     requireReceipts(knowledge, [facts.audit, inventory.audit], false);
     requireReceipts(knowledge, [later], true);
     expect(() => requireReceipts(knowledge, [later], false)).toThrow(/nothing is known of what came after/);
@@ -360,14 +360,14 @@ describe('a backup', () => {
     const [one, other] = [sourceOf(first.archive), sourceOf(second.archive)];
     const survey = await surveyArchive(vaultOf(kms.kek), one);
     const openStore = () => openSqliteStore({ dataDir, onCrash: () => undefined, deadlineMs: PATIENT_MS });
-    const ports = {
+    const deps = {
       vault: vaultOf(kms.kek),
       openStore,
       clock: systemClock,
       caller: {},
     };
     await expect(
-      restore(ports, other, survey, noKnowledge(survey), { acceptResurrection: true }),
+      restore(deps, other, survey, noEvidence(survey), { acceptResurrection: true }),
     ).rejects.toThrow(/exchanged/);
     await using store = await openStore();
     expect(await store.readInstallation()).toBeUndefined();

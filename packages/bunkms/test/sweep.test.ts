@@ -4,7 +4,7 @@ import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { AuditLog } from '../src/audit/log.ts';
-import type { KeyPorts } from '../src/keys/stored-key.ts';
+import type { KeyDeps } from '../src/keys/stored-key.ts';
 import { KeySweep } from '../src/keys/sweep-keys.ts';
 import { createMetrics } from '../src/metrics.ts';
 import { keyChangeDraft } from '../src/records/key-record.ts';
@@ -40,7 +40,7 @@ async function newSweep(at = kms): Promise<KeySweep> {
   const logger = createLogger({ service: 'bunkms', level: 'silent' });
   const store = faulty.decorate(at.store);
   const state = await at.secrets();
-  const ports: KeyPorts = {
+  const deps: KeyDeps = {
     store,
     vault: new Vault(parseKekRing('test', at.kek)),
     keks: { refresh: async () => state.keks },
@@ -49,7 +49,7 @@ async function newSweep(at = kms): Promise<KeySweep> {
     clock,
     logger,
   };
-  return new KeySweep(ports);
+  return new KeySweep(deps);
 }
 
 /** Tokens end while the clock runs ahead. */

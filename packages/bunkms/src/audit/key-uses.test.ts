@@ -23,7 +23,7 @@ class SlowLog {
     this.#open.push(turn);
     return turn.promise;
   }
-  appendDetached(draft: AuditDraft): void {
+  appendInBackground(draft: AuditDraft): void {
     this.detached.push(draft);
   }
   commit(): void {

@@ -14,7 +14,7 @@ export interface KeyUse {
 }
 
 export interface KeyUsesOptions {
-  readonly audit: Pick<AuditLog, 'append' | 'appendDetached'>;
+  readonly audit: Pick<AuditLog, 'append' | 'appendInBackground'>;
   readonly clock: Clock;
 }
 
@@ -110,7 +110,7 @@ export class KeyUses {
     const { actor, jti } = use.caller;
     const who = { ...(actor === undefined ? {} : { actor }), ...(jti === undefined ? {} : { jti }) };
     const time = new Date(clock.now()).toISOString();
-    audit.appendDetached({ ...who, ...draftOf(use, time, { count, since: startTime }) });
+    audit.appendInBackground({ ...who, ...draftOf(use, time, { count, since: startTime }) });
   }
 }
 

@@ -103,7 +103,7 @@ describe('the audit log', () => {
   });
 
   test('leaves a fatal line and a count for a record that nobody waits for and that is lost', async () => {
-    audit.appendDetached(draft('gone'));
+    audit.appendInBackground(draft('gone'));
     store.fail();
     await audit.drain();
     await new Promise(setImmediate);

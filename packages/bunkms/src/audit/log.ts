@@ -3,7 +3,7 @@ import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { AuditDraft } from '../records/chain.ts';
-import type { AuditCondition, KmsStore, LeftOut } from '../store/port.ts';
+import type { AuditCondition, KmsStore, RejectReason } from '../store/port.ts';
 
 export interface AuditLogOptions {
   readonly store: Pick<KmsStore, 'appendAudit'>;
@@ -16,7 +16,7 @@ const WAITING_MAX = 4_096;
 /** Records of one transaction. */
 const BATCH_MAX = 512;
 
-const CODES: Readonly<Record<LeftOut, ProblemCode>> = {
+const CODES: Readonly<Record<RejectReason, ProblemCode>> = {
   token_revoked: 'unauthenticated',
   key_changed: 'precondition_failed',
   storage_changed: 'precondition_failed',
@@ -72,7 +72,7 @@ export class AuditLog {
    * Appends a record that nothing waits for. If it cannot be written, a fatal log line takes its place and a metric
    * counts it: it must not be lost in silence.
    */
-  appendDetached(draft: AuditDraft): void {
+  appendInBackground(draft: AuditDraft): void {
     this.append(draft).catch((error: unknown) => {
       this.#options.metrics.auditRecordsLost.inc();
       // The logger redacts members called "key", which here holds the name of one.

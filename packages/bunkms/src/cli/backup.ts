@@ -25,8 +25,8 @@ export async function backup(
     using progress = createProgress('{bar} {value}/{total} entries, {eta_formatted} left');
     const { keys, tokens } = await store.counts();
     progress.start((await store.auditHead()).seq + keys + tokens);
-    const ports = { store, vault, chainKey, clock: systemClock };
-    const made = await createBackup(ports, CLI_CALLER, (entries) => progress.update(entries));
+    const deps = { store, vault, chainKey, clock: systemClock };
+    const made = await createBackup(deps, CLI_CALLER, (entries) => progress.update(entries));
     if (!(await createPrivateFile(file, made.bytes))) throw fileExists(file);
     return made.facts();
   });

@@ -22,13 +22,13 @@ export async function writeInventory(
   const inventory = await withKms(environment, async ({ store, vault, state }) => {
     using progress = createProgress('{bar} {value}/{total} keys, {eta_formatted} left');
     progress.start((await store.counts()).keys);
-    const ports = {
+    const deps = {
       store,
       state,
       clock: systemClock,
       logger: createLogger({ service: 'bunkms', level: 'silent' }),
     };
-    const taken = await takeInventory(ports, CLI_CALLER, (keys) => progress.update(keys));
+    const taken = await takeInventory(deps, CLI_CALLER, (keys) => progress.update(keys));
     await replacePrivateFile(file, formatInventory(vault, taken));
     return taken;
   });

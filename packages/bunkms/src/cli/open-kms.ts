@@ -4,7 +4,7 @@ import type { Environment } from '@bundoc/shared/runtime/config';
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
 import { AuditLog } from '../audit/log.ts';
 import { readConfig } from '../config.ts';
-import type { KekPorts } from '../kek/kek-rotation.ts';
+import type { KekDeps } from '../kek/kek-rotation.ts';
 import { createMetrics } from '../metrics.ts';
 import { openStore, type StoreLocation } from '../open-store.ts';
 import { CLI_CALLER } from '../records/caller.ts';
@@ -81,7 +81,7 @@ export function silentLogger(): Logger {
 }
 
 /** Runs `action` on the keys of the installation, beside a running server; what it wants recorded is recorded when this resolves. */
-export function withKeys<T>(environment: Environment, action: (ports: KekPorts) => Promise<T>): Promise<T> {
+export function withKeys<T>(environment: Environment, action: (deps: KekDeps) => Promise<T>): Promise<T> {
   return withKms(environment, async ({ store, vault, keks, state }) => {
     const logger = silentLogger();
     const audit = new AuditLog({ store, logger, metrics: createMetrics() });

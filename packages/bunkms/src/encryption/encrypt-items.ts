@@ -2,8 +2,8 @@ import type { KeyObject } from 'node:crypto';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { KeyUses } from '../audit/key-uses.ts';
-import type { RefusalSink } from '../audit/recording.ts';
-import { type KeyPorts, markOf } from '../keys/stored-key.ts';
+import type { RefusalSink } from '../audit/recorders.ts';
+import { type KeyDeps, stampOf } from '../keys/stored-key.ts';
 import type { Caller } from '../records/caller.ts';
 import { ciphertextKeyOf, decryptFrom, encryptTo } from './ciphertext.ts';
 import type { OpenedKey, OpenedKeys } from './opened-keys.ts';
@@ -12,7 +12,7 @@ import type { OpenedKey, OpenedKeys } from './opened-keys.ts';
  * Encryption under keys that stay here. Each request is decided by the key as the store has it when the request is carried out, so what begins
  * after a disabling or a destruction was answered is refused; and nothing leaves before a durable record covers it.
  */
-export interface CryptoPorts extends KeyPorts {
+export interface CryptoDeps extends KeyDeps {
   readonly uses: KeyUses;
   readonly opened: OpenedKeys;
   readonly metrics: {
@@ -60,13 +60,13 @@ export interface RewrappedItem extends EncryptedItem {
 
 /** Encrypts under the current version. @throws AppError as {@link decryptItems}, and what is wrong with the current version. */
 export function encryptItems(
-  ports: CryptoPorts,
+  deps: CryptoDeps,
   name: string,
   items: readonly ItemResult<PlaintextItem>[],
   caller: Caller,
 ): Promise<ItemResult<EncryptedItem>[]> {
-  return use(ports, 'encrypt', name, caller, async (key) => {
-    const current = await currentOf(ports, key);
+  return use(deps, 'encrypt', name, caller, async (key) => {
+    const current = await currentOf(deps, key);
     return each(items, ({ plaintext, aad }) => ({
       ciphertext: encryptTo(current.identity, current.key, plaintext, aad),
       version: current.identity.version,
@@ -82,27 +82,27 @@ export function encryptItems(
  * the token was revoked meanwhile. No item was answered then.
  */
 export function decryptItems(
-  ports: CryptoPorts,
+  deps: CryptoDeps,
   name: string,
   items: readonly ItemResult<CiphertextItem>[],
   caller: Caller,
 ): Promise<ItemResult<DecryptedItem>[]> {
-  return use(ports, 'decrypt', name, caller, async (key) => {
-    const keys = await keysOf(ports, key, items);
+  return use(deps, 'decrypt', name, caller, async (key) => {
+    const keys = await keysOf(deps, key, items);
     return each(items, (item) => decrypted(keys, key, item));
   });
 }
 
 /** Brings ciphertexts to the current version; no plaintext leaves. @throws AppError as {@link encryptItems}. */
 export function rewrapItems(
-  ports: CryptoPorts,
+  deps: CryptoDeps,
   name: string,
   items: readonly ItemResult<CiphertextItem>[],
   caller: Caller,
 ): Promise<ItemResult<RewrappedItem>[]> {
-  return use(ports, 'rewrap', name, caller, async (key) => {
-    const current = await currentOf(ports, key);
-    const keys = await keysOf(ports, key, items);
+  return use(deps, 'rewrap', name, caller, async (key) => {
+    const current = await currentOf(deps, key);
+    const keys = await keysOf(deps, key, items);
     return each(items, (item) => {
       const { plaintext, version } = decrypted(keys, key, item);
       const ciphertext = encryptTo(current.identity, current.key, plaintext, item.aad);
@@ -117,7 +117,7 @@ const ROUNDS_MAX = 32;
 
 /** Carries out `work` on the key, and again when the key was changed before that was on record. */
 async function use<T extends { readonly version: number }>(
-  ports: CryptoPorts,
+  deps: CryptoDeps,
   operation: CryptoOperation,
   name: string,
   caller: Caller,
@@ -125,10 +125,10 @@ async function use<T extends { readonly version: number }>(
 ): Promise<ItemResult<T>[]> {
   for (let round = 0; round < ROUNDS_MAX; round++) {
     try {
-      const key = await ports.opened.open(ports, name);
+      const key = await deps.opened.open(deps, name);
       const results = await work(key);
-      await recordUses(ports, operation, key, results, caller);
-      recordFailures(ports, operation, key, results, caller);
+      await recordUses(deps, operation, key, results, caller);
+      recordFailures(deps, operation, key, results, caller);
       return results;
     } catch (error) {
       if (!hasCode(error, 'precondition_failed')) throw error;
@@ -138,7 +138,7 @@ async function use<T extends { readonly version: number }>(
 }
 
 async function recordUses(
-  { uses, metrics }: CryptoPorts,
+  { uses, metrics }: CryptoDeps,
   operation: CryptoOperation,
   { record }: OpenedKey,
   results: readonly ItemResult<{ readonly version: number }>[],
@@ -146,7 +146,7 @@ async function recordUses(
 ): Promise<void> {
   const done = results.flatMap((result) => (result instanceof AppError ? [] : [result]));
   const { id, name } = record;
-  const condition = { jti: caller.jti, key: markOf(record) };
+  const condition = { jti: caller.jti, key: stampOf(record) };
   const action = CRYPTO_ACTIONS[operation];
   const counts = Map.groupBy(done, ({ version }) => version);
   for (const [version, { length }] of counts) {
@@ -157,7 +157,7 @@ async function recordUses(
 }
 
 function recordFailures(
-  { clock, metrics, failures }: CryptoPorts,
+  { clock, metrics, failures }: CryptoDeps,
   operation: CryptoOperation,
   { record: { id, name } }: OpenedKey,
   results: readonly ItemResult<unknown>[],
@@ -185,10 +185,9 @@ function recordFailures(
     );
 }
 
-async function currentOf(ports: CryptoPorts, opened: OpenedKey) {
+async function currentOf(deps: CryptoDeps, opened: OpenedKey) {
   const { id: keyId, version } = opened.record;
-  const key =
-    opened.encryptionKeys.get(version) ?? (await ports.opened.encryptionKey(ports, opened, version));
+  const key = opened.encryptionKeys.get(version) ?? (await deps.opened.encryptionKey(deps, opened, version));
   return { key, identity: { keyId, version } };
 }
 
@@ -196,7 +195,7 @@ async function currentOf(ports: CryptoPorts, opened: OpenedKey) {
 type KeysByVersion = ReadonlyMap<number, ItemResult<KeyObject>>;
 
 async function keysOf(
-  ports: CryptoPorts,
+  deps: CryptoDeps,
   opened: OpenedKey,
   items: readonly ItemResult<CiphertextItem>[],
 ): Promise<KeysByVersion> {
@@ -205,7 +204,7 @@ async function keysOf(
     const version = item instanceof AppError ? undefined : versionNamed(opened, item);
     if (version === undefined || keys.has(version)) continue;
     const kept = opened.encryptionKeys.get(version);
-    keys.set(version, kept ?? (await ports.opened.encryptionKey(ports, opened, version).catch(ofItem)));
+    keys.set(version, kept ?? (await deps.opened.encryptionKey(deps, opened, version).catch(ofItem)));
   }
   return keys;
 }

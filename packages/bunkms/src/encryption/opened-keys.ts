@@ -5,7 +5,7 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import { LRUCache } from 'lru-cache';
 import { requireEnabled } from '../keys/key-state.ts';
 import { openDek } from '../keys/open-dek.ts';
-import { type KeyPorts, readStoredKey, versionOf } from '../keys/stored-key.ts';
+import { type KeyDeps, readStoredKey, versionOf } from '../keys/stored-key.ts';
 import type { KeyRecord } from '../records/key-record.ts';
 import { encryptionKeyOf } from './ciphertext.ts';
 
@@ -46,12 +46,12 @@ export class OpenedKeys {
    *
    * @throws AppError `KEY_NOT_FOUND`, `key_disabled`, `key_pending_deletion`, `key_destroyed`, `key_damaged`.
    */
-  async open(ports: KeyPorts, name: string): Promise<OpenedKey> {
-    const place = await ports.store.lastChange(name);
+  async open(deps: KeyDeps, name: string): Promise<OpenedKey> {
+    const place = await deps.store.lastChange(name);
     const kept = this.#kept.get(name);
     if (kept !== undefined && place !== undefined && isSame(kept.change, place)) return kept;
     this.#kept.delete(name);
-    const { record, change } = await readStoredKey(ports, name, 'current');
+    const { record, change } = await readStoredKey(deps, name, 'current');
     requireEnabled(record);
     const opened = { record, change, encryptionKeys: new LRUCache<number, KeyObject>({ max: VERSIONS_MAX }) };
     this.#kept.set(name, opened);
@@ -63,13 +63,13 @@ export class OpenedKeys {
    *
    * @throws AppError `key_version_destroyed`, `key_damaged`; `precondition_failed` when the key was changed since it was opened.
    */
-  async encryptionKey(ports: KeyPorts, opened: OpenedKey, number: number): Promise<KeyObject> {
+  async encryptionKey(deps: KeyDeps, opened: OpenedKey, number: number): Promise<KeyObject> {
     const { name } = opened.record;
-    const key = await readStoredKey(ports, name, number);
+    const key = await readStoredKey(deps, name, number);
     if (!isSame(key.change, opened.change)) throw new AppError('precondition_failed');
-    const version = versionOf(key, number, ports.logger);
+    const version = versionOf(key, number, deps.logger);
     if (version.state === 'destroyed') throw new AppError('key_version_destroyed');
-    const dek = openDek(ports, name, version);
+    const dek = openDek(deps, name, version);
     try {
       const encryptionKey = encryptionKeyOf(createSecretKey(dek));
       opened.encryptionKeys.set(number, encryptionKey);

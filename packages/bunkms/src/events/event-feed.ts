@@ -10,7 +10,7 @@ import type { KmsStore, RevocationPlace } from '../store/port.ts';
 import { blockOf, eventOf, placeOf } from './record-events.ts';
 
 export interface EventFeedOptions {
-  readonly store: Pick<KmsStore, 'listAudit' | 'auditHead' | 'listRevoked' | 'liveFamily'>;
+  readonly store: Pick<KmsStore, 'listAudit' | 'auditHead' | 'listRevoked' | 'findActiveTokenFamily'>;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: {
@@ -88,7 +88,8 @@ export class EventFeed {
       this.#position ??= await store.auditHead();
       const position = this.#position;
       // A revocation from before this place is told to nobody any more.
-      if ((await store.liveFamily(subscription.claims.jti)) === undefined) return subscriber.sink.end();
+      if ((await store.findActiveTokenFamily(subscription.claims.jti)) === undefined)
+        return subscriber.sink.end();
       subscriber.isComplete = await this.#replay(subscriber, position);
       if (!subscriber.isComplete) subscriber.sink.send(blockOf({ type: 'reset' }));
       this.#subscribers.add(subscriber);

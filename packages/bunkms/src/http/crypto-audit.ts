@@ -2,7 +2,7 @@ import type { AppError } from '@bundoc/shared/contract/app-error';
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
 import { callerNetwork } from '@bundoc/shared/runtime/addresses';
 import type { FastifyRequest } from 'fastify';
-import type { RefusalSink } from '../audit/recording.ts';
+import type { RefusalSink } from '../audit/recorders.ts';
 import { CRYPTO_ACTIONS, type CryptoOperation } from '../encryption/encrypt-items.ts';
 import type { AuditDraft } from '../records/chain.ts';
 import { keyNamedBy, pathOfTarget } from './audited-path.ts';

@@ -24,8 +24,8 @@ import type { FastifyInstance } from 'fastify';
 import type { z } from 'zod';
 import {
   type CiphertextItem,
+  type CryptoDeps,
   type CryptoOperation,
-  type CryptoPorts,
   decryptItems,
   encryptItems,
   type ItemResult,
@@ -43,7 +43,7 @@ interface Operation<Input, Item, Result, Answer> {
   readonly item: z.ZodType<Input>;
   readonly decode: (input: Input) => Item;
   readonly run: (
-    ports: CryptoPorts,
+    deps: CryptoDeps,
     name: string,
     items: readonly ItemResult<Item>[],
     caller: Caller,

@@ -13,7 +13,7 @@ import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
-import { kekStatus, listUnfetched, retireKek, rotateKek, verifyWrapping } from '../kek/kek-rotation.ts';
+import { kekStatus, listStaleCopies, retireKek, rotateKek, verifyWrapping } from '../kek/kek-rotation.ts';
 import { callerOf, type Guards } from './guard.ts';
 import { type BodyRoute, refuseBody } from './key-requests.ts';
 import { noQuery, pageQuery } from './query.ts';
@@ -39,7 +39,7 @@ export function registerKekRoutes(app: FastifyInstance, guards: Guards, services
   });
   app.get('/v1/kek', { onRequest, config: status }, async (request) => {
     validate(noQuery, request.query, 'query');
-    return kekStatus(services().kek.ports);
+    return kekStatus(services().kek.deps);
   });
 
   const rotation = describe({
@@ -61,11 +61,11 @@ export function registerKekRoutes(app: FastifyInstance, guards: Guards, services
     validate(noQuery, request.query, 'query');
     const body = (request.body?.length ?? 0) === 0 ? {} : parseJsonObject(request.body).value;
     const wanted = validate(rotateKekSchema, body, 'body');
-    const { ports, upkeep } = services().kek;
+    const { deps, upkeep } = services().kek;
     await upkeep.look();
-    await rotateKek(ports, wanted, callerOf(request));
+    await rotateKek(deps, wanted, callerOf(request));
     upkeep.rewrap();
-    return reply.code(202).send(await kekStatus(ports));
+    return reply.code(202).send(await kekStatus(deps));
   });
 
   const verification = describe({
@@ -81,7 +81,7 @@ export function registerKekRoutes(app: FastifyInstance, guards: Guards, services
   app.post<BodyRoute>('/v1/kek/verify', { onRequest, config: verification }, async (request) => {
     const { limit, cursor } = validate(namesQuery, request.query, 'query');
     refuseBody(request);
-    return verifyWrapping(services().kek.ports, { limit, after: cursor }, callerOf(request));
+    return verifyWrapping(services().kek.deps, { limit, after: cursor }, callerOf(request));
   });
 
   const retirement = describe({
@@ -97,11 +97,11 @@ export function registerKekRoutes(app: FastifyInstance, guards: Guards, services
   app.post<BodyRoute>('/v1/kek/retire', { onRequest, config: retirement }, async (request) => {
     validate(noQuery, request.query, 'query');
     const wanted = validate(retireKekSchema, parseJsonObject(request.body).value, 'body');
-    return retireKek(services().kek.ports, wanted, callerOf(request));
+    return retireKek(services().kek.deps, wanted, callerOf(request));
   });
 
   const unfetched = describe({
-    id: 'listUnfetched',
+    id: 'listStaleCopies',
     tag: 'kek',
     summary: 'Keys whose holders may have copies in no newer wrapping than with this KEK',
     access: ACCESS,
@@ -114,6 +114,6 @@ export function registerKekRoutes(app: FastifyInstance, guards: Guards, services
   app.get('/v1/kek/:kek_id/unfetched', { onRequest, config: unfetched }, async (request) => {
     const { limit, cursor } = validate(namesQuery, request.query, 'query');
     const { kek_id: kekId } = validate(kekParamsSchema, request.params, 'params');
-    return listUnfetched(services().kek.ports, kekId, { limit, after: cursor });
+    return listStaleCopies(services().kek.deps, kekId, { limit, after: cursor });
   });
 }

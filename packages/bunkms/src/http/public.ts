@@ -5,7 +5,7 @@ import { z } from 'zod';
 import type { Readiness } from './readiness.ts';
 import { OPEN_WHILE_SEALED } from './sealed-hook.ts';
 
-export interface PublicPorts {
+export interface PublicDeps {
   readonly readiness: () => Promise<Readiness>;
   readonly jwks: Jwks;
 }
@@ -22,7 +22,7 @@ const JWKS_MAX_AGE_S = 300;
  * What anybody may ask. The JWKS is not given while the service is sealed: the store has the public key in clear, and whoever
  * can write to the store could put another there and so make Bundoc take tokens of their own (ADR 0006).
  */
-export function registerPublicRoutes(app: FastifyInstance, { readiness, jwks }: PublicPorts): void {
+export function registerPublicRoutes(app: FastifyInstance, { readiness, jwks }: PublicDeps): void {
   const health = describe({
     id: 'health',
     tag: 'service',

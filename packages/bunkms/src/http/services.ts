@@ -1,9 +1,9 @@
 import type { AuditLog } from '../audit/log.ts';
-import type { CryptoPorts } from '../encryption/encrypt-items.ts';
+import type { CryptoDeps } from '../encryption/encrypt-items.ts';
 import type { EventFeed } from '../events/event-feed.ts';
-import type { KekPorts } from '../kek/kek-rotation.ts';
+import type { KekDeps } from '../kek/kek-rotation.ts';
 import type { KekUpkeep } from '../kek/kek-upkeep.ts';
-import type { ExportPorts } from '../keys/export-key.ts';
+import type { ExportDeps } from '../keys/export-key.ts';
 import type { KmsStore } from '../store/port.ts';
 import type { TokenService } from '../tokens/token-service.ts';
 import type { Limits } from './limits.ts';
@@ -12,9 +12,9 @@ import type { Limits } from './limits.ts';
 export interface Services {
   readonly store: KmsStore;
   readonly audit: AuditLog;
-  readonly keys: ExportPorts;
-  readonly crypto: CryptoPorts;
-  readonly kek: { readonly ports: KekPorts; readonly upkeep: KekUpkeep };
+  readonly keys: ExportDeps;
+  readonly crypto: CryptoDeps;
+  readonly kek: { readonly deps: KekDeps; readonly upkeep: KekUpkeep };
   readonly tokens: TokenService;
   readonly limits: Limits;
   readonly events: EventFeed;

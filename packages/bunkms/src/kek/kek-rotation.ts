@@ -9,7 +9,7 @@ import type {
   UnfetchedPage,
 } from '@bundoc/shared/contract/kek';
 import { openDek } from '../keys/open-dek.ts';
-import { authenticate, type KeyPorts } from '../keys/stored-key.ts';
+import { authenticate, type KeyDeps } from '../keys/stored-key.ts';
 import type { Caller } from '../records/caller.ts';
 import type { AuditDraft } from '../records/chain.ts';
 import type { KekState } from '../records/kek-state.ts';
@@ -18,13 +18,13 @@ import { kekIdOf } from '../records/wrapped-key.ts';
 import type { PageQuery } from '../store/port.ts';
 import type { Keks } from '../vault/keks.ts';
 
-export interface KekPorts extends KeyPorts {
+export interface KekDeps extends KeyDeps {
   readonly keks: Pick<Keks, 'refresh' | 'reload'>;
 }
 
 /** How the KEKs stand, and how far the latest rotation has come. */
-export async function kekStatus(ports: KekPorts): Promise<KekStatus> {
-  const { vault, store, keks } = ports;
+export async function kekStatus(deps: KekDeps): Promise<KekStatus> {
+  const { vault, store, keks } = deps;
   const { current, keks: known, rotation } = await keks.refresh();
   const uses = new Map((await store.kekUses()).map((use) => [use.kekId, use]));
   const ids = new Set([...known.keys(), ...uses.keys()]);
@@ -64,19 +64,19 @@ const ROUNDS_MAX = 16;
  *
  * @throws AppError `kek_not_found`; `kek_unusable` also when a service that is up lacks the KEK.
  */
-export async function rotateKek(ports: KekPorts, wanted: RotateKek, caller: Caller): Promise<void> {
-  await ports.keks.reload();
+export async function rotateKek(deps: KekDeps, wanted: RotateKek, caller: Caller): Promise<void> {
+  await deps.keks.reload();
   for (let round = 0; round < ROUNDS_MAX; round++) {
-    const state = await ports.keks.refresh();
-    const kekId = nextKek(ports, state, wanted);
-    const draft = draftOf(ports, caller, 'kek.rotate', { kek_id: kekId, from: state.current });
+    const state = await deps.keks.refresh();
+    const kekId = nextKek(deps, state, wanted);
+    const draft = draftOf(deps, caller, 'kek.rotate', { kek_id: kekId, from: state.current });
     try {
-      await ports.audit.append(draft, {
+      await deps.audit.append(draft, {
         jti: caller.jti,
         kekRecord: state.seq,
-        kekOfAll: { kekId, now: draft.time },
+        kekHeldByAllNodes: { kekId, now: draft.time },
       });
-      await ports.keks.refresh();
+      await deps.keks.refresh();
       return;
     } catch (error) {
       if (hasCode(error, 'kek_unusable'))
@@ -90,7 +90,7 @@ export async function rotateKek(ports: KekPorts, wanted: RotateKek, caller: Call
   throw new AppError('overloaded');
 }
 
-function nextKek({ vault }: KekPorts, { keks, current }: KekState, { kek_id: named }: RotateKek): string {
+function nextKek({ vault }: KekDeps, { keks, current }: KekState, { kek_id: named }: RotateKek): string {
   if (named !== undefined) {
     const standing = keks.get(named)?.standing;
     if (standing === undefined) throw new AppError('kek_not_found');
@@ -112,18 +112,18 @@ function nextKek({ vault }: KekPorts, { keks, current }: KekState, { kek_id: nam
  * @throws AppError `kek_not_found`; `kek_in_use` for the current KEK, and while something is wrapped with it; `kek_unfetched`
  * while holders may have copies that are wrapped with it alone.
  */
-export async function retireKek(ports: KekPorts, wanted: RetireKek, caller: Caller): Promise<RetiredKek> {
-  const { store, keks, audit } = ports;
+export async function retireKek(deps: KekDeps, wanted: RetireKek, caller: Caller): Promise<RetiredKek> {
+  const { store, keks, audit } = deps;
   const { kek_id: kekId, accept_unfetched: acceptUnfetched, accept_damaged: acceptDamaged } = wanted;
   for (let round = 0; round < ROUNDS_MAX; round++) {
     const state = await keks.refresh();
     requireRetirable(state, kekId);
-    if (acceptDamaged) await requireOnlyDamaged(ports, kekId);
-    else await requireUnused(ports, kekId);
-    if (!acceptUnfetched && (await firstUnfetched(ports, kekId)) !== undefined)
+    if (acceptDamaged) await requireOnlyDamaged(deps, kekId);
+    else await requireUnused(deps, kekId);
+    if (!acceptUnfetched && (await firstUnfetched(deps, kekId)) !== undefined)
       throw new AppError('kek_unfetched');
     await store.scrub();
-    const draft = draftOf(ports, caller, 'kek.retire', {
+    const draft = draftOf(deps, caller, 'kek.retire', {
       kek_id: kekId,
       accept_unfetched: acceptUnfetched,
       accept_damaged: acceptDamaged,
@@ -131,7 +131,7 @@ export async function retireKek(ports: KekPorts, wanted: RetireKek, caller: Call
     const condition = {
       jti: caller.jti,
       kekRecord: state.seq,
-      ...(acceptDamaged ? {} : { unusedKek: kekId }),
+      ...(acceptDamaged ? {} : { requireUnusedKek: kekId }),
     };
     try {
       const receipt = await audit.append(draft, condition);
@@ -150,7 +150,7 @@ function requireRetirable({ keks }: KekState, kekId: string): void {
   if (standing === 'current') throw new AppError('kek_in_use', { detail: 'it is the current KEK' });
 }
 
-async function requireUnused({ store }: KekPorts, kekId: string): Promise<void> {
+async function requireUnused({ store }: KekDeps, kekId: string): Promise<void> {
   const use = (await store.kekUses()).find((one) => one.kekId === kekId);
   if (use !== undefined)
     throw new AppError('kek_in_use', {
@@ -161,15 +161,15 @@ async function requireUnused({ store }: KekPorts, kekId: string): Promise<void> 
 const PAGE = 100;
 
 /** @throws AppError `kek_in_use` when something that opens is wrapped with the KEK. */
-async function requireOnlyDamaged(ports: KekPorts, kekId: string): Promise<void> {
-  if (!ports.vault.holds(kekId))
+async function requireOnlyDamaged(deps: KekDeps, kekId: string): Promise<void> {
+  if (!deps.vault.holds(kekId))
     throw new AppError('kek_in_use', { detail: 'the ring lacks it, so what opens with it cannot be told' });
-  const use = (await ports.store.kekUses()).find((one) => one.kekId === kekId);
+  const use = (await deps.store.kekUses()).find((one) => one.kekId === kekId);
   if ((use?.secrets ?? 0) > 0) throw new AppError('kek_in_use', { detail: 'secrets are wrapped with it' });
   for (let after: string | undefined, more = true; more; ) {
-    const page = await ports.store.listWrapped(kekId, { after, limit: PAGE });
+    const page = await deps.store.listWrapped(kekId, { after, limit: PAGE });
     for (const key of page.items)
-      if (checked(ports, key).opened.some((one) => one === kekId))
+      if (checked(deps, key).opened.some((one) => one === kekId))
         throw new AppError('kek_in_use', { detail: 'versions of keys that open are wrapped with it' });
     const last = page.items.at(-1);
     after = last?.record?.id ?? last?.name;
@@ -177,32 +177,32 @@ async function requireOnlyDamaged(ports: KekPorts, kekId: string): Promise<void>
   }
 }
 
-async function firstUnfetched({ store }: KekPorts, kekId: string): Promise<string | undefined> {
+async function firstUnfetched({ store }: KekDeps, kekId: string): Promise<string | undefined> {
   for (let after: string | undefined; ; ) {
-    const { names, next } = await store.listUnfetched(kekId, { after, limit: 1 });
+    const { names, next } = await store.listStaleCopies(kekId, { after, limit: 1 });
     if (names[0] !== undefined || next === undefined) return names[0];
     after = next;
   }
 }
 
 /** Keys that somebody may hold in no wrapping but with that KEK, or older ones. @throws AppError `kek_not_found`. */
-export async function listUnfetched(
-  { store, keks }: KekPorts,
+export async function listStaleCopies(
+  { store, keks }: KekDeps,
   kekId: string,
   page: PageQuery<string>,
 ): Promise<UnfetchedPage> {
   if (!(await keks.refresh()).keks.has(kekId)) throw new AppError('kek_not_found');
-  const { names, next } = await store.listUnfetched(kekId, page);
+  const { names, next } = await store.listStaleCopies(kekId, page);
   return { keys: [...names], ...(next === undefined ? {} : { next_cursor: next }) };
 }
 
 /** Unwraps every version of a page of keys, and says what does not open. */
 export async function verifyWrapping(
-  ports: KekPorts,
+  deps: KekDeps,
   page: PageQuery<string>,
   caller: Caller,
 ): Promise<KekVerification> {
-  const { store, vault, audit } = ports;
+  const { store, vault, audit } = deps;
   const { items, more } = await store.listKeys(['*'], page);
   const damaged: string[] = [];
   let count = 0;
@@ -210,13 +210,13 @@ export async function verifyWrapping(
   for (const { name } of items) {
     const stored = await store.findKey(name, 'all');
     if (stored === undefined) continue;
-    const { opened, isDamaged } = checked(ports, { name, ...stored });
+    const { opened, isDamaged } = checked(deps, { name, ...stored });
     count += opened.length;
     underOthers += opened.filter((kekId) => kekId !== vault.currentKekId).length;
     if (isDamaged) damaged.push(name);
   }
-  audit.appendDetached({
-    ...draftOf(ports, caller, 'kek.verify', {
+  audit.appendInBackground({
+    ...draftOf(deps, caller, 'kek.verify', {
       checked: count,
       under_others: underOthers,
       damaged: damaged.length,
@@ -233,15 +233,15 @@ export async function verifyWrapping(
 }
 
 /** The KEKs of the versions that open, and whether one does not. */
-function checked(ports: KekPorts, stored: NamedKey): { opened: (string | undefined)[]; isDamaged: boolean } {
-  const key = authenticate(ports, stored.name, stored);
+function checked(deps: KekDeps, stored: NamedKey): { opened: (string | undefined)[]; isDamaged: boolean } {
+  const key = authenticate(deps, stored.name, stored);
   if (key === undefined) return { opened: [], isDamaged: true };
   const opened: (string | undefined)[] = [];
   let isDamaged = key.versions.length < key.record.version;
   for (const version of key.versions) {
     if (version.state === 'destroyed') continue;
     try {
-      openDek(ports, key.record.name, version).fill(0);
+      openDek(deps, key.record.name, version).fill(0);
       opened.push(kekIdOf(version.wrapped));
     } catch (error) {
       if (!hasCode(error, 'key_damaged')) throw error;
@@ -252,7 +252,7 @@ function checked(ports: KekPorts, stored: NamedKey): { opened: (string | undefin
 }
 
 function draftOf(
-  { clock }: KekPorts,
+  { clock }: KekDeps,
   caller: Caller,
   action: string,
   detail: NonNullable<AuditDraft['detail']>,

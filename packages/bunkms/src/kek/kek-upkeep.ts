@@ -1,7 +1,7 @@
-import type { KekPorts } from './kek-rotation.ts';
+import type { KekDeps } from './kek-rotation.ts';
 import type { KeyRewrap } from './rewrap-keys.ts';
 
-export interface KekUpkeepPorts extends KekPorts {
+export interface KekUpkeepDeps extends KekDeps {
   readonly rewrap: KeyRewrap;
   /** Of this service among all that use the store. */
   readonly service: string;
@@ -17,19 +17,19 @@ const ANNOUNCE_AGAIN_MS = 4_000;
  * whoever has rotated, and goes on with what is left to wrap anew.
  */
 export class KekUpkeep {
-  readonly #ports: KekUpkeepPorts;
+  readonly #deps: KekUpkeepDeps;
   #running: Promise<void> | undefined;
   #isStopped = false;
   #announcedAtMs = Number.NEGATIVE_INFINITY;
   #announcedRing = '';
 
-  constructor(ports: KekUpkeepPorts) {
-    this.#ports = ports;
+  constructor(deps: KekUpkeepDeps) {
+    this.#deps = deps;
   }
 
   /** Reads a ring that has changed, and says what this service holds: at the start before anything is served, and before a rotation. @throws AppError of the store, `SEALED`. */
   async look(): Promise<void> {
-    await this.#ports.keks.reload();
+    await this.#deps.keks.reload();
     await this.#announce();
   }
 
@@ -43,12 +43,12 @@ export class KekUpkeep {
 
   /** Begins to wrap anew what a rotation left to do. Not waited for: this service has to go on saying that it is up. */
   rewrap(): void {
-    void this.#ports.rewrap.run();
+    void this.#deps.rewrap.run();
   }
 
   /** Ends what is under way after its present step, and says that this service is not up any more. */
   async stop(): Promise<void> {
-    const { rewrap, store, service, logger } = this.#ports;
+    const { rewrap, store, service, logger } = this.#deps;
     this.#isStopped = true;
     await rewrap.stop();
     await this.#running;
@@ -61,7 +61,7 @@ export class KekUpkeep {
   }
 
   async #run(): Promise<void> {
-    const { keks, logger } = this.#ports;
+    const { keks, logger } = this.#deps;
     if (this.#isStopped) return;
     try {
       await this.look();
@@ -74,7 +74,7 @@ export class KekUpkeep {
   }
 
   async #announce(): Promise<void> {
-    const { store, service, vault, clock } = this.#ports;
+    const { store, service, vault, clock } = this.#deps;
     const { kekIds } = vault;
     const ring = kekIds.join();
     const isFresh = clock.monotonic() - this.#announcedAtMs < ANNOUNCE_AGAIN_MS;

@@ -3,17 +3,16 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { openDek } from '../keys/open-dek.ts';
 import { rewrapDek, rewrapSecret } from '../keys/rewrap-dek.ts';
-import { authenticate, type KeyPorts, markOf } from '../keys/stored-key.ts';
+import { authenticate, type KeyDeps, stampOf } from '../keys/stored-key.ts';
 import type { Caller } from '../records/caller.ts';
 import type { AuditDraft } from '../records/chain.ts';
 import type { WrappedSecrets } from '../records/installation.ts';
 import type { KekState } from '../records/kek-state.ts';
-import type { KeyVersionRecord, NamedKey } from '../records/key-record.ts';
-import { keyChangeDraft, withDigests } from '../records/key-record.ts';
+import { type KeyVersionRecord, keyChangeDraft, type NamedKey, withDigests } from '../records/key-record.ts';
 import { kekIdOf } from '../records/wrapped-key.ts';
 import type { KeyUpdate } from '../store/port.ts';
 
-export interface RewrapPorts extends KeyPorts {
+export interface RewrapDeps extends KeyDeps {
   readonly caller: Caller;
   /** Of this process, among those that may do the same work. */
   readonly holder: string;
@@ -43,7 +42,7 @@ export type RewrapOutcome = 'nothing to do' | 'others are at it' | 'stopped' | '
  * A key stays in its revision, as nothing that is told of it changes. What does not open is left as it is.
  */
 export class KeyRewrap {
-  readonly #ports: RewrapPorts;
+  readonly #deps: RewrapDeps;
   #running: Promise<RewrapOutcome> | undefined;
   #claimedAtMs = 0;
   #isStopped = false;
@@ -51,8 +50,8 @@ export class KeyRewrap {
   /** How many were left by a run that came to its end: those that do not open. */
   #left = -1;
 
-  constructor(ports: RewrapPorts) {
-    this.#ports = ports;
+  constructor(deps: RewrapDeps) {
+    this.#deps = deps;
   }
 
   /** Does what there is to do. A call during another joins that one. Never rejects: what fails is in the log, and done by the next call. */
@@ -70,7 +69,7 @@ export class KeyRewrap {
   }
 
   async #run(): Promise<RewrapOutcome> {
-    const { store, logger, holder } = this.#ports;
+    const { store, logger, holder } = this.#deps;
     try {
       if (this.#isStopped || !(await this.#hasWork())) return 'nothing to do';
       if (!(await this.#claim())) return 'others are at it';
@@ -87,18 +86,18 @@ export class KeyRewrap {
   }
 
   async #hasWork(): Promise<boolean> {
-    const { store, keks } = this.#ports;
+    const { store, keks } = this.#deps;
     const { rotation, current } = await keks.refresh();
     // Whatever an earlier release left under several KEKs is nobody's wish yet.
     if (rotation === undefined) return false;
     if (rotation.completedAt === undefined) return true;
-    const left = await store.countWrappedOtherwise(current);
+    const left = await store.countNotWrappedBy(current);
     return left > 0 && left !== this.#left;
   }
 
   /** Takes the work for this process, or says that it is still at it. @returns false when another one has it. */
   async #claim(): Promise<boolean> {
-    const { store, clock, holder } = this.#ports;
+    const { store, clock, holder } = this.#deps;
     this.#claimedAtMs = clock.monotonic();
     const nowMs = clock.now();
     const until = new Date(nowMs + CLAIM_MS).toISOString();
@@ -106,14 +105,14 @@ export class KeyRewrap {
   }
 
   async #rewrapAll(): Promise<RewrapOutcome> {
-    const { store, keks, logger, clock } = this.#ports;
+    const { store, keks, logger, clock } = this.#deps;
     const begunMs = clock.monotonic();
     for (let pass = 0; pass < PASSES_MAX; pass++) {
       const state = await keks.refresh();
       const overtaken = await this.#pass(state);
       if (overtaken === 'stopped') return 'stopped';
       if (overtaken > 0 || !(await this.#rewrapSecrets(state))) continue;
-      const left = await store.countWrappedOtherwise(state.current);
+      const left = await store.countNotWrappedBy(state.current);
       if (!(await this.#recordEnd(state, left))) continue;
       this.#left = left;
       const ms = Math.round(clock.monotonic() - begunMs);
@@ -125,7 +124,7 @@ export class KeyRewrap {
 
   /** Goes once over all that is wrapped with other KEKs. @returns how many keys others changed meanwhile. */
   async #pass({ current }: KekState): Promise<number | 'stopped'> {
-    const { store, batch = BATCH } = this.#ports;
+    const { store, batch = BATCH } = this.#deps;
     let overtaken = 0;
     for (const { kekId, versions } of await store.kekUses()) {
       if (kekId === current || versions === 0) continue;
@@ -145,13 +144,13 @@ export class KeyRewrap {
   }
 
   async #isOurs(): Promise<boolean> {
-    const isFresh = this.#ports.clock.monotonic() - this.#claimedAtMs < CLAIM_AGAIN_MS;
+    const isFresh = this.#deps.clock.monotonic() - this.#claimedAtMs < CLAIM_AGAIN_MS;
     return isFresh || (await this.#claim());
   }
 
   /** @returns how many of the keys others changed meanwhile. */
   async #rewrapBatch(keys: readonly NamedKey[]): Promise<number> {
-    const { store, batch = BATCH } = this.#ports;
+    const { store, batch = BATCH } = this.#deps;
     let overtaken = 0;
     let changes: KeyUpdate[] = [];
     let versions = 0;
@@ -174,14 +173,14 @@ export class KeyRewrap {
 
   /** The key with every version that opens wrapped with the current KEK; undefined when there is none to wrap. */
   async #rewrapped(stored: NamedKey): Promise<KeyUpdate | undefined> {
-    const ports = this.#ports;
-    const key = authenticate(ports, stored.name, stored);
+    const deps = this.#deps;
+    const key = authenticate(deps, stored.name, stored);
     if (key === undefined) return undefined;
     const { record: previous } = key;
     const versions: KeyVersionRecord[] = [];
     for (const version of key.versions) {
       if (++this.#wrapped % AT_ONCE === 0) await turn();
-      const anew = rewrappedVersion(ports, previous.name, version);
+      const anew = rewrappedVersion(deps, previous.name, version);
       if (anew !== undefined) versions.push(anew);
     }
     if (versions.length === 0) return undefined;
@@ -192,15 +191,15 @@ export class KeyRewrap {
       kekIds: previous.kekIds.includes(kekId) ? previous.kekIds : [...previous.kekIds, kekId],
       versionDigests: withDigests(previous.versionDigests, versions),
     };
-    const { caller, clock } = ports;
+    const { caller, clock } = deps;
     const origin = { caller, time: new Date(clock.now()).toISOString(), action: 'kek.rewrap' };
     const audit = keyChangeDraft(origin, record, { detail: { kek_id: kekId } });
-    return { record, versions, previous: markOf(previous), audit };
+    return { record, versions, previous: stampOf(previous), audit };
   }
 
   /** The last step: whoever takes the former KEK out of the ring too early must not find a service that knows half of its keys. */
   async #rewrapSecrets({ current }: KekState): Promise<boolean> {
-    const { store, vault, clock, caller } = this.#ports;
+    const { store, vault, clock, caller } = this.#deps;
     const installation = await store.readInstallation();
     assert(installation !== undefined, 'an unsealed store has an installation');
     const { chainKeyWrapped, signingSeedWrapped } = installation;
@@ -221,7 +220,7 @@ export class KeyRewrap {
 
   /** @returns false when somebody has rotated, staged or retired meanwhile. */
   async #recordEnd({ current, rotation, seq }: KekState, left: number): Promise<boolean> {
-    const { store, clock, caller, keks } = this.#ports;
+    const { store, clock, caller, keks } = this.#deps;
     if (rotation === undefined || rotation.completedAt !== undefined) return true;
     const draft: AuditDraft = {
       ...caller,
@@ -244,15 +243,15 @@ function idOf(key: NamedKey | undefined): string {
 
 /** The version wrapped with the current KEK; undefined when it is, when there are no bytes of it, and when it does not open. */
 function rewrappedVersion(
-  ports: RewrapPorts,
+  deps: RewrapDeps,
   name: string,
   version: KeyVersionRecord,
 ): KeyVersionRecord | undefined {
-  const { vault } = ports;
+  const { vault } = deps;
   if (version.state === 'destroyed' || kekIdOf(version.wrapped) === vault.currentKekId) return undefined;
   try {
     // With its check value, which a rewrap alone does not look at.
-    openDek(ports, name, version).fill(0);
+    openDek(deps, name, version).fill(0);
     return { ...version, wrapped: rewrapDek(vault, name, version) };
   } catch (error) {
     if (hasCode(error, 'key_damaged')) return undefined;

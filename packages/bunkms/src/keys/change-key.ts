@@ -2,11 +2,10 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { Caller } from '../records/caller.ts';
 import type { AuditDraft } from '../records/chain.ts';
-import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
-import { keyChangeDraft, withDigests } from '../records/key-record.ts';
-import type { StorageMark, VersionChoice } from '../store/port.ts';
+import { type KeyRecord, type KeyVersionRecord, keyChangeDraft, withDigests } from '../records/key-record.ts';
+import type { StorageStamp, VersionChoice } from '../store/port.ts';
 import { type ActingStorage, requireCurrent } from './storages.ts';
-import { type AuthenticKey, type KeyPorts, markOf, readStoredKey } from './stored-key.ts';
+import { type AuthenticKey, type KeyDeps, readStoredKey, stampOf } from './stored-key.ts';
 
 /** Which revisions a caller will change: `*` for any, else the entity tags that it names. Undefined when it does not say. */
 export type IfMatch = '*' | readonly string[] | undefined;
@@ -22,7 +21,7 @@ export interface Decision {
   /** Behind this record of the audit chain the key may not have been released. */
   readonly quietSince?: number | undefined;
   /** Storages beside the one that asks, which must stand as they were read. */
-  readonly storages?: readonly StorageMark[];
+  readonly storages?: readonly StorageStamp[];
 }
 
 export interface ChangedKey extends Pick<AuthenticKey, 'record' | 'versions'> {
@@ -57,16 +56,16 @@ export function tagOf({ id, revision }: Pick<KeyRecord, 'id' | 'revision'>): str
  * @throws AppError `unauthenticated` when the caller's token was revoked meanwhile, `storage_superseded`, `KEY_NOT_FOUND`, `key_damaged`, `precondition_failed`, and what `decide` throws.
  */
 export async function changeKey(
-  ports: KeyPorts,
+  deps: KeyDeps,
   { name, ifMatch, acting }: KeyRequest,
   choice: VersionChoice,
   caller: Caller,
   decide: (key: AuthenticKey, time: string) => Decision | undefined | Promise<Decision | undefined>,
 ): Promise<ChangedKey> {
   for (let round = 0; round < ROUNDS_MAX; round++) {
-    const storage = acting === undefined ? undefined : await requireCurrent(ports, acting);
-    const key = await readStoredKey(ports, name, choice);
-    const time = new Date(ports.clock.now()).toISOString();
+    const storage = acting === undefined ? undefined : await requireCurrent(deps, acting);
+    const key = await readStoredKey(deps, name, choice);
+    const time = new Date(deps.clock.now()).toISOString();
     // Before the tag is looked at: that a key was destroyed is more than that it has changed.
     const decision = await decide(key, time);
     requireMatch(key.record, ifMatch);
@@ -81,14 +80,14 @@ export async function changeKey(
       ...(version === undefined ? {} : { version }),
       ...(detail === undefined ? {} : { detail }),
     });
-    const previous = markOf(key.record);
+    const previous = stampOf(key.record);
     const marks = storage === undefined ? storages : [storage, ...storages];
     const update = { record, versions, audit, previous, jti: caller.jti, storages: marks, quietSince };
-    const receipt = await ports.store.updateKey(update);
+    const receipt = await deps.store.updateKey(update);
     if (receipt !== undefined)
       return { record, versions: merged(key.versions, versions), receipt, change: receipt };
     // Another writer was faster; or what is new was wrapped with a KEK that is not the current one any more.
-    if (versions.some(({ wrapped }) => wrapped.length > 0)) await ports.keks.refresh();
+    if (versions.some(({ wrapped }) => wrapped.length > 0)) await deps.keks.refresh();
   }
   throw new AppError('overloaded');
 }

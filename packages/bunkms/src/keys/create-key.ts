@@ -3,11 +3,16 @@ import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { type CreateKey, IDEMPOTENCY_MS, type KeyInfo } from '@bundoc/shared/contract/keys';
 import { KEY_BYTES, keyCheckValue } from '@bundoc/shared/crypto/aead';
 import type { Caller } from '../records/caller.ts';
-import type { KeyRecord, KeyVersionRecord, StoredKey } from '../records/key-record.ts';
-import { keyChangeDraft, withDigests } from '../records/key-record.ts';
+import {
+  type KeyRecord,
+  type KeyVersionRecord,
+  keyChangeDraft,
+  type StoredKey,
+  withDigests,
+} from '../records/key-record.ts';
 import type { KeyChange } from '../store/port.ts';
 import { infoOf, nextRotationAt } from './key-state.ts';
-import { authenticate, type KeyPorts, readStoredKey, versionOf } from './stored-key.ts';
+import { authenticate, type KeyDeps, readStoredKey, versionOf } from './stored-key.ts';
 
 /** The `Idempotency-Key` of a create, and whose it is. */
 export interface Idempotency {
@@ -23,7 +28,7 @@ export interface Idempotency {
  * was; `idempotency_mismatch`.
  */
 export async function createKey(
-  ports: KeyPorts,
+  deps: KeyDeps,
   wanted: CreateKey,
   caller: Caller,
   idempotency?: Idempotency,
@@ -31,20 +36,20 @@ export async function createKey(
   for (let round = 0; round < ROUNDS_MAX; round++) {
     const dek = randomBytes(KEY_BYTES);
     try {
-      const nowMs = ports.clock.now();
-      const { change, first } = newKey(ports, dek, wanted, {
+      const nowMs = deps.clock.now();
+      const { change, first } = newKey(deps, dek, wanted, {
         caller,
         time: new Date(nowMs).toISOString(),
         idempotency: idempotency === undefined ? null : hashesOf(idempotency, wanted),
       });
       const since = idempotency === undefined ? undefined : new Date(nowMs - IDEMPOTENCY_MS).toISOString();
-      const before = await insert(ports, change, since);
+      const before = await insert(deps, change, since);
       if (before === undefined) return infoOf(change.record, first);
-      if (before !== 'keks_changed') return replay(ports, before, change.record);
+      if (before !== 'keks_changed') return replay(deps, before, change.record);
     } finally {
       dek.fill(0);
     }
-    await ports.keks.refresh();
+    await deps.keks.refresh();
   }
   throw new AppError('overloaded');
 }
@@ -59,7 +64,7 @@ interface Origin {
 }
 
 function newKey(
-  { vault }: KeyPorts,
+  { vault }: KeyDeps,
   dek: Buffer,
   { name, type, exportable, rotate_after_days: rotateAfterDays, storage }: CreateKey,
   { caller, time, idempotency }: Origin,
@@ -106,28 +111,28 @@ function newKey(
 }
 
 async function insert(
-  ports: KeyPorts,
+  deps: KeyDeps,
   change: KeyChange,
   since: string | undefined,
 ): Promise<StoredKey | 'keks_changed' | undefined> {
   try {
-    return await ports.store.insertKey(change, since);
+    return await deps.store.insertKey(change, since);
   } catch (error) {
     if (!hasCode(error, 'KEY_EXISTS')) throw error;
-    const present = await readStoredKey(ports, change.record.name, 'current').catch(() => undefined);
+    const present = await readStoredKey(deps, change.record.name, 'current').catch(() => undefined);
     throw present?.record.state === 'destroyed' ? new AppError('key_destroyed') : error;
   }
 }
 
 /** The answer that the first such request got. */
-function replay(ports: KeyPorts, stored: StoredKey, asked: KeyRecord): KeyInfo {
-  const key = authenticate(ports, stored.record?.name ?? '', stored);
+function replay(deps: KeyDeps, stored: StoredKey, asked: KeyRecord): KeyInfo {
+  const key = authenticate(deps, stored.record?.name ?? '', stored);
   if (key === undefined) throw new AppError('key_damaged');
   if (key.record.idempotency?.request !== asked.idempotency?.request)
     throw new AppError('idempotency_mismatch');
   const { id, createdAt } = key.record;
   const dueAt = nextRotationAt(asked, createdAt);
-  return infoOf({ ...asked, id, createdAt, dueAt }, versionOf(key, 1, ports.logger));
+  return infoOf({ ...asked, id, createdAt, dueAt }, versionOf(key, 1, deps.logger));
 }
 
 /** Hashes, so that neither what callers call their requests nor a subject beside it stands in the store. */

@@ -5,7 +5,7 @@ import type { Caller } from '../records/caller.ts';
 import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 import { type ChangedKey, changeKey, type Decision, type KeyRequest } from './change-key.ts';
 import { refuseDestroyed, refuseEnding } from './key-state.ts';
-import { type AuthenticKey, type KeyPorts, versionOf } from './stored-key.ts';
+import { type AuthenticKey, type KeyDeps, versionOf } from './stored-key.ts';
 
 const NO_BYTES = new Uint8Array();
 
@@ -16,12 +16,12 @@ const NO_BYTES = new Uint8Array();
  * @throws AppError `key_destroyed`, and of `changeKey`.
  */
 export async function destroyKey(
-  ports: KeyPorts,
+  deps: KeyDeps,
   request: KeyRequest,
   caller: Caller,
 ): Promise<DestroyReceipt> {
-  const changed = await changeKey(ports, request, 'all', caller, destruction);
-  await scrub(ports);
+  const changed = await changeKey(deps, request, 'all', caller, destruction);
+  await scrub(deps);
   return receiptOf(changed, changed.record.version);
 }
 
@@ -31,13 +31,8 @@ export async function destroyKey(
  *
  * @returns whether this call destroyed it.
  */
-export async function purgeKey(
-  ports: KeyPorts,
-  name: string,
-  until: string,
-  caller: Caller,
-): Promise<boolean> {
-  const { receipt } = await changeKey(ports, { name }, 'all', caller, (key, time) => {
+export async function purgeKey(deps: KeyDeps, name: string, until: string, caller: Caller): Promise<boolean> {
+  const { receipt } = await changeKey(deps, { name }, 'all', caller, (key, time) => {
     const { state, dueAt } = key.record;
     return state === 'pending_deletion' && dueAt !== null && dueAt <= until
       ? destruction(key, time)
@@ -78,16 +73,16 @@ export function allDestroyed(
  * `key_pending_deletion`, `key_destroyed`, and of `changeKey`.
  */
 export async function destroyVersion(
-  ports: KeyPorts,
+  deps: KeyDeps,
   request: KeyRequest & { readonly version: number },
   caller: Caller,
 ): Promise<DestroyReceipt> {
   const number = request.version;
-  const changed = await changeKey(ports, request, number, caller, (key, time) => {
+  const changed = await changeKey(deps, request, number, caller, (key, time) => {
     refuseEnding(key.record);
     if (number > key.record.version) throw new AppError('KEY_NOT_FOUND');
     if (number === key.record.version) throw new AppError('key_version_current');
-    const version = versionOf(key, number, ports.logger);
+    const version = versionOf(key, number, deps.logger);
     if (version.state === 'destroyed') throw new AppError('key_version_destroyed');
     return {
       action: 'key.destroy_version',
@@ -97,7 +92,7 @@ export async function destroyVersion(
       detail: { kek_ids: key.record.kekIds.join(',') },
     };
   });
-  await scrub(ports);
+  await scrub(deps);
   return { ...receiptOf(changed, number), version: number };
 }
 
@@ -148,7 +143,7 @@ export function receiptOf(
  * Drops the bytes from the storage for good. The key is destroyed by now, whatever becomes of this: the service's sweep goes on
  * with it until it succeeds.
  */
-export async function scrub({ store, logger }: KeyPorts): Promise<void> {
+export async function scrub({ store, logger }: KeyDeps): Promise<void> {
   try {
     await store.scrub();
   } catch (error) {

@@ -3,14 +3,14 @@ import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { ExportedKeyFacts } from '@bundoc/shared/crypto/exported-key';
 import type { Caller } from '../records/caller.ts';
 import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
-import type { StorageMark } from '../store/port.ts';
+import type { StorageStamp } from '../store/port.ts';
 import { refuseDestroyed, refuseIntended, requireEnabled, requireHolder } from './key-state.ts';
 import { leaseIdOf } from './leases.ts';
 import { openDek } from './open-dek.ts';
 import { type ActingStorage, requireCurrent } from './storages.ts';
-import { type KeyPorts, markOf, readStoredKey, versionOf } from './stored-key.ts';
+import { type KeyDeps, readStoredKey, stampOf, versionOf } from './stored-key.ts';
 
-export interface ExportPorts extends KeyPorts {
+export interface ExportDeps extends KeyDeps {
   readonly metrics: { readonly exports: { inc(labels: { readonly outcome: string }): void } };
   /** How long whoever gets a key may keep it, milliseconds; at most `LEASE_TTL_MS`. */
   readonly leaseTtlMs: number;
@@ -49,13 +49,13 @@ const ROUNDS_MAX = 32;
  * meanwhile.
  */
 export async function exportKey(
-  ports: ExportPorts,
+  deps: ExportDeps,
   request: ExportRequest,
   caller: Caller,
 ): Promise<ReleasedKey> {
   for (let round = 0; round < ROUNDS_MAX; round++) {
     try {
-      return await tryExport(ports, request, caller);
+      return await tryExport(deps, request, caller);
     } catch (error) {
       if (!hasCode(error, 'precondition_failed')) throw error;
     }
@@ -64,22 +64,22 @@ export async function exportKey(
 }
 
 /** @throws AppError `precondition_failed` when the key was changed meanwhile. */
-async function tryExport(ports: ExportPorts, request: ExportRequest, caller: Caller): Promise<ReleasedKey> {
+async function tryExport(deps: ExportDeps, request: ExportRequest, caller: Caller): Promise<ReleasedKey> {
   const { acting } = request;
   // First, so that a copy of a storage learns that it is one, whatever there is of the key.
-  const storage = acting === undefined ? undefined : await requireCurrent(ports, acting);
-  const key = await readStoredKey(ports, request.name, request.version ?? 'current');
+  const storage = acting === undefined ? undefined : await requireCurrent(deps, acting);
+  const key = await readStoredKey(deps, request.name, request.version ?? 'current');
   const { record } = key;
   if (storage !== undefined) requireHeld(record, storage.id);
   requireEnabled(record);
   if (!record.exportable) throw new AppError('key_not_exportable');
   const number = request.version ?? record.version;
   if (number > record.version) throw new AppError('KEY_NOT_FOUND');
-  const version = versionOf(key, number, ports.logger);
+  const version = versionOf(key, number, deps.logger);
   if (version.state === 'destroyed') throw new AppError('key_version_destroyed');
-  const dek = openDek(ports, record.name, version);
+  const dek = openDek(deps, record.name, version);
   try {
-    const receipt = await recordRelease(ports, record, version, storage, caller);
+    const receipt = await recordRelease(deps, record, version, storage, caller);
     const facts: ExportedKeyFacts = {
       algorithm: 'AES-256-GCM',
       name: record.name,
@@ -87,7 +87,7 @@ async function tryExport(ports: ExportPorts, request: ExportRequest, caller: Cal
       version: version.version,
       kcv: version.kcv,
       wrapped_b64: Buffer.from(version.wrapped).toString('base64'),
-      lease: { id: leaseIdOf(receipt), ttl_ms: ports.leaseTtlMs },
+      lease: { id: leaseIdOf(receipt), ttl_ms: deps.leaseTtlMs },
       audit: receipt,
     };
     return { dek, facts };
@@ -104,10 +104,10 @@ function requireHeld(record: KeyRecord, storage: string): void {
 }
 
 async function recordRelease(
-  { audit, clock, metrics, logger, leaseTtlMs }: ExportPorts,
+  { audit, clock, metrics, logger, leaseTtlMs }: ExportDeps,
   key: KeyRecord,
   { version }: KeyVersionRecord,
-  storage: StorageMark | undefined,
+  storage: StorageStamp | undefined,
   caller: Caller,
 ): Promise<AuditReceipt> {
   const { id, name } = key;
@@ -126,7 +126,7 @@ async function recordRelease(
         ...(storage === undefined ? {} : { storage: storage.id }),
       },
     },
-    { jti: caller.jti, key: markOf(key), storage },
+    { jti: caller.jti, key: stampOf(key), storage },
   );
   metrics.exports.inc({ outcome: 'allowed' });
   const { actor, jti, source, request_id: reqId } = caller;

@@ -6,7 +6,7 @@ import { changeKey, type Decision } from './change-key.ts';
 import { infoOfKey, refuseDestroyed, refuseIntended, requireHolder } from './key-state.ts';
 import { leaseLive, liveUntil } from './leases.ts';
 import { readStorage } from './storages.ts';
-import type { AuthenticKey, KeyPorts } from './stored-key.ts';
+import type { AuthenticKey, KeyDeps } from './stored-key.ts';
 
 /**
  * Which storage holds a key. It changes hands by an offer and its acceptance, by the claim of a key that nobody holds, and by an
@@ -22,14 +22,14 @@ import type { AuthenticKey, KeyPorts } from './stored-key.ts';
  * `storage_superseded`, `key_destroyed`, and of {@link changeKey}.
  */
 export async function claimKey(
-  ports: KeyPorts,
+  deps: KeyDeps,
   { name, storage, generation }: ClaimKey & { readonly name: string },
   isAdministrator: boolean,
   caller: Caller,
 ): Promise<KeyInfo> {
   const acting = generation === undefined ? undefined : { storage, generation };
   const request = { name, ...(acting === undefined ? {} : { acting }) };
-  const changed = await changeKey(ports, request, 'current', caller, ({ record }) => {
+  const changed = await changeKey(deps, request, 'current', caller, ({ record }) => {
     refuseDestroyed(record);
     if (record.holder === storage) return undefined;
     if (record.holder === HOLDER_UNKNOWN ? !isAdministrator : record.holder !== null)
@@ -53,11 +53,11 @@ export async function claimKey(
  * `key_deletion_intended`; `key_destroyed` unless content is still to be removed, and of {@link changeKey}.
  */
 export async function takeOverKey(
-  ports: KeyPorts,
+  deps: KeyDeps,
   { name, storage, force }: TakeOverKey & { readonly name: string },
   caller: Caller,
 ): Promise<KeyInfo> {
-  const changed = await changeKey(ports, { name }, 'current', caller, async ({ record }) => {
+  const changed = await changeKey(deps, { name }, 'current', caller, async ({ record }) => {
     const hasContent = record.state === 'destroyed' && record.intendedAt !== null && record.holder !== null;
     if (!hasContent) refuseIntended(record);
     if (record.holder === storage && record.offer === null) return undefined;
@@ -65,14 +65,14 @@ export async function takeOverKey(
       action: 'key.take_over',
       record: { ...record, holder: storage, offer: null },
       detail: { ...heldBy(storage, record.holder), force },
-      quietSince: force ? undefined : await requireQuiet(ports, name, storage),
+      quietSince: force ? undefined : await requireQuiet(deps, name, storage),
     };
   });
   return infoOfKey(changed);
 }
 
 /** @returns the place in the chain up to which nobody else may use the key. @throws AppError `lease_live`. */
-async function requireQuiet({ store, clock }: KeyPorts, name: string, storage: string): Promise<number> {
+async function requireQuiet({ store, clock }: KeyDeps, name: string, storage: string): Promise<number> {
   const { seq } = await store.auditHead();
   const until = await liveUntil(
     clock,
@@ -90,7 +90,7 @@ async function requireQuiet({ store, clock }: KeyPorts, name: string, storage: s
  * `storage_superseded`, `key_destroyed`, and of {@link changeKey}.
  */
 export async function offerKey(
-  ports: KeyPorts,
+  deps: KeyDeps,
   { name, to, move, ...acting }: OfferKey & { readonly name: string },
   caller: Caller,
 ): Promise<KeyInfo> {
@@ -98,7 +98,7 @@ export async function offerKey(
     throw new AppError('invalid_request', {
       errors: [{ path: 'body.to', message: 'must be another storage' }],
     });
-  const changed = await changeKey(ports, { name, acting }, 'current', caller, ({ record }) => {
+  const changed = await changeKey(deps, { name, acting }, 'current', caller, ({ record }) => {
     refuseDestroyed(record);
     requireHolder(record, acting.storage);
     refuseIntended(record);
@@ -122,11 +122,11 @@ export async function offerKey(
  * {@link changeKey}.
  */
 export async function withdrawKey(
-  ports: KeyPorts,
+  deps: KeyDeps,
   { name, move, ...acting }: MoveOfKey & { readonly name: string },
   caller: Caller,
 ): Promise<KeyInfo> {
-  const changed = await changeKey(ports, { name, acting }, 'current', caller, ({ record }) => {
+  const changed = await changeKey(deps, { name, acting }, 'current', caller, ({ record }) => {
     refuseDestroyed(record);
     requireHolder(record, acting.storage);
     if (record.offer?.move !== move) return undefined;
@@ -142,19 +142,19 @@ export async function withdrawKey(
  * @throws AppError `key_not_offered`, `storage_superseded`, `key_destroyed`, and of {@link changeKey}.
  */
 export async function acceptKey(
-  ports: KeyPorts,
+  deps: KeyDeps,
   { name, move, ...acting }: MoveOfKey & { readonly name: string },
   caller: Caller,
 ): Promise<KeyInfo> {
   const { storage } = acting;
-  const changed = await changeKey(ports, { name, acting }, 'current', caller, (key) =>
-    acceptance(ports, key, storage, move),
+  const changed = await changeKey(deps, { name, acting }, 'current', caller, (key) =>
+    acceptance(deps, key, storage, move),
   );
   return infoOfKey(changed);
 }
 
 async function acceptance(
-  ports: KeyPorts,
+  deps: KeyDeps,
   { record }: AuthenticKey,
   storage: string,
   move: string,
@@ -163,7 +163,7 @@ async function acceptance(
   const { holder, offer } = record;
   if (holder === storage) return undefined;
   if (holder === null || offer?.to !== storage || offer.move !== move) throw new AppError('key_not_offered');
-  const state = await readStorage(ports, holder);
+  const state = await readStorage(deps, holder);
   if (state === undefined || state.generation !== offer.generation) throw new AppError('key_not_offered');
   return {
     action: 'key.accept',

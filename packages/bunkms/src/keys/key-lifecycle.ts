@@ -3,7 +3,7 @@ import { type KeyInfo, PENDING_DAYS, type UpdateKey } from '@bundoc/shared/contr
 import type { Caller } from '../records/caller.ts';
 import { changeKey, type Decision, type KeyRequest } from './change-key.ts';
 import { DAY_MS, infoOfKey, nextRotationAt, refuseDestroyed, refuseEnding } from './key-state.ts';
-import { type AuthenticKey, type KeyPorts, versionOf } from './stored-key.ts';
+import { type AuthenticKey, type KeyDeps, versionOf } from './stored-key.ts';
 
 /**
  * The states of a key (NIST SP 800-57 part 1, section 7, names them otherwise): `enabled ⇄ disabled → pending_deletion → destroyed`.
@@ -11,19 +11,19 @@ import { type AuthenticKey, type KeyPorts, versionOf } from './stored-key.ts';
  */
 
 /** Lets a disabled key be used again. @throws AppError `key_pending_deletion`, `key_destroyed`, and of {@link changeKey}. */
-export async function enableKey(ports: KeyPorts, request: KeyRequest, caller: Caller): Promise<KeyInfo> {
-  const changed = await changeKey(ports, request, 'current', caller, (key) => {
+export async function enableKey(deps: KeyDeps, request: KeyRequest, caller: Caller): Promise<KeyInfo> {
+  const changed = await changeKey(deps, request, 'current', caller, (key) => {
     refuseEnding(key.record);
     if (key.record.state === 'enabled') return undefined;
     const record = { ...key.record, state: 'enabled' as const };
-    return { action: 'key.enable', record: { ...record, dueAt: rotationOf(ports, key, record) } };
+    return { action: 'key.enable', record: { ...record, dueAt: rotationOf(deps, key, record) } };
   });
   return infoOfKey(changed);
 }
 
 /** Ends the use of a key for the time being: no version is released. @throws as {@link enableKey}. */
-export async function disableKey(ports: KeyPorts, request: KeyRequest, caller: Caller): Promise<KeyInfo> {
-  const changed = await changeKey(ports, request, 'current', caller, ({ record }) => {
+export async function disableKey(deps: KeyDeps, request: KeyRequest, caller: Caller): Promise<KeyInfo> {
+  const changed = await changeKey(deps, request, 'current', caller, ({ record }) => {
     refuseEnding(record);
     if (record.state === 'disabled') return undefined;
     return { action: 'key.disable', record: { ...record, state: 'disabled', dueAt: null } };
@@ -38,11 +38,11 @@ export async function disableKey(ports: KeyPorts, request: KeyRequest, caller: C
  * @throws AppError `key_destroyed`, and of {@link changeKey}.
  */
 export async function scheduleDeletion(
-  ports: KeyPorts,
+  deps: KeyDeps,
   request: KeyRequest & { readonly pendingDays: number },
   caller: Caller,
 ): Promise<KeyInfo> {
-  const changed = await changeKey(ports, request, 'current', caller, ({ record }, time) => {
+  const changed = await changeKey(deps, request, 'current', caller, ({ record }, time) => {
     refuseDestroyed(record);
     if (record.state === 'pending_deletion' && record.dueAt !== null) return undefined;
     const days = Math.max(PENDING_DAYS.min, request.pendingDays);
@@ -61,8 +61,8 @@ export async function scheduleDeletion(
  *
  * @throws AppError `key_not_pending_deletion`, `key_destroyed`, and of {@link changeKey}.
  */
-export async function restoreKey(ports: KeyPorts, request: KeyRequest, caller: Caller): Promise<KeyInfo> {
-  const changed = await changeKey(ports, request, 'current', caller, ({ record }) => {
+export async function restoreKey(deps: KeyDeps, request: KeyRequest, caller: Caller): Promise<KeyInfo> {
+  const changed = await changeKey(deps, request, 'current', caller, ({ record }) => {
     refuseDestroyed(record);
     if (record.state !== 'pending_deletion') throw new AppError('key_not_pending_deletion');
     return { action: 'key.restore', record: { ...record, state: 'disabled', dueAt: null, intendedAt: null } };
@@ -76,17 +76,17 @@ export async function restoreKey(ports: KeyPorts, request: KeyRequest, caller: C
  * @throws AppError `key_not_exportable` when that would be taken back; `key_pending_deletion`, `key_destroyed`, and of {@link changeKey}.
  */
 export async function updateKey(
-  ports: KeyPorts,
+  deps: KeyDeps,
   request: KeyRequest & { readonly update: UpdateKey },
   caller: Caller,
 ): Promise<KeyInfo> {
-  const changed = await changeKey(ports, request, 'current', caller, (key) =>
-    updated(ports, key, request.update),
+  const changed = await changeKey(deps, request, 'current', caller, (key) =>
+    updated(deps, key, request.update),
   );
   return infoOfKey(changed);
 }
 
-function updated(ports: KeyPorts, key: AuthenticKey, update: UpdateKey): Decision | undefined {
+function updated(deps: KeyDeps, key: AuthenticKey, update: UpdateKey): Decision | undefined {
   refuseEnding(key.record);
   const { exportable = key.record.exportable, rotate_after_days: days = key.record.rotateAfterDays } = update;
   if (exportable && !key.record.exportable)
@@ -95,13 +95,13 @@ function updated(ports: KeyPorts, key: AuthenticKey, update: UpdateKey): Decisio
   const record = { ...key.record, exportable, rotateAfterDays: days };
   return {
     action: 'key.update',
-    record: { ...record, dueAt: rotationOf(ports, key, record) },
+    record: { ...record, dueAt: rotationOf(deps, key, record) },
     detail: { exportable, rotate_after_days: days ?? 'never' },
   };
 }
 
 /** By the time at which the current version was made, which has to be sound only if there is a policy. */
-function rotationOf({ logger }: KeyPorts, key: AuthenticKey, record: AuthenticKey['record']): string | null {
+function rotationOf({ logger }: KeyDeps, key: AuthenticKey, record: AuthenticKey['record']): string | null {
   if (record.rotateAfterDays === null) return null;
   return nextRotationAt(record, versionOf(key, record.version, logger).createdAt);
 }

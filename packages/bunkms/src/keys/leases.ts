@@ -4,7 +4,7 @@ import { type AuditReceipt, type KeyLease, LEASE_TTL_MS, type LeasePage } from '
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Caller } from '../records/caller.ts';
 import type { BackwardPage } from '../store/port.ts';
-import type { KeyPorts } from './stored-key.ts';
+import type { KeyDeps } from './stored-key.ts';
 
 const PAGE = 100;
 /** How much longer than its lease a key may be in use, milliseconds: its holder counts by another clock, and the answer took time. */
@@ -25,7 +25,7 @@ export function leaseIdOf({ seq }: Pick<AuditReceipt, 'seq'>): string {
  * @throws AppError `KEY_NOT_FOUND`.
  */
 export async function listLeases(
-  { store, audit, clock }: KeyPorts,
+  { store, audit, clock }: KeyDeps,
   name: string,
   page: { readonly before?: number | undefined; readonly limit: number },
   caller: Caller,
@@ -35,7 +35,7 @@ export async function listLeases(
   const nowMs = clock.now();
   const { items, next } = await store.listExports(name, isoOf(nowMs - LEASE_TTL_MS), page);
   const leases = items.map(leaseOf).filter(({ until }) => Date.parse(until) > nowMs);
-  audit.appendDetached({
+  audit.appendInBackground({
     ...caller,
     time: isoOf(nowMs),
     severity: 'INFO',

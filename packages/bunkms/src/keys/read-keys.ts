@@ -2,15 +2,15 @@ import type { KeyDetail, KeyInfo, KeyPage } from '@bundoc/shared/contract/keys';
 import type { Caller } from '../records/caller.ts';
 import { cursorOf, type PageQuery } from '../store/port.ts';
 import { detailOf, infoOfKey, refuseDestroyed } from './key-state.ts';
-import { authenticate, type KeyPorts, readStoredKey } from './stored-key.ts';
+import { authenticate, type KeyDeps, readStoredKey } from './stored-key.ts';
 
 /** The key and its versions. @throws AppError `KEY_NOT_FOUND`, `key_destroyed`, `key_damaged`. */
-export async function readKey(ports: KeyPorts, name: string, caller: Caller): Promise<KeyDetail> {
-  const key = await readStoredKey(ports, name, 'all');
+export async function readKey(deps: KeyDeps, name: string, caller: Caller): Promise<KeyDetail> {
+  const key = await readStoredKey(deps, name, 'all');
   refuseDestroyed(key.record);
-  ports.audit.appendDetached({
+  deps.audit.appendInBackground({
     ...caller,
-    time: new Date(ports.clock.now()).toISOString(),
+    time: new Date(deps.clock.now()).toISOString(),
     severity: 'INFO',
     action: 'key.read',
     outcome: 'allowed',
@@ -25,23 +25,23 @@ export async function readKey(ports: KeyPorts, name: string, caller: Caller): Pr
  * still have it.
  */
 export async function listKeys(
-  ports: KeyPorts,
+  deps: KeyDeps,
   globs: readonly string[],
   page: PageQuery<string>,
   caller: Caller,
 ): Promise<KeyPage> {
-  const found = await ports.store.listKeys(globs, page);
+  const found = await deps.store.listKeys(globs, page);
   const { items } = found;
   const keys: KeyInfo[] = [];
   const damaged: string[] = [];
   for (const item of items) {
-    const key = authenticate(ports, item.name, item);
+    const key = authenticate(deps, item.name, item);
     if (key === undefined) damaged.push(item.name);
     else keys.push(infoOfKey(key));
   }
-  ports.audit.appendDetached({
+  deps.audit.appendInBackground({
     ...caller,
-    time: new Date(ports.clock.now()).toISOString(),
+    time: new Date(deps.clock.now()).toISOString(),
     severity: 'INFO',
     action: 'key.list',
     outcome: 'allowed',

@@ -8,7 +8,7 @@ import type { Vault } from '../vault/vault.ts';
 import { type ChangedKey, changeKey, type Decision, type KeyRequest } from './change-key.ts';
 import { infoOfKey, nextRotationAt, requireEnabled } from './key-state.ts';
 import { openDek } from './open-dek.ts';
-import { type AuthenticKey, type KeyPorts, versionOf } from './stored-key.ts';
+import { type AuthenticKey, type KeyDeps, versionOf } from './stored-key.ts';
 
 export interface Rotation extends KeyRequest {
   /** Rotates only if this version is the current one. */
@@ -29,16 +29,16 @@ export interface Rotation extends KeyRequest {
  * @throws AppError `KEY_NOT_FOUND`, `key_disabled`, `key_pending_deletion`, `key_destroyed`, `key_versions_exhausted`, `key_damaged`,
  * `precondition_failed`. After `storage_unavailable` it may have happened: with `expectedVersion` asking again does not rotate again.
  */
-export async function rotateKey(ports: KeyPorts, rotation: Rotation, caller: Caller): Promise<KeyInfo> {
+export async function rotateKey(deps: KeyDeps, rotation: Rotation, caller: Caller): Promise<KeyInfo> {
   const { expectedVersion } = rotation;
   let firstSeen: number | undefined;
-  const changed = await changeKey(ports, rotation, 'current', caller, (key, time) => {
+  const changed = await changeKey(deps, rotation, 'current', caller, (key, time) => {
     requireEnabled(key.record);
     firstSeen ??= key.record.version;
     const isUnneeded = key.record.version !== (expectedVersion ?? firstSeen);
-    return isUnneeded ? undefined : nextVersion(ports, key, time, rotation.acceptLoss);
+    return isUnneeded ? undefined : nextVersion(deps, key, time, rotation.acceptLoss);
   });
-  if (changed.receipt === undefined) await recordUnneeded(ports, changed, rotation, caller);
+  if (changed.receipt === undefined) await recordUnneeded(deps, changed, rotation, caller);
   return infoOfKey(changed);
 }
 
@@ -48,29 +48,27 @@ export async function rotateKey(ports: KeyPorts, rotation: Rotation, caller: Cal
  * @returns whether this call rotated it.
  */
 export async function rotateDueKey(
-  ports: KeyPorts,
+  deps: KeyDeps,
   name: string,
   until: string,
   caller: Caller,
 ): Promise<boolean> {
-  const { receipt } = await changeKey(ports, { name }, 'current', caller, (key, time) => {
+  const { receipt } = await changeKey(deps, { name }, 'current', caller, (key, time) => {
     const { state, dueAt } = key.record;
-    return state === 'enabled' && dueAt !== null && dueAt <= until
-      ? nextVersion(ports, key, time)
-      : undefined;
+    return state === 'enabled' && dueAt !== null && dueAt <= until ? nextVersion(deps, key, time) : undefined;
   });
   return receipt !== undefined;
 }
 
-function nextVersion(ports: KeyPorts, key: AuthenticKey, time: string, acceptLoss = false): Decision {
+function nextVersion(deps: KeyDeps, key: AuthenticKey, time: string, acceptLoss = false): Decision {
   const present = key.record;
   if (present.version >= KEY_VERSIONS_MAX)
     throw new AppError('key_versions_exhausted', {
       detail: `a key has at most ${KEY_VERSIONS_MAX} versions`,
     });
-  if (!acceptLoss) openDek(ports, present.name, versionOf(key, present.version, ports.logger)).fill(0);
-  const added = mint(ports.vault, present, time);
-  const record = { ...present, version: added.version, kekIds: withKek(present.kekIds, ports.vault) };
+  if (!acceptLoss) openDek(deps, present.name, versionOf(key, present.version, deps.logger)).fill(0);
+  const added = mint(deps.vault, present, time);
+  const record = { ...present, version: added.version, kekIds: withKek(present.kekIds, deps.vault) };
   return {
     action: 'key.rotate',
     record: { ...record, dueAt: nextRotationAt(record, time) },
@@ -105,7 +103,7 @@ function withKek(kekIds: readonly string[], { currentKekId }: Vault): readonly s
 
 /** Nothing was rotated by this call; that, too, is on record. */
 async function recordUnneeded(
-  { store, clock }: KeyPorts,
+  { store, clock }: KeyDeps,
   { record }: ChangedKey,
   { expectedVersion }: Rotation,
   caller: Caller,

@@ -16,7 +16,7 @@ import { type ChangedKey, changeKey } from './change-key.ts';
 import { destruction, receiptOf, scrub } from './destroy-key.ts';
 import { infoOfKey, refuseDestroyed, requireHolder } from './key-state.ts';
 import { type ActingStorage, requireCurrent } from './storages.ts';
-import { type AuthenticKey, authenticate, type KeyPorts } from './stored-key.ts';
+import { type AuthenticKey, authenticate, type KeyDeps } from './stored-key.ts';
 
 /**
  * The deletion of a project, as BunKMS sees it: its storage records the intent, has the key shredded, removes the content and says so. Each
@@ -36,11 +36,11 @@ type Of<T> = T & { readonly name: string };
  * @throws AppError `key_held_elsewhere`, `key_unheld`, `storage_superseded`, `key_destroyed`, and of {@link changeKey}.
  */
 export async function intendDeletion(
-  ports: KeyPorts,
+  deps: KeyDeps,
   { name, ...acting }: Of<HolderOfKey>,
   caller: Caller,
 ): Promise<DeletionIntent> {
-  const changed = await changeKey(ports, { name, acting }, 'current', caller, (key, time) => {
+  const changed = await changeKey(deps, { name, acting }, 'current', caller, (key, time) => {
     const { record, changedBy } = key;
     refuseDestroyed(record);
     requireHolder(record, acting.storage);
@@ -69,11 +69,11 @@ export async function intendDeletion(
  * already, and of {@link changeKey}.
  */
 export async function shredKey(
-  ports: KeyPorts,
+  deps: KeyDeps,
   { name, receipt, ...acting }: Of<ShredKey>,
   caller: Caller,
 ): Promise<DestroyReceipt> {
-  const changed = await changeKey(ports, { name, acting }, 'all', caller, async (key, time) => {
+  const changed = await changeKey(deps, { name, acting }, 'all', caller, async (key, time) => {
     const { record, change } = key;
     const isDone = record.state === 'destroyed' && record.holder === acting.storage;
     if (isDone && record.intendedAt !== null) return undefined;
@@ -82,13 +82,13 @@ export async function shredKey(
     const isLatest = receipt.seq === change.seq && receipt.hash === change.hash;
     if (record.state !== 'pending_deletion' || record.intendedAt === null || !isLatest)
       throw new AppError('precondition_failed');
-    if (!(await intendsItself(ports, key, acting.storage))) throw new AppError('precondition_failed');
+    if (!(await intendsItself(deps, key, acting.storage))) throw new AppError('precondition_failed');
     const { detail, ...decision } = destruction(key, time);
     return { ...decision, detail: { ...detail, holder: acting.storage, intent: receipt.seq } };
   });
-  await scrub(ports);
+  await scrub(deps);
   const answer = receiptOf(changed, changed.record.version);
-  return changed.receipt === undefined ? repeated(ports, changed, answer, receipt) : answer;
+  return changed.receipt === undefined ? repeated(deps, changed, answer, receipt) : answer;
 }
 
 /**
@@ -98,13 +98,13 @@ export async function shredKey(
  * @throws AppError `precondition_failed` when the receipt is neither that of the intent that was carried out, nor that of what came of it.
  */
 async function repeated(
-  ports: KeyPorts,
+  deps: KeyDeps,
   { record, change }: Pick<ChangedKey, 'record' | 'change'>,
   answer: DestroyReceipt,
   receipt: AuditReceipt,
 ): Promise<DestroyReceipt> {
   let done: AuditRecord | undefined;
-  for await (const one of changesOf(ports, record)) if (one.action === 'key.destroy') done = one;
+  for await (const one of changesOf(deps, record)) if (one.action === 'key.destroy') done = one;
   // After a restore the chain may not have it.
   if (done === undefined) return answer;
   const { seq, hash, detail = {} } = done;
@@ -124,20 +124,20 @@ async function repeated(
  * a backup is not enough: it may have been taken back after that.
  */
 async function intendsItself(
-  ports: KeyPorts,
+  deps: KeyDeps,
   { record, changedBy }: AuthenticKey,
   storage: string,
 ): Promise<boolean> {
   if (changedBy === 'key.deletion_intent') return true;
   if (changedBy !== 'kek.rewrap') return false;
   let latest: AuditRecord | undefined;
-  for await (const change of changesOf(ports, record)) latest = change;
+  for await (const change of changesOf(deps, record)) latest = change;
   return latest?.action === 'key.deletion_intent' && latest.detail?.['holder'] === storage;
 }
 
 /** The changes of a key in their order, without new wrappings. Leaves out records that are not as they were written. */
 async function* changesOf(
-  { store, chainKey }: Pick<KeyPorts, 'store' | 'chainKey'>,
+  { store, chainKey }: Pick<KeyDeps, 'store' | 'chainKey'>,
   { id, name: key }: Pick<KeyRecord, 'id' | 'name'>,
 ): AsyncGenerator<AuditRecord> {
   for (let after: number | undefined = 0; after !== undefined; ) {
@@ -158,11 +158,11 @@ async function* changesOf(
  * {@link changeKey}.
  */
 export async function finishDeletion(
-  ports: KeyPorts,
+  deps: KeyDeps,
   { name, ...acting }: Of<HolderOfKey>,
   caller: Caller,
 ): Promise<KeyInfo> {
-  const changed = await changeKey(ports, { name, acting }, 'current', caller, ({ record }) => {
+  const changed = await changeKey(deps, { name, acting }, 'current', caller, ({ record }) => {
     if (record.state !== 'destroyed' || record.intendedAt === null) throw new AppError('precondition_failed');
     if (record.holder === null) return undefined;
     requireHolder(record, acting.storage);
@@ -182,16 +182,16 @@ export async function finishDeletion(
  * @throws AppError `storage_superseded`.
  */
 export async function listDeletions(
-  ports: KeyPorts,
+  deps: KeyDeps,
   acting: ActingStorage,
   page: PageQuery<string>,
   mayUse: (name: string) => boolean,
 ): Promise<DeletionPage> {
-  await requireCurrent(ports, acting);
-  const { items, more } = await ports.store.listDeletions(acting.storage, page);
+  await requireCurrent(deps, acting);
+  const { items, more } = await deps.store.listDeletions(acting.storage, page);
   const deletions: UnfinishedDeletion[] = [];
   for (const item of items) {
-    const key = mayUse(item.name) ? authenticate(ports, item.name, item) : undefined;
+    const key = mayUse(item.name) ? authenticate(deps, item.name, item) : undefined;
     if (key === undefined) continue;
     const { state } = key.record;
     if (state !== 'pending_deletion' && state !== 'destroyed') continue;

@@ -7,9 +7,9 @@ import {
   storageDraft,
   storageIn,
 } from '../records/storage-record.ts';
-import type { StorageMark } from '../store/port.ts';
+import type { StorageStamp } from '../store/port.ts';
 import { leaseLive, liveUntil } from './leases.ts';
-import type { KeyPorts } from './stored-key.ts';
+import type { KeyDeps } from './stored-key.ts';
 
 /** Of concurrent writers each round lets one succeed. */
 const ROUNDS_MAX = 256;
@@ -27,7 +27,7 @@ export interface ActingStorage {
  * @throws AppError `integrity_error` when that record was changed.
  */
 export async function readStorage(
-  { store, chainKey, logger }: Pick<KeyPorts, 'store' | 'chainKey' | 'logger'>,
+  { store, chainKey, logger }: Pick<KeyDeps, 'store' | 'chainKey' | 'logger'>,
   id: string,
 ): Promise<RecordedStorage | undefined> {
   const record = await store.storageRecord(id);
@@ -45,17 +45,17 @@ export async function readStorage(
  * @throws AppError `storage_superseded`, also for a storage that is not known, and of {@link readStorage}.
  */
 export async function requireCurrent(
-  ports: Pick<KeyPorts, 'store' | 'chainKey' | 'logger'>,
+  deps: Pick<KeyDeps, 'store' | 'chainKey' | 'logger'>,
   { storage, generation }: ActingStorage,
-): Promise<StorageMark> {
-  const state = await readStorage(ports, storage);
+): Promise<StorageStamp> {
+  const state = await readStorage(deps, storage);
   if (state === undefined || state.generation !== generation) throw new AppError('storage_superseded');
   return { id: storage, seq: state.seq };
 }
 
 /** @throws AppError `storage_not_found`, and of {@link readStorage}. */
-export async function storageInfo(ports: KeyPorts, id: string): Promise<StorageInfo> {
-  const state = await readStorage(ports, id);
+export async function storageInfo(deps: KeyDeps, id: string): Promise<StorageInfo> {
+  const state = await readStorage(deps, id);
   if (state === undefined) throw new AppError('storage_not_found');
   return infoOf(state, state.changedAt);
 }
@@ -67,13 +67,13 @@ export async function storageInfo(ports: KeyPorts, id: string): Promise<StorageI
  * `audit_unavailable`, and of {@link readStorage}.
  */
 export async function advanceStorage(
-  ports: KeyPorts,
+  deps: KeyDeps,
   id: string,
   { from, to }: AdvanceStorage,
   caller: Caller,
 ): Promise<StorageInfo> {
-  return change(ports, id, caller, 'storage.advance', async () => {
-    const state = await readStorage(ports, id);
+  return change(deps, id, caller, 'storage.advance', async () => {
+    const state = await readStorage(deps, id);
     if (state?.generation === to) return { present: state };
     if (typeof state?.generation === 'string' && !from.includes(state.generation))
       throw new AppError('storage_superseded');
@@ -89,15 +89,15 @@ export async function advanceStorage(
  * `unauthenticated` when the token was revoked meanwhile; `audit_unavailable`, and of {@link readStorage} unless forced.
  */
 export async function takeOverStorage(
-  ports: KeyPorts,
+  deps: KeyDeps,
   id: string,
   { generation, force }: TakeOverStorage,
   caller: Caller,
 ): Promise<StorageInfo> {
-  return change(ports, id, caller, 'storage.take_over', async () => {
-    const before = await stateToTakeOver(ports, id, force);
+  return change(deps, id, caller, 'storage.take_over', async () => {
+    const before = await stateToTakeOver(deps, id, force);
     if ('generation' in before && before.generation === (generation ?? null)) return { present: before };
-    const quietSince = force ? undefined : await requireQuiet(ports, id);
+    const quietSince = force ? undefined : await requireQuiet(deps, id);
     return {
       before,
       quietSince,
@@ -107,15 +107,15 @@ export async function takeOverStorage(
 }
 
 async function stateToTakeOver(
-  ports: KeyPorts,
+  deps: KeyDeps,
   id: string,
   force: boolean,
 ): Promise<RecordedStorage | Pick<RecordedStorage, 'takeOvers' | 'seq'>> {
   try {
-    const state = await readStorage(ports, id);
+    const state = await readStorage(deps, id);
     if (state !== undefined) return state;
   } catch (error) {
-    const record = await ports.store.storageRecord(id);
+    const record = await deps.store.storageRecord(id);
     if (!force || !hasCode(error, 'integrity_error') || record === undefined) throw error;
     // How often it was taken over is not known; but never as often as there are records before.
     return { takeOvers: record.seq, seq: record.seq };
@@ -124,7 +124,7 @@ async function stateToTakeOver(
 }
 
 /** @returns the place in the chain up to which no key is in use by the storage. @throws AppError `lease_live`. */
-async function requireQuiet({ store, clock }: KeyPorts, id: string): Promise<number> {
+async function requireQuiet({ store, clock }: KeyDeps, id: string): Promise<number> {
   const { seq } = await store.auditHead();
   const until = await liveUntil(clock, (from, page) => store.listStorageExports(id, from, page));
   if (until !== undefined) throw leaseLive(until);
@@ -141,7 +141,7 @@ type Step =
     };
 
 async function change(
-  { audit, clock }: KeyPorts,
+  { audit, clock }: KeyDeps,
   id: string,
   caller: Caller,
   action: 'storage.advance' | 'storage.take_over',

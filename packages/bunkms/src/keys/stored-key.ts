@@ -5,14 +5,19 @@ import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { AuditLog } from '../audit/log.ts';
-import type { KeyRecord, KeyVersionRecord, StoredKey } from '../records/key-record.ts';
-import { isGenuineVersion, keyFault } from '../records/key-record.ts';
-import type { KeyMark, KmsStore, VersionChoice } from '../store/port.ts';
+import {
+  isGenuineVersion,
+  type KeyRecord,
+  type KeyVersionRecord,
+  keyFault,
+  type StoredKey,
+} from '../records/key-record.ts';
+import type { KeyVersionStamp, KmsStore, VersionChoice } from '../store/port.ts';
 import type { Keks } from '../vault/keks.ts';
 import type { Vault } from '../vault/vault.ts';
 
 /** What the operations on keys stand on. */
-export interface KeyPorts {
+export interface KeyDeps {
   readonly store: KmsStore;
   readonly vault: Vault;
   /** Brings the vault up to date with the KEKs. */
@@ -39,20 +44,20 @@ export interface AuthenticKey {
  * @throws AppError `KEY_NOT_FOUND`, `key_damaged` for a row that was lost, edited, swapped or put back.
  */
 export async function readStoredKey(
-  ports: Pick<KeyPorts, 'store' | 'chainKey' | 'logger'>,
+  deps: Pick<KeyDeps, 'store' | 'chainKey' | 'logger'>,
   name: string,
   versions: VersionChoice,
 ): Promise<AuthenticKey> {
-  const stored = await ports.store.findKey(name, versions);
+  const stored = await deps.store.findKey(name, versions);
   if (stored === undefined) throw new AppError('KEY_NOT_FOUND');
-  const key = authenticate(ports, name, stored);
+  const key = authenticate(deps, name, stored);
   if (key === undefined) throw new AppError('key_damaged');
   return key;
 }
 
 /** @returns undefined, and tells the log why, when the key must not be obeyed. */
 export function authenticate(
-  { chainKey, logger }: Pick<KeyPorts, 'chainKey' | 'logger'>,
+  { chainKey, logger }: Pick<KeyDeps, 'chainKey' | 'logger'>,
   name: string,
   stored: StoredKey,
 ): AuthenticKey | undefined {
@@ -75,7 +80,7 @@ export function authenticate(
 }
 
 /** What tells this state of a key from any other. */
-export function markOf({ id, revision, versionDigests }: KeyRecord): KeyMark {
+export function stampOf({ id, revision, versionDigests }: KeyRecord): KeyVersionStamp {
   return { id, revision, versionDigests };
 }
 

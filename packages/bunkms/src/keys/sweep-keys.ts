@@ -2,7 +2,7 @@ import { SYSTEM } from '../records/caller.ts';
 import type { NamedKey } from '../records/key-record.ts';
 import { purgeKey } from './destroy-key.ts';
 import { rotateDueKey } from './rotate-key.ts';
-import { authenticate, type KeyPorts } from './stored-key.ts';
+import { authenticate, type KeyDeps } from './stored-key.ts';
 
 const PAGE = 100;
 
@@ -20,16 +20,16 @@ const JUMP_MS = 60_000;
  * destroys nothing before its time, at least until the process is started again; one that is set back only delays.
  */
 export class KeySweep {
-  readonly #ports: KeyPorts;
+  readonly #deps: KeyDeps;
   readonly #startedMs: number;
   readonly #startedMonotonicMs: number;
   #hasWarned = false;
   #running: Promise<void> | undefined;
 
-  constructor(ports: KeyPorts) {
-    this.#ports = ports;
-    this.#startedMs = ports.clock.now();
-    this.#startedMonotonicMs = ports.clock.monotonic();
+  constructor(deps: KeyDeps) {
+    this.#deps = deps;
+    this.#startedMs = deps.clock.now();
+    this.#startedMonotonicMs = deps.clock.monotonic();
   }
 
   /** Looks once through what is due. A call during another joins that one. Never throws: what fails is in the log, and tried again. */
@@ -46,7 +46,7 @@ export class KeySweep {
   }
 
   async #run(): Promise<void> {
-    const { store, logger } = this.#ports;
+    const { store, logger } = this.#deps;
     try {
       const until = new Date(this.#now()).toISOString();
       for (let after: string | undefined, more = true; more; ) {
@@ -63,13 +63,13 @@ export class KeySweep {
   }
 
   async #sweep(stored: NamedKey, until: string): Promise<void> {
-    const { logger } = this.#ports;
+    const { logger } = this.#deps;
     const { name } = stored;
     try {
-      const state = authenticate(this.#ports, name, stored)?.record.state;
-      if (state === 'enabled' && (await rotateDueKey(this.#ports, name, until, SYSTEM)))
+      const state = authenticate(this.#deps, name, stored)?.record.state;
+      if (state === 'enabled' && (await rotateDueKey(this.#deps, name, until, SYSTEM)))
         logger.info({ keyName: name }, 'a key was rotated by its policy');
-      if (state === 'pending_deletion' && (await purgeKey(this.#ports, name, until, SYSTEM)))
+      if (state === 'pending_deletion' && (await purgeKey(this.#deps, name, until, SYSTEM)))
         logger.info({ keyName: name }, 'a key was destroyed, as its deletion was due');
     } catch (error) {
       logger.error({ err: error, keyName: name }, 'a key is due and could not be swept');
@@ -77,7 +77,7 @@ export class KeySweep {
   }
 
   #now(): number {
-    const { clock, logger } = this.#ports;
+    const { clock, logger } = this.#deps;
     const wallMs = clock.now();
     const elapsedMs = this.#startedMs + (clock.monotonic() - this.#startedMonotonicMs);
     if (wallMs - elapsedMs > JUMP_MS && !this.#hasWarned) {

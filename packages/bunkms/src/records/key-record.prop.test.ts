@@ -8,11 +8,12 @@ import { afterAll, describe, expect, test } from 'vitest';
 import { Connection } from '../store/sqlite/connection.ts';
 import { findKey, insertKey, readVersions, updateKey } from '../store/sqlite/key-table.ts';
 import { GENESIS, nextRecord } from './chain.ts';
-import type { KeyRecord, KeyVersionRecord } from './key-record.ts';
 import {
   digestOfKey,
   digestOfVersion,
   isGenuineVersion,
+  type KeyRecord,
+  type KeyVersionRecord,
   keyChangeDraft,
   keyFault,
   withDigests,

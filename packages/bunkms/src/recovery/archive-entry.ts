@@ -12,7 +12,7 @@ import { z } from 'zod';
 import type { Installation } from '../records/installation.ts';
 import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 import { FileDamaged } from './errors.ts';
-import { holderSchema, offerSchema } from './key-standing.ts';
+import { holderSchema, offerSchema } from './key-snapshot.ts';
 
 /** Bytes, in an archive as base64. */
 const isBytes = (value: unknown) => value instanceof Uint8Array;

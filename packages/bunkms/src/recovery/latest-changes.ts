@@ -1,6 +1,5 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
-import type { KeyRecord } from '../records/key-record.ts';
-import { digestOfKey, type KeyFault } from '../records/key-record.ts';
+import { digestOfKey, type KeyFault, type KeyRecord } from '../records/key-record.ts';
 
 /**
  * What a chain that is walked from its first record last said of each key, in the place of a store that would be asked for it

@@ -9,7 +9,7 @@ import type { Vault } from '../vault/vault.ts';
 import { sealArchive } from './archive.ts';
 import { type ArchiveEnd, type ArchiveLine, encodeLine } from './archive-entry.ts';
 
-export interface BackupPorts {
+export interface BackupDeps {
   readonly store: KmsStore;
   readonly vault: Vault;
   readonly chainKey: KeyObject;
@@ -43,7 +43,7 @@ const ID_BYTES = 16;
  * @throws AppError of the store.
  */
 export async function createBackup(
-  { store, vault, chainKey, clock }: BackupPorts,
+  { store, vault, chainKey, clock }: BackupDeps,
   caller: Caller,
   onProgress: (entries: number) => void,
 ): Promise<Backup> {

@@ -15,17 +15,17 @@ export interface KeyChange {
   readonly record: KeyRecord;
   readonly versions: readonly KeyVersionRecord[];
   readonly audit: AuditDraft;
-  /** The `jti` of the token in whose name this is done, which must be live ({@link KmsStore.liveFamily}) at that moment. */
+  /** The `jti` of the token in whose name this is done, which must be live ({@link KmsStore.findActiveTokenFamily}) at that moment. */
   readonly jti?: string | undefined;
 }
 
 /** What tells one state of a key from any other, also from one that differs in its wrapping alone. */
-export type KeyMark = Pick<KeyRecord, 'id' | 'revision' | 'versionDigests'>;
+export type KeyVersionStamp = Pick<KeyRecord, 'id' | 'revision' | 'versionDigests'>;
 
 /** A change of a key that is stored as `previous`. Its revision is the next one, or the same when it is wrapped anew and nothing else. */
 export interface KeyUpdate extends KeyChange {
-  readonly previous: KeyMark;
-  readonly storages?: readonly StorageMark[] | undefined;
+  readonly previous: KeyVersionStamp;
+  readonly storages?: readonly StorageStamp[] | undefined;
   /** Behind this record the key may not have been released. */
   readonly quietSince?: number | undefined;
 }
@@ -49,7 +49,7 @@ export type StoreEntry =
 export type LoadEntry = StoreEntry | { readonly kind: 'new-record'; readonly draft: AuditDraft };
 
 /** A storage of Bundoc that must stand as it was read. */
-export interface StorageMark {
+export interface StorageStamp {
   readonly id: string;
   /** Number of its latest record; undefined when there was none. */
   readonly seq: number | undefined;
@@ -59,21 +59,21 @@ export interface StorageMark {
 
 /** What must hold at the moment at which an audit record is appended; else the record is left out. */
 export interface AuditCondition {
-  /** The `jti` of a token that must be live ({@link KmsStore.liveFamily}). */
+  /** The `jti` of a token that must be live ({@link KmsStore.findActiveTokenFamily}). */
   readonly jti?: string | undefined;
   /** A key that must be as it was read. */
-  readonly key?: KeyMark | undefined;
-  readonly storage?: StorageMark | undefined;
+  readonly key?: KeyVersionStamp | undefined;
+  readonly storage?: StorageStamp | undefined;
   /** Number of the record that must still be the latest of the KEKs. */
   readonly kekRecord?: number | undefined;
   /** A KEK that nothing may be wrapped with. */
-  readonly unusedKek?: string | undefined;
+  readonly requireUnusedKek?: string | undefined;
   /** A KEK that every service which is up at `now` must hold ({@link KmsStore.announce}). */
-  readonly kekOfAll?: { readonly kekId: string; readonly now: string } | undefined;
+  readonly kekHeldByAllNodes?: { readonly kekId: string; readonly now: string } | undefined;
 }
 
 /** Why a record was left out. */
-export type LeftOut =
+export type RejectReason =
   | 'token_revoked'
   | 'key_changed'
   | 'storage_changed'
@@ -207,7 +207,7 @@ export interface KmsStore extends AsyncDisposable {
   kekUses(): Promise<readonly KekUse[]>;
 
   /** How many versions of keys are wrapped with another KEK than this. Cheap when there are few. */
-  countWrappedOtherwise(kekId: string): Promise<number>;
+  countNotWrappedBy(kekId: string): Promise<number>;
 
   /**
    * Keys, with all their versions, of which a version is wrapped with this KEK, in the order of their ids. A page may hold fewer than `limit` and
@@ -316,7 +316,7 @@ export interface KmsStore extends AsyncDisposable {
    * The family of a token that is live: it has a row, the record of its issue is genuine, and no record revokes its family. Undefined for any
    * other. The family is the one of that record, whatever the row says. Asked with each request, so it is cheap.
    */
-  liveFamily(jti: string): Promise<string | undefined>;
+  findActiveTokenFamily(jti: string): Promise<string | undefined>;
 
   /** Tokens that have a row, in the order of their issue; the cursor is a `jti`, an unknown one gives an empty page. */
   listTokens(page: PageQuery<string>): Promise<Page<StoredToken>>;
@@ -361,7 +361,7 @@ export interface KmsStore extends AsyncDisposable {
   appendAudit(
     records: readonly AuditDraft[],
     conditions?: readonly (AuditCondition | undefined)[],
-  ): Promise<(AuditReceipt | LeftOut)[]>;
+  ): Promise<(AuditReceipt | RejectReason)[]>;
 
   /** Appends a record unless the chain holds one with the same action and detail. @returns whether it was appended. */
   appendAuditOnce(record: AuditDraft): Promise<boolean>;
@@ -408,7 +408,7 @@ export interface KmsStore extends AsyncDisposable {
    * for the last time, in a version that was not exported since. In the order of their names. Looks at a bounded number of records, so a page may
    * hold fewer than `limit`, or none, and still have a `next`; a key with very many records may be in it without need.
    */
-  listUnfetched(kekId: string, page: PageQuery<string>): Promise<ForwardPage>;
+  listStaleCopies(kekId: string, page: PageQuery<string>): Promise<ForwardPage>;
 
   /** The last record's place, or the genesis of an empty chain. */
   auditHead(): Promise<ChainHead>;

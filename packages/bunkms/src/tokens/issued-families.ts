@@ -25,12 +25,12 @@ interface Ended {
  * family is looked at once, generation by generation, with a bounded number of records at a time.
  */
 export class IssuedFamilies {
-  readonly #ports: Ports;
+  readonly #deps: Ports;
   readonly #root: string;
   #isWhole = true;
 
-  constructor(ports: Ports, root: string) {
-    this.#ports = ports;
+  constructor(deps: Ports, root: string) {
+    this.#deps = deps;
     this.#root = root;
   }
 
@@ -81,7 +81,7 @@ export class IssuedFamilies {
       );
       for (const [family] of live) revoked.add(family);
       if (live.length > 0)
-        ended += await this.#ports.store.revokeFamilies(live.map(([, issue]) => draftOf(issue)));
+        ended += await this.#deps.store.revokeFamilies(live.map(([, issue]) => draftOf(issue)));
     }
   }
 
@@ -91,7 +91,7 @@ export class IssuedFamilies {
     of: readonly string[],
     looked = new Map<string, number>(),
   ): AsyncGenerator<AuditRecord, void, undefined> {
-    const { store, chainKey } = this.#ports;
+    const { store, chainKey } = this.#deps;
     for (const open = [...of]; open.length > 0; ) {
       const places = open.splice(0, PLACES).map((one) => ({ of: one, after: looked.get(one) ?? 0 }));
       const found = await store.listIssues(by, places, RECORDS);

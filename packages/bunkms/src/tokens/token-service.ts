@@ -16,11 +16,11 @@ import type { Logger } from '@bundoc/shared/runtime/logger';
 import { shareKeyOf } from '@bundoc/shared/shares/share-key';
 import { SignJWT } from 'jose';
 import type { Caller } from '../records/caller.ts';
-import type { StoredToken } from '../records/token-record.ts';
 import {
   authenticToken,
   familyOfIssue,
   revocationDraft,
+  type StoredToken,
   tokenFault,
   tokenIssueDraft,
 } from '../records/token-record.ts';

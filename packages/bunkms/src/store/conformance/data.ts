@@ -3,8 +3,12 @@ import { createSecretKey, randomBytes, randomUUID } from 'node:crypto';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { AuditDraft } from '../../records/chain.ts';
 import type { Installation } from '../../records/installation.ts';
-import type { KeyRecord, KeyVersionRecord } from '../../records/key-record.ts';
-import { keyChangeDraft, withDigests } from '../../records/key-record.ts';
+import {
+  type KeyRecord,
+  type KeyVersionRecord,
+  keyChangeDraft,
+  withDigests,
+} from '../../records/key-record.ts';
 import { revocationDraft, tokenIssueDraft } from '../../records/token-record.ts';
 import type { KeyChange, KeyUpdate } from '../port.ts';
 

@@ -103,7 +103,7 @@ export function kekConformance(name: string, makePlace: () => Promise<StorePlace
       await store.updateKey(rotated(a));
       expect(await store.kekUses()).toEqual([{ kekId: KEK, versions: 6, secrets: 2 }]);
       await rotateKek(OTHER_KEK);
-      expect(await store.countWrappedOtherwise(OTHER_KEK)).toBe(6);
+      expect(await store.countNotWrappedBy(OTHER_KEK)).toBe(6);
       const found: string[] = [];
       for (let after: string | undefined, more = true; more; after = found.at(-1)) {
         const page = await store.listWrapped(KEK, { after, limit: 2 });
@@ -119,9 +119,9 @@ export function kekConformance(name: string, makePlace: () => Promise<StorePlace
         { kekId: OTHER_KEK, versions: 1, secrets: 0 },
       ]);
       expect([
-        await store.countWrappedOtherwise(KEK),
-        await store.countWrappedOtherwise(OTHER_KEK),
-        await store.countWrappedOtherwise('00'.repeat(8)),
+        await store.countNotWrappedBy(KEK),
+        await store.countNotWrappedBy(OTHER_KEK),
+        await store.countNotWrappedBy('00'.repeat(8)),
       ]).toEqual([1, 5, 6]);
       expect((await store.listWrapped(OTHER_KEK, { limit: 9 })).items.map(({ name }) => name)).toEqual(['b']);
     });
@@ -148,10 +148,10 @@ export function kekConformance(name: string, makePlace: () => Promise<StorePlace
       const append = async (condition: object) => (await store.appendAudit([draft('act')], [condition]))[0];
       const [{ seq } = { seq: 0 }] = await store.kekRecords();
       expect(await append({ kekRecord: seq })).toMatchObject({ seq: 2 });
-      expect(await append({ unusedKek: KEK })).toBe('kek_in_use');
-      expect(await append({ unusedKek: OTHER_KEK })).toMatchObject({ seq: 3 });
+      expect(await append({ requireUnusedKek: KEK })).toBe('kek_in_use');
+      expect(await append({ requireUnusedKek: OTHER_KEK })).toMatchObject({ seq: 3 });
       await store.announce({ service: 'one', kekIds: [KEK, OTHER_KEK], now: TIME, until: LATER });
-      const ofAll = (now: string) => append({ kekOfAll: { kekId: OTHER_KEK, now } });
+      const ofAll = (now: string) => append({ kekHeldByAllNodes: { kekId: OTHER_KEK, now } });
       expect(await ofAll(TIME)).toMatchObject({ seq: 4 });
       await store.announce({ service: 'two', kekIds: [KEK], now: TIME, until: LATER });
       expect(await ofAll(TIME)).toBe('kek_not_held');
@@ -206,15 +206,15 @@ export function kekConformance(name: string, makePlace: () => Promise<StorePlace
       await released('half', 2);
       const all: string[] = [];
       for (let after: string | undefined, more = true; more; more = after !== undefined) {
-        const page = await store.listUnfetched(KEK, { after, limit: 1 });
+        const page = await store.listStaleCopies(KEK, { after, limit: 1 });
         all.push(...page.names);
         after = page.next;
       }
       expect(all).toEqual(['before', 'half']);
       await released('half', 1);
       await released('before');
-      expect((await store.listUnfetched(KEK, { limit: 9 })).names).toEqual([]);
-      expect((await store.listUnfetched(OTHER_KEK, { limit: 9 })).names).toEqual([]);
+      expect((await store.listStaleCopies(KEK, { limit: 9 })).names).toEqual([]);
+      expect((await store.listStaleCopies(OTHER_KEK, { limit: 9 })).names).toEqual([]);
     });
   });
 }

@@ -471,22 +471,22 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       const [root, other] = [token(), token()];
       const child = token(root.jti);
       for (const one of [root, child, other]) await store.insertToken(one, issueOf(one));
-      expect(await store.liveFamily(child.jti)).toBe(root.jti);
+      expect(await store.findActiveTokenFamily(child.jti)).toBe(root.jti);
       await store.revokeFamilies([revocationOf(root)]);
       for (const jti of [root.jti, child.jti, randomUUID()])
-        expect(await store.liveFamily(jti)).toBeUndefined();
-      expect(await store.liveFamily(other.jti)).toBe(other.jti);
+        expect(await store.findActiveTokenFamily(jti)).toBeUndefined();
+      expect(await store.findActiveTokenFamily(other.jti)).toBe(other.jti);
     });
 
     test('takes the family of a token from the record of its issue, and no token without one for live', async () => {
       const [root, stray] = [token(), token()];
       await store.insertToken({ ...root, family: stray.jti }, issueOf(root));
       await store.insertToken(stray, draft('token.issue'));
-      expect(await store.liveFamily(root.jti)).toBe(root.family);
-      expect(await store.liveFamily(stray.jti)).toBeUndefined();
+      expect(await store.findActiveTokenFamily(root.jti)).toBe(root.family);
+      expect(await store.findActiveTokenFamily(stray.jti)).toBeUndefined();
       expect(await store.findToken(stray.jti)).toMatchObject({ row: stray, issued: undefined });
       await store.revokeFamilies([revocationOf(root)]);
-      expect(await store.liveFamily(root.jti)).toBeUndefined();
+      expect(await store.findActiveTokenFamily(root.jti)).toBeUndefined();
     });
 
     test('finds the record of a token whose row is not there, and takes it for no live one', async () => {
@@ -497,7 +497,7 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
         row: undefined,
         issued: issueOf(lost),
       });
-      expect(await store.liveFamily(lost.jti)).toBeUndefined();
+      expect(await store.findActiveTokenFamily(lost.jti)).toBeUndefined();
     });
 
     test('renews no token that is revoked or unknown, and writes nothing then', async () => {

@@ -34,7 +34,7 @@ export async function kekUses(session: Session): Promise<KekUse[]> {
     .sort((one, other) => (one.kekId < other.kekId ? -1 : 1));
 }
 
-export async function countWrappedOtherwise(session: Session, kekId: string): Promise<number> {
+export async function countNotWrappedBy(session: Session, kekId: string): Promise<number> {
   const row = await session.row(
     `SELECT (SELECT count(*) FROM ${WRAPPED} AND ${KEK_ID} < $1) + (SELECT count(*) FROM ${WRAPPED} AND ${KEK_ID} > $1) AS count`,
     Buffer.from(kekId, 'hex'),
@@ -100,7 +100,7 @@ const KEYS_LOOKED_AT_MAX = 250;
 const RECORDS_LOOKED_AT_MAX = 10_000;
 
 /** Sees one state only inside a snapshot. */
-export async function listUnfetched(
+export async function listStaleCopies(
   session: Session,
   kekId: string,
   page: PageQuery<string>,

@@ -2,7 +2,7 @@ import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { globMatches } from '@bundoc/shared/contract/grants';
 import type { KeyRecord, KeyVersionRecord, StoredKey } from '../../records/key-record.ts';
 import { globRanges } from '../glob-ranges.ts';
-import type { FilteredPage, KeyChange, KeyMark, KeyUpdate, Page, PageQuery } from '../port.ts';
+import type { FilteredPage, KeyChange, KeyUpdate, KeyVersionStamp, Page, PageQuery } from '../port.ts';
 import { keyRecordOf, keyValuesOf, keyVersionIn, keyVersionOf, type Row } from '../row-records.ts';
 import { joinedRecordOf, latestChangeOf, PREFIXED } from './audit-table.ts';
 import { pageOf } from './page.ts';
@@ -119,7 +119,10 @@ function storedKeyOf(row: Row): StoredKey {
 }
 
 /** Places, in `marks`, of the keys that are as they were read. */
-export async function placesAsRead(session: Session, marks: readonly KeyMark[]): Promise<Set<number>> {
+export async function placesAsRead(
+  session: Session,
+  marks: readonly KeyVersionStamp[],
+): Promise<Set<number>> {
   if (marks.length === 0) return new Set();
   const rows = await session.rows(
     `SELECT m.place::integer AS place

@@ -11,8 +11,8 @@ import type {
   KeyChange,
   KeyUpdate,
   KmsStore,
-  LeftOut,
-  StorageMark,
+  RejectReason,
+  StorageStamp,
 } from '../port.ts';
 import { byFamily } from '../row-records.ts';
 import {
@@ -35,11 +35,11 @@ import {
 import { BatchedRead } from './batched-read.ts';
 import { insertInstallation, insertKek, readInstallation, replaceSecrets } from './installation-table.ts';
 import {
-  countWrappedOtherwise,
+  countNotWrappedBy,
   isKekInUse,
   isWrappedWith,
   kekUses,
-  listUnfetched,
+  listStaleCopies,
   listWrapped,
 } from './kek-uses.ts';
 import {
@@ -101,7 +101,7 @@ export function postgresOperations(pools: Pools, writer: Writer): PostgresOperat
   return {
     readInstallation: () => pools.read(readInstallation),
     initialise: async (installation, chainKey, record) => {
-      const isMade = await writer.touch(async (session) => {
+      const isMade = await writer.writeUnaudited(async (session) => {
         if ((await readInstallation(session)) !== undefined) return false;
         session.unlock(chainKey);
         await insertInstallation(session, installation);
@@ -120,7 +120,7 @@ export function postgresOperations(pools: Pools, writer: Writer): PostgresOperat
       }),
     kekRecords: () => pools.read(kekRecords),
     kekUses: () => pools.snapshot(kekUses),
-    countWrappedOtherwise: (kekId) => pools.read((session) => countWrappedOtherwise(session, kekId)),
+    countNotWrappedBy: (kekId) => pools.read((session) => countNotWrappedBy(session, kekId)),
     listWrapped: (kekId, page) => pools.snapshot((session) => listWrapped(session, kekId, page)),
     replaceSecrets: (secrets, previous, record) =>
       writer.write(async (session) => {
@@ -131,10 +131,10 @@ export function postgresOperations(pools: Pools, writer: Writer): PostgresOperat
         session.append(record);
         return true;
       }),
-    claim: (claim) => writer.touch((session) => tasks.claim(session, claim)),
-    announce: (presence) => writer.touch((session) => tasks.announce(session, presence)),
-    withdraw: (service) => writer.touch((session) => tasks.withdraw(session, service)),
-    release: (claim) => writer.touch((session) => tasks.release(session, claim)),
+    claim: (claim) => writer.writeUnaudited((session) => tasks.claim(session, claim)),
+    announce: (presence) => writer.writeUnaudited((session) => tasks.announce(session, presence)),
+    withdraw: (service) => writer.writeUnaudited((session) => tasks.withdraw(session, service)),
+    release: (claim) => writer.writeUnaudited((session) => tasks.release(session, claim)),
 
     insertKey: (key, idempotentSince) =>
       writer.write(async (session) => {
@@ -199,7 +199,7 @@ export function postgresOperations(pools: Pools, writer: Writer): PostgresOperat
         return true;
       }),
     findToken: (jti) => pools.snapshot((session) => findToken(session, jti)),
-    liveFamily: (jti) => families.ask(jti),
+    findActiveTokenFamily: (jti) => families.ask(jti),
     listTokens: (page) => pools.snapshot((session) => listTokens(session, page)),
     revokeFamilies: (records) =>
       writer.write(async (session) => {
@@ -232,7 +232,7 @@ export function postgresOperations(pools: Pools, writer: Writer): PostgresOperat
     listDeletions: (holder, page) =>
       pools.snapshot(async (session) => namedKeys(session, await listDeletions(session, holder, page))),
     countDeletions: () => pools.read(countDeletions),
-    listUnfetched: (kekId, page) => pools.snapshot((session) => listUnfetched(session, kekId, page)),
+    listStaleCopies: (kekId, page) => pools.snapshot((session) => listStaleCopies(session, kekId, page)),
     auditHead: () => pools.read(head),
 
     counts: () =>
@@ -243,7 +243,7 @@ export function postgresOperations(pools: Pools, writer: Writer): PostgresOperat
         return { keys: row?.['keys'] as number, tokens: row?.['tokens'] as number };
       }),
     probe: () =>
-      writer.touch(async (session) => {
+      writer.writeUnaudited(async (session) => {
         await session.run(TOUCH);
       }),
   };
@@ -267,7 +267,7 @@ async function update(
 
 async function isStorageAsRead(
   session: Session,
-  { id, seq, quietSince }: StorageMark,
+  { id, seq, quietSince }: StorageStamp,
   places: ReadonlyMap<string, number>,
 ): Promise<boolean> {
   if (places.get(id) !== seq) return false;
@@ -307,7 +307,7 @@ async function namedKeys(
   return { items: items.map((record) => storedKey(record, versions, changes)), ...page };
 }
 
-interface AppendPorts {
+interface AppendDeps {
   readonly tasks: Tasks;
   readonly liveAmong: (session: Session, jtis: readonly string[]) => Promise<ReadonlyMap<string, string>>;
 }
@@ -318,10 +318,10 @@ interface AppendPorts {
  */
 async function appendAll(
   session: WriteSession,
-  { tasks, liveAmong }: AppendPorts,
+  { tasks, liveAmong }: AppendDeps,
   records: readonly AuditDraft[],
   conditions: readonly (AuditCondition | undefined)[],
-): Promise<(AuditReceipt | LeftOut)[]> {
+): Promise<(AuditReceipt | RejectReason)[]> {
   const jtis = conditions.flatMap((condition) => condition?.jti ?? []);
   const live = await liveAmong(session, [...new Set(jtis)]);
   const keyed = conditions.flatMap(({ key } = {}, at) => (key === undefined ? [] : [{ at, key }]));
@@ -333,7 +333,7 @@ async function appendAll(
   const storages = await storagePlaces(session, [
     ...new Set(conditions.flatMap(({ storage } = {}) => storage?.id ?? [])),
   ]);
-  const results: (AuditReceipt | LeftOut)[] = [];
+  const results: (AuditReceipt | RejectReason)[] = [];
   for (const [at, record] of records.entries()) {
     const condition = conditions[at] ?? {};
     const { jti, storage } = condition;
@@ -356,10 +356,11 @@ async function appendAll(
 async function kekReason(
   session: WriteSession,
   tasks: Tasks,
-  { kekRecord, unusedKek, kekOfAll }: AuditCondition,
-): Promise<LeftOut | undefined> {
+  { kekRecord, requireUnusedKek, kekHeldByAllNodes }: AuditCondition,
+): Promise<RejectReason | undefined> {
   if (kekRecord !== undefined && kekRecord !== (await latestKekRecord(session))) return 'keks_changed';
-  if (unusedKek !== undefined && (await isKekInUse(session, unusedKek))) return 'kek_in_use';
-  if (kekOfAll !== undefined && !(await tasks.isHeldByAll(session, kekOfAll))) return 'kek_not_held';
+  if (requireUnusedKek !== undefined && (await isKekInUse(session, requireUnusedKek))) return 'kek_in_use';
+  if (kekHeldByAllNodes !== undefined && !(await tasks.isHeldByAll(session, kekHeldByAllNodes)))
+    return 'kek_not_held';
   return undefined;
 }

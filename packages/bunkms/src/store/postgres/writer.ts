@@ -90,11 +90,11 @@ export class Writer {
    */
   write<T>(action: (session: WriteSession) => Promise<T>): Promise<T> {
     if (this.#chainKey === undefined) return Promise.reject(locked());
-    return this.touch(action);
+    return this.writeUnaudited(action);
   }
 
   /** {@link write} for what needs no record. */
-  touch<T>(action: (session: WriteSession) => Promise<T>): Promise<T> {
+  writeUnaudited<T>(action: (session: WriteSession) => Promise<T>): Promise<T> {
     if (this.#isClosed) return Promise.reject(closed());
     if (this.#waiting.length >= WAITING_MAX) return Promise.reject(new AppError('overloaded'));
     return new Promise<T>((resolve, reject) => {

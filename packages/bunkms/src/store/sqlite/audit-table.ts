@@ -17,7 +17,7 @@ import {
   type BackwardPage,
   BULK_ACTIONS,
   type FilteredPage,
-  type StorageMark,
+  type StorageStamp,
   USE_ACTIONS,
 } from '../port.ts';
 import { auditRecordOf, detailText, parseDetail, type Row } from '../row-records.ts';
@@ -227,7 +227,7 @@ export class AuditTable {
     return row && auditRecordOf(row);
   }
 
-  isStorageAsRead({ id, seq, quietSince }: StorageMark): boolean {
+  isStorageAsRead({ id, seq, quietSince }: StorageStamp): boolean {
     if (this.#connection.row(`SELECT seq FROM ${OF_STORAGE}`, id)?.['seq'] !== seq) return false;
     if (quietSince === undefined) return true;
     const released = this.#connection.row(

@@ -31,7 +31,7 @@ export function kekUses(connection: Connection): KekUse[] {
     .sort((one, other) => (one.kekId < other.kekId ? -1 : 1));
 }
 
-export function countWrappedOtherwise(connection: Connection, kekId: string): number {
+export function countNotWrappedBy(connection: Connection, kekId: string): number {
   const row = connection.row(
     `SELECT (SELECT count(*) FROM ${WRAPPED} AND ${KEK_ID} < ?1) + (SELECT count(*) FROM ${WRAPPED} AND ${KEK_ID} > ?1) AS count`,
     Buffer.from(kekId, 'hex'),
@@ -60,7 +60,7 @@ export function listWrapped(connection: Connection, kekId: string, page: PageQue
 const KEYS_LOOKED_AT_MAX = 1_000;
 const RECORDS_LOOKED_AT_MAX = 10_000;
 
-export function listUnfetched(
+export function listStaleCopies(
   connection: Connection,
   audit: AuditTable,
   kekId: string,

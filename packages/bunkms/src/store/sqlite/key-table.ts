@@ -2,7 +2,15 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { globMatches } from '@bundoc/shared/contract/grants';
 import type { KeyRecord, KeyVersionRecord } from '../../records/key-record.ts';
 import { globRanges } from '../glob-ranges.ts';
-import type { FilteredPage, KeyChange, KeyMark, KeyUpdate, Page, PageQuery, VersionChoice } from '../port.ts';
+import type {
+  FilteredPage,
+  KeyChange,
+  KeyUpdate,
+  KeyVersionStamp,
+  Page,
+  PageQuery,
+  VersionChoice,
+} from '../port.ts';
 import { keyRecordOf, keyValuesOf, keyVersionOf } from '../row-records.ts';
 import type { Connection } from './connection.ts';
 import { takePage } from './page.ts';
@@ -62,7 +70,7 @@ export function findKeyById(connection: Connection, id: string): KeyRecord | und
   return row && keyRecordOf(row);
 }
 
-export function isAsRead(connection: Connection, { id, revision, versionDigests }: KeyMark): boolean {
+export function isAsRead(connection: Connection, { id, revision, versionDigests }: KeyVersionStamp): boolean {
   const row = connection.row(
     'SELECT 1 FROM keys WHERE id = ? AND revision = ? AND version_digests = ?',
     id,

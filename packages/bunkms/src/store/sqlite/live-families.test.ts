@@ -60,32 +60,35 @@ describe('the families of live tokens', () => {
     const { jti } = issued();
     const row = vi.spyOn(connection, 'row');
     const lookUps = () => row.mock.calls.filter(([sql]) => sql.includes('FROM tokens')).length;
-    expect(store.liveFamily(jti)).toBe(jti);
+    expect(store.findActiveTokenFamily(jti)).toBe(jti);
     for (let at = 0; at < 5; at++) store.appendAudit([USE, USE], [{ jti }, { jti }]);
-    expect([store.liveFamily(jti), lookUps()]).toEqual([jti, 1]);
+    expect([store.findActiveTokenFamily(jti), lookUps()]).toEqual([jti, 1]);
   });
 
   test('are looked up again once another connection has committed, and not before', () => {
     const { jti } = issued();
-    expect(store.liveFamily(jti)).toBe(jti);
+    expect(store.findActiveTokenFamily(jti)).toBe(jti);
     other.beginWrite();
     other.run('DELETE FROM tokens');
-    expect(store.liveFamily(jti)).toBe(jti);
+    expect(store.findActiveTokenFamily(jti)).toBe(jti);
     other.commit();
-    expect(store.liveFamily(jti)).toBeUndefined();
+    expect(store.findActiveTokenFamily(jti)).toBeUndefined();
   });
 
   test('end with the transaction that revokes one, and go on when that is taken back', () => {
     const [one, two] = [issued(), issued()];
-    for (const { jti } of [one, two]) expect(store.liveFamily(jti)).toBe(jti);
+    for (const { jti } of [one, two]) expect(store.findActiveTokenFamily(jti)).toBe(jti);
     expect(store.revokeFamilies([revocation(one)])).toBe(1);
-    expect([store.liveFamily(one.jti), store.liveFamily(two.jti)]).toEqual([undefined, two.jti]);
+    expect([store.findActiveTokenFamily(one.jti), store.findActiveTokenFamily(two.jti)]).toEqual([
+      undefined,
+      two.jti,
+    ]);
     const commit = vi.spyOn(connection, 'commit').mockImplementationOnce(() => {
       throw new Error('the disk is gone');
     });
     expect(() => store.revokeFamilies([revocation(two)])).toThrow('gone');
     expect(commit).toHaveBeenCalledOnce();
-    expect(store.liveFamily(two.jti)).toBe(two.jti);
+    expect(store.findActiveTokenFamily(two.jti)).toBe(two.jti);
   });
 
   test('are not remembered of a token whose issue was taken back', () => {
@@ -97,12 +100,12 @@ describe('the families of live tokens', () => {
     });
     expect(() => store.appendAudit([issue, USE], [{}, { jti: token.jti }])).toThrow('gone');
     expect(commit).toHaveBeenCalledOnce();
-    expect(store.liveFamily(token.jti)).toBeUndefined();
+    expect(store.findActiveTokenFamily(token.jti)).toBeUndefined();
   });
 
   test('end when the tokens are removed since they have expired', () => {
     const { jti } = issued();
-    expect(store.liveFamily(jti)).toBe(jti);
+    expect(store.findActiveTokenFamily(jti)).toBe(jti);
     const record = {
       ...BY.caller,
       time: TIME,
@@ -111,6 +114,6 @@ describe('the families of live tokens', () => {
       outcome: 'allowed',
     } as const;
     expect(store.pruneTokens('2026-02-01T00:00:00.000Z', 10, record)).toBe(1);
-    expect(store.liveFamily(jti)).toBeUndefined();
+    expect(store.findActiveTokenFamily(jti)).toBeUndefined();
   });
 });

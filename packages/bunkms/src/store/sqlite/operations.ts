@@ -17,11 +17,11 @@ import {
   replaceSecrets,
 } from './installation-table.ts';
 import {
-  countWrappedOtherwise,
+  countNotWrappedBy,
   isKekInUse,
   isWrappedWith,
   kekUses,
-  listUnfetched,
+  listStaleCopies,
   listWrapped,
 } from './kek-uses.ts';
 import {
@@ -82,9 +82,9 @@ export function sqliteOperations(connection: Connection): StoreOperations {
     const record = findKeyById(connection, id);
     return { name: record?.name ?? id, ...storedKey(record?.name ?? id, record, 'all') };
   };
-  const liveFamily = (jti: string): string | undefined => families.familyOf(jti);
+  const findActiveTokenFamily = (jti: string): string | undefined => families.familyOf(jti);
   const requireLive = ({ jti }: KeyChange): void => {
-    if (jti !== undefined && liveFamily(jti) === undefined) throw new AppError('unauthenticated');
+    if (jti !== undefined && findActiveTokenFamily(jti) === undefined) throw new AppError('unauthenticated');
   };
   const isSaid = (family: string, draft: AuditDraft): boolean => {
     for (const record of revocations(connection, family))
@@ -129,7 +129,7 @@ export function sqliteOperations(connection: Connection): StoreOperations {
       }),
     kekRecords: () => audit.kekRecords(),
     kekUses: () => connection.read(() => kekUses(connection)),
-    countWrappedOtherwise: (kekId) => countWrappedOtherwise(connection, kekId),
+    countNotWrappedBy: (kekId) => countNotWrappedBy(connection, kekId),
     listWrapped: (kekId, page) =>
       connection.read(() => {
         const ids = listWrapped(connection, kekId, page);
@@ -198,20 +198,20 @@ export function sqliteOperations(connection: Connection): StoreOperations {
 
     insertToken: (token, record) =>
       write(() => {
-        if (token.issuer !== undefined && liveFamily(token.issuer) === undefined) return false;
+        if (token.issuer !== undefined && findActiveTokenFamily(token.issuer) === undefined) return false;
         insertToken(connection, token);
         audit.append(record);
         return true;
       }),
     renewToken: (parentJti, token, record) =>
       write(() => {
-        if (liveFamily(parentJti) === undefined) return false;
+        if (findActiveTokenFamily(parentJti) === undefined) return false;
         insertToken(connection, token);
         audit.append(record);
         return true;
       }),
     findToken: (jti) => connection.read(() => findToken(connection, jti)),
-    liveFamily,
+    findActiveTokenFamily,
     listTokens: (page) => connection.read(() => listTokens(connection, page)),
     revokeFamilies: (records) =>
       write(() => {
@@ -238,13 +238,14 @@ export function sqliteOperations(connection: Connection): StoreOperations {
       write(() => {
         let head: AuditReceipt | undefined;
         return records.map((record, at) => {
-          const { jti, key, storage, kekRecord, unusedKek, kekOfAll } = conditions[at] ?? {};
-          if (jti !== undefined && liveFamily(jti) === undefined) return 'token_revoked';
+          const { jti, key, storage, kekRecord, requireUnusedKek, kekHeldByAllNodes } = conditions[at] ?? {};
+          if (jti !== undefined && findActiveTokenFamily(jti) === undefined) return 'token_revoked';
           if (key !== undefined && !isAsRead(connection, key)) return 'key_changed';
           if (storage !== undefined && !audit.isStorageAsRead(storage)) return 'storage_changed';
           if (kekRecord !== undefined && kekRecord !== audit.latestKekRecord()) return 'keks_changed';
-          if (unusedKek !== undefined && isKekInUse(connection, unusedKek)) return 'kek_in_use';
-          if (kekOfAll !== undefined && !isHeldByAll(connection, kekOfAll)) return 'kek_not_held';
+          if (requireUnusedKek !== undefined && isKekInUse(connection, requireUnusedKek)) return 'kek_in_use';
+          if (kekHeldByAllNodes !== undefined && !isHeldByAll(connection, kekHeldByAllNodes))
+            return 'kek_not_held';
           head = audit.append(record, head);
           return head;
         });
@@ -262,7 +263,7 @@ export function sqliteOperations(connection: Connection): StoreOperations {
     listDeletions: (holder, page) =>
       connection.read(() => namedKeys(listDeletions(connection, holder, page))),
     countDeletions: () => countDeletions(connection),
-    listUnfetched: (kekId, page) => connection.read(() => listUnfetched(connection, audit, kekId, page)),
+    listStaleCopies: (kekId, page) => connection.read(() => listStaleCopies(connection, audit, kekId, page)),
     auditHead: () => audit.head(),
 
     counts: () => {

@@ -56,7 +56,7 @@ describe('the SQLite store', () => {
     await using store = await openSqliteStore({ dataDir: folder, onCrash, deadlineMs: PATIENT_MS });
     const other = new DatabaseSync(databasePathOf(folder));
     other.exec('BEGIN IMMEDIATE');
-    const found = store.liveFamily('none');
+    const found = store.findActiveTokenFamily('none');
     const probed = store.probe().then(() => true);
     expect(await found).toBeUndefined();
     other.exec('ROLLBACK');

@@ -18,7 +18,11 @@ export interface SqliteWorkerData {
 
 const SQLITE_FULL = 13;
 /** Look-ups that take microseconds: their answers go as one message, which costs more than they do. */
-const QUICK: ReadonlySet<string> = new Set<keyof StoreOperations>(['liveFamily', 'findKey', 'lastChange']);
+const QUICK: ReadonlySet<string> = new Set<keyof StoreOperations>([
+  'findActiveTokenFamily',
+  'findKey',
+  'lastChange',
+]);
 
 assert(!isMainThread && parentPort !== null, 'this module runs in a worker');
 const port = parentPort;

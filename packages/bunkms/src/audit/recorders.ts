@@ -14,7 +14,7 @@ export interface RefusalSink {
 }
 
 /** What is recorded beside what happens, some of it with a count: the counts wait here for the end of their minute. */
-export class Recording {
+export class AuditRecorders {
   readonly uses: KeyUses;
   /** Of exports: whoever has a valid token gets a record for each. */
   readonly exports: RefusalSink;
@@ -23,7 +23,7 @@ export class Recording {
   readonly #counts: readonly (KeyUses | BoundedRefusals | StrangerRefusals)[];
 
   constructor(audit: AuditLog, clock: Clock) {
-    const write = audit.appendDetached.bind(audit);
+    const write = audit.appendInBackground.bind(audit);
     const strangers = new StrangerRefusals({ clock, write });
     const cryptoCallers = new BoundedRefusals({ clock, write });
     this.uses = new KeyUses({ audit, clock });

@@ -13,7 +13,7 @@ export const holderSchema = z.union([z.uuid(), z.literal(HOLDER_UNKNOWN)]);
 export const offerSchema = z.strictObject({ to: z.uuid(), move: z.uuid(), generation: z.uuid() });
 
 /** How a key stands: all that is to be known of it but for the keys themselves. */
-export const keyStandingSchema = z.strictObject({
+export const keySnapshotSchema = z.strictObject({
   name: keyNameSchema,
   id: z.uuid(),
   type: keyTypeSchema,
@@ -37,10 +37,10 @@ export const keyStandingSchema = z.strictObject({
   /** Since when its holder wants it shredded. */
   intended_at: z.iso.datetime().nullable(),
 });
-export type KeyStanding = z.infer<typeof keyStandingSchema>;
+export type KeySnapshot = z.infer<typeof keySnapshotSchema>;
 
 /** @param versions those that are genuine. */
-export function standingOf(record: KeyRecord, versions: readonly KeyVersionRecord[]): KeyStanding {
+export function snapshotOf(record: KeyRecord, versions: readonly KeyVersionRecord[]): KeySnapshot {
   const isAlone = record.state !== 'destroyed';
   return {
     name: record.name,
@@ -67,14 +67,14 @@ export function standingOf(record: KeyRecord, versions: readonly KeyVersionRecor
 /**
  * How a key stands after a change that the audit chain tells of. What the record does not say stays as it was.
  *
- * @param standing undefined for a key that nothing was known of; then only the record of its making, or of its recovery, says what it is.
+ * @param snapshot undefined for a key that nothing was known of; then only the record of its making, or of its recovery, says what it is.
  */
-export function afterChange(standing: KeyStanding | undefined, record: AuditRecord): KeyStanding | undefined {
+export function afterChange(snapshot: KeySnapshot | undefined, record: AuditRecord): KeySnapshot | undefined {
   const { action, outcome, detail = {} } = record;
   // A restore without knowledge of what became of a key whose own record is damaged.
-  if (action === 'key.recover' && outcome === 'failed') return standing && held(standing);
-  if (outcome !== 'allowed') return standing;
-  const made = standing ?? (action === 'key.create' || action === 'key.recover' ? asMade(record) : undefined);
+  if (action === 'key.recover' && outcome === 'failed') return snapshot && forceDisabled(snapshot);
+  if (outcome !== 'allowed') return snapshot;
+  const made = snapshot ?? (action === 'key.create' || action === 'key.recover' ? asMade(record) : undefined);
   if (made === undefined) return undefined;
   const { revision } = detail;
   const changed = { ...made, ...effectOf(made, record) };
@@ -82,10 +82,10 @@ export function afterChange(standing: KeyStanding | undefined, record: AuditReco
 }
 
 /** Not to be used until somebody says so, and held by nobody knows whom; what was destroyed stays so. */
-export function held(standing: KeyStanding): KeyStanding {
-  if (standing.state === 'destroyed') return standing;
+export function forceDisabled(snapshot: KeySnapshot): KeySnapshot {
+  if (snapshot.state === 'destroyed') return snapshot;
   return {
-    ...standing,
+    ...snapshot,
     state: 'disabled',
     deletion_at: null,
     holder: HOLDER_UNKNOWN,
@@ -94,7 +94,7 @@ export function held(standing: KeyStanding): KeyStanding {
   };
 }
 
-function asMade({ key, time, detail = {} }: AuditRecord): KeyStanding | undefined {
+function asMade({ key, time, detail = {} }: AuditRecord): KeySnapshot | undefined {
   const { key_id: id, exportable, rotate_after_days: days } = detail;
   if (key === undefined || typeof id !== 'string') return undefined;
   return {
@@ -118,9 +118,9 @@ function asMade({ key, time, detail = {} }: AuditRecord): KeyStanding | undefine
 }
 
 function effectOf(
-  before: KeyStanding,
+  before: KeySnapshot,
   { action, time, version, detail = {} }: AuditRecord,
-): Partial<KeyStanding> {
+): Partial<KeySnapshot> {
   switch (action) {
     case 'key.rotate':
       return { version: version ?? before.version };
@@ -178,10 +178,10 @@ function withWord(words: readonly string[], word: unknown): readonly string[] {
 
 /** A record of `key.recover` says all of it, since what it changed may have been anything. */
 function recoveredOf(
-  before: KeyStanding,
+  before: KeySnapshot,
   detail: NonNullable<AuditRecord['detail']>,
   version: number | undefined,
-): Partial<KeyStanding> {
+): Partial<KeySnapshot> {
   const state = keyStateSchema.safeParse(detail['state']).data ?? before.state;
   return {
     ...policiesOf(detail),
@@ -210,32 +210,32 @@ function offerIn({
   offered_to: to,
   move,
   generation,
-}: NonNullable<AuditRecord['detail']>): KeyStanding['offer'] {
+}: NonNullable<AuditRecord['detail']>): KeySnapshot['offer'] {
   return offerSchema.safeParse({ to, move, generation }).data ?? null;
 }
 
-function offerDetail({ to, move, generation }: NonNullable<KeyStanding['offer']>) {
+function offerDetail({ to, move, generation }: NonNullable<KeySnapshot['offer']>) {
   return { offered_to: to, move, generation };
 }
 
-/** {@link KeyStanding} as the detail of an audit record tells it; `key` and `version` stand beside it. */
-export function detailOfStanding(standing: KeyStanding): NonNullable<AuditRecord['detail']> {
+/** {@link KeySnapshot} as the detail of an audit record tells it; `key` and `version` stand beside it. */
+export function detailOfSnapshot(snapshot: KeySnapshot): NonNullable<AuditRecord['detail']> {
   return {
-    state: standing.state,
-    exportable: standing.exportable,
-    rotate_after_days: standing.rotate_after_days ?? 'never',
-    destroyed_versions: standing.destroyed_versions.join(','),
-    created_at: standing.created_at,
-    ...(standing.deletion_at === null ? {} : { deletion_at: standing.deletion_at }),
-    ...(standing.destroyed_at === null ? {} : { destroyed_at: standing.destroyed_at }),
-    kek_ids: standing.kek_ids.join(','),
-    ...(standing.holder === null ? {} : { holder: standing.holder }),
-    ...(standing.offer === null ? {} : offerDetail(standing.offer)),
-    ...(standing.intended_at === null ? {} : { intended_at: standing.intended_at }),
+    state: snapshot.state,
+    exportable: snapshot.exportable,
+    rotate_after_days: snapshot.rotate_after_days ?? 'never',
+    destroyed_versions: snapshot.destroyed_versions.join(','),
+    created_at: snapshot.created_at,
+    ...(snapshot.deletion_at === null ? {} : { deletion_at: snapshot.deletion_at }),
+    ...(snapshot.destroyed_at === null ? {} : { destroyed_at: snapshot.destroyed_at }),
+    kek_ids: snapshot.kek_ids.join(','),
+    ...(snapshot.holder === null ? {} : { holder: snapshot.holder }),
+    ...(snapshot.offer === null ? {} : offerDetail(snapshot.offer)),
+    ...(snapshot.intended_at === null ? {} : { intended_at: snapshot.intended_at }),
   };
 }
 
-function policiesOf(detail: NonNullable<AuditRecord['detail']>): Partial<KeyStanding> {
+function policiesOf(detail: NonNullable<AuditRecord['detail']>): Partial<KeySnapshot> {
   const { exportable, rotate_after_days: days } = detail;
   return {
     ...(typeof exportable === 'boolean' ? { exportable } : {}),

@@ -12,19 +12,19 @@ import { createKey } from '../keys/create-key.ts';
 import { destroyKey, destroyVersion } from '../keys/destroy-key.ts';
 import { disableKey, enableKey, restoreKey, scheduleDeletion, updateKey } from '../keys/key-lifecycle.ts';
 import { rotateKey } from '../keys/rotate-key.ts';
-import { type KeyPorts, readStoredKey } from '../keys/stored-key.ts';
+import { type KeyDeps, readStoredKey } from '../keys/stored-key.ts';
 import { createMetrics } from '../metrics.ts';
 import { CLI_CALLER } from '../records/caller.ts';
 import { openSqliteStore } from '../store/sqlite/sqlite-store.ts';
 import { unseal } from '../vault/unseal.ts';
 import { Vault } from '../vault/vault.ts';
 import { ChainHistory } from './chain-history.ts';
-import { afterChange, standingOf } from './key-standing.ts';
+import { afterChange, snapshotOf } from './key-snapshot.ts';
 import { knownKey, restoredKey } from './restored-key.ts';
 
 const clock = new FakeClock();
-const folder = mkdtempSync(join(tmpdir(), 'bunkms-standing-'));
-let ports: KeyPorts;
+const folder = mkdtempSync(join(tmpdir(), 'bunkms-snapshot-'));
+let deps: KeyDeps;
 beforeAll(async () => {
   const store = await openSqliteStore({ dataDir: folder, onCrash: () => undefined, deadlineMs: PATIENT_MS });
   const vault = new Vault([createSecretKey(randomBytes(32))]);
@@ -33,25 +33,25 @@ beforeAll(async () => {
   const logger = createLogger({ service: 'bunkms', level: 'silent' });
   const audit = new AuditLog({ store, logger, metrics: createMetrics() });
   const keks = { refresh: async () => state.keks };
-  ports = { store, vault, keks, chainKey: state.chainKey, audit, clock, logger };
+  deps = { store, vault, keks, chainKey: state.chainKey, audit, clock, logger };
 });
 afterAll(async () => {
-  await ports.store.close();
+  await deps.store.close();
   rmSync(folder, { recursive: true });
 });
 
 const CHANGES = {
-  rotate: (name: string) => rotateKey(ports, { name }, CLI_CALLER),
-  enable: (name: string) => enableKey(ports, { name }, CLI_CALLER),
-  disable: (name: string) => disableKey(ports, { name }, CLI_CALLER),
-  schedule: (name: string) => scheduleDeletion(ports, { name, pendingDays: 9 }, CLI_CALLER),
-  restore: (name: string) => restoreKey(ports, { name }, CLI_CALLER),
-  update: (name: string) => updateKey(ports, { name, update: { rotate_after_days: 30 } }, CLI_CALLER),
-  never: (name: string) => updateKey(ports, { name, update: { rotate_after_days: null } }, CLI_CALLER),
-  keep: (name: string) => updateKey(ports, { name, update: { exportable: false } }, CLI_CALLER),
-  destroyFirst: (name: string) => destroyVersion(ports, { name, version: 1 }, CLI_CALLER),
-  destroySecond: (name: string) => destroyVersion(ports, { name, version: 2 }, CLI_CALLER),
-  destroy: (name: string) => destroyKey(ports, { name }, CLI_CALLER),
+  rotate: (name: string) => rotateKey(deps, { name }, CLI_CALLER),
+  enable: (name: string) => enableKey(deps, { name }, CLI_CALLER),
+  disable: (name: string) => disableKey(deps, { name }, CLI_CALLER),
+  schedule: (name: string) => scheduleDeletion(deps, { name, pendingDays: 9 }, CLI_CALLER),
+  restore: (name: string) => restoreKey(deps, { name }, CLI_CALLER),
+  update: (name: string) => updateKey(deps, { name, update: { rotate_after_days: 30 } }, CLI_CALLER),
+  never: (name: string) => updateKey(deps, { name, update: { rotate_after_days: null } }, CLI_CALLER),
+  keep: (name: string) => updateKey(deps, { name, update: { exportable: false } }, CLI_CALLER),
+  destroyFirst: (name: string) => destroyVersion(deps, { name, version: 1 }, CLI_CALLER),
+  destroySecond: (name: string) => destroyVersion(deps, { name, version: 2 }, CLI_CALLER),
+  destroy: (name: string) => destroyKey(deps, { name }, CLI_CALLER),
 } satisfies Record<string, (name: string) => Promise<unknown>>;
 
 const changes = fc.array(fc.constantFrom(...(Object.keys(CHANGES) as (keyof typeof CHANGES)[])), {
@@ -69,7 +69,7 @@ async function lead(
   through: readonly (keyof typeof CHANGES)[],
 ) {
   const name = `k${++made}`;
-  await createKey(ports, { name, type: 'aes-256', ...policy }, CLI_CALLER);
+  await createKey(deps, { name, type: 'aes-256', ...policy }, CLI_CALLER);
   for (const change of through) {
     clock.advance(1_000);
     await CHANGES[change](name).catch(() => undefined);
@@ -78,7 +78,7 @@ async function lead(
 }
 
 async function changesOf(name: string) {
-  return (await ports.store.listAudit({ key: name, uses: false, limit: 1_000 })).items;
+  return (await deps.store.listAudit({ key: name, uses: false, limit: 1_000 })).items;
 }
 
 describe('how a key stands', () => {
@@ -86,31 +86,31 @@ describe('how a key stands', () => {
     await fc.assert(
       fc.asyncProperty(policies, changes, async (policy, through) => {
         const name = await lead(policy, through);
-        const key = await readStoredKey(ports, name, 'all');
+        const key = await readStoredKey(deps, name, 'all');
         const history = new ChainHistory();
         for (const record of await changesOf(name)) history.note(record);
         const told = history.of(name);
         // Which KEKs there were the chain says at the end only.
         const kek_ids = key.record.state === 'destroyed' ? key.record.kekIds : [];
-        expect(told?.standing).toEqual({ ...standingOf(key.record, key.versions), kek_ids });
+        expect(told?.snapshot).toEqual({ ...snapshotOf(key.record, key.versions), kek_ids });
         for (const { version, kcv } of key.versions) expect(told?.kcvs.get(version)).toBe(kcv);
       }),
       { numRuns: 60 },
     );
   });
 
-  test('follows from an earlier standing and the changes since', async () => {
+  test('follows from an earlier snapshot and the changes since', async () => {
     await fc.assert(
       fc.asyncProperty(policies, changes, changes, async (policy, earlier, since) => {
         const name = await lead(policy, earlier);
-        const before = await readStoredKey(ports, name, 'all');
+        const before = await readStoredKey(deps, name, 'all');
         const seen = (await changesOf(name)).length;
         for (const change of since) await CHANGES[change](name).catch(() => undefined);
-        const after = await readStoredKey(ports, name, 'all');
-        const standing = (await changesOf(name))
+        const after = await readStoredKey(deps, name, 'all');
+        const snapshot = (await changesOf(name))
           .slice(seen)
-          .reduce(afterChange, standingOf(before.record, before.versions));
-        expect(standing).toEqual(standingOf(after.record, after.versions));
+          .reduce(afterChange, snapshotOf(before.record, before.versions));
+        expect(snapshot).toEqual(snapshotOf(after.record, after.versions));
       }),
       { numRuns: 40 },
     );
@@ -121,10 +121,10 @@ describe('how a key stands', () => {
     const place = { seq: 1, prev_hash: '', hash: '' };
     await fc.assert(
       fc.asyncProperty(policies, changes, fc.boolean(), async (policy, through, isCovered) => {
-        const { record, versions } = await readStoredKey(ports, await lead(policy, through), 'all');
-        const lost = knownKey(standingOf(record, versions), [], recovery);
+        const { record, versions } = await readStoredKey(deps, await lead(policy, through), 'all');
+        const lost = knownKey(snapshotOf(record, versions), [], recovery);
         expect(afterChange(undefined, { ...lost.audit, ...place })).toEqual(
-          standingOf(lost.record, lost.versions),
+          snapshotOf(lost.record, lost.versions),
         );
         const archived = { kind: 'key', key: record, versions } as const;
         const change = restoredKey(
@@ -136,7 +136,7 @@ describe('how a key stands', () => {
         if (isCovered || record.state === 'destroyed') expect(change).toBeUndefined();
         else
           expect(change && afterChange(undefined, { ...change.audit, ...place })).toEqual({
-            ...standingOf(record, versions),
+            ...snapshotOf(record, versions),
             state: 'disabled',
             deletion_at: null,
             holder: 'unknown',

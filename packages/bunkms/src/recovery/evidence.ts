@@ -5,11 +5,11 @@ import { isIssue, REVOCATION, tokenOfIssue } from '../records/token-record.ts';
 import type { AuditCopy } from './audit-copy.ts';
 import { FileDamaged, ResurrectionNotAccepted } from './errors.ts';
 import type { Inventory } from './inventory.ts';
-import { afterChange, type KeyStanding } from './key-standing.ts';
+import { afterChange, type KeySnapshot } from './key-snapshot.ts';
 import type { Survey } from './survey.ts';
 
 /** What is known of the time after a backup was made. */
-export interface Knowledge {
+export interface PostBackupEvidence {
   readonly source: 'inventory' | 'audit-copy' | 'none';
   /** The last record up to which everything is known; that of the backup when nothing is known of the time after. */
   readonly asOf: AuditReceipt;
@@ -20,7 +20,7 @@ export interface Knowledge {
   /** Records of the audit chain that follow on those of the backup. */
   records(): AsyncIterable<AuditRecord>;
   /** How a key stood, if it is known that it did not stay as it was in the backup. */
-  standing(name: string, inBackup: KeyStanding | undefined): KeyStanding | undefined;
+  snapshot(name: string, inBackup: KeySnapshot | undefined): KeySnapshot | undefined;
   /** Whether it is known what became of a key that is in the backup. */
   covers(name: string, id: string): boolean;
   /** Names of keys that are known, those that are in the backup among them. */
@@ -33,14 +33,14 @@ export interface Knowledge {
 async function* none(): AsyncGenerator<never> {}
 
 /** Nothing is known: everything may have been destroyed or revoked since. */
-export function noKnowledge({ end }: Pick<Survey, 'end'>): Knowledge {
+export function noEvidence({ end }: Pick<Survey, 'end'>): PostBackupEvidence {
   return {
     source: 'none',
     asOf: end.audit,
     kid: undefined,
     hashAt: () => undefined,
     records: none,
-    standing: () => undefined,
+    snapshot: () => undefined,
     covers: () => false,
     names: () => [],
     tokens: () => [],
@@ -54,10 +54,10 @@ export function noKnowledge({ end }: Pick<Survey, 'end'>): Knowledge {
  *
  * @throws ResurrectionNotAccepted when it is older.
  */
-export function knowledgeOfInventory(
+export function evidenceOfInventory(
   inventory: Inventory,
   { head, end }: Pick<Survey, 'head' | 'end'>,
-): Knowledge {
+): PostBackupEvidence {
   const { audit, created_at, kid, keys, tokens } = inventory;
   if (audit.seq < end.audit.seq || created_at < head.created_at)
     throw new ResurrectionNotAccepted(
@@ -72,7 +72,7 @@ export function knowledgeOfInventory(
     kid,
     hashAt: (seq) => (seq === audit.seq ? audit.hash : undefined),
     records: none,
-    standing: (name) => {
+    snapshot: (name) => {
       const known = byName.get(name);
       return known && { ...known, offer: null };
     },
@@ -86,7 +86,7 @@ export function knowledgeOfInventory(
 }
 
 /** What a copy of the audit chain tells, which goes on from the backup's chain without a gap. */
-export class KnowledgeOfCopy implements Knowledge {
+export class EvidenceOfCopy implements PostBackupEvidence {
   readonly source = 'audit-copy';
   readonly asOf: AuditReceipt;
   readonly revokedFamilies = new Set<string>();
@@ -114,7 +114,7 @@ export class KnowledgeOfCopy implements Knowledge {
     return this.#copy.records();
   }
 
-  standing(name: string, inBackup: KeyStanding | undefined): KeyStanding | undefined {
+  snapshot(name: string, inBackup: KeySnapshot | undefined): KeySnapshot | undefined {
     const changes = this.#changes.get(name);
     return changes?.reduce(afterChange, inBackup);
   }
@@ -164,15 +164,15 @@ export class KnowledgeOfCopy implements Knowledge {
  * accepted.
  */
 export function requireReceipts(
-  knowledge: Pick<Knowledge, 'asOf' | 'hashAt'>,
+  evidence: Pick<PostBackupEvidence, 'asOf' | 'hashAt'>,
   receipts: readonly AuditReceipt[],
   acceptResurrection: boolean,
 ): void {
   for (const { seq, hash } of receipts) {
-    const known = knowledge.hashAt(seq);
+    const known = evidence.hashAt(seq);
     if (known !== undefined && known !== hash)
       throw new FileDamaged(`record ${seq} is not that of the receipt: it is of another history`);
-    const { asOf } = knowledge;
+    const { asOf } = evidence;
     if (seq > asOf.seq && !acceptResurrection)
       throw new ResurrectionNotAccepted(
         `there was a record ${seq}, and nothing is known of what came after record ${asOf.seq}; give something newer, or say --accept-resurrection`,
