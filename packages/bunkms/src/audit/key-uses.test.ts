@@ -3,7 +3,7 @@ import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { beforeEach, describe, expect, test } from 'vitest';
 import type { AuditDraft } from '../records/chain.ts';
-import type { AuditCondition } from '../store/port.ts';
+import type { AuditCondition } from '../store/audit.ts';
 import { type KeyUse, KeyUses } from './key-uses.ts';
 
 const CONDITION: AuditCondition = {

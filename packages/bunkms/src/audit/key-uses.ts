@@ -1,7 +1,7 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Caller } from '../records/caller.ts';
 import type { AuditDraft } from '../records/chain.ts';
-import type { AuditCondition } from '../store/port.ts';
+import type { AuditCondition } from '../store/audit.ts';
 import type { AuditLog } from './log.ts';
 
 /** What was done with a key inside the service, and by whom. */

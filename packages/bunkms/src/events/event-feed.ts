@@ -6,7 +6,8 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { Share } from '@bundoc/shared/shares/share';
 import type { ChainHead } from '../records/chain.ts';
-import type { KmsStore, RevocationPlace } from '../store/port.ts';
+import type { KmsStore } from '../store/port.ts';
+import type { RevocationPlace } from '../store/tokens.ts';
 import { blockOf, eventOf, placeOf } from './record-events.ts';
 
 export interface EventFeedOptions {

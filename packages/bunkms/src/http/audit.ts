@@ -5,7 +5,7 @@ import { validate } from '@bundoc/shared/http/validate';
 import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
-import { cursorOf } from '../store/port.ts';
+import { cursorOf } from '../store/page.ts';
 import type { Guards } from './guard.ts';
 import { noQuery, pageQuery, seqCursor } from './query.ts';
 import type { ServiceGate } from './services.ts';

@@ -15,7 +15,7 @@ import type { AuditDraft } from '../records/chain.ts';
 import type { KekState } from '../records/kek-state.ts';
 import type { NamedKey } from '../records/key-record.ts';
 import { kekIdOf } from '../records/wrapped-key.ts';
-import type { PageQuery } from '../store/port.ts';
+import type { PageQuery } from '../store/page.ts';
 import type { Keks } from '../vault/keks.ts';
 
 export interface KekDeps extends KeyDeps {

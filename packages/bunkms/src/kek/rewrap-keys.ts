@@ -10,7 +10,7 @@ import type { WrappedSecrets } from '../records/installation.ts';
 import type { KekState } from '../records/kek-state.ts';
 import { type KeyVersionRecord, keyChangeDraft, type NamedKey, withDigests } from '../records/key-record.ts';
 import { kekIdOf } from '../records/wrapped-key.ts';
-import type { KeyUpdate } from '../store/port.ts';
+import type { KeyUpdate } from '../store/keys.ts';
 
 export interface RewrapDeps extends KeyDeps {
   readonly caller: Caller;

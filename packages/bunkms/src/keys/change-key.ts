@@ -3,7 +3,8 @@ import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { Caller } from '../records/caller.ts';
 import type { AuditDraft } from '../records/chain.ts';
 import { type KeyRecord, type KeyVersionRecord, keyChangeDraft, withDigests } from '../records/key-record.ts';
-import type { StorageStamp, VersionChoice } from '../store/port.ts';
+import type { VersionChoice } from '../store/keys.ts';
+import type { StorageStamp } from '../store/storages.ts';
 import { type ActingStorage, requireCurrent } from './storages.ts';
 import { type AuthenticKey, type KeyDeps, readStoredKey, stampOf } from './stored-key.ts';
 

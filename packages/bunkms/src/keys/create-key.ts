@@ -10,7 +10,7 @@ import {
   type StoredKey,
   withDigests,
 } from '../records/key-record.ts';
-import type { KeyChange } from '../store/port.ts';
+import type { KeyChange } from '../store/keys.ts';
 import { infoOf, nextRotationAt } from './key-state.ts';
 import { authenticate, type KeyDeps, readStoredKey, versionOf } from './stored-key.ts';
 

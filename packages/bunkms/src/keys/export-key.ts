@@ -3,7 +3,7 @@ import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { ExportedKeyFacts } from '@bundoc/shared/crypto/exported-key';
 import type { Caller } from '../records/caller.ts';
 import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
-import type { StorageStamp } from '../store/port.ts';
+import type { StorageStamp } from '../store/storages.ts';
 import { refuseDestroyed, refuseIntended, requireEnabled, requireHolder } from './key-state.ts';
 import { leaseIdOf } from './leases.ts';
 import { openDek } from './open-dek.ts';

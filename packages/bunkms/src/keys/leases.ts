@@ -3,7 +3,7 @@ import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { type AuditReceipt, type KeyLease, LEASE_TTL_MS, type LeasePage } from '@bundoc/shared/contract/keys';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Caller } from '../records/caller.ts';
-import type { BackwardPage } from '../store/port.ts';
+import type { BackwardPage } from '../store/page.ts';
 import type { KeyDeps } from './stored-key.ts';
 
 const PAGE = 100;
@@ -55,7 +55,10 @@ export async function listLeases(
  */
 export async function liveUntil(
   clock: Pick<Clock, 'now'>,
-  read: (from: string, page: { readonly before?: number; readonly limit: number }) => Promise<BackwardPage>,
+  read: (
+    from: string,
+    page: { readonly before?: number; readonly limit: number },
+  ) => Promise<BackwardPage<AuditRecord>>,
   concerns: (record: AuditRecord) => boolean = () => true,
 ): Promise<string | undefined> {
   const nowMs = clock.now();

@@ -1,6 +1,6 @@
 import type { KeyDetail, KeyInfo, KeyPage } from '@bundoc/shared/contract/keys';
 import type { Caller } from '../records/caller.ts';
-import { cursorOf, type PageQuery } from '../store/port.ts';
+import { cursorOf, type PageQuery } from '../store/page.ts';
 import { detailOf, infoOfKey, refuseDestroyed } from './key-state.ts';
 import { authenticate, type KeyDeps, readStoredKey } from './stored-key.ts';
 

@@ -11,7 +11,7 @@ import type {
 import type { Caller } from '../records/caller.ts';
 import { recordHash } from '../records/chain.ts';
 import type { KeyRecord } from '../records/key-record.ts';
-import { cursorOf, type PageQuery } from '../store/port.ts';
+import { cursorOf, type PageQuery } from '../store/page.ts';
 import { type ChangedKey, changeKey } from './change-key.ts';
 import { destruction, receiptOf, scrub } from './destroy-key.ts';
 import { infoOfKey, refuseDestroyed, requireHolder } from './key-state.ts';

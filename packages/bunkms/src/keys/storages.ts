@@ -7,7 +7,7 @@ import {
   storageDraft,
   storageIn,
 } from '../records/storage-record.ts';
-import type { StorageStamp } from '../store/port.ts';
+import type { StorageStamp } from '../store/storages.ts';
 import { leaseLive, liveUntil } from './leases.ts';
 import type { KeyDeps } from './stored-key.ts';
 

@@ -12,7 +12,8 @@ import {
   keyFault,
   type StoredKey,
 } from '../records/key-record.ts';
-import type { KeyVersionStamp, KmsStore, VersionChoice } from '../store/port.ts';
+import type { KeyVersionStamp, VersionChoice } from '../store/keys.ts';
+import type { KmsStore } from '../store/port.ts';
 import type { Keks } from '../vault/keks.ts';
 import type { Vault } from '../vault/vault.ts';
 

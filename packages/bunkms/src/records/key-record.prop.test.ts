@@ -5,8 +5,11 @@ import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import fc from 'fast-check';
 import { afterAll, describe, expect, test } from 'vitest';
+import { AuditTable } from '../store/sql/audit-table.ts';
+import { KeyTable } from '../store/sql/key-table.ts';
+import { runSync, type Sql } from '../store/sql/statement.ts';
 import { Connection } from '../store/sqlite/connection.ts';
-import { findKey, insertKey, readVersions, updateKey } from '../store/sqlite/key-table.ts';
+import { SQLITE } from '../store/sqlite/dialect.ts';
 import { GENESIS, nextRecord } from './chain.ts';
 import {
   digestOfKey,
@@ -131,6 +134,9 @@ describe('a key is obeyed', () => {
 describe('the table of keys', () => {
   const folder = mkdtempSync(join(tmpdir(), 'bunkms-keys-'));
   const connection = new Connection(join(folder, 'keys.sqlite'), 100);
+  const keys = new KeyTable(SQLITE, new AuditTable(SQLITE));
+  const run = <T>(work: Sql<T>): T => runSync(work, (statement) => connection.execute(statement));
+  const find = (name: string) => run(keys.findWithAllVersions(name));
   afterAll(() => {
     connection.close();
     rmSync(folder, { recursive: true });
@@ -143,14 +149,14 @@ describe('the table of keys', () => {
         connection.run('DELETE FROM key_versions');
         connection.run('DELETE FROM keys');
         const versions = [{ ...one, keyId: key.id }];
-        insertKey(connection, { record: key, versions, audit });
-        expect(findKey(connection, key.name)).toEqual(key);
-        expect(readVersions(connection, key, 'all')).toEqual(versions);
+        run(keys.insert({ record: key, versions, audit }));
+        expect(find(key.name)).toEqual({ record: key, versions, lastChange: undefined });
+        expect(run(keys.findStored([[key.name, one.version]]))).toEqual([find(key.name)]);
         const next = { ...later, id: key.id, revision: key.revision + 1 };
         const update = { record: next, versions: [], audit, previous: key };
-        expect(updateKey(connection, update)).toBe(true);
-        expect(findKey(connection, next.name)).toEqual(next);
-        expect(updateKey(connection, update)).toBe(false);
+        expect(run(keys.update(update))).toBe(true);
+        expect(find(next.name).record).toEqual(next);
+        expect(run(keys.update(update))).toBe(false);
       }),
     );
   });

@@ -4,7 +4,7 @@ import { type AuditRecord, auditRecordSchema } from '@bundoc/shared/contract/aud
 import { z } from 'zod';
 import type { ChainHead } from '../records/chain.ts';
 import { isGenuine } from '../records/chain-walk.ts';
-import { USE_ACTIONS } from '../store/port.ts';
+import { USE_ACTIONS } from '../store/audit.ts';
 import { FileDamaged, ResurrectionNotAccepted } from './errors.ts';
 
 /** What a copy of the audit chain, as `BUNKMS_AUDIT_SHIP` makes it, holds behind a known record. */

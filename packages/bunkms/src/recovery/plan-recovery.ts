@@ -3,7 +3,7 @@ import { rewrapDek } from '../keys/rewrap-dek.ts';
 import type { AuthenticKey } from '../keys/stored-key.ts';
 import type { KeyVersionRecord, StoredKey } from '../records/key-record.ts';
 import { kekIdOf } from '../records/wrapped-key.ts';
-import type { KeyChange } from '../store/port.ts';
+import type { KeyChange } from '../store/keys.ts';
 import type { Vault } from '../vault/vault.ts';
 import type { KeyHistory } from './chain-history.ts';
 import type { Inventory } from './inventory.ts';

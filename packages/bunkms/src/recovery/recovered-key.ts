@@ -7,7 +7,7 @@ import {
   keyChangeDraft,
   withDigests,
 } from '../records/key-record.ts';
-import type { KeyChange } from '../store/port.ts';
+import type { KeyChange } from '../store/keys.ts';
 import { detailOfSnapshot, type KeySnapshot } from './key-snapshot.ts';
 
 /** Why and by whom a key is brought back. */

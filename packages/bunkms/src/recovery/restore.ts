@@ -1,7 +1,8 @@
 import type { ByteSource } from '@bundoc/shared/files/file-source';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Caller } from '../records/caller.ts';
-import type { KmsStore, LoadEntry } from '../store/port.ts';
+import type { KmsStore } from '../store/port.ts';
+import type { LoadEntry } from '../store/transfer.ts';
 import type { Vault } from '../vault/vault.ts';
 import type { PostBackupEvidence } from './evidence.ts';
 import { type RestoreOptions, type RestoreReport, RestoreRun } from './restore-run.ts';

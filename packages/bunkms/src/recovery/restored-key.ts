@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { allDestroyed, destroyed, lostVersion } from '../keys/destroy-key.ts';
 import { isGenuineVersion, type KeyRecord, type KeyVersionRecord } from '../records/key-record.ts';
-import type { KeyChange } from '../store/port.ts';
+import type { KeyChange } from '../store/keys.ts';
 import { forceDisabled, type KeySnapshot, snapshotOf } from './key-snapshot.ts';
 import type { ArchivedKey } from './read-archive.ts';
 import { type Recovery, recoveredKey } from './recovered-key.ts';

@@ -24,7 +24,8 @@ import {
   tokenFault,
   tokenIssueDraft,
 } from '../records/token-record.ts';
-import type { KmsStore, PageQuery } from '../store/port.ts';
+import type { PageQuery } from '../store/page.ts';
+import type { KmsStore } from '../store/port.ts';
 import { IssuedFamilies } from './issued-families.ts';
 import { requireMayIssue } from './may-issue.ts';
 

@@ -10,7 +10,7 @@ import {
   withDigests,
 } from '../../records/key-record.ts';
 import { revocationDraft, tokenIssueDraft } from '../../records/token-record.ts';
-import type { KeyChange, KeyUpdate } from '../port.ts';
+import type { KeyChange, KeyUpdate } from '../keys.ts';
 
 export const TIME = '2026-01-01T00:00:00.000Z';
 export const chainKey = createSecretKey(randomBytes(32));

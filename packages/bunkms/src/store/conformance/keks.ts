@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import type { KeyChange, KmsStore } from '../port.ts';
+import type { KeyChange } from '../keys.ts';
+import type { KmsStore } from '../port.ts';
 import {
   chainKey,
   draft,

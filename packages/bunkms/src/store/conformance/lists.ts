@@ -1,7 +1,9 @@
 import { globMatches } from '@bundoc/shared/contract/grants';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type AuditQuery, cursorOf, type FilteredPage, type KmsStore } from '../port.ts';
+import type { AuditQuery } from '../audit.ts';
+import { cursorOf, type FilteredPage } from '../page.ts';
+import type { KmsStore } from '../port.ts';
 
 /** Keys that are in {@link FilledStore}, with names `a.000000`, `b.000001`, …: the number of each is 37 times its place, modulo this. */
 export const NAMES = 25_000;

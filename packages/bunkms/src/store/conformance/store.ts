@@ -4,7 +4,9 @@ import type { MayIssue, TokenInfo } from '@bundoc/shared/contract/tokens';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { GENESIS, verifyChain } from '../../records/chain.ts';
 import type { KeyRecord } from '../../records/key-record.ts';
-import type { KmsStore, LoadEntry, RevocationPlace, StoreEntry } from '../port.ts';
+import type { KmsStore } from '../port.ts';
+import type { RevocationPlace } from '../tokens.ts';
+import type { LoadEntry, StoreEntry } from '../transfer.ts';
 import {
   chainKey,
   draft,

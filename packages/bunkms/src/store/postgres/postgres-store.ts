@@ -1,5 +1,7 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { KmsStore } from '../port.ts';
+import { createRepository } from '../sql/repository.ts';
+import { postgresDialect } from './dialect.ts';
 import { storageError } from './failure.ts';
 import { migrate } from './migrate.ts';
 import { type PostgresOperations, postgresOperations } from './operations.ts';
@@ -37,10 +39,12 @@ export async function openPostgresStore({ settings, warn }: PostgresStoreOptions
     await pools.close();
     throw storageError(error);
   }
-  return storeOf(pools, new Writer(pools, settings.deadlineMs), settings.deadlineMs);
+  return storeOf(pools, settings.deadlineMs);
 }
 
-function storeOf(pools: Pools, writer: Writer, deadlineMs: number): KmsStore {
+function storeOf(pools: Pools, deadlineMs: number): KmsStore {
+  const writer = new Writer(pools, deadlineMs);
+  const repository = createRepository(postgresDialect(), () => writer.chainKey);
   let closing: Promise<void> | undefined;
   const close = () => {
     closing ??= writer.close().then(() => pools.close());
@@ -52,16 +56,16 @@ function storeOf(pools: Pools, writer: Writer, deadlineMs: number): KmsStore {
       if (closing !== undefined) throw closed();
       return await within(ms, operation(...args));
     };
-  const bounded = Object.entries(postgresOperations(pools, writer)).map(([name, operation]) => [
+  const bounded = Object.entries(postgresOperations(repository, pools, writer)).map(([name, operation]) => [
     name,
     inTime(operation, name === 'scrub' ? SCRUB_DEADLINE_MS : deadlineMs),
   ]);
   return {
     // Each has the type of the operation that it passes its arguments to.
     ...(Object.fromEntries(bounded) as PostgresOperations),
-    readAll: () => readAll(pools),
+    readAll: () => readAll(pools, repository),
     load: async (entries, chainKey) => {
-      if (!(await load(pools, entries, chainKey))) return false;
+      if (!(await load(pools, repository, entries, chainKey))) return false;
       writer.unlock(chainKey);
       return true;
     },

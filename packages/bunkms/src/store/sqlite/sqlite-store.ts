@@ -1,7 +1,8 @@
 import type { KeyObject } from 'node:crypto';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import type { KmsStore, LoadEntry, StoreEntry, StoreOperations } from '../port.ts';
+import type { KmsStore, StoreOperations } from '../port.ts';
+import type { LoadEntry, StoreEntry } from '../transfer.ts';
 import type { SqliteWorkerData } from './sqlite-worker.ts';
 import type { TransferOperations } from './transfers.ts';
 import { WorkerRpc } from './worker-rpc.ts';

@@ -1,5 +1,5 @@
-import type { Page } from '../port.ts';
-import type { Row } from '../row-records.ts';
+import type { Page } from '../page.ts';
+import type { Row } from './row-records.ts';
 
 /** The page that rows are, of which one more than `limit` were asked for. */
 export function pageOf<T>(rows: readonly Row[], limit: number, toItem: (row: Row) => T): Page<T> {

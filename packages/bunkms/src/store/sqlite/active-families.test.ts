@@ -8,9 +8,11 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { AuditDraft } from '../../records/chain.ts';
 import { revocationDraft, tokenIssueDraft } from '../../records/token-record.ts';
 import type { StoreOperations } from '../port.ts';
+import { runSync } from '../sql/statement.ts';
+import { TokenTable } from '../sql/token-table.ts';
 import { Connection } from './connection.ts';
+import { SQLITE } from './dialect.ts';
 import { sqliteOperations } from './operations.ts';
-import { insertToken } from './token-table.ts';
 
 const TIME = '2026-01-01T00:00:00.000Z';
 const CHAIN_KEY = createSecretKey(randomBytes(32));
@@ -23,7 +25,7 @@ const USE: AuditDraft = {
   outcome: 'allowed',
 };
 
-describe('the families of live tokens', () => {
+describe('the families of active tokens', () => {
   let folder: string;
   let connection: Connection;
   let store: StoreOperations;
@@ -58,8 +60,11 @@ describe('the families of live tokens', () => {
 
   test('are looked up once while nobody writes of tokens, although records of other things are written', () => {
     const { jti } = issued();
-    const row = vi.spyOn(connection, 'row');
-    const lookUps = () => row.mock.calls.filter(([sql]) => sql.includes('FROM tokens')).length;
+    const execute = vi.spyOn(connection, 'execute');
+    const lookUps = () =>
+      execute.mock.calls.filter(
+        ([statement]) => statement.kind === 'each' && statement.query.sql.includes('FROM tokens'),
+      ).length;
     expect(store.findActiveTokenFamily(jti)).toBe(jti);
     for (let at = 0; at < 5; at++) store.appendAudit([USE, USE], [{ jti }, { jti }]);
     expect([store.findActiveTokenFamily(jti), lookUps()]).toEqual([jti, 1]);
@@ -93,7 +98,7 @@ describe('the families of live tokens', () => {
 
   test('are not remembered of a token whose issue was taken back', () => {
     const token = newToken();
-    insertToken(other, token);
+    runSync(new TokenTable(SQLITE).insert(token), (statement) => other.execute(statement));
     const issue = tokenIssueDraft({ ...BY, action: 'token.issue' }, token);
     const commit = vi.spyOn(connection, 'commit').mockImplementationOnce(() => {
       throw new Error('the disk is gone');

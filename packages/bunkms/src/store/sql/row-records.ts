@@ -1,7 +1,7 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { MayIssue, TokenInfo } from '@bundoc/shared/contract/tokens';
-import type { AuditDraft } from '../records/chain.ts';
-import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
+import type { AuditDraft } from '../../records/chain.ts';
+import type { KeyRecord, KeyVersionRecord } from '../../records/key-record.ts';
 
 /** A row by the names of its columns, which both databases give alike, but for booleans. */
 export type Row = Readonly<Record<string, unknown>>;
@@ -38,15 +38,15 @@ export function keyRecordOf(row: Row): KeyRecord {
   };
 }
 
-/** The columns of a key but its id, in the order of the tables; `exportable` as the database has booleans. */
-export function keyValuesOf<B extends boolean | number>(record: KeyRecord, exportable: B) {
+/** The columns of a key but its id, in the order of the tables. */
+export function keyValuesOf(record: KeyRecord) {
   return [
     record.name,
     record.type,
     record.state,
     record.version,
     record.revision,
-    exportable,
+    record.exportable,
     record.rotateAfterDays,
     record.dueAt,
     record.createdAt,
@@ -126,16 +126,6 @@ export function tokenValuesOf(token: TokenInfo) {
 
 export const TOKEN_COLUMNS =
   'jti, family, issuer, sub, typ, aud, scope, keys, projects, may_issue, issued_at, expires_at, revoked_at';
-
-/** The families that revocations name, each with the first of them. */
-export function byFamily(records: readonly AuditDraft[]): Map<string, AuditDraft> {
-  const byName = new Map<string, AuditDraft>();
-  for (const record of records) {
-    const family = String(record.detail?.['family']);
-    if (!byName.has(family)) byName.set(family, record);
-  }
-  return byName;
-}
 
 export function auditRecordOf(row: Row): AuditRecord {
   return auditRecordIn(row, '');
