@@ -7,7 +7,7 @@ import { systemClock } from '@bundoc/shared/runtime/clock';
 import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { KmsStore } from '../src/store/port.ts';
-import { databasePathOf, openSqliteStore } from '../src/store/sqlite.ts';
+import { databasePathOf, openSqliteStore } from '../src/store/sqlite/sqlite-store.ts';
 import { unseal } from '../src/vault/unseal.ts';
 import { bunkms } from './support/command.ts';
 import { newKek } from './support/kms.ts';

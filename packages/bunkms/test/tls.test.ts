@@ -5,7 +5,7 @@ import { Agent, type RequestOptions, request } from 'node:https';
 import { connect } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { CertifiedKey } from '../src/pki/authority.ts';
+import type { CertifiedKey } from '../src/cli/authority.ts';
 import { startKms, type TestKms } from './support/kms.ts';
 import { TestPki } from './support/pki.ts';
 

@@ -2,14 +2,14 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
 import type { Logger } from '@bundoc/shared/runtime/logger';
-import type { Metrics } from '../metrics.ts';
-import type { AuditCondition, KmsStore, LeftOut } from '../store/port.ts';
-import type { AuditDraft } from './chain.ts';
+import type { AuditDraft } from '../records/chain.ts';
+import type { AuditCondition, RejectReason } from '../store/audit.ts';
+import type { KmsStore } from '../store/port.ts';
 
 export interface AuditLogOptions {
   readonly store: Pick<KmsStore, 'appendAudit'>;
   readonly logger: Logger;
-  readonly metrics: Metrics;
+  readonly metrics: { readonly auditRecordsLost: { inc(): void } };
 }
 
 /** Records that may wait for their turn; beyond it an append fails at once. */
@@ -17,7 +17,7 @@ const WAITING_MAX = 4_096;
 /** Records of one transaction. */
 const BATCH_MAX = 512;
 
-const CODES: Readonly<Record<LeftOut, ProblemCode>> = {
+const CODES: Readonly<Record<RejectReason, ProblemCode>> = {
   token_revoked: 'unauthenticated',
   key_changed: 'precondition_failed',
   storage_changed: 'precondition_failed',
@@ -75,7 +75,7 @@ export class AuditLog {
    * Appends a record that nothing waits for. If it cannot be written, a fatal log line takes its place and a
    * metric counts it: it must not be lost in silence.
    */
-  appendDetached(draft: AuditDraft): void {
+  appendInBackground(draft: AuditDraft): void {
     this.append(draft).catch((error: unknown) => {
       this.#options.metrics.auditRecordsLost.inc();
       // The logger redacts members called "key", which here holds the name of one.

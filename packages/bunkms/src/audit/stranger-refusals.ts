@@ -1,4 +1,4 @@
-import type { AuditDraft } from './chain.ts';
+import type { AuditDraft } from '../records/chain.ts';
 import type { RefusalsOptions } from './refusals.ts';
 
 const WINDOW_MS = 60_000;

@@ -2,7 +2,7 @@ import { replacePrivateFile } from '@bundoc/shared/files/private-file';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { createLogger } from '@bundoc/shared/runtime/logger';
-import { CLI_CALLER } from '../audit/caller.ts';
+import { CLI_CALLER } from '../records/caller.ts';
 import { formatInventory, takeInventory } from '../recovery/inventory.ts';
 import { CliFailure } from './errors.ts';
 import { withKms } from './open-kms.ts';
@@ -22,13 +22,13 @@ export async function writeInventory(
   const inventory = await withKms(environment, async ({ store, vault, state }) => {
     using progress = createProgress('{bar} {value}/{total} keys, {eta_formatted} left');
     progress.start((await store.counts()).keys);
-    const ports = {
+    const deps = {
       store,
       state,
       clock: systemClock,
       logger: createLogger({ service: 'bunkms', level: 'silent' }),
     };
-    const taken = await takeInventory(ports, CLI_CALLER, (keys) => progress.update(keys));
+    const taken = await takeInventory(deps, CLI_CALLER, (keys) => progress.update(keys));
     await replacePrivateFile(file, formatInventory(vault, taken));
     return taken;
   });

@@ -6,7 +6,7 @@ import { chargeRequest } from '@bundoc/shared/http/request-share';
 import { canonicalAddress } from '@bundoc/shared/runtime/addresses';
 import { shareKeyOf } from '@bundoc/shared/shares/share-key';
 import type { FastifyRequest } from 'fastify';
-import type { Caller } from '../audit/caller.ts';
+import type { Caller } from '../records/caller.ts';
 import type { KmsStore } from '../store/port.ts';
 
 declare module 'fastify' {
@@ -50,12 +50,15 @@ export interface Guards {
 /**
  * @param tokens gives the store of tokens, or throws `SEALED`.
  */
-export function createGuards(auth: BearerAuth, tokens: () => Pick<KmsStore, 'liveFamily'>): Guards {
+export function createGuards(
+  auth: BearerAuth,
+  tokens: () => Pick<KmsStore, 'findActiveTokenFamily'>,
+): Guards {
   const authenticate = async (request: FastifyRequest): Promise<Claims> => {
     const claims = await auth.authenticate(request);
     request.identity = { claims, confirmed: false };
     // Asked on every request, so that a revocation, also one by another process, acts at once.
-    const family = await tokens().liveFamily(claims.jti);
+    const family = await tokens().findActiveTokenFamily(claims.jti);
     if (family === undefined) throw new AppError('unauthenticated', { tokenFault: 'revoked or unknown' });
     request.identity = { claims, confirmed: true, family };
     chargeRequest(request, shareKeyOf(claims));

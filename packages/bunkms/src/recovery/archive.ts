@@ -9,7 +9,8 @@ import {
   takeKey,
 } from '@bundoc/shared/crypto/aead';
 import type { ByteSource } from '@bundoc/shared/files/file-source';
-import { kekIdOf, type Vault, WRAPPED_KEY_BYTES } from '../vault/vault.ts';
+import { kekIdOf, WRAPPED_KEY_BYTES } from '../records/wrapped-key.ts';
+import type { Vault } from '../vault/vault.ts';
 import { FileDamaged, KekLacking } from './errors.ts';
 
 /**

@@ -1,8 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from '@bundoc/shared/runtime/logger';
-import type { Metrics } from '../../metrics.ts';
+import { type ChainHead, GENESIS } from '../../records/chain.ts';
 import type { KmsStore } from '../../store/port.ts';
-import { type ChainHead, GENESIS } from '../chain.ts';
 import { lineOf } from './line.ts';
 import type { Position } from './position.ts';
 import type { ShipSink } from './sinks.ts';
@@ -12,7 +11,9 @@ export interface ShipperOptions {
   readonly sink: ShipSink;
   readonly position: Position;
   readonly logger: Logger;
-  readonly metrics: Metrics;
+  readonly metrics: Readonly<
+    Record<'auditShipped' | 'auditShipFailures' | 'auditShipBreaks', { inc(count?: number): void }>
+  >;
   /** Waits; a test has its own. */
   readonly pause?: (ms: number, signal: AbortSignal) => Promise<void>;
   /** {@link HUNG_AFTER_MS} unless a test is in a hurry. */

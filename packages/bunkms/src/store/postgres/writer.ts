@@ -2,13 +2,15 @@ import { type KeyObject, randomUUID } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { PoolClient } from 'pg';
-import type { ChainHead } from '../../audit/chain.ts';
-import type { Row } from '../row-records.ts';
-import { headOf } from './audit-table.ts';
-import { isConnectionFailure, storageError } from './failure.ts';
+import type { ChainHead } from '../../records/chain.ts';
+import { HEAD, headOf } from '../sql/audit-table.ts';
+import { TOUCH } from '../sql/operations.ts';
+import type { Row } from '../sql/row-records.ts';
+import { row, run, type Sql } from '../sql/statement.ts';
+import { BufferedChain } from './chain.ts';
+import { isConnectionFailure, locked, storageError } from './failure.ts';
 import { closed, type Pools } from './pools.ts';
-import { sessionOf } from './session.ts';
-import { BufferedWriteSession, type WriteSession } from './write-session.ts';
+import { runOn, sessionOf } from './session.ts';
 
 /** Writes that may wait; beyond it `overloaded`. */
 const WAITING_MAX = 1_024;
@@ -28,10 +30,10 @@ const CHAIN_LOCK = BigInt('0x62756e6b6d7302');
  * the lock was got.
  */
 export const BEGIN_WRITE = `BEGIN ISOLATION LEVEL READ COMMITTED;
-  SELECT pg_advisory_xact_lock(${CHAIN_LOCK}); SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1`;
+  SELECT pg_advisory_xact_lock(${CHAIN_LOCK}); ${HEAD}`;
 
 interface Job {
-  readonly action: (session: WriteSession) => Promise<unknown>;
+  readonly action: (chain: BufferedChain) => Sql<unknown>;
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: unknown) => void;
   readonly expiresAtMs: number;
@@ -101,13 +103,13 @@ export class Writer {
    * @throws what the action throws, when that is an AppError; `storage_unavailable`, `disk_full`: then it may
    * have happened; `overloaded`. `storage_unavailable` before {@link unlock}, too.
    */
-  write<T>(action: (session: WriteSession) => Promise<T>): Promise<T> {
+  write<T>(action: (chain: BufferedChain) => Sql<T>): Promise<T> {
     if (this.#chainKey === undefined) return Promise.reject(locked());
-    return this.touch(action);
+    return this.writeUnaudited(action);
   }
 
   /** {@link write} for what needs no record. */
-  touch<T>(action: (session: WriteSession) => Promise<T>): Promise<T> {
+  writeUnaudited<T>(action: (chain: BufferedChain) => Sql<T>): Promise<T> {
     if (this.#isClosed) return Promise.reject(closed());
     if (this.#waiting.length >= WAITING_MAX) return Promise.reject(new AppError('overloaded'));
     return new Promise<T>((resolve, reject) => {
@@ -189,20 +191,21 @@ export class Writer {
     let isSound = false;
     try {
       await client.query(BEGIN_WRITE);
-      const session = sessionOf(client);
-      const row = await session.row('SELECT hash, write_id FROM audit WHERE seq = $1', seq);
-      await session.run(TOUCH);
+      const found = await runOn(sessionOf(client), lookUp(seq));
       await commit(client);
       isSound = true;
-      return row?.['write_id'] === writeId && row['hash'] === hash;
+      return found?.['write_id'] === writeId && found['hash'] === hash;
     } finally {
       client.release(!isSound);
     }
   }
 }
 
-/** A change that matters to nobody. */
-export const TOUCH = 'UPDATE probe SET count = count + 1';
+function* lookUp(seq: number): Sql<Row | undefined> {
+  const found = yield* row('SELECT hash, write_id FROM audit WHERE seq = $1', seq);
+  yield* run(TOUCH);
+  return found;
+}
 
 /** The server has committed, and says that it did not wait for a standby as it was told to. */
 class NotReplicated extends Error {
@@ -215,18 +218,18 @@ async function attempt(
   chainKey: KeyObject | undefined,
 ): Promise<Outcome> {
   const writeId = randomUUID();
-  let session: BufferedWriteSession;
+  let chain: BufferedChain;
   try {
     const [, , heads] = (await client.query<Row>(BEGIN_WRITE)) as unknown as { rows: Row[] }[];
-    session = new BufferedWriteSession(sessionOf(client), chainKey, headOf(heads?.rows[0]), writeId);
+    chain = new BufferedChain(sessionOf(client), chainKey, headOf(heads?.rows[0]), writeId);
   } catch (error) {
     // Others held the lock for too long, or the connection is of no use: nobody here is at fault.
     return { kind: 'broken', error };
   }
   const results: Result[] = [];
   try {
-    for (const job of jobs) results.push(job.isSettled ? {} : await resultOf(job.action, session));
-    await session.flush();
+    for (const job of jobs) results.push(job.isSettled ? {} : await resultOf(job.action, chain));
+    await chain.flush();
   } catch (error) {
     if (isConnectionFailure(error)) return { kind: 'broken', error };
     const isCleared = await client.query('ROLLBACK').then(
@@ -240,7 +243,7 @@ async function attempt(
     return { kind: 'committed', results };
   } catch (error) {
     if (error instanceof NotReplicated) return { kind: 'undurable', error };
-    const { first } = session;
+    const { first } = chain;
     // Without a record it was nothing that may not be done again.
     return first === undefined
       ? { kind: 'broken', error }
@@ -248,9 +251,9 @@ async function attempt(
   }
 }
 
-async function resultOf(action: Job['action'], session: WriteSession): Promise<Result> {
+async function resultOf(action: Job['action'], chain: BufferedChain): Promise<Result> {
   try {
-    return { value: await action(session) };
+    return { value: await chain.run(action(chain)) };
   } catch (error) {
     if (error instanceof AppError) return { refusal: error };
     throw error;
@@ -305,10 +308,6 @@ function settle(job: Job, how: () => void): void {
   job.isSettled = true;
   clearTimeout(job.timer);
   how();
-}
-
-function locked(): AppError {
-  return new AppError('storage_unavailable', { cause: new Error('the audit chain is locked') });
 }
 
 function late(deadlineMs: number): AppError {
