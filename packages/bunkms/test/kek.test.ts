@@ -329,7 +329,7 @@ describe('a rotation of the KEK', () => {
     const keys = await KeyCalls.of(kms);
     await keys.create('a-dek');
     const left = async () =>
-      /^bunkms_kek_versions_to_rewrap (\d+)$/m.exec((await kms.internal('/metrics')).text)?.[1];
+      /^bunkms_key_versions_pending_rewrap (\d+)$/m.exec((await kms.internal('/metrics')).text)?.[1];
     expect(await left()).toBe('0');
     const [time, detail] = ['2026-01-01T00:00:00.000Z', { kek_id: kekIdOfText(further) }];
     await kms.store.appendAudit([

@@ -2,8 +2,8 @@ import { requireService } from '@bundoc/shared/contract/grants';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { describe } from '@bundoc/shared/openapi/description';
 import { METRICS_ANSWER } from '@bundoc/shared/openapi/metrics-answer';
+import type { Registry } from '@prometheus-io/client';
 import type { FastifyInstance } from 'fastify';
-import type { Registry } from 'prom-client';
 
 /** `/metrics` for Prometheus. Its port is the clients' port, so it asks for a token. */
 export function registerMetrics(app: FastifyInstance, registry: Registry, auth: BearerAuth): void {

@@ -1,7 +1,7 @@
 import { describe, PUBLIC } from '@bundoc/shared/openapi/description';
 import { METRICS_ANSWER } from '@bundoc/shared/openapi/metrics-answer';
+import type { Registry } from '@prometheus-io/client';
 import type { FastifyInstance } from 'fastify';
-import type { Registry } from 'prom-client';
 import type { Guard } from '../http/guard.ts';
 import { OPEN_WHILE_SEALED } from '../http/sealed-hook.ts';
 
