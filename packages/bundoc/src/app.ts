@@ -4,7 +4,7 @@ import { createHttpShares, watchHttpShares } from '@bundoc/shared/http/http-shar
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
 import { registerOpenapi } from '@bundoc/shared/openapi/routes';
 import { cachedCheck } from '@bundoc/shared/runtime/cached-check';
-import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
+import { type Clock, every, systemClock } from '@bundoc/shared/runtime/clock';
 import type { RunningService } from '@bundoc/shared/runtime/lifecycle';
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
 import { memoryLimit } from '@bundoc/shared/runtime/memory-limit';
@@ -432,9 +432,4 @@ async function advanceOld(storage: Storage, generation: StorageGeneration, logge
   } catch (error) {
     logger.warn({ err: error }, 'the generation of the storage was not advanced');
   }
-}
-
-function every(ms: number, task: () => void): Disposable {
-  const timer = setInterval(task, ms).unref();
-  return { [Symbol.dispose]: () => clearInterval(timer) };
 }

@@ -1,6 +1,7 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { CollectionDefinition, Ttl } from '@bundoc/shared/contract/collections';
 import type { FieldFault } from '@bundoc/shared/contract/problem';
+import { Mutex } from '@bundoc/shared/runtime/mutex';
 import { LRUCache } from 'lru-cache';
 import type { DocumentContent } from '../crypto/stored-text.ts';
 import {
@@ -23,7 +24,6 @@ import type {
   Write,
 } from '../engine/port.ts';
 import type { OwnWork, Work } from '../work/scheduler.ts';
-import { Turns } from '../work/turns.ts';
 import { acceptInTurns, type CheckInTurns, checkInTurnsOf } from './schema-checks.ts';
 
 /**
@@ -50,7 +50,7 @@ export class KnownDefinitions {
   readonly #damaged = new Set<string>();
   /** Definitions that do not open, and neither does whose they are, by the names of their documents. */
   #unnamed: ReadonlySet<string> = new Set();
-  readonly #defining = new Turns();
+  readonly #defining = new Mutex();
   /** Each compiled by the first write that it concerns: a large one takes a good part of a second. */
   readonly #checks = new LRUCache<StoredDefinition, CheckInTurns>({
     maxSize: COMPILED_LENGTH_MAX,

@@ -1,3 +1,4 @@
+import { createProgress, type Progress } from '@bundoc/shared/cli/progress';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { Environment } from '@bundoc/shared/runtime/config';
@@ -10,7 +11,6 @@ import { KEPT_AFTER_EXPIRY_MS } from '../service/prune-tokens.ts';
 import { type AuditQuery, cursorOf, type KmsStore } from '../store/port.ts';
 import { CliFailure } from './errors.ts';
 import { withKms, withStore } from './open-kms.ts';
-import { createProgress, type Progress } from './progress.ts';
 
 const PAGE = 1_000;
 

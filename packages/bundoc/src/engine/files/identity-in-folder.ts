@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { type AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { ageMs, type Clock, type Instant, instant, systemClock } from '@bundoc/shared/runtime/clock';
+import { Mutex } from '@bundoc/shared/runtime/mutex';
 import {
   formatStorageFile,
   newStorageFile,
@@ -41,7 +42,7 @@ export async function identifyFolder(
 class IdentityInFolder implements StorageIdentity {
   readonly #disk: Disk;
   readonly #dataDir: string;
-  #last: Promise<unknown> = Promise.resolve();
+  readonly #changing = new Mutex();
   readonly #clock: Clock;
   #changedAt: Instant;
 
@@ -63,7 +64,7 @@ class IdentityInFolder implements StorageIdentity {
   }
 
   change(change: (present: StorageFile) => StorageFile): Promise<StorageFile> {
-    const changed = this.#last.then(async () => {
+    return this.#changing.run(async () => {
       const file = change(await this.read());
       try {
         await this.write(file);
@@ -74,8 +75,6 @@ class IdentityInFolder implements StorageIdentity {
       this.#changedAt = instant(this.#clock);
       return file;
     });
-    this.#last = changed.catch(() => undefined);
-    return changed;
   }
 
   /** On a full disk, documents are still to be read after a start. @throws `full` where the file is longer than a sector. */

@@ -9,7 +9,7 @@ import {
   unidentified,
 } from '../storage-file.ts';
 import { type Database, OutcomeUnknown, type Statement } from './database/database.ts';
-import { patiently } from './database/patience.ts';
+import { retryUnavailable } from './database/retry-unavailable.ts';
 
 const PLACE = 'the row of bundoc.storage';
 /** A longer one is read as an empty one, which is damaged: it would exhaust the memory of each node. */
@@ -63,13 +63,13 @@ export class IdentityInRows implements StorageIdentity {
   }
 
   async read(): Promise<StorageFile> {
-    const [row] = await patiently(this.#clock, () => this.#database.query(READ, []));
+    const [row] = await retryUnavailable(this.#clock, () => this.#database.query(READ, []));
     return fileOf(row);
   }
 
   async change(change: (present: StorageFile) => StorageFile): Promise<StorageFile> {
     try {
-      const changed = await patiently(this.#clock, () =>
+      const changed = await retryUnavailable(this.#clock, () =>
         this.#database.transaction('', async (transaction) => {
           const [row] = await transaction.query(LOCKED, []);
           const file = change(fileOf(row));

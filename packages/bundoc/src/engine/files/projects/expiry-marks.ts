@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { KeyedMutex } from '../../../work/keyed-mutex.ts';
+import { KeyedMutex } from '@bundoc/shared/runtime/mutex';
 import type { Disk } from '../disk/disk.ts';
 
 /** How long nobody may look at the documents of a project that may expire, milliseconds. A look fetches its key, which BunKMS records. */

@@ -6,7 +6,7 @@ import type { Position } from '../../port.ts';
 import { type Database, OutcomeUnknown, type Statement, type Transaction } from '../database/database.ts';
 import { isOfDatabase, isOfStatement } from '../database/database-error.ts';
 import { textArray } from '../database/parameters.ts';
-import { Patience } from '../database/patience.ts';
+import { Backoff } from '../database/retry-unavailable.ts';
 import type { BlindIndexes } from '../indexes/blind-index.ts';
 import { GROUP_ENTRIES_MAX, GroupIndexContext, lookUpHolders } from '../indexes/group-index-context.ts';
 import type { NextCount } from '../rows/seal-counter.ts';
@@ -163,7 +163,7 @@ export class GroupCommitter {
   /** Never rejects. */
   async #run(batch: LaneBatch<CommittingProject, Waiting>): Promise<void> {
     const { kind, members } = batch;
-    const outcomes = await this.#commitPatiently(members, kind === 'alone').catch((error: unknown) =>
+    const outcomes = await this.#commitWithRetries(members, kind === 'alone').catch((error: unknown) =>
       members.map((): Outcome => ({ kind: 'failed', error })),
     );
     const leaving = outcomes.map((outcome, at) =>
@@ -179,8 +179,8 @@ export class GroupCommitter {
    *
    * @throws AppError `storage_unavailable` when the outcome stayed unknown, too; errors that are of no single project.
    */
-  async #commitPatiently(members: readonly Member[], isAlone: boolean): Promise<readonly Outcome[]> {
-    const patience = new Patience(this.#clock);
+  async #commitWithRetries(members: readonly Member[], isAlone: boolean): Promise<readonly Outcome[]> {
+    const backoff = new Backoff(this.#clock);
     for (;;) {
       const attempt = new Attempt(members, isAlone);
       try {
@@ -191,7 +191,7 @@ export class GroupCommitter {
         } else if (isOfStatement(error) && members.length > 1)
           return members.map(() => ({ kind: 'suspect' }));
         else if (!hasCode(error, 'storage_unavailable')) throw error;
-        await patience.wait(unavailable(error));
+        await backoff.wait(unavailable(error));
       }
     }
   }
@@ -204,7 +204,7 @@ export class GroupCommitter {
    * @throws AppError `storage_unavailable` when that cannot be found out in time.
    */
   async #tookEffect({ id, projects }: Attempt): Promise<boolean> {
-    const patience = new Patience(this.#clock);
+    const backoff = new Backoff(this.#clock);
     const heads = [textArray(projects)];
     const begin = [
       { statement: LOCK_ANY_HEAD, values: heads },
@@ -227,7 +227,7 @@ export class GroupCommitter {
         if (!(failure instanceof OutcomeUnknown || hasCode(failure, 'storage_unavailable'))) throw failure;
         error = failure;
       }
-      await patience.wait(unavailable(error));
+      await backoff.wait(unavailable(error));
     }
   }
 

@@ -12,7 +12,7 @@ import {
   type UsableIndex,
 } from '../../index-port.ts';
 import { OutcomeUnknown, type Row, type Statement, type Transaction } from '../database/database.ts';
-import { patiently } from '../database/patience.ts';
+import { retryUnavailable } from '../database/retry-unavailable.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import { orUndefined, ROW_COLUMNS, readStateRow } from '../rows/rows.ts';
 import {
@@ -74,7 +74,7 @@ export class BlindIndexing implements EngineIndexes {
   /** Looks at what there is. */
   async begin(): Promise<void> {
     const { database, project } = this.#options;
-    this.#known = await this.#patiently(() => readBlindIndexes(database, project, this.#rows));
+    this.#known = await this.#retry(() => readBlindIndexes(database, project, this.#rows));
   }
 
   /** What commits obey. */
@@ -138,13 +138,13 @@ export class BlindIndexing implements EngineIndexes {
     await this.begin();
     const collections = new Set([...this.#wanted.keys(), ...this.#known.byCollection.keys()]);
     for (const collection of collections)
-      if (!this.#isKept(collection)) await this.#patiently(() => this.#agree(collection));
+      if (!this.#isKept(collection)) await this.#retry(() => this.#agree(collection));
     this.#builder.goOn(this.#known, () => this.begin());
   }
 
   /** All that is done here may be done twice: what was done already is found so. */
-  #patiently<T>(action: () => Promise<T>): Promise<T> {
-    return patiently(this.#options.clock, () =>
+  #retry<T>(action: () => Promise<T>): Promise<T> {
+    return retryUnavailable(this.#options.clock, () =>
       action().catch((error: unknown) => {
         if (!(error instanceof OutcomeUnknown)) throw error;
         throw new AppError('storage_unavailable', { cause: error, retryAfterS: 1 });

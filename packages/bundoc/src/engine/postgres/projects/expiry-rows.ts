@@ -1,7 +1,7 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import { type DueProject, type ExpiryMarks, LOOK_EVERY_MS } from '../../files/projects/expiry-marks.ts';
 import type { Database, Statement } from '../database/database.ts';
-import { patiently } from '../database/patience.ts';
+import { retryUnavailable } from '../database/retry-unavailable.ts';
 
 const MARK: Statement = {
   name: 'bundoc-mark-expiry-1',
@@ -66,6 +66,6 @@ export class ExpiryMarksInRows implements ExpiryMarks {
   }
 
   #query(statement: Statement, values: readonly unknown[]) {
-    return patiently(this.#clock, () => this.#database.query(statement, values));
+    return retryUnavailable(this.#clock, () => this.#database.query(statement, values));
   }
 }

@@ -21,7 +21,7 @@ import type { OpenedProject, Projects } from '../../projects.ts';
 import { loggable, type OnSetAside } from '../../set-aside.ts';
 import { Gather } from '../commit/gather.ts';
 import { type Database, OutcomeUnknown, type Statement, type Transaction } from '../database/database.ts';
-import { patiently } from '../database/patience.ts';
+import { retryUnavailable } from '../database/retry-unavailable.ts';
 import { removeRows, unfenceRows } from '../rows/fence.ts';
 import { changeMarker, type FileRow, readFileRow, readFileRows, replaceFileRow } from '../rows/file-row.ts';
 import { makeProject, raiseKeyVersion } from '../rows/project-rows.ts';
@@ -99,7 +99,9 @@ export class ProjectRows implements Projects {
     const made = await mintOrAdopt(keys, project);
     const file = newProjectFile(project, made, new Date(clock.now()), storage);
     // Asked for again after a broken connection, it finds what the first try has made.
-    const head = await patiently(clock, () => makeProject(database, project, textOf(file), made.key.version));
+    const head = await retryUnavailable(clock, () =>
+      makeProject(database, project, textOf(file), made.key.version),
+    );
     if (head !== undefined) return { file, keys: [made.key], cipher: openCipher(file, [made.key]), head };
     const opened = await this.open(project);
     if (opened === undefined) throw new AppError('storage_unavailable', { retryAfterS: 1 });
@@ -108,7 +110,7 @@ export class ProjectRows implements Projects {
 
   async names(after: string, limit: number, only?: readonly string[]): Promise<readonly string[]> {
     const { database, clock } = this.#options;
-    const rows = await patiently(clock, () => database.query(NAMES, [after, limit, only ?? null]));
+    const rows = await retryUnavailable(clock, () => database.query(NAMES, [after, limit, only ?? null]));
     return rows.map((row) => (row as unknown as [string])[0]);
   }
 
@@ -126,7 +128,7 @@ export class ProjectRows implements Projects {
   }
 
   async exists(project: string): Promise<boolean> {
-    const row = await patientlyRead(this.#options, project);
+    const row = await readFileRowWithRetries(this.#options, project);
     if (row.marker?.startsWith(MOVE_MARK_BEGINS)) {
       if (await mayBeRemoved(project, row.marker, row.text !== undefined, this.#options.keys)) return true;
       await this.#requireHere(project, row.marker, row.text);
@@ -135,7 +137,7 @@ export class ProjectRows implements Projects {
   }
 
   async deletionOf(project: string): Promise<DeletionMark | undefined> {
-    const { marker } = await patientlyRead(this.#options, project);
+    const { marker } = await readFileRowWithRetries(this.#options, project);
     return marker === undefined ? undefined : readDeletionMark(project, marker);
   }
 
@@ -143,7 +145,7 @@ export class ProjectRows implements Projects {
   async remove(project: string, mark: DeletionMark): Promise<void> {
     const { database, clock } = this.#options;
     const transact: Database['transaction'] = (begin, action) =>
-      patiently(clock, () => database.transaction(begin, action));
+      retryUnavailable(clock, () => database.transaction(begin, action));
     try {
       await removeRows((action) => transact('', action), project, formatDeletionMark(mark));
     } catch (error) {
@@ -155,7 +157,9 @@ export class ProjectRows implements Projects {
   /** @throws AppError `project_damaged` for content without a file; `project_destroyed` as {@link requireNotDestroyed}. */
   async #read(project: string): Promise<Pick<FileRow, 'text' | 'head'>> {
     for (let tries = 0; tries < TRIES_MAX; tries++) {
-      const { text, marker, head } = await patiently(this.#options.clock, () => this.#openings.ask(project));
+      const { text, marker, head } = await retryUnavailable(this.#options.clock, () =>
+        this.#openings.ask(project),
+      );
       if (marker?.startsWith(MOVE_MARK_BEGINS)) {
         await this.#requireHere(project, marker, text);
         continue;
@@ -173,7 +177,9 @@ export class ProjectRows implements Projects {
   async #requireNotDeleted(project: string, marker: string): Promise<void> {
     const { database, clock, keys, onSetAside } = this.#options;
     await requireNotDestroyed(keys, project);
-    const isSetAside = await patiently(clock, () => changeMarker(database, project, undefined, marker));
+    const isSetAside = await retryUnavailable(clock, () =>
+      changeMarker(database, project, undefined, marker),
+    );
     if (isSetAside) onSetAside?.({ project, text: loggable(marker) });
   }
 
@@ -181,7 +187,7 @@ export class ProjectRows implements Projects {
   async #requireHere(project: string, marker: string, text: string | undefined): Promise<void> {
     const { database, clock, onSetAside } = this.#options;
     const verdict = await judgeMoveMark(project, marker, text !== undefined, this.#options);
-    const isChanged = await patiently(clock, () => unfenceRows(database, project, marker));
+    const isChanged = await retryUnavailable(clock, () => unfenceRows(database, project, marker));
     if (isChanged && verdict === 'forged') onSetAside?.({ project, text: loggable(marker) });
   }
 
@@ -194,7 +200,7 @@ export class ProjectRows implements Projects {
       return true;
     };
     try {
-      return (await patiently(clock, () => database.transaction('', replace))) === true;
+      return (await retryUnavailable(clock, () => database.transaction('', replace))) === true;
     } catch (error) {
       if (error instanceof OutcomeUnknown) return false;
       throw error;
@@ -208,7 +214,7 @@ export class ProjectRows implements Projects {
  * @throws AppError of the database.
  */
 export async function whyGone(place: RowsPlace, project: string): Promise<AppError> {
-  const { text, marker } = await patientlyRead(place, project);
+  const { text, marker } = await readFileRowWithRetries(place, project);
   if (marker?.startsWith(MOVE_MARK_BEGINS)) return new AppError('project_moving', { retryAfterS: 1 });
   if (text === undefined)
     return marker === undefined ? new AppError('project_not_found') : projectDestroyed();
@@ -216,8 +222,8 @@ export async function whyGone(place: RowsPlace, project: string): Promise<AppErr
   return new AppError('storage_unavailable', { retryAfterS: 1 });
 }
 
-function patientlyRead({ database, clock }: RowsPlace, project: string): Promise<FileRow> {
-  return patiently(clock, () => readFileRow(database, project));
+function readFileRowWithRetries({ database, clock }: RowsPlace, project: string): Promise<FileRow> {
+  return retryUnavailable(clock, () => readFileRow(database, project));
 }
 
 function textOf(file: ProjectFile): string {

@@ -16,7 +16,7 @@ import type {
 } from '../../port.ts';
 import { ProjectGone } from '../commit/must-reopen.ts';
 import type { Queryable, Row, Statement } from '../database/database.ts';
-import { patiently } from '../database/patience.ts';
+import { retryUnavailable } from '../database/retry-unavailable.ts';
 import { type RowCipher, VersionUnknown } from '../rows/row-cipher.ts';
 import { orUndefined, ROW_COLUMNS, readStateRow, SEALED } from '../rows/rows.ts';
 import type { SealedRow, SharedReads } from './shared-reads.ts';
@@ -111,7 +111,7 @@ export class Reader {
   async get(ref: DocumentRef): Promise<StoredDocument | undefined> {
     const name = this.#options.cipher.fileName(ref);
     const { clock, reads, project } = this.#options;
-    const row = await patiently(clock, () => reads.get(project, name));
+    const row = await retryUnavailable(clock, () => reads.get(project, name));
     if (row === 'gone') throw gone();
     if (row === 'absent') return undefined;
     const document = this.#open(ref, name, row);
@@ -156,7 +156,7 @@ export class Reader {
   /** @throws AppError `position_gone`. */
   async changes(after: Position, limit: number, horizon: Position): Promise<ChangePage> {
     const { clock, reads, project } = this.#options;
-    const found = await patiently(clock, () => reads.changes({ project, after, limit }));
+    const found = await retryUnavailable(clock, () => reads.changes({ project, after, limit }));
     if (found === undefined) throw gone();
     const { seq, purgedSeq, rows } = found;
     // Who begins now has seen nothing that a forgotten deletion could be of.
@@ -190,7 +190,7 @@ export class Reader {
 
   async position(): Promise<Position> {
     const { clock, reads, project } = this.#options;
-    const position = await patiently(clock, () => reads.position(project));
+    const position = await retryUnavailable(clock, () => reads.position(project));
     if (position === undefined) throw gone();
     return position;
   }
@@ -232,7 +232,7 @@ export class Reader {
 
   #query(statement: Statement, values: readonly unknown[]): Promise<readonly Row[]> {
     const { database, clock } = this.#options;
-    return patiently(clock, () => database.query(statement, values));
+    return retryUnavailable(clock, () => database.query(statement, values));
   }
 
   /** The document, or undefined when the bytes are not it, or not this state of it. */
