@@ -1,5 +1,5 @@
+import { Decimal, decimalOf, toDouble } from '@bundoc/shared/json/decimal';
 import { readJson } from '@bundoc/shared/json/read';
-import { Decimal, decimalOf, toDouble } from '../values/decimal.ts';
 import { isArray, readValue, typeOf, type Value } from '../values/value.ts';
 
 /** A document as Ajv can look at it, whose numbers are doubles, and what of them those do not say. */

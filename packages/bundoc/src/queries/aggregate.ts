@@ -1,7 +1,7 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Figure } from '@bundoc/shared/contract/query';
+import { Decimal, toDouble } from '@bundoc/shared/json/decimal';
 import { compareValues } from '../values/compare.ts';
-import { Decimal, toDouble } from '../values/decimal.ts';
 import { encodeExactly } from '../values/key.ts';
 import { type Path, pathOf } from '../values/path.ts';
 import { typeOf, type Value } from '../values/value.ts';

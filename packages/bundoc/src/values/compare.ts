@@ -1,4 +1,4 @@
-import { compareNumbers, type Decimal } from './decimal.ts';
+import { compareNumbers, type Decimal } from '@bundoc/shared/json/decimal';
 import { type ObjectValue, TYPE_NAMES, type TypeName, typeOf, type Value } from './value.ts';
 
 const RANKS = Object.fromEntries(TYPE_NAMES.map((name, rank) => [name, rank])) as Record<TypeName, number>;
