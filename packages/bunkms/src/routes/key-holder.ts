@@ -11,12 +11,13 @@ import {
   takeOverKeySchema,
 } from '@bundoc/shared/contract/storages';
 import type { Scope } from '@bundoc/shared/contract/tokens';
+import { claimsOf, type Guard } from '@bundoc/shared/http/guard';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody, type RouteAnswer, type RouteExample } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
-import { callerOf, claimsOf, type Guard, type Guards, subjectOf } from '../http/guard.ts';
+import { callerOf, type Guards, subjectOf } from '../http/guard.ts';
 import { sendKey } from '../http/if-match.ts';
 import { noQuery } from '../http/query.ts';
 import { acceptKey, claimKey, offerKey, takeOverKey, withdrawKey } from '../service/key-holder.ts';

@@ -9,12 +9,13 @@ import {
   leasePageSchema,
   updateKeySchema,
 } from '@bundoc/shared/contract/keys';
+import { claimsOf } from '@bundoc/shared/http/guard';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { z } from 'zod';
-import { callerOf, claimsOf, type Guards } from '../http/guard.ts';
+import { callerOf, type Guards } from '../http/guard.ts';
 import { ifMatchHeaders, sendKey } from '../http/if-match.ts';
 import { noQuery, pageQuery, seqCursor } from '../http/query.ts';
 import { createKey } from '../service/create-key.ts';

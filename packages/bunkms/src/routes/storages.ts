@@ -8,12 +8,13 @@ import {
   storageInfoSchema,
   takeOverStorageSchema,
 } from '@bundoc/shared/contract/storages';
+import { claimsOf } from '@bundoc/shared/http/guard';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
-import { callerOf, claimsOf, type Guards, subjectOf } from '../http/guard.ts';
+import { callerOf, type Guards, subjectOf } from '../http/guard.ts';
 import { noQuery, pageQuery } from '../http/query.ts';
 import { listDeletions } from '../service/shred-key.ts';
 import { advanceStorage, storageInfo, takeOverStorage } from '../service/storages.ts';

@@ -1,11 +1,12 @@
 import { issuedTokenSchema, issueTokenSchema, tokenPageSchema } from '@bundoc/shared/contract/tokens';
 import { reserveAnswer } from '@bundoc/shared/http/answer-room';
+import { claimsOf } from '@bundoc/shared/http/guard';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
-import { callerOf, claimsOf, type Guards, subjectOf } from '../http/guard.ts';
+import { callerOf, type Guards, subjectOf } from '../http/guard.ts';
 import { noQuery, pageQuery } from '../http/query.ts';
 import type { ServiceGate } from '../services.ts';
 import { type BodyRoute, refuseBody } from './key-requests.ts';
