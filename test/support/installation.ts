@@ -19,7 +19,7 @@ import { noteRefusal, untoldRefusals } from './told-refusals.ts';
 import { untilConfirmed } from './until-confirmed.ts';
 
 /** Everything that was logged, as one text. */
-export class LogSink {
+class LogSink {
   #text = '';
 
   logger(service: 'bundoc' | 'bunkms'): Logger {

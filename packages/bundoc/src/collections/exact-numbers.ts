@@ -24,7 +24,7 @@ export function readForSchema(text: string): ReadDocument {
 }
 
 /** @param value is nobody else's: its numbers are replaced in place. */
-export function withDoubles(value: Value): ReadDocument {
+function withDoubles(value: Value): ReadDocument {
   const numbers = new ExactNumbers();
   const document = numbers.replaceIn(value, undefined, '');
   return numbers.isEmpty ? { document } : { document, numbers };

@@ -22,7 +22,7 @@ import { commitOptions, idempotencyHeaders } from './idempotency.ts';
 import { requestWork } from './request-work.ts';
 
 const EXAMPLE_PATH = { project: 'project-a' };
-export const BATCH_PATH = '/v1/projects/:project/batch';
+const BATCH_PATH = '/v1/projects/:project/batch';
 
 export interface BatchRouteLimits extends BatchLimits {
   /** Bytes of a whole batch. */

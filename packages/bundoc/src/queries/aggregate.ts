@@ -9,8 +9,8 @@ import type { Work } from '../work/scheduler.ts';
 import { sortInSteps } from './sort-in-steps.ts';
 
 /** Groups of one answer, and bytes of what is kept of them. */
-export const GROUPS_MAX = 10_000;
-export const GROUPS_BYTES_MAX = 16_777_216;
+const GROUPS_MAX = 10_000;
+const GROUPS_BYTES_MAX = 16_777_216;
 
 /** Memory of a group and of a figure beside its values, about. */
 const GROUP_BYTES = 200;

@@ -13,7 +13,7 @@ import { isGenuine } from './chain-walk.ts';
  */
 
 /** Digest of what a token says, hex. Whether it is revoked is no part of it: that is asked of the chain. */
-export function digestOfToken(token: TokenInfo): string {
+function digestOfToken(token: TokenInfo): string {
   const fields = [
     'bunkms/token/v1',
     token.jti,

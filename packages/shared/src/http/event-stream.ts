@@ -6,7 +6,7 @@ import { onceGone } from './connection.ts';
 import { COUNTED_WRITE_BYTES_MIN, type StreamRoom } from './stream-room.ts';
 
 /** Bytes that wait for a reader who does not keep up; beyond it the stream is cut. */
-export const WAITING_BYTES_MAX = 262_144;
+const WAITING_BYTES_MAX = 262_144;
 
 /** Where the events of one reader go. */
 export interface EventSink {

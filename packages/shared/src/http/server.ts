@@ -69,7 +69,7 @@ export const STALLED_TIMEOUT_MS = 60_000;
  * How long a closing server waits for its connections, milliseconds. One that is open but has sent nothing, or half a
  * request, does not count as idle for Node and would hold up the stop until its own timeout.
  */
-export const CLOSE_GRACE_MS = 5_000;
+const CLOSE_GRACE_MS = 5_000;
 const CHECKING_INTERVAL_MS = 5_000;
 const HEADER_BYTES_MAX = 16_384;
 /** Decoded characters of one path parameter; the schemas bound the bytes more tightly. */

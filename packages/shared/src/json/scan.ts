@@ -176,7 +176,7 @@ export function closingQuote(bytes: Buffer, openAt: number): number {
 }
 
 /** The decoding of one string alone, where V8 makes no mistake. */
-export function decodeName(raw: string): string {
+function decodeName(raw: string): string {
   try {
     return String(JSON.parse(`"${raw}"`));
   } catch {

@@ -36,7 +36,7 @@ export interface ExpiryMarks {
 }
 
 /** An empty file in the project's folder (docs/formats/expiry-mark.md). */
-export const EXPIRY_FILE = 'expires-1';
+const EXPIRY_FILE = 'expires-1';
 
 export interface ExpiryMarksInFoldersOptions {
   readonly disk: Disk;

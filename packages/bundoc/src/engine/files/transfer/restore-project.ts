@@ -14,7 +14,7 @@ import { SealedFolder } from '../projects/sealed-folder.ts';
  * A folder with this file and without `project.json` is what a restore that was cut short has left: nobody
  * else's.
  */
-export const RESTORING_FILE = 'restoring';
+const RESTORING_FILE = 'restoring';
 
 /** There is a project, or something else, where one was to be restored. Nothing was changed. */
 export class ProjectExists extends Error {
