@@ -2,7 +2,7 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { type BatchAnswer, batchAnswerSchema, batchSchema } from '@bundoc/shared/contract/batch';
 import { requireScope } from '@bundoc/shared/contract/grants';
 import type { FieldFault } from '@bundoc/shared/contract/problem';
-import { reserveAnswer } from '@bundoc/shared/http/answer-room';
+import { reserveAnswer } from '@bundoc/shared/http/answer-buffer-budget';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { claimsOf } from '@bundoc/shared/http/guard';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';

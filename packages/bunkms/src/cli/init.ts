@@ -9,7 +9,7 @@ import { jwtVerify } from 'jose';
 import { CLI_CALLER } from '../audit/caller.ts';
 import { readConfig } from '../config.ts';
 import type { StoreLocation } from '../store/open-store.ts';
-import type { CertificateWish } from './certificates.ts';
+import type { CertificateRequest } from './certificates.ts';
 import { CliFailure, UsageError } from './errors.ts';
 import { type CliKms, hasStore, openCliStore, unsealStore } from './open-kms.ts';
 
@@ -19,7 +19,7 @@ export interface InitOptions {
   readonly serviceToken?: string;
   /** Folder of the authority that certificates come from. */
   readonly authority?: string;
-  readonly certificate?: readonly CertificateWish[];
+  readonly certificate?: readonly CertificateRequest[];
   readonly json?: true;
 }
 

@@ -1,5 +1,5 @@
 import { issuedTokenSchema, issueTokenSchema, tokenPageSchema } from '@bundoc/shared/contract/tokens';
-import { reserveAnswer } from '@bundoc/shared/http/answer-room';
+import { reserveAnswer } from '@bundoc/shared/http/answer-buffer-budget';
 import { claimsOf } from '@bundoc/shared/http/guard';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';

@@ -3,7 +3,7 @@ import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import { TLSSocket } from 'node:tls';
 import type { ShareKey } from '../shares/share-key.ts';
 import { onceGone } from './connection.ts';
-import { COUNTED_WRITE_BYTES_MIN, type StreamRoom } from './stream-room.ts';
+import { COUNTED_WRITE_BYTES_MIN, type StreamBufferBudget } from './stream-buffer-budget.ts';
 
 /** Bytes that wait for a reader who does not keep up; beyond it the stream is cut. */
 const WAITING_BYTES_MAX = 262_144;
@@ -29,7 +29,7 @@ export interface EventStreamOptions {
   /** {@link WAITING_BYTES_MAX} by default. */
   readonly waitingBytesMax?: number;
   /** Shared with other streams; one that finds none left is cut off. */
-  readonly room?: { readonly of: StreamRoom; readonly key: ShareKey };
+  readonly room?: { readonly of: StreamBufferBudget; readonly key: ShareKey };
 }
 
 /**
