@@ -28,7 +28,7 @@ function composesEngines(path: string): boolean {
 
 /** Packages and parts of shared that the log needs, and nothing above it. */
 const OF_THE_LOG =
-  /^(node:|@bundoc\/shared\/(crypto\/aead|runtime\/clock|contract\/log-folder|files\/data-folder|contract\/app-error|crypto\/random|shares\/current-share)$)/;
+  /^(node:|@bundoc\/shared\/(crypto\/aead|runtime\/clock|contract\/log-folder|files\/data-folder|contract\/app-error|crypto\/random|shares\/share-key)$)/;
 
 /** Imports that the walls between the engines forbid, a sentence for each. */
 function breachesOf(path: string, source: string): string[] {

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { startInBackground } from '@bundoc/shared/testing/start-in-background';
+import { startInBackground } from '@bundoc/shared/testing/timing';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { bundocCommand } from './support/bundoc-command.ts';
 import { call, Installation } from './support/installation.ts';

@@ -2,7 +2,7 @@ import { readdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { startInBackground } from '@bundoc/shared/testing/start-in-background';
+import { startInBackground } from '@bundoc/shared/testing/timing';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bundocCommand } from './support/bundoc-command.ts';
 import { startBundocProcess } from './support/bundoc-process.ts';

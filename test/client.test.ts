@@ -4,7 +4,7 @@ import type { CollectionDefinition, IndexDefinition } from '@bundoc/client/defin
 import { JsonText } from '@bundoc/client/document';
 import type { Explanation } from '@bundoc/client/query';
 import { OpenapiReader } from '@bundoc/shared/testing/openapi';
-import { startInBackground } from '@bundoc/shared/testing/start-in-background';
+import { startInBackground } from '@bundoc/shared/testing/timing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 

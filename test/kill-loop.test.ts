@@ -1,7 +1,6 @@
 import { randomInt } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
-import { startInBackground } from '@bundoc/shared/testing/start-in-background';
+import { PATIENT_MS, startInBackground } from '@bundoc/shared/testing/timing';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { Acknowledged } from './support/acknowledged.ts';
 import { startBundocProcess } from './support/bundoc-process.ts';

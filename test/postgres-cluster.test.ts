@@ -11,8 +11,8 @@ import { type IssueTokenInput, issueTokenSchema } from '@bundoc/shared/contract/
 import { freePort } from '@bundoc/shared/testing/free-port';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { startInBackground } from '@bundoc/shared/testing/start-in-background';
 import { SwitchedAddress } from '@bundoc/shared/testing/switched-address';
+import { startInBackground } from '@bundoc/shared/testing/timing';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { PATIENT_POSTGRES, type Server, startServer } from '../packages/bunkms/test/support/process.ts';
 import { type BundocProcess, startBundocProcess } from './support/bundoc-process.ts';

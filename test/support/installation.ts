@@ -13,7 +13,7 @@ import { readConfig as readBunkmsConfig } from '@bundoc/bunkms/config';
 import { type IssueToken, type IssueTokenInput, issueTokenSchema } from '@bundoc/shared/contract/tokens';
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
 import { freePort } from '@bundoc/shared/testing/free-port';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { documentFiles, newStorage, type StoredProjects, storageInFiles } from './stored-projects.ts';
 import { noteRefusal, undocumentedErrors } from './undocumented-errors.ts';
 import { untilConfirmed } from './until-confirmed.ts';

@@ -4,7 +4,7 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { startInBackground } from '@bundoc/shared/testing/start-in-background';
+import { startInBackground } from '@bundoc/shared/testing/timing';
 import { expect, it } from 'vitest';
 import { isRegister, type Operation } from '../../../test/support/cluster-load.ts';
 import { commitOne, put, ref } from '../src/engine/conformance.ts';

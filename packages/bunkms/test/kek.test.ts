@@ -2,7 +2,7 @@ import { appendFileSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { kekVerificationSchema, retiredKekSchema } from '@bundoc/shared/contract/kek';
 import { type ExportedKey, exportedKeySchema } from '@bundoc/shared/contract/keys';
-import { startInBackground } from '@bundoc/shared/testing/start-in-background';
+import { startInBackground } from '@bundoc/shared/testing/timing';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { KeyVerification } from '../src/audit/verify-keys.ts';
 import { kekIdOf } from '../src/vault/vault.ts';

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { startInBackground } from '@bundoc/shared/testing/start-in-background';
+import { startInBackground } from '@bundoc/shared/testing/timing';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { verifyChain } from '../src/audit/chain.ts';

@@ -5,8 +5,8 @@ import { type AuditRecord, auditPageSchema } from '@bundoc/shared/contract/audit
 import { type ExportedKey, exportedKeySchema } from '@bundoc/shared/contract/keys';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { startInBackground } from '@bundoc/shared/testing/start-in-background';
 import { SwitchedAddress } from '@bundoc/shared/testing/switched-address';
+import { startInBackground } from '@bundoc/shared/testing/timing';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { bunkms } from './support/command.ts';

@@ -8,8 +8,7 @@ import {
   leasePageSchema,
 } from '@bundoc/shared/contract/keys';
 import { systemClock } from '@bundoc/shared/runtime/clock';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
-import { startInBackground } from '@bundoc/shared/testing/start-in-background';
+import { PATIENT_MS, startInBackground } from '@bundoc/shared/testing/timing';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { verifyChain } from '../src/audit/chain.ts';
 import { KeyVerification } from '../src/audit/verify-keys.ts';

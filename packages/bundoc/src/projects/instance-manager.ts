@@ -4,7 +4,7 @@ import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import { type Clock, instant } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { KeyedMutex } from '@bundoc/shared/runtime/mutex';
-import { shareIn } from '@bundoc/shared/shares/current-share';
+import { shareIn } from '@bundoc/shared/shares/share-key';
 import { type DefinedStore, openDefinedStore } from '../collections/defined-store.ts';
 import type { CollectionStore } from '../collections/port.ts';
 import type { KeyCache } from '../crypto/key-cache.ts';

@@ -88,16 +88,10 @@ export function scanJson(bytes: Buffer, depthMax: number = JSON_DEPTH_MAX): Json
   let memberStart = 0;
   let member: { name: string; nameStart: number } | undefined;
 
-  const found = (): JsonScan => ({
-    bodyStart,
-    bodyEnd,
-    members,
-    depth,
-    duplicateName,
-    hasProtoMember,
-    hasEscapedName,
-    containers,
-  });
+  const found = (): JsonScan => {
+    const names = { duplicateName, hasProtoMember, hasEscapedName };
+    return { bodyStart, bodyEnd, members, depth, ...names, containers };
+  };
   const endMember = (end: number): void => {
     if (member !== undefined) members.push({ ...member, start: memberStart, end });
     member = undefined;
