@@ -51,7 +51,7 @@ const composesEngines = (path: string) => /^packages\/bundoc\/src\/(app\.ts$|cli
 const LOG = 'packages/bundoc/src/engine/files/log/';
 /** Packages and parts of shared that the log needs, and nothing above it. */
 const OF_THE_LOG =
-  /^(node:|@bundoc\/shared\/(crypto\/aead|runtime\/clock|contract\/log-folder|files\/data-folder|contract\/app-error|crypto\/random|shares\/current-share)$)/;
+  /^(node:|@bundoc\/shared\/(crypto\/aead|runtime\/clock|contract\/log-folder|files\/data-folder|contract\/app-error|crypto\/random|shares\/share-key)$)/;
 
 /** Imports that are forbidden, a sentence for each. */
 function forbiddenImports(source: Source): string[] {

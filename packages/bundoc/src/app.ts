@@ -2,9 +2,10 @@ import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { allowOrigins } from '@bundoc/shared/http/cors';
 import { createHttpShares, watchHttpShares } from '@bundoc/shared/http/http-shares';
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
+import { registerMetricsRoute } from '@bundoc/shared/http/service-routes';
 import { registerOpenapi } from '@bundoc/shared/openapi/routes';
 import { cachedCheck } from '@bundoc/shared/runtime/cached-check';
-import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
+import { type Clock, every, systemClock } from '@bundoc/shared/runtime/clock';
 import type { RunningService } from '@bundoc/shared/runtime/lifecycle';
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
 import { memoryLimit } from '@bundoc/shared/runtime/memory-limit';
@@ -23,6 +24,7 @@ import type { OnSetAside } from './engine/set-aside.ts';
 import { runningStorage } from './engine/started-storage.ts';
 import type { EngineDeps, StorageEngine, StoreWatch } from './engine/storage-engine.ts';
 import { type GenerationState, StorageGeneration } from './engine/storage-generation.ts';
+import { guardService } from './http/access.ts';
 import { registerBackup } from './http/backup.ts';
 import { registerBatch } from './http/batch.ts';
 import { registerChanges } from './http/changes.ts';
@@ -30,7 +32,6 @@ import { registerCollections } from './http/collections.ts';
 import { registerDocuments } from './http/documents.ts';
 import { type Readiness, registerHealth } from './http/health.ts';
 import { registerLists } from './http/lists.ts';
-import { registerMetrics } from './http/metrics.ts';
 import { registerMoves } from './http/moves.ts';
 import { BUNDOC_API } from './http/openapi.ts';
 import { registerPatch } from './http/patch.ts';
@@ -291,7 +292,10 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
       ...(reason === undefined ? {} : { reason }),
     };
   });
-  registerMetrics(app, metrics.registry, auth);
+  registerMetricsRoute(app, metrics.registry, {
+    access: { kind: 'token', scopes: ['docs:metrics'], serviceOnly: true },
+    guard: guardService(auth, 'docs:metrics'),
+  });
   await registerOpenapi(app, { service: BUNDOC_API, clock, page: true });
   refuseOtherMethods(app);
   const url = await app.listen({ host: config.host, port: config.port });
@@ -436,9 +440,4 @@ async function advanceOld(
   } catch (error) {
     logger.warn({ err: error }, 'the generation of the storage was not advanced');
   }
-}
-
-function every(ms: number, task: () => void): Disposable {
-  const timer = setInterval(task, ms).unref();
-  return { [Symbol.dispose]: () => clearInterval(timer) };
 }

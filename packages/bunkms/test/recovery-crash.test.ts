@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { systemClock } from '@bundoc/shared/runtime/clock';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { KmsStore } from '../src/store/port.ts';
 import { databasePathOf, openSqliteStore } from '../src/store/sqlite/sqlite-store.ts';

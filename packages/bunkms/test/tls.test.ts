@@ -52,7 +52,8 @@ async function refusedCount(kms: TestKms, listener: string, tls: RequestOptions)
       .end();
   });
   return Number(
-    new RegExp(`bunkms_tls_refused_total\\{listener="${listener}"\\} (\\d+)`).exec(text)?.[1] ?? 0,
+    new RegExp(`bunkms_tls_refused_connections_total\\{listener="${listener}"\\} (\\d+)`).exec(text)?.[1] ??
+      0,
   );
 }
 

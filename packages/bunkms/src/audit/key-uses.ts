@@ -19,11 +19,8 @@ export interface KeyUsesOptions {
 }
 
 /** How long uses of one kind share their records, milliseconds. */
-export const USE_WINDOW_MS = 60_000;
-/**
- * Kinds of uses that are counted at the same time; the oldest gives way to a further one, and is recorded
- * with its count.
- */
+const USE_WINDOW_MS = 60_000;
+/** Kinds of uses that are counted at the same time; the oldest gives way to a further one, and is recorded with its count. */
 const WINDOWS_MAX = 4_096;
 
 interface Window {

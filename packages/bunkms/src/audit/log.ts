@@ -1,6 +1,7 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
+import { Batcher } from '@bundoc/shared/runtime/batcher';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { AuditDraft } from '../records/chain.ts';
 import type { AuditCondition, RejectReason } from '../store/audit.ts';
@@ -40,8 +41,7 @@ interface Waiting {
  */
 export class AuditLog {
   readonly #options: AuditLogOptions;
-  readonly #waiting: Waiting[] = [];
-  #writing: Promise<void> | undefined;
+  readonly #batcher = new Batcher<Waiting>({ queue: BATCH_MAX, run: (batch) => this.#writeBatch(batch) });
   #failing = false;
 
   constructor(options: AuditLogOptions) {
@@ -61,14 +61,11 @@ export class AuditLog {
    * changed, and what else the condition asks for: then it is not.
    */
   append(draft: AuditDraft, condition?: AuditCondition): Promise<AuditReceipt> {
-    if (this.#waiting.length >= WAITING_MAX) {
+    if (this.#batcher.waiting >= WAITING_MAX) {
       this.#failing = true;
       return Promise.reject(new AppError('audit_unavailable', { cause: new AppError('overloaded') }));
     }
-    return new Promise((resolve, reject) => {
-      this.#waiting.push({ draft, condition, resolve, reject });
-      this.#writing ??= this.#writeAll();
-    });
+    return new Promise((resolve, reject) => this.#batcher.add({ draft, condition, resolve, reject }));
   }
 
   /**
@@ -85,13 +82,8 @@ export class AuditLog {
   }
 
   /** Resolves when nothing waits any more. */
-  async drain(): Promise<void> {
-    while (this.#writing !== undefined) await this.#writing;
-  }
-
-  async #writeAll(): Promise<void> {
-    while (this.#waiting.length > 0) await this.#writeBatch(this.#waiting.splice(0, BATCH_MAX));
-    this.#writing = undefined;
+  drain(): Promise<void> {
+    return this.#batcher.settled();
   }
 
   async #writeBatch(batch: readonly Waiting[]): Promise<void> {

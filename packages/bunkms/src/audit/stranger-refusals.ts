@@ -10,7 +10,7 @@ const ADDRESSES_NAMED = 20;
 const OTHERS = 'others';
 
 /** Action of the record that counts a minute's refusals. */
-export const REFUSALS_COUNTED = 'refusals.counted';
+const REFUSALS_COUNTED = 'refusals.counted';
 
 /** Records of single refusals within a minute, for all addresses together. */
 export const SINGLY_MAX = 100;

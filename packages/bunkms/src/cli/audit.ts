@@ -1,3 +1,4 @@
+import { createProgress, type Progress } from '@bundoc/shared/cli/progress';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { Environment } from '@bundoc/shared/runtime/config';
@@ -12,7 +13,6 @@ import type { KmsStore } from '../store/port.ts';
 import { KEPT_AFTER_EXPIRY_MS } from '../tokens/prune-tokens.ts';
 import { CliFailure } from './errors.ts';
 import { withKms, withStore } from './open-kms.ts';
-import { createProgress, type Progress } from './progress.ts';
 
 const PAGE = 1_000;
 

@@ -32,12 +32,12 @@ const LOCK_TIMEOUT_MS = 10_000;
  */
 export async function ensureCertificates(
   authorityDir: string,
-  wishes: readonly CertificateRequest[],
+  requests: readonly CertificateRequest[],
   nowMs: number = Date.now(),
 ): Promise<void> {
   using _lock = lock(authorityDir);
   const authority = await ensureAuthority(authorityDir, nowMs);
-  for (const { directory, names } of wishes) {
+  for (const { directory, names } of requests) {
     if (isGood(directory, authority.cert, names, nowMs)) continue;
     const issued = await issueCertificate(authority, names, {
       notBeforeMs: nowMs - BACKDATE_MS,

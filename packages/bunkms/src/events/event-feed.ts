@@ -4,6 +4,7 @@ import type { Claims } from '@bundoc/shared/contract/tokens';
 import type { EventSink } from '@bundoc/shared/http/event-stream';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
+import { Mutex } from '@bundoc/shared/runtime/mutex';
 import { Share } from '@bundoc/shared/shares/share';
 import type { ChainHead } from '../records/chain.ts';
 import type { KmsStore } from '../store/port.ts';
@@ -64,7 +65,7 @@ export class EventFeed {
   #heartbeatAtMs = 0;
   #timer: NodeJS.Timeout | undefined;
   /** Looking and joining take turns, so that nobody is told twice or never. */
-  #turn: Promise<unknown> = Promise.resolve();
+  readonly #turns = new Mutex();
   #failing = false;
 
   constructor(options: EventFeedOptions) {
@@ -92,7 +93,7 @@ export class EventFeed {
   /** Tells the subscriber from now on, until its sink is closed. @throws AppError of the store. */
   async subscribe(subscription: Subscription): Promise<void> {
     const subscriber: Subscriber = { ...subscription, isComplete: false };
-    await this.#inTurn(async () => {
+    await this.#turns.run(async () => {
       const { store } = this.#options;
       this.#position ??= await store.auditHead();
       const position = this.#position;
@@ -113,19 +114,13 @@ export class EventFeed {
   /** Looks once at what is new and tells it. Never rejects. */
   async look(): Promise<void> {
     try {
-      await this.#inTurn(() => this.#tellNew());
+      await this.#turns.run(() => this.#tellNew());
       this.#failing = false;
     } catch (error) {
       if (!this.#failing)
         this.#options.logger.warn({ err: error }, 'the audit chain cannot be read: events are held up');
       this.#failing = true;
     }
-  }
-
-  #inTurn<T>(action: () => Promise<T>): Promise<T> {
-    const result = this.#turn.then(action);
-    this.#turn = result.catch(() => undefined);
-    return result;
   }
 
   #schedule(): void {

@@ -16,7 +16,7 @@ import {
 } from '@bundoc/shared/contract/crypto';
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
 import type { Scope } from '@bundoc/shared/contract/tokens';
-import { READ } from '@bundoc/shared/http/answer-room';
+import { READ } from '@bundoc/shared/http/answer-buffer-budget';
 import { type RequestPart, validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody, type RouteDescription } from '@bundoc/shared/openapi/description';

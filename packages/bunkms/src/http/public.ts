@@ -1,4 +1,5 @@
 import { type Jwks, jwksSchema } from '@bundoc/shared/contract/tokens';
+import { registerHealthRoute } from '@bundoc/shared/http/service-routes';
 import { describe, PUBLIC } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
@@ -24,15 +25,7 @@ const JWKS_MAX_AGE_S = 300;
  * own (ADR 0006).
  */
 export function registerPublicRoutes(app: FastifyInstance, { readiness, jwks }: PublicDeps): void {
-  const health = describe({
-    id: 'health',
-    tag: 'service',
-    summary: 'Whether the process lives',
-    access: PUBLIC,
-    answers: { 200: { description: 'It does', schema: z.object({ status: z.literal('ok') }) } },
-    examples: { ask: { status: 200, answer: { status: 'ok' } } },
-  });
-  app.get('/health', { config: { ...OPEN_WHILE_SEALED, ...health } }, async () => ({ status: 'ok' }));
+  registerHealthRoute(app, OPEN_WHILE_SEALED);
 
   const ready = describe({
     id: 'ready',

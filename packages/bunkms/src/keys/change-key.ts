@@ -102,7 +102,7 @@ export async function changeKey(
 }
 
 /** @throws AppError `precondition_failed`. */
-export function requireMatch(record: KeyRecord, ifMatch: IfMatch): void {
+function requireMatch(record: KeyRecord, ifMatch: IfMatch): void {
   if (ifMatch !== undefined && ifMatch !== '*' && !ifMatch.includes(tagOf(record)))
     throw new AppError('precondition_failed');
 }

@@ -29,7 +29,7 @@ export interface StoredToken {
  */
 
 /** Digest of what a token says, hex. Whether it is revoked is no part of it: that is asked of the chain. */
-export function digestOfToken(token: TokenInfo): string {
+function digestOfToken(token: TokenInfo): string {
   const fields = [
     'bunkms/token/v1',
     token.jti,

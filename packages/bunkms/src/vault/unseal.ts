@@ -139,7 +139,7 @@ function openSecret(
 }
 
 /** What a store keeps of a KEK of the ring. */
-export function kekOf(vault: Vault, id: string): KnownKek {
+function kekOf(vault: Vault, id: string): KnownKek {
   const checkValue = vault.checkValueOf(id);
   assert(checkValue !== undefined, 'the KEK is in the ring');
   return { id, checkValue };

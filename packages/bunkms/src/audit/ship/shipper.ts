@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { backoffMs } from '@bundoc/shared/runtime/backoff';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { type ChainHead, GENESIS } from '../../records/chain.ts';
 import type { KmsStore } from '../../store/port.ts';
@@ -28,8 +29,7 @@ const BATCH = 500;
  * well.
  */
 const POLL_MS = 1_000;
-const BACKOFF_FIRST_MS = 500;
-const BACKOFF_MAX_MS = 30_000;
+const BACKOFF = { firstMs: 500, maxMs: 30_000 };
 /** How long a target may take for one batch before it counts as failing, milliseconds. */
 const HUNG_AFTER_MS = 10_000;
 /** How long the end of the service waits for a target that hangs, milliseconds. */
@@ -87,8 +87,8 @@ export class AuditShipper implements AsyncDisposable {
         this.#failures = 0;
       } catch (error) {
         if (signal.aborted) break;
-        waitMs = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** Math.min(this.#failures, 10));
         this.#fail(error);
+        waitMs = backoffMs(BACKOFF, this.#failures);
       }
       if (waitMs > 0) await pause(waitMs, signal).catch(() => undefined);
     }

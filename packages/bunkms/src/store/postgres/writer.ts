@@ -1,6 +1,8 @@
 import { type KeyObject, randomUUID } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { backoffMs } from '@bundoc/shared/runtime/backoff';
+import { Batcher } from '@bundoc/shared/runtime/batcher';
 import type { PoolClient } from 'pg';
 import type { ChainHead } from '../../records/chain.ts';
 import { HEAD, headOf } from '../sql/audit-table.ts';
@@ -16,12 +18,8 @@ import { runOn, sessionOf } from './session.ts';
 const WAITING_MAX = 1_024;
 /** Writes of one transaction. */
 const BATCH_MAX = 64;
-/**
- * How long is waited before a try with another connection, at first and at most, milliseconds; doubled each
- * time.
- */
-const PAUSE_FIRST_MS = 50;
-const PAUSE_MAX_MS = 400;
+/** Before a try with another connection. */
+const BACKOFF = { firstMs: 50, maxMs: 400 };
 
 /** Key of the advisory lock whose holder alone appends to the chain ("bunkms" and 2, in hex). */
 const CHAIN_LOCK = BigInt('0x62756e6b6d7302');
@@ -76,9 +74,8 @@ type Outcome =
 export class Writer {
   readonly #pools: Pick<Pools, 'connectToWrite'>;
   readonly #deadlineMs: number;
-  readonly #waiting: Job[] = [];
+  readonly #batcher = new Batcher<Job>({ queue: BATCH_MAX, run: (batch) => this.#writeAll(batch) });
   #chainKey: KeyObject | undefined;
-  #running: Promise<void> | undefined;
   #isClosed = false;
 
   constructor(pools: Pick<Pools, 'connectToWrite'>, deadlineMs: number) {
@@ -111,7 +108,7 @@ export class Writer {
   /** {@link write} for what needs no record. */
   writeUnaudited<T>(action: (chain: BufferedChain) => Sql<T>): Promise<T> {
     if (this.#isClosed) return Promise.reject(closed());
-    if (this.#waiting.length >= WAITING_MAX) return Promise.reject(new AppError('overloaded'));
+    if (this.#batcher.waiting >= WAITING_MAX) return Promise.reject(new AppError('overloaded'));
     return new Promise<T>((resolve, reject) => {
       const job: Job = {
         action,
@@ -121,24 +118,18 @@ export class Writer {
         timer: setTimeout(() => refuse([job], late(this.#deadlineMs)), this.#deadlineMs),
         isSettled: false,
       };
-      this.#waiting.push(job);
-      this.#running ??= this.#run();
+      this.#batcher.add(job);
     });
   }
 
   /** Finishes what was asked before, and takes nothing more. */
   async close(): Promise<void> {
     this.#isClosed = true;
-    await this.#running;
-  }
-
-  async #run(): Promise<void> {
-    while (this.#waiting.length > 0) await this.#writeAll(this.#waiting.splice(0, BATCH_MAX));
-    this.#running = undefined;
+    await this.#batcher.settled();
   }
 
   async #writeAll(batch: readonly Job[]): Promise<void> {
-    for (let pauseMs = PAUSE_FIRST_MS; ; pauseMs = Math.min(PAUSE_MAX_MS, 2 * pauseMs)) {
+    for (let failures = 1; ; failures++) {
       // Nobody waits for the others any more: doing them now would only surprise.
       const jobs = batch.filter(({ isSettled }) => !isSettled);
       if (jobs.length === 0) return;
@@ -151,6 +142,7 @@ export class Writer {
         else refuse(jobs, outcome.error);
         return;
       }
+      const pauseMs = backoffMs(BACKOFF, failures);
       if (isOver(jobs, pauseMs)) return refuse(jobs, outcome.error);
       await pause(pauseMs);
     }
@@ -172,10 +164,11 @@ export class Writer {
   async #resolved(outcome: Outcome, jobs: readonly Job[]): Promise<Exclude<Outcome, { kind: 'unknown' }>> {
     if (outcome.kind !== 'unknown') return outcome;
     const { error, results, first, writeId } = outcome;
-    for (let pauseMs = PAUSE_FIRST_MS; ; pauseMs = Math.min(PAUSE_MAX_MS, 2 * pauseMs)) {
+    for (let failures = 1; ; failures++) {
       const happened = await this.#isThere(first, writeId).catch(() => undefined);
       if (happened === true) return { kind: 'committed', results };
       if (happened === false) return { kind: 'broken', error };
+      const pauseMs = backoffMs(BACKOFF, failures);
       if (isOver(jobs, pauseMs)) return { kind: 'undurable', error };
       await pause(pauseMs);
     }

@@ -45,7 +45,7 @@ interface Reader {
 }
 
 /** Room for answers that their clients have not taken yet, and for those that writes will have. */
-export class AnswerRoom {
+export class AnswerBufferBudget {
   readonly #share: Share;
   readonly #readers = new Map<Socket, Reader>();
   #cuts = 0;
@@ -215,7 +215,7 @@ function isRead({ method, routeOptions }: FastifyRequest): boolean {
   return method === 'GET' || method === 'HEAD' || routeOptions.config.isRead === true;
 }
 
-const rooms = new WeakMap<object, AnswerRoom>();
+const rooms = new WeakMap<object, AnswerBufferBudget>();
 
 /**
  * Has the answers of a server take room while their clients have not taken them. Without it, one client could
@@ -224,8 +224,8 @@ const rooms = new WeakMap<object, AnswerRoom>();
  * Only the answer of a read is refused. A write has taken effect by then: one whose answer may be large calls
  * {@link reserveAnswer} before it begins.
  */
-export function boundAnswers(app: FastifyInstance, share: Share): void {
-  const room = new AnswerRoom(share);
+export function limitBufferedAnswers(app: FastifyInstance, share: Share): void {
+  const room = new AnswerBufferBudget(share);
   rooms.set(app.server, room);
   const timer = setInterval(() => room.sweep(), SWEEP_EVERY_MS).unref();
   app.addHook('onClose', async () => clearInterval(timer));
@@ -239,7 +239,7 @@ export function boundAnswers(app: FastifyInstance, share: Share): void {
 }
 
 /** The room for the answers of a server. */
-export function answerRoomOf(app: FastifyInstance): AnswerRoom {
+export function answerRoomOf(app: FastifyInstance): AnswerBufferBudget {
   const room = rooms.get(app.server);
   if (room === undefined) throw new Error('the server has no room for answers');
   return room;

@@ -61,7 +61,7 @@ interface IncomingBody extends Disposable {
  * its end, is read to its end in room beside the capacity, and the next one once that is answered. While the
  * room is more than half full, bodies that are too slow are refused, the slowest first.
  */
-export class BodyRoom {
+export class BodyBufferBudget {
   readonly #share: Share;
   readonly #arriving = new Set<Arriving>();
   /** Those that are read to their end, by subject. */
@@ -273,11 +273,11 @@ function announcedBytes({ headers }: IncomingMessage): number | undefined {
   return Number(headers['content-length'] ?? 0);
 }
 
-const rooms = new WeakMap<object, BodyRoom>();
+const rooms = new WeakMap<object, BodyBufferBudget>();
 
 /** Has the bodies of a server take room. */
-export function boundBodies(app: FastifyInstance, share: Share): void {
-  const room = new BodyRoom(share);
+export function limitBufferedBodies(app: FastifyInstance, share: Share): void {
+  const room = new BodyBufferBudget(share);
   rooms.set(app.server, room);
   const timer = setInterval(() => room.sweep(), SWEEP_EVERY_MS).unref();
   app.addHook('onClose', async () => clearInterval(timer));
@@ -293,7 +293,7 @@ export function boundBodies(app: FastifyInstance, share: Share): void {
 }
 
 /** The room for the bodies of a server. */
-export function bodyRoomOf(app: FastifyInstance): BodyRoom {
+export function bodyRoomOf(app: FastifyInstance): BodyBufferBudget {
   const room = rooms.get(app.server);
   if (room === undefined) throw new Error('the server has no room for bodies');
   return room;

@@ -3,7 +3,7 @@ import { OpenapiReader } from '@bundoc/shared/testing/openapi';
 /** Refusals that requests have met, by the service that they went to. */
 const seen = new Map<string, Set<string>>();
 
-/** Takes note of a refusal, until {@link untoldRefusals} asks. */
+/** Takes note of a refusal, until {@link undocumentedErrors} asks. */
 export function noteRefusal(baseUrl: string, method: string, path: string, text: string): void {
   let code: unknown;
   try {
@@ -18,7 +18,7 @@ export function noteRefusal(baseUrl: string, method: string, path: string, text:
 }
 
 /** Refusals that were met and that the service's OpenAPI document does not tell of. */
-export async function untoldRefusals(baseUrl: string): Promise<string[]> {
+export async function undocumentedErrors(baseUrl: string): Promise<string[]> {
   const { origin } = new URL(baseUrl);
   const refusals = seen.get(origin);
   seen.delete(origin);

@@ -11,7 +11,7 @@ export const COUNTED_WRITE_BYTES_MIN = 16_384;
  * Room for what streams hold for readers that have not taken it yet. Bytes that several hold are in memory
  * once, and count once: for the one that was first.
  */
-export class StreamRoom {
+export class StreamBufferBudget {
   readonly #share: Share;
   readonly #holders = new Map<object, { readonly hold: Hold; count: number }>();
 

@@ -8,7 +8,7 @@ import type { FastifyInstance } from 'fastify';
  *
  * Register it after every other `onSend` hook.
  */
-export function writeAnswersTogether(app: FastifyInstance): void {
+export function coalesceWrites(app: FastifyInstance): void {
   let ready: (() => void)[] = [];
   const writeAll = (): void => {
     const all = ready;

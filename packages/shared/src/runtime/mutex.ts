@@ -28,3 +28,13 @@ export class KeyedMutex {
 }
 
 function ignore(): void {}
+
+/** Runs tasks one after another, in the order of their calls. */
+export class Mutex {
+  readonly #tasks = new KeyedMutex();
+
+  /** As {@link KeyedMutex.run}. */
+  run<T>(task: () => Promise<T>): Promise<T> {
+    return this.#tasks.run('', task);
+  }
+}
