@@ -40,7 +40,7 @@ export function operationsOf(repository: Repository) {
 }
 
 /** Writes that no record tells of, or that begin the chain: they need no key of the chain. */
-export function unauditedWrites({ cluster }: Repository) {
+function unauditedWrites({ cluster }: Repository) {
   return {
     *initialise(chain, installation, chainKey, record) {
       if ((yield* readInstallation()) !== undefined) return false;
