@@ -20,7 +20,10 @@ export interface KeyUsesOptions {
 
 /** How long uses of one kind share their records, milliseconds. */
 const USE_WINDOW_MS = 60_000;
-/** Kinds of uses that are counted at the same time; the oldest gives way to a further one, and is recorded with its count. */
+/**
+ * Kinds of uses that are counted at the same time; the oldest gives way to a further one, and is recorded
+ * with its count.
+ */
 const WINDOWS_MAX = 4_096;
 
 interface Window {

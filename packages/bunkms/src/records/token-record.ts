@@ -5,13 +5,21 @@ import type { Caller } from './caller.ts';
 import type { AuditDraft } from './chain.ts';
 import { isGenuine } from './chain-walk.ts';
 
-/** Actions of records that make a token known; each names it as `detail.token` and its family as `detail.family`. */
+/**
+ * Actions of records that make a token known; each names it as `detail.token` and its family as
+ * `detail.family`.
+ */
 export const TOKEN_ACTIONS = ['token.issue', 'token.renew', 'token.restore'] as const;
 
-/** Action of a record that revokes the family which it names as `detail.family`, until `detail.expires_at`. */
+/**
+ * Action of a record that revokes the family which it names as `detail.family`, until `detail.expires_at`.
+ */
 export const REVOCATION = 'token.revoke';
 
-/** What the store has on a token, all of one moment. Not to be believed before it is authenticated (`records/token-record.ts`). */
+/**
+ * What the store has on a token, all of one moment. Not to be believed before it is authenticated
+ * (`records/token-record.ts`).
+ */
 export interface StoredToken {
   readonly jti: string;
   /** Undefined when it is lost. Its `revoked_at` says nothing by itself: the audit chain does. */

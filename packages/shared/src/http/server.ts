@@ -147,7 +147,8 @@ function fastifyOptions(options: HttpServerOptions) {
     connectionsCheckingInterval: Math.min(CHECKING_INTERVAL_MS, requestTimeoutMs),
     // Node's own answer to a missing Host has no body: a hook gives one.
     requireHostHeader: false,
-    // Of a header that may stand once, Node would take the first and ignore the others. Joined, they are no valid value.
+    // Of a header that may stand once, Node would take the first and ignore the others. Joined, they are no
+    // valid value.
     joinDuplicateHeaders: true,
   };
   return {

@@ -29,7 +29,9 @@ export interface ServiceMetrics {
 
 let processRegistry: Registry | undefined;
 
-/** The longest interval of a timer: nothing shows the utilization of the event loop, so nothing samples it. */
+/**
+ * The longest interval of a timer: nothing shows the utilization of the event loop, so nothing samples it.
+ */
 const NEVER_MS = 2_147_483_647;
 
 /**

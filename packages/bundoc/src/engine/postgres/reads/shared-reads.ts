@@ -7,7 +7,10 @@ import { ROW_COLUMNS, small } from '../rows/rows.ts';
 /** Statements of small documents that run at once, and documents of each. */
 const SMALL_STATEMENTS_MAX = 4;
 const SMALL_DOCUMENTS_MAX = 128;
-/** Sealed bytes of a small document. A larger one is read by a second statement, in the lane of large documents. */
+/**
+ * Sealed bytes of a small document. A larger one is read by a second statement, in the lane of large
+ * documents.
+ */
 export const INLINE_BYTES_MAX = 65_536;
 /** The same for large documents. */
 const LARGE_STATEMENTS_MAX = 2;

@@ -4,7 +4,10 @@ import type { Queryable, Row, Statement, Transaction } from '../database/databas
 
 /** Of a mark, in characters: more than any genuine one has. */
 const MARKER_LENGTH_MAX = 65_536;
-/** A longer file is read as an empty one, which is damaged. Without these bounds, one planted row would exhaust the memory of each node. */
+/**
+ * A longer file is read as an empty one, which is damaged. Without these bounds, one planted row would
+ * exhaust the memory of each node.
+ */
 const FILE = `CASE WHEN octet_length(file) > ${SMALL_FILE_BYTES_MAX} THEN '' ELSE file END`;
 /** Of a longer mark, only the beginning is read: it is not genuine. */
 export const MARKER = `left(marker, ${MARKER_LENGTH_MAX})`;
