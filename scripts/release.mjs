@@ -1,8 +1,9 @@
 // npm run release -- 0.2.0 [--dry-run] [--out <folder>]
 //
-// Makes a release of what is committed: the version of all packages, a section of the changelog, a commit with a tag, tarballs, SBOMs and
-// checksums, and data that the packed services wrote, for the tests of later releases. Everything happens in a clone. The repository gets commits
-// and tag when all else has succeeded, and nothing with --dry-run.
+// Makes a release of what is committed: the version of all packages, a section of the changelog, a commit
+// with a tag, tarballs, SBOMs and checksums, and data that the packed services wrote, for the tests of later
+// releases. Everything happens in a clone. The repository gets commits and tag when all else has succeeded,
+// and nothing with --dry-run.
 
 import { createHash } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

@@ -29,7 +29,8 @@ await runScript('npm start', async () => {
   const stop = stopSignal(() => {
     for (const service of services) service.kill();
   });
-  // The reader of the logs went away (`npm start | head`): stop as for a signal, which an uncaught EPIPE would not.
+  // The reader of the logs went away (`npm start | head`): stop as for a signal, which an uncaught EPIPE
+  // would not.
   process.stdout.on('error', () => process.kill(process.pid, 'SIGTERM'));
 
   const setup = devSetup(root, process.env);
@@ -85,7 +86,10 @@ await runScript('npm start', async () => {
   }
 });
 
-/** Waits, within bounds, until a service answers that it is ready, and nothing that it begins with is still to come. */
+/**
+ * Waits, within bounds, until a service answers that it is ready, and nothing that it begins with is still to
+ * come.
+ */
 async function whenReady(service) {
   const deadline = Date.now() + READY_TIMEOUT_MS;
   while (!(await service.ready())) {

@@ -6,9 +6,9 @@ import { init } from '@bundoc/bunkms/cli/init';
 import { withKms } from '@bundoc/bunkms/cli/open-kms';
 import { issueTokenSchema } from '@bundoc/shared/contract/tokens';
 import { freePort } from '@bundoc/shared/testing/free-port';
-import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { startInBackground } from '@bundoc/shared/testing/timing';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { type Server, startServer } from '../packages/bunkms/test/support/process.ts';
 import { type BundocProcess, startBundocProcess } from './support/bundoc-process.ts';
@@ -96,7 +96,9 @@ describeWithHaproxy('a rolling restart of two Bundoc nodes behind HAProxy', () =
           statuses[outcome] = (statuses[outcome] ?? 0) + 1;
         }
       };
-      const clients = meanwhile(Promise.all(Array.from({ length: CLIENTS }, (_, number) => client(number))));
+      const clients = startInBackground(
+        Promise.all(Array.from({ length: CLIENTS }, (_, number) => client(number))),
+      );
       for (const [at, environment] of environments.entries()) {
         const node = nodes[at];
         if (node === undefined) throw new Error('there is a process for each environment');

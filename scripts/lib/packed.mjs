@@ -34,7 +34,8 @@ export async function installPacked({ tarballs, folder, env, signal }) {
 
 /**
  * An installation of both services from tarballs, with a KEK, data and tokens below one folder.
- * @param {{ execPath: string, folder: string, place: string, env: NodeJS.ProcessEnv }} options `folder`: where they are installed; `place`: of the data
+ * @param {{ execPath: string, folder: string, place: string, env: NodeJS.ProcessEnv }} options
+ * `folder`: where they are installed; `place`: of the data
  */
 export function packedInstallation({ execPath, folder, place, env }) {
   const path = (name, ...rest) => join(folder, 'node_modules', '@bundoc', name, 'dist', ...rest);

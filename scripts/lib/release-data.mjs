@@ -8,9 +8,9 @@ import { mustRun } from './run.mjs';
 const CONFIRMED_WITHIN_MS = 30_000;
 
 /**
- * Has the packed services of a release write data, and keeps it as one archive: KEK, both data folders, and what documents there are. Tests of later
- * releases open it.
- * @param {{ execPath: string, folder: string, place: string, archive: string, env: NodeJS.ProcessEnv, signal?: AbortSignal }} options
+ * Has the packed services of a release write data, and keeps it as one archive: KEK, both data folders, and
+ * what documents there are. Tests of later releases open it.
+ * @param {Parameters<typeof packedInstallation>[0] & { archive: string, signal?: AbortSignal }} options
  */
 export async function keepReleaseData({ archive, signal, ...options }) {
   const { place, env } = options;
@@ -45,11 +45,12 @@ export async function keepReleaseData({ archive, signal, ...options }) {
 }
 
 /**
- * Writes what formats there are: created, replaced, patched and deleted documents, a batch, numbers that a double does not hold, large documents, a
- * unique index and a schema, two projects.
- * @returns {Promise<Record<string, string | null>>} the exact text of each document by its path; null for a deleted one
+ * Writes what formats there are: created, replaced, patched and deleted documents, a batch, numbers that a
+ * double does not hold, large documents, a unique index and a schema, two projects.
+ * @returns {Promise<Record<string, string | null>>} the exact text of each document by its path; null for a
+ * deleted one
  */
-export async function writeDocuments(url, token) {
+async function writeDocuments(url, token) {
   await untilConfirmed(url);
   const ask = async (method, path, body, type = 'application/json') => {
     const answer = await fetch(`${url}/v1/projects/${path}`, {

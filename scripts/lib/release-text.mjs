@@ -35,8 +35,8 @@ export function withRelease(changelog, version, date) {
 }
 
 /**
- * A manifest as it is packed: without the condition by which tests of the workspace find sources, and without what
- * only the workspace needs.
+ * A manifest as it is packed: without the condition by which tests of the workspace find sources, and without
+ * what only the workspace needs.
  */
 export function packedManifest(manifest) {
   const { devDependencies: _, exports, ...rest } = JSON.parse(manifest);
@@ -53,7 +53,8 @@ function withoutSource(exports) {
 }
 
 /**
- * A CycloneDX document that depends on what it describes alone: in order, and without the number and the time of its making.
+ * A CycloneDX document that depends on what it describes alone: in order, and without the number and the time
+ * of its making.
  * @param {string} text
  */
 export function stableSbom(text) {

@@ -11,13 +11,14 @@ import { killGroup } from './run.mjs';
 const STOP_TIMEOUT_MS = 15_000;
 
 /**
- * Starts a service. Its output goes through, line by line; at a terminal its log is made readable. It has a process group of its own, so that the terminal's
- * Ctrl-C does not reach it beside the supervisor's SIGTERM, and an IPC channel, whose end tells it that the
- * supervisor is gone, however that came.
+ * Starts a service. Its output goes through, line by line; at a terminal its log is made readable. It has a
+ * process group of its own, so that the terminal's Ctrl-C does not reach it beside the supervisor's SIGTERM,
+ * and an IPC channel, whose end tells it that the supervisor is gone, however that came.
  *
  * @param {string} name
  * @param {{
- *   execPath: string, main: string, cwd: string, env: NodeJS.ProcessEnv, readyUrl: string, present: (line: string) => string,
+ *   execPath: string, main: string, cwd: string, env: NodeJS.ProcessEnv, readyUrl: string,
+ *   present: (line: string) => string,
  * }} options
  */
 export function startService(name, { execPath, main, cwd, env, readyUrl, present }) {
@@ -83,7 +84,8 @@ export function fatalMessage(line) {
 }
 
 /**
- * How lines of the services are shown: at a terminal as the services themselves show them there, otherwise as they are.
+ * How lines of the services are shown: at a terminal as the services themselves show them there, otherwise as
+ * they are.
  * @param {string} root of the built workspace
  * @returns {Promise<(line: string) => string>}
  */

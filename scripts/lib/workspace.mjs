@@ -7,7 +7,10 @@ import { mustRun, run } from './run.mjs';
 /** The one pnpm that is known to take the lockfile; the Dockerfile names the same. */
 export const PNPM = 'pnpm@12.4.2';
 
-/** TypeScript and types are dependencies of the workspace, as `npm start` compiles; what only tests need is a devDependency. */
+/**
+ * TypeScript and types are dependencies of the workspace, as `npm start` compiles; what only tests need is a
+ * devDependency.
+ */
 const INSTALLS = {
   run: ['install', '--prod', '--frozen-lockfile', '--prefer-offline'],
   test: ['install', '--frozen-lockfile', '--prefer-offline'],
@@ -19,7 +22,8 @@ const stampOf = (fingerprint, purpose) => `${fingerprint} ${purpose}`;
  * Installs and builds the workspace, each only as far as needed. All output goes to standard error.
  * @param {string} root
  * @param {{ env: NodeJS.ProcessEnv }} node
- * @param {'run' | 'test'} purpose `run` installs what the services and their build need; `test` also what checks and tests need.
+ * @param {'run' | 'test'} purpose `run` installs what the services and their build need; `test` also what
+ * checks and tests need.
  * @param {AbortSignal} [signal]
  */
 export async function prepare(root, node, purpose, signal) {
@@ -40,8 +44,9 @@ export async function prepare(root, node, purpose, signal) {
 }
 
 /**
- * Compiles what has changed. TypeScript 7 may take declarations for unchanged that are not (a type that is inferred from a union
- * which grew in another file), and then finds errors in sources that have none: what fails is compiled once more from nothing.
+ * Compiles what has changed. TypeScript 7 may take declarations for unchanged that are not (a type that is
+ * inferred from a union which grew in another file), and then finds errors in sources that have none: what
+ * fails is compiled once more from nothing.
  * @param {string} root
  * @param {{ cwd: string, env: NodeJS.ProcessEnv, signal?: AbortSignal }} options
  */
@@ -56,14 +61,17 @@ export async function build(root, options) {
  * Changes whenever an install could have another outcome.
  * @param {string} root
  */
-export function installFingerprint(root) {
+function installFingerprint(root) {
   const hash = createHash('sha256').update(PNPM);
   for (const file of ['pnpm-lock.yaml', 'pnpm-workspace.yaml', ...manifests(root).map(({ file }) => file)])
     hash.update(`\0${file}\0`).update(readFileSync(join(root, file)));
   return hash.digest('hex');
 }
 
-/** True when the last install was of this lockfile, had what is needed, and nothing that it linked has gone since. */
+/**
+ * True when the last install was of this lockfile, had what is needed, and nothing that it linked has gone
+ * since.
+ */
 function isInstalled(root, stamp, wanted, purpose) {
   const installed = existsSync(stamp) ? readFileSync(stamp, 'utf8') : '';
   const suffices = purpose === 'test' ? ['test'] : ['run', 'test'];

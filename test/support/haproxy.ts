@@ -5,7 +5,7 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { freePort } from '@bundoc/shared/testing/free-port';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { describe } from 'vitest';
 
 /** Where Debian's package puts it. */
@@ -15,13 +15,17 @@ const isInstalled = existsSync(PROGRAM);
 if (!isInstalled && process.env['REQUIRE_HAPROXY'] === '1')
   throw new Error('REQUIRE_HAPROXY=1, and haproxy is not installed');
 
-/** Skips, and says so in its name, where HAProxy is not installed; `REQUIRE_HAPROXY=1` makes that a failure. */
+/**
+ * Skips, and says so in its name, where HAProxy is not installed; `REQUIRE_HAPROXY=1` makes that a failure.
+ */
 export function describeWithHaproxy(name: string, tests: () => void): void {
   if (isInstalled) describe(name, tests);
   else describe.skip(`${name} [skipped: haproxy is not installed]`, tests);
 }
 
-/** HAProxy in front of servers on this machine, by the configuration that `docs/operations/scaling.md` gives. */
+/**
+ * HAProxy in front of servers on this machine, by the configuration that `docs/operations/scaling.md` gives.
+ */
 export class Haproxy implements AsyncDisposable {
   readonly #child: ChildProcess;
   readonly #statisticsUrl: string;

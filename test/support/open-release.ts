@@ -12,7 +12,8 @@ import { startBundocProcess } from './bundoc-process.ts';
 import { call, PATIENT_BUNDOC } from './installation.ts';
 
 /**
- * Starts this build on the data of a release, as an operator who upgrades does, and expects every document as it was.
+ * Starts this build on the data of a release, as an operator who upgrades does, and expects every document as
+ * it was.
  *
  * @param archive that `npm run release` has kept.
  * @throws what a service that refuses to start has written.

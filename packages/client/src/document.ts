@@ -16,7 +16,10 @@ export interface Metadata {
 
 /** A document as it was read. */
 export class Document<T> {
-  /** The exact JSON text: numbers, key order and white space as they were written, behind the metadata members. */
+  /**
+   * The exact JSON text: numbers, key order and white space as they were written, behind the metadata
+   * members.
+   */
   readonly text: string;
   #value: (T & Metadata) | undefined;
 
@@ -24,7 +27,10 @@ export class Document<T> {
     this.text = text;
   }
 
-  /** The parsed text, made when it is first asked for. `JSON.parse` rounds numbers that a double does not hold: see {@link text}. */
+  /**
+   * The parsed text, made when it is first asked for. `JSON.parse` rounds numbers that a double does not
+   * hold: see {@link text}.
+   */
   get value(): T & Metadata {
     this.#value ??= JSON.parse(this.text) as T & Metadata;
     return this.#value;
@@ -91,7 +97,8 @@ export function pageOf<T>(text: string): DocumentPage<T> {
 /**
  * The documents of all pages.
  *
- * @throws BundocError `integrity_error` behind the documents of a page, some of which do not open, unless `onUnreadable` takes their ids.
+ * @throws BundocError `integrity_error` behind the documents of a page, some of which do not open, unless
+ * `onUnreadable` takes their ids.
  */
 export async function* documentsOf<T>(
   pageAt: (cursor: string | undefined) => Promise<Omit<DocumentPage<T>, 'rest' | 'total'>>,
@@ -106,7 +113,9 @@ export async function* documentsOf<T>(
   } while (cursor !== undefined);
 }
 
-/** @throws BundocError `integrity_error` when there are ids of documents that do not open, and nobody is told. */
+/**
+ * @throws BundocError `integrity_error` when there are ids of documents that do not open, and nobody is told.
+ */
 export function tellUnreadable(
   ids: readonly string[],
   onUnreadable: ((ids: readonly string[]) => void) | undefined,

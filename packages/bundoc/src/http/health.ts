@@ -1,13 +1,14 @@
 import { generationSchema, storageIdSchema } from '@bundoc/shared/contract/storages';
+import { registerHealthRoute } from '@bundoc/shared/http/service-routes';
 import { describe, PUBLIC } from '@bundoc/shared/openapi/description';
 import type { Drain } from '@bundoc/shared/runtime/drain';
-import { VERSION } from '@bundoc/shared/runtime/version';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 
-const healthSchema = z.object({ status: z.literal('ok'), version: z.string() });
-
-/** What readiness says; once a generation is confirmed, `kms` and its events are told, but do not decide: warm projects work without BunKMS. */
+/**
+ * What readiness says; once a generation is confirmed, `kms` and its events are told, but do not decide: warm
+ * projects work without BunKMS.
+ */
 const readinessSchema = z.object({
   storage: z.enum(['ok', 'failing']),
   storage_id: storageIdSchema,
@@ -31,15 +32,7 @@ export function registerHealth(
   readiness: () => Promise<Readiness>,
   drain: Drain,
 ): void {
-  const health = describe({
-    id: 'health',
-    tag: 'service',
-    summary: 'Whether the process lives',
-    access: PUBLIC,
-    answers: { 200: { description: 'It does', schema: healthSchema } },
-    examples: { ask: { status: 200, answer: { status: 'ok', version: VERSION } } },
-  });
-  app.get('/health', { config: health }, async () => ({ status: 'ok', version: VERSION }));
+  registerHealthRoute(app);
 
   const ready = describe({
     id: 'ready',

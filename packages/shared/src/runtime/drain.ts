@@ -8,8 +8,8 @@ const DRAIN_MS_MAX = 600_000;
 export const drainMs = wholeNumber(0, DRAIN_MS_MAX).default(3_000);
 
 /**
- * The time between the signal to stop and the stop. The service still serves, `/ready` answers 503 and answers close their connection,
- * so that load balancers send nothing more before the listener closes.
+ * The time between the signal to stop and the stop. The service still serves, `/ready` answers 503 and
+ * answers close their connection, so that load balancers send nothing more before the listener closes.
  */
 export class Drain {
   /** How long it takes, milliseconds. */

@@ -15,14 +15,17 @@ const OF_DEFECTS: ReadonlySet<string> = new Set([
 const OF_OPERATION = /^(E[A-Z0-9]+|UND_ERR_.*|ERR_(TLS|SSL)_.*|CERT_.*|UNABLE_TO_.*|.*SELF_SIGNED_.*)$/;
 
 /**
- * Messages that quote what was read: `JSON.parse` repeats the text around its fault, and Node's argument checks
- * repeat the argument. Both may be a key or a document.
+ * Messages that quote what was read: `JSON.parse` repeats the text around its fault, and Node's argument
+ * checks repeat the argument. Both may be a key or a document.
  */
 function quotesItsInput(error: Error, code: unknown): boolean {
   return error instanceof SyntaxError || (typeof code === 'string' && code.startsWith('ERR_INVALID_ARG_'));
 }
 
-/** True for what an operator mends: the message says what is wrong, and frames of the program would help nobody. */
+/**
+ * True for what an operator mends: the message says what is wrong, and frames of the program would help
+ * nobody.
+ */
 function isMendable(error: Error, code: unknown): boolean {
   if (error instanceof AppError) return error.code !== 'internal_error';
   return !OF_DEFECTS.has(error.name) || (typeof code === 'string' && OF_OPERATION.test(code));

@@ -23,8 +23,8 @@ function errorOf(args: readonly unknown[]): unknown {
 }
 
 /**
- * Puts the reason of a fault into its message, and lets a fault that is repeated in once: the same message with the same members. Its
- * repetitions are counted each minute.
+ * Puts the reason of a fault into its message, and lets a fault that is repeated in once: the same message
+ * with the same members. Its repetitions are counted each minute.
  */
 function explainFaults(
   repeated: RepeatedFaults,
@@ -46,8 +46,9 @@ function explainFaults(
 }
 
 /**
- * A logger: JSON, and on a terminal lines for a person. Call sites name each member they log (an allow-list by construction): never a request, a header, a
- * body, a document id or an error's own members. `redact` is the backstop for a slip.
+ * A logger: JSON, and on a terminal lines for a person. Call sites name each member they log (an allow-list
+ * by construction): never a request, a header, a body, a document id or an error's own members. `redact` is
+ * the backstop for a slip.
  */
 export function createLogger(options: LoggerOptions): Logger {
   const output: DestinationStream & Partial<LogOutput> = options.destination ?? standardOutput();

@@ -10,8 +10,9 @@ const LEVEL_CHARS = 5;
 const CONTROLS = /[\p{Cc}\u2028\u2029]/gu;
 
 /**
- * A log record as a person reads it at a terminal: `12:00:00.000 info  bundoc  listening  url=http://127.0.0.1:8080`. One line, in which
- * nothing that was logged can move the cursor or colour the screen. A line that is no record stays as it is.
+ * A log record as a person reads it at a terminal: `12:00:00.000 info bundoc listening
+ * url=http://127.0.0.1:8080`. One line, in which nothing that was logged can move the cursor or colour the
+ * screen. A line that is no record stays as it is.
  */
 export function terminalLine(line: string, hasColours: boolean): string {
   const record = recordOf(line);

@@ -27,7 +27,8 @@ export interface ServerTlsPorts {
 }
 
 /**
- * TLS of one listener by its files, with its metrics and a bounded word in the log for what it refuses. The caller disposes `tls`.
+ * TLS of one listener by its files, with its metrics and a bounded word in the log for what it refuses. The
+ * caller disposes `tls`.
  *
  * @param files undefined for plain HTTP. With authorities among them, clients must have a certificate.
  * @throws ConfigError when the files are no use.
@@ -71,11 +72,12 @@ export function tlsOptionsOf({ tls, isMutual }: ServerTls): TlsOptions & SecureC
 }
 
 /**
- * Follows the certificate files, and ends every connection whose handshake failed or whose client is not one of
- * {@link ServerTls.clientNames}: no byte of it is read as HTTP. Connections that stand keep what they began with.
+ * Follows the certificate files, and ends every connection whose handshake failed or whose client is not one
+ * of {@link ServerTls.clientNames}: no byte of it is read as HTTP. Connections that stand keep what they
+ * began with.
  *
- * @param answerPlain ends the connection of a client that speaks HTTP without TLS with an answer that says so. Not called for mutual TLS:
- * strangers learn nothing there.
+ * @param answerPlain ends the connection of a client that speaks HTTP without TLS with an answer that says
+ * so. Not called for mutual TLS: strangers learn nothing there.
  */
 export function guardTls(
   app: FastifyInstance,
@@ -106,7 +108,10 @@ export function guardTls(
   });
 }
 
-/** The connections below TLS, which Node does not hand on. One address has at most one with a port; a clash costs the answer. */
+/**
+ * The connections below TLS, which Node does not hand on. One address has at most one with a port; a clash
+ * costs the answer.
+ */
 function connectionsByPort(server: FastifyInstance['server']): Map<number, Socket> {
   const connections = new Map<number, Socket>();
   server.on('connection', (socket: Socket) => {
