@@ -3,11 +3,10 @@ import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { AuditDraft } from '../records/chain.ts';
-import type { AuditCondition, RejectReason } from '../store/audit.ts';
-import type { KmsStore } from '../store/port.ts';
+import type { AuditCondition, AuditStore, RejectReason } from '../store/audit.ts';
 
 export interface AuditLogOptions {
-  readonly store: Pick<KmsStore, 'appendAudit'>;
+  readonly store: Pick<AuditStore, 'appendAudit'>;
   readonly logger: Logger;
   readonly metrics: { readonly auditRecordsLost: { inc(): void } };
 }

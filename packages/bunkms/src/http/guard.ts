@@ -7,7 +7,7 @@ import { canonicalAddress } from '@bundoc/shared/runtime/addresses';
 import { shareKeyOf } from '@bundoc/shared/shares/share-key';
 import type { FastifyRequest } from 'fastify';
 import type { Caller } from '../records/caller.ts';
-import type { KmsStore } from '../store/port.ts';
+import type { TokenStore } from '../store/tokens.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -50,7 +50,7 @@ export interface Guards {
  */
 export function createGuards(
   auth: BearerAuth,
-  tokens: () => Pick<KmsStore, 'findActiveTokenFamily'>,
+  tokens: () => Pick<TokenStore, 'findActiveTokenFamily'>,
 ): Guards {
   const authenticate = async (request: FastifyRequest): Promise<Claims> => {
     const claims = await auth.authenticate(request);

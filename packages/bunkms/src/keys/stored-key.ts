@@ -12,14 +12,15 @@ import {
   keyFault,
   type StoredKey,
 } from '../records/key-record.ts';
-import type { KeyVersionStamp, VersionChoice } from '../store/keys.ts';
-import type { KmsStore } from '../store/port.ts';
+import type { AuditStore } from '../store/audit.ts';
+import type { KeyStore, KeyVersionStamp, VersionChoice } from '../store/keys.ts';
+import type { StorageStore } from '../store/storages.ts';
 import type { Keks } from '../vault/keks.ts';
 import type { Vault } from '../vault/vault.ts';
 
 /** What the operations on keys stand on. */
 export interface KeyDeps {
-  readonly store: KmsStore;
+  readonly store: KeyStore & StorageStore & AuditStore;
   readonly vault: Vault;
   /** Brings the vault up to date with the KEKs. */
   readonly keks: Pick<Keks, 'refresh'>;

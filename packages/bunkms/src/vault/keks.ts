@@ -5,7 +5,7 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { Caller } from '../records/caller.ts';
 import { foldKekRecords, type KekState, neededKeks } from '../records/kek-state.ts';
-import type { KmsStore } from '../store/port.ts';
+import type { KekStore } from '../store/kek.ts';
 import type { KekProvider } from './kek-provider.ts';
 import type { Vault } from './vault.ts';
 
@@ -14,7 +14,7 @@ export interface KeksOptions {
   readonly provider: KekProvider;
   /** {@link KekProvider.stamp} from before the vault's ring was loaded. */
   readonly stamp: string;
-  readonly store: Pick<KmsStore, 'kekRecords' | 'addKek'>;
+  readonly store: Pick<KekStore, 'kekRecords' | 'addKek'>;
   readonly chainKey: KeyObject;
   /** As unsealing found it. */
   readonly state: KekState;
