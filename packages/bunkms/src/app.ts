@@ -323,7 +323,7 @@ function createShipper(target: ShipTarget, dataDir: string, deps: ShipperDeps): 
 
 function gateOf(services: Services | undefined): ServiceGate {
   return () => {
-    if (services === undefined) throw new AppError('SEALED');
+    if (services === undefined) throw new AppError('sealed');
     return services;
   };
 }

@@ -127,7 +127,7 @@ export async function adoptSealedRefusals(
     action: 'key.export',
     outcome: 'failed',
     actor: 'system',
-    code: 'SEALED',
+    code: 'sealed',
     detail: { ...summary },
   });
   await rename(path, join(dataDir, `sealed-refusals-${summary.sha256}.jsonl`));

@@ -46,7 +46,7 @@ export interface Guards {
 }
 
 /**
- * @param tokens gives the store of tokens, or throws `SEALED`.
+ * @param tokens gives the store of tokens, or throws `sealed`.
  */
 export function createGuards(
   auth: BearerAuth,

@@ -22,5 +22,5 @@ export interface Services {
   readonly events: EventFeed;
 }
 
-/** Gives the services. @throws AppError `SEALED` while there are none. */
+/** Gives the services. @throws AppError `sealed` while there are none. */
 export type ServiceGate = () => Services;

@@ -27,7 +27,7 @@ export class KekUpkeep {
     this.#deps = deps;
   }
 
-  /** Reads a ring that has changed, and says what this service holds: at the start before anything is served, and before a rotation. @throws AppError of the store, `SEALED`. */
+  /** Reads a ring that has changed, and says what this service holds: at the start before anything is served, and before a rotation. @throws AppError of the store, `sealed`. */
   async look(): Promise<void> {
     await this.#deps.keks.reload();
     await this.#announce();

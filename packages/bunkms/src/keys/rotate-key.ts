@@ -26,7 +26,7 @@ export interface Rotation extends KeyRequest {
  * A key whose current version does not open is not rotated, unless its loss is accepted: it may be brought back yet (`bunkms recover`).
  *
  * @returns the key in its current version, durable: the new one, or with another `expectedVersion` the present one.
- * @throws AppError `KEY_NOT_FOUND`, `key_disabled`, `key_pending_deletion`, `key_destroyed`, `key_versions_exhausted`, `key_damaged`,
+ * @throws AppError `key_not_found`, `key_disabled`, `key_pending_deletion`, `key_destroyed`, `key_versions_exhausted`, `key_damaged`,
  * `precondition_failed`. After `storage_unavailable` it may have happened: with `expectedVersion` asking again does not rotate again.
  */
 export async function rotateKey(deps: KeyDeps, rotation: Rotation, caller: Caller): Promise<KeyInfo> {

@@ -43,7 +43,7 @@ export interface AuthenticKey {
 /**
  * Reads a key and authenticates it.
  *
- * @throws AppError `KEY_NOT_FOUND`, `key_damaged` for a row that was lost, edited, swapped or put back.
+ * @throws AppError `key_not_found`, `key_damaged` for a row that was lost, edited, swapped or put back.
  */
 export async function readStoredKey(
   deps: Pick<KeyDeps, 'store' | 'chainKey' | 'logger'>,
@@ -51,7 +51,7 @@ export async function readStoredKey(
   versions: VersionChoice,
 ): Promise<AuthenticKey> {
   const stored = await deps.store.findKey(name, versions);
-  if (stored === undefined) throw new AppError('KEY_NOT_FOUND');
+  if (stored === undefined) throw new AppError('key_not_found');
   const key = authenticate(deps, name, stored);
   if (key === undefined) throw new AppError('key_damaged');
   return key;
