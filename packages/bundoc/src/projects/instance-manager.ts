@@ -141,6 +141,12 @@ export class InstanceManager implements AsyncDisposable {
     return instance.store;
   }
 
+  /** Holds a project that is open, whether it may be used or not: for what {@link peekStore} was used for. */
+  leaseIfOpen(project: string): InstanceLease | undefined {
+    const instance = this.#open.get(project);
+    return instance && this.#lease(instance);
+  }
+
   /** The store of a project that is open, whether it may be used or not. This is no use of it. */
   storeIfOpen(project: string): DefinedStore | undefined {
     return this.#open.get(project)?.store;

@@ -13,7 +13,9 @@ const LOOKS_A_SWEEP_MIN = 16;
 /** What open projects may be in need of, beside requests. */
 export type Need = 'reseal' | 'definitions' | 'expiry';
 
-/** The projects that are open: the memory that they take, in which order they make room, and what they need. */
+/**
+ * The projects that are open: the memory that they take, in which order they make room, and what they need.
+ */
 export class OpenProjects {
   readonly #instances = new Map<string, ProjectInstance>();
   /** In which order they make room. */
@@ -69,7 +71,9 @@ export class OpenProjects {
     this.slots.release(instance.bytes);
   }
 
-  /** Once between two sweeps: with a thousand projects, to move it up takes as long as to find its document. */
+  /**
+   * Once between two sweeps: with a thousand projects, to move it up takes as long as to find its document.
+   */
   used(instance: ProjectInstance): void {
     if (instance.countedInSweep === this.#sweeps) return;
     instance.countedInSweep = this.#sweeps;
