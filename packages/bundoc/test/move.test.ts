@@ -7,7 +7,8 @@ import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { put, ref, remove } from '../src/engine/conformance.ts';
-import { type Database, OutcomeUnknown } from '../src/engine/postgres/database/database.ts';
+import { OutcomeUnknown } from '../src/engine/errors.ts';
+import type { Database } from '../src/engine/postgres/database/database.ts';
 import { fenceRows } from '../src/engine/postgres/rows/fence.ts';
 import type { MoveWatch } from '../src/operations/move-project.ts';
 import type { InstanceManager } from '../src/projects/instance-manager.ts';
@@ -74,7 +75,9 @@ describeWithPostgres('a project that is moved', () => {
         while (!isMoved) {
           await setImmediate();
           try {
-            const read = await moving.withStore(node, (store) => store.get(ref(`before-${reads % 60}`)));
+            const read = await moving.withStore(node, async (store) =>
+              store.get(ref(`before-${reads % 60}`)),
+            );
             if (read === undefined) unexpected.push(`before-${reads % 60} was not there`);
             reads++;
           } catch (error) {
@@ -101,9 +104,9 @@ describeWithPostgres('a project that is moved', () => {
       const there = await moving.identity(isOut ? 'files' : 'rows');
       const elsewhere = { code: 'project_elsewhere', storage: (await there.read()).id };
       for (const node of from) {
-        await expect(moving.withStore(node, (store) => store.get(ref('before-0')))).rejects.toMatchObject(
-          elsewhere,
-        );
+        await expect(
+          moving.withStore(node, async (store) => store.get(ref('before-0'))),
+        ).rejects.toMatchObject(elsewhere);
         const late = moving.withStore(node, (store) => store.commit([put('late', '{}')]));
         await expect(late).rejects.toMatchObject(elsewhere);
       }
@@ -146,14 +149,16 @@ describeWithPostgres('a project that is moved', () => {
     );
     await expect(moving.toFolder()).rejects.toMatchObject({ code: 'integrity_error' });
     const rows = await moving.node('rows');
-    expect(await moving.withStore(rows, (store) => store.get(ref('a')))).toBeDefined();
+    expect(await moving.withStore(rows, async (store) => store.get(ref('a')))).toBeDefined();
     await server.sql(
       `UPDATE bundoc.key_versions SET seals = kept.seals FROM kept WHERE project = '${moving.project}'; DROP TABLE kept`,
       'bundoc',
     );
     await moving.withStore(rows, (store) => store.commit([put('b', '{}')]));
     await moving.toFolder();
-    const rest = await moving.withStore(await moving.node('files'), async (store) => store.movable?.rest());
+    const rest = await moving.withStore(await moving.node('files'), async (store) =>
+      store.movable?.metadata(),
+    );
     const [{ version, count } = { version: 0, count: 0 }] = rest?.seals ?? [];
     // The reservations of both, at most.
     expect([version, count >= 21, count < 2 ** 22]).toEqual([1, true, true]);

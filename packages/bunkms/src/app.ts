@@ -6,7 +6,7 @@ import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { Connections } from '@bundoc/shared/http/connection-limit';
 import { createHttpShares } from '@bundoc/shared/http/http-shares';
 import { boundedWarner } from '@bundoc/shared/runtime/bounded-warner';
-import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
+import { type Clock, every, systemClock } from '@bundoc/shared/runtime/clock';
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
 import { openServerTls, type ServerTls } from '@bundoc/shared/tls/server-tls';
 import type { FastifyInstance } from 'fastify';
@@ -74,11 +74,11 @@ const KEY_SWEEP_MS = 15_000;
 const SWEEP_MS = 5_000;
 
 /**
- * Starts the key service: composes it, opens its store, unseals it if the KEK fits, and listens. A KEK that does not
- * fit is no failure: the service starts sealed and says so.
+ * Starts the key service: composes it, opens its store, unseals it if the KEK fits, and listens. A KEK that
+ * does not fit is no failure: the service starts sealed and says so.
  *
- * @throws ConfigError for an unusable KEK ring or internal address, AppError when the store cannot be opened. What was opened
- * is closed again.
+ * @throws ConfigError for an unusable KEK ring or internal address, AppError when the store cannot be opened.
+ * What was opened is closed again.
  */
 export async function startBunkms(
   config: BunkmsConfig,
@@ -204,7 +204,10 @@ function countHolderRefusal(metrics: Metrics, error: AppError): void {
     metrics.holderRefusals.inc({ code: error.code });
 }
 
-/** Ends the process in order, as an uncaught error does: whoever runs it starts it again, and it begins afresh. */
+/**
+ * Ends the process in order, as an uncaught error does: whoever runs it starts it again, and it begins
+ * afresh.
+ */
 function end(error: Error): void {
   setImmediate(() => {
     throw error;
@@ -297,11 +300,6 @@ async function startKekUpkeep(
     await upkeep.stop();
   });
   void upkeep.run();
-}
-
-function every(ms: number, task: () => void): Disposable {
-  const timer = setInterval(task, ms).unref();
-  return { [Symbol.dispose]: () => clearInterval(timer) };
 }
 
 function prune(store: TokenStore, clock: Clock, logger: Logger): void {

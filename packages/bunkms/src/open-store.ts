@@ -8,7 +8,10 @@ import { openSqliteStore } from './store/sqlite/sqlite-store.ts';
 export type StorageConfig =
   | {
       readonly kind: 'sqlite';
-      /** How long one operation may take, its wait for other processes and for the disk included, milliseconds. */
+      /**
+       * How long one operation may take, its wait for other processes and for the disk included,
+       * milliseconds.
+       */
       readonly deadlineMs: number;
     }
   | { readonly kind: 'postgres'; readonly settings: PostgresSettings };

@@ -39,7 +39,10 @@ const snapshotOf = async (at: TestKms, name: string) => {
 };
 
 describe('of a backup that is restored', () => {
-  /** Keys that are held, offered, given away, to be shredded, shredded and taken by nobody; the third step of each after the backup. */
+  /**
+   * Keys that are held, offered, given away, to be shredded, shredded and taken by nobody; the third step of
+   * each after the backup.
+   */
   async function makeKeys() {
     for (const name of ['held-dek', 'offered-dek', 'moved-dek', 'intended-dek', 'shredded-dek'])
       await s.create(name);

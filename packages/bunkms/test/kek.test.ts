@@ -2,7 +2,7 @@ import { appendFileSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { kekVerificationSchema, retiredKekSchema } from '@bundoc/shared/contract/kek';
 import { type ExportedKey, exportedKeySchema } from '@bundoc/shared/contract/keys';
-import { meanwhile } from '@bundoc/shared/testing/meanwhile';
+import { startInBackground } from '@bundoc/shared/testing/timing';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { KeyVerification } from '../src/audit/verify-keys.ts';
 import { kekIdOf } from '../src/records/wrapped-key.ts';
@@ -240,7 +240,7 @@ describe('a rotation of the KEK', () => {
       await goOn.promise;
       return real(...args);
     };
-    const running = meanwhile(first.rewrap.run());
+    const running = startInBackground(first.rewrap.run());
     await begun.promise;
     expect(await second.rewrap.run()).toBe('others are at it');
     // Has seen that there is work, and asks for it once there is none.
@@ -290,7 +290,7 @@ describe('a rotation of the KEK', () => {
     const keys = await KeyCalls.of(kms);
     const names = Array.from({ length: 60 }, (_, number) => `k${number}-dek`);
     await Promise.all(names.map((name) => keys.create(name)));
-    const rotating = meanwhile(rotateKeks(kms));
+    const rotating = startInBackground(rotateKeks(kms));
     const changes = await Promise.all(
       names.map((name, number) => {
         switch (number % 6) {
@@ -329,7 +329,7 @@ describe('a rotation of the KEK', () => {
     const keys = await KeyCalls.of(kms);
     await keys.create('a-dek');
     const left = async () =>
-      /^bunkms_kek_versions_to_rewrap (\d+)$/m.exec((await kms.internal('/metrics')).text)?.[1];
+      /^bunkms_key_versions_pending_rewrap (\d+)$/m.exec((await kms.internal('/metrics')).text)?.[1];
     expect(await left()).toBe('0');
     const [time, detail] = ['2026-01-01T00:00:00.000Z', { kek_id: kekIdOfText(further) }];
     await kms.store.appendAudit([

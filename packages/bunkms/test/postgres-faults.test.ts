@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
-import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { startInBackground } from '@bundoc/shared/testing/timing';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { verifyChain } from '../src/records/chain.ts';
@@ -27,7 +27,10 @@ import { CutConnection } from './support/cut-connection.ts';
 import { PostgresDatabases, settingsOf } from './support/postgres.ts';
 
 const UNAVAILABLE = { code: 'storage_unavailable' };
-/** The deadline of a store whose database hangs, milliseconds: a busy machine needs less for what is done before that. */
+/**
+ * The deadline of a store whose database hangs, milliseconds: a busy machine needs less for what is done
+ * before that.
+ */
 const HASTY_MS = 10_000;
 
 describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
@@ -146,7 +149,7 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
     store = await open({ port: cut.port, deadlineMs: HASTY_MS, statementTimeoutMs: HASTY_MS - 500 });
     await store.unlock(chainKey);
     cut.cutNext('hang');
-    const write = meanwhile(store.insertKey(key('a-dek')));
+    const write = startInBackground(store.insertKey(key('a-dek')));
     await expect.poll(() => cut.cuts).toBe(1);
     cut.hang();
     const calls = [

@@ -8,8 +8,7 @@ import {
   leasePageSchema,
 } from '@bundoc/shared/contract/keys';
 import { systemClock } from '@bundoc/shared/runtime/clock';
-import { meanwhile } from '@bundoc/shared/testing/meanwhile';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS, startInBackground } from '@bundoc/shared/testing/timing';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { KeyVerification } from '../src/audit/verify-keys.ts';
 import { verifyChain } from '../src/records/chain.ts';
@@ -129,7 +128,8 @@ describe('a backup', () => {
       ['pending-deletion-dek', 'CRITICAL', 'disabled'],
     ]);
     expect(records.find(({ action }) => action === 'store.restored')).toMatchObject({ detail: { held: 3 } });
-    // A receipt of what happened after the backup does not fit any more; one from before does, and that of the restore.
+    // A receipt of what happened after the backup does not fit any more; one from before does, and that of
+    // the restore.
     const { chainKey } = await restored.secrets();
     expect(await verifyChain(chainKey, records, [later])).toMatchObject({
       intact: false,
@@ -471,7 +471,7 @@ describe('a backup', () => {
         if (n % 2 === 0) await keys.shred(name);
       }
     };
-    const working = meanwhile(Promise.all(Array.from({ length: 4 }, (_, worker) => work(worker))));
+    const working = startInBackground(Promise.all(Array.from({ length: 4 }, (_, worker) => work(worker))));
     const archives: Buffer[] = [];
     for (let n = 0; n < 5; n++) archives.push((await backupOf(kms)).archive);
     isDone = true;

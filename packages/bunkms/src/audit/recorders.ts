@@ -13,7 +13,10 @@ export interface RefusalSink {
   anonymous(network: string, record: AuditDraft): void;
 }
 
-/** What is recorded beside what happens, some of it with a count: the counts wait here for the end of their minute. */
+/**
+ * What is recorded beside what happens, some of it with a count: the counts wait here for the end of their
+ * minute.
+ */
 export class AuditRecorders {
   readonly uses: KeyUses;
   /** Of exports: whoever has a valid token gets a record for each. */

@@ -17,8 +17,8 @@ const HEADER = /^\{"format":1,"dropped":"(\d{12})"\}\n/;
 const HEADER_BYTES = headerOf(0).length;
 
 /**
- * Keeps the accesses to export of a sealed service, which has no chain key, in a bounded file. {@link adoptSealedRefusals} brings
- * the file into the chain when the service is unsealed.
+ * Keeps the accesses to export of a sealed service, which has no chain key, in a bounded file.
+ * {@link adoptSealedRefusals} brings the file into the chain when the service is unsealed.
  *
  * Writing is batched and nothing waits for it. Lines of one process; the data folder is not shared.
  */
@@ -107,8 +107,9 @@ export class SealedRefusals implements AsyncDisposable {
 }
 
 /**
- * Brings the file of a sealed time into the chain, as one CRITICAL record with its hash, and keeps it under a name made
- * of that hash. A crash in between is made good at the next start: the record is found by the hash and not written twice.
+ * Brings the file of a sealed time into the chain, as one CRITICAL record with its hash, and keeps it under a
+ * name made of that hash. A crash in between is made good at the next start: the record is found by the hash
+ * and not written twice.
  *
  * @throws AppError of the store, or the error of the file system; the file is still there then.
  */

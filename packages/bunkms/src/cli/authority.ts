@@ -35,7 +35,10 @@ export interface CertifiedKey {
 
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
 
-/** Makes an authority: a self-signed certificate that may sign certificates of services, and no other authority. */
+/**
+ * Makes an authority: a self-signed certificate that may sign certificates of services, and no other
+ * authority.
+ */
 export async function makeAuthority(validity: Validity): Promise<CertifiedKey> {
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: ALGORITHM.namedCurve });
   const keys = { privateKey: signingKeyOf(privateKey), publicKey: publicKeyOf(publicKey) };
@@ -53,8 +56,8 @@ export async function makeAuthority(validity: Validity): Promise<CertifiedKey> {
 }
 
 /**
- * Issues a certificate, with a new key, for a service of these names and addresses. It serves for both ends of TLS, since each
- * service is a client of the other at times.
+ * Issues a certificate, with a new key, for a service of these names and addresses. It serves for both ends
+ * of TLS, since each service is a client of the other at times.
  */
 export async function issueCertificate(
   authority: CertifiedKey,

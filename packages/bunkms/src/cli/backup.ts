@@ -1,4 +1,5 @@
 import { existsSync, statSync } from 'node:fs';
+import { createProgress } from '@bundoc/shared/cli/progress';
 import { openFileSource } from '@bundoc/shared/files/file-source';
 import { createPrivateFile } from '@bundoc/shared/files/private-file';
 import { systemClock } from '@bundoc/shared/runtime/clock';
@@ -8,12 +9,13 @@ import { type Survey, surveyArchive } from '../recovery/survey.ts';
 import { createBackup } from '../recovery/write-backup.ts';
 import { CliFailure, EXIT } from './errors.ts';
 import { loadVault, withKms } from './open-kms.ts';
-import { createProgress } from './progress.ts';
 
 /**
- * Writes an encrypted archive of the whole store, beside a running server. The file appears whole and durable, or not at all.
+ * Writes an encrypted archive of the whole store, beside a running server. The file appears whole and
+ * durable, or not at all.
  *
- * @throws CliFailure when there is such a file already, or, with the file written, when something in the store is damaged.
+ * @throws CliFailure when there is such a file already, or, with the file written, when something in the
+ * store is damaged.
  */
 export async function backup(
   environment: Environment,

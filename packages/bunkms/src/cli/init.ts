@@ -23,7 +23,10 @@ export interface InitOptions {
   readonly json?: true;
 }
 
-/** What Bundoc may do: make, read, fetch and rotate the keys of projects, and destroy that of one that is deleted. */
+/**
+ * What Bundoc may do: make, read, fetch and rotate the keys of projects, and destroy that of one that is
+ * deleted.
+ */
 const SERVICE_TOKEN: IssueToken = {
   sub: 'bundoc',
   typ: 'service',
@@ -34,7 +37,10 @@ const SERVICE_TOKEN: IssueToken = {
 /** A token that ends sooner than this is made anew: Bundoc must have the time to start and renew it. */
 const REMAINING_S_MIN = 3_600;
 
-/** Prepares an installation: KEK file, store, service token, certificates, each only if it is not there. May be run again at any time. */
+/**
+ * Prepares an installation: KEK file, store, service token, certificates, each only if it is not there. May
+ * be run again at any time.
+ */
 export async function init(environment: Environment, options: InitOptions): Promise<void> {
   const config = readConfig(environment);
   const { kek } = config;

@@ -1,3 +1,4 @@
+import { createProgress } from '@bundoc/shared/cli/progress';
 import { replacePrivateFile } from '@bundoc/shared/files/private-file';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { Environment } from '@bundoc/shared/runtime/config';
@@ -6,11 +7,10 @@ import { CLI_CALLER } from '../records/caller.ts';
 import { formatInventory, takeInventory } from '../recovery/inventory.ts';
 import { CliFailure } from './errors.ts';
 import { withKms } from './open-kms.ts';
-import { createProgress } from './progress.ts';
 
 /**
- * Writes how every key and token stands to a file, in the place of an earlier one, beside a running server. It holds no key, and is
- * authenticated under the KEK.
+ * Writes how every key and token stands to a file, in the place of an earlier one, beside a running server.
+ * It holds no key, and is authenticated under the KEK.
  *
  * @throws CliFailure, with the file written, when keys are damaged.
  */

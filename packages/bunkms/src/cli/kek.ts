@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { createProgress } from '@bundoc/shared/cli/progress';
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { KekInfo, KekStatus, RetireKek } from '@bundoc/shared/contract/kek';
 import type { Environment } from '@bundoc/shared/runtime/config';
@@ -15,7 +16,6 @@ import { KeyRewrap } from '../kek/rewrap-keys.ts';
 import { CLI_CALLER } from '../records/caller.ts';
 import { CliFailure } from './errors.ts';
 import { type CliDeps, withKeys } from './open-kms.ts';
-import { createProgress } from './progress.ts';
 
 interface JsonOption {
   readonly json?: true;
@@ -50,8 +50,9 @@ export async function kekList(environment: Environment, options: JsonOption): Pr
 }
 
 /**
- * Makes a KEK the current one, and stays until everything is wrapped with it, or, with `wait` false, leaves that to the running server. Whoever comes
- * first does the work, this process or a server; the other one watches.
+ * Makes a KEK the current one, and stays until everything is wrapped with it, or, with `wait` false, leaves
+ * that to the running server. Whoever comes first does the work, this process or a server; the other one
+ * watches.
  */
 export async function kekRotate(
   environment: Environment,

@@ -26,7 +26,10 @@ export interface CliKms {
   readonly tokens: TokenService;
 }
 
-/** Runs `action` on the store of the configured installation, and closes it. @throws CliFailure when there is no installation. */
+/**
+ * Runs `action` on the store of the configured installation, and closes it. @throws CliFailure when there is
+ * no installation.
+ */
 export async function withStore<T>(
   environment: Environment,
   action: (store: KmsStore) => Promise<T>,
@@ -47,7 +50,10 @@ export function withKms<T>(environment: Environment, action: (kms: CliKms) => Pr
   return withStore(environment, async (store) => action(await unsealStore(environment, store)));
 }
 
-/** Makes the installation if there is none. @throws CliFailure when the KEK does not fit the one that is there. */
+/**
+ * Makes the installation if there is none. @throws CliFailure when the KEK does not fit the one that is
+ * there.
+ */
 export async function unsealStore(environment: Environment, store: KmsStore): Promise<CliKms> {
   const config = readConfig(environment);
   const warn = (message: string) => console.error(`bunkms: warning: ${message}`);
@@ -85,7 +91,10 @@ export interface CliDeps extends KekDeps {
   readonly store: KmsStore;
 }
 
-/** Runs `action` on the keys of the installation, beside a running server; what it wants recorded is recorded when this resolves. */
+/**
+ * Runs `action` on the keys of the installation, beside a running server; what it wants recorded is recorded
+ * when this resolves.
+ */
 export function withKeys<T>(environment: Environment, action: (deps: CliDeps) => Promise<T>): Promise<T> {
   return withKms(environment, async ({ store, vault, keks, state }) => {
     const logger = silentLogger();
@@ -124,7 +133,10 @@ function mayHaveStore({ storage, dataDir }: StoreLocation): boolean {
   return storage.kind === 'postgres' || existsSync(databasePathOf(dataDir));
 }
 
-/** A crash of the storage thread, and what a server may lose, need no word here: the call that waits fails, and the service warns. */
+/**
+ * A crash of the storage thread, and what a server may lose, need no word here: the call that waits fails,
+ * and the service warns.
+ */
 export function openCliStore(location: StoreLocation): Promise<KmsStore> {
   return openStore(location, { onCrash: () => undefined, warn: () => undefined });
 }

@@ -1,3 +1,4 @@
+import { createProgress } from '@bundoc/shared/cli/progress';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { CLI_CALLER } from '../records/caller.ts';
@@ -8,7 +9,6 @@ import { type RecoveredProject, recoverKeys } from '../recovery/recover.ts';
 import { DataFolderUnsettled } from '../recovery/settled-folder.ts';
 import { CliFailure, UsageError } from './errors.ts';
 import { loadVault, silentLogger, withKms } from './open-kms.ts';
-import { createProgress } from './progress.ts';
 import { readInventory } from './restore.ts';
 
 export interface RecoverCliOptions {

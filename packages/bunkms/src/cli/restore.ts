@@ -1,4 +1,5 @@
 import { readFile, stat } from 'node:fs/promises';
+import { createProgress } from '@bundoc/shared/cli/progress';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { openFileSource } from '@bundoc/shared/files/file-source';
 import { systemClock } from '@bundoc/shared/runtime/clock';
@@ -22,7 +23,6 @@ import { type Survey, surveyArchive } from '../recovery/survey.ts';
 import type { Vault } from '../vault/vault.ts';
 import { CliFailure, EXIT, UsageError } from './errors.ts';
 import { hasStore, loadVault, openCliStore } from './open-kms.ts';
-import { createProgress } from './progress.ts';
 
 export interface RestoreCliOptions {
   readonly inventory?: string;
@@ -33,8 +33,8 @@ export interface RestoreCliOptions {
 }
 
 /**
- * Brings a backup into an empty data folder. The backup, and what is known of the time after it, are checked in whole before anything is
- * written.
+ * Brings a backup into an empty data folder. The backup, and what is known of the time after it, are checked
+ * in whole before anything is written.
  *
  * @throws CliFailure when there is a store; FileDamaged, KekLacking, ResurrectionNotAccepted.
  */

@@ -41,8 +41,8 @@ export interface ClaimAllOptions extends JsonOption {
 /**
  * Claims the keys of all projects of which a storage has content.
  *
- * @throws UsageError when the folder is of another storage, or no names come; CliFailure when keys were left to another storage, or could not be claimed,
- * with all others claimed.
+ * @throws UsageError when the folder is of another storage, or no names come; CliFailure when keys were left
+ * to another storage, or could not be claimed, with all others claimed.
  */
 export async function claimAll(
   environment: Environment,

@@ -24,8 +24,8 @@ export function encryptionKeyOf(dek: KeyObject): KeyObject {
 }
 
 /**
- * Encrypts under {@link encryptionKeyOf} the DEK of that version. The header is authenticated, and the caller's `aad` behind it, so a ciphertext opens
- * under its own key, version and AAD alone.
+ * Encrypts under {@link encryptionKeyOf} the DEK of that version. The header is authenticated, and the
+ * caller's `aad` behind it, so a ciphertext opens under its own key, version and AAD alone.
  */
 export function encryptTo(
   identity: CiphertextKey,
@@ -37,7 +37,10 @@ export function encryptTo(
   return Buffer.concat([header, sealExtended(key, plaintext, Buffer.concat([header, aad]))]);
 }
 
-/** The key and version that a ciphertext names; undefined for what cannot be one. Not authenticated before it was decrypted. */
+/**
+ * The key and version that a ciphertext names; undefined for what cannot be one. Not authenticated before it
+ * was decrypted.
+ */
 export function ciphertextKeyOf(ciphertext: Buffer): CiphertextKey | undefined {
   if (ciphertext.length < CIPHERTEXT_OVERHEAD_BYTES || ciphertext[0] !== FORMAT) return undefined;
   const id = ciphertext.toString('hex', 1, 1 + KEY_ID_BYTES);

@@ -9,8 +9,9 @@ import { ciphertextKeyOf, decryptFrom, encryptTo } from './ciphertext.ts';
 import type { OpenedKey, OpenedKeys } from './opened-keys.ts';
 
 /**
- * Encryption under keys that stay here. Each request is decided by the key as the store has it when the request is carried out, so what begins
- * after a disabling or a destruction was answered is refused; and nothing leaves before a durable record covers it.
+ * Encryption under keys that stay here. Each request is decided by the key as the store has it when the
+ * request is carried out, so what begins after a disabling or a destruction was answered is refused; and
+ * nothing leaves before a durable record covers it.
  */
 export interface CryptoDeps extends KeyDeps {
   readonly uses: KeyUses;
@@ -58,7 +59,10 @@ export interface RewrappedItem extends EncryptedItem {
   readonly fromVersion: number;
 }
 
-/** Encrypts under the current version. @throws AppError as {@link decryptItems}, and what is wrong with the current version. */
+/**
+ * Encrypts under the current version. @throws AppError as {@link decryptItems}, and what is wrong with the
+ * current version.
+ */
 export function encryptItems(
   deps: CryptoDeps,
   name: string,
@@ -75,11 +79,11 @@ export function encryptItems(
 }
 
 /**
- * Opens ciphertexts of any version that there is. An item that does not open is `decryption_failed`, whatever the reason; one that names a version which was
- * destroyed, or is damaged, says so.
+ * Opens ciphertexts of any version that there is. An item that does not open is `decryption_failed`, whatever
+ * the reason; one that names a version which was destroyed, or is damaged, says so.
  *
- * @throws AppError `key_not_found`, `key_disabled`, `key_pending_deletion`, `key_destroyed`, `key_damaged`, `audit_unavailable`; `unauthenticated` when
- * the token was revoked meanwhile. No item was answered then.
+ * @throws AppError `key_not_found`, `key_disabled`, `key_pending_deletion`, `key_destroyed`, `key_damaged`,
+ * `audit_unavailable`; `unauthenticated` when the token was revoked meanwhile. No item was answered then.
  */
 export function decryptItems(
   deps: CryptoDeps,
@@ -93,7 +97,9 @@ export function decryptItems(
   });
 }
 
-/** Brings ciphertexts to the current version; no plaintext leaves. @throws AppError as {@link encryptItems}. */
+/**
+ * Brings ciphertexts to the current version; no plaintext leaves. @throws AppError as {@link encryptItems}.
+ */
 export function rewrapItems(
   deps: CryptoDeps,
   name: string,
@@ -191,7 +197,10 @@ async function currentOf(deps: CryptoDeps, opened: OpenedKey) {
   return { key, identity: { keyId, version } };
 }
 
-/** The encryption keys of the versions that items name, or why there is none. Versions that the key never had are absent. */
+/**
+ * The encryption keys of the versions that items name, or why there is none. Versions that the key never had
+ * are absent.
+ */
 type KeysByVersion = ReadonlyMap<number, ItemResult<KeyObject>>;
 
 async function keysOf(

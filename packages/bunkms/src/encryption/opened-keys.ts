@@ -20,13 +20,16 @@ export interface OpenedKey {
 
 const KEYS_MAX = 1_024;
 const VERSIONS_MAX = 16;
-/** How long an encryption key is kept in memory, milliseconds; one that is needed again is then unwrapped again. */
+/**
+ * How long an encryption key is kept in memory, milliseconds; one that is needed again is then unwrapped
+ * again.
+ */
 const KEPT_MS = 300_000;
 
 /**
- * Keys in use, so that not every use reads and unwraps. What is kept is never believed by itself: each use asks the store where in the
- * audit chain the key's latest change is, and only while that is the very record which the key was authenticated with does
- * it stand. So a change counts at once, whichever process made it.
+ * Keys in use, so that not every use reads and unwraps. What is kept is never believed by itself: each use
+ * asks the store where in the audit chain the key's latest change is, and only while that is the very record
+ * which the key was authenticated with does it stand. So a change counts at once, whichever process made it.
  */
 export class OpenedKeys {
   readonly #kept: LRUCache<string, OpenedKey>;
@@ -61,7 +64,8 @@ export class OpenedKeys {
   /**
    * The encryption key of a version that the key has or had.
    *
-   * @throws AppError `key_version_destroyed`, `key_damaged`; `precondition_failed` when the key was changed since it was opened.
+   * @throws AppError `key_version_destroyed`, `key_damaged`; `precondition_failed` when the key was changed
+   * since it was opened.
    */
   async encryptionKey(deps: KeyDeps, opened: OpenedKey, number: number): Promise<KeyObject> {
     const { name } = opened.record;

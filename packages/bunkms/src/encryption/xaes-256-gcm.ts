@@ -3,10 +3,11 @@ import { OpenError, open, SEAL_OVERHEAD_BYTES, seal } from '@bundoc/shared/crypt
 import { fillRandom } from '@bundoc/shared/crypto/random';
 
 /**
- * XAES-256-GCM (https://c2sp.org/XAES-256-GCM): AES-256-GCM with a random nonce of 192 bits, so that one key takes 2^80 messages instead of
- * 2^32. The first half of the nonce makes a key for the message, by the KDF of NIST SP 800-108r1 with AES-CMAC; the second half is
- * the nonce of AES-256-GCM under that key. It does not commit to its key: {@link openExtended} by another key fails, but somebody who chooses both
- * keys can make bytes that open under either.
+ * XAES-256-GCM (https://c2sp.org/XAES-256-GCM): AES-256-GCM with a random nonce of 192 bits, so that one key
+ * takes 2^80 messages instead of 2^32. The first half of the nonce makes a key for the message, by the KDF of
+ * NIST SP 800-108r1 with AES-CMAC; the second half is the nonce of AES-256-GCM under that key. It does not
+ * commit to its key: {@link openExtended} by another key fails, but somebody who chooses both keys can make
+ * bytes that open under either.
  */
 
 const BLOCK_BYTES = 16;

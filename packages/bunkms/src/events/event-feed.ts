@@ -4,6 +4,7 @@ import type { Claims } from '@bundoc/shared/contract/tokens';
 import type { EventSink } from '@bundoc/shared/http/event-stream';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
+import { Mutex } from '@bundoc/shared/runtime/mutex';
 import { Share } from '@bundoc/shared/shares/share';
 import type { ChainHead } from '../records/chain.ts';
 import type { AuditStore } from '../store/audit.ts';
@@ -29,11 +30,17 @@ export interface Subscription {
 }
 
 interface Subscriber extends Subscription {
-  /** False while the subscriber may lack what happened before: then no id tells it that it has everything up to there. */
+  /**
+   * False while the subscriber may lack what happened before: then no id tells it that it has everything up
+   * to there.
+   */
   isComplete: boolean;
 }
 
-/** How often the chain is looked at while somebody listens, milliseconds: other processes append to it as well. */
+/**
+ * How often the chain is looked at while somebody listens, milliseconds: other processes append to it as
+ * well.
+ */
 const POLL_MS = 200;
 const PAGE = 500;
 /** Records that are gone through for one who comes back; beyond it starting anew is cheaper. */
@@ -42,10 +49,12 @@ const SUBSCRIBERS_MAX = 256;
 const SUBSCRIBERS_OF_SUBJECT_MAX = 16;
 
 /**
- * Tells services what happens to keys and tokens, as the audit chain has it: so nothing is told that is not durable,
- * whichever process did it, and a place in the chain is enough to go on from. Only the records besides exports are read.
+ * Tells services what happens to keys and tokens, as the audit chain has it: so nothing is told that is not
+ * durable, whichever process did it, and a place in the chain is enough to go on from. Only the records
+ * besides exports are read.
  *
- * A subscriber that names its place gets what came after it; any other gets a `reset`, and the tokens that are revoked now.
+ * A subscriber that names its place gets what came after it; any other gets a `reset`, and the tokens that
+ * are revoked now.
  */
 export class EventFeed {
   readonly #options: EventFeedOptions;
@@ -56,7 +65,7 @@ export class EventFeed {
   #heartbeatAtMs = 0;
   #timer: NodeJS.Timeout | undefined;
   /** Looking and joining take turns, so that nobody is told twice or never. */
-  #turn: Promise<unknown> = Promise.resolve();
+  readonly #turns = new Mutex();
   #failing = false;
 
   constructor(options: EventFeedOptions) {
@@ -84,7 +93,7 @@ export class EventFeed {
   /** Tells the subscriber from now on, until its sink is closed. @throws AppError of the store. */
   async subscribe(subscription: Subscription): Promise<void> {
     const subscriber: Subscriber = { ...subscription, isComplete: false };
-    await this.#inTurn(async () => {
+    await this.#turns.run(async () => {
       const { store } = this.#options;
       this.#position ??= await store.auditHead();
       const position = this.#position;
@@ -105,19 +114,13 @@ export class EventFeed {
   /** Looks once at what is new and tells it. Never rejects. */
   async look(): Promise<void> {
     try {
-      await this.#inTurn(() => this.#tellNew());
+      await this.#turns.run(() => this.#tellNew());
       this.#failing = false;
     } catch (error) {
       if (!this.#failing)
         this.#options.logger.warn({ err: error }, 'the audit chain cannot be read: events are held up');
       this.#failing = true;
     }
-  }
-
-  #inTurn<T>(action: () => Promise<T>): Promise<T> {
-    const result = this.#turn.then(action);
-    this.#turn = result.catch(() => undefined);
-    return result;
   }
 
   #schedule(): void {

@@ -6,7 +6,10 @@ import { STORAGE_ACTIONS } from '../records/storage-record.ts';
 /** What says who holds a key; an event of it names the holder, so that the holder knows its own. */
 const holders: ReadonlySet<string> = new Set(['key.accept', 'key.take_over', 'key.deletion_intent']);
 
-/** The event that an audit record tells of; undefined for a record of anything else, or of what did not happen. */
+/**
+ * The event that an audit record tells of; undefined for a record of anything else, or of what did not
+ * happen.
+ */
 export function eventOf(record: AuditRecord): KmsEvent | undefined {
   if (record.outcome !== 'allowed') return undefined;
   const { action: type, key: name, version, detail } = record;
@@ -19,7 +22,10 @@ export function eventOf(record: AuditRecord): KmsEvent | undefined {
   return kmsEventSchema.safeParse(candidate).data;
 }
 
-/** An event as it goes over the wire. Its id is a place in the audit chain, written like a receipt: `seq:hash`. */
+/**
+ * An event as it goes over the wire. Its id is a place in the audit chain, written like a receipt:
+ * `seq:hash`.
+ */
 export function blockOf({ type, ...data }: KmsEvent, place?: ChainHead): string {
   const id = place === undefined ? '' : `id: ${place.seq}:${place.hash}\n`;
   return `${id}event: ${type}\ndata: ${JSON.stringify(data)}\n\n`;

@@ -10,7 +10,10 @@ import { callerOf } from './guard.ts';
 
 const TARGET = new RegExp(`^/v1/(${Object.keys(CRYPTO_ACTIONS).join('|')})(?:/(.*))?$`, 's');
 
-/** Makes a record of every request to encrypt, decrypt or rewrap that is refused or fails as a whole, whatever refused it. */
+/**
+ * Makes a record of every request to encrypt, decrypt or rewrap that is refused or fails as a whole, whatever
+ * refused it.
+ */
 export function cryptoAudit(sink: RefusalSink, now: () => number) {
   return (request: FastifyRequest, error: AppError): void => {
     const [, operation, name = ''] = TARGET.exec(pathOfTarget(request.raw.url ?? '')) ?? [];

@@ -16,7 +16,7 @@ import {
 } from '@bundoc/shared/contract/crypto';
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
 import type { Scope } from '@bundoc/shared/contract/tokens';
-import { READ } from '@bundoc/shared/http/answer-room';
+import { READ } from '@bundoc/shared/http/answer-buffer-budget';
 import { type RequestPart, validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody, type RouteDescription } from '@bundoc/shared/openapi/description';
@@ -159,7 +159,8 @@ export function registerCryptoRoutes(app: FastifyInstance, guards: Guards, servi
       return answer;
     },
   });
-  // Whoever may encrypt may rewrap: it shows no plaintext. It does show whether a ciphertext opens under an AAD (SECURITY.md).
+  // Whoever may encrypt may rewrap: it shows no plaintext. It does show whether a ciphertext opens under an
+  // AAD (SECURITY.md).
   register('rewrap', {
     scope: 'kms:encrypt',
     item: ciphertextItemSchema,

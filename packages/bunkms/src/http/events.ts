@@ -1,9 +1,10 @@
 import { EventStream } from '@bundoc/shared/http/event-stream';
+import { claimsOf } from '@bundoc/shared/http/guard';
 import { validate } from '@bundoc/shared/http/validate';
 import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
-import { callerOf, claimsOf, familyOf, type Guards, subjectOf } from './guard.ts';
+import { callerOf, familyOf, type Guards, subjectOf } from './guard.ts';
 import { noQuery } from './query.ts';
 import type { ServiceGate } from './services.ts';
 

@@ -13,8 +13,8 @@ export interface ExportMetrics {
 }
 
 /**
- * Makes exactly one CRITICAL record of every request for an export that is not answered with a key, whatever refused
- * it: authentication, authorisation, validation, routing, or a failure.
+ * Makes exactly one CRITICAL record of every request for an export that is not answered with a key, whatever
+ * refused it: authentication, authorisation, validation, routing, or a failure.
  */
 export function exportAudit(sink: RefusalSink, metrics: ExportMetrics, now: () => number) {
   return (request: FastifyRequest, error: AppError): void => {

@@ -4,8 +4,9 @@ import { keyNamedBy, pathOfTarget } from './audited-path.ts';
 const EXPORT_PATH = '/v1/export';
 
 /**
- * Tells whether a request is an access to export, from its raw target as it stood in the request line. The router matches
- * after decoding, so `/v1/%65xport/x` is one, and a target may come with its origin (RFC 9112, section 3.2.2).
+ * Tells whether a request is an access to export, from its raw target as it stood in the request line. The
+ * router matches after decoding, so `/v1/%65xport/x` is one, and a target may come with its origin (RFC 9112,
+ * section 3.2.2).
  */
 export function isExportTarget(target: string): boolean {
   return pathOfTarget(target).startsWith(EXPORT_PATH);
@@ -19,7 +20,8 @@ export function keyOfExportTarget(target: string): string | undefined {
 /**
  * The version that an export target asks for.
  *
- * @returns undefined when it asks for none, or for what is no version: a stranger must not choose what stands in the chain.
+ * @returns undefined when it asks for none, or for what is no version: a stranger must not choose what stands
+ * in the chain.
  */
 export function versionOfExportTarget(target: string): number | undefined {
   const [beforeFragment = ''] = target.split('#', 1);

@@ -11,14 +11,16 @@ import {
   takeOverKeySchema,
 } from '@bundoc/shared/contract/storages';
 import type { Scope } from '@bundoc/shared/contract/tokens';
+import { claimsOf, type Guard } from '@bundoc/shared/http/guard';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody, type RouteAnswer, type RouteExample } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
+import { noQuery } from '../http/query.ts';
 import { acceptKey, claimKey, offerKey, takeOverKey, withdrawKey } from '../keys/key-holder.ts';
 import { finishDeletion, intendDeletion, shredKey } from '../keys/shred-key.ts';
-import { callerOf, claimsOf, type Guard, type Guards, subjectOf } from './guard.ts';
+import { callerOf, type Guards, subjectOf } from './guard.ts';
 import { sendKey } from './if-match.ts';
 import {
   type BodyRoute,
@@ -29,7 +31,6 @@ import {
   keyAccess,
   keyParamsSchema,
 } from './key-requests.ts';
-import { noQuery } from './query.ts';
 import type { ServiceGate } from './services.ts';
 
 const EXAMPLE_PARAMS = { name: 'project-a-dek' };

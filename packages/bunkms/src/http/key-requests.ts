@@ -16,7 +16,10 @@ export interface BodyRoute {
   Body: Buffer | undefined;
 }
 
-/** What a route asks of its caller that is about one key. @param serviceOnly whether it takes service tokens alone. */
+/**
+ * What a route asks of its caller that is about one key. @param serviceOnly whether it takes service tokens
+ * alone.
+ */
 export function keyAccess(scope: Scope, serviceOnly = false): RouteAccess {
   return { kind: 'token', scopes: [scope], grant: 'key', ...(serviceOnly ? { serviceOnly } : {}) };
 }

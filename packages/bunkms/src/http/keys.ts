@@ -9,16 +9,18 @@ import {
   leasePageSchema,
   updateKeySchema,
 } from '@bundoc/shared/contract/keys';
+import { claimsOf } from '@bundoc/shared/http/guard';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { z } from 'zod';
+import { noQuery, pageQuery, seqCursor } from '../http/query.ts';
 import { createKey } from '../keys/create-key.ts';
 import { updateKey } from '../keys/key-lifecycle.ts';
 import { listLeases } from '../keys/leases.ts';
 import { listKeys, readKey } from '../keys/read-keys.ts';
-import { callerOf, claimsOf, type Guards } from './guard.ts';
+import { callerOf, type Guards } from './guard.ts';
 import { ifMatchHeaders, sendKey } from './if-match.ts';
 import {
   type BodyRoute,
@@ -31,7 +33,6 @@ import {
   keyParamsSchema,
   keyRequestOf,
 } from './key-requests.ts';
-import { noQuery, pageQuery, seqCursor } from './query.ts';
 import type { ServiceGate } from './services.ts';
 
 const listQuery = z.strictObject(pageQuery(keyNameSchema));

@@ -3,17 +3,29 @@ import { RateLimit } from '@bundoc/shared/runtime/rate-limit';
 
 /** How often things may be done; 0 is no limit. */
 export interface LimitRates {
-  /** Exports a second of one subject: a token, its renewals and what it issued, unless an operator issues for tenants. */
+  /**
+   * Exports a second of one subject: a token, its renewals and what it issued, unless an operator issues for
+   * tenants.
+   */
   readonly exportsPerToken: number;
   /** Exports a second of one key, whoever asks. */
   readonly exportsPerKey: number;
-  /** Items a second that are encrypted, decrypted or rewrapped for one subject: a token, its renewals and what it issued, unless an operator issues for tenants. */
+  /**
+   * Items a second that are encrypted, decrypted or rewrapped for one subject: a token, its renewals and what
+   * it issued, unless an operator issues for tenants.
+   */
   readonly cryptoPerToken: number;
   /** The same under one key, whoever asks. */
   readonly cryptoPerKey: number;
-  /** Destructions of keys and versions a second, and deletions that are scheduled, of one subject: a token, its renewals and what it issued, unless an operator issues for tenants. */
+  /**
+   * Destructions of keys and versions a second, and deletions that are scheduled, of one subject: a token,
+   * its renewals and what it issued, unless an operator issues for tenants.
+   */
   readonly destructionsPerToken: number;
-  /** Renewals a minute of one subject: a token, its renewals and what it issued, unless an operator issues for tenants. */
+  /**
+   * Renewals a minute of one subject: a token, its renewals and what it issued, unless an operator issues for
+   * tenants.
+   */
   readonly renewalsPerMinute: number;
 }
 
@@ -23,12 +35,15 @@ const BURST_S = 5;
 const DESTRUCTION_BURST_S = 10;
 /** Streams of events that one subject may open: each is on record, and may begin with all revoked tokens. */
 const STREAMS = { perSecond: 1, burst: 60 };
-/** Advances of storages by one subject: each node advances as it starts, again when another was faster, and each hour. */
+/**
+ * Advances of storages by one subject: each node advances as it starts, again when another was faster, and
+ * each hour.
+ */
 const ADVANCES = { perSecond: 10, burst: 1_000 };
 
 /**
- * The limits of an unsealed service. Each is asked once the caller is authorised and before anything is looked up, so
- * that a refusal says nothing of what exists.
+ * The limits of an unsealed service. Each is asked once the caller is authorised and before anything is
+ * looked up, so that a refusal says nothing of what exists.
  */
 export class Limits {
   readonly #tokens: RateLimit;

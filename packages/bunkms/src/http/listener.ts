@@ -2,7 +2,9 @@ import type { AppError } from '@bundoc/shared/contract/app-error';
 import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { createHttpShares, type HttpShares, watchHttpShares } from '@bundoc/shared/http/http-shares';
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
+import { registerMetricsRoute } from '@bundoc/shared/http/service-routes';
 import type { ServiceMetrics } from '@bundoc/shared/metrics/metrics';
+import { PUBLIC } from '@bundoc/shared/openapi/description';
 import { registerOpenapi } from '@bundoc/shared/openapi/routes';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
@@ -19,7 +21,6 @@ import { registerKekRoutes } from './kek.ts';
 import { registerKeyHolderRoutes } from './key-holder.ts';
 import { registerKeyLifecycleRoutes } from './key-lifecycle.ts';
 import { registerKeyRoutes } from './keys.ts';
-import { registerMetricsRoute } from './metrics.ts';
 import { bunkmsApi } from './openapi.ts';
 import { registerPublicRoutes } from './public.ts';
 import type { Readiness } from './readiness.ts';
@@ -105,7 +106,17 @@ async function createListener(
   registerKekRoutes(app, guards, services);
   registerTokenRoutes(app, guards, services);
   registerAuditRoutes(app, guards, services);
-  registerMetricsRoute(app, metrics.registry, listener === 'api' ? guards.service('kms:metrics') : undefined);
+  registerMetricsRoute(
+    app,
+    metrics.registry,
+    listener === 'api'
+      ? {
+          access: { kind: 'token', scopes: ['kms:metrics'], serviceOnly: true },
+          guard: guards.service('kms:metrics'),
+        }
+      : // The network is the guard. A sealed service answers as well, so that `bunkms_sealed` can be seen.
+        { access: PUBLIC, config: OPEN_WHILE_SEALED },
+  );
   if (listener === 'internal') {
     registerExportRoute(app, guards, services);
     registerEventsRoute(app, guards, services);

@@ -1,4 +1,5 @@
 import { type Jwks, jwksSchema } from '@bundoc/shared/contract/tokens';
+import { registerHealthRoute } from '@bundoc/shared/http/service-routes';
 import { describe, PUBLIC } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
@@ -19,19 +20,12 @@ const readinessSchema = z.object({
 const JWKS_MAX_AGE_S = 300;
 
 /**
- * What anybody may ask. The JWKS is not given while the service is sealed: the store has the public key in clear, and whoever
- * can write to the store could put another there and so make Bundoc take tokens of their own (ADR 0006).
+ * What anybody may ask. The JWKS is not given while the service is sealed: the store has the public key in
+ * clear, and whoever can write to the store could put another there and so make Bundoc take tokens of their
+ * own (ADR 0006).
  */
 export function registerPublicRoutes(app: FastifyInstance, { readiness, jwks }: PublicDeps): void {
-  const health = describe({
-    id: 'health',
-    tag: 'service',
-    summary: 'Whether the process lives',
-    access: PUBLIC,
-    answers: { 200: { description: 'It does', schema: z.object({ status: z.literal('ok') }) } },
-    examples: { ask: { status: 200, answer: { status: 'ok' } } },
-  });
-  app.get('/health', { config: { ...OPEN_WHILE_SEALED, ...health } }, async () => ({ status: 'ok' }));
+  registerHealthRoute(app, OPEN_WHILE_SEALED);
 
   const ready = describe({
     id: 'ready',

@@ -11,8 +11,8 @@ export interface Readiness {
 const FRESH_MS = 1_000;
 
 /**
- * Finds out whether the service can do its work: unsealed, the store takes a durable write, audit records can be
- * written. Concurrent questions share one look.
+ * Finds out whether the service can do its work: unsealed, the store takes a durable write, audit records can
+ * be written. Concurrent questions share one look.
  *
  * @param services undefined while sealed.
  */
@@ -30,8 +30,8 @@ async function look(services: ServiceGate | undefined, clock: Clock): Promise<Re
       () => false,
     );
   const canStore = await works(store.probe());
-  // Not ready means no traffic, and so no record whose success would end the failure: it is tried here. The record also
-  // tells the reader of the chain that records before it may be missing and are in the log.
+  // Not ready means no traffic, and so no record whose success would end the failure: it is tried here. The
+  // record also tells the reader of the chain that records before it may be missing and are in the log.
   const canAudit =
     !audit.failing ||
     (await works(

@@ -8,16 +8,17 @@ import {
   storageInfoSchema,
   takeOverStorageSchema,
 } from '@bundoc/shared/contract/storages';
+import { claimsOf } from '@bundoc/shared/http/guard';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
+import { noQuery, pageQuery } from '../http/query.ts';
 import { listDeletions } from '../keys/shred-key.ts';
 import { advanceStorage, storageInfo, takeOverStorage } from '../keys/storages.ts';
-import { callerOf, claimsOf, type Guards, subjectOf } from './guard.ts';
+import { callerOf, type Guards, subjectOf } from './guard.ts';
 import { type BodyRoute, EXAMPLE_STORAGE } from './key-requests.ts';
-import { noQuery, pageQuery } from './query.ts';
 import type { ServiceGate } from './services.ts';
 
 const storageParamsSchema = z.object({ id: storageIdSchema });

@@ -1,13 +1,14 @@
 import { issuedTokenSchema, issueTokenSchema, tokenPageSchema } from '@bundoc/shared/contract/tokens';
-import { reserveAnswer } from '@bundoc/shared/http/answer-room';
+import { reserveAnswer } from '@bundoc/shared/http/answer-buffer-budget';
+import { claimsOf } from '@bundoc/shared/http/guard';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
-import { callerOf, claimsOf, type Guards, subjectOf } from './guard.ts';
+import { noQuery, pageQuery } from '../http/query.ts';
+import { callerOf, type Guards, subjectOf } from './guard.ts';
 import { type BodyRoute, refuseBody } from './key-requests.ts';
-import { noQuery, pageQuery } from './query.ts';
 import type { ServiceGate } from './services.ts';
 
 const jtiParamsSchema = z.object({ jti: z.uuid() });

@@ -63,8 +63,9 @@ export async function kekStatus(deps: KekDeps): Promise<KekStatus> {
 const ROUNDS_MAX = 16;
 
 /**
- * Makes a KEK the current one, on record: from then on everything is wrapped with it, in every process, and `KeyRewrap` brings what there is to it. The
- * KEK that is the current one already may be named: then what is left under others is brought to it.
+ * Makes a KEK the current one, on record: from then on everything is wrapped with it, in every process, and
+ * `KeyRewrap` brings what there is to it. The KEK that is the current one already may be named: then what is
+ * left under others is brought to it.
  *
  * @throws AppError `kek_not_found`; `kek_unusable` also when a service that is up lacks the KEK.
  */
@@ -110,11 +111,11 @@ function nextKek({ vault }: KekDeps, { keks, current }: KekState, { kek_id: name
 }
 
 /**
- * Says that a KEK is not needed any more, on record: nothing in the store is wrapped with it, and nothing will be. The former wrappings are out of
- * the files of the store then.
+ * Says that a KEK is not needed any more, on record: nothing in the store is wrapped with it, and nothing
+ * will be. The former wrappings are out of the files of the store then.
  *
- * @throws AppError `kek_not_found`; `kek_in_use` for the current KEK, and while something is wrapped with it; `kek_unfetched`
- * while holders may have copies that are wrapped with it alone.
+ * @throws AppError `kek_not_found`; `kek_in_use` for the current KEK, and while something is wrapped with it;
+ * `kek_unfetched` while holders may have copies that are wrapped with it alone.
  */
 export async function retireKek(deps: KekDeps, wanted: RetireKek, caller: Caller): Promise<RetiredKek> {
   const { store, keks, audit } = deps;
@@ -189,7 +190,10 @@ async function firstUnfetched({ store }: KekDeps, kekId: string): Promise<string
   }
 }
 
-/** Keys that somebody may hold in no wrapping but with that KEK, or older ones. @throws AppError `kek_not_found`. */
+/**
+ * Keys that somebody may hold in no wrapping but with that KEK, or older ones. @throws AppError
+ * `kek_not_found`.
+ */
 export async function listStaleCopies(
   { store, keks }: KekDeps,
   kekId: string,

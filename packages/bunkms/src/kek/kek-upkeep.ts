@@ -13,8 +13,8 @@ const PRESENT_MS = 15_000;
 const ANNOUNCE_AGAIN_MS = 4_000;
 
 /**
- * What a service does about KEKs by itself, every few seconds: it says that it is up and which KEKs it holds, reads a ring that has changed, follows
- * whoever has rotated, and goes on with what is left to wrap anew.
+ * What a service does about KEKs by itself, every few seconds: it says that it is up and which KEKs it holds,
+ * reads a ring that has changed, follows whoever has rotated, and goes on with what is left to wrap anew.
  */
 export class KekUpkeep {
   readonly #deps: KekUpkeepDeps;
@@ -27,7 +27,10 @@ export class KekUpkeep {
     this.#deps = deps;
   }
 
-  /** Reads a ring that has changed, and says what this service holds: at the start before anything is served, and before a rotation. @throws AppError of the store, `sealed`. */
+  /**
+   * Reads a ring that has changed, and says what this service holds: at the start before anything is served,
+   * and before a rotation. @throws AppError of the store, `sealed`.
+   */
   async look(): Promise<void> {
     await this.#deps.keks.reload();
     await this.#announce();
@@ -41,7 +44,10 @@ export class KekUpkeep {
     return this.#running;
   }
 
-  /** Begins to wrap anew what a rotation left to do. Not waited for: this service has to go on saying that it is up. */
+  /**
+   * Begins to wrap anew what a rotation left to do. Not waited for: this service has to go on saying that it
+   * is up.
+   */
   rewrap(): void {
     void this.#deps.rewrap.run();
   }

@@ -21,7 +21,10 @@ export interface RewrapDeps extends KekDeps {
   readonly batch?: number;
 }
 
-/** Versions of one transaction. Exports wait for it, so it is small; each costs a sync, so it is not too small. */
+/**
+ * Versions of one transaction. Exports wait for it, so it is small; each costs a sync, so it is not too
+ * small.
+ */
 const BATCH = 40;
 /** Versions that are wrapped in one turn of the event loop. */
 const AT_ONCE = 8;
@@ -36,9 +39,10 @@ const PASSES_MAX = 32;
 export type RewrapOutcome = 'nothing to do' | 'others are at it' | 'stopped' | 'done';
 
 /**
- * Brings everything that is wrapped with another KEK under the current one, once somebody has made that so: all versions of all keys, a
- * transaction for some keys at a time with an audit record for each, then the service's own secrets. It is decided by what is stored alone, so it
- * goes on wherever it was cut off, in whichever process; and each step leaves everything readable for a ring that has both KEKs.
+ * Brings everything that is wrapped with another KEK under the current one, once somebody has made that so:
+ * all versions of all keys, a transaction for some keys at a time with an audit record for each, then the
+ * service's own secrets. It is decided by what is stored alone, so it goes on wherever it was cut off, in
+ * whichever process; and each step leaves everything readable for a ring that has both KEKs.
  *
  * A key stays in its revision, as nothing that is told of it changes. What does not open is left as it is.
  */
@@ -55,7 +59,10 @@ export class KeyRewrap {
     this.#deps = deps;
   }
 
-  /** Does what there is to do. A call during another joins that one. Never rejects: what fails is in the log, and done by the next call. */
+  /**
+   * Does what there is to do. A call during another joins that one. Never rejects: what fails is in the log,
+   * and done by the next call.
+   */
   run(): Promise<RewrapOutcome> {
     this.#running ??= this.#run().finally(() => {
       this.#running = undefined;
@@ -96,7 +103,9 @@ export class KeyRewrap {
     return left > 0 && left !== this.#left;
   }
 
-  /** Takes the work for this process, or says that it is still at it. @returns false when another one has it. */
+  /**
+   * Takes the work for this process, or says that it is still at it. @returns false when another one has it.
+   */
   async #claim(): Promise<boolean> {
     const { store, clock, holder } = this.#deps;
     this.#claimedAtMs = clock.monotonic();
@@ -172,7 +181,9 @@ export class KeyRewrap {
     return overtaken;
   }
 
-  /** The key with every version that opens wrapped with the current KEK; undefined when there is none to wrap. */
+  /**
+   * The key with every version that opens wrapped with the current KEK; undefined when there is none to wrap.
+   */
   async #rewrapped(stored: NamedKey): Promise<KeyUpdate | undefined> {
     const deps = this.#deps;
     const key = authenticate(deps, stored.name, stored);
@@ -185,7 +196,8 @@ export class KeyRewrap {
       if (anew !== undefined) versions.push(anew);
     }
     if (versions.length === 0) return undefined;
-    // By the bytes: the current KEK may have become another one in the course of this; then the store takes none of it.
+    // By the bytes: the current KEK may have become another one in the course of this; then the store takes
+    // none of it.
     const kekId = kekIdOf(versions.at(-1)?.wrapped ?? new Uint8Array()) ?? '';
     const record = {
       ...previous,
@@ -198,7 +210,10 @@ export class KeyRewrap {
     return { record, versions, previous: stampOf(previous), audit };
   }
 
-  /** The last step: whoever takes the former KEK out of the ring too early must not find a service that knows half of its keys. */
+  /**
+   * The last step: whoever takes the former KEK out of the ring too early must not find a service that knows
+   * half of its keys.
+   */
   async #rewrapSecrets({ current }: KekState): Promise<boolean> {
     const { store, vault, clock, caller } = this.#deps;
     const installation = await store.readInstallation();
@@ -242,7 +257,10 @@ function idOf(key: NamedKey | undefined): string {
   return key?.record?.id ?? key?.name ?? '';
 }
 
-/** The version wrapped with the current KEK; undefined when it is, when there are no bytes of it, and when it does not open. */
+/**
+ * The version wrapped with the current KEK; undefined when it is, when there are no bytes of it, and when it
+ * does not open.
+ */
 function rewrappedVersion(
   deps: RewrapDeps,
   name: string,

@@ -8,7 +8,10 @@ import type { StorageStamp } from '../store/storages.ts';
 import { type ActingStorage, requireCurrent } from './storages.ts';
 import { type AuthenticKey, type KeyDeps, readStoredKey, stampOf } from './stored-key.ts';
 
-/** Which revisions a caller will change: `*` for any, else the entity tags that it names. Undefined when it does not say. */
+/**
+ * Which revisions a caller will change: `*` for any, else the entity tags that it names. Undefined when it
+ * does not say.
+ */
 export type IfMatch = '*' | readonly string[] | undefined;
 
 /** What a change makes of a key. The digests, the revision and the record of it are added here. */
@@ -40,7 +43,9 @@ export interface KeyRequest {
   readonly acting?: ActingStorage;
 }
 
-/** Of concurrent writers each round lets one succeed, so this many lose at most; beyond it something is wrong. */
+/**
+ * Of concurrent writers each round lets one succeed, so this many lose at most; beyond it something is wrong.
+ */
 const ROUNDS_MAX = 256;
 
 /** The entity tag of a key as it is, without its quotes. */
@@ -49,12 +54,15 @@ export function tagOf({ id, revision }: Pick<KeyRecord, 'id' | 'revision'>): str
 }
 
 /**
- * Changes a key, together with the audit record of it: reads it, lets `decide` say what shall become of it, and stores that unless
- * another writer, in this process or another, was faster; then it decides anew on what that one left.
+ * Changes a key, together with the audit record of it: reads it, lets `decide` say what shall become of it,
+ * and stores that unless another writer, in this process or another, was faster; then it decides anew on what
+ * that one left.
  *
- * @param decide returns undefined when there is nothing to change, and throws to refuse. May be called more than once.
+ * @param decide returns undefined when there is nothing to change, and throws to refuse. May be called more
+ * than once.
  * @returns the key as it is then, durable, with the versions that were read.
- * @throws AppError `unauthenticated` when the caller's token was revoked meanwhile, `storage_superseded`, `key_not_found`, `key_damaged`, `precondition_failed`, and what `decide` throws.
+ * @throws AppError `unauthenticated` when the caller's token was revoked meanwhile, `storage_superseded`,
+ * `key_not_found`, `key_damaged`, `precondition_failed`, and what `decide` throws.
  */
 export async function changeKey(
   deps: KeyDeps,
@@ -94,7 +102,7 @@ export async function changeKey(
 }
 
 /** @throws AppError `precondition_failed`. */
-export function requireMatch(record: KeyRecord, ifMatch: IfMatch): void {
+function requireMatch(record: KeyRecord, ifMatch: IfMatch): void {
   if (ifMatch !== undefined && ifMatch !== '*' && !ifMatch.includes(tagOf(record)))
     throw new AppError('precondition_failed');
 }

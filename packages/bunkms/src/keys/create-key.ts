@@ -21,11 +21,12 @@ export interface Idempotency {
 }
 
 /**
- * Mints a DEK and stores it wrapped, together with its audit record. The same request of the same subject with the same idempotency
- * key makes one key and gets the same answer, for {@link IDEMPOTENCY_MS}, whatever became of the key since.
+ * Mints a DEK and stores it wrapped, together with its audit record. The same request of the same subject
+ * with the same idempotency key makes one key and gets the same answer, for {@link IDEMPOTENCY_MS}, whatever
+ * became of the key since.
  *
- * @throws AppError `key_exists`, also when the stored key of that name is damaged: it is never replaced; `key_destroyed`: nor is one that
- * was; `idempotency_mismatch`.
+ * @throws AppError `key_exists`, also when the stored key of that name is damaged: it is never replaced;
+ * `key_destroyed`: nor is one that was; `idempotency_mismatch`.
  */
 export async function createKey(
   deps: KeyDeps,

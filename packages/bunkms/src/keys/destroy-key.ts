@@ -10,8 +10,8 @@ import { type AuthenticKey, type KeyDeps, versionOf } from './stored-key.ts';
 const NO_BYTES = new Uint8Array();
 
 /**
- * Destroys a key at once and for ever: its wrapped versions leave the store, and its name is burned. Works on a key whose versions
- * are damaged, too.
+ * Destroys a key at once and for ever: its wrapped versions leave the store, and its name is burned. Works on
+ * a key whose versions are damaged, too.
  *
  * @throws AppError `key_destroyed`, and of `changeKey`.
  */
@@ -26,8 +26,8 @@ export async function destroyKey(
 }
 
 /**
- * Destroys a key whose deletion is due, as the service does by itself. Whoever else does the same meanwhile, or restores the key,
- * is given way.
+ * Destroys a key whose deletion is due, as the service does by itself. Whoever else does the same meanwhile,
+ * or restores the key, is given way.
  *
  * @returns whether this call destroyed it.
  */
@@ -52,7 +52,8 @@ export function destruction({ record, versions }: AuthenticKey, time: string): D
 }
 
 /**
- * Every version of a key, destroyed. A damaged one is not among those that were read; it is made anew, so that its bytes go as well.
+ * Every version of a key, destroyed. A damaged one is not among those that were read; it is made anew, so
+ * that its bytes go as well.
  *
  * @param versions those that are genuine.
  */
@@ -69,8 +70,8 @@ export function allDestroyed(
 /**
  * Destroys one version that nothing needs any more, never the current one.
  *
- * @throws AppError `key_not_found` of a version that the key never had, `key_version_current`, `key_version_destroyed`,
- * `key_pending_deletion`, `key_destroyed`, and of `changeKey`.
+ * @throws AppError `key_not_found` of a version that the key never had, `key_version_current`,
+ * `key_version_destroyed`, `key_pending_deletion`, `key_destroyed`, and of `changeKey`.
  */
 export async function destroyVersion(
   deps: KeyDeps,
@@ -118,7 +119,8 @@ export function lostVersion(keyId: string, version: number, time: string): KeyVe
 /**
  * The receipt of a destruction.
  *
- * The KEKs are all that the key ever had: a copy of any version may have been made while each of them was the current one.
+ * The KEKs are all that the key ever had: a copy of any version may have been made while each of them was the
+ * current one.
  *
  * @param changed the key as the destruction left it.
  */
@@ -140,8 +142,8 @@ export function receiptOf(
 }
 
 /**
- * Drops the bytes from the storage for good. The key is destroyed by now, whatever becomes of this: the service's sweep goes on
- * with it until it succeeds.
+ * Drops the bytes from the storage for good. The key is destroyed by now, whatever becomes of this: the
+ * service's sweep goes on with it until it succeeds.
  */
 export async function scrub({ store, logger }: KeyDeps): Promise<void> {
   try {

@@ -9,17 +9,17 @@ import { readStorage } from './storages.ts';
 import type { AuthenticKey, KeyDeps } from './stored-key.ts';
 
 /**
- * Which storage holds a key. It changes hands by an offer and its acceptance, by the claim of a key that nobody holds, and by an
- * administrator's take-over. Each is a compare-and-set with its audit record. What is so already needs no change: then the call succeeds and
- * leaves no record, so each may be repeated.
+ * Which storage holds a key. It changes hands by an offer and its acceptance, by the claim of a key that
+ * nobody holds, and by an administrator's take-over. Each is a compare-and-set with its audit record. What is
+ * so already needs no change: then the call succeeds and leaves no record, so each may be repeated.
  */
 
 /**
  * Makes a storage the holder of a key that nobody holds.
  *
  * @param isAdministrator may claim a key of which it is not known who holds it.
- * @throws AppError `key_held_elsewhere`; `key_unheld` for a key whose holder is unknown, from anybody but an administrator;
- * `storage_superseded`, `key_destroyed`, and of {@link changeKey}.
+ * @throws AppError `key_held_elsewhere`; `key_unheld` for a key whose holder is unknown, from anybody but an
+ * administrator; `storage_superseded`, `key_destroyed`, and of {@link changeKey}.
  */
 export async function claimKey(
   deps: KeyDeps,
@@ -46,11 +46,12 @@ export async function claimKey(
 /**
  * Makes a storage the holder of a key, whoever held it.
  *
- * A key whose deletion is intended stays with its holder until it is destroyed: the intent is that holder's, and no other storage may carry
- * it out. An administrator restores the key first, or destroys it.
+ * A key whose deletion is intended stays with its holder until it is destroyed: the intent is that holder's,
+ * and no other storage may carry it out. An administrator restores the key first, or destroys it.
  *
- * @throws AppError `lease_live`, with its end, while the key may be in use by anybody but that storage, unless forced;
- * `key_deletion_intended`; `key_destroyed` unless content is still to be removed, and of {@link changeKey}.
+ * @throws AppError `lease_live`, with its end, while the key may be in use by anybody but that storage,
+ * unless forced; `key_deletion_intended`; `key_destroyed` unless content is still to be removed, and of
+ * {@link changeKey}.
  */
 export async function takeOverKey(
   deps: KeyDeps,
@@ -86,8 +87,8 @@ async function requireQuiet({ store, clock }: KeyDeps, name: string, storage: st
 /**
  * Offers a key, as its holder, to another storage; in the place of an earlier offer.
  *
- * @throws AppError `invalid_request` for an offer to the holder itself; `key_held_elsewhere`, `key_unheld`, `key_deletion_intended`,
- * `storage_superseded`, `key_destroyed`, and of {@link changeKey}.
+ * @throws AppError `invalid_request` for an offer to the holder itself; `key_held_elsewhere`, `key_unheld`,
+ * `key_deletion_intended`, `storage_superseded`, `key_destroyed`, and of {@link changeKey}.
  */
 export async function offerKey(
   deps: KeyDeps,
@@ -115,10 +116,11 @@ export async function offerKey(
 }
 
 /**
- * Takes the offer of a move back, as the key's holder. Once this is answered, nobody accepts it any more. Of another move it leaves the
- * offer alone.
+ * Takes the offer of a move back, as the key's holder. Once this is answered, nobody accepts it any more. Of
+ * another move it leaves the offer alone.
  *
- * @throws AppError `key_held_elsewhere` when it was accepted before; `key_unheld`, `storage_superseded`, `key_destroyed`, and of
+ * @throws AppError `key_held_elsewhere` when it was accepted before; `key_unheld`, `storage_superseded`,
+ * `key_destroyed`, and of
  * {@link changeKey}.
  */
 export async function withdrawKey(
@@ -136,8 +138,9 @@ export async function withdrawKey(
 }
 
 /**
- * Makes a storage the holder of a key that it was offered, iff the offer of that very move stands and its holder has not advanced since: so a
- * holder that advances, and then withdraws, knows that no offer of its own is accepted any more, however late it arrived.
+ * Makes a storage the holder of a key that it was offered, iff the offer of that very move stands and its
+ * holder has not advanced since: so a holder that advances, and then withdraws, knows that no offer of its
+ * own is accepted any more, however late it arrived.
  *
  * @throws AppError `key_not_offered`, `storage_superseded`, `key_destroyed`, and of {@link changeKey}.
  */

@@ -6,11 +6,15 @@ import { DAY_MS, infoOfKey, nextRotationAt, refuseDestroyed, refuseEnding } from
 import { type AuthenticKey, type KeyDeps, versionOf } from './stored-key.ts';
 
 /**
- * The states of a key (NIST SP 800-57 part 1, section 7, names them otherwise): `enabled ⇄ disabled → pending_deletion → destroyed`.
- * What a key is already, it need not become: such a call succeeds, changes nothing and leaves no record, so it may be repeated.
+ * The states of a key (NIST SP 800-57 part 1, section 7, names them otherwise):
+ * `enabled ⇄ disabled → pending_deletion → destroyed`. What a key is already, it need not become: such a call
+ * succeeds, changes nothing and leaves no record, so it may be repeated.
  */
 
-/** Lets a disabled key be used again. @throws AppError `key_pending_deletion`, `key_destroyed`, and of {@link changeKey}. */
+/**
+ * Lets a disabled key be used again. @throws AppError `key_pending_deletion`, `key_destroyed`, and of
+ * {@link changeKey}.
+ */
 export async function enableKey(deps: KeyDeps, request: KeyRequest, caller: Caller): Promise<KeyInfo> {
   const changed = await changeKey(deps, request, 'current', caller, (key) => {
     refuseEnding(key.record);
@@ -32,8 +36,8 @@ export async function disableKey(deps: KeyDeps, request: KeyRequest, caller: Cal
 }
 
 /**
- * Asks for the deletion of a key in `pendingDays`, until then it can be restored and is not released. The first call sets
- * the day, also of a key whose holder wants it shredded; asking again does not move it.
+ * Asks for the deletion of a key in `pendingDays`, until then it can be restored and is not released. The
+ * first call sets the day, also of a key whose holder wants it shredded; asking again does not move it.
  *
  * @throws AppError `key_destroyed`, and of {@link changeKey}.
  */
@@ -73,7 +77,8 @@ export async function restoreKey(deps: KeyDeps, request: KeyRequest, caller: Cal
 /**
  * Changes the policies of a key.
  *
- * @throws AppError `key_not_exportable` when that would be taken back; `key_pending_deletion`, `key_destroyed`, and of {@link changeKey}.
+ * @throws AppError `key_not_exportable` when that would be taken back; `key_pending_deletion`,
+ * `key_destroyed`, and of {@link changeKey}.
  */
 export async function updateKey(
   deps: KeyDeps,

@@ -19,7 +19,8 @@ export function refuseEnding(record: KeyRecord): void {
 /**
  * Lets a key pass that this storage holds.
  *
- * @throws AppError `key_unheld` when nobody is known to hold it, `key_held_elsewhere` with the storage that does.
+ * @throws AppError `key_unheld` when nobody is known to hold it, `key_held_elsewhere` with the storage that
+ * does.
  */
 export function requireHolder({ holder }: KeyRecord, storage: string): void {
   if (holder === storage) return;
@@ -27,13 +28,18 @@ export function requireHolder({ holder }: KeyRecord, storage: string): void {
   throw new AppError('key_held_elsewhere', { storage: holder });
 }
 
-/** Lets a key pass whose holder does not want it shredded. @throws AppError `key_destroyed`, `key_deletion_intended`. */
+/**
+ * Lets a key pass whose holder does not want it shredded. @throws AppError `key_destroyed`,
+ * `key_deletion_intended`.
+ */
 export function refuseIntended(record: KeyRecord): void {
   refuseDestroyed(record);
   if (record.intendedAt !== null) throw new AppError('key_deletion_intended');
 }
 
-/** Lets a key pass that may be used. @throws AppError `key_destroyed`, `key_pending_deletion`, `key_disabled`. */
+/**
+ * Lets a key pass that may be used. @throws AppError `key_destroyed`, `key_pending_deletion`, `key_disabled`.
+ */
 export function requireEnabled(record: KeyRecord): void {
   refuseEnding(record);
   if (record.state === 'disabled') throw new AppError('key_disabled');

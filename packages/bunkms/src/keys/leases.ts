@@ -7,7 +7,10 @@ import type { BackwardPage } from '../store/page.ts';
 import type { KeyDeps } from './stored-key.ts';
 
 const PAGE = 100;
-/** How much longer than its lease a key may be in use, milliseconds: its holder counts by another clock, and the answer took time. */
+/**
+ * How much longer than its lease a key may be in use, milliseconds: its holder counts by another clock, and
+ * the answer took time.
+ */
 const MARGIN_MS = 5_000;
 const LONGEST_MS = LEASE_TTL_MS + MARGIN_MS;
 
@@ -17,10 +20,11 @@ export function leaseIdOf({ seq }: Pick<AuditReceipt, 'seq'>): string {
 }
 
 /**
- * Who may hold a key now, newest first. Read from the audit chain, which has a record of every release before it
- * happens: so no release is missing, whatever crashed, and there is no second list to disagree with it.
+ * Who may hold a key now, newest first. Read from the audit chain, which has a record of every release before
+ * it happens: so no release is missing, whatever crashed, and there is no second list to disagree with it.
  *
- * By the wall clock: one that was set forward hides leases that their holders, who count by themselves, still keep; for 15 minutes at most.
+ * By the wall clock: one that was set forward hides leases that their holders, who count by themselves, still
+ * keep; for 15 minutes at most.
  *
  * @throws AppError `key_not_found`.
  */

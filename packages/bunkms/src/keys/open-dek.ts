@@ -6,7 +6,10 @@ import type { KeyVersionRecord } from '../records/key-record.ts';
 import { kekIdOf } from '../records/wrapped-key.ts';
 import type { Vault } from '../vault/vault.ts';
 
-/** Unwraps a stored DEK and holds it against its check value. @returns the raw DEK, which the caller wipes. @throws AppError `key_damaged`. */
+/**
+ * Unwraps a stored DEK and holds it against its check value. @returns the raw DEK, which the caller wipes.
+ * @throws AppError `key_damaged`.
+ */
 export function openDek(
   { vault, logger }: { readonly vault: Vault; readonly logger: Logger },
   name: string,

@@ -18,16 +18,21 @@ export interface Rotation extends KeyRequest {
 }
 
 /**
- * Mints the next version of a key and makes it the current one, together with its audit record. Older versions stay as they are.
+ * Mints the next version of a key and makes it the current one, together with its audit record. Older
+ * versions stay as they are.
  *
- * Whoever rotates at the same time, in this process or another, makes one version: the store takes the first, and the others
- * answer with that one. It came to be after each of them had asked, so it is as new as what they asked for.
+ * Whoever rotates at the same time, in this process or another, makes one version: the store takes the first,
+ * and the others answer with that one. It came to be after each of them had asked, so it is as new as what
+ * they asked for.
  *
- * A key whose current version does not open is not rotated, unless its loss is accepted: it may be brought back yet (`bunkms recover`).
+ * A key whose current version does not open is not rotated, unless its loss is accepted: it may be brought
+ * back yet (`bunkms recover`).
  *
- * @returns the key in its current version, durable: the new one, or with another `expectedVersion` the present one.
- * @throws AppError `key_not_found`, `key_disabled`, `key_pending_deletion`, `key_destroyed`, `key_versions_exhausted`, `key_damaged`,
- * `precondition_failed`. After `storage_unavailable` it may have happened: with `expectedVersion` asking again does not rotate again.
+ * @returns the key in its current version, durable: the new one, or with another `expectedVersion` the
+ * present one.
+ * @throws AppError `key_not_found`, `key_disabled`, `key_pending_deletion`, `key_destroyed`,
+ * `key_versions_exhausted`, `key_damaged`, `precondition_failed`. After `storage_unavailable` it may have
+ * happened: with `expectedVersion` asking again does not rotate again.
  */
 export async function rotateKey(deps: KeyDeps, rotation: Rotation, caller: Caller): Promise<KeyInfo> {
   const { expectedVersion } = rotation;
@@ -43,7 +48,8 @@ export async function rotateKey(deps: KeyDeps, rotation: Rotation, caller: Calle
 }
 
 /**
- * Rotates a key whose policy says so, as the service does by itself. Whoever else rotates it meanwhile is given way.
+ * Rotates a key whose policy says so, as the service does by itself. Whoever else rotates it meanwhile is
+ * given way.
  *
  * @returns whether this call rotated it.
  */

@@ -19,8 +19,9 @@ import { type ActingStorage, requireCurrent } from './storages.ts';
 import { type AuthenticKey, authenticate, type KeyDeps } from './stored-key.ts';
 
 /**
- * The deletion of a project, as BunKMS sees it: its storage records the intent, has the key shredded, removes the content and says so. Each
- * step may be repeated, and what is unfinished is asked of BunKMS, so nothing on a disk can begin a deletion.
+ * The deletion of a project, as BunKMS sees it: its storage records the intent, has the key shredded, removes
+ * the content and says so. Each step may be repeated, and what is unfinished is asked of BunKMS, so nothing
+ * on a disk can begin a deletion.
  */
 
 /** Records that are read at once in the search for a change of a key. */
@@ -30,10 +31,12 @@ const CHANGES_PAGE = 100;
 type Of<T> = T & { readonly name: string };
 
 /**
- * Records that the holder of a key wants it shredded. From then on the key is not released. It is destroyed by itself only on a day that an
- * administrator has set. The receipt is the place of that record; it is good while that is the latest change of the key.
+ * Records that the holder of a key wants it shredded. From then on the key is not released. It is destroyed
+ * by itself only on a day that an administrator has set. The receipt is the place of that record; it is good
+ * while that is the latest change of the key.
  *
- * @throws AppError `key_held_elsewhere`, `key_unheld`, `storage_superseded`, `key_destroyed`, and of {@link changeKey}.
+ * @throws AppError `key_held_elsewhere`, `key_unheld`, `storage_superseded`, `key_destroyed`, and of
+ * {@link changeKey}.
  */
 export async function intendDeletion(
   deps: KeyDeps,
@@ -64,9 +67,10 @@ export async function intendDeletion(
 /**
  * Destroys a key whose holder wants it shredded.
  *
- * @throws AppError `precondition_failed` when the receipt is not that of the latest change of the key, as after the deletion was taken
- * back, or that change is not the holder's intent ({@link intendsItself}); `key_held_elsewhere`, `key_unheld`, `storage_superseded`, `key_destroyed` when the key was destroyed otherwise or its content is removed
- * already, and of {@link changeKey}.
+ * @throws AppError `precondition_failed` when the receipt is not that of the latest change of the key, as
+ * after the deletion was taken back, or that change is not the holder's intent ({@link intendsItself});
+ * `key_held_elsewhere`, `key_unheld`, `storage_superseded`, `key_destroyed` when the key was destroyed
+ * otherwise or its content is removed already, and of {@link changeKey}.
  */
 export async function shredKey(
   deps: KeyDeps,
@@ -95,7 +99,8 @@ export async function shredKey(
  * The answer to a destruction that was done before: that of the destruction, whatever came after it.
  *
  * @param answer what the key as it is now gives.
- * @throws AppError `precondition_failed` when the receipt is neither that of the intent that was carried out, nor that of what came of it.
+ * @throws AppError `precondition_failed` when the receipt is neither that of the intent that was carried out,
+ * nor that of what came of it.
  */
 async function repeated(
   deps: KeyDeps,
@@ -120,8 +125,8 @@ async function repeated(
 }
 
 /**
- * Tells whether the storage itself has asked for the deletion, and nothing but new wrappings came since. The intent of a key that came from
- * a backup is not enough: it may have been taken back after that.
+ * Tells whether the storage itself has asked for the deletion, and nothing but new wrappings came since. The
+ * intent of a key that came from a backup is not enough: it may have been taken back after that.
  */
 async function intendsItself(
   deps: KeyDeps,
@@ -135,7 +140,10 @@ async function intendsItself(
   return latest?.action === 'key.deletion_intent' && latest.detail?.['holder'] === storage;
 }
 
-/** The changes of a key in their order, without new wrappings. Leaves out records that are not as they were written. */
+/**
+ * The changes of a key in their order, without new wrappings. Leaves out records that are not as they were
+ * written.
+ */
 async function* changesOf(
   { store, chainKey }: Pick<KeyDeps, 'store' | 'chainKey'>,
   { id, name: key }: Pick<KeyRecord, 'id' | 'name'>,
@@ -154,7 +162,8 @@ async function* changesOf(
 /**
  * Ends a deletion: the holder of a shredded key has removed the content, and holds it no longer.
  *
- * @throws AppError `precondition_failed` for a key that was not shredded; `key_held_elsewhere`, `storage_superseded`, and of
+ * @throws AppError `precondition_failed` for a key that was not shredded; `key_held_elsewhere`,
+ * `storage_superseded`, and of
  * {@link changeKey}.
  */
 export async function finishDeletion(
@@ -176,7 +185,8 @@ export async function finishDeletion(
 }
 
 /**
- * The deletions that a storage has begun and not finished, by name. A page may be short, or empty, and still have a cursor.
+ * The deletions that a storage has begun and not finished, by name. A page may be short, or empty, and still
+ * have a cursor.
  *
  * @param mayUse leaves out keys that the caller may not use.
  * @throws AppError `storage_superseded`.

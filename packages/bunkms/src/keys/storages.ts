@@ -61,10 +61,11 @@ export async function storageInfo(deps: KeyDeps, id: string): Promise<StorageInf
 }
 
 /**
- * Brings a storage from one of the generations that it may have to a fresh one; one that is not known is registered. May be repeated.
+ * Brings a storage from one of the generations that it may have to a fresh one; one that is not known is
+ * registered. May be repeated.
  *
- * @throws AppError `storage_superseded` when its generation is another one; `unauthenticated` when the token was revoked meanwhile;
- * `audit_unavailable`, and of {@link readStorage}.
+ * @throws AppError `storage_superseded` when its generation is another one; `unauthenticated` when the token
+ * was revoked meanwhile; `audit_unavailable`, and of {@link readStorage}.
  */
 export async function advanceStorage(
   deps: KeyDeps,
@@ -82,11 +83,13 @@ export async function advanceStorage(
 }
 
 /**
- * Lets another copy of a storage take its place: the one that has `generation`, or without it the one whose start asks next. It is an
- * administrator's act, and the way back from a record that was changed. May be repeated: a storage that stands so already is left as it is.
+ * Lets another copy of a storage take its place: the one that has `generation`, or without it the one whose
+ * start asks next. It is an administrator's act, and the way back from a record that was changed. May be
+ * repeated: a storage that stands so already is left as it is.
  *
- * @throws AppError `storage_not_found`; `lease_live` while a key that was released to the storage may be in use, unless forced;
- * `unauthenticated` when the token was revoked meanwhile; `audit_unavailable`, and of {@link readStorage} unless forced.
+ * @throws AppError `storage_not_found`; `lease_live` while a key that was released to the storage may be in
+ * use, unless forced; `unauthenticated` when the token was revoked meanwhile; `audit_unavailable`, and of
+ * {@link readStorage} unless forced.
  */
 export async function takeOverStorage(
   deps: KeyDeps,
@@ -123,7 +126,9 @@ async function stateToTakeOver(
   throw new AppError('storage_not_found');
 }
 
-/** @returns the place in the chain up to which no key is in use by the storage. @throws AppError `lease_live`. */
+/**
+ * @returns the place in the chain up to which no key is in use by the storage. @throws AppError `lease_live`.
+ */
 async function requireQuiet({ store, clock }: KeyDeps, id: string): Promise<number> {
   const { seq } = await store.auditHead();
   const until = await liveUntil(clock, (from, page) => store.listStorageExports(id, from, page));
@@ -131,7 +136,10 @@ async function requireQuiet({ store, clock }: KeyDeps, id: string): Promise<numb
   return seq;
 }
 
-/** `present`: the storage stands as it shall already. Else `next` takes the place of `before`, unless that has changed. */
+/**
+ * `present`: the storage stands as it shall already. Else `next` takes the place of `before`, unless that has
+ * changed.
+ */
 type Step =
   | { readonly present: RecordedStorage }
   | {

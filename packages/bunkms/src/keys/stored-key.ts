@@ -31,7 +31,9 @@ export interface KeyDeps {
   readonly logger: Logger;
 }
 
-/** A key that is what its latest change made it, and those of the versions read with it that are genuine too. */
+/**
+ * A key that is what its latest change made it, and those of the versions read with it that are genuine too.
+ */
 export interface AuthenticKey {
   readonly record: KeyRecord;
   readonly versions: readonly KeyVersionRecord[];

@@ -7,17 +7,19 @@ import { authenticate, type KeyDeps } from './stored-key.ts';
 const PAGE = 100;
 
 /**
- * How far the wall clock may run ahead of the monotonic one before that is worth a line in the log, milliseconds. Sleep of the machine
- * looks the same.
+ * How far the wall clock may run ahead of the monotonic one before that is worth a line in the log,
+ * milliseconds. Sleep of the machine looks the same.
  */
 const JUMP_MS = 60_000;
 
 /**
- * What the service does to keys by itself: it destroys those whose deletion is due, and rotates those whose policy says so. Every
- * running process may try; one succeeds. A crash at any point leaves the key as it was or done, and the next sweep goes on.
+ * What the service does to keys by itself: it destroys those whose deletion is due, and rotates those whose
+ * policy says so. Every running process may try; one succeeds. A crash at any point leaves the key as it was
+ * or done, and the next sweep goes on.
  *
- * A destroyed key cannot be brought back, so the time is taken from whichever clock says less: a wall clock that is set forward
- * destroys nothing before its time, at least until the process is started again; one that is set back only delays.
+ * A destroyed key cannot be brought back, so the time is taken from whichever clock says less: a wall clock
+ * that is set forward destroys nothing before its time, at least until the process is started again; one that
+ * is set back only delays.
  */
 export class KeySweep {
   readonly #deps: KeyDeps;
@@ -32,7 +34,10 @@ export class KeySweep {
     this.#startedMonotonicMs = deps.clock.monotonic();
   }
 
-  /** Looks once through what is due. A call during another joins that one. Never throws: what fails is in the log, and tried again. */
+  /**
+   * Looks once through what is due. A call during another joins that one. Never throws: what fails is in the
+   * log, and tried again.
+   */
   run(): Promise<void> {
     this.#running ??= this.#run().finally(() => {
       this.#running = undefined;
@@ -55,7 +60,8 @@ export class KeySweep {
         after = page.items.at(-1)?.name;
         more = page.more;
       }
-      // Always: whoever destroyed a key, by a call or in another process, may not have come to this, or was in somebody's way.
+      // Always: whoever destroyed a key, by a call or in another process, may not have come to this, or was
+      // in somebody's way.
       await store.scrub();
     } catch (error) {
       logger.warn({ err: error }, 'the sweep over due keys failed and is tried again');

@@ -15,9 +15,9 @@ export interface ChainHead {
 export const GENESIS: ChainHead = { seq: 0, hash: '0'.repeat(64) };
 
 /**
- * The bytes of a record that its hash covers: a JSON array of its fields in a fixed order, `null` for an absent one,
- * `detail` as name and value pairs in the order of the names (`docs/formats/audit-chain.md`). An array, since it
- * leaves no choice of order, and JSON, since no field can pass for the one beside it.
+ * The bytes of a record that its hash covers: a JSON array of its fields in a fixed order, `null` for an
+ * absent one, `detail` as name and value pairs in the order of the names (`docs/formats/audit-chain.md`). An
+ * array, since it leaves no choice of order, and JSON, since no field can pass for the one beside it.
  */
 export function canonicalBytes(seq: number, draft: AuditDraft): Buffer {
   const detail =
@@ -81,8 +81,8 @@ export type ChainVerdict =
 /**
  * Walks a chain from its first record and stops at the first that is broken.
  *
- * A chain cannot show by itself that its last records were cut off: whoever holds receipts of some (every export
- * answers with its own) passes them, and the chain must still hold exactly those records.
+ * A chain cannot show by itself that its last records were cut off: whoever holds receipts of some (every
+ * export answers with its own) passes them, and the chain must still hold exactly those records.
  *
  * @param records all records in ascending order of `seq`; a fault of reading them is thrown on.
  */

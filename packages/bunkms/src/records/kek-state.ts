@@ -3,13 +3,14 @@ import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { recordHash } from './chain.ts';
 
 /**
- * What the audit chain says of the KEKs (`docs/formats/kek-records.md`). It is the one authority: which KEK is the current one follows from the
- * latest record that made one so, whatever stands in another table and in whatever order the ring lists them.
+ * What the audit chain says of the KEKs (`docs/formats/kek-records.md`). It is the one authority: which KEK
+ * is the current one follows from the latest record that made one so, whatever stands in another table and in
+ * whatever order the ring lists them.
  */
 
 /**
- * `staged`: known, and never used. `current`: everything new is wrapped with it. `previous`: was the current one, and something
- * may be wrapped with it. `retired`: nothing is, and nothing ever will be.
+ * `staged`: known, and never used. `current`: everything new is wrapped with it. `previous`: was the current
+ * one, and something may be wrapped with it. `retired`: nothing is, and nothing ever will be.
  */
 export type KekStanding = 'staged' | 'current' | 'previous' | 'retired';
 
@@ -19,7 +20,10 @@ export interface KekState {
   readonly seq: number;
   /** By id, in the order in which they became known. */
   readonly keks: ReadonlyMap<string, { readonly standing: KekStanding; readonly since: string }>;
-  /** The latest act that made a KEK the current one; undefined while there was none since the installation was made. */
+  /**
+   * The latest act that made a KEK the current one; undefined while there was none since the installation was
+   * made.
+   */
   readonly rotation: KekRotationState | undefined;
 }
 
@@ -37,7 +41,10 @@ export interface KekRecordFault {
   readonly seq: number;
 }
 
-/** Actions of the records that say what the KEKs are. `kek.added` is of earlier releases, which made the first of the ring the current one at each start. */
+/**
+ * Actions of the records that say what the KEKs are. `kek.added` is of earlier releases, which made the first
+ * of the ring the current one at each start.
+ */
 export const KEK_ACTIONS: readonly string[] = [
   'vault.initialised',
   'kek.added',

@@ -14,8 +14,8 @@ export interface KeyOffer {
 }
 
 /**
- * A key as it is stored, without its versions. The store keeps it as it is given and judges nothing of it: that it is
- * genuine and the latest is shown by the audit chain (`records/key-record.ts`).
+ * A key as it is stored, without its versions. The store keeps it as it is given and judges nothing of it:
+ * that it is genuine and the latest is shown by the audit chain (`records/key-record.ts`).
  */
 export interface KeyRecord {
   readonly id: string;
@@ -28,13 +28,19 @@ export interface KeyRecord {
   readonly revision: number;
   readonly exportable: boolean;
   readonly rotateAfterDays: number | null;
-  /** When the service has to do something by itself: rotate an enabled key, destroy one that is pending deletion. */
+  /**
+   * When the service has to do something by itself: rotate an enabled key, destroy one that is pending
+   * deletion.
+   */
   readonly dueAt: string | null;
   readonly createdAt: string;
   readonly destroyedAt: string | null;
   /** Every KEK that ever wrapped a copy of a version, by id, in the order of first use. */
   readonly kekIds: readonly string[];
-  /** Of the create that made the key, if it came with an idempotency key: hashes of that key and of the request. */
+  /**
+   * Of the create that made the key, if it came with an idempotency key: hashes of that key and of the
+   * request.
+   */
   readonly idempotency: { readonly key: string; readonly request: string } | null;
   /** Digests of the versions 1, 2, … behind each other, 32 bytes each. */
   readonly versionDigests: Uint8Array;
@@ -74,9 +80,10 @@ export interface NamedKey extends StoredKey {
 }
 
 /**
- * How a stored key is authenticated (`docs/formats/key-record.md`): the audit record of each change carries the digest of the key
- * as it is since, and the key carries the digests of its versions. The chain is keyed, so whoever can write to the database can
- * neither make a record for a row of theirs, nor pass off an older row as the present one: the latest record says what the row is.
+ * How a stored key is authenticated (`docs/formats/key-record.md`): the audit record of each change carries
+ * the digest of the key as it is since, and the key carries the digests of its versions. The chain is keyed,
+ * so whoever can write to the database can neither make a record for a row of theirs, nor pass off an older
+ * row as the present one: the latest record says what the row is.
  */
 
 /** Bytes of one digest (SHA-256). */

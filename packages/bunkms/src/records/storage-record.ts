@@ -3,7 +3,9 @@ import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { Caller } from './caller.ts';
 import { type AuditDraft, recordHash } from './chain.ts';
 
-/** Actions of the records that say how a storage of Bundoc stands. The latest one of a storage says all of it. */
+/**
+ * Actions of the records that say how a storage of Bundoc stands. The latest one of a storage says all of it.
+ */
 export const STORAGE_ACTIONS: readonly string[] = ['storage.advance', 'storage.take_over'];
 
 /** How a storage stands. */
@@ -38,7 +40,10 @@ export function storageDraft(
   };
 }
 
-/** What the record says of the storage; undefined when it is not as it was written, or says nothing of that storage. */
+/**
+ * What the record says of the storage; undefined when it is not as it was written, or says nothing of that
+ * storage.
+ */
 export function storageIn(chainKey: KeyObject, id: string, record: AuditRecord): RecordedStorage | undefined {
   const { seq, prev_hash: previous, hash, action, time, detail = {} } = record;
   const { storage, generation = null, take_overs: takeOvers } = detail;

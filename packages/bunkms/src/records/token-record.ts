@@ -5,13 +5,21 @@ import type { Caller } from './caller.ts';
 import type { AuditDraft } from './chain.ts';
 import { isGenuine } from './chain-walk.ts';
 
-/** Actions of records that make a token known; each names it as `detail.token` and its family as `detail.family`. */
+/**
+ * Actions of records that make a token known; each names it as `detail.token` and its family as
+ * `detail.family`.
+ */
 export const TOKEN_ACTIONS = ['token.issue', 'token.renew', 'token.restore'] as const;
 
-/** Action of a record that revokes the family which it names as `detail.family`, until `detail.expires_at`. */
+/**
+ * Action of a record that revokes the family which it names as `detail.family`, until `detail.expires_at`.
+ */
 export const REVOCATION = 'token.revoke';
 
-/** What the store has on a token, all of one moment. Not to be believed before it is authenticated (`records/token-record.ts`). */
+/**
+ * What the store has on a token, all of one moment. Not to be believed before it is authenticated
+ * (`records/token-record.ts`).
+ */
 export interface StoredToken {
   readonly jti: string;
   /** Undefined when it is lost. Its `revoked_at` says nothing by itself: the audit chain does. */
@@ -23,13 +31,13 @@ export interface StoredToken {
 }
 
 /**
- * How a stored token is authenticated (`docs/formats/token-record.md`): the audit record of its issue carries the token's digest, and
- * the record of a revocation names the family that it ends. The chain is keyed, so a row that was written by anybody else has no
- * record, and a row that was set back to active is still revoked.
+ * How a stored token is authenticated (`docs/formats/token-record.md`): the audit record of its issue carries
+ * the token's digest, and the record of a revocation names the family that it ends. The chain is keyed, so a
+ * row that was written by anybody else has no record, and a row that was set back to active is still revoked.
  */
 
 /** Digest of what a token says, hex. Whether it is revoked is no part of it: that is asked of the chain. */
-export function digestOfToken(token: TokenInfo): string {
+function digestOfToken(token: TokenInfo): string {
   const fields = [
     'bunkms/token/v1',
     token.jti,
@@ -123,14 +131,20 @@ export function authenticToken(chainKey: KeyObject, stored: StoredToken): TokenI
   return revoked === undefined ? token : { ...token, revoked_at: revoked.time };
 }
 
-/** The family that a record of an issue puts this token into; undefined when this chain key did not make the record. */
+/**
+ * The family that a record of an issue puts this token into; undefined when this chain key did not make the
+ * record.
+ */
 export function familyOfIssue(chainKey: KeyObject, jti: string, issued: AuditRecord): string | undefined {
   const family = issued.detail?.['family'];
   const isOfToken = issued.detail?.['token'] === jti && typeof family === 'string';
   return isOfToken && isGenuine(chainKey, issued) ? family : undefined;
 }
 
-/** Whether a record says already what a revocation would. False when this chain key did not make it: then it says nothing. */
+/**
+ * Whether a record says already what a revocation would. False when this chain key did not make it: then it
+ * says nothing.
+ */
 export function isSaidBy(chainKey: KeyObject, { detail: said }: AuditDraft, record: AuditRecord): boolean {
   const { action, detail } = record;
   if (action !== REVOCATION || detail?.['family'] !== said?.['family']) return false;

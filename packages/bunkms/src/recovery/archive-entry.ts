@@ -88,7 +88,10 @@ const lineSchema = z.union([
 ]);
 export type ArchiveLine = z.output<typeof lineSchema>;
 
-/** @returns undefined for what does not fit the format, as only somebody beside the service can have put it into a store. */
+/**
+ * @returns undefined for what does not fit the format, as only somebody beside the service can have put it
+ * into a store.
+ */
 export function encodeLine(line: ArchiveLine): string | undefined {
   const encoded = z.safeEncode(lineSchema, line);
   return encoded.success ? JSON.stringify(encoded.data) : undefined;

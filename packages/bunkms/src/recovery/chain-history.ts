@@ -11,7 +11,10 @@ export interface KeyHistory {
   readonly kcvs: ReadonlyMap<number, string>;
 }
 
-/** What a chain, walked from its first record, tells of every key: also of those whose records are lost or damaged. */
+/**
+ * What a chain, walked from its first record, tells of every key: also of those whose records are lost or
+ * damaged.
+ */
 export class ChainHistory {
   readonly #byName = new Map<string, KeyHistory>();
 

@@ -82,8 +82,9 @@ function entriesOf(folder: DataFolder, project: string): readonly string[] {
 }
 
 /**
- * Claims, as an administrator, the key of every project of which a storage has content: each key that nobody holds, or nobody knows who.
- * What another storage holds stays there. May be cut off, and run again, at any time.
+ * Claims, as an administrator, the key of every project of which a storage has content: each key that nobody
+ * holds, or nobody knows who. What another storage holds stays there. May be cut off, and run again, at any
+ * time.
  *
  * @returns what became of each key, one after the other.
  * @throws AppError of the store.

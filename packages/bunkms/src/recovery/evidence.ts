@@ -11,7 +11,10 @@ import type { Survey } from './survey.ts';
 /** What is known of the time after a backup was made. */
 export interface PostBackupEvidence {
   readonly source: 'inventory' | 'audit-copy' | 'none';
-  /** The last record up to which everything is known; that of the backup when nothing is known of the time after. */
+  /**
+   * The last record up to which everything is known; that of the backup when nothing is known of the time
+   * after.
+   */
   readonly asOf: AuditReceipt;
   /** The key that tokens were signed with; undefined when that is not known. */
   readonly kid: string | undefined;
@@ -49,8 +52,8 @@ export function noEvidence({ end }: Pick<Survey, 'end'>): PostBackupEvidence {
 }
 
 /**
- * What an inventory tells, which must not be older than the backup: neither by its place in the audit chain, nor by the time at which it
- * was made.
+ * What an inventory tells, which must not be older than the backup: neither by its place in the audit chain,
+ * nor by the time at which it was made.
  *
  * @throws ResurrectionNotAccepted when it is older.
  */
@@ -160,8 +163,8 @@ export class EvidenceOfCopy implements PostBackupEvidence {
 /**
  * Holds what is known against places of records that a caller brings along.
  *
- * @throws FileDamaged for another record in such a place; ResurrectionNotAccepted for a place behind all that is known, unless that is
- * accepted.
+ * @throws FileDamaged for another record in such a place; ResurrectionNotAccepted for a place behind all that
+ * is known, unless that is accepted.
  */
 export function requireReceipts(
   evidence: Pick<PostBackupEvidence, 'asOf' | 'hashAt'>,

@@ -51,8 +51,8 @@ export interface InventoryDeps {
 const PAGE = 500;
 
 /**
- * How every key and token of a store stands, no earlier than the record that it names: what changes meanwhile may be in it or not. That it
- * is made is on record.
+ * How every key and token of a store stands, no earlier than the record that it names: what changes meanwhile
+ * may be in it or not. That it is made is on record.
  */
 export async function takeInventory(
   { store, state, clock, logger }: InventoryDeps,
@@ -159,7 +159,10 @@ export function parseInventory(vault: Vault, content: Buffer): Inventory {
   return result.data;
 }
 
-/** Of the members in the order in which they stand, without white space: as `JSON.stringify` writes what `JSON.parse` read. */
+/**
+ * Of the members in the order in which they stand, without white space: as `JSON.stringify` writes what
+ * `JSON.parse` read.
+ */
 function macOf(key: KeyObject, text: string): Buffer {
   return createHmac('sha256', key).update(`${FORMAT}\0${text}`, 'utf8').digest();
 }

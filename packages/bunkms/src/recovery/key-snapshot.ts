@@ -65,9 +65,11 @@ export function snapshotOf(record: KeyRecord, versions: readonly KeyVersionRecor
 }
 
 /**
- * How a key stands after a change that the audit chain tells of. What the record does not say stays as it was.
+ * How a key stands after a change that the audit chain tells of. What the record does not say stays as it
+ * was.
  *
- * @param snapshot undefined for a key that nothing was known of; then only the record of its making, or of its recovery, says what it is.
+ * @param snapshot undefined for a key that nothing was known of; then only the record of its making, or of
+ * its recovery, says what it is.
  */
 export function afterChange(snapshot: KeySnapshot | undefined, record: AuditRecord): KeySnapshot | undefined {
   const { action, outcome, detail = {} } = record;

@@ -62,10 +62,12 @@ export class ListedKeys {
 }
 
 /**
- * Decides what is to be done with the key of a project. Nothing in a project's file is believed but what unwraps under its name, id and
- * version, since only a BunKMS with the KEK can have wrapped that; what it cannot show is that the key was not destroyed since.
+ * Decides what is to be done with the key of a project. Nothing in a project's file is believed but what
+ * unwraps under its name, id and version, since only a BunKMS with the KEK can have wrapped that; what it
+ * cannot show is that the key was not destroyed since.
  *
- * @param acceptResurrection whether a key may come back of which neither the store nor the inventory knows what became of it.
+ * @param acceptResurrection whether a key may come back of which neither the store nor the inventory knows
+ * what became of it.
  */
 export function planRecovery(
   vault: Vault,
@@ -130,7 +132,10 @@ export function planRecovery(
 
 type Versions = ReadonlyMap<number, KeyVersionRecord>;
 
-/** The versions that the store has, and that open or are destroyed. Of a key that is not authentic, those that are so by themselves. */
+/**
+ * The versions that the store has, and that open or are destroyed. Of a key that is not authentic, those that
+ * are so by themselves.
+ */
 function presentVersions(
   vault: Vault,
   { projectKey: { name, id }, stored, authentic, history }: Evidence,
@@ -206,7 +211,10 @@ function lacksKek(vault: Vault, wrapped: Uint8Array): boolean {
   return kekId !== undefined && vault.checkValueOf(kekId) === undefined;
 }
 
-/** What went another way: a version that was made here after a restore, while the project has one of that number from before. */
+/**
+ * What went another way: a version that was made here after a restore, while the project has one of that
+ * number from before.
+ */
 function conflictOf(
   present: Versions,
   opened: Versions,

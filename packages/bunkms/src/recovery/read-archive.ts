@@ -17,7 +17,10 @@ export type ArchiveItem =
   | { readonly kind: 'token'; readonly token: TokenInfo }
   | { readonly kind: 'end'; readonly end: ArchiveEnd };
 
-/** A key with those of its versions that there were records of. Not to be trusted before the audit chain was asked. */
+/**
+ * A key with those of its versions that there were records of. Not to be trusted before the audit chain was
+ * asked.
+ */
 export interface ArchivedKey {
   readonly kind: 'key';
   readonly key: KeyRecord;

@@ -57,7 +57,7 @@ export interface RecoveredProject {
 }
 
 /** The audit chain is broken, so what it says of destroyed keys cannot be relied on. */
-export class ChainBroken extends Error {
+class ChainBroken extends Error {
   override readonly name = 'ChainBroken';
 }
 

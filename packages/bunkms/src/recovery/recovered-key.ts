@@ -21,7 +21,8 @@ export interface Recovery {
 }
 
 /**
- * A key that stands as `snapshot` says, with the versions that there are; those that are missing are lost until they are recovered.
+ * A key that stands as `snapshot` says, with the versions that there are; those that are missing are lost
+ * until they are recovered.
  *
  * @param snapshot with the revision that it shall have.
  * @param idempotency of the key as it was, if that is known.

@@ -92,7 +92,10 @@ export class RestoreRun {
     this.#signingKid = survey.secrets.publicKey.kid;
   }
 
-  /** @throws ResurrectionNotAccepted when something may come back that was destroyed, and nobody has accepted that. */
+  /**
+   * @throws ResurrectionNotAccepted when something may come back that was destroyed, and nobody has accepted
+   * that.
+   */
   requireAcceptance(): void {
     if (this.#options.acceptResurrection) return;
     if (this.#evidence.source === 'none')
@@ -219,8 +222,8 @@ export class RestoreRun {
   }
 
   /**
-   * The KEK that was the current one may be lost, and that be why a backup is restored: then the one that the backup's secrets are wrapped with takes
-   * its place, on record.
+   * The KEK that was the current one may be lost, and that be why a backup is restored: then the one that the
+   * backup's secrets are wrapped with takes its place, on record.
    */
   *#kekInRing(records: readonly AuditRecord[]): Generator<LoadEntry> {
     const state = foldKekRecords(this.#survey.secrets.chainKey, records);
@@ -254,8 +257,8 @@ export class RestoreRun {
   }
 
   /**
-   * A key whose record is not what the chain says. If it is known how it stood, it comes back so, with the versions that open as its own. Else
-   * its record stays behind: it may be anybody's.
+   * A key whose record is not what the chain says. If it is known how it stood, it comes back so, with the
+   * versions that open as its own. Else its record stays behind: it may be anybody's.
    */
   *#damagedKey({ key, versions }: ArchivedKey): Generator<LoadEntry> {
     const known = this.#evidence.snapshot(key.name, undefined);
@@ -288,8 +291,8 @@ export class RestoreRun {
   }
 
   /**
-   * Names that the chain of the backup knows and that have no record any more. They stay damaged; a later recovery holds them back, unless all
-   * is known of them.
+   * Names that the chain of the backup knows and that have no record any more. They stay damaged; a later
+   * recovery holds them back, unless all is known of them.
    */
   *#lostKeys(): Generator<LoadEntry> {
     const damaged = new Set(this.#damaged);
@@ -303,7 +306,10 @@ export class RestoreRun {
     }
   }
 
-  /** A token that is known to be revoked, or that nobody is known to have kept, comes back as such, and on record. */
+  /**
+   * A token that is known to be revoked, or that nobody is known to have kept, comes back as such, and on
+   * record.
+   */
   *#token(token: TokenInfo): Generator<LoadEntry> {
     this.#jtis.add(token.jti);
     const { family, revoked_at: revokedAt } = token;
@@ -324,7 +330,10 @@ export class RestoreRun {
     yield { kind: 'new-record', draft: revocationDraft(caller, time, token, { source: 'backup' }) };
   }
 
-  /** Tokens that were issued after the backup: they go on, and the revoked ones are known as such to whoever asks. */
+  /**
+   * Tokens that were issued after the backup: they go on, and the revoked ones are known as such to whoever
+   * asks.
+   */
   *#newerTokens(): Generator<LoadEntry> {
     const { caller, time } = this.#recovery;
     for (const token of this.#evidence.tokens()) {

@@ -24,15 +24,18 @@ export class StoreNotEmpty extends Error {
 const BATCH = 500;
 
 /**
- * Fills an empty store with a backup, as one write: a crash leaves nothing or all of it. The audit chain goes on from that of the backup,
- * with a CRITICAL record of the restore, and one for each key that does not come back as it was.
+ * Fills an empty store with a backup, as one write: a crash leaves nothing or all of it. The audit chain goes
+ * on from that of the backup, with a CRITICAL record of the restore, and one for each key that does not come
+ * back as it was.
  *
- * A backup is older than what happened since. With evidence of that, keys and tokens come back as they were last known; what is not covered
- * by it must be accepted, and then keys are disabled. Without any evidence all tokens are revoked and the signing key is made anew, since
- * tokens that were issued and revoked after the backup would pass again.
+ * A backup is older than what happened since. With evidence of that, keys and tokens come back as they were
+ * last known; what is not covered by it must be accepted, and then keys are disabled. Without any evidence
+ * all tokens are revoked and the signing key is made anew, since tokens that were issued and revoked after
+ * the backup would pass again.
  *
  * @param survey of this very archive.
- * @throws ResurrectionNotAccepted, StoreNotEmpty, FileDamaged; AppError of the store: nothing is restored then.
+ * @throws ResurrectionNotAccepted, StoreNotEmpty, FileDamaged; AppError of the store: nothing is restored
+ * then.
  */
 export async function restore(
   deps: RestoreDeps,

@@ -16,8 +16,10 @@ export function archivedSnapshot({ key, versions }: ArchivedKey): KeySnapshot {
  *
  * @param known how it stood later; undefined when nothing says that it changed.
  * @param isCovered whether it is known what became of it. If it is not, it comes back disabled.
- * @param keepsOffers whether it is known that the holders have not advanced since they made their offers, which voids them.
- * @param isOnRecord whether the chain that is restored tells of a change of it since, be it a new wrapping alone.
+ * @param keepsOffers whether it is known that the holders have not advanced since they made their offers,
+ * which voids them.
+ * @param isOnRecord whether the chain that is restored tells of a change of it since, be it a new wrapping
+ * alone.
  * @returns undefined when it is to be as it is in the backup.
  */
 export function restoredKey(
@@ -47,7 +49,8 @@ export function restoredKey(
 }
 
 /**
- * A key that the backup has no sound record of: made after it, or damaged in it. Its name and its number of versions stay taken.
+ * A key that the backup has no sound record of: made after it, or damaged in it. Its name and its number of
+ * versions stay taken.
  *
  * @param genuine versions of it that are at hand.
  */
@@ -79,8 +82,8 @@ export function versionsOf(
 }
 
 /**
- * Each says what the key was at some time; the one of the higher revision is later. What was destroyed stays so, and what may only become
- * less never becomes more, whichever is later.
+ * Each says what the key was at some time; the one of the higher revision is later. What was destroyed stays
+ * so, and what may only become less never becomes more, whichever is later.
  */
 function later(before: KeySnapshot, known: KeySnapshot | undefined): KeySnapshot {
   if (known === undefined) return before;

@@ -49,7 +49,8 @@ export interface SurveyOptions {
 }
 
 /**
- * Reads a whole archive and checks what is in it: every chunk, the audit chain, every key against the chain, and that every version opens.
+ * Reads a whole archive and checks what is in it: every chunk, the audit chain, every key against the chain,
+ * and that every version opens.
  *
  * @throws FileDamaged, KekLacking.
  */

@@ -53,13 +53,16 @@ export const USE_ACTIONS: readonly string[] = ['key.export', 'key.encrypt', 'key
 /** Actions of records that come in great numbers: uses of keys, and their rewrappings. */
 export const BULK_ACTIONS: readonly string[] = [...USE_ACTIONS, 'kek.rewrap'];
 
-/** The audit chain. Appending fails with `storage_unavailable` before `unlock`. Errors of every method: see `KmsStore`. */
+/**
+ * The audit chain. Appending fails with `storage_unavailable` before `unlock`. Errors of every method: see
+ * `KmsStore`.
+ */
 export interface AuditStore {
   /**
    * Appends records in this order.
    *
-   * @param conditions for each record, if given, what must hold, decided in the same transaction: so in the chain no release follows the
-   * revocation of its token, or the disabling or the end of its key.
+   * @param conditions for each record, if given, what must hold, decided in the same transaction: so in the
+   * chain no release follows the revocation of its token, or the disabling or the end of its key.
    * @returns for each record its place in the chain, or why it was rejected.
    */
   appendAudit(
@@ -67,18 +70,22 @@ export interface AuditStore {
     conditions?: readonly (AuditCondition | undefined)[],
   ): Promise<(AuditReceipt | RejectReason)[]>;
 
-  /** Appends a record of no key, unless the chain has one with the same action and detail. @returns whether it was appended. */
+  /**
+   * Appends a record of no key, unless the chain has one with the same action and detail. @returns whether it
+   * was appended.
+   */
   appendAuditOnce(record: AuditDraft): Promise<boolean>;
 
   /**
-   * Records in ascending order of `seq`, which is the cursor; without one from the lowest number on. Pages are full while there are more, unless
-   * `severity`, `actor`, `from` or `to` filters them.
+   * Records in ascending order of `seq`, which is the cursor; without one from the lowest number on. Pages
+   * are full while there are more, unless `severity`, `actor`, `from` or `to` filters them.
    */
   listAudit(query: AuditQuery): Promise<FilteredPage<AuditRecord, number>>;
 
   /**
-   * Records of allowed exports of a key, newest first, back to the first record of that key that is older than `from`. Looks at a bounded number
-   * of records: a page may have fewer than `limit` items, or none, and still have a `next`.
+   * Records of allowed exports of a key, newest first, back to the first record of that key that is older
+   * than `from`. Looks at a bounded number of records: a page may have fewer than `limit` items, or none, and
+   * still have a `next`.
    */
   listExports(key: string, from: string, page: ReleasePageQuery): Promise<BackwardPage<AuditRecord>>;
 

@@ -8,14 +8,16 @@ export interface InstallationStore {
   readInstallation(): Promise<Installation | undefined>;
 
   /**
-   * Stores the installation and the first audit record, unless there is an installation. Unlocks the store with `chainKey` if it did.
+   * Stores the installation and the first audit record, unless there is an installation. Unlocks the store
+   * with `chainKey` if it did.
    *
    * @returns false, with nothing written, when another process was first.
    */
   initialise(installation: Installation, chainKey: KeyObject, record: AuditDraft): Promise<boolean>;
 
   /**
-   * Gives the key of the audit chain, which stays in memory. Before it, writes of records, and questions whether a token is active, fail.
+   * Gives the key of the audit chain, which stays in memory. Before it, writes of records, and questions
+   * whether a token is active, fail.
    *
    * @throws nothing else than every method.
    */
@@ -24,7 +26,8 @@ export interface InstallationStore {
   /**
    * Replaces the service's secrets by the same ones, wrapped with the current KEK.
    *
-   * @returns false, with nothing written, when others than `previous` are stored, or another KEK is the current one.
+   * @returns false, with nothing written, when others than `previous` are stored, or another KEK is the
+   * current one.
    * @throws AppError `storage_unavailable` before {@link unlock}.
    */
   replaceSecrets(secrets: WrappedSecrets, previous: WrappedSecrets, record: AuditDraft): Promise<boolean>;

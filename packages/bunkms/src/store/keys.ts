@@ -19,7 +19,10 @@ export interface KeyChange {
 /** Tells one state of a key from any other, also from one that differs in its wrapping alone. */
 export type KeyVersionStamp = Pick<KeyRecord, 'id' | 'revision' | 'versionDigests'>;
 
-/** A change of the key that is stored as `previous`. Its revision is the next one, or the same when the key is only rewrapped. */
+/**
+ * A change of the key that is stored as `previous`. Its revision is the next one, or the same when the key is
+ * only rewrapped.
+ */
 export interface KeyUpdate extends KeyChange {
   readonly previous: KeyVersionStamp;
   /** Storages that must be as they were read. */
@@ -28,46 +31,60 @@ export interface KeyUpdate extends KeyChange {
   readonly quietSince?: number | undefined;
 }
 
-/** Keys and their versions. The store judges nothing that it is given. Errors of every method: see `KmsStore`. */
+/**
+ * Keys and their versions. The store judges nothing that it is given. Errors of every method: see `KmsStore`.
+ */
 export interface KeyStore {
   /**
    * Stores a new key with its record.
    *
-   * @param idempotentSince with an idempotency key: a key that the same idempotency key made at this time or later counts.
-   * @returns undefined when the key was stored. Else nothing was written: the key, with its first version, that the same idempotency key made;
-   * or `keks_changed` when the new key is wrapped with another KEK than the current one.
-   * @throws AppError `key_exists` when the name is taken, or ever was; `unauthenticated` when its token is not active; `storage_unavailable`
-   * before `unlock`. Nothing is written then.
+   * @param idempotentSince with an idempotency key: a key that the same idempotency key made at this time or
+   * later counts.
+   * @returns undefined when the key was stored. Else nothing was written: the key, with its first version,
+   * that the same idempotency key made; or `keks_changed` when the new key is wrapped with another KEK than
+   * the current one.
+   * @throws AppError `key_exists` when the name is taken, or ever was; `unauthenticated` when its token is
+   * not active; `storage_unavailable` before `unlock`. Nothing is written then.
    */
   insertKey(key: KeyChange, idempotentSince?: string): Promise<StoredKey | 'keks_changed' | undefined>;
 
-  /** What is stored under a name, all of one moment; undefined when it never named a key. Not authenticated. */
+  /**
+   * What is stored under a name, all of one moment; undefined when it never named a key. Not authenticated.
+   */
   findKey(name: string, versions: VersionChoice): Promise<StoredKey | undefined>;
 
   /**
-   * The place of the latest change of a key in the audit chain (`StoredKey.lastChange`); undefined when there is none. While it stays the same,
-   * so does the key. The cheapest look at a key.
+   * The place of the latest change of a key in the audit chain (`StoredKey.lastChange`); undefined when there
+   * is none. While it stays the same, so does the key. The cheapest look at a key.
    */
   lastChange(name: string): Promise<AuditReceipt | undefined>;
 
   /**
-   * Replaces a key's previous state, and checks in the same transaction that this is the stored one. Of several writers that change the same
-   * state one succeeds.
+   * Replaces a key's previous state, and checks in the same transaction that this is the stored one. Of
+   * several writers that change the same state one succeeds.
    *
-   * @returns the place of the audit record. Undefined, with nothing written, when the key is absent or in another state, a new version is wrapped
-   * with another KEK than the current one, a storage is not as it was read, or the key was released meanwhile.
-   * @throws AppError `unauthenticated` when its token is not active; `storage_unavailable` before `unlock`. Nothing is written then.
+   * @returns the place of the audit record. Undefined, with nothing written, when the key is absent or in
+   * another state, a new version is wrapped with another KEK than the current one, a storage is not as it was
+   * read, or the key was released meanwhile.
+   * @throws AppError `unauthenticated` when its token is not active; `storage_unavailable` before `unlock`.
+   * Nothing is written then.
    */
   updateKey(change: KeyUpdate): Promise<AuditReceipt | undefined>;
 
-  /** {@link updateKey} for many keys in one transaction, each for itself. @throws as {@link updateKey}, for all of them. */
+  /**
+   * {@link updateKey} for many keys in one transaction, each for itself. @throws as {@link updateKey}, for
+   * all of them.
+   */
   updateKeys(changes: readonly KeyUpdate[]): Promise<(AuditReceipt | undefined)[]>;
 
   /**
-   * Replaces whatever is stored under the key's name and under its id: for a lost or damaged key, which {@link updateKey} cannot change.
+   * Replaces whatever is stored under the key's name and under its id: for a lost or damaged key, which
+   * {@link updateKey} cannot change.
    *
-   * @param lastChange `seq` of the latest change of that name, as the caller saw it; undefined for a name that has none.
-   * @returns the place of the audit record; undefined, with nothing written, when there was another change meanwhile.
+   * @param lastChange `seq` of the latest change of that name, as the caller saw it; undefined for a name
+   * that has none.
+   * @returns the place of the audit record; undefined, with nothing written, when there was another change
+   * meanwhile.
    * @throws AppError `storage_unavailable` before `unlock`.
    */
   replaceKey(change: KeyChange, lastChange: number | undefined): Promise<AuditReceipt | undefined>;
@@ -79,7 +96,8 @@ export interface KeyStore {
   listDueKeys(until: string, page: PageQuery<string>): Promise<Page<NamedKey>>;
 
   /**
-   * Removes the bytes from the storage that earlier changes took out of its tables: no destroyed key is found in it afterwards.
+   * Removes the bytes from the storage that earlier changes took out of its tables: no destroyed key is found
+   * in it afterwards.
    *
    * @returns false when another process was in the way: try again later.
    */

@@ -11,15 +11,18 @@ export interface Page<T> {
 }
 
 /**
- * A page of a filtered list. For one page a store looks at a bounded number of entries, so that no filter holds up the others. So a page may have
- * fewer than `limit` items, or none, and still have `more`.
+ * A page of a filtered list. For one page a store looks at a bounded number of entries, so that no filter
+ * holds up the others. So a page may have fewer than `limit` items, or none, and still have `more`.
  */
 export interface FilteredPage<T, Cursor> extends Page<T> {
   /** The cursor of the next page when that is not the last item: see {@link cursorOf}. */
   readonly next?: Cursor | undefined;
 }
 
-/** Records from the newest back. `next` is the cursor of the next page: it goes on below that `seq`. Absent at the end. */
+/**
+ * Records from the newest back. `next` is the cursor of the next page: it goes on below that `seq`. Absent at
+ * the end.
+ */
 export interface BackwardPage<T> {
   readonly items: readonly T[];
   readonly next?: number;
@@ -31,7 +34,9 @@ export interface NamePage {
   readonly next?: string;
 }
 
-/** The cursor of the next page; undefined at the end. @param cursorOfItem the cursor that stands for an item. */
+/**
+ * The cursor of the next page; undefined at the end. @param cursorOfItem the cursor that stands for an item.
+ */
 export function cursorOf<T, Cursor>(
   { items, more, next }: FilteredPage<T, Cursor>,
   cursorOfItem: (item: T) => Cursor,

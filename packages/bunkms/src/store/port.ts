@@ -10,14 +10,16 @@ import type { TransferStore } from './transfer.ts';
 /**
  * Where BunKMS keeps everything. `store/conformance/` holds every implementation to this text.
  *
- * **Trust**: none. The store sees wrapped keys and the audit chain. The one key that it is given is the chain key (`unlock`), because the head of
- * the chain must be read and advanced in one transaction.
+ * **Trust**: none. The store sees wrapped keys and the audit chain. The one key that it is given is the chain
+ * key (`unlock`), because the head of the chain must be read and advanced in one transaction.
  *
- * **Durability**: a resolved write has reached the disk (or a quorum); it survives `kill -9` and power loss. A change and its
- * audit record are one transaction. Several processes may write at once; each write is serialised.
+ * **Durability**: a resolved write has reached the disk (or a quorum); it survives `kill -9` and power loss.
+ * A change and its audit record are one transaction. Several processes may write at once; each write is
+ * serialised.
  *
- * **Errors** of every method: AppError `storage_unavailable` when the storage fails, does not answer in time or is closed, `disk_full`, and
- * `overloaded` when too many calls wait already. A write that failed with `storage_unavailable` may nevertheless have happened.
+ * **Errors** of every method: AppError `storage_unavailable` when the storage fails, does not answer in time
+ * or is closed, `disk_full`, and `overloaded` when too many calls wait already. A write that failed with
+ * `storage_unavailable` may nevertheless have happened.
  */
 export interface KmsStore
   extends InstallationStore,
@@ -35,7 +37,9 @@ export interface KmsStore
   /** Proves that writing works, by a durable write that changes nothing that matters. */
   probe(): Promise<void>;
 
-  /** Finishes pending calls and closes the storage. Idempotent; later calls fail with `storage_unavailable`. */
+  /**
+   * Finishes pending calls and closes the storage. Idempotent; later calls fail with `storage_unavailable`.
+   */
   close(): Promise<void>;
 }
 

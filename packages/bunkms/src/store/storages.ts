@@ -14,7 +14,10 @@ export interface StorageStamp {
 
 /** Storages of Bundoc and the keys that they hold. Errors of every method: see `KmsStore`. */
 export interface StorageStore {
-  /** The latest record of the state of a storage (`STORAGE_ACTIONS`), found by an index; undefined when there is none. Not authenticated. */
+  /**
+   * The latest record of the state of a storage (`STORAGE_ACTIONS`), found by an index; undefined when there
+   * is none. Not authenticated.
+   */
   storageRecord(id: string): Promise<AuditRecord | undefined>;
 
   /** As `listExports`, for the keys that were released to a storage. */
@@ -25,8 +28,8 @@ export interface StorageStore {
   ): Promise<BackwardPage<AuditRecord>>;
 
   /**
-   * Keys with their current version that a storage holds and wants shredded, in the order of their names. Destroyed keys whose content is not
-   * removed yet are among them. Found by an index.
+   * Keys with their current version that a storage holds and wants shredded, in the order of their names.
+   * Destroyed keys whose content is not removed yet are among them. Found by an index.
    */
   listDeletions(holder: string, page: PageQuery<string>): Promise<Page<NamedKey>>;
 

@@ -13,21 +13,23 @@ export type StoreEntry =
   | { readonly kind: 'version'; readonly version: KeyVersionRecord }
   | { readonly kind: 'token'; readonly token: TokenInfo };
 
-/** What fills a new store: the entries of another one, and new records, which get their places in the chain. */
+/**
+ * What fills a new store: the entries of another one, and new records, which get their places in the chain.
+ */
 export type LoadEntry = StoreEntry | { readonly kind: 'new-record'; readonly draft: AuditDraft };
 
 /** A store as a whole, for backups. Errors of every method: see `KmsStore`. */
 export interface TransferStore {
   /**
-   * All entries of one moment, in batches, whoever writes meanwhile: the installation, the audit records by `seq`, the keys by name, each followed
-   * by its versions, and the tokens in the order of their issue. The moment is that of the first batch. Until the iteration ends, `scrub` may
-   * find it in the way.
+   * All entries of one moment, in batches, whoever writes meanwhile: the installation, the audit records by
+   * `seq`, the keys by name, each followed by its versions, and the tokens in the order of their issue. The
+   * moment is that of the first batch. Until the iteration ends, `scrub` may find it in the way.
    */
   readAll(): AsyncIterable<readonly StoreEntry[]>;
 
   /**
-   * Fills an empty store as one write: until this resolves, and when it fails, the store stays empty. Other writers wait, or fail with
-   * `storage_unavailable`. Unlocks the store with `chainKey`.
+   * Fills an empty store as one write: until this resolves, and when it fails, the store stays empty. Other
+   * writers wait, or fail with `storage_unavailable`. Unlocks the store with `chainKey`.
    *
    * @param entries an installation first, records in ascending order of `seq`, a key before its versions.
    * @param chainKey the one of that installation.

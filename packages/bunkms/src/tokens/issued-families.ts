@@ -21,8 +21,9 @@ interface Ended {
 }
 
 /**
- * Families that the tokens of one family have issued, and those that their tokens have issued in turn. Only genuine records are followed. Each
- * family is looked at once, generation by generation, with a bounded number of records at a time.
+ * Families that the tokens of one family have issued, and those that their tokens have issued in turn. Only
+ * genuine records are followed. Each family is looked at once, generation by generation, with a bounded
+ * number of records at a time.
  */
 export class IssuedFamilies {
   readonly #deps: Ports;
@@ -59,7 +60,10 @@ export class IssuedFamilies {
     return { count, isWhole: this.#isWhole };
   }
 
-  /** @returns all tokens of the families: once a family is revoked, nobody adds one, nor issues in the name of one. */
+  /**
+   * @returns all tokens of the families: once a family is revoked, nobody adds one, nor issues in the name of
+   * one.
+   */
   async #endFamilies(families: readonly string[], time: string, draftOf: (issue: AuditRecord) => AuditDraft) {
     const jtis: string[] = [];
     const revoked = new Set([this.#root]);

@@ -6,7 +6,8 @@ import type { IssueToken, MayIssue } from '@bundoc/shared/contract/tokens';
 export type SizedRequest = IssueToken & { readonly ttl_s: number };
 
 /**
- * Holds a request to what its caller may issue: the token's own rights, its life, and in turn what it may issue.
+ * Holds a request to what its caller may issue: the token's own rights, its life, and in turn what it may
+ * issue.
  *
  * @throws AppError `forbidden` naming the first thing that goes beyond.
  */

@@ -6,7 +6,10 @@ export const KEPT_AFTER_EXPIRY_MS = 30 * 86_400_000;
 /** Tokens of one transaction. */
 const BATCH = 500;
 
-/** Forgets what has long expired, so that renewals do not fill the store. The audit chain keeps its records of them. @returns how many. */
+/**
+ * Forgets what has long expired, so that renewals do not fill the store. The audit chain keeps its records of
+ * them. @returns how many.
+ */
 export async function pruneTokens(store: Pick<TokenStore, 'pruneTokens'>, clock: Clock): Promise<number> {
   const nowMs = clock.now();
   const time = new Date(nowMs).toISOString();

@@ -52,8 +52,8 @@ const CASCADE_NOT_WHOLE =
   'audit records of tokens were changed: what they led to may live on; "bunkms audit verify" names it once they are put back';
 
 /**
- * Issues, renews, lists and revokes tokens (Ed25519 JWT). The store keeps what tokens say, never the tokens. Each
- * change and its audit record are one transaction, and a token is handed out only once that is durable.
+ * Issues, renews, lists and revokes tokens (Ed25519 JWT). The store keeps what tokens say, never the tokens.
+ * Each change and its audit record are one transaction, and a token is handed out only once that is durable.
  */
 export class TokenService {
   readonly #options: TokenServiceOptions;
@@ -65,9 +65,10 @@ export class TokenService {
   /**
    * Issues a token of a new family. The request has passed `issueTokenSchema`.
    *
-   * @param issuer claims of the token in whose name this is done: nothing beyond its `may_issue`. Undefined for the command line.
-   * @throws AppError `forbidden`; `unauthenticated` when the issuer was revoked meanwhile; `invalid_request` when the token would be
-   * longer than a header may be.
+   * @param issuer claims of the token in whose name this is done: nothing beyond its `may_issue`. Undefined
+   * for the command line.
+   * @throws AppError `forbidden`; `unauthenticated` when the issuer was revoked meanwhile; `invalid_request`
+   * when the token would be longer than a header may be.
    */
   async issue(request: IssueToken, caller: Caller, issuer?: Claims): Promise<IssuedToken> {
     const [firstScope] = request.scope;
@@ -95,11 +96,12 @@ export class TokenService {
   }
 
   /**
-   * Renews a service token for BunKMS: the same claims and length of life, a new `jti`, the same family and issuer. So that a
-   * service stays connected without anybody's help, and a revocation of what it began with still ends it.
+   * Renews a service token for BunKMS: the same claims and length of life, a new `jti`, the same family and
+   * issuer. So that a service stays connected without anybody's help, and a revocation of what it began with
+   * still ends it.
    *
-   * @throws AppError `forbidden` for other tokens, `unauthenticated` when it was revoked meanwhile or its row is not what the
-   * audit chain says.
+   * @throws AppError `forbidden` for other tokens, `unauthenticated` when it was revoked meanwhile or its row
+   * is not what the audit chain says.
    */
   async renew(claims: Claims, caller: Caller): Promise<IssuedToken> {
     if (claims.typ !== 'service')
@@ -128,14 +130,17 @@ export class TokenService {
   }
 
   /**
-   * Revokes a token and all that were renewed from the same first one, at once. Revoking again changes nothing.
+   * Revokes a token and all that were renewed from the same first one, at once. Revoking again changes
+   * nothing.
    *
-   * With `cascade` also every token that one of those issued, and what those issued in turn, some at a time. The token itself comes
-   * first, so nothing is issued meanwhile that escapes. When this is cut short, calling it again ends the rest.
+   * With `cascade` also every token that one of those issued, and what those issued in turn, some at a time.
+   * The token itself comes first, so nothing is issued meanwhile that escapes. When this is cut short,
+   * calling it again ends the rest.
    *
    * @returns how many further families were ended.
-   * @throws AppError `token_not_found`, also for a token whose audit record was changed: such a token is refused anyway. `integrity_error`
-   * when the record of a token that it issued was changed: then all is ended that is found without that record.
+   * @throws AppError `token_not_found`, also for a token whose audit record was changed: such a token is
+   * refused anyway. `integrity_error` when the record of a token that it issued was changed: then all is
+   * ended that is found without that record.
    */
   async revoke(jti: string, caller: Caller, options: { readonly cascade?: boolean } = {}): Promise<number> {
     const { store, chainKey } = this.#options;
@@ -220,8 +225,9 @@ export class TokenService {
 }
 
 /**
- * The root of a token that `issuer` issues: its own root, so that a tenant who may issue tokens gets no more shares by it. A token that may
- * issue for all projects is an operator's, and what it issues goes to tenants: each has a share of its own.
+ * The root of a token that `issuer` issues: its own root, so that a tenant who may issue tokens gets no more
+ * shares by it. A token that may issue for all projects is an operator's, and what it issues goes to tenants:
+ * each has a share of its own.
  */
 function rootOfIssue(issuer: Claims | undefined): string | undefined {
   if (issuer === undefined || issuer.may_issue?.projects.includes('*') === true) return undefined;

@@ -15,7 +15,10 @@ export function signingKeyOf(seed: Uint8Array): KeyObject {
   }
 }
 
-/** The public half as a JWK. Its `kid` is the beginning of its thumbprint (RFC 7638), so it names the key itself. */
+/**
+ * The public half as a JWK. Its `kid` is the beginning of its thumbprint (RFC 7638), so it names the key
+ * itself.
+ */
 export function publicJwkOf(signingKey: KeyObject): PublicJwk {
   const x = String(createPublicKey(signingKey).export({ format: 'jwk' }).x);
   const thumbprint = createHash('sha256')

@@ -35,10 +35,11 @@ export interface Sealed {
 }
 
 /**
- * Brings vault and store together: makes the installation at the very first start, else opens its secrets, and gives
- * the store the key of the audit chain, and the vault its current KEK.
+ * Brings vault and store together: makes the installation at the very first start, else opens its secrets,
+ * and gives the store the key of the audit chain, and the vault its current KEK.
  *
- * Safe to run in several processes at once: the store lets one make the installation, the others use that one.
+ * Safe to run in several processes at once: the store lets one make the installation, the others use that
+ * one.
  *
  * @throws AppError of the store.
  */
@@ -144,7 +145,7 @@ function openSecret(
 }
 
 /** What a store keeps of a KEK of the ring. */
-export function kekOf(vault: Vault, id: string): KnownKek {
+function kekOf(vault: Vault, id: string): KnownKek {
   const checkValue = vault.checkValueOf(id);
   assert(checkValue !== undefined, 'the KEK is in the ring');
   return { id, checkValue };

@@ -12,16 +12,20 @@ export interface DekIdentity {
   readonly version: number;
 }
 
-/** The service's own secrets: those that lie wrapped in its store, and those that a backup and an inventory carry for themselves. */
+/**
+ * The service's own secrets: those that lie wrapped in its store, and those that a backup and an inventory
+ * carry for themselves.
+ */
 export type SecretName = 'audit-chain-key' | 'token-signing-seed' | 'backup-key' | 'inventory-key';
 
 /**
- * Holds the KEK ring; wraps with the current KEK, unwraps with any, and nothing else. No method returns a KEK, and inspection of the
- * object shows none: the keys are private members of type KeyObject. Which KEK is the current one is decided elsewhere
- * (`keks.ts`); a new vault takes the first, for an installation that is only being made.
+ * Holds the KEK ring; wraps with the current KEK, unwraps with any, and nothing else. No method returns a
+ * KEK, and inspection of the object shows none: the keys are private members of type KeyObject. Which KEK is
+ * the current one is decided elsewhere (`keks.ts`); a new vault takes the first, for an installation that is
+ * only being made.
  *
- * Wraps under one KEK are bounded by the number of keys ever made, far below the 2^32 seals that random GCM nonces
- * allow (NIST SP 800-38D, section 8.3).
+ * Wraps under one KEK are bounded by the number of keys ever made, far below the 2^32 seals that random GCM
+ * nonces allow (NIST SP 800-38D, section 8.3).
  */
 export class Vault {
   #keks: ReadonlyMap<string, KeyObject>;
@@ -68,7 +72,10 @@ export class Vault {
     this.#keks = ring;
   }
 
-  /** Check value of a KEK of the ring, 16 bytes in hex; undefined when the ring lacks it. Reveals nothing of the KEK. */
+  /**
+   * Check value of a KEK of the ring, 16 bytes in hex; undefined when the ring lacks it. Reveals nothing of
+   * the KEK.
+   */
   checkValueOf(kekId: string): string | undefined {
     const kek = this.#keks.get(kekId);
     return kek && deriveBytes(kek, 'bunkms/kek-check/v1', KEK_CHECK_BYTES).toString('hex');

@@ -205,8 +205,8 @@ function watchAppends(store: KmsStore, appends: Set<Promise<unknown>>): KmsStore
 }
 
 /**
- * What nothing waits for is in the chain by now. Records that came while others were being written wait for their turn, so
- * on a slow disk there may be several rounds.
+ * What nothing waits for is in the chain by now. Records that came while others were being written wait for
+ * their turn, so on a slow disk there may be several rounds.
  */
 async function settled(appends: ReadonlySet<Promise<unknown>>): Promise<void> {
   do {

@@ -5,7 +5,7 @@ import type { ExportedKey } from '@bundoc/shared/contract/keys';
 import type { ByteSource } from '@bundoc/shared/files/file-source';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { createLogger } from '@bundoc/shared/runtime/logger';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { lineOf } from '../../src/audit/ship/line.ts';
 import { readAuditCopy } from '../../src/recovery/audit-copy.ts';
 import { EvidenceOfCopy, evidenceOfInventory, noEvidence } from '../../src/recovery/evidence.ts';
@@ -98,7 +98,9 @@ export async function recoverFrom(
   return projects;
 }
 
-/** Writes `project.json` and its copy in the head of a catalog, as Bundoc does with the answers of exports. */
+/**
+ * Writes `project.json` and its copy in the head of a catalog, as Bundoc does with the answers of exports.
+ */
 export function writeProject(
   bundocDir: string,
   project: string,

@@ -20,7 +20,7 @@ export const KEK = '0011223344556677';
 export const OTHER_KEK = '8899aabbccddeeff';
 
 /** Bytes in the form of something that is wrapped with this KEK. */
-export function wrappedWith(kekId: string): Uint8Array {
+function wrappedWith(kekId: string): Uint8Array {
   return new Uint8Array(Buffer.concat([Buffer.of(1), Buffer.from(kekId, 'hex'), randomBytes(60)]));
 }
 

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { databasePathOf, openSqliteStore } from '../sqlite/sqlite-store.ts';
 import { filteredListConformance, NAMES, RECORDS } from './lists.ts';
 

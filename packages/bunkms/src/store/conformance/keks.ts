@@ -20,7 +20,10 @@ import {
 } from './data.ts';
 import type { StorePlace } from './store.ts';
 
-/** What every implementation of {@link KmsStore} must hold to where KEKs are concerned. Run it inside a test file. */
+/**
+ * What every implementation of {@link KmsStore} must hold to where KEKs are concerned. Run it inside a test
+ * file.
+ */
 export function kekConformance(name: string, makePlace: () => Promise<StorePlace>): void {
   describe(`${name} as a KmsStore, of KEKs,`, () => {
     let place: StorePlace;

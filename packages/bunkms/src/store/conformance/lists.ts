@@ -5,9 +5,15 @@ import type { AuditQuery } from '../audit.ts';
 import { cursorOf, type FilteredPage } from '../page.ts';
 import type { KmsStore } from '../port.ts';
 
-/** Keys that are in {@link FilledStore}, with names `a.000000`, `b.000001`, …: the number of each is 37 times its place, modulo this. */
+/**
+ * Keys that are in {@link FilledStore}, with names `a.000000`, `b.000001`, …: the number of each is 37 times
+ * its place, modulo this.
+ */
 export const NAMES = 25_000;
-/** Records that are in it, of five keys and two actors by turns; each 9000th is CRITICAL, the others INFO; of 2023, a second each. */
+/**
+ * Records that are in it, of five keys and two actors by turns; each 9000th is CRITICAL, the others INFO; of
+ * 2023, a second each.
+ */
 export const RECORDS = 25_000;
 
 /** A store with many rows, which were put past it: keys and records that nobody else made. */
@@ -33,7 +39,10 @@ async function walk<T, Cursor>(
   }
 }
 
-/** What every store answers when few of many rows are asked for: all that match, in pages that took bounded work. */
+/**
+ * What every store answers when few of many rows are asked for: all that match, in pages that took bounded
+ * work.
+ */
 export function filteredListConformance(name: string, fill: () => Promise<FilledStore>): void {
   let filled: FilledStore;
   beforeAll(async () => {

@@ -15,7 +15,10 @@ import {
 } from './data.ts';
 import type { StorePlace } from './store.ts';
 
-/** What every implementation of {@link KmsStore} must hold to about storages and what they hold. Run it inside a test file. */
+/**
+ * What every implementation of {@link KmsStore} must hold to about storages and what they hold. Run it inside
+ * a test file.
+ */
 export function storageConformance(name: string, makePlace: () => Promise<StorePlace>): void {
   describe(`${name} as a KmsStore of storages`, () => {
     let place: StorePlace;

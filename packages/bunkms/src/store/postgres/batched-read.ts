@@ -1,4 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { Batcher } from '@bundoc/shared/runtime/batcher';
 import type { Sql } from '../sql/statement.ts';
 import type { Pools } from './pools.ts';
 
@@ -15,15 +16,19 @@ interface Waiting<Answer> {
 }
 
 /**
- * Asks the same kind of question for many callers in one statement, which costs little more than one for each alone. A statement begins after
- * everybody whom it answers has asked, so an answer is never older than its question.
+ * Asks the same kind of question for many callers in one statement, which costs little more than one for each
+ * alone. A statement begins after everybody whom it answers has asked, so an answer is never older than its
+ * question.
  */
 export class BatchedRead<Answer> {
   readonly #pools: Pick<Pools, 'read'>;
   readonly #look: (ids: readonly string[]) => Sql<ReadonlyMap<string, Answer>>;
   readonly #absent: Answer;
-  readonly #waiting: Waiting<Answer>[] = [];
-  #underWay = 0;
+  readonly #batcher = new Batcher<Waiting<Answer>>({
+    queue: BATCH_MAX,
+    batchesMax: UNDER_WAY_MAX,
+    run: (batch) => this.#answer(batch),
+  });
 
   /** @param look gives the answers by what was asked; `absent` is that of those which it leaves out. */
   constructor(
@@ -38,17 +43,8 @@ export class BatchedRead<Answer> {
 
   /** @throws AppError `storage_unavailable`, `overloaded`. */
   ask(id: string): Promise<Answer> {
-    if (this.#waiting.length >= WAITING_MAX) return Promise.reject(new AppError('overloaded'));
-    return new Promise((resolve, reject) => {
-      this.#waiting.push({ id, resolve, reject });
-      if (this.#underWay < UNDER_WAY_MAX) void this.#run();
-    });
-  }
-
-  async #run(): Promise<void> {
-    this.#underWay++;
-    while (this.#waiting.length > 0) await this.#answer(this.#waiting.splice(0, BATCH_MAX));
-    this.#underWay--;
+    if (this.#batcher.waiting >= WAITING_MAX) return Promise.reject(new AppError('overloaded'));
+    return new Promise((resolve, reject) => this.#batcher.add({ id, resolve, reject }));
   }
 
   async #answer(batch: readonly Waiting<Answer>[]): Promise<void> {

@@ -18,7 +18,10 @@ const INSERT: EachQuery = {
     FROM unnest(${AUDIT_COLUMNS.map(([, type], index) => `$${index + 1}::${type}[]`).join(', ')})`,
 };
 
-/** The audit chain of one write. Keeps records back until something is asked of the database, so that many of them go in one statement. */
+/**
+ * The audit chain of one write. Keeps records back until something is asked of the database, so that many of
+ * them go in one statement.
+ */
 export class BufferedChain implements ChainWriter {
   readonly #session: Session;
   #chainKey: KeyObject | undefined;

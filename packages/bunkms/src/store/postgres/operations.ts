@@ -15,7 +15,9 @@ import type { Writer } from './writer.ts';
 
 export type PostgresOperations = Pick<KmsStore, OperationName>;
 
-/** The store's operations. Each write is a part of one transaction, which holds up those of all other nodes. */
+/**
+ * The store's operations. Each write is a part of one transaction, which holds up those of all other nodes.
+ */
 export function postgresOperations(repository: Repository, pools: Pools, writer: Writer): PostgresOperations {
   const { reads, snapshots, writes, unauditedWrites } = operationsOf(repository);
   const { audit, keys, activeFamilies } = repository;

@@ -13,13 +13,19 @@ export const SCHEMA = 'bunkms';
 
 /** Calls that may wait at once; beyond it `overloaded`. */
 const PENDING_MAX = 1_024;
-/** How much longer than the server this side waits for a statement, milliseconds: the server's own word is better than none. */
+/**
+ * How much longer than the server this side waits for a statement, milliseconds: the server's own word is
+ * better than none.
+ */
 const ANSWER_SLACK_MS = 500;
 const IDLE_MS = 60_000;
 
 const BEGIN_SNAPSHOT = 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY';
 
-/** The connections of one process, all of them to the primary: those for reading, and one for writes, which take turns anyway. */
+/**
+ * The connections of one process, all of them to the primary: those for reading, and one for writes, which
+ * take turns anyway.
+ */
 export class Pools {
   readonly #reads: pg.Pool;
   readonly #writes: pg.Pool;
@@ -31,7 +37,9 @@ export class Pools {
     this.#writes = newPool(settings, 1);
   }
 
-  /** Runs statements that each may see another state. @throws AppError `storage_unavailable`, `overloaded`. */
+  /**
+   * Runs statements that each may see another state. @throws AppError `storage_unavailable`, `overloaded`.
+   */
   read<T>(work: Sql<T>): Promise<T> {
     return this.#use(this.#reads, (client) => runOn(sessionOf(client), work));
   }
@@ -46,7 +54,10 @@ export class Pools {
     });
   }
 
-  /** A connection for something that takes more than one call. The taker releases it, with an error if it is of no use any more. */
+  /**
+   * A connection for something that takes more than one call. The taker releases it, with an error if it is
+   * of no use any more.
+   */
   async borrow(): Promise<PoolClient> {
     if (this.#closing !== undefined) throw closed();
     return await this.#reads.connect().catch((error: unknown) => {
@@ -132,7 +143,8 @@ function tlsOptionsOf(settings: PostgresSettings): ConnectionOptions {
   return {
     ...caOf(settings),
     rejectUnauthorized: true,
-    // Said here, since the driver tells Node of names alone, and Node would look for another one in the place of an address.
+    // Said here, since the driver tells Node of names alone, and Node would look for another one in the place
+    // of an address.
     checkServerIdentity: (_host, certificate) => checkServerIdentity(settings.host, certificate),
   };
 }

@@ -21,9 +21,11 @@ export interface PostgresStoreOptions {
 const SCRUB_DEADLINE_MS = 70_000;
 
 /**
- * Opens the store in PostgreSQL (15 or newer), and brings its schema up to date. Any number of nodes may have it open.
+ * Opens the store in PostgreSQL (15 or newer), and brings its schema up to date. Any number of nodes may have
+ * it open.
  *
- * @throws AppError `storage_unavailable` when it cannot be opened: also for a standby, and for a schema of a newer release.
+ * @throws AppError `storage_unavailable` when it cannot be opened: also for a standby, and for a schema of a
+ * newer release.
  */
 export async function openPostgresStore({ settings, warn }: PostgresStoreOptions): Promise<KmsStore> {
   const pools = new Pools(settings);
@@ -74,7 +76,10 @@ function storeOf(pools: Pools, deadlineMs: number): KmsStore {
   };
 }
 
-/** What is not answered by then goes on, with nobody who waits for it; each of its steps has a time of its own. */
+/**
+ * What is not answered by then goes on, with nobody who waits for it; each of its steps has a time of its
+ * own.
+ */
 async function within<T>(ms: number, result: Promise<T>): Promise<T> {
   const late = Promise.withResolvers<never>();
   const timer = setTimeout(() => {

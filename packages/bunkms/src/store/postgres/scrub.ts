@@ -5,8 +5,9 @@ import type { Pools } from './pools.ts';
 const VACUUM_MS = 60_000;
 
 /**
- * Lets go of the rows that earlier changes left behind, if there are any. PostgreSQL neither overwrites them nor the log that it wrote: what that
- * means for a destroyed key stands in `docs/operations/scaling-bunkms.md`.
+ * Lets go of the rows that earlier changes left behind, if there are any. PostgreSQL neither overwrites them
+ * nor the log that it wrote: what that means for a destroyed key stands in
+ * `docs/operations/scaling-bunkms.md`.
  *
  * @returns false when a transaction that sees them is still open, or another node is at it.
  */

@@ -7,7 +7,10 @@ export interface Session {
   execute(statement: Statement): Promise<unknown>;
 }
 
-/** Names of prepared statements by their text. There are a bounded number of texts: none is made of what callers say. */
+/**
+ * Names of prepared statements by their text. There are a bounded number of texts: none is made of what
+ * callers say.
+ */
 const names = new Map<string, string>();
 
 /** Does a repository's work on one connection. */

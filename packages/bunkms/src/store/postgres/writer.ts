@@ -1,6 +1,8 @@
 import { type KeyObject, randomUUID } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { backoffMs } from '@bundoc/shared/runtime/backoff';
+import { Batcher } from '@bundoc/shared/runtime/batcher';
 import type { PoolClient } from 'pg';
 import type { ChainHead } from '../../records/chain.ts';
 import { HEAD, headOf } from '../sql/audit-table.ts';
@@ -16,13 +18,15 @@ import { runOn, sessionOf } from './session.ts';
 const WAITING_MAX = 1_024;
 /** Writes of one transaction. */
 const BATCH_MAX = 64;
-/** How long is waited before a try with another connection, at first and at most, milliseconds; doubled each time. */
-const PAUSE_FIRST_MS = 50;
-const PAUSE_MAX_MS = 400;
+/** Before a try with another connection. */
+const BACKOFF = { firstMs: 50, maxMs: 400 };
 
 /** Key of the advisory lock whose holder alone appends to the chain ("bunkms" and 2, in hex). */
 const CHAIN_LOCK = BigInt('0x62756e6b6d7302');
-/** Each statement of it sees what was committed before it began, so the head is that of the moment at which the lock was got. */
+/**
+ * Each statement of it sees what was committed before it began, so the head is that of the moment at which
+ * the lock was got.
+ */
 export const BEGIN_WRITE = `BEGIN ISOLATION LEVEL READ COMMITTED;
   SELECT pg_advisory_xact_lock(${CHAIN_LOCK}); ${HEAD}`;
 
@@ -36,12 +40,16 @@ interface Job {
   isSettled: boolean;
 }
 
-/** What an action came to: its value, or the refusal that it threw; neither, when nobody waited for it any more. */
+/**
+ * What an action came to: its value, or the refusal that it threw; neither, when nobody waited for it any
+ * more.
+ */
 type Result = { readonly value: unknown } | { readonly refusal?: AppError };
 
 /**
- * What became of a transaction. `failed`: the database refused it; `broken`: there was no connection, or it was cut: nothing of it is there in both
- * cases. `undurable`: it is there, and may yet be lost. `unknown`: the connection broke while it was being committed.
+ * What became of a transaction. `failed`: the database refused it; `broken`: there was no connection, or it
+ * was cut: nothing of it is there in both cases. `undurable`: it is there, and may yet be lost. `unknown`:
+ * the connection broke while it was being committed.
  */
 type Outcome =
   | { readonly kind: 'committed'; readonly results: readonly Result[] }
@@ -55,18 +63,19 @@ type Outcome =
     };
 
 /**
- * The writes of one node, with group commit: while one transaction is under way the writes that come wait, and go together in the next one. Each
- * transaction holds the lock of the chain, so all nodes' writes are one after another, and what a write reads stays true until it commits.
+ * The writes of one node, with group commit: while one transaction is under way the writes that come wait,
+ * and go together in the next one. Each transaction holds the lock of the chain, so all nodes' writes are one
+ * after another, and what a write reads stays true until it commits.
  *
- * Nothing is answered before it is durable, and nothing that may or may not have happened is answered at all: what became of a transaction whose
- * end was not heard is looked up by the id that stands beside its records. If it did not happen, it is tried again while its time lasts.
+ * Nothing is answered before it is durable, and nothing that may or may not have happened is answered at all:
+ * what became of a transaction whose end was not heard is looked up by the id that stands beside its records.
+ * If it did not happen, it is tried again while its time lasts.
  */
 export class Writer {
   readonly #pools: Pick<Pools, 'connectToWrite'>;
   readonly #deadlineMs: number;
-  readonly #waiting: Job[] = [];
+  readonly #batcher = new Batcher<Job>({ queue: BATCH_MAX, run: (batch) => this.#writeAll(batch) });
   #chainKey: KeyObject | undefined;
-  #running: Promise<void> | undefined;
   #isClosed = false;
 
   constructor(pools: Pick<Pools, 'connectToWrite'>, deadlineMs: number) {
@@ -85,10 +94,11 @@ export class Writer {
   }
 
   /**
-   * Runs an action as a part of a transaction. It may be run again, when an earlier try came to nothing, and must not write before it throws.
+   * Runs an action as a part of a transaction. It may be run again, when an earlier try came to nothing, and
+   * must not write before it throws.
    *
-   * @throws what the action throws, when that is an AppError; `storage_unavailable`, `disk_full`: then it may have happened; `overloaded`.
-   * `storage_unavailable` before {@link unlock}, too.
+   * @throws what the action throws, when that is an AppError; `storage_unavailable`, `disk_full`: then it may
+   * have happened; `overloaded`. `storage_unavailable` before {@link unlock}, too.
    */
   write<T>(action: (chain: BufferedChain) => Sql<T>): Promise<T> {
     if (this.#chainKey === undefined) return Promise.reject(locked());
@@ -98,7 +108,7 @@ export class Writer {
   /** {@link write} for what needs no record. */
   writeUnaudited<T>(action: (chain: BufferedChain) => Sql<T>): Promise<T> {
     if (this.#isClosed) return Promise.reject(closed());
-    if (this.#waiting.length >= WAITING_MAX) return Promise.reject(new AppError('overloaded'));
+    if (this.#batcher.waiting >= WAITING_MAX) return Promise.reject(new AppError('overloaded'));
     return new Promise<T>((resolve, reject) => {
       const job: Job = {
         action,
@@ -108,24 +118,18 @@ export class Writer {
         timer: setTimeout(() => refuse([job], late(this.#deadlineMs)), this.#deadlineMs),
         isSettled: false,
       };
-      this.#waiting.push(job);
-      this.#running ??= this.#run();
+      this.#batcher.add(job);
     });
   }
 
   /** Finishes what was asked before, and takes nothing more. */
   async close(): Promise<void> {
     this.#isClosed = true;
-    await this.#running;
-  }
-
-  async #run(): Promise<void> {
-    while (this.#waiting.length > 0) await this.#writeAll(this.#waiting.splice(0, BATCH_MAX));
-    this.#running = undefined;
+    await this.#batcher.settled();
   }
 
   async #writeAll(batch: readonly Job[]): Promise<void> {
-    for (let pauseMs = PAUSE_FIRST_MS; ; pauseMs = Math.min(PAUSE_MAX_MS, 2 * pauseMs)) {
+    for (let failures = 1; ; failures++) {
       // Nobody waits for the others any more: doing them now would only surprise.
       const jobs = batch.filter(({ isSettled }) => !isSettled);
       if (jobs.length === 0) return;
@@ -138,6 +142,7 @@ export class Writer {
         else refuse(jobs, outcome.error);
         return;
       }
+      const pauseMs = backoffMs(BACKOFF, failures);
       if (isOver(jobs, pauseMs)) return refuse(jobs, outcome.error);
       await pause(pauseMs);
     }
@@ -159,18 +164,20 @@ export class Writer {
   async #resolved(outcome: Outcome, jobs: readonly Job[]): Promise<Exclude<Outcome, { kind: 'unknown' }>> {
     if (outcome.kind !== 'unknown') return outcome;
     const { error, results, first, writeId } = outcome;
-    for (let pauseMs = PAUSE_FIRST_MS; ; pauseMs = Math.min(PAUSE_MAX_MS, 2 * pauseMs)) {
+    for (let failures = 1; ; failures++) {
       const happened = await this.#isThere(first, writeId).catch(() => undefined);
       if (happened === true) return { kind: 'committed', results };
       if (happened === false) return { kind: 'broken', error };
+      const pauseMs = backoffMs(BACKOFF, failures);
       if (isOver(jobs, pauseMs)) return { kind: 'undurable', error };
       await pause(pauseMs);
     }
   }
 
   /**
-   * Whether the transaction with that id has written that record, durably. It takes the lock, since one that is not over yet still has it; and
-   * writes, since a server that came back after a crash shows what its standby may lack, and a later commit waits for all before it.
+   * Whether the transaction with that id has written that record, durably. It takes the lock, since one that
+   * is not over yet still has it; and writes, since a server that came back after a crash shows what its
+   * standby may lack, and a later commit waits for all before it.
    */
   async #isThere({ seq, hash }: ChainHead, writeId: string): Promise<boolean> {
     const client = await this.#pools.connectToWrite();
@@ -246,7 +253,10 @@ async function resultOf(action: Job['action'], chain: BufferedChain): Promise<Re
   }
 }
 
-/** @throws NotReplicated when somebody ended the server's wait for its standby: then the commit may be lost with the server. */
+/**
+ * @throws NotReplicated when somebody ended the server's wait for its standby: then the commit may be lost
+ * with the server.
+ */
 export async function commit(client: PoolClient): Promise<void> {
   let warning: string | undefined;
   const onNotice = ({

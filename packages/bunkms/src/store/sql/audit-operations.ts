@@ -31,8 +31,9 @@ export function auditWrites(repository: Repository) {
 }
 
 /**
- * Appends the records whose conditions hold. Tokens and keys do not change by what is appended, so they are looked at all at once, and so are
- * storages, with what is appended noted; what is asked of the KEKs may change, so that is asked in turn.
+ * Appends the records whose conditions hold. Tokens and keys do not change by what is appended, so they are
+ * looked at all at once, and so are storages, with what is appended noted; what is asked of the KEKs may
+ * change, so that is asked in turn.
  */
 function* appendAll(
   repository: Repository,

@@ -72,9 +72,15 @@ const OF_KEKS = `action IN (${listOf(KEK_ACTIONS)})`;
 const OF_STORAGES = `action IN (${listOf(STORAGE_ACTIONS)})`;
 const IS_RELEASE = `action = 'key.export' AND outcome = 'allowed'`;
 
-/** Where a list begins, the least number of 64 bits: who can write to the database can add records in front of the first. */
+/**
+ * Where a list begins, the least number of 64 bits: who can write to the database can add records in front of
+ * the first.
+ */
 const BEFORE_ALL = '-9223372036854775808';
-/** Records that one page looks at, and how many of them at once: refusals may be many, and others wait meanwhile. */
+/**
+ * Records that one page looks at, and how many of them at once: refusals may be many, and others wait
+ * meanwhile.
+ */
 const LOOKED_AT_MAX = 10_000;
 const LOOK_MIN = 100;
 const LOOK_MAX = 1_000;
@@ -97,8 +103,8 @@ export class AuditTable {
   }
 
   /**
-   * A query for the latest change of a key, by the expression that names it: a record whose detail has a revision. In JSON no string can pass
-   * for that member.
+   * A query for the latest change of a key, by the expression that names it: a record whose detail has a
+   * revision. In JSON no string can pass for that member.
    */
   latestChangeOf(key: string, columns = '*', more = ''): string {
     const { indexedBy, contains, newestFirst } = this.#dialect;

@@ -16,7 +16,10 @@ export type WriteBodies<Name extends OperationName> = {
 
 type Body = (...args: never[]) => Sql<unknown>;
 
-/** Makes operations of bodies, all run by `how`. Each takes the arguments of its body, or those behind the chain, and gives its result. */
+/**
+ * Makes operations of bodies, all run by `how`. Each takes the arguments of its body, or those behind the
+ * chain, and gives its result.
+ */
 export function bindBodies<Name extends string>(
   bodies: Readonly<Record<Name, Body>>,
   how: (body: (...args: unknown[]) => Sql<unknown>, args: unknown[]) => unknown,

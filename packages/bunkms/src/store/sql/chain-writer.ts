@@ -3,7 +3,10 @@ import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { AuditDraft } from '../../records/chain.ts';
 
-/** The audit chain inside a write: nobody else appends to it, nor changes what it tells of, until the write ends. */
+/**
+ * The audit chain inside a write: nobody else appends to it, nor changes what it tells of, until the write
+ * ends.
+ */
 export interface ChainWriter {
   /** The key of the chain. */
   readonly chainKey: KeyObject;

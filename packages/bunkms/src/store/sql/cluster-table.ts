@@ -50,7 +50,9 @@ export class ClusterTable {
     yield* run('DELETE FROM presences WHERE service = $1', service);
   }
 
-  /** Whether every node that is up holds the KEK. Ids of KEKs have one length, so none is a part of another. */
+  /**
+   * Whether every node that is up holds the KEK. Ids of KEKs have one length, so none is a part of another.
+   */
   *isHeldByAll({ kekId, now }: { readonly kekId: string; readonly now: string }): Sql<boolean> {
     const { untilColumn, contains } = this.#dialect;
     const translate = yield* this.#dialect.clockTranslation(now);

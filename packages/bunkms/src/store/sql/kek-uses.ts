@@ -72,7 +72,9 @@ export class KekUses {
     return (yield* secrets()).some((wrapped) => kekIdOf(wrapped) === kekId);
   }
 
-  /** Keys with all their versions of which one is wrapped with the KEK. Sees one state only inside a snapshot. */
+  /**
+   * Keys with all their versions of which one is wrapped with the KEK. Sees one state only inside a snapshot.
+   */
   *list(kekId: string, page: PageQuery<string>): Sql<Page<NamedKey>> {
     const found = yield* rows(
       `SELECT key_id, (SELECT count(*) FROM key_versions AS v WHERE v.key_id = found.key_id) AS versions
@@ -105,7 +107,10 @@ export class KekUses {
     return { items, more: ids.length < found.length };
   }
 
-  /** Keys of which somebody may hold a copy in a wrapping with this KEK alone. Sees one state only inside a snapshot. */
+  /**
+   * Keys of which somebody may hold a copy in a wrapping with this KEK alone. Sees one state only inside a
+   * snapshot.
+   */
   *listStaleCopies(kekId: string, page: PageQuery<string>): Sql<NamePage> {
     const names: string[] = [];
     const left = { records: RECORDS_LOOKED_AT_MAX };

@@ -72,7 +72,10 @@ function* requireActiveToken({ activeFamilies }: Repository, { jti }: KeyChange)
   if (jti !== undefined && !(yield* activeFamilies([jti])).has(jti)) throw new AppError('unauthenticated');
 }
 
-/** @returns undefined, with nothing written, when the key, a storage or the current KEK is not what it was, or the key was released. */
+/**
+ * @returns undefined, with nothing written, when the key, a storage or the current KEK is not what it was, or
+ * the key was released.
+ */
 function* update(
   repository: Repository,
   chain: ChainWriter,

@@ -10,7 +10,10 @@ import { tokenReads, tokenSnapshots, tokenWrites } from './token-operations.ts';
 /** A change that matters to nobody. */
 export const TOUCH = 'UPDATE probe SET count = count + 1';
 
-/** The operations of the port, as work on the database, by what they need of it. What is not here is the engine's own. */
+/**
+ * The operations of the port, as work on the database, by what they need of it. What is not here is the
+ * engine's own.
+ */
 export function operationsOf(repository: Repository) {
   return {
     /** Look at one state, or statement by statement at whatever there is. */
@@ -40,7 +43,7 @@ export function operationsOf(repository: Repository) {
 }
 
 /** Writes that no record tells of, or that begin the chain: they need no key of the chain. */
-export function unauditedWrites({ cluster }: Repository) {
+function unauditedWrites({ cluster }: Repository) {
   return {
     *initialise(chain, installation, chainKey, record) {
       if ((yield* readInstallation()) !== undefined) return false;

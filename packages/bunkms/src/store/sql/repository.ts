@@ -15,7 +15,10 @@ export interface Repository {
   readonly tokens: TokenTable;
   readonly kekUses: KekUses;
   readonly cluster: ClusterTable;
-  /** The families of those of the tokens that are active: they have a row, a genuine record of their issue, and no record revokes the family. */
+  /**
+   * The families of those of the tokens that are active: they have a row, a genuine record of their issue,
+   * and no record revokes the family.
+   */
   activeFamilies(jtis: readonly string[]): Sql<ReadonlyMap<string, string>>;
 }
 

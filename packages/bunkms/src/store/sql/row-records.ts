@@ -6,7 +6,10 @@ import type { KeyRecord, KeyVersionRecord } from '../../records/key-record.ts';
 /** A row by the names of its columns, which both databases give alike, but for booleans. */
 export type Row = Readonly<Record<string, unknown>>;
 
-/** Whatever stands in the row becomes a record: one that does not fit what the audit chain says of it is damaged. */
+/**
+ * Whatever stands in the row becomes a record: one that does not fit what the audit chain says of it is
+ * damaged.
+ */
 export function keyRecordOf(row: Row): KeyRecord {
   const key = row['idempotency_key'] as string | null;
   const request = row['idempotency_request'] as string | null;
@@ -161,8 +164,9 @@ export function detailText(draft: Pick<AuditDraft, 'detail'>): string | null {
 }
 
 /**
- * A detail that somebody changed to no JSON must not end the walk that finds it: it becomes one that fits no hash. So does one that is
- * not written as the service writes it: a look-up by a member's text might not find it, or find another of two members of one name.
+ * A detail that somebody changed to no JSON must not end the walk that finds it: it becomes one that fits no
+ * hash. So does one that is not written as the service writes it: a look-up by a member's text might not find
+ * it, or find another of two members of one name.
  */
 export function parseDetail(text: string): NonNullable<AuditRecord['detail']> {
   const detail = readJson<NonNullable<AuditRecord['detail']>>(text);

@@ -11,8 +11,9 @@ export interface EachQuery {
 /**
  * What a repository asks of the database. Parameters are `$1`, `$2`, …
  *
- * `rows`, `row` and `run` are answered with all rows, the first row or undefined, and the number of changed rows. `each` is answered with the rows
- * of each tuple, in the order of the tuples; `insert` with what the statement returns, of all tuples.
+ * `rows`, `row` and `run` are answered with all rows, the first row or undefined, and the number of changed
+ * rows. `each` is answered with the rows of each tuple, in the order of the tuples; `insert` with what the
+ * statement returns, of all tuples.
  */
 export type Statement =
   | { readonly kind: 'rows' | 'row' | 'run'; readonly sql: string; readonly values: readonly SqlValue[] }
@@ -25,8 +26,9 @@ export type Statement =
     };
 
 /**
- * Work on the database that yields each {@link Statement} and resumes with its answer. So one text serves both engines: SQLite runs it in one
- * go in its thread ({@link runSync}), PostgreSQL awaits each answer ({@link runAsync}).
+ * Work on the database that yields each {@link Statement} and resumes with its answer. So one text serves
+ * both engines: SQLite runs it in one go in its thread ({@link runSync}), PostgreSQL awaits each answer
+ * ({@link runAsync}).
  */
 export type Sql<T> = Generator<Statement, T, unknown>;
 

@@ -64,7 +64,10 @@ export class TokenTable {
     return stored?.row === undefined && stored?.issued === undefined ? undefined : stored;
   }
 
-  /** The records of the issue of those of the tokens that have a row and whose family no record revokes, by the token. */
+  /**
+   * The records of the issue of those of the tokens that have a row and whose family no record revokes, by
+   * the token.
+   */
   *issuesOfActive(jtis: readonly string[]): Sql<Map<string, AuditRecord>> {
     const found = yield* firstOfEach(this.#issuesOfActive, jtis);
     return new Map([...found].map(([jti, issue]) => [jti, auditRecordOf(issue)]));

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { AuditDraft } from '../../records/chain.ts';
 import { revocationDraft, tokenIssueDraft } from '../../records/token-record.ts';

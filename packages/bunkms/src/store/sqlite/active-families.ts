@@ -5,8 +5,9 @@ import type { Connection } from './connection.ts';
 const KNOWN_MAX = 5_000;
 
 /**
- * Families of active tokens, each authenticated by the record of its issue. What was found is remembered until something could
- * change it: a commit of any other connection, whatever it wrote, or what this connection writes of tokens ({@link forget}).
+ * Families of active tokens, each authenticated by the record of its issue. What was found is remembered
+ * until something could change it: a commit of any other connection, whatever it wrote, or what this
+ * connection writes of tokens ({@link forget}).
  */
 export class ActiveFamilies {
   readonly #connection: Pick<Connection, 'dataVersion'>;

@@ -6,7 +6,10 @@ import type { SqlValue, Statement } from '../sql/statement.ts';
 import { migrate } from './schema.ts';
 
 const SQLITE_BUSY = 5;
-/** How long {@link Connection.truncateLog} waits for whoever reads: all else waits for this thread meanwhile, milliseconds. */
+/**
+ * How long {@link Connection.truncateLog} waits for whoever reads: all else waits for this thread meanwhile,
+ * milliseconds.
+ */
 const TRUNCATE_WAIT_MS = 50;
 /** How long an opener tries to switch a new database to WAL while another process does the same. */
 const WAL_TRIES = 100;
@@ -21,7 +24,8 @@ export class Connection {
   readonly #statements = new Map<string, StatementSync>();
 
   /**
-   * Opens the file, makes it (mode 0600, its folder 0700) if it is not there, and brings its schema up to date.
+   * Opens the file, makes it (mode 0600, its folder 0700) if it is not there, and brings its schema up to
+   * date.
    *
    * @param busyTimeoutMs how long a statement waits for another process's transaction.
    */
@@ -36,7 +40,8 @@ export class Connection {
     this.#useWal();
     // FULL makes a commit in WAL mode wait for fsync; NORMAL would lose the last commits with the power.
     this.#database.exec('PRAGMA synchronous = FULL');
-    // What is deleted or replaced is overwritten with zeros, so that a destroyed key does not linger in free pages.
+    // What is deleted or replaced is overwritten with zeros, so that a destroyed key does not linger in free
+    // pages.
     this.#database.exec('PRAGMA secure_delete = ON');
     this.write(() => migrate(this.#database));
   }
@@ -88,7 +93,10 @@ export class Connection {
     }
   }
 
-  /** Runs `change` as one transaction that holds the write lock from its start, so what it reads stays true until it commits. */
+  /**
+   * Runs `change` as one transaction that holds the write lock from its start, so what it reads stays true
+   * until it commits.
+   */
   write<T>(change: () => T): T {
     this.beginWrite();
     try {
@@ -101,12 +109,18 @@ export class Connection {
     }
   }
 
-  /** Begins {@link write} for what does not end in one call; {@link commit} ends it, {@link close} takes it back. */
+  /**
+   * Begins {@link write} for what does not end in one call; {@link commit} ends it, {@link close} takes it
+   * back.
+   */
   beginWrite(): void {
     this.#database.exec('BEGIN IMMEDIATE');
   }
 
-  /** Begins to look at one state of the database, which is that of the first read; {@link commit} or {@link close} ends it. */
+  /**
+   * Begins to look at one state of the database, which is that of the first read; {@link commit} or
+   * {@link close} ends it.
+   */
   beginRead(): void {
     this.#database.exec('BEGIN');
   }
@@ -130,7 +144,10 @@ export class Connection {
     }
   }
 
-  /** SQLite would go on in a file that was removed or renamed: what is acknowledged would be gone with the process. */
+  /**
+   * SQLite would go on in a file that was removed or renamed: what is acknowledged would be gone with the
+   * process.
+   */
   #requireFile(): void {
     const file = statSync(this.#path, { bigint: true, throwIfNoEntry: false });
     if (file?.ino !== this.#file.ino || file.dev !== this.#file.dev)
@@ -150,7 +167,10 @@ export class Connection {
     return statement;
   }
 
-  /** The switch to WAL does not wait for the busy timeout when two new connections deadlock over it, so it is tried again here. */
+  /**
+   * The switch to WAL does not wait for the busy timeout when two new connections deadlock over it, so it is
+   * tried again here.
+   */
   #useWal(): void {
     for (let tries = 1; ; tries++) {
       try {

@@ -14,7 +14,10 @@ import { SQLITE } from './dialect.ts';
 /** Records that say which tokens are active. */
 const TOKEN_RECORDS: ReadonlySet<string> = new Set([...TOKEN_ACTIONS, REVOCATION]);
 
-/** The store's operations over one connection, synchronous: they run in the worker. Each write is one transaction. */
+/**
+ * The store's operations over one connection, synchronous: they run in the worker. Each write is one
+ * transaction.
+ */
 export function sqliteOperations(connection: Connection): StoreOperations {
   let unlockedKey: KeyObject | undefined;
   const chainKey = () => {

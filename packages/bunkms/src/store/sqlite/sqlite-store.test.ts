@@ -2,7 +2,7 @@ import { cpSync, mkdtempSync, renameSync, rmSync, statSync, writeFileSync } from
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { kekConformance } from '../conformance/keks.ts';
 import { storageConformance } from '../conformance/storages.ts';

@@ -27,13 +27,15 @@ export function databasePathOf(dataDir: string): string {
 }
 
 /**
- * Opens the store in SQLite (WAL, `synchronous=FULL`), in a thread of its own. Several processes may have it open.
+ * Opens the store in SQLite (WAL, `synchronous=FULL`), in a thread of its own. Several processes may have it
+ * open.
  *
  * @throws AppError `storage_unavailable` when it cannot be opened.
  */
 export async function openSqliteStore(options: SqliteStoreOptions): Promise<KmsStore> {
   const { deadlineMs } = options;
-  // Below the deadline, so that a caller learns from SQLite that another process is writing, and nothing is done late.
+  // Below the deadline, so that a caller learns from SQLite that another process is writing, and nothing is
+  // done late.
   const workerData: SqliteWorkerData = {
     path: databasePathOf(options.dataDir),
     busyTimeoutMs: Math.floor(deadlineMs * 0.75),
@@ -57,7 +59,9 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<KmsS
 }
 
 function remoteStore(rpc: WorkerRpc): KmsStore {
-  /** The types are those of the port on both sides: `sqlite/operations.ts` implements it, this passes it on. */
+  /**
+   * The types are those of the port on both sides: `sqlite/operations.ts` implements it, this passes it on.
+   */
   const remote =
     <Name extends keyof StoreOperations>(name: Name, deadlineMs?: number) =>
     (...args: Parameters<KmsStore[Name]>) =>

@@ -1,6 +1,6 @@
 /**
- * The thread that owns the database connection: SQLite blocks, and a hung disk must not hang the thread that answers
- * requests. Requests are served one at a time, in the order of their arrival.
+ * The thread that owns the database connection: SQLite blocks, and a hung disk must not hang the thread that
+ * answers requests. Requests are served one at a time, in the order of their arrival.
  */
 import assert from 'node:assert/strict';
 import { isMainThread, parentPort, workerData } from 'node:worker_threads';

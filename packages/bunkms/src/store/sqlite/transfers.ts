@@ -9,7 +9,10 @@ import { SqliteChain } from './chain.ts';
 import type { Connection } from './connection.ts';
 import { SQLITE } from './dialect.ts';
 
-/** Reading and filling a whole store, step by step, so that no call takes long. Each transfer has a connection of its own. */
+/**
+ * Reading and filling a whole store, step by step, so that no call takes long. Each transfer has a connection
+ * of its own.
+ */
 export interface TransferOperations {
   /** @returns the number that the other calls take. */
   beginReadAll(): number;

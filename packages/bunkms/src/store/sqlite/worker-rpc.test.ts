@@ -1,5 +1,5 @@
 import { Worker } from 'node:worker_threads';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { describe, expect, test } from 'vitest';
 import { WorkerRpc } from './worker-rpc.ts';
 

@@ -6,7 +6,10 @@ export interface WorkerRequest {
   readonly id: number;
   readonly operation: string;
   readonly args: readonly unknown[];
-  /** By `process.hrtime`, which all threads of a process share. A request that was not begun by then is not begun. */
+  /**
+   * By `process.hrtime`, which all threads of a process share. A request that was not begun by then is not
+   * begun.
+   */
   readonly expiresAtNs: bigint;
 }
 
@@ -27,7 +30,10 @@ export interface WorkerRpcOptions {
   readonly onCrash: (error: Error) => void;
 }
 
-/** How long the end of a thread is waited for, milliseconds. One that hangs in a system call ends only with that. */
+/**
+ * How long the end of a thread is waited for, milliseconds. One that hangs in a system call ends only with
+ * that.
+ */
 const TERMINATE_MS = 500;
 
 interface Pending {
@@ -37,14 +43,17 @@ interface Pending {
 }
 
 /**
- * Calls into a worker thread with a deadline each. When the deadline passes the caller gets `storage_unavailable`;
- * what the thread was doing goes on, so the outcome of a write is unknown then.
+ * Calls into a worker thread with a deadline each. When the deadline passes the caller gets
+ * `storage_unavailable`; what the thread was doing goes on, so the outcome of a write is unknown then.
  */
 export class WorkerRpc {
   readonly #worker: Worker;
   readonly #options: WorkerRpcOptions;
   readonly #pending = new Map<number, Pending>();
-  /** Requests of this turn of the event loop, which go to the thread as one message: a message costs as much as a look-up. */
+  /**
+   * Requests of this turn of the event loop, which go to the thread as one message: a message costs as much
+   * as a look-up.
+   */
   #unsent: WorkerRequest[] = [];
   #lastId = 0;
   #ended: AppError | undefined;
@@ -67,7 +76,10 @@ export class WorkerRpc {
     return this.#send(operation, args, deadlineMs);
   }
 
-  /** Lets the thread finish what was asked before, for as long as one call may take, then ends it. Idempotent; never throws. */
+  /**
+   * Lets the thread finish what was asked before, for as long as one call may take, then ends it. Idempotent;
+   * never throws.
+   */
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
