@@ -1,5 +1,6 @@
 import { parentPort } from 'node:worker_threads';
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { freeMemory } from '@bundoc/shared/runtime/free-memory';
 import { LARGE_JOBS } from './large-jobs.ts';
 import type { LargeAnswer, LargeRequest } from './work/large-thread.ts';
 
@@ -9,8 +10,15 @@ import type { LargeAnswer, LargeRequest } from './work/large-thread.ts';
 function answerOf({ name, input }: LargeRequest): LargeAnswer {
   const before = process.threadCpuUsage();
   const answer = outcomeOf(() => (LARGE_JOBS[name] as (input: unknown) => unknown)(input));
+  free(input, answer.output);
   const { user, system } = process.threadCpuUsage(before);
   return { ...answer, us: user + system };
+}
+
+/** The bytes of a job are its own, but what it made of them may lie in them. */
+function free(input: unknown, output: unknown): void {
+  if (output instanceof Uint8Array || typeof input !== 'object' || input === null) return;
+  for (const member of Object.values(input)) if (member instanceof Uint8Array) freeMemory(member);
 }
 
 function outcomeOf(run: () => unknown): Omit<LargeAnswer, 'us'> {

@@ -7,6 +7,7 @@ import {
   parseTree,
   treeText,
 } from '@bundoc/shared/json/tree';
+import { freeMemory } from '@bundoc/shared/runtime/free-memory';
 import { composeStoredText, ownContentOf } from '../crypto/stored-text.ts';
 import type { StoredDocument } from '../engine/port.ts';
 import { bufferOf } from '../work/large-bytes.ts';
@@ -14,7 +15,7 @@ import type { Work } from '../work/scheduler.ts';
 import type { FieldMask, Fields } from './fields.ts';
 import { TREE_BYTES_MAX } from './patch/read-patch.ts';
 
-/** {@link projectText} of each document, with others served in between; of large documents in another thread. */
+/** {@link projectText} of each document, with others served in between; of large documents in another thread. Frees the documents' texts. */
 export async function projectInTurns(
   documents: readonly StoredDocument[],
   { mask, canonical }: Fields,
@@ -29,6 +30,7 @@ export async function projectInTurns(
         ? bufferOf(await work.elsewhere('projection', { metadata, text, fields: canonical }))
         : projectText({ metadata, text }, mask),
     );
+    freeMemory(text);
   }
   work.leave();
   return texts;
