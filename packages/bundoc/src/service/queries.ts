@@ -173,6 +173,7 @@ async function firstInOrder(
       next = last.sortKey(order);
       return true;
     }
+    candidate.keep();
     found.push(candidate);
     run.keeps(bytes);
     return false;
@@ -196,7 +197,8 @@ async function firstSorted(
     const { document } = match;
     const key = match.sortKey(order);
     if (key > after && first.wants(key)) {
-      first.add({ key, bytes: document.text.length, document });
+      const dropped = first.add({ key, bytes: document.text.length, document: match.keep() });
+      for (const { document } of dropped) freeMemory(document.text);
       run.keeps(first.bytes + first.items.length * 2 * key.length);
     }
     return false;
