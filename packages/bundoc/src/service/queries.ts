@@ -1,5 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Figure, OrderBy } from '@bundoc/shared/contract/query';
+import { freeMemory } from '@bundoc/shared/runtime/free-memory';
 import type { StoredDocument } from '../engine/port.ts';
 import { shortHash } from '../engine/short-hash.ts';
 import type { InstanceLease } from '../projects/instance-manager.ts';
