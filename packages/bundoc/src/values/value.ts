@@ -57,6 +57,11 @@ export function readValue(text: string): Value {
   return new Reader(text).value();
 }
 
+/** {@link readValue} of a text that was parsed already: mostly what that gave is exact. */
+export function exactValue({ value, text }: { readonly value: unknown; readonly text: string }): Value {
+  return INEXACT.test(text) ? new Reader(text).value() : (value as Value);
+}
+
 const QUOTE = 0x22;
 const COMMA = 0x2c;
 const COLON = 0x3a;
