@@ -271,7 +271,8 @@ describeWithPostgres('bundoc move', () => {
     expect((await call(again.url, DOCUMENT, { token: writer })).json()).toMatchObject({ v: 1 });
     const gone = await call(node.url, DOCUMENT, { token: writer });
     expect([gone.status, gone.json()['code']]).toEqual([409, 'project_elsewhere']);
-    // A backup is restored where the mark is that it moved away, once an administrator says that the key belongs there.
+    // A backup is restored where the mark is that it moved away, once an administrator says that the key
+    // belongs there.
     const backup = join(installation.dataDir, 'half.backup');
     const made = await bundocCommand({ BUNDOC_TOKEN: admin }, ['backup', 'half', backup, '--url', again.url]);
     expect(made).toMatchObject({ code: 0 });

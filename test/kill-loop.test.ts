@@ -6,7 +6,10 @@ import { Acknowledged } from './support/acknowledged.ts';
 import { startBundocProcess } from './support/bundoc-process.ts';
 import { Installation, PATIENT_BUNDOC } from './support/installation.ts';
 
-/** `KILL_SEED=…` repeats a run and `KILL_ROUNDS=…` lengthens it, as far as the timing of processes can be repeated. */
+/**
+ * `KILL_SEED=…` repeats a run and `KILL_ROUNDS=…` lengthens it, as far as the timing of processes can be
+ * repeated.
+ */
 const SEED = Number(process.env['KILL_SEED'] ?? randomInt(1, 2_147_483_646));
 const KILLS = Number(process.env['KILL_ROUNDS'] ?? 22);
 const KILLS_MIN = Math.min(20, KILLS);
@@ -90,7 +93,9 @@ afterAll(() => installation[Symbol.asyncDispose]());
 
 const pathOf = (project: string, id: string) => `/v1/projects/${project}/collections/notes/documents/${id}`;
 
-/** @returns undefined when no answer came: the process died. An answer whose body was cut off is an answer. */
+/**
+ * @returns undefined when no answer came: the process died. An answer whose body was cut off is an answer.
+ */
 async function send(
   url: string,
   path: string,
@@ -118,7 +123,10 @@ async function answered(url: string, path: string): Promise<Reply> {
 const unexpected = (what: string, { status, text }: Reply) =>
   new Error(`${what} was answered ${status} ${text.slice(0, 500)}`);
 
-/** A body of a random size, mostly small, unlike every other. One project's are large, so that it comes to checkpoints. */
+/**
+ * A body of a random size, mostly small, unlike every other. One project's are large, so that it comes to
+ * checkpoints.
+ */
 function newBody(project: string): string {
   const bytesMax = project === PROJECTS[0] ? 600_000 : 60_000;
   const pad = 'x'.repeat(Math.floor(random() ** 6 * bytesMax));

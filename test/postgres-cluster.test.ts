@@ -325,7 +325,9 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
   it('stop in order, and finish what they were asked', async () => {
     const [node] = nodes as [(typeof nodes)[number]];
     const url = String(node.url);
-    /** A write that the node has begun to read: one that still lies in a queue of the system is not asked yet. */
+    /**
+     * A write that the node has begun to read: one that still lies in a queue of the system is not asked yet.
+     */
     const begun = async (n: number) => {
       const write = httpRequest(`${url}${documentsOf(n)}/drained-${n}`, {
         ...{ method: 'PUT', agent: false },

@@ -4,7 +4,7 @@ import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { Database } from '@bundoc/bundoc/engine/postgres/database/database';
 import { databaseOptions } from '@bundoc/bundoc/engine/postgres/index';
-import { issueCertificate, makeAuthority } from '@bundoc/bunkms/pki/authority';
+import { issueCertificate, makeAuthority } from '@bundoc/bunkms/cli/authority';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';

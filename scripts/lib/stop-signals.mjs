@@ -4,8 +4,8 @@ import { performance } from 'node:perf_hooks';
 export class Stopped extends Error {}
 
 /**
- * npm passes on the terminal's Ctrl-C, which the supervisor got from the terminal too: signals this close together
- * are one wish.
+ * npm passes on the terminal's Ctrl-C, which the supervisor got from the terminal too: signals this close
+ * together are one wish.
  */
 const ECHO_MS = 500;
 

@@ -94,7 +94,10 @@ export function call(baseUrl: string, path: string, options: Call = {}): Promise
   });
 }
 
-/** For Bundoc: what a busy machine holds up is no failure; not for tests of what it does when others do not answer. */
+/**
+ * For Bundoc: what a busy machine holds up is no failure; not for tests of what it does when others do not
+ * answer.
+ */
 export const PATIENT_BUNDOC = {
   BUNDOC_KMS_DEADLINE_MS: String(PATIENT_MS),
   BUNDOC_POSTGRES_CONNECT_TIMEOUT_MS: String(PATIENT_MS),
@@ -249,7 +252,9 @@ export class Installation implements AsyncDisposable {
     return (await call(this.url, '/metrics', { token })).text;
   }
 
-  /** Paths of a project's document files, once there are as many: they follow their commits in the background. */
+  /**
+   * Paths of a project's document files, once there are as many: they follow their commits in the background.
+   */
   documentFiles(project: string, count: number): Promise<string[]> {
     return documentFiles(this.dataDir, project, count);
   }

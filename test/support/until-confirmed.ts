@@ -9,7 +9,10 @@ interface Ready {
   readonly kms: string;
 }
 
-/** Waits until BunKMS has confirmed the storage of a Bundoc that listens, or refused it; or does not answer that Bundoc. */
+/**
+ * Waits until BunKMS has confirmed the storage of a Bundoc that listens, or refused it; or does not answer
+ * that Bundoc.
+ */
 export async function untilConfirmed(url: string): Promise<void> {
   const deadline = Date.now() + PATIENT_MS;
   for (;;) {

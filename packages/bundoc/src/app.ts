@@ -22,7 +22,7 @@ import { unknownSealers } from './engine/project-file.ts';
 import type { Projects } from './engine/projects.ts';
 import type { OnSetAside } from './engine/set-aside.ts';
 import { runningStorage } from './engine/started-storage.ts';
-import type { Storage, StoragePorts, StoreWatch } from './engine/storage-engine.ts';
+import type { EngineDeps, StorageEngine, StoreWatch } from './engine/storage-engine.ts';
 import { type GenerationState, StorageGeneration } from './engine/storage-generation.ts';
 import { guardService } from './http/access.ts';
 import { registerBackup } from './http/backup.ts';
@@ -47,7 +47,7 @@ import { TokenKeys } from './kms/token-keys.ts';
 import { type BundocMetrics, createBundocMetrics } from './metrics.ts';
 import { applyEvent } from './projects/apply-event.ts';
 import { ProjectDeletion } from './projects/delete-project.ts';
-import { ExpiryLooks } from './projects/expiry-looks.ts';
+import { IdleTtlSweeper } from './projects/idle-ttl-sweeper.ts';
 import { InstanceManager } from './projects/instance-manager.ts';
 import { ProjectUpkeep } from './projects/project-upkeep.ts';
 import { SpreadRotations } from './projects/spread-rotations.ts';
@@ -179,9 +179,9 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     ...{ projects, instances, keys, service, feed, clock, logger },
     settleDoubt: () => generation.advance(),
   });
-  const target = moveDestination(config, logger);
-  const { folders } = storage;
-  const ends = folders && target && { folders, target };
+  const target = moveDestination(config, { clock, logger });
+  const { moveSource: source } = storage;
+  const ends = source && target && { source, target };
   const moves = new Moves({
     ...{ instances, keys, feed, logger, onSetAside, from, ends },
     share: serviceShares.moves,
@@ -206,7 +206,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     keysCached: () => keys.size,
     keyFetchesWaiting: () => keys.fetchesWaiting,
     changeFollowers: () => feed.waiting,
-    documentsToReseal: () => instances.toReseal,
+    pendingReencryption: () => instances.pendingReencryption,
     ...storage.counts,
     eventsLive: () => (events.isLive ? 1 : 0),
     tokensRevoked: () => revoked.size,
@@ -228,9 +228,9 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   };
   stack.use(every(SWEEP_EVERY_MS, sweep));
 
-  const looks = stack.use(new ExpiryLooks({ marks: storage.expiry, instances, logger }));
+  const idleSweeper = stack.use(new IdleTtlSweeper({ marks: storage.expiry, instances, logger }));
   const lookWhereServed = () => {
-    if (generation.state === 'confirmed') void looks.look();
+    if (generation.state === 'confirmed') void idleSweeper.sweep();
   };
   stack.use(every(SWEEP_EVERY_MS, lookWhereServed));
 
@@ -334,17 +334,17 @@ function openKmsTls(
 }
 
 /** Where the service may be told to move projects to. */
-function moveDestination({ moveTo }: BundocConfig, logger: Logger): MoveDestination | undefined {
+function moveDestination({ moveTo }: BundocConfig, ports: EngineDeps): MoveDestination | undefined {
   if (moveTo === undefined) return undefined;
-  warnInClear('BUNDOC_MOVE_TO', moveTo, logger);
-  return { place: moveTo.place, open: () => openMoveTarget(moveTo, logger) };
+  warnInClear('BUNDOC_MOVE_TO', moveTo, ports.logger);
+  return { place: moveTo.place, open: () => openMoveTarget(moveTo, ports) };
 }
 
 function openStorage(
   config: BundocConfig,
-  ports: StoragePorts,
+  ports: EngineDeps,
   wrapDisk: BundocParts['wrapDisk'],
-): Promise<Storage> {
+): Promise<StorageEngine> {
   switch (config.storage.kind) {
     case 'files':
       return openFileStorage(config, ports, wrapDisk);
@@ -358,7 +358,7 @@ interface Composition {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: BundocMetrics;
-  readonly storage: Storage;
+  readonly storage: StorageEngine;
   readonly service: StorageKeys;
   readonly generation: StorageGeneration;
   readonly onSetAside: OnSetAside;
@@ -415,7 +415,7 @@ function composeInstances(composition: Composition): {
         unknownSealers(file, cipher.version, generation),
       );
     },
-    othersWrite: storage.othersWrite,
+    isShared: storage.isShared,
     openBytesMax: config.openBytes,
     shares,
     ...(storage.storedBytes === undefined ? {} : { storedBytes: storage.storedBytes }),
@@ -429,7 +429,11 @@ function composeInstances(composition: Composition): {
  * Each hour the generation is advanced, by one of several nodes, so that a copy of the storage is found out
  * that is in use beside it.
  */
-async function advanceOld(storage: Storage, generation: StorageGeneration, logger: Logger): Promise<void> {
+async function advanceOld(
+  storage: StorageEngine,
+  generation: StorageGeneration,
+  logger: Logger,
+): Promise<void> {
   try {
     const ageS = await storage.identity.ageS();
     if (generation.state === 'confirmed' && ageS >= GENERATION_AGE_S_MAX) await generation.advance();

@@ -11,7 +11,7 @@ type Observed =
   | 'keysCached'
   | 'keyFetchesWaiting'
   | 'changeFollowers'
-  | 'documentsToReseal'
+  | 'pendingReencryption'
   | 'eventsLive'
   | 'tokensRevoked'
   | 'tokenExpiryS'
@@ -131,7 +131,7 @@ export function createBundocMetrics(): BundocMetrics {
     },
     observe: (observed) => {
       const { projectsOpen, openBytes, openingsWaiting, keysCached, keyFetchesWaiting } = observed;
-      const { documentsToReseal } = observed;
+      const { pendingReencryption } = observed;
       const { eventsLive, tokensRevoked, tokenExpiryS, changeFollowers, storageSuperseded } = observed;
       const { workWaiting, largeWorkWaiting } = observed;
       gauge(
@@ -190,7 +190,7 @@ export function createBundocMetrics(): BundocMetrics {
         registry,
         'bundoc_documents_pending_reencryption',
         'Documents of open projects that are sealed under a former key version.',
-        documentsToReseal,
+        pendingReencryption,
       );
       for (const [name, [metric, help]] of Object.entries(STORAGE_COUNTS)) {
         const count = name as StorageCount;

@@ -3,7 +3,7 @@ import { destroyReceiptSchema, HOLDER_UNKNOWN } from '@bundoc/shared/contract/ke
 import { storageInfoSchema } from '@bundoc/shared/contract/storages';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import type { KeyRecord } from '../src/store/port.ts';
+import type { KeyRecord } from '../src/records/key-record.ts';
 import { openEvents } from './support/events.ts';
 import type { Answer } from './support/http.ts';
 import { startKms, type TestKms } from './support/kms.ts';

@@ -5,7 +5,7 @@ import { type ExportedKey, exportedKeySchema } from '@bundoc/shared/contract/key
 import { startInBackground } from '@bundoc/shared/testing/timing';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { KeyVerification } from '../src/audit/verify-keys.ts';
-import { kekIdOf } from '../src/vault/vault.ts';
+import { kekIdOf } from '../src/records/wrapped-key.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import type { Answer } from './support/http.ts';
 import { completed, kekIdOfText, openBare, openUnsealed, rotateKeks, statusOf } from './support/keks.ts';
@@ -225,7 +225,7 @@ describe('a rotation of the KEK', () => {
     await using first = await openUnsealed({ dataDir, ring, batch: 1, decorate: faulty.first.decorate });
     await using second = await openUnsealed({ dataDir, ring, batch: 1 });
     await using late = await openUnsealed({ dataDir, ring, batch: 1, decorate: faulty.late.decorate });
-    await second.ports.store.appendAudit([
+    await second.deps.store.appendAudit([
       {
         time: '2026-01-01T00:00:00.000Z',
         severity: 'CRITICAL',
@@ -252,7 +252,7 @@ describe('a rotation of the KEK', () => {
     expect(await late.rewrap.run()).toBe('nothing to do');
     expect(await running).toBe('done');
     expect(await second.rewrap.run()).toBe('nothing to do');
-    const { items } = await second.ports.store.listAudit({ limit: 1_000 });
+    const { items } = await second.deps.store.listAudit({ limit: 1_000 });
     expect(items.filter(({ action }) => action === 'kek.rewrap')).toHaveLength(12);
     expect(items.filter(({ action }) => action === 'kek.rewrapped')).toHaveLength(1);
   });

@@ -28,8 +28,8 @@ const stateSchema = z.strictObject({
 });
 
 /**
- * Writes a project's documents as NDJSON into a file, or to standard output for `-`. A file comes to be under its name once it is whole; one
- * that was begun is gone on with.
+ * Writes a project's documents as NDJSON into a file, or to standard output for `-`. A file comes to be under
+ * its name once it is whole; one that was begun is gone on with.
  *
  * @returns true when every document could be read.
  */

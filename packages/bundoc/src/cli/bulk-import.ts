@@ -29,7 +29,9 @@ const stateSchema = z.strictObject({
   documents: z.int().nonnegative(),
 });
 
-/** Writes the documents of an NDJSON file, or of standard input for `-`, into a project of a running service. */
+/**
+ * Writes the documents of an NDJSON file, or of standard input for `-`, into a project of a running service.
+ */
 export async function importCommand(
   environment: Environment,
   named: string,

@@ -10,7 +10,7 @@ import { DataFolderInUse } from '../engine/files/data-lock.ts';
 import { openNodeDisk } from '../engine/files/disk/node-disk.ts';
 import { TMP_FOLDER } from '../engine/files/files-engine.ts';
 import { openFolder } from '../engine/files/storage-folder.ts';
-import type { PostgresConfig } from '../storage-config.ts';
+import type { PostgresConfig } from '../engine/storage-config.ts';
 import { CommandError } from './errors.ts';
 import { createMoveBar } from './move-bar.ts';
 import { moveToFolder } from './move-to-folder.ts';

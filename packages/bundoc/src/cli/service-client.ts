@@ -11,8 +11,9 @@ export interface ServiceOptions {
 }
 
 /**
- * A client of the service that `--url` or `BUNDOC_URL` names, with the token of `--token-file`, `BUNDOC_TOKEN_FILE` or `BUNDOC_TOKEN`. A file is
- * read anew for each request, so that a token that is replaced while the command runs is used.
+ * A client of the service that `--url` or `BUNDOC_URL` names, with the token of `--token-file`,
+ * `BUNDOC_TOKEN_FILE` or `BUNDOC_TOKEN`. A file is read anew for each request, so that a token that is
+ * replaced while the command runs is used.
  *
  * @throws CommandError
  */

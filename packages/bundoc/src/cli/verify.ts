@@ -1,9 +1,9 @@
 import { createProgress } from '@bundoc/shared/cli/progress';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { readConfig } from '../config.ts';
-import type { OnProgress } from '../engine/files/projects/verify.ts';
-import { type VerifiedProject, verifyProject } from '../engine/files/projects/verify-project.ts';
-import { verifyProjectInRows } from '../engine/postgres/projects/project-in-rows.ts';
+import { verifyProject } from '../engine/files/projects/verify-project.ts';
+import { verifyProjectInRows } from '../engine/postgres/projects/admin.ts';
+import type { OnProgress, VerifiedProject } from '../engine/reports.ts';
 import { DOCUMENTS_FORMAT } from './move-bar.ts';
 import { withData, withRows } from './open-data.ts';
 

@@ -19,8 +19,9 @@ export function cursorsOf(project: string, cipher: ProjectCipher): Cursors {
 }
 
 /**
- * What a client is given to go on from, which tells it nothing and which it cannot make: sealed under a key of its own, and bound to what
- * it is of. Base64url of `key version 4 | salt 16 | nonce 12 | ciphertext | tag 16`.
+ * What a client is given to go on from, which tells it nothing and which it cannot make: sealed under a key
+ * of its own, and bound to what it is of. Base64url of
+ * `key version 4 | salt 16 | nonce 12 | ciphertext | tag 16`.
  *
  * @param context what the cursor belongs to; another one does not open it. No NUL.
  */

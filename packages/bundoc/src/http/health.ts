@@ -4,7 +4,10 @@ import { describe, PUBLIC } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 
-/** What readiness says; once a generation is confirmed, `kms` and its events are told, but do not decide: warm projects work without BunKMS. */
+/**
+ * What readiness says; once a generation is confirmed, `kms` and its events are told, but do not decide: warm
+ * projects work without BunKMS.
+ */
 const readinessSchema = z.object({
   storage: z.enum(['ok', 'failing']),
   storage_id: storageIdSchema,

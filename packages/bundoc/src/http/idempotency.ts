@@ -15,8 +15,9 @@ export const idempotencyHeaders = z.object({ 'idempotency-key': idempotencyKeySc
 const HEADERS_THAT_MATTER = ['if-match', 'if-none-match'] as const;
 
 /**
- * Options of a write: its `Idempotency-Key`, if it has one, bound to who asks and to the request as a whole. Project and path are
- * part of the request, so one key for two documents is refused rather than taken for a repetition.
+ * Options of a write: its `Idempotency-Key`, if it has one, bound to who asks and to the request as a whole.
+ * Project and path are part of the request, so one key for two documents is refused rather than taken for a
+ * repetition.
  *
  * @throws AppError `invalid_request` for a key that is empty, too long, or not of visible ASCII.
  */

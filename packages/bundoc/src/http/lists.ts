@@ -91,8 +91,8 @@ export function registerLists(
 }
 
 /**
- * `{"documents":[…],"unreadable":[…],"total":…,"next_cursor":"…"}`, the documents as the bytes that they are. `unreadable` has the ids of
- * documents whose stored bytes do not open, if there are any.
+ * `{"documents":[…],"unreadable":[…],"total":…,"next_cursor":"…"}`, the documents as the bytes that they are.
+ * `unreadable` has the ids of documents whose stored bytes do not open, if there are any.
  */
 function pageText({ texts, unreadable, next, total }: ListPage): Buffer {
   const parts: Buffer[] = [Buffer.from('{"documents":[')];

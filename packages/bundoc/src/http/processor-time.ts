@@ -8,8 +8,9 @@ const REQUEST_MS = 0.1;
 export const BURST_S = 5;
 
 /**
- * Bounds the processor time that requests of one project take: 429 `rate_limited`, once the guard has let the request pass, and before its body is
- * read or anything is looked up. So nobody uses up what others may ask of a project that is not theirs, and a refusal says nothing of what exists.
+ * Bounds the processor time that requests of one project take: 429 `rate_limited`, once the guard has let the
+ * request pass, and before its body is read or anything is looked up. So nobody uses up what others may ask
+ * of a project that is not theirs, and a refusal says nothing of what exists.
  *
  * To be called before any route is registered.
  *

@@ -36,7 +36,9 @@ import { type ActingStorage, KeyRefused, type LeasedKey, type StorageCalls } fro
 export interface KmsClientOptions {
   /** BunKMS's internal listener. */
   readonly url: string;
-  /** The client's certificate, and the authorities that BunKMS's must come from; the system's own when absent. */
+  /**
+   * The client's certificate, and the authorities that BunKMS's must come from; the system's own when absent.
+   */
   readonly tls?: WatchedTls | undefined;
   /** The service token of the moment. */
   readonly token: () => string;
@@ -44,7 +46,10 @@ export interface KmsClientOptions {
   readonly logger: Logger;
   /** Source of jitter, 0 to 1. */
   readonly random?: () => number;
-  /** Longest time that one call may take, with all its tries, milliseconds; {@link CALL_DEADLINE_MS} by default. */
+  /**
+   * Longest time that one call may take, with all its tries, milliseconds; {@link CALL_DEADLINE_MS} by
+   * default.
+   */
   readonly deadlineMs?: number;
   /** {@link STREAM_SILENT_MS} unless a test is in a hurry. */
   readonly streamSilentMs?: number;
@@ -67,7 +72,10 @@ const RETRY_AFTER_S = 2;
 /** The same when somebody has to change the service token first. */
 const RETRY_AFTER_REFUSED_S = 60;
 
-/** Answers by which BunKMS says that a key is not for us, or not to be had. A token that it does not know (401) says nothing of the key. */
+/**
+ * Answers by which BunKMS says that a key is not for us, or not to be had. A token that it does not know
+ * (401) says nothing of the key.
+ */
 const REFUSALS: ReadonlySet<number> = new Set([403, 409, 410, 423]);
 
 /** A failed try, and whether another may do better. */
@@ -100,7 +108,10 @@ interface Answer {
   readonly body: Buffer;
 }
 
-/** What BunKMS says of a key for good, and what that means to whoever works with the project. No other try would do better. */
+/**
+ * What BunKMS says of a key for good, and what that means to whoever works with the project. No other try
+ * would do better.
+ */
 const VERDICTS: Readonly<Record<string, ProblemCode>> = {
   KEY_NOT_FOUND: 'KEY_NOT_FOUND',
   // To the project it is the same as a version that never was: what was sealed under it does not open.
@@ -127,9 +138,10 @@ const refusalSchema = z.object({
 type Refusal = z.infer<typeof refusalSchema>;
 
 /**
- * Talks to BunKMS over undici. Every call is idempotent, so network errors and 429, 502, 503 and 504 are tried again:
- * exponential backoff with full jitter, `Retry-After` honoured as far as the deadline of {@link KmsClientOptions.deadlineMs} lets
- * it, one deadline over all tries so that a frozen server cannot hold a caller longer.
+ * Talks to BunKMS over undici. Every call is idempotent, so network errors and 429, 502, 503 and 504 are
+ * tried again: exponential backoff with full jitter, `Retry-After` honoured as far as the deadline of
+ * {@link KmsClientOptions.deadlineMs} lets it, one deadline over all tries so that a frozen server cannot
+ * hold a caller longer.
  */
 export class KmsClient implements StorageCalls {
   readonly #options: KmsClientOptions;
@@ -280,7 +292,8 @@ export class KmsClient implements StorageCalls {
   }
 
   /**
-   * Opens the stream of events, behind the event with this id. One that is silent for {@link STREAM_SILENT_MS} ends with an error.
+   * Opens the stream of events, behind the event with this id. One that is silent for
+   * {@link STREAM_SILENT_MS} ends with an error.
    *
    * @throws Error when it cannot be opened, on the first try.
    */
@@ -394,8 +407,9 @@ export class KmsClient implements StorageCalls {
 }
 
 /**
- * Connections with a time limit. `minVersion` and the like come from the context; plain HTTP takes no notice of them. The certificate is
- * checked whatever `NODE_TLS_REJECT_UNAUTHORIZED` says: keys come over this connection.
+ * Connections with a time limit. `minVersion` and the like come from the context; plain HTTP takes no notice
+ * of them. The certificate is checked whatever `NODE_TLS_REJECT_UNAUTHORIZED` says: keys come over this
+ * connection.
  */
 function connectorOf(context: SecureContextOptions, timeoutMs: number): buildConnector.connector {
   return buildConnector({

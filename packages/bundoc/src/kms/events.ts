@@ -6,7 +6,10 @@ import type { Logger } from '@bundoc/shared/runtime/logger';
 import { createParser, type EventSourceMessage } from 'eventsource-parser';
 
 export interface KmsEventsOptions {
-  /** Opens the stream behind the event with this id; from the start without one. Throws when it cannot be opened. */
+  /**
+   * Opens the stream behind the event with this id; from the start without one. Throws when it cannot be
+   * opened.
+   */
   readonly open: (lastEventId: string | undefined, signal: AbortSignal) => Promise<AsyncIterable<Uint8Array>>;
   /** Resolves when BunKMS is there for the first time: before, there is nothing to complain of. */
   readonly ready?: Promise<void>;
@@ -28,8 +31,9 @@ const REASONS_TOLD_MAX = 10;
 const EVENT_CHARS_MAX = 65_536;
 
 /**
- * Follows BunKMS's stream of events for as long as Bundoc runs: reconnects with backoff and full jitter, and goes on behind
- * the last event it has. Whatever a stream says that cannot be read ends it, and the next one begins with a reset.
+ * Follows BunKMS's stream of events for as long as Bundoc runs: reconnects with backoff and full jitter, and
+ * goes on behind the last event it has. Whatever a stream says that cannot be read ends it, and the next one
+ * begins with a reset.
  *
  * While there is no stream, nothing is lost but time: keys end with their lease, tokens with their life.
  */
@@ -39,7 +43,10 @@ export class KmsEvents implements AsyncDisposable {
   readonly #running: Promise<void>;
   #lastEventId: string | undefined;
   #isLive = false;
-  /** Why there are no events, as far as the log has it already: an outage may begin for one reason and go on for another. */
+  /**
+   * Why there are no events, as far as the log has it already: an outage may begin for one reason and go on
+   * for another.
+   */
   readonly #told = new Set<string>();
   #failures = 0;
 
@@ -48,7 +55,10 @@ export class KmsEvents implements AsyncDisposable {
     this.#running = this.#run(this.#stopping.signal);
   }
 
-  /** True while a stream is open that has told everything up to a place: behind a `reset` that includes the revoked tokens. */
+  /**
+   * True while a stream is open that has told everything up to a place: behind a `reset` that includes the
+   * revoked tokens.
+   */
   get isLive(): boolean {
     return this.#isLive;
   }

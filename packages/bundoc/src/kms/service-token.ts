@@ -26,9 +26,9 @@ const EXPIRED =
 const lifeSchema = z.object({ iat: z.int(), exp: z.int() });
 
 /**
- * Bundoc's own token for BunKMS. It lies in a file that is read again when it changes, and is renewed at half its
- * life: the file is then replaced in place, so that a restart finds the new one. Where the file cannot be replaced, the
- * new token is kept in memory and the log says so.
+ * Bundoc's own token for BunKMS. It lies in a file that is read again when it changes, and is renewed at half
+ * its life: the file is then replaced in place, so that a restart finds the new one. Where the file cannot be
+ * replaced, the new token is kept in memory and the log says so.
  */
 export class ServiceToken {
   readonly #options: ServiceTokenOptions;
@@ -68,7 +68,10 @@ export class ServiceToken {
     return life && life.exp * 1_000;
   }
 
-  /** Renews the token when half of its life is over. Never rejects: a failure is logged, and tried again later. */
+  /**
+   * Renews the token when half of its life is over. Never rejects: a failure is logged, and tried again
+   * later.
+   */
   async renewIfDue(renew: () => Promise<string>): Promise<void> {
     const life = lifeOf(this.current());
     if (life !== undefined && this.#options.clock.now() < halfLifeMs(life)) return;

@@ -36,8 +36,9 @@ export interface GroupResult {
 }
 
 /**
- * Figures of documents, by group. Sums and averages are of doubles (IEEE 754), the nearest to each number; least and greatest are exact, in
- * the order of all values. What is not there, and what is null, is in no figure but the count; what is no number in no sum.
+ * Figures of documents, by group. Sums and averages are of doubles (IEEE 754), the nearest to each number;
+ * least and greatest are exact, in the order of all values. What is not there, and what is null, is in no
+ * figure but the count; what is no number in no sum.
  */
 export class Aggregation {
   readonly #groupBy: readonly Path[];

@@ -31,7 +31,10 @@ const LISTED_VALUES_MAX = 1_000;
 /** Everything is wanted. */
 export const ANY_DOCUMENT: Where = { kind: 'and', clauses: [] };
 
-/** The condition of a query, from its JSON with exact numbers. Reports every fault by its path and repeats no value. */
+/**
+ * The condition of a query, from its JSON with exact numbers. Reports every fault by its path and repeats no
+ * value.
+ */
 export const whereSchema = z.unknown().transform((input, context): Where => {
   const parser = new WhereParser((path, message) => context.addIssue({ code: 'custom', path, message }));
   const where = parser.where(input as Value, [], 0);

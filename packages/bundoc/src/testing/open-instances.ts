@@ -2,7 +2,7 @@ import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { KeyCache } from '../crypto/key-cache.ts';
 import { put } from '../engine/conformance.ts';
-import { ProjectFolders } from '../engine/files/projects/project-folder.ts';
+import { FileProjects } from '../engine/files/projects/file-projects.ts';
 import type { MarkSetAside } from '../engine/set-aside.ts';
 import { InstanceManager, type InstanceManagerOptions } from '../projects/instance-manager.ts';
 import { FakeKeyService } from './fake-key-service.ts';
@@ -29,7 +29,7 @@ export function openInstances(
   const keys = new KeyCache({ keys: service.held, clock, ttlMs: TTL_MS, random });
   const engine = () => engineOn(disk, { clock });
   const logger: Logger = createLogger({ service: 'bundoc', level: 'silent' });
-  const projects = new ProjectFolders({
+  const projects = new FileProjects({
     disk,
     directory: '/projects',
     tmp: '/tmp',

@@ -4,9 +4,9 @@ import { type ObjectValue, TYPE_NAMES, type TypeName, typeOf, type Value } from 
 const RANKS = Object.fromEntries(TYPE_NAMES.map((name, rank) => [name, rank])) as Record<TypeName, number>;
 
 /**
- * The order of all values: null, false, true, numbers, strings by code point, arrays element by element, objects by their members in the order
- * of their names. Zero for equal values and no others; the order of an object's members and the spelling of a number do not
- * count.
+ * The order of all values: null, false, true, numbers, strings by code point, arrays element by element,
+ * objects by their members in the order of their names. Zero for equal values and no others; the order of an
+ * object's members and the spelling of a number do not count.
  */
 export function compareValues(a: Value, b: Value): number {
   if (a === b) return 0;

@@ -41,16 +41,17 @@ export function weightOf(value: Value): number {
 }
 
 /**
- * Where `JSON.parse` may be wrong about a value: a number with an exponent or with more digits than a double surely keeps, or an escape (V8
- * may misread escaped names, see `json/read.ts` of shared). It finds some of that inside strings, too; that costs time only.
+ * Where `JSON.parse` may be wrong about a value: a number with an exponent or with more digits than a double
+ * surely keeps, or an escape (V8 may misread escaped names, see `json/read.ts` of shared). It finds some of
+ * that inside strings, too; that costs time only.
  */
 const INEXACT = /\\|(?:^|[:[,\s])-?\d(?:[\d.]{15}|[\d.]*[eE])/;
 
 /**
  * The value of a JSON text.
  *
- * @param text is valid, nests no deeper than documents may, and has no name twice in an object and none that is `__proto__`: the
- * caller has checked that, or whoever stored it.
+ * @param text is valid, nests no deeper than documents may, and has no name twice in an object and none that
+ * is `__proto__`: the caller has checked that, or whoever stored it.
  */
 export function readValue(text: string): Value {
   if (!INEXACT.test(text)) return JSON.parse(text) as Value;

@@ -33,7 +33,8 @@ function collectCertificate(text: string, earlier: readonly CertificateRequest[]
 }
 
 /**
- * Runs `bunkms` with these arguments: prints what a command has to say to the console, and its error as one line.
+ * Runs `bunkms` with these arguments: prints what a command has to say to the console, and its error as one
+ * line.
  *
  * @returns the exit code, as docs/keys.md gives it.
  */
@@ -56,7 +57,8 @@ function programOf(environment: Environment): Command {
     .description(
       'Administers the key service on its own machine; reads the same BUNKMS_ variables as the service.',
     )
-    // A command's options stand behind it, so that one and its subcommand may have an option of the same name.
+    // A command's options stand behind it, so that one and its subcommand may have an option of the same
+    // name.
     .enablePositionalOptions()
     .exitOverride();
 

@@ -6,14 +6,14 @@ import { claimsOf, createGuard, type Guard } from '@bundoc/shared/http/guard';
 import { canonicalAddress } from '@bundoc/shared/runtime/addresses';
 import { shareKeyOf } from '@bundoc/shared/shares/share-key';
 import type { FastifyRequest } from 'fastify';
-import type { Caller } from '../audit/caller.ts';
+import type { Caller } from '../records/caller.ts';
 import type { KmsStore } from '../store/port.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
     /**
-     * Who calls; null before the guard has run, and when the token has no valid signature. Undefined on the bare request
-     * that Fastify hands out for a path which it cannot decode.
+     * Who calls; null before the guard has run, and when the token has no valid signature. Undefined on the
+     * bare request that Fastify hands out for a path which it cannot decode.
      */
     identity: Identity | null | undefined;
   }
@@ -22,7 +22,9 @@ declare module 'fastify' {
 /** What a token says, and whether it still holds. */
 export interface Identity {
   readonly claims: Claims;
-  /** True once the store knew the token and it was not revoked. Only then may anything be done in its name. */
+  /**
+   * True once the store knew the token and it was not revoked. Only then may anything be done in its name.
+   */
   readonly confirmed: boolean;
   /** What the token and all that were renewed from the same one have in common; known once confirmed. */
   readonly family?: string;
@@ -46,12 +48,15 @@ export interface Guards {
 /**
  * @param tokens gives the store of tokens, or throws `SEALED`.
  */
-export function createGuards(auth: BearerAuth, tokens: () => Pick<KmsStore, 'liveFamily'>): Guards {
+export function createGuards(
+  auth: BearerAuth,
+  tokens: () => Pick<KmsStore, 'findActiveTokenFamily'>,
+): Guards {
   const authenticate = async (request: FastifyRequest): Promise<Claims> => {
     const claims = await auth.authenticate(request);
     request.identity = { claims, confirmed: false };
     // Asked on every request, so that a revocation, also one by another process, acts at once.
-    const family = await tokens().liveFamily(claims.jti);
+    const family = await tokens().findActiveTokenFamily(claims.jti);
     if (family === undefined) throw new AppError('unauthenticated', { tokenFault: 'revoked or unknown' });
     request.identity = { claims, confirmed: true, family };
     return claims;

@@ -2,12 +2,14 @@ import { hash, type KeyObject, randomBytes } from 'node:crypto';
 import { KEY_BYTES, OpenError, SEAL_OVERHEAD_BYTES, takeKey } from '@bundoc/shared/crypto/aead';
 import { CHUNK_BYTES, LENGTH_BYTES, SealedStream } from '@bundoc/shared/crypto/sealed-stream';
 import type { ByteSource } from '@bundoc/shared/files/file-source';
-import { kekIdOf, type Vault, WRAPPED_KEY_BYTES } from '../vault/vault.ts';
+import { kekIdOf, WRAPPED_KEY_BYTES } from '../records/wrapped-key.ts';
+import type { Vault } from '../vault/vault.ts';
 import { FileDamaged, KekLacking } from './errors.ts';
 
 /**
- * How an archive is sealed (docs/formats/backup.md): a clear head with the archive's own key, wrapped by the KEK, then the text in sealed
- * chunks, each bound to its place; the last one is marked, so that an archive that was cut short does not open.
+ * How an archive is sealed (docs/formats/backup.md): a clear head with the archive's own key, wrapped by the
+ * KEK, then the text in sealed chunks, each bound to its place; the last one is marked, so that an archive
+ * that was cut short does not open.
  */
 
 const MAGIC = Buffer.from('BUNKMSB1', 'latin1');

@@ -1,6 +1,9 @@
 import { Presets, SingleBar } from 'cli-progress';
 
-/** What a format names beside the bar's own `{bar}`, `{value}`, `{total}`, `{percentage}` and `{eta_formatted}`. */
+/**
+ * What a format names beside the bar's own `{bar}`, `{value}`, `{total}`, `{percentage}` and
+ * `{eta_formatted}`.
+ */
 export type ProgressFields = Readonly<Record<string, string | number>>;
 
 /** The progress of long work on a terminal. Disposing it takes it off the screen. */
@@ -8,7 +11,8 @@ export interface Progress extends Disposable {
   start(total: number, fields?: ProgressFields): void;
   update(done: number, fields?: ProgressFields): void;
   /**
-   * For work in several parts, whose totals may change while they run. The estimate of the time left starts again with each part.
+   * For work in several parts, whose totals may change while they run. The estimate of the time left starts
+   * again with each part.
    *
    * @param part is `{part}` in the format; without it, another total is another part.
    */

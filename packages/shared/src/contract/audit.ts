@@ -10,7 +10,9 @@ export const auditRecordSchema = z.object({
   severity: auditSeveritySchema,
   action: z.string(),
   outcome: auditOutcomeSchema,
-  /** Who: the token's `sub`, `cli` for the command line, `system` for the service itself, absent when unknown. */
+  /**
+   * Who: the token's `sub`, `cli` for the command line, `system` for the service itself, absent when unknown.
+   */
   actor: z.string().optional(),
   jti: z.string().optional(),
   key: z.string().optional(),

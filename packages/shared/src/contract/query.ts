@@ -16,7 +16,10 @@ const FIGURES_MAX = 20;
 /** A path of names joined by dots; what it may be is checked where it is parsed. */
 export const fieldPathSchema = z.string().min(1).max(512);
 
-/** The condition: a path with a value or with operators, and `$and`, `$or`, `$nor`. Its inside is checked where it is parsed. */
+/**
+ * The condition: a path with a value or with operators, and `$and`, `$or`, `$nor`. Its inside is checked
+ * where it is parsed.
+ */
 const whereSchema = z.record(z.string(), z.unknown());
 
 const valueSchema = z.unknown().meta({ description: 'Any JSON value' });

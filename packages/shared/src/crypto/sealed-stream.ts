@@ -2,9 +2,10 @@ import type { KeyObject } from 'node:crypto';
 import { aadOf, OpenError, open, SEAL_OVERHEAD_BYTES, sealInto } from './aead.ts';
 
 /**
- * A stream of sealed chunks: of each chunk its length as 4 bytes, then its sealed bytes. The AAD binds each chunk to the stream, to
- * its number and to whether it is the last one. So no chunk can be moved, dropped or repeated, and a stream that was cut short does
- * not open. (STREAM; V. Hoang, R. Reyhanitabar, P. Rogaway and D. Vizár, 2015.)
+ * A stream of sealed chunks: of each chunk its length as 4 bytes, then its sealed bytes. The AAD binds each
+ * chunk to the stream, to its number and to whether it is the last one. So no chunk can be moved, dropped or
+ * repeated, and a stream that was cut short does not open. (STREAM; V. Hoang, R. Reyhanitabar, P. Rogaway and
+ * D. Vizár, 2015.)
  */
 
 /** Bytes of a chunk's length, in front of it. */

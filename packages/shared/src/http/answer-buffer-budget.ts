@@ -24,7 +24,10 @@ declare module 'fastify' {
 /** Part of the `config` of a POST that changes nothing. */
 export const READ = { isRead: true } as const;
 
-/** Answers below this are not counted: Node stops reading from a connection long before many of them wait on it. */
+/**
+ * Answers below this are not counted: Node stops reading from a connection long before many of them wait on
+ * it.
+ */
 const COUNTED_BYTES_MIN = 16_384;
 const SWEEP_EVERY_MS = 1_000;
 
@@ -113,8 +116,8 @@ export class AnswerBufferBudget {
   }
 
   /**
-   * Measures how fast clients read, and closes the slowest connections while the room is more than half full, and those of a subject that
-   * holds most of it while others wait. To be called each second.
+   * Measures how fast clients read, and closes the slowest connections while the room is more than half full,
+   * and those of a subject that holds most of it while others wait. To be called each second.
    */
   sweep(): void {
     for (const reader of this.#readers.values()) reader.pace.note(progressOf(reader));
@@ -216,11 +219,11 @@ function isRead({ method, routeOptions }: FastifyRequest): boolean {
 const budgets = new WeakMap<object, AnswerBufferBudget>();
 
 /**
- * Has the answers of a server take room while their clients have not taken them. Without it, one client could ask on many connections,
- * many times on each, and read nothing.
+ * Has the answers of a server take room while their clients have not taken them. Without it, one client could
+ * ask on many connections, many times on each, and read nothing.
  *
- * Only the answer of a read is refused. A write has taken effect by then: one whose answer may be large calls {@link reserveAnswer}
- * before it begins.
+ * Only the answer of a read is refused. A write has taken effect by then: one whose answer may be large calls
+ * {@link reserveAnswer} before it begins.
  */
 export function limitBufferedAnswers(app: FastifyInstance, share: Share): void {
   const budget = new AnswerBufferBudget(share);
@@ -244,7 +247,8 @@ export function answerBudgetOf(app: FastifyInstance): AnswerBufferBudget {
 }
 
 /**
- * Keeps room for the largest answer that a write may have, before it begins. Its answer, or refusal, gives the room back.
+ * Keeps room for the largest answer that a write may have, before it begins. Its answer, or refusal, gives
+ * the room back.
  *
  * @throws AppError `rate_limited`, `overloaded`: nothing was begun.
  */
@@ -253,8 +257,9 @@ export async function reserveAnswer(request: FastifyRequest, bytesMax: number): 
 }
 
 /**
- * Keeps room for the largest answer that a read may have, where clients of its subject have answers that they have not taken: so that nobody
- * has large pages made that nobody reads. Who has taken all answers is not held up by what a page may be at most.
+ * Keeps room for the largest answer that a read may have, where clients of its subject have answers that they
+ * have not taken: so that nobody has large pages made that nobody reads. Who has taken all answers is not
+ * held up by what a page may be at most.
  *
  * @throws AppError `rate_limited`, `overloaded`.
  */

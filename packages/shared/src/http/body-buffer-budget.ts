@@ -9,9 +9,14 @@ import { shareOfRequest } from './request-share.ts';
 
 /** Bodies and answers up to this have a reserve. */
 export const SMALL_BYTES_MAX = 65_536;
-/** A larger body takes room in such steps. They are larger than small ones, and so leave the reserve to these. */
+/**
+ * A larger body takes room in such steps. They are larger than small ones, and so leave the reserve to these.
+ */
 const STEP_BYTES = 262_144;
-/** Bodies that are read to their end although there is no room may take so much of the capacity beside it, or be one. */
+/**
+ * Bodies that are read to their end although there is no room may take so much of the capacity beside it, or
+ * be one.
+ */
 const FINISHING = 1 / 5;
 const SWEEP_EVERY_MS = 1_000;
 
@@ -49,11 +54,13 @@ interface IncomingBody extends Disposable {
 }
 
 /**
- * Room for the bodies of requests. A body takes room by what has arrived of it and gives it back when its request is answered. For which
- * there is no room, that is not read on: TCP holds the client up, for 5 s at most.
+ * Room for the bodies of requests. A body takes room by what has arrived of it and gives it back when its
+ * request is answered. For which there is no room, that is not read on: TCP holds the client up, for 5 s at
+ * most.
  *
- * Half-read bodies that fill the room could wait for one another. So one body of a subject, the nearest to its end, is read to its end in
- * room beside the capacity, and the next one once that is answered. While the room is more than half full, bodies that are too slow are refused, the slowest first.
+ * Half-read bodies that fill the room could wait for one another. So one body of a subject, the nearest to
+ * its end, is read to its end in room beside the capacity, and the next one once that is answered. While the
+ * room is more than half full, bodies that are too slow are refused, the slowest first.
  */
 export class BodyBufferBudget {
   readonly #share: Share;
@@ -71,7 +78,10 @@ export class BodyBufferBudget {
     return this.#cuts;
   }
 
-  /** Reads the body of a request. `done` gets it, or `payload_too_large`, `rate_limited`, `overloaded`, `request_timeout`. */
+  /**
+   * Reads the body of a request. `done` gets it, or `payload_too_large`, `rate_limited`, `overloaded`,
+   * `request_timeout`.
+   */
   read(request: FastifyRequest, payload: IncomingMessage, done: BodyDone): void {
     const limit = request.routeOptions.bodyLimit;
     const announced = announcedBytes(payload);
@@ -126,8 +136,8 @@ export class BodyBufferBudget {
   }
 
   /**
-   * Measures how fast bodies come, and refuses the slowest while the room is more than half full, and those of a subject that holds most of
-   * it while others wait. To be called each second.
+   * Measures how fast bodies come, and refuses the slowest while the room is more than half full, and those
+   * of a subject that holds most of it while others wait. To be called each second.
    */
   sweep(): void {
     for (const { pace, received } of this.#arriving) pace.note(received);
@@ -245,7 +255,10 @@ export class BodyBufferBudget {
     body.waiting = undefined;
   }
 
-  /** A body that was read beside the capacity makes place for the next one only now: until its answer, it is in memory. */
+  /**
+   * A body that was read beside the capacity makes place for the next one only now: until its answer, it is
+   * in memory.
+   */
   #giveBack(body: Arriving): void {
     for (const hold of body.holds.splice(0)) hold[Symbol.dispose]();
     if (!body.isFinishing) return;

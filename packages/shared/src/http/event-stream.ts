@@ -33,8 +33,8 @@ export interface EventStreamOptions {
 }
 
 /**
- * A stream of server-sent events over an answer that Fastify has let go of. A reader that is too slow is cut off, and
- * may come back to where it was: nothing is held for it.
+ * A stream of server-sent events over an answer that Fastify has let go of. A reader that is too slow is cut
+ * off, and may come back to where it was: nothing is held for it.
  */
 export class EventStream implements EventSink {
   readonly #response: ServerResponse;

@@ -15,11 +15,12 @@ declare module 'fastify' {
 export type Guard = (request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) => void;
 
 /**
- * Makes the guard of a route. It decides who may ask before the body is read and before anything is looked up, so that no refusal
- * tells what exists. A request that it lets pass is charged to the share of its token.
+ * Makes the guard of a route. It decides who may ask before the body is read and before anything is looked
+ * up, so that no refusal tells what exists. A request that it lets pass is charged to the share of its token.
  *
  * @param authenticate finds out who asks; at once where it can, since no promise is made then.
- * @param authorize throws unless they may. It returns the project whose share the request uses, if there is one.
+ * @param authorize throws unless they may. It returns the project whose share the request uses, if there is
+ * one.
  */
 export function createGuard(
   authenticate: (request: FastifyRequest) => Claims | Promise<Claims>,

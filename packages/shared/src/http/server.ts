@@ -61,13 +61,13 @@ export interface HttpServerOptions {
 /** Longest time to receive a whole request, milliseconds. */
 export const REQUEST_TIMEOUT_MS = 30_000;
 /**
- * Longest time that a connection may stand still in the midst of a request or its answer, milliseconds. Without it, an answer that
- * nobody reads would be held for ever.
+ * Longest time that a connection may stand still in the midst of a request or its answer, milliseconds.
+ * Without it, an answer that nobody reads would be held for ever.
  */
 export const STALLED_TIMEOUT_MS = 60_000;
 /**
- * How long a closing server waits for its connections, milliseconds. One that is open but has sent nothing, or half a
- * request, does not count as idle for Node and would hold up the stop until its own timeout.
+ * How long a closing server waits for its connections, milliseconds. One that is open but has sent nothing,
+ * or half a request, does not count as idle for Node and would hold up the stop until its own timeout.
  */
 const CLOSE_GRACE_MS = 5_000;
 const CHECKING_INTERVAL_MS = 5_000;
@@ -83,11 +83,11 @@ const LOGGED_WITH_CAUSE: ReadonlySet<ProblemCode> = new Set([
 ]);
 
 /**
- * A Fastify instance with everything that both services have in common: limits, problem documents for every way to
- * fail (also those before routing), request ids, one log line a request, raw JSON bodies.
+ * A Fastify instance with everything that both services have in common: limits, problem documents for every
+ * way to fail (also those before routing), request ids, one log line a request, raw JSON bodies.
  *
- * Bodies reach the handlers as the client's bytes (`Buffer`), of `application/json` only and never compressed.
- * Once all routes are registered, call {@link refuseOtherMethods}.
+ * Bodies reach the handlers as the client's bytes (`Buffer`), of `application/json` only and never
+ * compressed. Once all routes are registered, call {@link refuseOtherMethods}.
  */
 export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   const newRequestId = requestIds();
@@ -147,7 +147,8 @@ function fastifyOptions(options: HttpServerOptions) {
     connectionsCheckingInterval: Math.min(CHECKING_INTERVAL_MS, requestTimeoutMs),
     // Node's own answer to a missing Host has no body: a hook gives one.
     requireHostHeader: false,
-    // Of a header that may stand once, Node would take the first and ignore the others. Joined, they are no valid value.
+    // Of a header that may stand once, Node would take the first and ignore the others. Joined, they are no
+    // valid value.
     joinDuplicateHeaders: true,
   };
   return {
@@ -266,7 +267,9 @@ function lineOf(request: FastifyRequest, reply: FastifyReply) {
   };
 }
 
-/** Ids that differ between processes and are cheap: a random prefix and a count. Never taken from the client. */
+/**
+ * Ids that differ between processes and are cheap: a random prefix and a count. Never taken from the client.
+ */
 function requestIds(): () => string {
   const prefix = randomBytes(6).toString('hex');
   let count = 0;
@@ -284,7 +287,9 @@ function closeInTime(app: FastifyInstance, graceMs: number): void {
 
 const allowedByApp = new WeakMap<FastifyInstance, AllowedMethods>();
 
-/** Answers 405 with `Allow` on every path that exists under another method. Call it once, after all routes. */
+/**
+ * Answers 405 with `Allow` on every path that exists under another method. Call it once, after all routes.
+ */
 export function refuseOtherMethods(app: FastifyInstance): void {
   allowedByApp.get(app)?.refuseOthers(app);
 }

@@ -1,12 +1,15 @@
 import type { Hold, Share } from '../shares/share.ts';
 import type { ShareKey } from '../shares/share-key.ts';
 
-/** Writes below this are not counted: a connection holds as much in any case. They may lie in memory that others use as well. */
+/**
+ * Writes below this are not counted: a connection holds as much in any case. They may lie in memory that
+ * others use as well.
+ */
 export const COUNTED_WRITE_BYTES_MIN = 16_384;
 
 /**
- * Room for what streams hold for readers that have not taken it yet. Bytes that several hold are in memory once, and count once: for the one
- * that was first.
+ * Room for what streams hold for readers that have not taken it yet. Bytes that several hold are in memory
+ * once, and count once: for the one that was first.
  */
 export class StreamBufferBudget {
   readonly #share: Share;
@@ -19,7 +22,8 @@ export class StreamBufferBudget {
   /**
    * Takes room for a write.
    *
-   * @param memory what the bytes are in: the same for all that share them, who all name the same number of bytes.
+   * @param memory what the bytes are in: the same for all that share them, who all name the same number of
+   * bytes.
    * @returns what gives the room back, once; undefined when there is none.
    */
   hold(key: ShareKey, memory: object, bytes: number): (() => void) | undefined {

@@ -1,9 +1,11 @@
 /**
- * A JSON number that a double does not hold exactly: `sign 0.digits × 10^point`, digits without zeros at either end.
+ * A JSON number that a double does not hold exactly: `sign 0.digits × 10^point`, digits without zeros at
+ * either end.
  *
- * Numbers of up to 15 significant digits and usual size are plain `number`s instead: distinct decimals of so few digits are distinct doubles
- * in the same order (IEEE 754 binary64 keeps 15 digits), and their shortest text gives the decimal back. A number has one of the two
- * forms by its value alone, never by its spelling: see {@link parseNumber}.
+ * Numbers of up to 15 significant digits and usual size are plain `number`s instead: distinct decimals of so
+ * few digits are distinct doubles in the same order (IEEE 754 binary64 keeps 15 digits), and their shortest
+ * text gives the decimal back. A number has one of the two forms by its value alone, never by its spelling:
+ * see {@link parseNumber}.
  */
 export class Decimal {
   readonly negative: boolean;
@@ -18,8 +20,8 @@ export class Decimal {
 }
 
 /**
- * Places of the decimal point that are told apart. Beyond, a number counts as one at this bound, so that no exponent that somebody writes makes
- * a computation long; digits are compared all the same.
+ * Places of the decimal point that are told apart. Beyond, a number counts as one at this bound, so that no
+ * exponent that somebody writes makes a computation long; digits are compared all the same.
  */
 export const POINT_MAX = 1_000_000_000_000;
 
@@ -28,7 +30,8 @@ const DOUBLE_DIGITS = 15;
 const DOUBLE_POINT_MAX = 290;
 
 /**
- * The exact value of a JSON number. Equal numbers have equal values, however they are spelled: `1`, `1.0`, `1e0`; `0` and `-0`.
+ * The exact value of a JSON number. Equal numbers have equal values, however they are spelled: `1`, `1.0`,
+ * `1e0`; `0` and `-0`.
  *
  * @param text is a number by the grammar of RFC 8259. Takes time in proportion to its length.
  */
@@ -100,7 +103,8 @@ function signOf({ negative, digits }: Parts): number {
 }
 
 /**
- * Whether two JSON numbers are the same: `1` and `1.0`, but not `12345678901234567890` and `12345678901234567891`. Unlike
+ * Whether two JSON numbers are the same: `1` and `1.0`, but not `12345678901234567890` and
+ * `12345678901234567891`. Unlike
  * {@link compareNumbers} it tells any two exponents apart.
  */
 export function equalNumbers(a: string, b: string): boolean {

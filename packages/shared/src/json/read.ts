@@ -1,13 +1,14 @@
 /**
- * Builds the value of a JSON text, like `JSON.parse`, for texts whose member names hold escapes or whose numbers must stay exact.
+ * Builds the value of a JSON text, like `JSON.parse`, for texts whose member names hold escapes or whose
+ * numbers must stay exact.
  *
- * `JSON.parse` of V8 13 and 14 (Node 24 and 26, nodejs/node#63785) may give a member with an escaped name another
- * name, one that an earlier and unrelated text had at that place: after `{"\\u0":1}`, the text `{"\u005fid":1}` yields
- * a member `\u0`, not `_id`. So one client could change how another's text is read. Names that are written without an
- * escape, and strings that are no names, are not affected.
+ * `JSON.parse` of V8 13 and 14 (Node 24 and 26, nodejs/node#63785) may give a member with an escaped name
+ * another name, one that an earlier and unrelated text had at that place: after `{"\\u0":1}`, the text
+ * `{"\u005fid":1}` yields a member `\u0`, not `_id`. So one client could change how another's text is read.
+ * Names that are written without an escape, and strings that are no names, are not affected.
  *
- * @param text is valid JSON without duplicate names and `__proto__`, and nests so little that recursion is safe; the
- * caller has checked all of it.
+ * @param text is valid JSON without duplicate names and `__proto__`, and nests so little that recursion is
+ * safe; the caller has checked all of it.
  * @param readNumber makes the value of a number; by default as `JSON.parse` does.
  */
 export function readJson(text: string, readNumber: (text: string) => unknown = Number): unknown {

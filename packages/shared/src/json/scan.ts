@@ -66,12 +66,12 @@ class NameSet {
 }
 
 /**
- * Looks through JSON text once, without recursion, for what `JSON.parse` does not tell: how deep it nests, duplicate
- * names, and where the members of the root object lie.
+ * Looks through JSON text once, without recursion, for what `JSON.parse` does not tell: how deep it nests,
+ * duplicate names, and where the members of the root object lie.
  *
- * It is no validator. On text that `JSON.parse` refuses, the result is meaningless but the scan ends and throws
- * nothing; it stops at a nesting beyond `depthMax`, and at too many containers. So scan first, refuse what is beyond
- * these bounds, parse, and only then believe the rest.
+ * It is no validator. On text that `JSON.parse` refuses, the result is meaningless but the scan ends and
+ * throws nothing; it stops at a nesting beyond `depthMax`, and at too many containers. So scan first, refuse
+ * what is beyond these bounds, parse, and only then believe the rest.
  */
 export function scanJson(bytes: Buffer, depthMax: number = JSON_DEPTH_MAX): JsonScan {
   const members: RootMember[] = [];
@@ -151,7 +151,10 @@ export function scanJson(bytes: Buffer, depthMax: number = JSON_DEPTH_MAX): Json
   return found();
 }
 
-/** Bytes of a string up to which a loop finds its end sooner than a call out of JavaScript: names, and most values. */
+/**
+ * Bytes of a string up to which a loop finds its end sooner than a call out of JavaScript: names, and most
+ * values.
+ */
 const SHORT_BYTES = 32;
 
 /** Offset of the quote that ends the string opened at `openAt`; the last byte when none does. */

@@ -18,7 +18,10 @@ export interface ServiceMetrics {
   tlsRefused(listener: string): void;
   /** Shows when a certificate ends, whenever the metrics are asked for. */
   watchCertificate(use: string, certificate: WatchedCertificate): void;
-  /** Shows what is held of shares and what waits, whenever the metrics are asked for. Their names are the labels. */
+  /**
+   * Shows what is held of shares and what waits, whenever the metrics are asked for. Their names are the
+   * labels.
+   */
   watchShares(shares: readonly Share[]): void;
   /** Shows how many transfers and connections a share had cut off since they were too slow. */
   watchCuts(share: Share, cuts: () => number): void;
@@ -26,7 +29,9 @@ export interface ServiceMetrics {
 
 let processRegistry: Registry | undefined;
 
-/** The longest interval of a timer: nothing shows the utilization of the event loop, so nothing samples it. */
+/**
+ * The longest interval of a timer: nothing shows the utilization of the event loop, so nothing samples it.
+ */
 const NEVER_MS = 2_147_483_647;
 
 /**

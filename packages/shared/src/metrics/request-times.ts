@@ -25,8 +25,8 @@ type ByRoute = Map<string, Map<string, Map<number, Cell>>>;
 export type RequestRecorder = (route: string, method: string, status: number, seconds: number) => void;
 
 /**
- * A histogram of request times. The library's own builds a string of the labels at each observation, which costs a
- * tenth of a request. This one finds its counts through three maps, and makes the series on a scrape.
+ * A histogram of request times. The library's own builds a string of the labels at each observation, which
+ * costs a tenth of a request. This one finds its counts through three maps, and makes the series on a scrape.
  */
 export class RequestTimes {
   readonly name: string;

@@ -6,8 +6,9 @@ export interface BackoffBounds {
 }
 
 /**
- * How long to wait before the next try, milliseconds: anything up to a bound that doubles with each failure, so that many callers
- * do not return at the same moment (full jitter; M. Brooker, "Exponential Backoff And Jitter", 2015).
+ * How long to wait before the next try, milliseconds: anything up to a bound that doubles with each failure,
+ * so that many callers do not return at the same moment (full jitter; M. Brooker, "Exponential Backoff And
+ * Jitter", 2015).
  *
  * @param failures so far, at least 1.
  * @param random the source of jitter, 0 to 1.

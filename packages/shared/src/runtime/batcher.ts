@@ -15,11 +15,16 @@ export interface BatcherOptions<Item> {
   readonly queue: number | BatchQueue<Item>;
   /** Batches that run at the same time; 1 when absent. */
   readonly batchesMax?: number;
-  /** Each batch waits for the end of the event loop's turn: items that are added in the same turn share it. */
+  /**
+   * Each batch waits for the end of the event loop's turn: items that are added in the same turn share it.
+   */
   readonly isGathering?: boolean;
 }
 
-/** Handles items in batches: while as many batches run as may, further items wait and go together in the next one. */
+/**
+ * Handles items in batches: while as many batches run as may, further items wait and go together in the next
+ * one.
+ */
 export class Batcher<Item> {
   readonly #options: BatcherOptions<Item>;
   readonly #queue: BatchQueue<Item>;

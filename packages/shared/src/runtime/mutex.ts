@@ -1,4 +1,7 @@
-/** Runs tasks of one key one after another, in the order of their calls; tasks of different keys run side by side. */
+/**
+ * Runs tasks of one key one after another, in the order of their calls; tasks of different keys run side by
+ * side.
+ */
 export class KeyedMutex {
   readonly #tails = new Map<string, Promise<void>>();
 

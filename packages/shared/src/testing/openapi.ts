@@ -222,7 +222,10 @@ function queryOf(query: Readonly<Record<string, string>>): string {
   return text === '' ? '' : `?${text}`;
 }
 
-/** The path of an operation with its parameters, percent-encoded; one that is missing stays as it stands in the document. */
+/**
+ * The path of an operation with its parameters, percent-encoded; one that is missing stays as it stands in
+ * the document.
+ */
 function pathOf(operation: Operation, params: Readonly<Record<string, string>>): string {
   return operation.path.replace(/\{(\w+)\}/g, (braces, name: string) => {
     const value = params[name];

@@ -11,7 +11,9 @@ import type { Log } from './log/log.ts';
 import type { CarriedContent } from './log/log-api.ts';
 import { CARRIED_BYTES_MAX, CARRIED_FOLDER } from './store/project-loader.ts';
 
-/** Carried files from which on an open project gets a checkpoint, so that its next opening need not read them. */
+/**
+ * Carried files from which on an open project gets a checkpoint, so that its next opening need not read them.
+ */
 const CARRIED_FILES_MAX = 2;
 
 /** A file of carried parts that is being put in place. */

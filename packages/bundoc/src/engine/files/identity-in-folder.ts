@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { type AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { ageMs, type Clock, type Instant, instant, systemClock } from '@bundoc/shared/runtime/clock';
 import { Mutex } from '@bundoc/shared/runtime/mutex';
+import { SMALL_FILE_BYTES_MAX } from '../project-file.ts';
 import {
   formatStorageFile,
   newStorageFile,
@@ -12,9 +13,12 @@ import {
   type StorageIdentity,
   unidentified,
 } from '../storage-file.ts';
-import { type Disk, replaceFile, SMALL_FILE_BYTES_MAX } from './disk/disk.ts';
+import { type Disk, replaceFile } from './disk/disk.ts';
 
-/** What holds content of projects, below the data folder: the projects, a log of all of them, and what was moved away. */
+/**
+ * What holds content of projects, below the data folder: the projects, a log of all of them, and what was
+ * moved away.
+ */
 const CONTENT_FOLDERS = ['projects', 'log', 'moved'] as const;
 
 /**
@@ -77,7 +81,10 @@ class IdentityInFolder implements StorageIdentity {
     });
   }
 
-  /** On a full disk, documents are still to be read after a start. @throws `full` where the file is longer than a sector. */
+  /**
+   * On a full disk, documents are still to be read after a start. @throws `full` where the file is longer
+   * than a sector.
+   */
   async #overwrite(content: Buffer, full: AppError): Promise<void> {
     const present = await this.#disk.read(this.path, SMALL_FILE_BYTES_MAX);
     if (content.length !== STORAGE_FILE_BYTES || present?.length !== STORAGE_FILE_BYTES) throw full;

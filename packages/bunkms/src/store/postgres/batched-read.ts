@@ -1,7 +1,7 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { Batcher } from '@bundoc/shared/runtime/batcher';
+import type { Sql } from '../sql/statement.ts';
 import type { Pools } from './pools.ts';
-import type { Session } from './session.ts';
 
 /** Statements that are under way at the same time; what comes meanwhile goes together in the next one. */
 const UNDER_WAY_MAX = 2;
@@ -16,12 +16,13 @@ interface Waiting<Answer> {
 }
 
 /**
- * Asks the same kind of question for many callers in one statement, which costs little more than one for each alone. A statement begins after
- * everybody whom it answers has asked, so an answer is never older than its question.
+ * Asks the same kind of question for many callers in one statement, which costs little more than one for each
+ * alone. A statement begins after everybody whom it answers has asked, so an answer is never older than its
+ * question.
  */
 export class BatchedRead<Answer> {
   readonly #pools: Pick<Pools, 'read'>;
-  readonly #look: (session: Session, ids: readonly string[]) => Promise<ReadonlyMap<string, Answer>>;
+  readonly #look: (ids: readonly string[]) => Sql<ReadonlyMap<string, Answer>>;
   readonly #absent: Answer;
   readonly #batcher = new Batcher<Waiting<Answer>>({
     queue: BATCH_MAX,
@@ -32,7 +33,7 @@ export class BatchedRead<Answer> {
   /** @param look gives the answers by what was asked; `absent` is that of those which it leaves out. */
   constructor(
     pools: Pick<Pools, 'read'>,
-    look: (session: Session, ids: readonly string[]) => Promise<ReadonlyMap<string, Answer>>,
+    look: (ids: readonly string[]) => Sql<ReadonlyMap<string, Answer>>,
     absent: Answer,
   ) {
     this.#pools = pools;
@@ -49,7 +50,7 @@ export class BatchedRead<Answer> {
   async #answer(batch: readonly Waiting<Answer>[]): Promise<void> {
     try {
       const ids = [...new Set(batch.map(({ id }) => id))];
-      const answers = await this.#pools.read((session) => this.#look(session, ids));
+      const answers = await this.#pools.read(this.#look(ids));
       for (const { id, resolve } of batch) resolve(answers.get(id) ?? this.#absent);
     } catch (error) {
       for (const { reject } of batch) reject(error);

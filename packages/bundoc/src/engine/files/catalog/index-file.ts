@@ -7,7 +7,10 @@ import { ByteReader, ByteWriter } from '../../bytes.ts';
 import type { IndexSpec } from '../../index-port.ts';
 import type { IndexedDocument, MemoryIndex } from '../../indexes/memory-index.ts';
 
-/** Entries of a project's indexes, beside its catalog: it may be missing or useless, then they are made of the documents. */
+/**
+ * Entries of a project's indexes, beside its catalog: it may be missing or useless, then they are made of the
+ * documents.
+ */
 export const INDEX_FILE = 'indexes';
 
 /** An index as it was stored. */
@@ -30,9 +33,11 @@ const INDEX = 1;
 const DOCUMENT = 2;
 
 /**
- * Indexes as a file, piece by piece: a clear head, then sealed chunks, each bound to its place. Byte table: docs/formats/indexes.md.
+ * Indexes as a file, piece by piece: a clear head, then sealed chunks, each bound to its place. Byte table:
+ * docs/formats/indexes.md.
  *
- * Documents change while it is written. That is harmless: what has changed behind `asOf` is not taken from it.
+ * Documents change while it is written. That is harmless: what has changed behind `asOf` is not taken from
+ * it.
  */
 export async function* encodeIndexes(
   project: string,
@@ -81,7 +86,10 @@ function writeDocument(writer: ByteWriter, { id, position, keys }: IndexedDocume
   }
 }
 
-/** What {@link encodeIndexes} wrote; undefined for anything but a whole, authentic file of this project under a live key version. */
+/**
+ * What {@link encodeIndexes} wrote; undefined for anything but a whole, authentic file of this project under
+ * a live key version.
+ */
 export function decodeIndexes(
   project: string,
   cipher: ProjectCipher,

@@ -13,12 +13,12 @@ import { ByteReader, ByteWriter } from '../../bytes.ts';
 import type { SealCount } from '../../seal-budget.ts';
 import {
   type DocumentState,
+  type IdempotencyRecord,
+  readIdempotencyRecord,
   readSeals,
   readState,
-  readUsedKey,
-  type UsedKey,
+  writeIdempotencyRecord,
   writeSeals,
-  writeUsedKey,
 } from '../../state.ts';
 import type { Catalog } from './catalog.ts';
 
@@ -60,7 +60,7 @@ export function encodeSnapshot(
   project: string,
   keys: SnapshotKeys,
   head: SnapshotHead,
-  usedKeys: Iterable<UsedKey>,
+  idempotencyRecords: Iterable<IdempotencyRecord>,
   catalog: Catalog,
   own: OwnWork = ownWork(project),
 ): AsyncGenerator<Buffer> {
@@ -69,7 +69,7 @@ export function encodeSnapshot(
   if (key === undefined) throw new CatalogDamaged('the current key version has no key');
   // In the caller's turn, so that the counts are of the moment of `head`.
   const clear = encodeCatalogHead({ ...head, ...sizeOf(catalog), keyVersion: keys.version, id });
-  return piecesOf(project, key, clear, head, usedKeys, catalog, own);
+  return piecesOf(project, key, clear, head, idempotencyRecords, catalog, own);
 }
 
 async function* piecesOf(
@@ -77,7 +77,7 @@ async function* piecesOf(
   key: KeyObject,
   clear: Buffer,
   head: SnapshotHead,
-  usedKeys: Iterable<UsedKey>,
+  idempotencyRecords: Iterable<IdempotencyRecord>,
   catalog: Catalog,
   own: OwnWork,
 ): AsyncGenerator<Buffer> {
@@ -95,9 +95,9 @@ async function* piecesOf(
   for (const seals of head.seals) writeSeals(writer, seals);
   yield sealChunk(writer, false);
   writer = new ByteWriter(Math.min(CHUNK_BYTES, catalog.size * STATE_BYTES) + 2_048);
-  for (const used of usedKeys) {
+  for (const used of idempotencyRecords) {
     writer.u8(USED_KEY);
-    writeUsedKey(writer, used);
+    writeIdempotencyRecord(writer, used);
     if (writer.length < CHUNK_BYTES) continue;
     await work.pause();
     yield sealChunk(writer, false);
@@ -127,7 +127,7 @@ export function decodeSnapshot(
   project: string,
   keys: SnapshotKeys,
   bytes: Buffer,
-  sink: { state(state: DocumentState): void; usedKey(used: UsedKey): void },
+  sink: { state(state: DocumentState): void; idempotencyRecord(used: IdempotencyRecord): void },
 ): SnapshotHead {
   const clear = parseCatalogHead(bytes);
   if (clear === undefined) throw new CatalogDamaged('it is no catalog of a known format');
@@ -141,7 +141,7 @@ export function decodeSnapshot(
       head ??= readHead(reader, clear);
       while (!reader.done) {
         if (reader.u8() === STATE) sink.state(readState(reader));
-        else sink.usedKey(readUsedKey(reader));
+        else sink.idempotencyRecord(readIdempotencyRecord(reader));
       }
     }
   } catch (error) {

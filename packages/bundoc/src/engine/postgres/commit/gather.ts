@@ -15,8 +15,8 @@ interface Waiting<Question, Answer> {
 }
 
 /**
- * Gathers questions into statements. A statement that runs takes no further questions: each answer is of a moment after its question
- * was asked.
+ * Gathers questions into statements. A statement that runs takes no further questions: each answer is of a
+ * moment after its question was asked.
  */
 export class Gather<Question, Answer> {
   readonly #batcher: Batcher<Waiting<Question, Answer>>;
@@ -42,8 +42,8 @@ export class Gather<Question, Answer> {
 }
 
 /**
- * Runs an action that changes nothing for all. When it fails for another reason than an unavailable server, it runs for each half by
- * itself: a damaged row fails alone. Never rejects.
+ * Runs an action that changes nothing for all. When it fails for another reason than an unavailable server,
+ * it runs for each half by itself: a damaged row fails alone. Never rejects.
  */
 export async function inHalves<T>(
   all: readonly T[],

@@ -7,24 +7,27 @@ import { ROW_COLUMNS, small } from '../rows/rows.ts';
 /** Statements of small documents that run at once, and documents of each. */
 const SMALL_STATEMENTS_MAX = 4;
 const SMALL_DOCUMENTS_MAX = 128;
-/** Sealed bytes of a small document. A larger one is read by a second statement, in the lane of large documents. */
+/**
+ * Sealed bytes of a small document. A larger one is read by a second statement, in the lane of large
+ * documents.
+ */
 export const INLINE_BYTES_MAX = 65_536;
 /** The same for large documents. */
 const LARGE_STATEMENTS_MAX = 2;
 const LARGE_DOCUMENTS_MAX = 32;
 /**
- * Sealed bytes that a statement of large documents returns, unless a single document has more. On the wire, and while the client
- * reads them, they take a few times as much.
+ * Sealed bytes that a statement of large documents returns, unless a single document has more. On the wire,
+ * and while the client reads them, they take a few times as much.
  */
 export const LARGE_BYTES_MAX = 4_194_304;
 
 /**
- * Rows of two kinds: of each document that is there, with its place in the arrays, and of each project that has its head, which a
- * deletion and a move remove first.
+ * Rows of two kinds: of each document that is there, with its place in the arrays, and of each project that
+ * has its head, which a deletion and a move remove first.
  *
- * The LIMIT keeps each look-up in the primary key, whatever statistics the planner has. The condition on tombstones stands outside of
- * it for the same reason: inside, the index of creations looks as good as that of names. The sub-selects hide the length of the
- * arrays, so that one generic plan serves all.
+ * The LIMIT keeps each look-up in the primary key, whatever statistics the planner has. The condition on
+ * tombstones stands outside of it for the same reason: inside, the index of creations looks as good as that
+ * of names. The sub-selects hide the length of the arrays, so that one generic plan serves all.
  */
 const READ: Statement = {
   name: 'bundoc-read-2',
@@ -104,11 +107,11 @@ interface Wanted {
 }
 
 /**
- * Gathers the most frequent reads of all projects of a node into statements. A statement that runs takes no further reads: each
- * caller sees every commit that was acknowledged before its call.
+ * Gathers the most frequent reads of all projects of a node into statements. A statement that runs takes no
+ * further reads: each caller sees every commit that was acknowledged before its call.
  *
- * Projects take turns, one document each. Large documents have statements of their own, so that they delay no small ones. Heads, and
- * pages of changes, are gathered in the same way.
+ * Projects take turns, one document each. Large documents have statements of their own, so that they delay no
+ * small ones. Heads, and pages of changes, are gathered in the same way.
  */
 export class SharedReads {
   readonly #database: Queryable;
