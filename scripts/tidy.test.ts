@@ -10,9 +10,6 @@ interface Biome {
   readonly formatter: { readonly lineWidth: number };
 }
 
-/** Packages whose folders still import each other in a circle. */
-const CIRCLES_STILL_OPEN: readonly string[] = ['bunkms'];
-
 /** A file and what is in it. */
 interface Source {
   readonly path: string;
@@ -51,7 +48,7 @@ const composesEngines = (path: string) => /^packages\/bundoc\/src\/(app\.ts$|cli
 const LOG = 'packages/bundoc/src/engine/files/log/';
 /** Packages and parts of shared that the log needs, and nothing above it. */
 const OF_THE_LOG =
-  /^(node:|@bundoc\/shared\/(crypto\/aead|runtime\/clock|contract\/log-folder|files\/data-folder|contract\/app-error|crypto\/random|shares\/current-share)$)/;
+  /^(node:|@bundoc\/shared\/(crypto\/aead|runtime\/clock|contract\/log-folder|files\/data-folder|contract\/app-error|crypto\/random|shares\/share-key)$)/;
 
 /** Imports that are forbidden, a sentence for each. */
 function forbiddenImports(source: Source): string[] {
@@ -160,12 +157,9 @@ describe('imports', () => {
 });
 
 describe('folders', () => {
-  it.each(PACKAGES.filter((name) => !CIRCLES_STILL_OPEN.includes(name)))(
-    'of %s import each other in no circle',
-    (name) => {
-      expect(circlesOf(sourcesOf(`packages/${name}/src/**/*.ts`))).toEqual([]);
-    },
-  );
+  it.each(PACKAGES)('of %s import each other in no circle', (name) => {
+    expect(circlesOf(sourcesOf(`packages/${name}/src/**/*.ts`))).toEqual([]);
+  });
 
   it('are seen to be in a circle of three', () => {
     const sources = [

@@ -1,8 +1,8 @@
 import { readdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
-import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { startInBackground } from '@bundoc/shared/testing/timing';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bundocCommand } from './support/bundoc-command.ts';
 import { startBundocProcess } from './support/bundoc-process.ts';
@@ -185,7 +185,7 @@ describeWithPostgres('bundoc move', () => {
         reads++;
       }
     };
-    const busy = meanwhile(Promise.all([...writing, reading()]));
+    const busy = startInBackground(Promise.all([...writing, reading()]));
     await expect.poll(() => Math.min(writes, reads, feed.changes.length)).toBeGreaterThan(20);
 
     const done = await online(service.url, 'busy');

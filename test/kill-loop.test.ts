@@ -1,7 +1,6 @@
 import { randomInt } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { meanwhile } from '@bundoc/shared/testing/meanwhile';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS, startInBackground } from '@bundoc/shared/testing/timing';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { Acknowledged } from './support/acknowledged.ts';
 import { startBundocProcess } from './support/bundoc-process.ts';
@@ -333,7 +332,9 @@ it(`killed at least ${KILLS_MIN} times under load, Bundoc has every acknowledged
       await verify(bundoc.url);
       await repeat(bundoc.url);
     }
-    const working = meanwhile(Promise.all(Array.from({ length: WORKERS }, (_, n) => work(bundoc.url, n))));
+    const working = startInBackground(
+      Promise.all(Array.from({ length: WORKERS }, (_, n) => work(bundoc.url, n))),
+    );
     const enough = figures.acknowledged + ACKNOWLEDGED_MIN;
     await Promise.race([sleep(isKilledEarly ? random() * 80 : 60 + random() * 500), working]);
     // On a slow disk, not before there is something to lose.

@@ -103,7 +103,7 @@ describe('no key, token, document, id or value', () => {
   });
 
   it('is in the metrics', () => {
-    const metrics = answers.find((answer) => answer.includes('bundoc_http_request_seconds'));
+    const metrics = answers.find((answer) => answer.includes('bundoc_http_request_duration_seconds'));
     expectNone('the metrics', Buffer.from(String(metrics)));
   });
 

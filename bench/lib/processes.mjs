@@ -30,7 +30,7 @@ const ANSWER_LINE = 'BENCH-ANSWER ';
 /** A heap snapshot may be part of it. */
 const ANSWER_WITHIN_MS = 120_000;
 
-export async function freePort() {
+async function freePort() {
   const server = createServer();
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
   const { port } = server.address();

@@ -7,7 +7,7 @@ import { ANSWERS, descriptors, descriptorsBesideClients } from './processes.mjs'
 import { topOfProfile } from './profile.mjs';
 import { say } from './report.mjs';
 
-export const CONNECTIONS = 64;
+const CONNECTIONS = 64;
 const PREFIX = '/v1/projects/tenant-';
 const COLLECTION = '/collections/notes/documents';
 const DOCUMENT = `${COLLECTION}/d1`;

@@ -48,7 +48,7 @@ export async function build(root, options) {
  * Changes whenever an install could have another outcome.
  * @param {string} root
  */
-export function installFingerprint(root) {
+function installFingerprint(root) {
   const hash = createHash('sha256').update(PNPM);
   for (const file of ['pnpm-lock.yaml', 'pnpm-workspace.yaml', ...manifests(root).map(({ file }) => file)])
     hash.update(`\0${file}\0`).update(readFileSync(join(root, file)));

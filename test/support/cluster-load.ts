@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { isLinearizable, type Timed } from '../../packages/bunkms/test/support/linearizability.ts';
 
 /**

@@ -13,13 +13,13 @@ import { readConfig as readBunkmsConfig } from '@bundoc/bunkms/config';
 import { type IssueToken, type IssueTokenInput, issueTokenSchema } from '@bundoc/shared/contract/tokens';
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
 import { freePort } from '@bundoc/shared/testing/free-port';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { documentFiles, newStorage, type StoredProjects, storageInFiles } from './stored-projects.ts';
-import { noteRefusal, untoldRefusals } from './told-refusals.ts';
+import { noteRefusal, undocumentedErrors } from './undocumented-errors.ts';
 import { untilConfirmed } from './until-confirmed.ts';
 
 /** Everything that was logged, as one text. */
-export class LogSink {
+class LogSink {
   #text = '';
 
   logger(service: 'bundoc' | 'bunkms'): Logger {
@@ -210,7 +210,7 @@ export class Installation implements AsyncDisposable {
   async stopBundoc(): Promise<void> {
     const bundoc = this.#bundoc;
     if (bundoc === undefined) return;
-    const untold = await untoldRefusals(bundoc.url);
+    const untold = await undocumentedErrors(bundoc.url);
     await bundoc.close();
     this.#bundoc = undefined;
     if (untold.length > 0) throw new Error(`these refusals are not documented: ${untold.join('; ')}`);

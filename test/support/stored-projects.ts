@@ -10,7 +10,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import pg from 'pg';
 import { inject } from 'vitest';
 

@@ -2,7 +2,7 @@ import { get as getPlain } from 'node:http';
 import { get as getOverTls } from 'node:https';
 import { json } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 
 interface Ready {
   readonly reason?: string;

@@ -2,6 +2,7 @@ import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { allowOrigins } from '@bundoc/shared/http/cors';
 import { createHttpShares, watchHttpShares } from '@bundoc/shared/http/http-shares';
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
+import { registerMetricsRoute } from '@bundoc/shared/http/service-routes';
 import { registerOpenapi } from '@bundoc/shared/openapi/routes';
 import { cachedCheck } from '@bundoc/shared/runtime/cached-check';
 import type { Clock } from '@bundoc/shared/runtime/clock';
@@ -13,6 +14,7 @@ import type { BundocConfig } from './config.ts';
 import type { Projects } from './engine/projects.ts';
 import type { StorageEngine } from './engine/storage-engine.ts';
 import type { GenerationState, StorageGeneration } from './engine/storage-generation.ts';
+import { guardService } from './http/access.ts';
 import { registerBackup } from './http/backup.ts';
 import { registerBatch } from './http/batch.ts';
 import { registerChanges } from './http/changes.ts';
@@ -20,7 +22,6 @@ import { registerCollections } from './http/collections.ts';
 import { registerDocuments } from './http/documents.ts';
 import { type Readiness, registerHealth } from './http/health.ts';
 import { registerLists } from './http/lists.ts';
-import { registerMetrics } from './http/metrics.ts';
 import { registerMoves } from './http/moves.ts';
 import { BUNDOC_API } from './http/openapi.ts';
 import { registerPatch } from './http/patch.ts';
@@ -104,7 +105,10 @@ export async function createApi(parts: ApiParts): Promise<FastifyInstance> {
   watchHttpShares(metrics, app, shares);
   metrics.watchCuts(shares.connections.share, () => shares.connections.cuts);
   await registerRoutes(app, auth, parts);
-  registerMetrics(app, metrics.registry, auth);
+  registerMetricsRoute(app, metrics.registry, {
+    access: { kind: 'token', scopes: ['docs:metrics'], serviceOnly: true },
+    guard: guardService(auth, 'docs:metrics'),
+  });
   await registerOpenapi(app, { service: BUNDOC_API, clock, page: true });
   refuseOtherMethods(app);
   return app;

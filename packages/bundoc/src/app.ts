@@ -1,4 +1,4 @@
-import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
+import { type Clock, every, systemClock } from '@bundoc/shared/runtime/clock';
 import type { RunningService } from '@bundoc/shared/runtime/lifecycle';
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
 import { memoryLimit } from '@bundoc/shared/runtime/memory-limit';
@@ -405,9 +405,4 @@ async function advanceOld(
   } catch (error) {
     logger.warn({ err: error }, 'the generation of the storage was not advanced');
   }
-}
-
-function every(ms: number, task: () => void): Disposable {
-  const timer = setInterval(task, ms).unref();
-  return { [Symbol.dispose]: () => clearInterval(timer) };
 }

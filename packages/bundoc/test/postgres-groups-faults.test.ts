@@ -2,9 +2,9 @@ import { randomInt } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { systemClock } from '@bundoc/shared/runtime/clock';
-import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { startInBackground } from '@bundoc/shared/testing/timing';
 import { expect, it } from 'vitest';
 import { isRegister, type Operation } from '../../../test/support/cluster-load.ts';
 import { commitOne, put, ref } from '../src/engine/conformance.ts';
@@ -203,7 +203,9 @@ describeWithPostgres('three nodes that write to 200 projects of one PostgreSQL',
     disturb: () => Promise<void>,
   ) => {
     let isOver = false;
-    const working = meanwhile(Promise.all(Array.from({ length: WORKERS }, () => nodes.work(() => isOver))));
+    const working = startInBackground(
+      Promise.all(Array.from({ length: WORKERS }, () => nodes.work(() => isOver))),
+    );
     await disturb();
     isOver = true;
     await working;

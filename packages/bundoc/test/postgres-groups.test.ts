@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { startInBackground } from '@bundoc/shared/testing/timing';
 import { v7 as uuidv7 } from 'uuid';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { openDefinedStore } from '../src/collections/defined-store.ts';
@@ -197,11 +197,11 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
       const held = names.slice(0, 5);
       const waiting: Promise<unknown>[] = [];
       await whileLocked(held, async () => {
-        const outcomes = stores.map((store) => meanwhile(commitOne(store, put('a', '{}', ABSENT))));
+        const outcomes = stores.map((store) => startInBackground(commitOne(store, put('a', '{}', ABSENT))));
         waiting.push(...outcomes.slice(0, 5));
         await Promise.all(outcomes.slice(5));
         waiting.push(
-          ...stores.slice(0, 5).map((store) => meanwhile(commitOne(store, put('a', '{}', PRESENT)))),
+          ...stores.slice(0, 5).map((store) => startInBackground(commitOne(store, put('a', '{}', PRESENT)))),
         );
         for (let n = 0; n < 20; n++)
           await Promise.all(stores.slice(5).map((store) => commitOne(store, put(`b${n}`, '{}'))));
@@ -253,7 +253,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
       await writeRounds(free);
       let waiting: Promise<unknown> = Promise.resolve();
       await whileLocked(names.slice(0, 1), async () => {
-        waiting = meanwhile(commitOne(held, put('held', '{}')));
+        waiting = startInBackground(commitOne(held, put('held', '{}')));
         await writeRounds(beside);
         expect(await sql(`SELECT count(*) FROM bundoc.documents WHERE project = '${names[0]}'`)).toBe('0');
       });
@@ -269,7 +269,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
       const large = `{"v":"${'x'.repeat(1_000_000)}"}`;
       await withTrigger(nth(names, 0), 'PERFORM pg_advisory_xact_lock(14)', async () => {
         const blocking = database.transaction('SELECT pg_advisory_xact_lock(14)', async () => {
-          const slow = meanwhile(commitOne(nth(stores, 0), put('large', large)));
+          const slow = startInBackground(commitOne(nth(stores, 0), put('large', large)));
           await expect
             .poll(() => sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'"))
             .toBe('1');
@@ -354,7 +354,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
       // The transaction lasts until the lock is free, although nobody waits for its answer any more.
       await withTrigger(nth(names, 0), 'PERFORM pg_advisory_xact_lock(15)', async () => {
         const writing = await database.transaction('SELECT pg_advisory_xact_lock(15)', async () => {
-          const outcomes = meanwhile(writeEach(stores, 'a'));
+          const outcomes = startInBackground(writeEach(stores, 'a'));
           await expect
             .poll(() => sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'"))
             .toBe('1');
@@ -489,7 +489,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     const fill = (lane: number) =>
       busy.commit(Array.from({ length: 12 }, (_, n) => put(`${lane}-${n}`, `{"g":[${many}]}`)));
     let isOver = false;
-    const filling = meanwhile(
+    const filling = startInBackground(
       Promise.all(
         [0, 1, 2].map(async (lane) => {
           while (!isOver) await fill(lane);

@@ -1,9 +1,8 @@
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { meanwhile } from '@bundoc/shared/testing/meanwhile';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { PATIENT_MS, startInBackground } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
 import { commitOne, describeProjectStore, put, ref, remove } from '../src/engine/conformance.ts';
 import { IDEMPOTENCY_TTL_MS, type ProjectStore, TOMBSTONE_TTL_MS } from '../src/engine/port.ts';
@@ -68,7 +67,7 @@ describeWithPostgres('PostgreSQL', () => {
       const told: string[] = [];
       let position = 0;
       let isWriting = true;
-      const reading = meanwhile(
+      const reading = startInBackground(
         (async () => {
           const node = nodes[0] as ProjectStore;
           for (let last = false; !last; ) {

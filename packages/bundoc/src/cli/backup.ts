@@ -24,7 +24,7 @@ import {
   openBackup,
   restoreSource,
 } from '../operations/read-backup.ts';
-import { CannotRun } from './errors.ts';
+import { CommandError } from './errors.ts';
 import { idOf } from './names.ts';
 import { withEmptyPlace, withKeys, withStorageKeys } from './open-data.ts';
 import { withDatabase } from './open-database.ts';
@@ -47,7 +47,7 @@ export async function backupCommand(
   path: string,
   options: ServiceOptions & Output,
 ): Promise<void> {
-  if (existsSync(path)) throw new CannotRun(`${path} exists already`);
+  if (existsSync(path)) throw new CommandError(`${path} exists already`);
   const project = idOf(named);
   const signal = stopSignal();
   const stream = await serviceClient(environment, options).project(project).backup({ signal });
@@ -55,7 +55,7 @@ export async function backupCommand(
   const facts = await writeChecked(path, stream, (bytes) => bar.update(bytes, 0));
   bar[Symbol.dispose]();
   if (facts.head.project !== project)
-    throw new CannotRun('the service has sent the backup of another project');
+    throw new CommandError('the service has sent the backup of another project');
   print(facts, options);
 }
 
@@ -81,7 +81,7 @@ async function writeChecked(
     await Promise.race([writer.close(), checked.promise]);
     await checked.promise;
   }
-  if (!(await createPrivateFile(path, pieces()))) throw new CannotRun(`${path} exists already`);
+  if (!(await createPrivateFile(path, pieces()))) throw new CommandError(`${path} exists already`);
   return await checked.promise;
 }
 
@@ -148,7 +148,7 @@ export async function restoreCommand(environment: Environment, path: string, opt
 }
 
 async function check(path: string): Promise<BackupFacts> {
-  if (!existsSync(path)) throw new CannotRun(`there is no file at ${path}`);
+  if (!existsSync(path)) throw new CommandError(`there is no file at ${path}`);
   using bar = createTransferBar(statSync(path).size);
   return await checkBackup(createReadStream(path), (bytes) => bar.update(bytes, 0));
 }
@@ -158,7 +158,7 @@ async function cipherFor(facts: BackupFacts, keys: KeyExporter, storage?: string
   try {
     return await cipherOf(facts, keys);
   } catch (error) {
-    throw new CannotRun(whyNoKey(error, facts.head.project, storage) ?? lineOf(error), { cause: error });
+    throw new CommandError(whyNoKey(error, facts.head.project, storage) ?? lineOf(error), { cause: error });
   }
 }
 

@@ -5,11 +5,11 @@ import { migrate } from '../engine/postgres/database/migrate.ts';
 import { databaseOptions } from '../engine/postgres/index.ts';
 import { IS_PROJECT } from '../engine/postgres/projects/postgres-projects.ts';
 import type { PostgresConfig } from '../engine/storage-config.ts';
-import { CannotRun } from './errors.ts';
+import { CommandError } from './errors.ts';
 
 /**
  * Runs `action` with connections to the database, whose schema is brought forward as a node would. @throws
- * CannotRun when it does not answer.
+ * CommandError when it does not answer.
  */
 export async function withDatabase<T>(
   config: PostgresConfig,
@@ -21,7 +21,7 @@ export async function withDatabase<T>(
     await migrate(database);
   } catch (error) {
     if (!hasCode(error, 'storage_unavailable')) throw error;
-    throw new CannotRun(`PostgreSQL does not answer at ${config.place}`, { cause: error });
+    throw new CommandError(`PostgreSQL does not answer at ${config.place}`, { cause: error });
   }
   return await action(database);
 }

@@ -1,6 +1,6 @@
+import { compareNumbers, type Decimal } from '@bundoc/shared/json/decimal';
 import { type Ajv, type FuncKeywordDefinition, str } from 'ajv';
 import type { DataValidationCxt } from 'ajv/dist/types/index.js';
-import { compareNumbers, type Decimal } from '../values/decimal.ts';
 import { encodeExactly } from '../values/key.ts';
 import { typeOf, type Value } from '../values/value.ts';
 import { type ExactNumbers, isInteger, multiplesOf } from './exact-numbers.ts';

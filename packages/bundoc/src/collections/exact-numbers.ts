@@ -1,5 +1,5 @@
+import { Decimal, decimalOf, toDouble } from '@bundoc/shared/json/decimal';
 import { readJson } from '@bundoc/shared/json/read';
-import { Decimal, decimalOf, toDouble } from '../values/decimal.ts';
 import { isArray, readValue, typeOf, type Value } from '../values/value.ts';
 
 /** A document as Ajv can look at it, whose numbers are doubles, and what of them those do not say. */
@@ -25,7 +25,7 @@ export function readForSchema(text: string): ReadDocument {
 }
 
 /** @param value is nobody else's: its numbers are replaced in place. */
-export function withDoubles(value: Value): ReadDocument {
+function withDoubles(value: Value): ReadDocument {
   const numbers = new ExactNumbers();
   const document = numbers.replaceIn(value, undefined, '');
   return numbers.isEmpty ? { document } : { document, numbers };

@@ -1,6 +1,5 @@
 import type { Ttl } from '@bundoc/shared/contract/collections';
-import { valueStartOf } from '@bundoc/shared/json/locate';
-import { scanJson } from '@bundoc/shared/json/scan';
+import { scanJson, valueStartOf } from '@bundoc/shared/json/scan';
 import { type Path, pathOf, valueAt } from '../values/path.ts';
 import { readValue, type Value } from '../values/value.ts';
 

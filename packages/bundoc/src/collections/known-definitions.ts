@@ -1,6 +1,7 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { CollectionDefinition, Ttl } from '@bundoc/shared/contract/collections';
 import type { FieldFault } from '@bundoc/shared/contract/problem';
+import { Mutex } from '@bundoc/shared/runtime/mutex';
 import { LRUCache } from 'lru-cache';
 import type { DocumentContent } from '../crypto/stored-text.ts';
 import {
@@ -22,7 +23,6 @@ import type {
   StoredDocument,
   Write,
 } from '../engine/port.ts';
-import { Mutex } from '../work/mutex.ts';
 import type { OwnWork, Work } from '../work/scheduler.ts';
 import { acceptInTurns, type CheckInTurns, checkInTurnsOf } from './schema-checks.ts';
 

@@ -29,6 +29,7 @@ const LOOKS_AT_ONCE_MAX = 20_000;
 /** The schema that was used last: a batch has one for many documents. */
 let checked: { readonly schema: string; readonly check: ContentCheck } | undefined;
 
+/** @public The thread for large documents finds it by its name. */
 export const JOBS = defineJobs(import.meta.url, {
   check({ schema, bytes }: { readonly schema: string; readonly bytes: Uint8Array }): readonly FieldFault[] {
     if (checked?.schema !== schema) checked = { schema, check: checkOf(JSON.parse(schema)) };

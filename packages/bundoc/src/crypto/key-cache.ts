@@ -1,8 +1,8 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { ageMs, type Clock, type Instant, instant } from '@bundoc/shared/runtime/clock';
-import { runInShare, shareIn } from '@bundoc/shared/shares/current-share';
 import type { Share } from '@bundoc/shared/shares/share';
+import { runInShare, shareIn } from '@bundoc/shared/shares/share-key';
 import { LRUCache } from 'lru-cache';
 import { KeyRefused, type KeyService, type LeasedKey } from '../kms/port.ts';
 import { createServiceShares } from '../work/service-shares.ts';

@@ -25,7 +25,7 @@ export function cursorsOf(project: string, cipher: ProjectCipher): Cursors {
  *
  * @param context what the cursor belongs to; another one does not open it. No NUL.
  */
-export function sealCursor(cipher: ProjectCipher, context: readonly string[], plaintext: Buffer): string {
+function sealCursor(cipher: ProjectCipher, context: readonly string[], plaintext: Buffer): string {
   const head = Buffer.alloc(VERSION_BYTES);
   head.writeUInt32BE(cipher.version);
   const salt = randomBytes(SALT_BYTES);
@@ -35,11 +35,7 @@ export function sealCursor(cipher: ProjectCipher, context: readonly string[], pl
 }
 
 /** What was sealed; undefined for anything that {@link sealCursor} did not make, or for another context. */
-export function openCursor(
-  cipher: ProjectCipher,
-  context: readonly string[],
-  cursor: string,
-): Buffer | undefined {
+function openCursor(cipher: ProjectCipher, context: readonly string[], cursor: string): Buffer | undefined {
   const bytes = Buffer.from(cursor, 'base64url');
   if (bytes.length < VERSION_BYTES + SALT_BYTES || bytes.toString('base64url') !== cursor) return undefined;
   const key = cipher.cursorKey(

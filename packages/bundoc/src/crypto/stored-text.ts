@@ -26,7 +26,7 @@ export interface DocumentBody {
 }
 
 /** Characters of a revision: 96 random bits in hex. */
-export const REV_LENGTH = 24;
+const REV_LENGTH = 24;
 /** Characters of `2026-01-31T12:00:00.000Z`. */
 const TIME_LENGTH = 24;
 /** Where values stand behind the head of a stored text, which ends where that of `_rev` begins. */

@@ -15,6 +15,7 @@ import { bufferOf, copyOf, TREE_BYTES_MAX } from '../work/large-bytes.ts';
 import type { Work } from '../work/scheduler.ts';
 import { type FieldMask, type Fields, readFields } from './fields.ts';
 
+/** @public The thread for large documents finds it by its name. */
 export const JOBS = defineJobs(import.meta.url, {
   projection(input: {
     readonly metadata: DocumentMetadata;

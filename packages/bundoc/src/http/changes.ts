@@ -3,13 +3,13 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { cursorSchema } from '@bundoc/shared/contract/cursor';
 import { changePageSchema, collectionNameSchema } from '@bundoc/shared/contract/documents';
 import { preferred } from '@bundoc/shared/http/accept';
-import { giveBackReserved, reserveAnotherPage } from '@bundoc/shared/http/answer-room';
+import { giveBackReserved, reserveAnotherPage } from '@bundoc/shared/http/answer-buffer-budget';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { onceGone } from '@bundoc/shared/http/connection';
 import { varyBy } from '@bundoc/shared/http/cors';
 import { EventStream } from '@bundoc/shared/http/event-stream';
 import { shareOfRequest } from '@bundoc/shared/http/request-share';
-import { StreamRoom } from '@bundoc/shared/http/stream-room';
+import { StreamBufferBudget } from '@bundoc/shared/http/stream-buffer-budget';
 import { validate } from '@bundoc/shared/http/validate';
 import { describe } from '@bundoc/shared/openapi/description';
 import type { Share } from '@bundoc/shared/shares/share';
@@ -103,7 +103,7 @@ export function registerChanges(
   auth: BearerAuth,
   streamBytes: Share,
 ): void {
-  const room = new StreamRoom(streamBytes);
+  const room = new StreamBufferBudget(streamBytes);
   app.addHook('preClose', async () => feed.close());
 
   app.get(

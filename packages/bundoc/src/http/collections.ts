@@ -6,7 +6,7 @@ import {
   DEFINITION_BYTES_MAX,
   definedCollectionSchema,
 } from '@bundoc/shared/contract/collections';
-import { reserveAnswer } from '@bundoc/shared/http/answer-room';
+import { reserveAnswer } from '@bundoc/shared/http/answer-buffer-budget';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';

@@ -1,12 +1,12 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { idempotencyKeySchema } from '@bundoc/shared/contract/headers';
+import { claimsOf } from '@bundoc/shared/http/guard';
 import type { FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { digestInTurns } from '../documents/large-content.ts';
 import { shortHash } from '../engine/short-hash.ts';
 import type { WorkOptions } from '../service/documents.ts';
 import type { Work } from '../work/scheduler.ts';
-import { subjectOf } from './access.ts';
 
 /** The header of every write. */
 export const idempotencyHeaders = z.object({ 'idempotency-key': idempotencyKeySchema.optional() });
@@ -40,7 +40,7 @@ async function idempotentOptions(
   return {
     work,
     idempotency: {
-      key: shortHash(subjectOf(request), key),
+      key: shortHash(claimsOf(request).sub, key),
       request: shortHash(request.method, request.url, ...headers, await digestInTurns(body, work)),
     },
   };

@@ -1,5 +1,5 @@
 import { documentPageSchema } from '@bundoc/shared/contract/documents';
-import { reserveAnotherPage } from '@bundoc/shared/http/answer-room';
+import { reserveAnotherPage } from '@bundoc/shared/http/answer-buffer-budget';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { shareOfRequest } from '@bundoc/shared/http/request-share';
 import { describe } from '@bundoc/shared/openapi/description';

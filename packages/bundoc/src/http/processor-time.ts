@@ -3,7 +3,7 @@ import type { FastifyInstance } from 'fastify';
 import { guardedProject } from './access.ts';
 
 /** What a request counts for in any case: about what a small one takes, milliseconds. */
-export const REQUEST_MS = 0.1;
+const REQUEST_MS = 0.1;
 /** After a pause, this many seconds' worth may come at once. */
 export const BURST_S = 5;
 

@@ -9,7 +9,7 @@ import {
   queryAnswerSchema,
   queryRequestSchema,
 } from '@bundoc/shared/contract/query';
-import { READ } from '@bundoc/shared/http/answer-room';
+import { READ } from '@bundoc/shared/http/answer-buffer-budget';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';

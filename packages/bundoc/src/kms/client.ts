@@ -25,10 +25,10 @@ import {
 import { issuedTokenSchema, type Jwks, jwksSchema } from '@bundoc/shared/contract/tokens';
 import { keyCheckValue } from '@bundoc/shared/crypto/aead';
 import { decodeExportedKey } from '@bundoc/shared/crypto/exported-key';
+import { backoffMs } from '@bundoc/shared/runtime/backoff';
 import { type Clock, instant } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { TLS_VERSION_MIN, type WatchedTls } from '@bundoc/shared/tls/watched-tls';
-import pRetry from 'p-retry';
 import { Agent, buildConnector, type Dispatcher, request } from 'undici';
 import { z } from 'zod';
 import { type ActingStorage, KeyRefused, type LeasedKey, type StorageCalls } from './port.ts';
@@ -66,8 +66,7 @@ const ANSWER_BYTES_MAX = 65_536;
 /** Unfinished deletions of one page: it stays below what an answer may have. */
 const DELETIONS_AT_ONCE = 100;
 const RETRIES_MAX = 8;
-const BACKOFF_FIRST_MS = 50;
-const BACKOFF_MAX_MS = 1_000;
+const BACKOFF = { firstMs: 100, maxMs: 1_000 };
 /** What a caller is told to wait when BunKMS did not say. */
 const RETRY_AFTER_S = 2;
 /** The same when somebody has to change the service token first. */
@@ -328,20 +327,8 @@ export class KmsClient implements StorageCalls {
     retries = RETRIES_MAX,
   ): Promise<Answer> {
     const signal = AbortSignal.timeout(this.#deadlineMs);
-    const deadlineAt = this.#options.clock.monotonic() + this.#deadlineMs;
     try {
-      return await pRetry(() => this.#try(method, path, expected, body, signal), {
-        retries,
-        minTimeout: 0,
-        signal,
-        shouldRetry: ({ error }) => error instanceof TryFailed && error.retryable,
-        onFailedAttempt: async ({ error, attemptNumber }) => {
-          if (!(error instanceof TryFailed) || !error.retryable || attemptNumber > retries) return;
-          const waitMs = this.#backoffMs(attemptNumber, error.retryAfterS);
-          if (this.#options.clock.monotonic() + waitMs >= deadlineAt) throw error;
-          await delay(waitMs, undefined, { signal });
-        },
-      });
+      return await this.#retry(() => this.#try(method, path, expected, body, signal), retries, signal);
     } catch (error) {
       if (error instanceof AppError) throw error;
       this.#options.logger.warn({ err: error, method, path: path.split('/')[2] }, 'call to BunKMS failed');
@@ -358,11 +345,20 @@ export class KmsClient implements StorageCalls {
     return Math.round(this.#deadlineMs * CONNECT_PART);
   }
 
-  /** Full jitter: anything up to the bound of the attempt, so that many clients do not come back together. */
-  #backoffMs(attempt: number, retryAfterS: number | undefined): number {
-    const random = this.#options.random ?? Math.random;
-    const boundMs = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** attempt);
-    return (retryAfterS ?? 0) * 1_000 + random() * boundMs;
+  /** Tries again while another try may do better and starts before the deadline. */
+  async #retry<T>(attempt: () => Promise<T>, retries: number, signal: AbortSignal): Promise<T> {
+    const { clock, random } = this.#options;
+    const deadlineAt = clock.monotonic() + this.#deadlineMs;
+    for (let failures = 1; ; failures++) {
+      try {
+        return await attempt();
+      } catch (error) {
+        if (!(error instanceof TryFailed) || !error.retryable || failures > retries) throw error;
+        const waitMs = (error.retryAfterS ?? 0) * 1_000 + backoffMs(BACKOFF, failures, random);
+        if (clock.monotonic() + waitMs >= deadlineAt) throw error;
+        await delay(waitMs, undefined, { signal });
+      }
+    }
   }
 
   async #try(

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type KmsEvent, kmsEventSchema } from '@bundoc/shared/contract/events';
+import { backoffMs } from '@bundoc/shared/runtime/backoff';
 import { lineOf } from '@bundoc/shared/runtime/error-line';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { createParser, type EventSourceMessage } from 'eventsource-parser';
@@ -21,8 +22,7 @@ export interface KmsEventsOptions {
   readonly pause?: (ms: number, signal: AbortSignal) => Promise<void>;
 }
 
-const BACKOFF_FIRST_MS = 100;
-const BACKOFF_MAX_MS = 10_000;
+const BACKOFF = { firstMs: 100, maxMs: 10_000 };
 /** Heartbeats that a stream must have brought for its end to count as no failure. It begins with one. */
 const SETTLED_AFTER = 2;
 /** Reasons of one outage that are told, each once. */
@@ -69,7 +69,7 @@ export class KmsEvents implements AsyncDisposable {
   }
 
   async #run(signal: AbortSignal): Promise<void> {
-    const { logger, random = Math.random, pause = wait, ready } = this.#options;
+    const { logger, random, pause = wait, ready } = this.#options;
     const stopped = new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
     await Promise.race([ready, stopped]);
     while (!signal.aborted) {
@@ -88,8 +88,7 @@ export class KmsEvents implements AsyncDisposable {
           'no events from BunKMS: changes of keys and tokens take effect at their end until it is back',
         );
       this.#told.add(line);
-      const boundMs = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** Math.min(this.#failures++, 10));
-      await pause(random() * boundMs, signal).catch(() => undefined);
+      await pause(backoffMs(BACKOFF, ++this.#failures, random), signal).catch(() => undefined);
     }
   }
 

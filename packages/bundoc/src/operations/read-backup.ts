@@ -85,7 +85,7 @@ export async function openBackup(
  *
  * @throws BackupDamaged for whatever is not authentic.
  */
-export async function* changesIn(
+async function* changesIn(
   source: AsyncIterable<Uint8Array>,
   cipher: ProjectCipher,
 ): AsyncGenerator<readonly SealedChange[], BackupEnd, void> {

@@ -1,5 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { runInShare } from '@bundoc/shared/shares/current-share';
+import { runInShare } from '@bundoc/shared/shares/share-key';
 import { describe, expect, it, vi } from 'vitest';
 import { put, ref } from '../engine/conformance.ts';
 import type { FileChange } from '../engine/files/disk/disk.ts';

@@ -22,11 +22,11 @@ export type Test =
   | { readonly op: '$elemMatch'; readonly where: Where };
 
 /** Operators of one query at most, `$and` and its like included. */
-export const OPERATORS_MAX = 100;
+const OPERATORS_MAX = 100;
 /** How deep conditions may lie in one another. */
-export const WHERE_DEPTH_MAX = 10;
+const WHERE_DEPTH_MAX = 10;
 /** Values of all `$in`, `$nin` and `$all` of a query together. */
-export const LISTED_VALUES_MAX = 1_000;
+const LISTED_VALUES_MAX = 1_000;
 
 /** Everything is wanted. */
 export const ANY_DOCUMENT: Where = { kind: 'and', clauses: [] };

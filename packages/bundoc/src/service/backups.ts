@@ -1,7 +1,7 @@
 import { Readable } from 'node:stream';
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { shareIn } from '@bundoc/shared/shares/current-share';
 import type { Share } from '@bundoc/shared/shares/share';
+import { shareIn } from '@bundoc/shared/shares/share-key';
 import { type BackupDeps, createBackup } from '../operations/write-backup.ts';
 import { createServiceShares } from '../work/service-shares.ts';
 

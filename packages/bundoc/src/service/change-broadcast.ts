@@ -24,7 +24,7 @@ export interface Follower {
  * goes at once. Each batch costs a write for every reader, which is most of what a reader costs; so where
  * batches take long, they come less often.
  */
-export const GATHER_MS = 10;
+const GATHER_MS = 10;
 /** The longest gathering, milliseconds. */
 const GATHER_MS_MAX = 25;
 /** So many times what a batch takes is left for all else, up to that. */

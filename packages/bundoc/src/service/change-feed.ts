@@ -1,8 +1,8 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
-import { shareIn } from '@bundoc/shared/shares/current-share';
 import type { Share } from '@bundoc/shared/shares/share';
+import { shareIn } from '@bundoc/shared/shares/share-key';
 import type { Position, ProjectStore } from '../engine/port.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
 import { createServiceShares } from '../work/service-shares.ts';

@@ -1,5 +1,6 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
+import { KeyedMutex } from '@bundoc/shared/runtime/mutex';
 import type { DocumentBody, DocumentRef } from '../crypto/stored-text.ts';
 import { requireSame, withRevision } from '../documents/body-metadata.ts';
 import { documentIdOfBody, newDocumentId } from '../documents/document-id.ts';
@@ -19,7 +20,6 @@ import type {
 } from '../engine/port.ts';
 import { shortHash } from '../engine/short-hash.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
-import { KeyedMutex } from '../work/keyed-mutex.ts';
 import type { Work } from '../work/scheduler.ts';
 import { openPageCursor } from './page-cursor.ts';
 import { answeredBefore, PATCH_TRIES_MAX, patchedWrite } from './patching.ts';

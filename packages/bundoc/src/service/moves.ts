@@ -1,8 +1,8 @@
 import type { MovedProject, MoveProgress } from '@bundoc/client';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { Logger } from '@bundoc/shared/runtime/logger';
-import { shareIn } from '@bundoc/shared/shares/current-share';
 import type { Share } from '@bundoc/shared/shares/share';
+import { shareIn } from '@bundoc/shared/shares/share-key';
 import type { KeyCache } from '../crypto/key-cache.ts';
 import { MoveFailed, OutcomeUnknown } from '../engine/errors.ts';
 import type { OnSetAside } from '../engine/set-aside.ts';

@@ -43,7 +43,7 @@ interface CommitStep {
   readonly ops: readonly Op[];
 }
 
-export const PROJECTS = 8;
+const PROJECTS = 8;
 const IDS = ['a', 'b', 'c', 'd', 'e'];
 const project = fc.integer({ min: 0, max: PROJECTS - 1 });
 const op = fc.record({

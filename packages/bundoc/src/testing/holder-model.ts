@@ -22,7 +22,7 @@ export const RULES = {
 };
 export type Rules = typeof RULES;
 
-export const LEASE = 10;
+const LEASE = 10;
 export type Fate = 'answered' | 'request lost' | 'answer lost' | 'late' | 'doubled';
 type StorageId = 's' | 't';
 

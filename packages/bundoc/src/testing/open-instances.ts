@@ -1,4 +1,4 @@
-import { createLogger } from '@bundoc/shared/runtime/logger';
+import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { KeyCache } from '../crypto/key-cache.ts';
 import { put } from '../engine/conformance.ts';
@@ -28,7 +28,7 @@ export function openInstances(
   const random = () => 2 / 3;
   const keys = new KeyCache({ keys: service.held, clock, ttlMs: TTL_MS, random });
   const engine = () => engineOn(disk, { clock });
-  const logger = createLogger({ service: 'bundoc', level: 'silent' });
+  const logger: Logger = createLogger({ service: 'bundoc', level: 'silent' });
   const projects = new FileProjects({
     disk,
     directory: '/projects',

@@ -1,7 +1,7 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { createLogger } from '@bundoc/shared/runtime/logger';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { type DekVersion, ProjectCipher } from '../crypto/project-cipher.ts';
 import { GroupCommitter } from '../engine/postgres/commit/group-commit.ts';
 import type { CommitChannel } from '../engine/postgres/commit-notifications.ts';

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
+import { type Decimal, decimalOf, POINT_MAX } from '@bundoc/shared/json/decimal';
 import { sortedNames } from './compare.ts';
-import { type Decimal, decimalOf, POINT_MAX } from './decimal.ts';
 import { type ObjectValue, typeOf, type Value } from './value.ts';
 
 /**

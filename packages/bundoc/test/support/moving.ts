@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { moveToFolder } from '../../src/cli/move-to-folder.ts';
@@ -370,8 +370,4 @@ export class CutShort {
       },
     );
   }
-}
-
-export function isAway(error: unknown): boolean {
-  return hasCode(error, 'project_elsewhere');
 }

@@ -1,7 +1,7 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import type { AuditCondition } from '../store/port.ts';
-import type { Caller } from './caller.ts';
-import type { AuditDraft } from './chain.ts';
+import type { Caller } from '../records/caller.ts';
+import type { AuditDraft } from '../records/chain.ts';
+import type { AuditCondition } from '../store/audit.ts';
 import type { AuditLog } from './log.ts';
 
 /** What was done with a key inside the service, and by whom. */
@@ -14,12 +14,12 @@ export interface KeyUse {
 }
 
 export interface KeyUsesOptions {
-  readonly audit: Pick<AuditLog, 'append' | 'appendDetached'>;
+  readonly audit: Pick<AuditLog, 'append' | 'appendInBackground'>;
   readonly clock: Clock;
 }
 
 /** How long uses of one kind share their records, milliseconds. */
-export const USE_WINDOW_MS = 60_000;
+const USE_WINDOW_MS = 60_000;
 /**
  * Kinds of uses that are counted at the same time; the oldest gives way to a further one, and is recorded
  * with its count.
@@ -115,7 +115,7 @@ export class KeyUses {
     const { actor, jti } = use.caller;
     const who = { ...(actor === undefined ? {} : { actor }), ...(jti === undefined ? {} : { jti }) };
     const time = new Date(clock.now()).toISOString();
-    audit.appendDetached({ ...who, ...draftOf(use, time, { count, since: startTime }) });
+    audit.appendInBackground({ ...who, ...draftOf(use, time, { count, since: startTime }) });
   }
 }
 

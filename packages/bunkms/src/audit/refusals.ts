@@ -1,5 +1,5 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import type { AuditDraft } from './chain.ts';
+import type { AuditDraft } from '../records/chain.ts';
 
 export interface RefusalsOptions {
   readonly clock: Clock;

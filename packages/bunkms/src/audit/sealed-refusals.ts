@@ -4,8 +4,8 @@ import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
+import type { AuditDraft } from '../records/chain.ts';
 import type { KmsStore } from '../store/port.ts';
-import type { AuditDraft } from './chain.ts';
 
 /** Bytes that the file may grow to; what comes later is only counted. */
 export const SEALED_FILE_BYTES_MAX = 1_048_576;

@@ -1,4 +1,4 @@
-import type { AuditDraft } from './chain.ts';
+import type { AuditDraft } from '../records/chain.ts';
 import type { RefusalsOptions } from './refusals.ts';
 
 const WINDOW_MS = 60_000;
@@ -10,7 +10,7 @@ const ADDRESSES_NAMED = 20;
 const OTHERS = 'others';
 
 /** Action of the record that counts a minute's refusals. */
-export const REFUSALS_COUNTED = 'refusals.counted';
+const REFUSALS_COUNTED = 'refusals.counted';
 
 /** Records of single refusals within a minute, for all addresses together. */
 export const SINGLY_MAX = 100;

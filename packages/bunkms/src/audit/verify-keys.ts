@@ -1,7 +1,7 @@
 import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import { keyFault } from '../records/key-record.ts';
 import type { KmsStore } from '../store/port.ts';
-import { keyFault } from './key-record.ts';
 
 const PAGE = 500;
 

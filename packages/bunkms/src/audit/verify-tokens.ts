@@ -1,7 +1,7 @@
 import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
-import { type KmsStore, REVOCATION, type StoredToken } from '../store/port.ts';
-import { isIssue, tokenFault } from './token-record.ts';
+import { isIssue, REVOCATION, type StoredToken, tokenFault } from '../records/token-record.ts';
+import type { KmsStore } from '../store/port.ts';
 
 const PAGE = 500;
 

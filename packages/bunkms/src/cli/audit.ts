@@ -1,16 +1,18 @@
+import { createProgress, type Progress } from '@bundoc/shared/cli/progress';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { type ChainHead, GENESIS, verifyChain } from '../audit/chain.ts';
 import { KeyVerification } from '../audit/verify-keys.ts';
 import { TokenVerification } from '../audit/verify-tokens.ts';
+import { type ChainHead, GENESIS, verifyChain } from '../records/chain.ts';
 import { readAuditCopy, startOfCopy } from '../recovery/audit-copy.ts';
 import { FileDamaged } from '../recovery/errors.ts';
-import { KEPT_AFTER_EXPIRY_MS } from '../service/prune-tokens.ts';
-import { type AuditQuery, cursorOf, type KmsStore } from '../store/port.ts';
+import type { AuditQuery } from '../store/audit.ts';
+import { cursorOf } from '../store/page.ts';
+import type { KmsStore } from '../store/port.ts';
+import { KEPT_AFTER_EXPIRY_MS } from '../tokens/prune-tokens.ts';
 import { CliFailure } from './errors.ts';
 import { withKms, withStore } from './open-kms.ts';
-import { createProgress, type Progress } from './progress.ts';
 
 const PAGE = 1_000;
 

@@ -4,10 +4,10 @@ import { isIP } from 'node:net';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { replacePrivateFile } from '@bundoc/shared/files/private-file';
-import { issueCertificate, makeAuthority } from '../pki/authority.ts';
+import { issueCertificate, makeAuthority } from './authority.ts';
 
 /** A certificate that shall be there. */
-export interface CertificateWish {
+export interface CertificateRequest {
   /** Holds `cert.pem`, `key.pem` and `ca.pem`, and nothing of anybody else. */
   readonly directory: string;
   /** What the service is called: DNS names and addresses. */
@@ -32,12 +32,12 @@ const LOCK_TIMEOUT_MS = 10_000;
  */
 export async function ensureCertificates(
   authorityDir: string,
-  wishes: readonly CertificateWish[],
+  requests: readonly CertificateRequest[],
   nowMs: number = Date.now(),
 ): Promise<void> {
   using _lock = lock(authorityDir);
   const authority = await ensureAuthority(authorityDir, nowMs);
-  for (const { directory, names } of wishes) {
+  for (const { directory, names } of requests) {
     if (isGood(directory, authority.cert, names, nowMs)) continue;
     const issued = await issueCertificate(authority, names, {
       notBeforeMs: nowMs - BACKDATE_MS,

@@ -6,10 +6,10 @@ import { KEY_TEXT_BYTES, writeKeyText } from '@bundoc/shared/crypto/key-text';
 import { createPrivateFile, replacePrivateFile } from '@bundoc/shared/files/private-file';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { jwtVerify } from 'jose';
-import { CLI_CALLER } from '../audit/caller.ts';
 import { readConfig } from '../config.ts';
-import type { StoreLocation } from '../store/open-store.ts';
-import type { CertificateWish } from './certificates.ts';
+import type { StoreLocation } from '../open-store.ts';
+import { CLI_CALLER } from '../records/caller.ts';
+import type { CertificateRequest } from './certificates.ts';
 import { CliFailure, UsageError } from './errors.ts';
 import { type CliKms, hasStore, openCliStore, unsealStore } from './open-kms.ts';
 
@@ -19,7 +19,7 @@ export interface InitOptions {
   readonly serviceToken?: string;
   /** Folder of the authority that certificates come from. */
   readonly authority?: string;
-  readonly certificate?: readonly CertificateWish[];
+  readonly certificate?: readonly CertificateRequest[];
   readonly json?: true;
 }
 
@@ -94,7 +94,7 @@ async function isGoodServiceToken({ store, state }: CliKms, path: string): Promi
     claims.aud === 'bunkms' &&
     SERVICE_TOKEN.scope.every((scope) => claims.scope.includes(scope)) &&
     SERVICE_TOKEN.keys.every((glob) => claims.keys.includes(glob));
-  return allows && (await store.liveFamily(claims.jti)) !== undefined;
+  return allows && (await store.findActiveTokenFamily(claims.jti)) !== undefined;
 }
 
 /** @returns undefined when there is no file, or what it holds was not signed by this installation. */

@@ -2,15 +2,15 @@ import { existsSync } from 'node:fs';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
-import { CLI_CALLER } from '../audit/caller.ts';
 import { AuditLog } from '../audit/log.ts';
 import { readConfig } from '../config.ts';
+import type { KekDeps } from '../kek/kek-rotation.ts';
 import { createMetrics } from '../metrics.ts';
-import type { KekPorts } from '../service/kek.ts';
-import { TokenService } from '../service/tokens.ts';
-import { openStore, type StoreLocation } from '../store/open-store.ts';
+import { openStore, type StoreLocation } from '../open-store.ts';
+import { CLI_CALLER } from '../records/caller.ts';
 import type { KmsStore } from '../store/port.ts';
-import { databasePathOf } from '../store/sqlite.ts';
+import { databasePathOf } from '../store/sqlite/sqlite-store.ts';
+import { TokenService } from '../tokens/token-service.ts';
 import { kekProviderOf } from '../vault/kek-provider.ts';
 import { Keks } from '../vault/keks.ts';
 import { type Unsealed, unseal } from '../vault/unseal.ts';
@@ -90,7 +90,7 @@ export function silentLogger(): Logger {
  * Runs `action` on the keys of the installation, beside a running server; what it wants recorded is recorded
  * when this resolves.
  */
-export function withKeys<T>(environment: Environment, action: (ports: KekPorts) => Promise<T>): Promise<T> {
+export function withKeys<T>(environment: Environment, action: (deps: KekDeps) => Promise<T>): Promise<T> {
   return withKms(environment, async ({ store, vault, keks, state }) => {
     const logger = silentLogger();
     const audit = new AuditLog({ store, logger, metrics: createMetrics() });

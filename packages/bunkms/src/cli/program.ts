@@ -3,7 +3,7 @@ import { lineOf } from '@bundoc/shared/runtime/error-line';
 import { guardMemory } from '@bundoc/shared/runtime/memory-exposure';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { registerAuditCommands } from './audit-commands.ts';
-import type { CertificateWish } from './certificates.ts';
+import type { CertificateRequest } from './certificates.ts';
 import { EXIT, exitCodeOf } from './errors.ts';
 import { type InitOptions, init } from './init.ts';
 import { registerKekCommands } from './kek-commands.ts';
@@ -24,7 +24,7 @@ function parseDuration(text: string): number {
 }
 
 /** `folder=name,name` → the certificate that shall lie in the folder. */
-function collectCertificate(text: string, earlier: readonly CertificateWish[]): CertificateWish[] {
+function collectCertificate(text: string, earlier: readonly CertificateRequest[]): CertificateRequest[] {
   const [directory, list, ...rest] = text.split('=');
   const names = (list ?? '').split(',');
   if (!directory || rest.length > 0 || names.some((name) => !/^[a-z0-9._:-]{1,253}$/.test(name)))

@@ -1,7 +1,7 @@
 import { issueTokenSchema, type TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { CLI_CALLER } from '../audit/caller.ts';
-import type { TokenList, TokenService } from '../service/tokens.ts';
+import { CLI_CALLER } from '../records/caller.ts';
+import type { TokenList, TokenService } from '../tokens/token-service.ts';
 import { UsageError } from './errors.ts';
 import { withKms } from './open-kms.ts';
 

@@ -9,9 +9,10 @@ import {
 } from '@bundoc/shared/contract/keys';
 import { jwksSchema, tokenInfoSchema } from '@bundoc/shared/contract/tokens';
 import { z } from 'zod';
-import type { Installation, KeyRecord, KeyVersionRecord } from '../store/port.ts';
+import type { Installation } from '../records/installation.ts';
+import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 import { FileDamaged } from './errors.ts';
-import { holderSchema, offerSchema } from './key-standing.ts';
+import { holderSchema, offerSchema } from './key-snapshot.ts';
 
 /** Bytes, in an archive as base64. */
 const isBytes = (value: unknown) => value instanceof Uint8Array;

@@ -2,9 +2,9 @@ import type { KeyObject } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { type AuditRecord, auditRecordSchema } from '@bundoc/shared/contract/audit';
 import { z } from 'zod';
-import type { ChainHead } from '../audit/chain.ts';
-import { isGenuine } from '../audit/chain-walk.ts';
-import { USE_ACTIONS } from '../store/port.ts';
+import type { ChainHead } from '../records/chain.ts';
+import { isGenuine } from '../records/chain-walk.ts';
+import { USE_ACTIONS } from '../store/audit.ts';
 import { FileDamaged, ResurrectionNotAccepted } from './errors.ts';
 
 /** What a copy of the audit chain, as `BUNKMS_AUDIT_SHIP` makes it, holds behind a known record. */

@@ -6,7 +6,7 @@ import { stampOf } from '@bundoc/shared/files/file-stamp';
 import { ConfigError } from '@bundoc/shared/runtime/config';
 
 /** The most keys a ring may hold; a ring this long means that rotations were never finished. */
-export const KEKS_MAX = 8;
+const KEKS_MAX = 8;
 
 /**
  * Where the key encryption keys come from. A port, so that an HSM or a cloud KMS can stand behind it.
@@ -73,7 +73,7 @@ export function parseKekRing(source: string, text: string): readonly KeyObject[]
  *
  * @throws ConfigError naming `source` and every faulty line by number.
  */
-export function takeKekRing(source: string, bytes: Buffer): readonly KeyObject[] {
+function takeKekRing(source: string, bytes: Buffer): readonly KeyObject[] {
   const faults: string[] = [];
   const keks: KeyObject[] = [];
   try {

@@ -3,10 +3,10 @@ import type { KeyObject } from 'node:crypto';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
-import type { Caller } from '../audit/caller.ts';
+import type { Caller } from '../records/caller.ts';
+import { foldKekRecords, type KekState, neededKeks } from '../records/kek-state.ts';
 import type { KmsStore } from '../store/port.ts';
 import type { KekProvider } from './kek-provider.ts';
-import { foldKekRecords, type KekState, neededKeks } from './kek-state.ts';
 import type { Vault } from './vault.ts';
 
 export interface KeksOptions {

@@ -2,10 +2,12 @@ import assert from 'node:assert/strict';
 import { type KeyObject, randomBytes } from 'node:crypto';
 import { KEY_BYTES, OpenError, takeKey } from '@bundoc/shared/crypto/aead';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import type { Installation, KmsStore, KnownKek, PublicJwk } from '../store/port.ts';
-import { foldKekRecords, type KekState } from './kek-state.ts';
+import type { Installation, KnownKek, PublicJwk } from '../records/installation.ts';
+import { foldKekRecords, type KekState } from '../records/kek-state.ts';
+import { kekIdOf } from '../records/wrapped-key.ts';
+import type { KmsStore } from '../store/port.ts';
 import { publicJwkOf, signingKeyOf } from './signing-key.ts';
-import { kekIdOf, type SecretName, type Vault } from './vault.ts';
+import type { SecretName, Vault } from './vault.ts';
 
 /** The secrets of an installation, once a KEK of the ring has opened them. */
 export interface OpenedInstallation {
@@ -137,7 +139,7 @@ function openSecret(
 }
 
 /** What a store keeps of a KEK of the ring. */
-export function kekOf(vault: Vault, id: string): KnownKek {
+function kekOf(vault: Vault, id: string): KnownKek {
   const checkValue = vault.checkValueOf(id);
   assert(checkValue !== undefined, 'the KEK is in the ring');
   return { id, checkValue };

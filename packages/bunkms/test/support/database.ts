@@ -1,6 +1,6 @@
 import { DatabaseSync, type DatabaseSyncOptions } from 'node:sqlite';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
-import { databasePathOf } from '../../src/store/sqlite.ts';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
+import { databasePathOf } from '../../src/store/sqlite/sqlite-store.ts';
 import { requireSqlite } from './storage.ts';
 
 /**

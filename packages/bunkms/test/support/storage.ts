@@ -1,11 +1,11 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { TestRunner } from 'vitest';
-import { openStore, type StorageConfig } from '../../src/store/open-store.ts';
+import { openStore, type StorageConfig } from '../../src/open-store.ts';
 import type { KmsStore } from '../../src/store/port.ts';
-import { databasePathOf } from '../../src/store/sqlite.ts';
+import { databasePathOf } from '../../src/store/sqlite/sqlite-store.ts';
 
 export const PATIENT_SQLITE: StorageConfig = { kind: 'sqlite', deadlineMs: PATIENT_MS };
 

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 
 export const auditSeveritySchema = z.enum(['INFO', 'CRITICAL']);
-export const auditOutcomeSchema = z.enum(['allowed', 'refused', 'failed']);
+const auditOutcomeSchema = z.enum(['allowed', 'refused', 'failed']);
 
 /** One record of the audit chain, as `GET /v1/audit` gives it. */
 export const auditRecordSchema = z.object({

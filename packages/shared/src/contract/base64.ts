@@ -1,7 +1,7 @@
 import { z } from 'zod';
 
 /** Characters of so many bytes in base64, padding included. */
-export function base64Length(bytes: number): number {
+function base64Length(bytes: number): number {
   return Math.ceil(bytes / 3) * 4;
 }
 

@@ -8,7 +8,7 @@ import {
 import { named, showAs } from './json-schema.ts';
 
 /** Operations of one batch. */
-export const BATCH_OPERATIONS_MAX = 500;
+const BATCH_OPERATIONS_MAX = 500;
 
 const place = { collection: collectionNameSchema, id: documentIdSchema };
 /** `*`, a revision, or entity tags as `If-Match` has them. */

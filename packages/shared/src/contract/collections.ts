@@ -5,8 +5,8 @@ import { fieldPathSchema } from './query.ts';
 /** Bytes of a definition's JSON at most. */
 export const DEFINITION_BYTES_MAX = 65_536;
 /** Indexes of one collection, and fields of one index. */
-export const INDEXES_MAX = 16;
-export const INDEX_FIELDS_MAX = 4;
+const INDEXES_MAX = 16;
+const INDEX_FIELDS_MAX = 4;
 const TEN_YEARS_S = 315_360_000;
 
 export const indexDefinitionSchema = z.strictObject({

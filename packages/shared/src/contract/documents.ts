@@ -11,7 +11,7 @@ export const collectionNameSchema = z
   .string()
   .regex(/^[A-Za-z0-9_-]{1,128}$/, 'must be 1 to 128 of A-Z a-z 0-9 _ -');
 
-export const DOCUMENT_ID_BYTES_MAX = 512;
+const DOCUMENT_ID_BYTES_MAX = 512;
 
 /** Most ids: printable ASCII without `/`, no longer than any id may be. */
 const PLAIN_ID = /^[!-.0-~]{1,512}$/;

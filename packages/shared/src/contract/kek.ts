@@ -9,7 +9,7 @@ export const kekIdSchema = z.string().regex(/^[0-9a-f]{16}$/, 'must be the id of
  * `previous`: was the current one. `retired`: nothing is wrapped with it, and nothing will be. `unknown`:
  * something names it, and nobody knows it.
  */
-export const kekStateSchema = z.enum(['staged', 'current', 'previous', 'retired', 'unknown']);
+const kekStateSchema = z.enum(['staged', 'current', 'previous', 'retired', 'unknown']);
 
 export const kekInfoSchema = z.object({
   /** Of an unknown one, whatever stands in its place, hex. */
@@ -26,7 +26,7 @@ export const kekInfoSchema = z.object({
 export type KekInfo = z.infer<typeof kekInfoSchema>;
 
 /** The latest rotation: `done` of `total` versions of keys are wrapped with the current KEK. */
-export const kekRotationSchema = z.object({
+const kekRotationSchema = z.object({
   from: kekIdSchema,
   started_at: z.iso.datetime(),
   /** When everything that opens was wrapped anew; absent while it goes on. */

@@ -26,7 +26,7 @@ export const scopeSchema = z.enum([
 ]);
 export type Scope = z.infer<typeof scopeSchema>;
 
-export const tokenTypeSchema = z.enum(['service', 'client']);
+const tokenTypeSchema = z.enum(['service', 'client']);
 
 /** Globs over key names: `*` stands for any run of characters, everything else for itself. */
 export const keyGlobSchema = z

@@ -44,7 +44,7 @@ interface Verified {
 }
 
 /** What a connection brought last: most bring the same token with each request. */
-interface Brought {
+interface LastToken {
   readonly header: string;
   readonly verified: Verified;
 }
@@ -60,7 +60,7 @@ export class BearerAuth {
   readonly #options: BearerAuthOptions;
   readonly #verified = new LRUCache<string, Verified>({ max: VERIFIED_MAX });
   /** By the connection's socket, so that a long string need not be hashed with each request of it. */
-  readonly #brought = new WeakMap<object, Brought>();
+  readonly #lastTokens = new WeakMap<object, LastToken>();
 
   constructor(options: BearerAuthOptions) {
     this.#options = options;
@@ -97,12 +97,12 @@ export class BearerAuth {
   authenticate(request: FastifyRequest): Claims | Promise<Claims> {
     const header = request.headers.authorization;
     const { socket } = request.raw;
-    const brought = this.#brought.get(socket);
-    if (brought !== undefined && brought.header === header) return this.#checked(brought.verified);
+    const last = this.#lastTokens.get(socket);
+    if (last !== undefined && last.header === header) return this.#checked(last.verified);
     const token = bearerToken(request);
     const known = this.#verified.get(token);
     if (known === undefined) return this.#verify(request, token);
-    this.#brought.set(socket, { header: header as string, verified: known });
+    this.#lastTokens.set(socket, { header: header as string, verified: known });
     return this.#checked(known);
   }
 

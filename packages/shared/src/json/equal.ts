@@ -1,4 +1,4 @@
-import { equalDecimals } from './decimal.ts';
+import { equalNumbers } from './decimal.ts';
 import { decodeString, type JsonNode, type JsonObject } from './tree.ts';
 
 /**
@@ -33,7 +33,7 @@ function equalScalars(a: string, b: string): boolean {
   const isString = a.startsWith('"');
   if (isString !== b.startsWith('"')) return false;
   if (isString) return decodeString(a) === decodeString(b);
-  return isNumber(a) && isNumber(b) && equalDecimals(a, b);
+  return isNumber(a) && isNumber(b) && equalNumbers(a, b);
 }
 
 function isNumber(text: string): boolean {

@@ -171,7 +171,7 @@ function writeTree(node: JsonNode, parts: string[]): void {
 }
 
 /** A string, number, `true`, `false` or `null`, by its text. */
-export function scalarOf(text: string): JsonScalar {
+function scalarOf(text: string): JsonScalar {
   return { kind: 'scalar', text, length: text.length, depth: 0 };
 }
 

@@ -23,7 +23,7 @@ export interface OpenapiOptions {
  * Nothing comes from elsewhere, nothing is inline, nobody frames the page. It may ask its own service
  * (`connect-src`): that is its "try it out". The style sheet has its pictures as `data:`.
  */
-export const DOCS_CSP =
+const DOCS_CSP =
   "default-src 'none'; base-uri 'none'; connect-src 'self'; form-action 'none'; frame-ancestors 'none'; " +
   "img-src 'self' data:; script-src 'self'; style-src 'self'";
 

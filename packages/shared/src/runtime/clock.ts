@@ -32,3 +32,9 @@ export function instant(clock: Clock): Instant {
 export function ageMs(clock: Clock, start: Instant): number {
   return Math.max(clock.now() - start.wallMs, clock.monotonic() - start.monotonicMs);
 }
+
+/** Runs a task at an interval until it is disposed of. Keeps no process alive. */
+export function every(ms: number, task: () => void): Disposable {
+  const timer = setInterval(task, ms).unref();
+  return { [Symbol.dispose]: () => clearInterval(timer) };
+}

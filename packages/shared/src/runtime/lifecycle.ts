@@ -3,7 +3,7 @@ import { ConfigError } from './config.ts';
 import type { Logger } from './logger.ts';
 
 /** Longest orderly stop, milliseconds; then the process ends anyway. */
-export const STOP_TIMEOUT_MS = 10_000;
+const STOP_TIMEOUT_MS = 10_000;
 
 /** How long what a failed start left behind may keep the process alive, milliseconds. */
 const FAILED_START_LINGER_MS = 500;

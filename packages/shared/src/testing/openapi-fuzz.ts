@@ -2,7 +2,7 @@ import { request } from 'node:http';
 import fc from 'fast-check';
 import type { OpenapiReader, Operation, SeenAnswer } from './openapi.ts';
 import { examplesOf, type FuzzRequest, requestOf } from './openapi-requests.ts';
-import { PATIENT_MS } from './patient.ts';
+import { PATIENT_MS } from './timing.ts';
 
 export interface FuzzOptions {
   readonly reader: OpenapiReader;

@@ -16,6 +16,7 @@ export function patchContent(own: DocumentContent, patch: Patch, bytesMax: numbe
   return resultOf(contentSteps(own, patch, bytesMax));
 }
 
+/** @public The thread for large documents finds it by its name. */
 export const JOBS = defineJobs(import.meta.url, {
   patch(input: {
     readonly own: Uint8Array;

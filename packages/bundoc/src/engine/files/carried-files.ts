@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { dirname, join } from 'node:path';
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { KeyedMutex } from '../../work/keyed-mutex.ts';
+import { KeyedMutex } from '@bundoc/shared/runtime/mutex';
 import type { Births } from './births.ts';
 import type { Disk } from './disk/disk.ts';
 import type { DocumentWriter } from './documents/document-writer.ts';

@@ -1,5 +1,5 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { KeyedMutex } from '../../work/keyed-mutex.ts';
+import { KeyedMutex } from '@bundoc/shared/runtime/mutex';
 import type { Births } from './births.ts';
 import type { CarriedFiles } from './carried-files.ts';
 import type { Disk } from './disk/disk.ts';

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
-import { currentShare } from '@bundoc/shared/shares/current-share';
+import { currentShare } from '@bundoc/shared/shares/share-key';
 import { type BirthKeys, Births } from './births.ts';
 import { CarriedFiles } from './carried-files.ts';
 import { catalogStartOf, coverFromCatalogs } from './catalog-scan.ts';

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { type AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { ageMs, type Clock, type Instant, instant, systemClock } from '@bundoc/shared/runtime/clock';
+import { Mutex } from '@bundoc/shared/runtime/mutex';
 import { SMALL_FILE_BYTES_MAX } from '../project-file.ts';
 import {
   formatStorageFile,
@@ -45,7 +46,7 @@ export async function identifyFolder(
 class IdentityInFolder implements StorageIdentity {
   readonly #disk: Disk;
   readonly #dataDir: string;
-  #last: Promise<unknown> = Promise.resolve();
+  readonly #changing = new Mutex();
   readonly #clock: Clock;
   #changedAt: Instant;
 
@@ -67,7 +68,7 @@ class IdentityInFolder implements StorageIdentity {
   }
 
   change(change: (present: StorageFile) => StorageFile): Promise<StorageFile> {
-    const changed = this.#last.then(async () => {
+    return this.#changing.run(async () => {
       const file = change(await this.read());
       try {
         await this.write(file);
@@ -78,8 +79,6 @@ class IdentityInFolder implements StorageIdentity {
       this.#changedAt = instant(this.#clock);
       return file;
     });
-    this.#last = changed.catch(() => undefined);
-    return changed;
   }
 
   /**

@@ -6,7 +6,7 @@ import type { IndexEntry, IndexSpec, IndexState, KeyRange } from '../index-port.
 import { type IndexKeys, indexKeysOf } from './index-keys.ts';
 
 /** Behind every key that begins so: keys are made of units up to 0xff. */
-export const BEHIND = '\u0100';
+const BEHIND = '\u0100';
 
 /** A CommonJS module whose default export bundlers and Node take for different things. */
 const { default: BTree } = createRequire(import.meta.url)('sorted-btree') as typeof import('sorted-btree');

@@ -1,7 +1,7 @@
 import { open, readFile, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { z } from 'zod';
-import { type ChainHead, GENESIS } from '../chain.ts';
+import { type ChainHead, GENESIS } from '../../records/chain.ts';
 
 const positionSchema = z.strictObject({
   format: z.literal(1),

@@ -48,3 +48,8 @@ export function isTimeout(error: unknown): boolean {
     error instanceof DatabaseError && (error.code === LOCK_NOT_AVAILABLE || error.code === QUERY_CANCELED)
   );
 }
+
+/** The error of what needs the key of the chain before the store has it. */
+export function locked(): AppError {
+  return new AppError('storage_unavailable', { cause: new Error('the audit chain is locked') });
+}

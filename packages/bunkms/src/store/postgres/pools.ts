@@ -3,8 +3,9 @@ import { type ConnectionOptions, checkServerIdentity } from 'node:tls';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { ConfigError, readSecretFile } from '@bundoc/shared/runtime/config';
 import pg, { type PoolClient } from 'pg';
+import type { Sql } from '../sql/statement.ts';
 import { NotPrimary, storageError } from './failure.ts';
-import { type Session, sessionOf } from './session.ts';
+import { runOn, sessionOf } from './session.ts';
 import type { PostgresSettings } from './settings.ts';
 
 /** The schema that all tables are in. */
@@ -39,15 +40,15 @@ export class Pools {
   /**
    * Runs statements that each may see another state. @throws AppError `storage_unavailable`, `overloaded`.
    */
-  read<T>(look: (session: Session) => Promise<T>): Promise<T> {
-    return this.#use(this.#reads, (client) => look(sessionOf(client)));
+  read<T>(work: Sql<T>): Promise<T> {
+    return this.#use(this.#reads, (client) => runOn(sessionOf(client), work));
   }
 
   /** Runs statements that all see the same state, whoever writes meanwhile. */
-  snapshot<T>(look: (session: Session) => Promise<T>): Promise<T> {
+  snapshot<T>(work: Sql<T>): Promise<T> {
     return this.#use(this.#reads, async (client) => {
       await client.query(BEGIN_SNAPSHOT);
-      const seen = await look(sessionOf(client));
+      const seen = await runOn(sessionOf(client), work);
       await client.query('COMMIT');
       return seen;
     });

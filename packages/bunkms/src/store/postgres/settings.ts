@@ -66,7 +66,7 @@ export function placeOfUrl(text: string): PostgresPlace | undefined {
 }
 
 /** Whether a name or address is this very machine. */
-export function isLoopback(host: string): boolean {
+function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host);
 }
 

@@ -1,7 +1,8 @@
 import { type BigIntStats, closeSync, mkdirSync, openSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
-import type { Row } from '../row-records.ts';
+import type { Row } from '../sql/row-records.ts';
+import type { SqlValue, Statement } from '../sql/statement.ts';
 import { migrate } from './schema.ts';
 
 const SQLITE_BUSY = 5;
@@ -45,13 +46,31 @@ export class Connection {
     this.write(() => migrate(this.#database));
   }
 
-  /** All rows of a query, or the part that the caller takes before it stops. */
-  *rows(sql: string, ...values: SQLInputValue[]): Generator<Row, void, undefined> {
-    yield* this.#prepare(sql).iterate(...values);
+  /** Runs one statement of a repository. */
+  execute(statement: Statement): unknown {
+    switch (statement.kind) {
+      case 'rows':
+        return this.#all(statement.sql, statement.values);
+      case 'row':
+        return this.row(statement.sql, ...statement.values);
+      case 'run':
+        return this.run(statement.sql, ...statement.values);
+      case 'each': {
+        const { query, tuples, more } = statement;
+        return tuples.map((tuple) => this.#all(query.sql, [...tuple, ...more]));
+      }
+      case 'insert':
+        for (const tuple of statement.tuples) this.run(statement.query.sql, ...tuple, ...statement.more);
+        return [];
+    }
   }
 
-  row(sql: string, ...values: SQLInputValue[]): Row | undefined {
-    return this.#prepare(sql).get(...values);
+  row(sql: string, ...values: readonly SqlValue[]): Row | undefined {
+    return this.#prepare(sql).get(...values.map(inputOf));
+  }
+
+  #all(sql: string, values: readonly SqlValue[]): Row[] {
+    return this.#prepare(sql).all(...values.map(inputOf));
   }
 
   /** A number that is another one once any other connection, of whatever process, has committed a change. */
@@ -60,8 +79,8 @@ export class Connection {
   }
 
   /** @returns the number of rows that were changed. */
-  run(sql: string, ...values: SQLInputValue[]): number {
-    return Number(this.#prepare(sql).run(...values).changes);
+  run(sql: string, ...values: readonly SqlValue[]): number {
+    return Number(this.#prepare(sql).run(...values.map(inputOf)).changes);
   }
 
   /** Runs `look` on one state of the database, whoever writes meanwhile. */
@@ -142,7 +161,8 @@ export class Connection {
   #prepare(sql: string): StatementSync {
     const known = this.#statements.get(sql);
     if (known !== undefined) return known;
-    const statement = this.#database.prepare(sql);
+    // In SQLite `$1` is a name; `?1` is the first parameter.
+    const statement = this.#database.prepare(sql.replace(/\$(\d+)/g, '?$1'));
     this.#statements.set(sql, statement);
     return statement;
   }
@@ -162,4 +182,9 @@ export class Connection {
       }
     }
   }
+}
+
+/** SQLite has no booleans. */
+function inputOf(value: SqlValue): SQLInputValue {
+  return typeof value === 'boolean' ? Number(value) : value;
 }

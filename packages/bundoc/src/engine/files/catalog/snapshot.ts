@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { hash, type KeyObject, randomBytes } from 'node:crypto';
 import {
   type CatalogHead,
@@ -5,7 +6,8 @@ import {
   encodeCatalogHead,
   parseCatalogHead,
 } from '@bundoc/shared/contract/catalog-head';
-import { aadOf, OpenError, open, SEAL_OVERHEAD_BYTES, seal } from '@bundoc/shared/crypto/aead';
+import { OpenError } from '@bundoc/shared/crypto/aead';
+import { CHUNK_BYTES, SealedStream } from '@bundoc/shared/crypto/sealed-stream';
 import { type OwnWork, ownWork } from '../../../work/scheduler.ts';
 import { ByteReader, ByteWriter } from '../../bytes.ts';
 import type { SealCount } from '../../seal-budget.ts';
@@ -45,8 +47,6 @@ export interface SnapshotKeys {
 }
 
 const ID_BYTES = 16;
-/** Plaintext bytes after which a chunk is sealed; between chunks others get their turn. */
-const CHUNK_BYTES = 262_144;
 
 /**
  * The catalog as a file, piece by piece: a clear head, then sealed chunks, each bound to its place and to the
@@ -83,15 +83,11 @@ async function* piecesOf(
 ): AsyncGenerator<Buffer> {
   using work = own('snapshot');
   yield clear;
-  const bound = hashOf(clear);
-  let chunk = 0;
-  const sealChunk = (writer: ByteWriter, last: boolean): Buffer => {
-    const sealed = seal(key, writer.finish(), chunkAad(project, bound, chunk++, last));
-    const length = Buffer.alloc(4);
-    length.writeUInt32BE(sealed.length);
-    const piece = Buffer.concat([length, sealed]);
+  const stream = streamOf(key, project, clear);
+  const sealChunk = (writer: ByteWriter, isLast: boolean): Buffer => {
+    const chunk = stream.seal(writer.finish(), isLast);
     work.leave();
-    return piece;
+    return chunk;
   };
 
   let writer = new ByteWriter(FIRST_CHUNK_BYTES);
@@ -137,25 +133,23 @@ export function decodeSnapshot(
   if (clear === undefined) throw new CatalogDamaged('it is no catalog of a known format');
   const key = keys.snapshotKey(clear.keyVersion, clear.id);
   if (key === undefined) throw new CatalogDamaged('there is no key of its version');
-  const bound = hashOf(bytes.subarray(0, clear.end));
+  const stream = streamOf(key, project, bytes.subarray(0, clear.end));
   let head: SnapshotHead | undefined;
-  let at = clear.end;
-  for (let chunk = 0; ; chunk++) {
-    const length = at + 4 <= bytes.length ? bytes.readUInt32BE(at) : 0;
-    const end = at + 4 + length;
-    if (length < SEAL_OVERHEAD_BYTES || end > bytes.length) throw new CatalogDamaged('it is cut short');
-    const last = end === bytes.length;
-    const reader = new ByteReader(
-      openChunk(key, bytes.subarray(at + 4, end), chunkAad(project, bound, chunk, last)),
-    );
-    if (head === undefined) head = readHead(reader, clear);
-    while (!reader.done) {
-      if (reader.u8() === STATE) sink.state(readState(reader));
-      else sink.idempotencyRecord(readIdempotencyRecord(reader));
+  try {
+    for (const chunk of stream.openAll(bytes.subarray(clear.end))) {
+      const reader = new ByteReader(chunk);
+      head ??= readHead(reader, clear);
+      while (!reader.done) {
+        if (reader.u8() === STATE) sink.state(readState(reader));
+        else sink.idempotencyRecord(readIdempotencyRecord(reader));
+      }
     }
-    if (last) return head;
-    at = end;
+  } catch (error) {
+    if (error instanceof OpenError) throw new CatalogDamaged('it does not open');
+    throw error;
   }
+  assert(head !== undefined, 'a stream has a chunk');
+  return head;
 }
 
 function readHead(reader: ByteReader, { handle, covered, projectFile }: CatalogHead): SnapshotHead {
@@ -163,15 +157,6 @@ function readHead(reader: ByteReader, { handle, covered, projectFile }: CatalogH
   const purgedSeq = reader.u48();
   const seals = Array.from({ length: reader.u16() }, () => readSeals(reader));
   return { handle, covered, projectFile, lastSeq, purgedSeq, seals };
-}
-
-function openChunk(key: KeyObject, sealed: Buffer, aad: Buffer): Buffer {
-  try {
-    return open(key, sealed, aad);
-  } catch (error) {
-    if (error instanceof OpenError) throw new CatalogDamaged('it does not open');
-    throw error;
-  }
 }
 
 /** Living documents, and their sealed bytes. */
@@ -184,10 +169,7 @@ function sizeOf(catalog: Catalog): { documents: number; bytes: number } {
   return { documents, bytes };
 }
 
-function hashOf(head: Buffer): string {
-  return hash('sha256', head, 'hex');
-}
-
-function chunkAad(project: string, head: string, chunk: number, last: boolean): Buffer {
-  return aadOf('bundoc/catalog/v2', project, head, String(chunk), last ? 'last' : 'more');
+/** @param head is clear; each chunk is bound to it. */
+function streamOf(key: KeyObject, project: string, head: Buffer): SealedStream {
+  return new SealedStream(key, 'bundoc/catalog/v2', project, hash('sha256', head, 'hex'));
 }

@@ -1,13 +1,12 @@
 import { join } from 'node:path';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { KeyedMutex } from '../../../work/keyed-mutex.ts';
-import type { DueProject, ExpiryMarks } from '../../expiry-marks.ts';
-import { SWEEP_INTERVAL_MS } from '../../expiry-marks.ts';
+import { KeyedMutex } from '@bundoc/shared/runtime/mutex';
+import { type DueProject, type ExpiryMarks, SWEEP_INTERVAL_MS } from '../../expiry-marks.ts';
 import type { Disk } from '../disk/disk.ts';
 
 /** An empty file in the project's folder (docs/formats/expiry-mark.md). */
-export const EXPIRY_FILE = 'expires-1';
+const EXPIRY_FILE = 'expires-1';
 
 export interface ExpiryMarksInFoldersOptions {
   readonly disk: Disk;

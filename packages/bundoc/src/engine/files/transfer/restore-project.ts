@@ -12,7 +12,7 @@ import { SealedFolder } from '../projects/sealed-folder.ts';
  * A folder with this file and without `project.json` is what a restore that was cut short has left: nobody
  * else's.
  */
-export const RESTORING_FILE = 'restoring';
+const RESTORING_FILE = 'restoring';
 
 export interface RestoreOptions extends RestoreSource {
   readonly disk: Disk;

@@ -2,14 +2,13 @@ import { setImmediate } from 'node:timers/promises';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import { v7 as uuidv7 } from 'uuid';
-import type { CommitDraft } from '../../commit-plan.ts';
-import { draftsOf } from '../../commit-plan.ts';
+import { type CommitDraft, draftsOf } from '../../commit-plan.ts';
 import { OutcomeUnknown } from '../../errors.ts';
 import type { Position } from '../../port.ts';
 import type { Database, Statement, Transaction } from '../database/database.ts';
 import { isOfDatabase, isOfStatement } from '../database/database-error.ts';
 import { textArray } from '../database/parameters.ts';
-import { Backoff } from '../database/patience.ts';
+import { Backoff } from '../database/retry-unavailable.ts';
 import type { BlindIndexes } from '../indexes/blind-index.ts';
 import { GROUP_ENTRIES_MAX, GroupIndexContext, lookUpHolders } from '../indexes/group-index-context.ts';
 import type { NextCount } from '../rows/seal-counter.ts';
@@ -166,7 +165,7 @@ export class GroupCommitter {
   /** Never rejects. */
   async #run(batch: LaneBatch<CommittingProject, QueuedCommit>): Promise<void> {
     const { kind, members } = batch;
-    const outcomes = await this.#commitPatiently(members, kind === 'alone').catch((error: unknown) =>
+    const outcomes = await this.#commitWithRetries(members, kind === 'alone').catch((error: unknown) =>
       members.map((): Outcome => ({ kind: 'failed', error })),
     );
     const leaving = outcomes.map((outcome, at) =>
@@ -184,8 +183,8 @@ export class GroupCommitter {
    * @throws AppError `storage_unavailable` when the outcome stayed unknown, too; errors that are of no single
    * project.
    */
-  async #commitPatiently(members: readonly Member[], isAlone: boolean): Promise<readonly Outcome[]> {
-    const patience = new Backoff(this.#clock);
+  async #commitWithRetries(members: readonly Member[], isAlone: boolean): Promise<readonly Outcome[]> {
+    const backoff = new Backoff(this.#clock);
     for (;;) {
       const attempt = new Attempt(members, isAlone);
       try {
@@ -196,7 +195,7 @@ export class GroupCommitter {
         } else if (isOfStatement(error) && members.length > 1)
           return members.map(() => ({ kind: 'suspect' }));
         else if (!hasCode(error, 'storage_unavailable')) throw error;
-        await patience.wait(unavailable(error));
+        await backoff.wait(unavailable(error));
       }
     }
   }
@@ -209,7 +208,7 @@ export class GroupCommitter {
    * @throws AppError `storage_unavailable` when that cannot be found out in time.
    */
   async #tookEffect({ id, projects }: Attempt): Promise<boolean> {
-    const patience = new Backoff(this.#clock);
+    const backoff = new Backoff(this.#clock);
     const heads = [textArray(projects)];
     const begin = [
       { statement: LOCK_ANY_HEAD, values: heads },
@@ -232,7 +231,7 @@ export class GroupCommitter {
         if (!(failure instanceof OutcomeUnknown || hasCode(failure, 'storage_unavailable'))) throw failure;
         error = failure;
       }
-      await patience.wait(unavailable(error));
+      await backoff.wait(unavailable(error));
     }
   }
 

@@ -37,7 +37,7 @@ function sqlStateOf(error: unknown): string | undefined {
  * True when the server did not answer, or answered that it cannot serve now: the same may be tried again, on
  * another connection. All other refusals of the server are defects of ours.
  */
-export function isUnavailable(error: unknown): boolean {
+function isUnavailable(error: unknown): boolean {
   const state = sqlStateOf(error);
   if (state !== undefined)
     return UNAVAILABLE_CLASSES.includes(state.slice(0, 2))

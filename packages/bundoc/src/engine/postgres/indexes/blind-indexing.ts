@@ -13,7 +13,7 @@ import {
   type UsableIndex,
 } from '../../index-port.ts';
 import type { Row, Statement, Transaction } from '../database/database.ts';
-import { retryUnavailable } from '../database/patience.ts';
+import { retryUnavailable } from '../database/retry-unavailable.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import { orUndefined, ROW_COLUMNS, readStateRow } from '../rows/rows.ts';
 import {
@@ -79,7 +79,7 @@ export class BlindIndexing implements EngineIndexes {
   /** Looks at what there is. */
   async begin(): Promise<void> {
     const { database, project } = this.#options;
-    this.#known = await this.#retryUnavailable(() => readBlindIndexes(database, project, this.#rows));
+    this.#known = await this.#retry(() => readBlindIndexes(database, project, this.#rows));
   }
 
   /** What commits obey. */
@@ -143,12 +143,12 @@ export class BlindIndexing implements EngineIndexes {
     await this.begin();
     const collections = new Set([...this.#wanted.keys(), ...this.#known.byCollection.keys()]);
     for (const collection of collections)
-      if (!this.#isKept(collection)) await this.#retryUnavailable(() => this.#agree(collection));
+      if (!this.#isKept(collection)) await this.#retry(() => this.#agree(collection));
     this.#builder.goOn(this.#known, () => this.begin());
   }
 
   /** All that is done here may be done twice: what was done already is found so. */
-  #retryUnavailable<T>(action: () => Promise<T>): Promise<T> {
+  #retry<T>(action: () => Promise<T>): Promise<T> {
     return retryUnavailable(this.#options.clock, () =>
       action().catch((error: unknown) => {
         if (!(error instanceof OutcomeUnknown)) throw error;

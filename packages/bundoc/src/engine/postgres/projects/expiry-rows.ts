@@ -1,7 +1,7 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import { type DueProject, type ExpiryMarks, SWEEP_INTERVAL_MS } from '../../expiry-marks.ts';
 import type { Database, Statement } from '../database/database.ts';
-import { retryUnavailable } from '../database/patience.ts';
+import { retryUnavailable } from '../database/retry-unavailable.ts';
 
 const MARK: Statement = {
   name: 'bundoc-mark-expiry-1',

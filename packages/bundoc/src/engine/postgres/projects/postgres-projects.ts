@@ -22,7 +22,7 @@ import type { OpenedProject, Projects } from '../../projects.ts';
 import { loggable, type OnSetAside } from '../../set-aside.ts';
 import { Gather } from '../commit/gather.ts';
 import type { Database, Statement, Transaction } from '../database/database.ts';
-import { retryUnavailable } from '../database/patience.ts';
+import { retryUnavailable } from '../database/retry-unavailable.ts';
 import { removeRows, unfenceRows } from '../rows/fence.ts';
 import { changeMarker, type FileRow, readFileRow, readFileRows, replaceFileRow } from '../rows/file-row.ts';
 import { makeProject, raiseKeyVersion } from '../rows/project-rows.ts';
@@ -132,7 +132,7 @@ export class PostgresProjects implements Projects {
   }
 
   async exists(project: string): Promise<boolean> {
-    const row = await patientlyRead(this.#options, project);
+    const row = await readFileRowWithRetries(this.#options, project);
     if (row.marker?.startsWith(MOVE_MARK_BEGINS)) {
       if (await mayBeRemoved(project, row.marker, row.text !== undefined, this.#options.keys)) return true;
       await this.#requireHere(project, row.marker, row.text);
@@ -141,7 +141,7 @@ export class PostgresProjects implements Projects {
   }
 
   async deletionOf(project: string): Promise<DeletionMark | undefined> {
-    const { marker } = await patientlyRead(this.#options, project);
+    const { marker } = await readFileRowWithRetries(this.#options, project);
     return marker === undefined ? undefined : readDeletionMark(project, marker);
   }
 
@@ -228,7 +228,7 @@ export class PostgresProjects implements Projects {
  * @throws AppError of the database.
  */
 export async function whyGone(place: RowsPlace, project: string): Promise<AppError> {
-  const { text, marker } = await patientlyRead(place, project);
+  const { text, marker } = await readFileRowWithRetries(place, project);
   if (marker?.startsWith(MOVE_MARK_BEGINS)) return new AppError('project_moving', { retryAfterS: 1 });
   if (text === undefined)
     return marker === undefined ? new AppError('project_not_found') : projectDestroyed();
@@ -236,7 +236,7 @@ export async function whyGone(place: RowsPlace, project: string): Promise<AppErr
   return new AppError('storage_unavailable', { retryAfterS: 1 });
 }
 
-function patientlyRead({ database, clock }: RowsPlace, project: string): Promise<FileRow> {
+function readFileRowWithRetries({ database, clock }: RowsPlace, project: string): Promise<FileRow> {
   return retryUnavailable(clock, () => readFileRow(database, project));
 }
 

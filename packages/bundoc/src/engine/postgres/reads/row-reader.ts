@@ -16,7 +16,7 @@ import type {
 } from '../../port.ts';
 import { ProjectGone } from '../commit/must-reopen.ts';
 import type { Queryable, Row, Statement } from '../database/database.ts';
-import { retryUnavailable } from '../database/patience.ts';
+import { retryUnavailable } from '../database/retry-unavailable.ts';
 import { type RowCipher, VersionUnknown } from '../rows/row-cipher.ts';
 import { orUndefined, ROW_COLUMNS, readStateRow, SEALED } from '../rows/rows.ts';
 import type { SealedRow, SharedReads } from './shared-reads.ts';

@@ -3,7 +3,7 @@ import type { FoundHead } from '../../projects.ts';
 import type { Queryable, Row, Statement, Transaction } from '../database/database.ts';
 
 /** Of a mark, in characters: more than any genuine one has. */
-export const MARKER_LENGTH_MAX = 65_536;
+const MARKER_LENGTH_MAX = 65_536;
 /**
  * A longer file is read as an empty one, which is damaged. Without these bounds, one planted row would
  * exhaust the memory of each node.

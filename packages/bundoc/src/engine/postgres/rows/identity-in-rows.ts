@@ -10,7 +10,7 @@ import {
   unidentified,
 } from '../../storage-file.ts';
 import type { Database, Statement } from '../database/database.ts';
-import { retryUnavailable } from '../database/patience.ts';
+import { retryUnavailable } from '../database/retry-unavailable.ts';
 
 const PLACE = 'the row of bundoc.storage';
 /** A longer one is read as an empty one, which is damaged: it would exhaust the memory of each node. */

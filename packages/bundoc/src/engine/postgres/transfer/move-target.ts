@@ -47,7 +47,7 @@ export async function moveTargetIn(
 }
 
 /** The rows of a project that is brought in, beside nodes that run. */
-export class PostgresMoveTarget implements MoveTarget {
+class PostgresMoveTarget implements MoveTarget {
   readonly #options: PostgresMoveTargetOptions;
   #cipher: ProjectCipher | undefined;
   /** Without it, somebody else brings the project in. */
