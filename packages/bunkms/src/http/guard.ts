@@ -1,5 +1,10 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { requireKey, requireScope, requireService } from '@bundoc/shared/contract/grants';
+import {
+  requireKey,
+  requireScope,
+  requireService,
+  requireServiceWithAny,
+} from '@bundoc/shared/contract/grants';
 import type { Claims, Scope } from '@bundoc/shared/contract/tokens';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { chargeRequest } from '@bundoc/shared/http/request-share';
@@ -37,6 +42,8 @@ export interface Guards {
   scope(scope: Scope): Guard;
   /** The scope, for service tokens only. */
   service(scope: Scope): Guard;
+  /** {@link service} for a token with one of the scopes at least. */
+  serviceWithAny(scopes: readonly [Scope, ...Scope[]]): Guard;
   /** The scope, and a glob for the key that the path names. Decides before anything is looked up. */
   keyInPath(scope: Scope): Guard;
   /** {@link keyInPath} for a token with one of the scopes at least. */
@@ -65,6 +72,7 @@ export function createGuards(auth: BearerAuth, tokens: () => Pick<KmsStore, 'liv
     },
     scope: (scope) => async (request) => requireScope(await authenticate(request), scope),
     service: (scope) => async (request) => requireService(await authenticate(request), scope),
+    serviceWithAny: (scopes) => async (request) => requireServiceWithAny(await authenticate(request), scopes),
     keyInPath: (scope) => async (request) => {
       const claims = await authenticate(request);
       requireScope(claims, scope);

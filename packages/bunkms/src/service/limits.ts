@@ -15,6 +15,8 @@ export interface LimitRates {
   readonly destructionsPerToken: number;
   /** Renewals a minute of one subject: a token, its renewals and what it issued, unless an operator issues for tenants. */
   readonly renewalsPerMinute: number;
+  /** Tokens a second that one subject issues: a token, its renewals and what it issued, unless an operator issues for tenants. */
+  readonly issuesPerToken: number;
 }
 
 /** After a pause, this many seconds' worth may come at once: a node that starts cold fetches all its keys. */
@@ -36,6 +38,7 @@ export class Limits {
   readonly #cryptoTokens: RateLimit;
   readonly #cryptoKeys: RateLimit;
   readonly #renewals: RateLimit;
+  readonly #issues: RateLimit;
   readonly #destructions: RateLimit;
   readonly #streams: RateLimit;
   readonly #advances: RateLimit;
@@ -47,6 +50,7 @@ export class Limits {
     this.#keys = perSecond(rates.exportsPerKey);
     this.#cryptoTokens = perSecond(rates.cryptoPerToken);
     this.#cryptoKeys = perSecond(rates.cryptoPerKey);
+    this.#issues = perSecond(rates.issuesPerToken);
     const { renewalsPerMinute } = rates;
     this.#renewals = new RateLimit({
       clock,
@@ -93,5 +97,10 @@ export class Limits {
   /** @param root of the token. @throws AppError `rate_limited`. */
   takeRenewal(subject: string): void {
     this.#renewals.take(subject);
+  }
+
+  /** @param root of the token. @throws AppError `rate_limited`. */
+  takeIssue(subject: string): void {
+    this.#issues.take(subject);
   }
 }
