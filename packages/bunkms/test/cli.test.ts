@@ -187,7 +187,7 @@ describe('the command line', () => {
     expect(await status()).toBe(200);
     expect(await revoke('--cascade')).toMatchObject({
       code: 0,
-      stdout: 'revoked, with 1 tokens that it issued\n',
+      stdout: 'revoked, with 1 token that it issued\n',
     });
     expect(await status()).toBe(401);
     const again = JSON.parse((await revoke('--cascade', '--json')).stdout);
@@ -361,7 +361,7 @@ describe('the command line', () => {
     await call(server.apiUrl, '/v1/keys', { token, body: { name: 'c-dek', type: 'aes-256' } });
     expect((await exported('c-dek')).kekId).toBe(current);
     expect(await json('verify')).toEqual({ current, checked: 3, under_others: 0, damaged: [] });
-    expect((await kek('verify')).stdout).toContain('3 versions open, 3 of them with the current KEK');
+    expect((await kek('verify')).stdout).toContain('open: 3 versions, 3 with the current KEK');
 
     await exported('b-dek');
     edit(
