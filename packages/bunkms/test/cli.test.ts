@@ -200,8 +200,16 @@ describe('the command line', () => {
   test('issues no token of which it is only half said what it may issue', async () => {
     await init();
     const half = ['token', 'issue', '--typ', 'service', '--sub', 'ops', '--scope', 'kms:admin'];
-    expectFailure(await run(...half, '--may-issue-scope', 'kms:read_key'), 2, /may_issue.ttl_s/);
-    expectFailure(await run(...half, '--may-issue-ttl', '2h'), 2, /may_issue.scopes/);
+    expectFailure(
+      await run(...half, '--may-issue-scope', 'kms:read_key'),
+      2,
+      /--may-issue-ttl: is required with the other options/,
+    );
+    expectFailure(
+      await run(...half, '--may-issue-ttl', '2h'),
+      2,
+      /--may-issue-scope: is required with the other options/,
+    );
   });
 
   test('rotates, lists and shows keys beside a running server, and prints none of their material', async () => {

@@ -37,7 +37,11 @@ export async function issueToken(environment: Environment, options: IssueOptions
   });
   if (!request.success)
     throw new UsageError(
-      request.error.issues.map(({ path, message }) => `${flagOf(path, options)}: ${message}`).join('; '),
+      request.error.issues
+        .map(
+          ({ path, message }) => `${flagOf(path, options)}: ${isMissing(path, options) ? MISSING : message}`,
+        )
+        .join('; '),
     );
   const issued = await withKms(environment, ({ tokens }) => tokens.issue(request.data, CLI_CALLER));
   console.log(options.json ? JSON.stringify(issued) : issued.token);
@@ -56,6 +60,17 @@ const FLAGS: Readonly<Record<string, string>> = {
   'may_issue.projects': '--may-issue-project',
   'may_issue.ttl_s': '--may-issue-ttl',
 };
+
+const MISSING = 'is required with the other options --may-issue-…';
+
+/** Whether a part of what the token may issue was not typed, where others were. */
+function isMissing([whole, part]: readonly PropertyKey[], options: IssueOptions): boolean {
+  if (whole !== 'may_issue') return false;
+  return (
+    (part === 'ttl_s' && options.mayIssueTtl === undefined) ||
+    (part === 'scopes' && options.mayIssueScope === undefined)
+  );
+}
 
 /** The option that was typed for a member of the request, and of a list the value that was. */
 function flagOf(path: readonly PropertyKey[], options: IssueOptions): string {
