@@ -1,4 +1,3 @@
-import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import {
   askService,
@@ -14,13 +13,8 @@ import type { Environment } from '@bundoc/shared/runtime/config';
 import { lineOf } from '@bundoc/shared/runtime/error-line';
 import { VERSION } from '@bundoc/shared/runtime/version';
 import { type BundocConfig, readConfig } from '../config.ts';
-import {
-  readAuthorities,
-  type ServiceAccess,
-  type ServiceOptions,
-  serviceAccess,
-  urlOf,
-} from './service-client.ts';
+import { readText } from './read-text.ts';
+import { type ServiceAccess, type ServiceOptions, serviceAccess, urlOf } from './service-client.ts';
 
 /**
  * Checks what a client needs of Bundoc, and, where the environment is that of the service, what the service needs: a line each, with what to do.
@@ -196,7 +190,7 @@ async function checkServiceToken(
 ): Promise<void> {
   const check = 'service token';
   const remedy = 'make one by "bunkms init --service-token", and put it in BUNDOC_KMS_TOKEN_FILE';
-  const text = await checkup.try(check, remedy, async () => (await readFile(tokenFile, 'utf8')).trim());
+  const text = await checkup.try(check, remedy, async () => (await readText(tokenFile)).trim());
   if (text === undefined) return;
   const claims = await checkup.try(check, remedy, () => inspectToken(text).claims);
   if (claims === undefined) return;
@@ -221,12 +215,12 @@ async function checkServiceToken(
 }
 
 async function trustOf(caFile: string | undefined): Promise<Trust> {
-  return caFile === undefined ? {} : { ca: await readAuthorities(caFile) };
+  return caFile === undefined ? {} : { ca: await readText(caFile) };
 }
 
 async function kmsTrust({ kms: { tls } }: BundocConfig): Promise<Trust> {
   const read = async (file: { readonly path: string } | undefined) =>
-    file === undefined ? undefined : await readFile(file.path, 'utf8');
+    file === undefined ? undefined : await readText(file.path);
   return { ca: await read(tls?.ca), cert: await read(tls?.cert), key: await read(tls?.key) };
 }
 

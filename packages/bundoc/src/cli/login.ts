@@ -1,4 +1,3 @@
-import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { hasCode } from '@bundoc/client/error';
 import { inspectToken, NoToken } from '@bundoc/shared/cli/explain-token';
@@ -49,16 +48,8 @@ export async function logoutCommand(
   console.error(`bundoc: profile "${name}" is removed; its token is good until it ends or is revoked`);
 }
 
-async function tokenText(file: string | undefined): Promise<string> {
-  if (file === undefined || file === '-')
-    return process.stdin.isTTY ? await typedToken() : await readText('-');
-  try {
-    return await readFile(file, 'utf8');
-  } catch (error) {
-    throw new CannotRun(`the token file ${file} cannot be read (${(error as NodeJS.ErrnoException).code})`, {
-      cause: error,
-    });
-  }
+function tokenText(file = '-'): Promise<string> {
+  return file === '-' && process.stdin.isTTY ? typedToken() : readText(file);
 }
 
 /** What a person types or pastes, without an echo, up to the end of the line. */

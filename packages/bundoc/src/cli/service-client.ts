@@ -1,9 +1,9 @@
-import { readFile } from 'node:fs/promises';
 import { Bundoc } from '@bundoc/client';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { Agent, type RequestInit, fetch as undiciFetch } from 'undici';
 import { CannotRun } from './errors.ts';
 import { DEFAULT_PROFILE, profileName, readProfiles } from './profiles.ts';
+import { readText } from './read-text.ts';
 
 /** How a command finds a running service. */
 export interface ServiceOptions {
@@ -42,7 +42,7 @@ export async function serviceAccess(
   const file = options.tokenFile ?? (isNamed ? undefined : environment['BUNDOC_TOKEN_FILE'] || undefined);
   const token = isNamed ? undefined : environment['BUNDOC_TOKEN'] || undefined;
   const caFile = options.caFile ?? (environment['BUNDOC_CA_FILE'] || undefined);
-  const own = file === undefined ? token : async () => (await readFile(file, 'utf8')).trim();
+  const own = file === undefined ? token : async () => (await readText(file)).trim();
   if (own !== undefined && !isNamed) return { url: urlOf(environment, options), token: own, caFile };
 
   const name = profileName(options.profile ?? (environment['BUNDOC_PROFILE'] || DEFAULT_PROFILE));
@@ -68,21 +68,11 @@ export async function serviceClient(environment: Environment, options: ServiceOp
 
 /** @throws CannotRun */
 export async function clientOf({ url, token, caFile }: ServiceAccess): Promise<Bundoc> {
-  const ca = caFile === undefined ? undefined : await readAuthorities(caFile);
+  const ca = caFile === undefined ? undefined : await readText(caFile);
   try {
     return new Bundoc({ url, fetch: checkedFetch(ca), token });
   } catch (error) {
     throw new CannotRun(`"${url}" is no URL of a service`, { cause: error });
-  }
-}
-
-/** @throws CannotRun */
-export async function readAuthorities(path: string): Promise<string> {
-  try {
-    return await readFile(path, 'utf8');
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    throw new CannotRun(`the file of authorities ${path} cannot be read (${code})`, { cause: error });
   }
 }
 

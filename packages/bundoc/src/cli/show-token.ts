@@ -1,4 +1,3 @@
-import { readFile } from 'node:fs/promises';
 import { explainToken, inspectToken, NoToken } from '@bundoc/shared/cli/explain-token';
 import { readKeySet } from '@bundoc/shared/cli/read-key-set';
 import type { Environment } from '@bundoc/shared/runtime/config';
@@ -19,7 +18,7 @@ export async function tokenCommand(
   const text =
     given === undefined ? await usedToken(environment, options) : given === '-' ? await readText('-') : given;
   try {
-    const keys = options.jwks === undefined ? undefined : readKeySet(await readFile(options.jwks, 'utf8'));
+    const keys = options.jwks === undefined ? undefined : readKeySet(await readText(options.jwks));
     const inspected = inspectToken(text, keys);
     const { claims, kid, signature } = inspected;
     if (options.json) console.log(JSON.stringify({ ...claims, kid, signature }));
