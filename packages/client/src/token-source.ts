@@ -1,7 +1,10 @@
 /** Gives a token, or one after the other: `token` of the client's options. */
 export type TokenProvider = () => string | Promise<string>;
 
-/** A token is replaced this long before its end at the latest, milliseconds; one of a short life after nine tenths of it. */
+/**
+ * A token is replaced this long before its end at the latest, milliseconds; one of a short life after nine
+ * tenths of it.
+ */
 const EARLY_MS = 60_000;
 const EARLY_PART = 0.1;
 
@@ -13,8 +16,8 @@ interface Held {
 }
 
 /**
- * The token that requests carry. What a provider gives is kept until shortly before its end, or until it is refused. Requests that need a new
- * one at the same time wait for one call of the provider.
+ * The token that requests carry. What a provider gives is kept until shortly before its end, or until it is
+ * refused. Requests that need a new one at the same time wait for one call of the provider.
  */
 export class TokenSource {
   readonly #provide: TokenProvider | undefined;
@@ -40,7 +43,11 @@ export class TokenSource {
     }
   }
 
-  /** The token to try after `refused` was; undefined when there is no other. @throws what the provider throws. */
+  /**
+   * The token to try after `refused` was; undefined when there is no other.
+   *
+   * @throws what the provider throws.
+   */
   async after(refused: string): Promise<string | undefined> {
     if (this.#provide === undefined) return undefined;
     // Another request may have replaced it meanwhile.
@@ -62,7 +69,10 @@ export class TokenSource {
     return this.#asked;
   }
 
-  /** A token that comes at its end, by this clock, is used until it is refused: the clock may be wrong, and asking for each request helps nobody. */
+  /**
+   * A token that comes at its end, by this clock, is used until it is refused: the clock may be wrong, and
+   * asking for each request helps nobody.
+   */
   #heldOf(token: string): Held {
     const { iat, exp } = timesOf(token);
     if (exp === undefined) return { token, refreshAtMs: Infinity, endsAtMs: Infinity };

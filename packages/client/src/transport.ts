@@ -12,8 +12,9 @@ export interface TransportOptions {
   /** Where Bundoc listens, with a path before `/v1` if there is one: `https://docs.example.org`. */
   readonly url: string;
   /**
-   * A token with the scopes that the calls need, or a function that gives one. The client calls the function before the token
-   * ends, and once when the service refuses it (401); requests at the same time share one call.
+   * A token with the scopes that the calls need, or a function that gives one. The client calls the function
+   * before the token ends, and once when the service refuses it (401); requests at the same time share one
+   * call.
    */
   readonly token: string | TokenProvider;
   /** The platform's by default. */
@@ -61,8 +62,8 @@ const LASTING: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * HTTP with retries: of idempotent requests, on 429, 502, 503, 504 and when there is no answer, with growing pauses of full jitter, not
- * before `Retry-After`, and none that the deadline would cut short.
+ * HTTP with retries: of idempotent requests, on 429, 502, 503, 504 and when there is no answer, with growing
+ * pauses of full jitter, not before `Retry-After`, and none that the deadline would cut short.
  */
 export class Transport {
   readonly #options: TransportOptions;
@@ -140,7 +141,11 @@ export class Transport {
     }
   }
 
-  /** With a new token when the present one is refused, once. @throws BundocError `network_error`, `cors_refused`; the signal's reason. */
+  /**
+   * With a new token when the present one is refused, once.
+   *
+   * @throws BundocError `network_error`, `cors_refused`; the signal's reason.
+   */
   async #fetch(request: Request, signal: AbortSignal): Promise<Response> {
     const token = await unlessAborted(this.#tokens.current(), signal);
     const response = await this.#fetchWith(token, request, signal);
@@ -197,7 +202,9 @@ export class Transport {
   }
 }
 
-/** The origin of the page that this runs in, when it is not the service's own; undefined outside of browsers. */
+/**
+ * The origin of the page that this runs in, when it is not the service's own; undefined outside of browsers.
+ */
 function pageOrigin(url: URL): string | undefined {
   const origin = (globalThis as { location?: { origin?: string } }).location?.origin;
   return origin === url.origin ? undefined : origin;

@@ -7,7 +7,7 @@ import { z } from 'zod';
 import { type ImportProgress, importDocuments } from '../operations/import-documents.ts';
 import { linesOf } from '../operations/ndjson.ts';
 import { ResumeFile } from '../operations/resume-file.ts';
-import { CannotRun } from './errors.ts';
+import { CommandError } from './errors.ts';
 import { collectionOf, idOf } from './names.ts';
 import { type ServiceOptions, serviceClient, stopSignal } from './service-client.ts';
 import { createTransferBar } from './transfer-bar.ts';
@@ -30,7 +30,9 @@ const stateSchema = z.strictObject({
   documents: z.int().nonnegative(),
 });
 
-/** Writes the documents of an NDJSON file, or of standard input for `-`, into a project of a running service. */
+/**
+ * Writes the documents of an NDJSON file, or of standard input for `-`, into a project of a running service.
+ */
 export async function importCommand(
   environment: Environment,
   named: string,
@@ -48,7 +50,7 @@ export async function importCommand(
   const resume = statePath === undefined ? undefined : new ResumeFile(statePath, stateSchema);
   const earlier = await resume?.read();
   if (earlier !== undefined && (earlier.project !== project || earlier.collection !== (collection ?? null)))
-    throw new CannotRun(
+    throw new CommandError(
       `${statePath} is of another import, ${nameOf(earlier)}: finish that one, or remove the file to start over`,
     );
   const done: ImportProgress = earlier ?? { end: 0, lines: 0, documents: 0 };
@@ -92,11 +94,11 @@ function nameOf({ project, collection, lines }: z.infer<typeof stateSchema>): st
   return `into ${into}, with ${counted(lines, 'line')} done`;
 }
 
-/** @throws CannotRun for what is no file. */
+/** @throws CommandError for what is no file. */
 async function sizeOf(path: string): Promise<number> {
   const stats = await stat(path).catch(() => undefined);
-  if (stats === undefined) throw new CannotRun(`there is no file at ${path}`);
-  if (stats.isDirectory()) throw new CannotRun(`${path} is a folder`);
+  if (stats === undefined) throw new CommandError(`there is no file at ${path}`);
+  if (stats.isDirectory()) throw new CommandError(`${path} is a folder`);
   return stats.size;
 }
 

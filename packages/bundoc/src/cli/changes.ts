@@ -16,7 +16,10 @@ export interface ChangesCommandOptions extends DataOptions {
 
 type Row = Change<Record<string, unknown>>;
 
-/** Prints what has changed, each document once, at its last change; with `follow` also what changes from now on, until it is stopped. */
+/**
+ * Prints what has changed, each document once, at its last change; with `follow` also what changes from now
+ * on, until it is stopped.
+ */
 export async function changesCommand(
   environment: Environment,
   named: string,

@@ -17,7 +17,8 @@ import { readText } from './read-text.ts';
 import { type ServiceAccess, type ServiceOptions, serviceAccess, urlOf } from './service-client.ts';
 
 /**
- * Checks what a client needs of Bundoc, and, where the environment is that of the service, what the service needs: a line each, with what to do.
+ * Checks what a client needs of Bundoc, and, where the environment is that of the service, what the service
+ * needs: a line each, with what to do.
  *
  * @returns false when something fails.
  */
@@ -89,7 +90,11 @@ async function checkReady(checkup: Checkup, url: string, trust: Trust): Promise<
   else if (kms === 'up') checkup.ok('kms', 'Bundoc reaches BunKMS, and gets its events');
 }
 
-/** A token by itself, and whether the service takes it. @param trust undefined when the service does not answer. */
+/**
+ * A token by itself, and whether the service takes it.
+ *
+ * @param trust undefined when the service does not answer.
+ */
 async function checkToken(checkup: Checkup, access: ServiceAccess, trust: Trust | undefined): Promise<void> {
   const remedy = 'get a new token, and run "bundoc login"';
   const text = await checkup.try('token', 'name a file that can be read in --token-file', async () =>

@@ -1,8 +1,8 @@
 import { BundocError } from '@bundoc/client/error';
 
 /** The command cannot run as things are. */
-export class CannotRun extends Error {
-  override readonly name = 'CannotRun';
+export class CommandError extends Error {
+  override readonly name = 'CommandError';
 }
 
 /** The project was looked at and is not repaired: exit code 1. Everything else that is thrown is 2. */
@@ -10,7 +10,9 @@ export class NotRepaired extends Error {
   override readonly name = 'NotRepaired';
 }
 
-/** What to do about an error of the service, where there is something; the first that one of its causes gives. */
+/**
+ * What to do about an error of the service, where there is something; the first that one of its causes gives.
+ */
 export function remedyOf(error: unknown): string | undefined {
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
     const remedy = cause instanceof BundocError ? REMEDIES[cause.code] : undefined;

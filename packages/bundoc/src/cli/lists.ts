@@ -1,7 +1,7 @@
 import type { CollectionSummary } from '@bundoc/client/definition';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import type { DataOptions } from './documents.ts';
-import { CannotRun } from './errors.ts';
+import { CommandError } from './errors.ts';
 import { collectionNameOf, idOf } from './names.ts';
 import { rowWriter, write } from './output.ts';
 import { serviceClient, stopSignal } from './service-client.ts';
@@ -17,7 +17,7 @@ export async function projectsCommand(
   if (named !== undefined) {
     const id = idOf(named);
     const info = await bundoc.project(id).info({ signal });
-    if (info === undefined) throw new CannotRun(`there is no project ${id}`);
+    if (info === undefined) throw new CommandError(`there is no project ${id}`);
     return writeFacts(info, options);
   }
   const print = rowWriter<string>(
@@ -43,7 +43,7 @@ export async function collectionsCommand(
   if (place.collection !== undefined) {
     const name = collectionNameOf(place.collection);
     const info = await project.collection(name).info({ signal });
-    if (info === undefined) throw new CannotRun(`there is no collection ${name} in ${project.id}`);
+    if (info === undefined) throw new CommandError(`there is no collection ${name} in ${project.id}`);
     return writeFacts(info, options);
   }
   const print = rowWriter<CollectionSummary>(

@@ -2,7 +2,7 @@ import { resolve } from 'node:path';
 import { hasCode } from '@bundoc/client/error';
 import { inspectToken, NoToken } from '@bundoc/shared/cli/explain-token';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { CannotRun } from './errors.ts';
+import { CommandError } from './errors.ts';
 import {
   DEFAULT_PROFILE,
   profileName,
@@ -15,8 +15,9 @@ import { readText } from './read-text.ts';
 import { clientOf, type ServiceOptions, urlOf } from './service-client.ts';
 
 /**
- * Keeps the URL of a service and a token for it as a profile, once the service has taken the token. The token comes from `--token-file`, else from
- * standard input: never from the command line, which other users can see.
+ * Keeps the URL of a service and a token for it as a profile, once the service has taken the token. The token
+ * comes from `--token-file`, else from standard input: never from the command line, which other users can
+ * see.
  */
 export async function loginCommand(environment: Environment, options: ServiceOptions): Promise<void> {
   const name = profileName(options.profile ?? (environment['BUNDOC_PROFILE'] || DEFAULT_PROFILE));
@@ -31,7 +32,7 @@ export async function loginCommand(environment: Environment, options: ServiceOpt
     token,
     ...(caFile === undefined ? {} : { ca_file: caFile }),
   });
-  if (!profile.success) throw new CannotRun(`"${url}" is no http or https URL`);
+  if (!profile.success) throw new CommandError(`"${url}" is no http or https URL`);
   await writeProfiles(environment, new Map([...(await readProfiles(environment)), [name, profile.data]]));
   console.error(`bundoc: profile "${name}" is for ${url}; it is in ${profilesFile(environment)}`);
 }
@@ -43,7 +44,7 @@ export async function logoutCommand(
 ): Promise<void> {
   const name = profileName(options.profile ?? (environment['BUNDOC_PROFILE'] || DEFAULT_PROFILE));
   const profiles = new Map(await readProfiles(environment));
-  if (!profiles.delete(name)) throw new CannotRun(`there is no profile "${name}"`);
+  if (!profiles.delete(name)) throw new CommandError(`there is no profile "${name}"`);
   await writeProfiles(environment, profiles);
   console.error(`bundoc: profile "${name}" is removed; its token is good until it ends or is revoked`);
 }
@@ -62,7 +63,7 @@ async function typedToken(): Promise<string> {
     for await (const chunk of stdin)
       for (const mark of String(chunk)) {
         if (mark === '\r' || mark === '\n' || mark === '\u0004') return typed;
-        if (mark === '\u0003') throw new CannotRun('stopped');
+        if (mark === '\u0003') throw new CommandError('stopped');
         typed = mark === '\u007f' || mark === '\b' ? typed.slice(0, -1) : typed + mark;
       }
     return typed;
@@ -72,16 +73,18 @@ async function typedToken(): Promise<string> {
   }
 }
 
-/** @throws CannotRun for what is no token for Bundoc, or has ended. */
+/** @throws CommandError for what is no token for Bundoc, or has ended. */
 function requireUsable(token: string): void {
   try {
     const { aud, exp } = inspectToken(token).claims;
     if (aud !== 'bundoc')
-      throw new CannotRun('the token is for BunKMS: a token for Bundoc has scopes that begin with "docs:"');
+      throw new CommandError(
+        'the token is for BunKMS: a token for Bundoc has scopes that begin with "docs:"',
+      );
     if (exp * 1_000 <= Date.now())
-      throw new CannotRun(`the token ended at ${new Date(exp * 1_000).toISOString()}: get a new one`);
+      throw new CommandError(`the token ended at ${new Date(exp * 1_000).toISOString()}: get a new one`);
   } catch (error) {
-    throw error instanceof NoToken ? new CannotRun(`that is no token: ${error.message}`) : error;
+    throw error instanceof NoToken ? new CommandError(`that is no token: ${error.message}`) : error;
   }
 }
 

@@ -31,7 +31,10 @@ export async function write(content: string | Uint8Array): Promise<void> {
   });
 }
 
-/** A JSON text: as it is for a program; for a person with a line break behind it, and nothing in it that commands the terminal. */
+/**
+ * A JSON text: as it is for a program; for a person with a line break behind it, and nothing in it that
+ * commands the terminal.
+ */
 export function writeText(text: string): Promise<void> {
   if (!isTerminal()) return write(text);
   const parts = text

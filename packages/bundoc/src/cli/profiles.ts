@@ -5,7 +5,7 @@ import { TOKEN_LENGTH_MAX } from '@bundoc/shared/contract/tokens';
 import { replacePrivateFile } from '@bundoc/shared/files/private-file';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { z } from 'zod';
-import { CannotRun } from './errors.ts';
+import { CommandError } from './errors.ts';
 
 export const DEFAULT_PROFILE = 'default';
 
@@ -28,28 +28,32 @@ export function profilesFile({ XDG_CONFIG_HOME, APPDATA, HOME }: Environment): s
   return join(settings, 'bundoc', 'profiles.json');
 }
 
-/** @throws CannotRun when it is not the name of a profile. */
+/** @throws CommandError when it is not the name of a profile. */
 export function profileName(text: string): string {
   if (!nameSchema.safeParse(text).success)
-    throw new CannotRun(`"${text}" is no name of a profile: use 1 to 64 of A-Z a-z 0-9 _ -`);
+    throw new CommandError(`"${text}" is no name of a profile: use 1 to 64 of A-Z a-z 0-9 _ -`);
   return text;
 }
 
-/** All profiles by name; none when there is no file. @throws CannotRun when others may read the file, or it is damaged. */
+/**
+ * All profiles by name; none when there is no file.
+ *
+ * @throws CommandError when others may read the file, or it is damaged.
+ */
 export async function readProfiles(environment: Environment): Promise<ReadonlyMap<string, Profile>> {
   const path = profilesFile(environment);
   let text: string;
   try {
     const { mode } = await stat(path);
     if (process.platform !== 'win32' && (mode & 0o077) !== 0)
-      throw new CannotRun(`others may read the tokens in ${path}: run "chmod 600 ${path}"`);
+      throw new CommandError(`others may read the tokens in ${path}: run "chmod 600 ${path}"`);
     text = await readFile(path, 'utf8');
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return new Map();
     throw error;
   }
   const file = fileSchema.safeParse(parse(text));
-  if (!file.success) throw new CannotRun(`${path} cannot be read: remove it, and run "bundoc login"`);
+  if (!file.success) throw new CommandError(`${path} cannot be read: remove it, and run "bundoc login"`);
   return new Map(Object.entries(file.data.profiles));
 }
 

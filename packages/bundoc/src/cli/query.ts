@@ -4,7 +4,7 @@ import { counted } from '@bundoc/shared/cli/counted';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { withoutMetadata } from '../operations/import-line.ts';
 import type { DataOptions, DocumentPlace } from './documents.ts';
-import { CannotRun } from './errors.ts';
+import { CommandError } from './errors.ts';
 import { collectionNameOf, idOf } from './names.ts';
 import { onOneLine, rowWriter, write } from './output.ts';
 import { readText } from './read-text.ts';
@@ -87,7 +87,11 @@ function isWhole(unreadable: readonly string[]): boolean {
   return unreadable.length === 0;
 }
 
-/** @param given the condition; `-` for standard input, `@file` for a file. @throws CannotRun when it is not JSON. */
+/**
+ * @param given the condition; `-` for standard input, `@file` for a file.
+ *
+ * @throws CommandError when it is not JSON.
+ */
 async function conditionOf(given: string | undefined): Promise<JsonText | undefined> {
   if (given === undefined) return undefined;
   const text =
@@ -95,7 +99,7 @@ async function conditionOf(given: string | undefined): Promise<JsonText | undefi
   try {
     JSON.parse(text);
   } catch (error) {
-    throw new CannotRun(`--where is not JSON: ${(error as Error).message}`, { cause: error });
+    throw new CommandError(`--where is not JSON: ${(error as Error).message}`, { cause: error });
   }
   return new JsonText(text);
 }

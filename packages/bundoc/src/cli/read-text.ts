@@ -1,5 +1,5 @@
 import { createReadStream } from 'node:fs';
-import { CannotRun } from './errors.ts';
+import { CommandError } from './errors.ts';
 
 /** No document, patch or condition is longer, bytes. */
 const BYTES_MAX = 33_554_432;
@@ -7,7 +7,7 @@ const BYTES_MAX = 33_554_432;
 /**
  * The text of a file, or of standard input for `-`, to the byte.
  *
- * @throws CannotRun when it cannot be read, is too long, or is not UTF-8.
+ * @throws CommandError when it cannot be read, is too long, or is not UTF-8.
  */
 export async function readText(path: string): Promise<string> {
   if (path === '-' && process.stdin.isTTY)
@@ -17,19 +17,19 @@ export async function readText(path: string): Promise<string> {
   try {
     for await (const chunk of path === '-' ? process.stdin : createReadStream(path)) {
       bytes += (chunk as Buffer).length;
-      if (bytes > BYTES_MAX) throw new CannotRun(`${nameOf(path)} is longer than any document`);
+      if (bytes > BYTES_MAX) throw new CommandError(`${nameOf(path)} is longer than any document`);
       chunks.push(chunk as Buffer);
     }
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT') throw new CannotRun(`there is no file at ${path}`, { cause: error });
-    if (code === 'EISDIR') throw new CannotRun(`${path} is a folder`, { cause: error });
+    if (code === 'ENOENT') throw new CommandError(`there is no file at ${path}`, { cause: error });
+    if (code === 'EISDIR') throw new CommandError(`${path} is a folder`, { cause: error });
     throw error;
   }
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(Buffer.concat(chunks));
   } catch (cause) {
-    throw new CannotRun(`${nameOf(path)} is not UTF-8`, { cause });
+    throw new CommandError(`${nameOf(path)} is not UTF-8`, { cause });
   }
 }
 

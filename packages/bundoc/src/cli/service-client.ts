@@ -1,7 +1,7 @@
 import { Bundoc } from '@bundoc/client';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { Agent, type RequestInit, fetch as undiciFetch } from 'undici';
-import { CannotRun } from './errors.ts';
+import { CommandError } from './errors.ts';
 import { DEFAULT_PROFILE, profileName, readProfiles } from './profiles.ts';
 import { readText } from './read-text.ts';
 
@@ -29,10 +29,11 @@ export function urlOf(environment: Environment, { url }: ServiceOptions): string
 }
 
 /**
- * The service that the options name, else the environment, else a profile. The token of a profile goes to the URL of that profile and to no other.
- * A token file is read when the client needs a token, so one that is replaced meanwhile is used.
+ * The service that the options name, else the environment, else a profile. The token of a profile goes to the
+ * URL of that profile and to no other. A token file is read when the client needs a token, so one that is
+ * replaced meanwhile is used.
  *
- * @throws CannotRun
+ * @throws CommandError
  */
 export async function serviceAccess(
   environment: Environment,
@@ -48,31 +49,31 @@ export async function serviceAccess(
   const name = profileName(options.profile ?? (environment['BUNDOC_PROFILE'] || DEFAULT_PROFILE));
   const profile = (await readProfiles(environment)).get(name);
   if (profile === undefined && (isNamed || environment['BUNDOC_PROFILE']))
-    throw new CannotRun(`there is no profile "${name}": make it by "bundoc login --profile ${name}"`);
+    throw new CommandError(`there is no profile "${name}": make it by "bundoc login --profile ${name}"`);
   if (profile === undefined)
-    throw new CannotRun(
+    throw new CommandError(
       'a token is needed: run "bundoc login", or give --token-file, BUNDOC_TOKEN_FILE or BUNDOC_TOKEN',
     );
   const wanted = options.url ?? (isNamed ? undefined : environment['BUNDOC_URL'] || undefined);
   if (own === undefined && wanted !== undefined && !isSame(wanted, profile.url))
-    throw new CannotRun(
+    throw new CommandError(
       `the token of profile "${name}" is for ${profile.url}, not for ${wanted}: give --token-file, or log in there`,
     );
   return { url: wanted ?? profile.url, token: own ?? profile.token, caFile: caFile ?? profile.ca_file };
 }
 
-/** A client of the service. @throws CannotRun */
+/** A client of the service. @throws CommandError */
 export async function serviceClient(environment: Environment, options: ServiceOptions): Promise<Bundoc> {
   return clientOf(await serviceAccess(environment, options));
 }
 
-/** @throws CannotRun */
+/** @throws CommandError */
 export async function clientOf({ url, token, caFile }: ServiceAccess): Promise<Bundoc> {
   const ca = caFile === undefined ? undefined : await readText(caFile);
   try {
     return new Bundoc({ url, fetch: checkedFetch(ca), token });
   } catch (error) {
-    throw new CannotRun(`"${url}" is no URL of a service`, { cause: error });
+    throw new CommandError(`"${url}" is no URL of a service`, { cause: error });
   }
 }
 
@@ -95,6 +96,6 @@ function checkedFetch(ca: string | undefined): typeof globalThis.fetch {
 export function stopSignal(): AbortSignal {
   const stop = new AbortController();
   for (const name of ['SIGINT', 'SIGTERM'] as const)
-    process.once(name, () => stop.abort(new CannotRun('stopped; run it again to go on')));
+    process.once(name, () => stop.abort(new CommandError('stopped; run it again to go on')));
   return stop.signal;
 }

@@ -1,12 +1,13 @@
 import { explainToken, inspectToken, NoToken } from '@bundoc/shared/cli/explain-token';
 import { readKeySet } from '@bundoc/shared/cli/read-key-set';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { CannotRun } from './errors.ts';
+import { CommandError } from './errors.ts';
 import { readText } from './read-text.ts';
 import { type ServiceOptions, serviceAccess } from './service-client.ts';
 
 /**
- * Says in plain words what a token is, without asking anybody: the one on standard input for `-`, else the one that commands use.
+ * Says in plain words what a token is, without asking anybody: the one on standard input for `-`, else the
+ * one that commands use.
  *
  * @returns false when its signature was checked and is not good.
  */
@@ -25,7 +26,7 @@ export async function tokenCommand(
     else for (const line of explainToken(inspected, Date.now())) console.log(line);
     return signature === 'good' || signature === 'not checked';
   } catch (error) {
-    throw error instanceof NoToken ? new CannotRun(error.message) : error;
+    throw error instanceof NoToken ? new CommandError(error.message) : error;
   }
 }
 

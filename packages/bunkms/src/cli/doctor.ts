@@ -155,7 +155,7 @@ async function checkTokenFile(checkup: Checkup, { store, state }: CliKms, path: 
     if (signature !== 'good') checkup.fail('token file', 'the token is of another installation', remedy);
     else if (claims.exp * 1_000 <= Date.now())
       checkup.fail('token file', `the token ended at ${new Date(claims.exp * 1_000).toISOString()}`, remedy);
-    else if (claims.aud === 'bunkms' && (await store.liveFamily(claims.jti)) === undefined)
+    else if (claims.aud === 'bunkms' && (await store.findActiveTokenFamily(claims.jti)) === undefined)
       checkup.fail('token file', 'the token is revoked, or not known any more', remedy);
     else
       checkup.ok(

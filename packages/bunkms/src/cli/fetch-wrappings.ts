@@ -2,11 +2,11 @@ import { readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { askService, below, type Trust } from '@bundoc/shared/cli/ask-service';
 import { counted } from '@bundoc/shared/cli/counted';
+import { createProgress } from '@bundoc/shared/cli/progress';
 import { LEASE_TTL_MS, projectOfDek } from '@bundoc/shared/contract/keys';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { lineOf } from '@bundoc/shared/runtime/error-line';
 import { CliFailure, UsageError } from './errors.ts';
-import { createProgress } from './progress.ts';
 
 export interface BundocOptions {
   readonly url?: string;
@@ -57,8 +57,9 @@ export async function bundocOf(environment: Environment, options: BundocOptions)
 }
 
 /**
- * Has Bundoc open the project of each key, which fetches the key and keeps its new wrapping, until none is left or nothing more is to be
- * had. Projects that are open already take the new wrapping up by themselves, within the lease of their key.
+ * Has Bundoc open the project of each key, which fetches the key and keeps its new wrapping, until none is
+ * left or nothing more is to be had. Projects that are open already take the new wrapping up by themselves,
+ * within the lease of their key.
  *
  * @param unfetched the keys that are left.
  * @throws CliFailure when Bundoc does not answer, or refuses the token.
@@ -91,7 +92,11 @@ export async function fetchWrappings(
     );
 }
 
-/** @returns why a project cannot be opened there; undefined when it is, or may be later. @throws CliFailure */
+/**
+ * @returns why a project cannot be opened there; undefined when it is, or may be later.
+ *
+ * @throws CliFailure
+ */
 async function open({ url, token, trust }: Bundoc, key: string): Promise<string | undefined> {
   const project = projectOfDek(key);
   if (project === undefined) return 'it is the key of no project';

@@ -10,7 +10,8 @@ export interface InspectOptions {
 }
 
 /**
- * Says in plain words what a token is; needs neither store nor KEK. Without the keys its signature is not checked.
+ * Says in plain words what a token is; needs neither store nor KEK. Without the keys its signature is not
+ * checked.
  *
  * @throws UsageError for a text that is no token; CliFailure when its signature was checked and is not good.
  */

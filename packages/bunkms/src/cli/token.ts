@@ -2,8 +2,8 @@ import { counted } from '@bundoc/shared/cli/counted';
 import { type Column, Table } from '@bundoc/shared/cli/table';
 import { issueTokenSchema, type TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { CLI_CALLER } from '../audit/caller.ts';
-import type { TokenList, TokenService } from '../service/tokens.ts';
+import { CLI_CALLER } from '../records/caller.ts';
+import type { TokenList, TokenService } from '../tokens/token-service.ts';
 import { UsageError } from './errors.ts';
 import { withKms } from './open-kms.ts';
 
@@ -91,7 +91,10 @@ function flagOf(path: readonly PropertyKey[], options: IssueOptions): string {
   return value === undefined ? flag : `${flag} ${value}`;
 }
 
-/** What the token may issue; undefined when no option speaks of it. A part that is missing is a fault that the schema names. */
+/**
+ * What the token may issue; undefined when no option speaks of it. A part that is missing is a fault that the
+ * schema names.
+ */
 function mayIssueOf({ mayIssueScope, mayIssueKeys, mayIssueProject, mayIssueTtl }: IssueOptions) {
   const isGiven = mayIssueKeys.length > 0 || mayIssueProject.length > 0 || mayIssueTtl !== undefined;
   if (mayIssueScope === undefined && !isGiven) return undefined;
@@ -171,7 +174,10 @@ export async function allTokens(service: TokenService): Promise<Omit<TokenList, 
   return { tokens, damaged };
 }
 
-/** Revokes the token and every token of its family, with `cascade` also what they issued; a running server refuses them from its next request on. */
+/**
+ * Revokes the token and every token of its family, with `cascade` also what they issued; a running server
+ * refuses them from its next request on.
+ */
 export async function revokeToken(
   environment: Environment,
   jti: string,

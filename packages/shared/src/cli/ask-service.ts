@@ -25,7 +25,11 @@ export interface ServiceAnswer {
 const ANSWERS_WITHIN_MS = 5_000;
 const BODY_BYTES_MAX = 65_536;
 
-/** One GET, whose certificate is checked whatever the environment says. @throws what keeps the answer away. */
+/**
+ * One GET, whose certificate is checked whatever the environment says.
+ *
+ * @throws what keeps the answer away.
+ */
 export function askService(
   url: URL,
   trust: Trust = {},

@@ -127,7 +127,11 @@ export function checkClock(
   else checkup.ok('clock', found);
 }
 
-/** Holds the versions of two sides against each other. @param theirs undefined when a service does not say it. */
+/**
+ * Holds the versions of two sides against each other.
+ *
+ * @param theirs undefined when a service does not say it.
+ */
 export function checkVersions(
   checkup: Checkup,
   ours: { readonly name: string; readonly version: string },

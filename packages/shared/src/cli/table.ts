@@ -9,8 +9,8 @@ export interface Column<T> {
 const GAP = '  ';
 
 /**
- * A table whose rows come some at a time. Its head comes first, and columns grow no narrower. What a terminal would take for a
- * command is escaped as JSON escapes it.
+ * A table whose rows come some at a time. Its head comes first, and columns grow no narrower. What a terminal
+ * would take for a command is escaped as JSON escapes it.
  */
 export class Table<T> {
   readonly #columns: readonly Column<T>[];

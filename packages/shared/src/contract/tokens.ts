@@ -148,7 +148,9 @@ export type IssuedToken = z.infer<typeof issuedTokenSchema>;
 
 export const tokenPageSchema = z.object({
   tokens: z.array(tokenInfoSchema),
-  /** Ids of tokens of the page that are not what the audit chain says of them: nothing can be told of these. */
+  /**
+   * Ids of tokens of the page that are not what the audit chain says of them: nothing can be told of these.
+   */
   damaged: z.array(z.string()).optional(),
   next_cursor: z.string().optional(),
 });
