@@ -16,9 +16,8 @@ import {
 import { KeyRewrap } from '../kek/rewrap-keys.ts';
 import { CLI_CALLER } from '../records/caller.ts';
 import { CliFailure } from './errors.ts';
-import { type CliDeps, withKeys } from './open-kms.ts';
 import { type BundocOptions, bundocOf, fetchWrappings } from './fetch-wrappings.ts';
-import { withKeys } from './open-kms.ts';
+import { type CliDeps, withKeys } from './open-kms.ts';
 
 interface JsonOption {
   readonly json?: true;
