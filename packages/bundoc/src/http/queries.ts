@@ -14,6 +14,7 @@ import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody, type RouteDescription } from '@bundoc/shared/openapi/description';
+import { freeMemory } from '@bundoc/shared/runtime/free-memory';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
 import { type Fields, readFields } from '../documents/fields.ts';
@@ -249,5 +250,7 @@ function send(reply: FastifyReply, parts: readonly (string | Buffer)[]): Buffer 
   reply
     .header('cache-control', 'private, no-cache')
     .header('content-type', 'application/json; charset=utf-8');
-  return Buffer.concat(parts.map((part) => (typeof part === 'string' ? Buffer.from(part) : part)));
+  const whole = Buffer.concat(parts.map((part) => (typeof part === 'string' ? Buffer.from(part) : part)));
+  for (const part of parts) if (typeof part !== 'string') freeMemory(part);
+  return whole;
 }

@@ -1,4 +1,5 @@
 import type { Figure, OrderBy } from '@bundoc/shared/contract/query';
+import { freeMemory } from '@bundoc/shared/runtime/free-memory';
 import type { StoredDocument } from '../engine/port.ts';
 import { shortHash } from '../engine/short-hash.ts';
 import { HeldLease } from '../projects/held-lease.ts';
@@ -176,6 +177,7 @@ async function firstInOrder(
       next = last.sortKey(order);
       return true;
     }
+    candidate.keep();
     found.push(candidate);
     run.keeps(bytes);
     return false;
@@ -199,7 +201,8 @@ async function firstSorted(
     const { document } = match;
     const key = match.sortKey(order);
     if (key > after && first.wants(key)) {
-      first.add({ key, bytes: document.text.length, document });
+      const dropped = first.add({ key, bytes: document.text.length, document: match.keep() });
+      for (const { document } of dropped) freeMemory(document.text);
       run.keeps(first.bytes + first.items.length * 2 * key.length);
     }
     return false;

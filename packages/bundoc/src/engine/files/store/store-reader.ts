@@ -21,6 +21,9 @@ import { documentPath, readDocumentFile } from '../documents/document-files.ts';
 import type { ProjectFiles } from '../documents/document-writer.ts';
 import type { SealedCache } from '../documents/sealed-cache.ts';
 
+/** Bytes that are opened before others get their turn. */
+const STEP_BYTES = 1_048_576;
+
 export interface StoreReaderOptions {
   readonly project: string;
   /** The project's folder; `docs` lies in it. */
@@ -71,7 +74,7 @@ export class StoreReader {
   }
 
   /** As {@link ProjectStore.list}. */
-  async list({ collection, after, limit, bytesMax }: ListQuery): Promise<DocumentPage> {
+  async list({ collection, after, limit, bytesMax, work }: ListQuery): Promise<DocumentPage> {
     const places: ListedPlace[] = [];
     let bytes = 0;
     let more = false;
@@ -84,9 +87,20 @@ export class StoreReader {
       places.push(place);
     }
     const unreadable: string[] = [];
-    // Mostly all are in memory: then there is nothing to wait for, and no promise is made. What was just read
-    // from the catalog still holds.
-    const atHand = places.map((place) => listed(this.#openInMemory(place, place), place));
+    // Mostly all are in memory: then there is nothing to wait for, and no promise is made. What has changed
+    // meanwhile does not open as it was.
+    const atHand: (ListedDocument | undefined)[] = [];
+    let stepBytes = 0;
+    for (const place of places) {
+      if (stepBytes > STEP_BYTES) {
+        stepBytes = 0;
+        const turn = work?.pause();
+        if (turn !== undefined) await turn;
+      }
+      stepBytes += place.size;
+      atHand.push(listed(this.#openInMemory(place, place), place));
+    }
+    work?.leave();
     const documents = atHand.every((document) => document !== undefined)
       ? atHand
       : await Promise.all(
