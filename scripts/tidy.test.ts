@@ -203,3 +203,13 @@ describe('comments', () => {
     expect(longComments(planted('a.ts', `const a = '${tail}';`))).toEqual([]);
   });
 });
+
+it('only what ends the process is logged as fatal', () => {
+  const sources = sourcesOf('packages/*/src/**/*.ts').filter(({ path }) => !isTest(path));
+  const callers = sources.filter(({ text }) => /\blogger\.fatal\(/.test(text)).map(({ path }) => path);
+  expect(callers.sort()).toEqual([
+    'packages/bundoc/src/engine/files/index.ts',
+    'packages/bunkms/src/app.ts',
+    'packages/shared/src/runtime/lifecycle.ts',
+  ]);
+});

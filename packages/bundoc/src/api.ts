@@ -6,6 +6,7 @@ import { registerMetricsRoute } from '@bundoc/shared/http/service-routes';
 import { registerOpenapi } from '@bundoc/shared/openapi/routes';
 import { cachedCheck } from '@bundoc/shared/runtime/cached-check';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { Drain } from '@bundoc/shared/runtime/drain';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { RateLimit } from '@bundoc/shared/runtime/rate-limit';
 import type { openServerTls } from '@bundoc/shared/tls/server-tls';
@@ -70,6 +71,7 @@ export interface ApiParts {
   readonly moves: Moves;
   /** Of the storage. */
   readonly id: string;
+  readonly drain: Drain;
   readonly tls: ReturnType<typeof openServerTls>;
   readonly requestTimeoutMs: number | undefined;
 }
@@ -83,10 +85,10 @@ const REASONS: Readonly<Record<GenerationState, Readiness['reason']>> = {
 };
 /** The API, which does not listen yet. */
 export async function createApi(parts: ApiParts): Promise<FastifyInstance> {
-  const { config, clock, logger, metrics, limit, revoked, tokenKeys, tls, requestTimeoutMs } = parts;
+  const { config, clock, logger, metrics, limit, revoked, tokenKeys, tls, drain, requestTimeoutMs } = parts;
   const shares = createHttpShares(config.shares, clock);
   const app = createHttpServer({
-    logger,
+    ...{ logger, drain },
     bodyBytesMax: config.documentBytesMax,
     tls,
     shares,
@@ -129,19 +131,18 @@ async function registerRoutes(app: FastifyInstance, auth: BearerAuth, parts: Api
   registerChanges(app, feed, auth, serviceShares.streamBytes);
   registerBackup(app, new Backups({ instances, clock }, serviceShares.backups), auth);
   registerMoves(app, moves, auth);
-  registerHealth(app, readinessOf(parts));
+  registerHealth(app, readinessOf(parts), parts.drain);
 }
 
 /** What the service says of its readiness. */
 function readinessOf({ clock, storage, generation, kms, events, id }: ApiParts): () => Promise<Readiness> {
-  const readiness = cachedCheck(clock, READINESS_KEPT_MS, async (): Promise<Readiness> => {
+  const readiness = cachedCheck(clock, READINESS_KEPT_MS, async () => {
     const [isReady, kmsUp] = await Promise.all([storage.isReady(), kms.isUp()]);
     return {
       storage: isReady ? 'ok' : 'failing',
       storage_id: id,
       kms: kmsUp ? 'up' : 'down',
-      kms_events: events.isLive ? 'live' : 'down',
-    };
+    } as const;
   });
   return async () => {
     const checked = await readiness();
@@ -150,6 +151,7 @@ function readinessOf({ clock, storage, generation, kms, events, id }: ApiParts):
     const reason = REASONS[state] ?? (checked.storage === 'ok' ? undefined : 'storage_unavailable');
     return {
       ...checked,
+      kms_events: events.isLive ? 'live' : 'down',
       ...(confirmed === undefined ? {} : { generation: confirmed }),
       ...(reason === undefined ? {} : { reason }),
     };

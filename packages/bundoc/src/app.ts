@@ -1,8 +1,10 @@
 import { type Clock, every, systemClock } from '@bundoc/shared/runtime/clock';
+import { Drain } from '@bundoc/shared/runtime/drain';
 import type { RunningService } from '@bundoc/shared/runtime/lifecycle';
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
 import { memoryLimit } from '@bundoc/shared/runtime/memory-limit';
 import { RateLimit } from '@bundoc/shared/runtime/rate-limit';
+import { VERSION } from '@bundoc/shared/runtime/version';
 import { openServerTls, type ServerTlsPorts } from '@bundoc/shared/tls/server-tls';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import { createApi } from './api.ts';
@@ -139,20 +141,21 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   stack.use(every(TOKEN_KEYS_EVERY_MS, () => void tokenKeys.refresh()));
   void generation.answered.then(() => tokenKeys.refresh());
 
+  const drain = new Drain(config.drainMs);
   const app = await createApi({
     ...{ config, clock, logger, metrics, limit, scheduler, storage, generation, kms, events },
-    ...{ revoked, tokenKeys, instances, projects, deletion, feed, moves, id },
+    ...{ revoked, tokenKeys, instances, projects, deletion, feed, moves, id, drain },
     ...{ serviceShares: shares, tls: listenerTls, requestTimeoutMs: parts.requestTimeoutMs },
   });
   stack.defer(() => app.close());
   const url = await app.listen({ host: config.host, port: config.port });
   logger.info(
-    { ...{ url, storage: storage.place, storageId: id }, kmsUrl: config.kms.url },
+    { ...{ url, version: VERSION, storage: storage.place, storageId: id }, kmsUrl: config.kms.url },
     'Bundoc is listening',
   );
 
   const running = stack.move();
-  return { url, moves, confirmed, close: () => running.disposeAsync() };
+  return { url, moves, confirmed, drain, close: () => running.disposeAsync() };
 }
 
 function reportSetAside(metrics: BundocMetrics, logger: Logger): OnSetAside {

@@ -12,6 +12,7 @@ import {
   proxyList,
   wholeNumber,
 } from '@bundoc/shared/runtime/config';
+import { drainMs } from '@bundoc/shared/runtime/drain';
 import { type TlsFiles, tlsFilesOf } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
 import type { LimitRates } from './http/limits.ts';
@@ -43,6 +44,8 @@ export interface BunkmsConfig {
   readonly leaseTtlMs: number;
   readonly limits: LimitRates;
   readonly shares: HttpShareSizes;
+  /** How long it serves on after SIGTERM. */
+  readonly drainMs: number;
   readonly logLevel: z.infer<typeof logLevel>;
 }
 
@@ -108,6 +111,7 @@ const variables = z
     BUNKMS_CONNECTIONS: wholeNumber(16, 1_000_000).default(CONNECTIONS_MAX),
     BUNKMS_CONNECTIONS_PER_ADDRESS: wholeNumber(1, 1_000_000).default(CONNECTIONS_OF_ADDRESS_MAX),
     BUNKMS_TRUSTED_PROXIES: proxyList.optional(),
+    BUNKMS_DRAIN_MS: drainMs,
     BUNKMS_LOG_LEVEL: logLevel.default('info'),
   })
   .refine((values) => (values.BUNKMS_KEK_FILE === undefined) !== (values.BUNKMS_KEK === undefined), {
@@ -169,6 +173,7 @@ export function readConfig(environment: Environment): BunkmsConfig {
       connectionsOfAddressMax: parsed.BUNKMS_CONNECTIONS_PER_ADDRESS,
       isProxy: parsed.BUNKMS_TRUSTED_PROXIES,
     },
+    drainMs: parsed.BUNKMS_DRAIN_MS,
     logLevel: parsed.BUNKMS_LOG_LEVEL,
   };
 }
