@@ -254,8 +254,8 @@ describe('the command line', () => {
         expect(stdout).not.toContain(wrapped_b64.slice(0, 40));
       }
 
-    expectFailure(await run('key', 'rotate', 'none-dek'), 3, /KEY_NOT_FOUND: The key does not exist/);
-    expectFailure(await run('key', 'show', 'none-dek'), 3, /KEY_NOT_FOUND/);
+    expectFailure(await run('key', 'rotate', 'none-dek'), 3, /key_not_found: The key does not exist/);
+    expectFailure(await run('key', 'show', 'none-dek'), 3, /key_not_found/);
     expect((await run('audit', 'verify')).code).toBe(0);
   });
 
@@ -275,7 +275,7 @@ describe('the command line', () => {
       rotate_after_days: 90,
       next_rotation_at: expect.any(String),
     });
-    expect(await key(5, 'create', 'a-dek')).toMatch(/KEY_EXISTS/);
+    expect(await key(5, 'create', 'a-dek')).toMatch(/key_exists/);
     expect(await key(0, 'rotate', 'a-dek')).toMatchObject({ version: 2, revision: 2 });
     expect(await key(0, 'disable', 'a-dek')).toMatchObject({ state: 'disabled' });
     expect(await key(5, 'rotate', 'a-dek')).toMatch(/key_disabled/);

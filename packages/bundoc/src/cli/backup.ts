@@ -209,7 +209,7 @@ function whyNoKey(error: unknown, project: string, storage?: string): string | u
   switch (error.code) {
     case 'project_destroyed':
       return 'its key was destroyed for ever: nobody can read what is in the backup';
-    case 'KEY_NOT_FOUND':
+    case 'key_not_found':
       return 'BunKMS does not know its key: without it nobody can read what is in the backup';
     case 'project_elsewhere':
       return `storage ${error.storage} holds its key: if the project is to be restored here, an administrator first lets this storage take the key over (bunkms key take-over ${dekNameOf(project)} --storage ${storage})`;

@@ -17,7 +17,7 @@ import { KeyRewrap } from '../kek/rewrap-keys.ts';
 import { CLI_CALLER } from '../records/caller.ts';
 import { CliFailure } from './errors.ts';
 import { type BundocOptions, bundocOf, fetchWrappings } from './fetch-wrappings.ts';
-import { withKeys } from './open-kms.ts';
+import { type CliDeps, withKeys } from './open-kms.ts';
 
 interface JsonOption {
   readonly json?: true;
@@ -30,7 +30,7 @@ const LOOK_MS = 250;
 const FAILURES_MAX = 20;
 
 /** The KEKs as the store has them; those that are new in the ring become staged. */
-function withKeks<T>(environment: Environment, action: (deps: KekDeps) => Promise<T>): Promise<T> {
+function withKeks<T>(environment: Environment, action: (deps: CliDeps) => Promise<T>): Promise<T> {
   return withKeys(environment, async (deps) => {
     await deps.keks.reload();
     return action(deps);

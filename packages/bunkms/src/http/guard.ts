@@ -12,7 +12,7 @@ import { canonicalAddress } from '@bundoc/shared/runtime/addresses';
 import { shareKeyOf } from '@bundoc/shared/shares/share-key';
 import type { FastifyRequest } from 'fastify';
 import type { Caller } from '../records/caller.ts';
-import type { KmsStore } from '../store/port.ts';
+import type { TokenStore } from '../store/tokens.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -53,11 +53,11 @@ export interface Guards {
 }
 
 /**
- * @param tokens gives the store of tokens, or throws `SEALED`.
+ * @param tokens gives the store of tokens, or throws `sealed`.
  */
 export function createGuards(
   auth: BearerAuth,
-  tokens: () => Pick<KmsStore, 'findActiveTokenFamily'>,
+  tokens: () => Pick<TokenStore, 'findActiveTokenFamily'>,
 ): Guards {
   const authenticate = async (request: FastifyRequest): Promise<Claims> => {
     const claims = await auth.authenticate(request);

@@ -16,10 +16,14 @@ import type { AuditDraft } from '../records/chain.ts';
 import type { KekState } from '../records/kek-state.ts';
 import type { NamedKey } from '../records/key-record.ts';
 import { kekIdOf } from '../records/wrapped-key.ts';
+import type { ClusterStore } from '../store/cluster.ts';
+import type { InstallationStore } from '../store/installation.ts';
+import type { KekStore } from '../store/kek.ts';
 import type { PageQuery } from '../store/page.ts';
 import type { Keks } from '../vault/keks.ts';
 
 export interface KekDeps extends KeyDeps {
+  readonly store: KeyDeps['store'] & KekStore & InstallationStore & ClusterStore;
   readonly keks: Pick<Keks, 'refresh' | 'reload'>;
 }
 

@@ -25,12 +25,12 @@ import {
   tokenIssueDraft,
 } from '../records/token-record.ts';
 import type { PageQuery } from '../store/page.ts';
-import type { KmsStore } from '../store/port.ts';
+import type { TokenStore } from '../store/tokens.ts';
 import { IssuedFamilies } from './issued-families.ts';
 import { issuesClientsAlone, requireIssuer } from './may-issue.ts';
 
 export interface TokenServiceOptions {
-  readonly store: KmsStore;
+  readonly store: TokenStore;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly signingKey: KeyObject;
