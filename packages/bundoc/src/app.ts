@@ -4,6 +4,7 @@ import { createHttpShares, watchHttpShares } from '@bundoc/shared/http/http-shar
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
 import { registerMetricsRoute } from '@bundoc/shared/http/service-routes';
 import { registerOpenapi } from '@bundoc/shared/openapi/routes';
+import { placeOf } from '@bundoc/shared/postgres/address';
 import { cachedCheck } from '@bundoc/shared/runtime/cached-check';
 import { type Clock, every, systemClock } from '@bundoc/shared/runtime/clock';
 import type { RunningService } from '@bundoc/shared/runtime/lifecycle';
@@ -337,7 +338,7 @@ function openKmsTls(
 function moveDestination({ moveTo }: BundocConfig, ports: EngineDeps): MoveDestination | undefined {
   if (moveTo === undefined) return undefined;
   warnInClear('BUNDOC_MOVE_TO', moveTo, ports.logger);
-  return { place: moveTo.place, open: () => openMoveTarget(moveTo, ports) };
+  return { place: placeOf(moveTo.address), open: () => openMoveTarget(moveTo, ports) };
 }
 
 function openStorage(
