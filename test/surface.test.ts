@@ -7,8 +7,8 @@ import { call, Installation } from './support/installation.ts';
 
 /**
  * What others build on, compared with what was committed in `surface/`: the wire of both services, and the
- * types of the client. `npm run surface` accepts a change that is made on purpose; its difference belongs
- * into the review, and into the changelog.
+ * types of the client. `npm run surface` accepts a change that is made on purpose. Its difference belongs
+ * into the review, and what users must do into the changelog.
  */
 
 const root = join(import.meta.dirname, '..');

@@ -12,13 +12,13 @@ import {
   proxyList,
   wholeNumber,
 } from '@bundoc/shared/runtime/config';
+import { drainMs } from '@bundoc/shared/runtime/drain';
 import { type TlsFiles, tlsFilesOf } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
 import type { Quota } from './engine/quota.ts';
 import {
   moveTargetOf,
   type PostgresConfig,
-  RENAMED_STORAGE_VARIABLES,
   type StorageConfig,
   storageOf,
   storageVariables,
@@ -72,6 +72,7 @@ const variables = z.object({
   BUNDOC_CONNECTIONS_PER_ADDRESS: wholeNumber(1, 1_000_000).default(CONNECTIONS_OF_ADDRESS_MAX),
   BUNDOC_TRUSTED_PROXIES: proxyList.optional(),
   BUNDOC_CORS_ORIGINS: originList.default([]),
+  BUNDOC_DRAIN_MS: drainMs,
   BUNDOC_LOG_LEVEL: logLevel.default('info'),
 });
 /** Variables of the service. */
@@ -128,6 +129,8 @@ export interface BundocConfig {
   readonly shares: HttpShareSizes & ServiceShareSizes;
   /** Origins whose pages may ask and read; none by default. */
   readonly corsOrigins: readonly string[];
+  /** How long it serves on after SIGTERM. */
+  readonly drainMs: number;
   readonly logLevel: string;
 }
 
@@ -169,6 +172,7 @@ export function readConfig(environment: Environment): BundocConfig {
       isProxy: values.BUNDOC_TRUSTED_PROXIES,
     },
     corsOrigins: values.BUNDOC_CORS_ORIGINS,
+    drainMs: values.BUNDOC_DRAIN_MS,
     logLevel: values.BUNDOC_LOG_LEVEL,
   };
 }

@@ -24,7 +24,7 @@ import type { ExecutionStats } from '../queries/execution.ts';
 import { ANY_DOCUMENT, type Where, whereSchema } from '../queries/where.ts';
 import type { Queries, QueryAnswer } from '../service/queries.ts';
 import { faultOfPath } from '../values/path.ts';
-import { readValue, type Value } from '../values/value.ts';
+import { exactValue, type Value } from '../values/value.ts';
 import { writeValue } from '../values/write-value.ts';
 import type { Scheduler, Work } from '../work/scheduler.ts';
 import { collectionPath, collectionPathSchema, guardCollection } from './access.ts';
@@ -193,9 +193,9 @@ async function readRequest<S extends z.ZodType<{ where?: unknown }>>(
 ): Promise<{ readonly body: z.infer<S>; readonly where: Where; readonly whereText: string }> {
   const bytes = bodyOf(request);
   await work.pause();
-  parseJsonObject(bytes);
+  const parsed = parseJsonObject(bytes);
   await work.pause();
-  const value = readValue(bytes.toString());
+  const value = exactValue(parsed);
   await work.pause();
   const body = validate(schema, value, 'body');
   if (body.where === undefined) return { body, where: ANY_DOCUMENT, whereText: '' };

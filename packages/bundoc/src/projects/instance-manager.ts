@@ -55,6 +55,11 @@ export interface InstanceLease extends Disposable {
   /** `project.json` as it is now. */
   readonly file: ProjectFile;
   readonly cursors: Cursors;
+  /**
+   * Whether it may be used further, its key included. False also while others wait for room: then it is
+   * disposed of and acquired again, so that they have their turn.
+   */
+  isUsable(): boolean;
 }
 
 /** What was stored takes that many times its bytes in memory. */
@@ -389,6 +394,7 @@ export class InstanceManager implements AsyncDisposable {
       cursors,
       cipher,
       file,
+      isUsable: () => this.#open.slots.waiting === 0 && this.#usable(instance.project) === instance,
       [Symbol.dispose]: () => {
         if (released) return;
         released = true;
