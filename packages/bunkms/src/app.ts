@@ -7,7 +7,10 @@ import { Connections } from '@bundoc/shared/http/connection-limit';
 import { createHttpShares } from '@bundoc/shared/http/http-shares';
 import { boundedWarner } from '@bundoc/shared/runtime/bounded-warner';
 import { type Clock, every, systemClock } from '@bundoc/shared/runtime/clock';
+import { Drain } from '@bundoc/shared/runtime/drain';
+import type { RunningService } from '@bundoc/shared/runtime/lifecycle';
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
+import { VERSION } from '@bundoc/shared/runtime/version';
 import { openServerTls, type ServerTls } from '@bundoc/shared/tls/server-tls';
 import type { FastifyInstance } from 'fastify';
 import { AuditLog } from './audit/log.ts';
@@ -57,7 +60,7 @@ export interface BunkmsDependencies {
   readonly openStore?: (config: BunkmsConfig, logger: Logger) => Promise<KmsStore>;
 }
 
-export interface RunningBunkms {
+export interface RunningBunkms extends RunningService {
   /** Where the API listener answers, without a slash at its end. */
   readonly apiUrl: string;
   readonly internalUrl: string;
@@ -140,8 +143,10 @@ export async function startBunkms(
   const internalConnections = new Connections({ prefix: 'internal ', clock, max, ofAddressMax, isProxy });
   for (const connections of [shares.connections, internalConnections])
     metrics.watchCuts(connections.share, () => connections.cuts);
+  const drain = new Drain(config.drainMs);
   const listenerOptions = {
     shares,
+    drain,
     logger,
     clock,
     metrics,
@@ -187,7 +192,7 @@ export async function startBunkms(
   const onGone = () => end(new Error('the address of the internal listener is gone'));
   opened.use(watchAddress(internalAddress, networkInterfaces, onGone));
   const apiUrl = await listen(api, apiTls, config.host, config.port);
-  logger.info({ apiUrl, internalUrl, sealed: state.kind === 'sealed' }, 'listening');
+  logger.info({ version: VERSION, apiUrl, internalUrl, sealed: state.kind === 'sealed' }, 'listening');
 
   const running = opened.move();
   let closing: Promise<void> | undefined;
@@ -195,7 +200,7 @@ export async function startBunkms(
     closing ??= running.disposeAsync();
     return closing;
   };
-  return { apiUrl, internalUrl, close };
+  return { apiUrl, internalUrl, drain, close };
 }
 
 /** Two storages that want one key, or two copies of one storage: an operator has to look. */

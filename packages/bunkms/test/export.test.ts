@@ -3,6 +3,7 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { exportedKeySchema, keyDetailSchema, keyInfoSchema } from '@bundoc/shared/contract/keys';
 import { keyCheckValue } from '@bundoc/shared/crypto/aead';
+import { Drain } from '@bundoc/shared/runtime/drain';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -140,8 +141,8 @@ describe('export', () => {
       status: 'unavailable',
       checks: { audit: false },
     });
-    const fatal = kms.logs.map((text) => JSON.parse(text)).filter(({ level }) => level === 'fatal');
-    expect(fatal[0]).toMatchObject({ keyName: 'a-dek', record: { code: 'audit_unavailable' } });
+    const lost = kms.logs.map((text) => JSON.parse(text)).filter(({ record }) => record !== undefined);
+    expect(lost[0]).toMatchObject({ keyName: 'a-dek', record: { code: 'audit_unavailable' } });
     expect((await kms.internal('/metrics')).text).toMatch(/bunkms_audit_records_lost_total [1-9]/);
 
     delete faulty.replaced.appendAudit;
@@ -332,6 +333,7 @@ describe('export', () => {
       {
         logger,
         clock,
+        drain: new Drain(0),
         metrics,
         publicKey: (await kms.secrets()).publicKey,
         sealed: false,

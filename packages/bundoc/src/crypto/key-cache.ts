@@ -75,6 +75,8 @@ interface Fetch {
  * use is fetched again at a moment between 60 % and 90 % of its time; when that fails the present one serves
  * until its end. Such fetches share a token bucket with those that follow a gap in the events. They start
  * only when no cold project waits. Keys under way are not in the LRU, so nothing evicts them (ADR 0004).
+ *
+ * It is long because each way in and out of the cache keeps the same bound on time.
  */
 export class KeyCache {
   readonly #options: KeyCacheOptions;

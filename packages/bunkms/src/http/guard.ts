@@ -1,5 +1,10 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { requireKey, requireScope, requireService } from '@bundoc/shared/contract/grants';
+import {
+  requireKey,
+  requireScope,
+  requireService,
+  requireServiceWithAny,
+} from '@bundoc/shared/contract/grants';
 import type { Claims, Scope } from '@bundoc/shared/contract/tokens';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { claimsOf, createGuard, type Guard } from '@bundoc/shared/http/guard';
@@ -37,6 +42,8 @@ export interface Guards {
   scope(scope: Scope): Guard;
   /** The scope, for service tokens only. */
   service(scope: Scope): Guard;
+  /** {@link service} for a token with one of the scopes at least. */
+  serviceWithAny(scopes: readonly [Scope, ...Scope[]]): Guard;
   /** The scope, and a glob for the key that the path names. Decides before anything is looked up. */
   keyInPath(scope: Scope): Guard;
   /** {@link keyInPath} for a token with one of the scopes at least. */
@@ -70,6 +77,7 @@ export function createGuards(
     token: guard(() => undefined),
     scope: (scope) => guard((claims) => requireScope(claims, scope)),
     service: (scope) => guard((claims) => requireService(claims, scope)),
+    serviceWithAny: (scopes) => guard((claims) => requireServiceWithAny(claims, scopes)),
     keyInPath: (scope) =>
       guard((claims, request) => {
         requireScope(claims, scope);

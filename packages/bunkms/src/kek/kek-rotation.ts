@@ -1,3 +1,4 @@
+import { counted } from '@bundoc/shared/cli/counted';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type {
   KekInfo,
@@ -159,7 +160,7 @@ async function requireUnused({ store }: KekDeps, kekId: string): Promise<void> {
   const use = (await store.kekUses()).find((one) => one.kekId === kekId);
   if (use !== undefined)
     throw new AppError('kek_in_use', {
-      detail: `${use.versions} versions of keys and ${use.secrets} secrets are wrapped with it`,
+      detail: `wrapped with it: ${counted(use.versions, 'version')} of keys, ${counted(use.secrets, 'secret')}`,
     });
 }
 

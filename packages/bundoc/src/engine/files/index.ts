@@ -48,13 +48,7 @@ export async function openFileStorage(
       { dataDir, folder, disk, lock, clock },
       {
         logBytes: config.logBytes,
-        observer: log.observer,
-        onStuck: (handles) =>
-          logger.error(
-            { handles },
-            'folders of projects failed: their commits stay in the folder of the log',
-          ),
-        onFreeingFailed: (err) => logger.error({ err }, 'the log could not be freed'),
+        ...log.watch,
       },
     ),
   );
@@ -116,7 +110,7 @@ export async function openFileStorage(
 }
 
 /** Logs what becomes of the log, and counts the time of its syncs. */
-function watchLog(logger: Logger): { readonly observer: LogObserver; readonly syncSeconds: () => number } {
+function watchLog(logger: Logger) {
   let syncSeconds = 0;
   const observer: LogObserver = {
     onFrame: (_commits, _bytes, seconds) => {
@@ -131,7 +125,10 @@ function watchLog(logger: Logger): { readonly observer: LogObserver; readonly sy
       setImmediate(() => process.exit(1));
     },
   };
-  return { observer, syncSeconds: () => syncSeconds };
+  const onStuck = (handles: readonly string[]) =>
+    logger.error({ handles }, 'folders of projects failed: their commits stay in the folder of the log');
+  const onFreeingFailed = (err: unknown) => logger.error({ err }, 'the log could not be freed');
+  return { watch: { observer, onStuck, onFreeingFailed }, syncSeconds: () => syncSeconds };
 }
 
 /** Bytes of what a project's folder has in memory when it is open. @param entries names in it, if known. */

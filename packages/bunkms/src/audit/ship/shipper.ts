@@ -133,7 +133,7 @@ export class AuditShipper implements AsyncDisposable {
 
   #beginAnew({ seq }: ChainHead): true {
     this.#options.metrics.auditShipBreaks.inc();
-    this.#options.logger.fatal(
+    this.#options.logger.error(
       { seq },
       'the audit chain does not hold the record that was copied last: it was set back or exchanged; copying it anew from its start',
     );
