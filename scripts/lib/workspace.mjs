@@ -28,6 +28,8 @@ export async function prepare(root, node, signal) {
     writeFileSync(stamp, wanted);
   }
   await build(root, options);
+  // Does nothing when the console is built of these very sources.
+  await mustRun('node', [join(root, 'packages', 'console', 'build.mjs')], options);
 }
 
 /**

@@ -1,3 +1,7 @@
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { registerConsole } from '@bundoc/shared/console/routes';
+import { readSite } from '@bundoc/shared/console/site';
 import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { allowOrigins } from '@bundoc/shared/http/cors';
 import { createHttpShares, watchHttpShares } from '@bundoc/shared/http/http-shares';
@@ -8,6 +12,7 @@ import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import type { RunningService } from '@bundoc/shared/runtime/lifecycle';
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
 import { memoryLimit } from '@bundoc/shared/runtime/memory-limit';
+import { packageVersion } from '@bundoc/shared/runtime/package-info';
 import { RateLimit } from '@bundoc/shared/runtime/rate-limit';
 import { openServerTls, type ServerTlsPorts } from '@bundoc/shared/tls/server-tls';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
@@ -85,6 +90,12 @@ export interface RunningBundoc extends RunningService {
   readonly confirmed: Promise<void>;
 }
 
+const VERSION = packageVersion(new URL('../package.json', import.meta.url));
+/** Where the build of the console leaves its files. */
+const CONSOLE_FOLDER = join(
+  dirname(createRequire(import.meta.url).resolve('@bundoc/console/package.json')),
+  'dist',
+);
 const SWEEP_EVERY_MS = 1_000;
 const TOKEN_KEYS_EVERY_MS = 300_000;
 const RESUME_EVERY_MS = 5_000;
@@ -292,6 +303,9 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     };
   });
   registerMetrics(app, metrics.registry, auth);
+  const site = config.console ? readSite(CONSOLE_FOLDER) : undefined;
+  if (config.console && site === undefined) logger.warn('the console is not built: it is not served');
+  await registerConsole(app, { service: 'bundoc', version: VERSION, site, clock });
   await registerOpenapi(app, { service: BUNDOC_API, clock, page: true });
   refuseOtherMethods(app);
   const url = await app.listen({ host: config.host, port: config.port });

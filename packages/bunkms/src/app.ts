@@ -1,13 +1,16 @@
 import { randomUUID } from 'node:crypto';
+import { createRequire } from 'node:module';
 import { isIPv6 } from 'node:net';
 import { networkInterfaces } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
+import { readSite } from '@bundoc/shared/console/site';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { Connections } from '@bundoc/shared/http/connection-limit';
 import { createHttpShares } from '@bundoc/shared/http/http-shares';
 import { boundedWarner } from '@bundoc/shared/runtime/bounded-warner';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
+import { packageVersion } from '@bundoc/shared/runtime/package-info';
 import { openServerTls, type ServerTls } from '@bundoc/shared/tls/server-tls';
 import type { FastifyInstance } from 'fastify';
 import { SYSTEM } from './audit/caller.ts';
@@ -64,6 +67,12 @@ export interface RunningBunkms {
   close(): Promise<void>;
 }
 
+const VERSION = packageVersion(new URL('../package.json', import.meta.url));
+/** Where the build of the console leaves its files. */
+const CONSOLE_FOLDER = join(
+  dirname(createRequire(import.meta.url).resolve('@bundoc/console/package.json')),
+  'dist',
+);
 const PRUNE_MS = 3_600_000;
 /** How often the ring, and what others made of the KEKs, are looked at, milliseconds. */
 const KEK_UPKEEP_MS = 5_000;
@@ -139,11 +148,14 @@ export async function startBunkms(
   const internalConnections = new Connections({ prefix: 'internal ', clock, max, ofAddressMax, isProxy });
   for (const connections of [shares.connections, internalConnections])
     metrics.watchCuts(connections.share, () => connections.cuts);
+  const site = config.console ? readSite(CONSOLE_FOLDER) : undefined;
+  if (config.console && site === undefined) logger.warn('the console is not built: it is not served');
   const listenerOptions = {
     shares,
     logger,
     clock,
     metrics,
+    console: { version: VERSION, site },
     publicKey: state.publicKey,
     sealed: state.kind === 'sealed',
     services: gate,

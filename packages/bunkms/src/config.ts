@@ -7,6 +7,7 @@ import {
   type Environment,
   logLevel,
   nameList,
+  onOrOff,
   parseEnvironment,
   portNumber,
   proxyList,
@@ -43,6 +44,8 @@ export interface BunkmsConfig {
   readonly leaseTtlMs: number;
   readonly limits: LimitRates;
   readonly shares: HttpShareSizes;
+  /** Whether the API listener serves the console. */
+  readonly console: boolean;
   readonly logLevel: z.infer<typeof logLevel>;
 }
 
@@ -107,6 +110,7 @@ const variables = z
     BUNKMS_CONNECTIONS: wholeNumber(16, 1_000_000).default(CONNECTIONS_MAX),
     BUNKMS_CONNECTIONS_PER_ADDRESS: wholeNumber(1, 1_000_000).default(CONNECTIONS_OF_ADDRESS_MAX),
     BUNKMS_TRUSTED_PROXIES: proxyList.optional(),
+    BUNKMS_CONSOLE: onOrOff.default('on'),
     BUNKMS_LOG_LEVEL: logLevel.default('info'),
   })
   .refine((values) => (values.BUNKMS_KEK_FILE === undefined) !== (values.BUNKMS_KEK === undefined), {
@@ -167,6 +171,7 @@ export function readConfig(environment: Environment): BunkmsConfig {
       connectionsOfAddressMax: parsed.BUNKMS_CONNECTIONS_PER_ADDRESS,
       isProxy: parsed.BUNKMS_TRUSTED_PROXIES,
     },
+    console: parsed.BUNKMS_CONSOLE === 'on',
     logLevel: parsed.BUNKMS_LOG_LEVEL,
   };
 }

@@ -39,6 +39,7 @@ describe('authorisation', () => {
       logger: createLogger({ service: 'bunkms', level: 'silent' }),
       clock: new FakeClock(),
       metrics: createMetrics(),
+      console: { version: '0.1.0', site: undefined },
       publicKey,
       sealed: false,
       services: refuse,

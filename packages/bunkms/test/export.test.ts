@@ -333,6 +333,7 @@ describe('export', () => {
         logger,
         clock,
         metrics,
+        console: { version: '0.1.0', site: undefined },
         publicKey: (await kms.secrets()).publicKey,
         sealed: false,
         services: refuse,

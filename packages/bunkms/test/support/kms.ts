@@ -115,6 +115,7 @@ export function configOf(dataDir: string, kek: string): BunkmsConfig {
       ...{ bodyBytes: ROOM_BYTES, answerBytes: ROOM_BYTES, isProxy: undefined },
       ...{ connectionsMax: 4_096, connectionsOfAddressMax: 4_096 },
     },
+    console: false,
     logLevel: 'debug',
   };
 }
