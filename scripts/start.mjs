@@ -29,7 +29,8 @@ await runScript('npm start', async () => {
   const stop = stopSignal(() => {
     for (const service of services) service.kill();
   });
-  // The reader of the logs went away (`npm start | head`): stop as for a signal, which an uncaught EPIPE would not.
+  // The reader of the logs went away (`npm start | head`): stop as for a signal, which an uncaught EPIPE
+  // would not.
   process.stdout.on('error', () => process.kill(process.pid, 'SIGTERM'));
 
   const setup = devSetup(root, process.env);
@@ -103,6 +104,7 @@ function welcome(setup, token) {
   const documents = `${setup.bundocApi.url}/v1/projects/project-a/collections/notes/documents`;
   return `
 Bundoc listens on ${setup.bundocApi.url}, BunKMS on ${setup.kmsApi.url}. Ctrl-C stops both.
+Open ${setup.bundocApi.url}/ in a browser for the console, and paste the token to sign in.
 Store a document and read it back (the token is good for an hour):
 
 TOKEN=${token}

@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { TestBrowser, type Theme, type Visitor } from './support/browser.ts';
@@ -37,9 +37,21 @@ describeWithChromium('the console of Bundoc', () => {
     );
   };
 
+  const replaceText = async (visitor: Visitor, label: string, next: string) => {
+    await visitor.editor(label).click();
+    await visitor.page.keyboard.press('ControlOrMeta+a');
+    await visitor.page.keyboard.insertText(next);
+  };
+
   beforeAll(async () => {
     installation = await Installation.start();
-    token = await installation.client(['*'], ['docs:read', 'docs:write', 'docs:admin']);
+    token = await installation.issue({
+      sub: 'app',
+      typ: 'service',
+      scope: ['docs:read', 'docs:write', 'docs:admin', 'docs:metrics'],
+      projects: ['*'],
+      ttl_s: 3_600,
+    });
     auditor = await installation.issue({ sub: 'auditor', typ: 'client', scope: ['kms:audit'] });
     const countries = ['NL', 'FR', 'DE'];
     for (let at = 0; at < 24; at++)
@@ -108,7 +120,7 @@ describeWithChromium('the console of Bundoc', () => {
     ['definition', '/console/projects/acme/collections/notes/definition', 'by-title'],
     ['changes', '/console/projects/acme/changes', 'Nothing has happened yet'],
     ['shred', '/console/projects/acme/shred', 'Type the name'],
-    ['state', '/console/state', 'Events of BunKMS'],
+    ['state', '/console/state', 'open projects 4'],
     ['missing', '/console/nowhere', 'There is no such view'],
   ];
 
@@ -136,7 +148,7 @@ describeWithChromium('the console of Bundoc', () => {
     await visitor.paste(token, 'Sign in');
     for (const [name, path, ready] of VIEWS) {
       await open(visitor, path);
-      await page.getByText(ready).first().waitFor();
+      await page.locator('#content').getByText(ready).first().waitFor();
       await look(name);
     }
     await open(visitor, '/console/projects/acme/collections/notes/query');
@@ -146,6 +158,136 @@ describeWithChromium('the console of Bundoc', () => {
     await page.getByRole('button', { name: /app/ }).click();
     await page.getByText('What this token may do').waitFor();
     await look('token');
+  });
+
+  it('shows both texts when somebody else was first, keeps mine, and stores it when I say so', async () => {
+    await put('shared', '{"by":"nobody"}');
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, token);
+    await open(visitor, '/console/projects/acme/collections/notes/documents/shared');
+    await replaceText(visitor, 'Text of the document', '{"by":"me"}');
+    await put('shared', '{"by":"somebody else"}');
+    await page.getByRole('button', { name: 'Save' }).click();
+    await page.getByText('Somebody else has changed this document').waitFor();
+    expect(await visitor.editor('Text of the document').textContent()).toContain('{"by":"me"}');
+    expect(await visitor.editor('The text that is stored now').textContent()).toContain('somebody else');
+    await visitor.expectAccessible();
+    expect(await text('shared')).toContain('"by":"somebody else"');
+    await page.getByRole('button', { name: 'Replace theirs with mine' }).click();
+    await page.getByText('Saved.').waitFor();
+    expect(await text('shared')).toContain('"by":"me"');
+  });
+
+  it('loses no text when the token is revoked during an edit', async () => {
+    await put('kept', '{"v":1}');
+    const short = await installation.client();
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, short);
+    await open(visitor, '/console/projects/acme/collections/notes/documents/kept');
+    await replaceText(visitor, 'Text of the document', '{"v":"typed before the end"}');
+    const { jti } = JSON.parse(Buffer.from(short.split('.')[1] ?? '', 'base64url').toString());
+    const admin = await installation.issue({ sub: 'admin', typ: 'service', scope: ['kms:admin'] });
+    const path = `/v1/tokens/${jti}`;
+    await call(installation.kms.apiUrl, path, { method: 'DELETE', token: admin });
+    await expect
+      .poll(async () => (await call(installation.url, '/v1/projects', { token: short })).status)
+      .toBe(401);
+    await page.getByRole('button', { name: 'Save' }).click();
+    await page.getByText('The token serves no more').waitFor();
+    await visitor.expectAccessible();
+    await visitor.paste(token, 'Continue');
+    await page.getByRole('button', { name: 'Save' }).click();
+    await page.getByText('Saved.').waitFor();
+    expect(await text('kept')).toContain('"v":"typed before the end"');
+  });
+
+  it('asks what is typed, with numbers as they are, and draws how the answer was found', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, token);
+    await open(visitor, '/console/projects/acme/collections/notes/query');
+    const query = '{"where":{"country":"FR","amount":{"$gte":10.10,"$lt":12345678901234567890}}}';
+    await replaceText(visitor, 'Text of the request: Find', query);
+    const asked = page.waitForRequest(
+      (request) => request.method() === 'POST' && request.url().endsWith('/query'),
+    );
+    await page.getByRole('button', { name: 'Run' }).click();
+    expect((await asked).postData()).toBe(query.replace('{', '{"explain":true,'));
+    await page.getByText('country+amount').waitFor();
+    await page.getByRole('link', { name: 'note-10' }).waitFor();
+    await page.getByText('100 % of what was looked at matched.').waitFor();
+  });
+
+  it('shows changes as they are made, none while it is paused, and those of the pause afterwards', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, token);
+    const following = page.waitForRequest((request) => /changes\?since=(?!now)/.test(request.url()));
+    await open(visitor, '/console/projects/globex/changes');
+    await following;
+    const write = (id: string) => put(id, '{"v":1}', `/v1/projects/globex/collections/feed/documents/${id}`);
+    await write('first');
+    await page.getByRole('link', { name: 'first' }).waitFor();
+    await page.getByRole('button', { name: 'Pause' }).click();
+    await page.getByText('paused').waitFor();
+    await write('second');
+    expect(await page.getByRole('link', { name: 'second' }).count()).toBe(0);
+    await page.getByRole('button', { name: 'Resume' }).click();
+    await page.getByRole('link', { name: 'second' }).waitFor();
+    await visitor.expectAccessible();
+  });
+
+  it('shreds a project once its name is typed, and hands out the receipt', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, token);
+    await open(visitor, '/console/projects/initech/shred');
+    const button = page.getByRole('button', { name: 'Shred for ever' });
+    await page.getByLabel('Type the name of the project').fill('inItech');
+    expect(await button.isDisabled()).toBe(true);
+    await page.getByLabel('Type the name of the project').fill('initech');
+    await button.click();
+    await page.getByRole('heading', { name: 'Shredded' }).waitFor();
+    await visitor.expectAccessible();
+    const downloading = page.waitForEvent('download');
+    await page.getByRole('button', { name: 'Download the receipt' }).click();
+    const receipt = JSON.parse(readFileSync(await (await downloading).path(), 'utf8'));
+    expect(receipt).toMatchObject({ project: 'initech', key: { name: 'initech-dek', state: 'destroyed' } });
+    const gone = await call(installation.url, '/v1/projects/initech', { token });
+    expect([gone.status, gone.json()['code']]).toEqual([410, 'project_destroyed']);
+    const record = `/v1/audit?cursor=${receipt.key.audit.seq - 1}&limit=1`;
+    const [recorded] = (await call(installation.kms.apiUrl, record, { token: auditor })).json()[
+      'records'
+    ] as object[];
+    expect(recorded).toMatchObject({ hash: receipt.key.audit.hash });
+  });
+
+  it('says that the service does not answer, and recovers by itself', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, token);
+    await page.getByText('umbrella').waitFor();
+    await page.context().setOffline(true);
+    await page.getByText('Bundoc does not answer').waitFor();
+    await page.context().setOffline(false);
+    await page.getByText('Bundoc does not answer').waitFor({ state: 'detached' });
+  });
+
+  it('shows each request as a command that makes it again, without the token', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, token);
+    await page.getByText('umbrella').waitFor();
+    await page.locator('.request-log > summary').click();
+    await page.locator('.request-log li summary').first().click();
+    const command = (await page.locator('.request-log .command').first().textContent()) ?? '';
+    expect(command).toBe(
+      `curl -sS '${installation.url}/v1/projects?limit=50&include=summary' -H "Authorization: Bearer $TOKEN"`,
+    );
+    expect(await page.content()).not.toContain(token);
+    expect(installation.log.text).not.toContain(token);
   });
 
   // The last one: it closes the projects of the others.

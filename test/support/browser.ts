@@ -1,12 +1,10 @@
-import { existsSync, readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import { existsSync } from 'node:fs';
+import axe from 'axe-core';
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
 import { expect } from 'vitest';
 
 const EXECUTABLE = '/usr/bin/chromium';
 export const hasChromium = existsSync(EXECUTABLE);
-
-const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
 /** Notes every breach of the page's policy, from its first line on. */
 const WATCH = `
@@ -76,7 +74,7 @@ export class TestBrowser implements AsyncDisposable {
       acceptDownloads: true,
     });
     await context.addInitScript({ content: WATCH });
-    await context.addInitScript({ content: AXE });
+    await context.addInitScript({ content: axe.source });
     return new Visitor(context, await context.newPage());
   }
 

@@ -34,7 +34,7 @@ function editorFiles(): string[] {
   const { files } = JSON.parse(read('manifest.json')) as Manifest;
   const first = new Set([...firstLoadOf('bundoc.html'), ...firstLoadOf('bunkms.html')]);
   const lazy = files.map(({ path }) => path).filter((path) => path.endsWith('.js') && !first.has(path));
-  return lazy.filter((path) => !/completion|plot/.test(path));
+  return lazy.filter((path) => !/completion|draw/.test(path));
 }
 
 describe('the build of the console', () => {

@@ -88,7 +88,7 @@ export class ProjectDirectory {
       key: {
         version: currentVersion(file),
         versions: file.versions.map(({ version }) => version),
-        documents_to_reseal: store.toReseal,
+        documents_to_reseal: store.pendingReencryption,
       },
       cache: { open: isOpen, key_cached: keyUntilMs !== undefined },
     };

@@ -1,7 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 import type { AuditVerification, VerifyAudit } from '@bundoc/shared/contract/audit';
-import type { KeyPorts } from '../service/stored-key.ts';
-import { faultOf, GENESIS } from './chain.ts';
+import type { ExportDeps } from '../keys/export-key.ts';
+import { faultOf, GENESIS } from '../records/chain.ts';
 
 /** Records that are read and hashed before other requests get their turn. */
 const STEP = 250;
@@ -12,7 +12,7 @@ const STEP = 250;
  * maker: no record follows it.
  */
 export async function verifySlice(
-  { store, chainKey }: Pick<KeyPorts, 'store' | 'chainKey'>,
+  { store, chainKey }: Pick<ExportDeps, 'store' | 'chainKey'>,
   { after = GENESIS, receipt, limit }: VerifyAudit,
 ): Promise<AuditVerification> {
   const receipts = receipt === undefined ? [] : [receipt];

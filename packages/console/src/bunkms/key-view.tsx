@@ -22,8 +22,6 @@ import { may, nowMs } from '../shell/session.ts';
 import { Holder, KeyState } from './keys-view.tsx';
 import { places } from './places.ts';
 
-const EVERY_MS = 10_000;
-
 type Asked = 'rotate' | 'disable' | 'enable' | 'restore' | 'schedule' | 'destroy';
 
 /** One key: its versions, who may hold it, and what may be done with it. */
@@ -42,19 +40,15 @@ export function KeyView({ name = '' }: { readonly name?: string }) {
 }
 
 function Loaded({ name }: { readonly name: string }) {
-  const key = useRequest(
-    name,
-    async (signal) => {
-      const { text, headers } = await api.send({
-        method: 'GET',
-        path: path('keys', name),
-        signal,
-        isIdempotent: true,
-      });
-      return { detail: JSON.parse(text) as KeyDetail, etag: headers.get('etag') ?? undefined };
-    },
-    EVERY_MS,
-  );
+  const key = useRequest(name, async (signal) => {
+    const { text, headers } = await api.send({
+      method: 'GET',
+      path: path('keys', name),
+      signal,
+      isIdempotent: true,
+    });
+    return { detail: JSON.parse(text) as KeyDetail, etag: headers.get('etag') ?? undefined };
+  });
   const [asked, setAsked] = useState<Asked>();
   const [error, setError] = useState<unknown>();
   const [isBusy, setIsBusy] = useState(false);
@@ -132,7 +126,7 @@ function Loaded({ name }: { readonly name: string }) {
         </Figure>
       </dl>
       <h2>Versions</h2>
-      <Table label="Versions" heads={[['Version', 'number'], 'State', 'Made (UTC)', 'Check value']}>
+      <Table label="Versions" heads={['Version', 'State', 'Made (UTC)', 'Check value']}>
         {[...detail.versions]
           .reverse()
           .map(({ version, state, created_at: made, destroyed_at: gone, kcv }) => (
@@ -279,10 +273,8 @@ function Receipt({ receipt }: { readonly receipt: DestroyReceipt }) {
 
 /** Who may hold the raw key, drawn over time. */
 function Leases({ name }: { readonly name: string }) {
-  const page = useRequest(
-    name,
-    (signal) => getJson<LeasePage>(`${path('keys', name)}/leases`, { limit: 20 }, signal),
-    EVERY_MS,
+  const page = useRequest(name, (signal) =>
+    getJson<LeasePage>(`${path('keys', name)}/leases`, { limit: 20 }, signal),
   );
   return (
     <>

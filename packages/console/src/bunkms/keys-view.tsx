@@ -8,11 +8,8 @@ import { nowMs } from '../shell/session.ts';
 import { places } from './places.ts';
 
 const PAGE = 100;
-const EVERY_MS = 10_000;
 
-export const KEY_STATES: Readonly<
-  Record<KeyInfo['state'], readonly [string, 'good' | 'warn' | 'bad' | 'plain']>
-> = {
+const KEY_STATES: Readonly<Record<KeyInfo['state'], readonly [string, 'good' | 'warn' | 'bad' | 'plain']>> = {
   enabled: ['enabled', 'good'],
   disabled: ['disabled', 'warn'],
   pending_deletion: ['to be deleted', 'bad'],
@@ -39,10 +36,9 @@ export function KeysView() {
   const [from, setFrom] = useState('');
   const [cursors, setCursors] = useState<readonly (string | undefined)[]>([undefined]);
   const cursor = cursors.at(-1) ?? (from === '' ? undefined : from);
-  const page = useRequest(
-    `${cursor}`,
-    (signal) => getJson<KeyPage>('/keys', { limit: PAGE, cursor }, signal),
-    EVERY_MS,
+  // Asked once: each look is a record of the audit chain, if no CRITICAL one.
+  const page = useRequest(`${cursor}`, (signal) =>
+    getJson<KeyPage>('/keys', { limit: PAGE, cursor }, signal),
   );
   return (
     <>
@@ -129,6 +125,9 @@ export function KeysView() {
           onClick={() => setCursors([...cursors, page.data?.next_cursor])}
         >
           Next
+        </button>
+        <button type="button" class="quiet" onClick={page.reload}>
+          Reload
         </button>
       </div>
     </>

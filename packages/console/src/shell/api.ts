@@ -1,4 +1,5 @@
 import { Bundoc } from '@bundoc/client';
+import { errorOf } from '@bundoc/client/error';
 import { Transport } from '@bundoc/client/transport';
 import { signal } from '@preact/signals';
 import { refused, session } from './session.ts';
@@ -89,6 +90,18 @@ export async function getOpen<T>(path: string, signal?: AbortSignal): Promise<T>
   return (await response.json()) as T;
 }
 
+/** Asks for text with the session's token, outside `/v1`: `/metrics`. @throws Error for a refusal. */
+export async function getOpenText(path: string, signal: AbortSignal): Promise<string> {
+  const response = await notedFetch(new URL(path, location.origin), {
+    headers: { authorization: `Bearer ${session.value?.token ?? ''}` },
+    cache: 'no-store',
+    signal,
+  });
+  const text = await response.text();
+  if (!response.ok) throw errorOf(response.status, response.headers, text);
+  return text;
+}
+
 /** Path segments, each encoded. */
 export function path(...segments: readonly string[]): string {
   return segments.map((segment) => `/${encodeURIComponent(segment)}`).join('');
@@ -99,7 +112,7 @@ export function curlOf({ method, target, headers, body }: SentRequest): string {
   const parts = ['curl -sS'];
   if (method !== 'GET') parts.push(`-X ${method}`);
   parts.push(quoted(`${location.origin}${target}`));
-  if (target.startsWith('/v1')) parts.push('-H "Authorization: Bearer $TOKEN"');
+  if (target.startsWith('/v1') || target === '/metrics') parts.push('-H "Authorization: Bearer $TOKEN"');
   for (const [name, value] of headers) parts.push(`-H ${quoted(`${name}: ${value}`)}`);
   if (body !== undefined) parts.push(`--data-binary ${quoted(body)}`);
   return parts.join(' ');

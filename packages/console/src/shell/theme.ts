@@ -29,10 +29,3 @@ effect(() => {
     // The choice lasts until the page is left.
   }
 });
-
-/** Whether the page is dark now. */
-export function isDark(): boolean {
-  return theme.value === 'system'
-    ? matchMedia('(prefers-color-scheme: dark)').matches
-    : theme.value === 'dark';
-}

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 
 export const auditSeveritySchema = z.enum(['INFO', 'CRITICAL']);
-export const auditOutcomeSchema = z.enum(['allowed', 'refused', 'failed']);
+const auditOutcomeSchema = z.enum(['allowed', 'refused', 'failed']);
 
 /** One record of the audit chain, as `GET /v1/audit` gives it. */
 export const auditRecordSchema = z.object({
@@ -10,7 +10,9 @@ export const auditRecordSchema = z.object({
   severity: auditSeveritySchema,
   action: z.string(),
   outcome: auditOutcomeSchema,
-  /** Who: the token's `sub`, `cli` for the command line, `system` for the service itself, absent when unknown. */
+  /**
+   * Who: the token's `sub`, `cli` for the command line, `system` for the service itself, absent when unknown.
+   */
   actor: z.string().optional(),
   jti: z.string().optional(),
   key: z.string().optional(),
@@ -36,7 +38,7 @@ const placeSchema = z.strictObject({
   hash: z.string().regex(/^[0-9a-f]{64}$/, 'must be 64 hex digits'),
 });
 /** Records that one request verifies at most. */
-export const VERIFY_RECORDS_MAX = 5_000;
+const VERIFY_RECORDS_MAX = 5_000;
 
 /** The body of `POST /v1/audit/verify`. */
 export const verifyAuditSchema = z.strictObject({
