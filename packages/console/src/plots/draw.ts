@@ -7,6 +7,8 @@ export interface Plot {
 }
 
 const HEIGHT = 150;
+/** Seconds that a plot spans: what has happened since the view was opened grows into it from the right. */
+const WINDOW_S = 300;
 
 /** A plot of lines over time, in the colours of the page. */
 export function draw(host: HTMLElement, names: readonly string[], unit: string): Plot {
@@ -25,14 +27,14 @@ export function draw(host: HTMLElement, names: readonly string[], unit: string):
       height: HEIGHT,
       legend: { show: false },
       cursor: { show: false },
-      scales: { y: { range: (_plot, _min, max) => [0, max > 0 ? max * 1.15 : 1] } },
+      scales: { x: { range: (_plot, _min, max) => [max - WINDOW_S, max] }, y: { range: (_plot, _min, max) => [0, max > 0 ? max * 1.15 : 1] } },
       axes: [
         { ...axis, space: 90 },
         { ...axis, size: 58, values: (_plot, ticks) => ticks.map((tick) => `${tick}${unit}`) },
       ],
       series: [
         {},
-        ...names.map((label, at) => ({ label, stroke: strokes[at] ?? '', width: 1.5, spanGaps: true })),
+        ...names.map((label, at) => ({ label, stroke: strokes[at] ?? '', width: 2, spanGaps: true, points: { show: false } })),
       ],
     },
     [[], ...names.map(() => [])],

@@ -109,7 +109,7 @@ function PlotFrame({ kind, looks }: { readonly kind: Kind; readonly looks: reado
   useEffect(() => plot.current?.show(times, lines), [looks, isReady]);
   const now = kind.lines.map((name, at) => {
     const value = lines[at]?.at(-1);
-    return `${name} ${value === undefined ? '–' : `${value < 10 ? value.toFixed(1) : Math.round(value)}${kind.unit}`}`;
+    return `${name} ${value === undefined ? '–' : `${value < 10 && !Number.isInteger(value) ? value.toFixed(1) : Math.round(value)}${kind.unit}`}`;
   });
   return (
     <figure class="panel plot">
