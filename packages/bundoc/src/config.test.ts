@@ -28,6 +28,7 @@ describe('the configuration', () => {
       },
       corsOrigins: [],
       console: true,
+      drainMs: 3_000,
       logLevel: 'info',
     });
   });
@@ -44,6 +45,7 @@ describe('the configuration', () => {
       BUNDOC_PROCESSOR_MS_PER_PROJECT: '1001',
       BUNDOC_PROJECT_DOCUMENTS_MAX: 'planted',
       BUNDOC_PROJECT_BYTES_MAX: '1e9',
+      BUNDOC_DRAIN_MS: '600001',
     };
     const message = (() => {
       try {

@@ -13,6 +13,7 @@ import {
   proxyList,
   wholeNumber,
 } from '@bundoc/shared/runtime/config';
+import { drainMs } from '@bundoc/shared/runtime/drain';
 import { type TlsFiles, tlsFilesOf } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
 import type { Quota } from './engine/quota.ts';
@@ -72,6 +73,7 @@ const variables = z.object({
   BUNDOC_TRUSTED_PROXIES: proxyList.optional(),
   BUNDOC_CORS_ORIGINS: originList.default([]),
   BUNDOC_CONSOLE: onOrOff.default('on'),
+  BUNDOC_DRAIN_MS: drainMs,
   BUNDOC_LOG_LEVEL: logLevel.default('info'),
 });
 /** Variables of the service. */
@@ -130,6 +132,8 @@ export interface BundocConfig {
   readonly corsOrigins: readonly string[];
   /** Whether the console is served. */
   readonly console: boolean;
+  /** How long it serves on after SIGTERM. */
+  readonly drainMs: number;
   readonly logLevel: string;
 }
 
@@ -172,6 +176,7 @@ export function readConfig(environment: Environment): BundocConfig {
     },
     corsOrigins: values.BUNDOC_CORS_ORIGINS,
     console: values.BUNDOC_CONSOLE === 'on',
+    drainMs: values.BUNDOC_DRAIN_MS,
     logLevel: values.BUNDOC_LOG_LEVEL,
   };
 }

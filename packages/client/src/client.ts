@@ -214,6 +214,7 @@ export class Bundoc {
 }
 
 export type {
+  CallOptions,
   Change,
   DeletedProject,
   Following,
@@ -222,4 +223,5 @@ export type {
   MoveProgress,
   ProjectInfo,
   ProjectSummary,
+  TransportOptions,
 };

@@ -9,6 +9,7 @@ import type { ServiceMetrics } from '@bundoc/shared/metrics/metrics';
 import { PUBLIC } from '@bundoc/shared/openapi/description';
 import { registerOpenapi } from '@bundoc/shared/openapi/routes';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { Drain } from '@bundoc/shared/runtime/drain';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { ServerTls } from '@bundoc/shared/tls/server-tls';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
@@ -37,6 +38,7 @@ const BODY_BYTES_MAX = 65_536;
 export interface ListenerOptions {
   readonly logger: Logger;
   readonly clock: Clock;
+  readonly drain: Drain;
   readonly metrics: ServiceMetrics;
   /** What the API listener has for browsers. */
   readonly console: { readonly version: string; readonly site: Site | undefined };
@@ -84,6 +86,7 @@ async function createListener(
     tls,
     onProblem,
     shares,
+    drain: options.drain,
     ...(options.requestTimeoutMs === undefined ? {} : { requestTimeoutMs: options.requestTimeoutMs }),
   });
   app.decorateRequest('identity', null);
@@ -101,7 +104,10 @@ async function createListener(
   await auth.register(app);
   const guards = createGuards(auth, () => services().store);
 
-  registerPublicRoutes(app, { readiness: options.readiness, jwks: { keys: [publicKey] } });
+  registerPublicRoutes(app, {
+    ...{ readiness: options.readiness, drain: options.drain },
+    jwks: { keys: [publicKey] },
+  });
   registerKeyRoutes(app, guards, services);
   registerKeyLifecycleRoutes(app, guards, services);
   registerKeyHolderRoutes(app, guards, services);

@@ -79,7 +79,7 @@ const ADVICE: Readonly<Record<string, string>> = {
   unauthenticated: 'Paste a new token. What you have typed stays.',
   forbidden: 'This token does not allow it. Ask for one with the scope that is named.',
   kms_unavailable: 'Bundoc does not reach BunKMS, and has no key of this project. Check that BunKMS runs.',
-  SEALED: 'BunKMS runs without the right KEK. Put it into the ring and start BunKMS again.',
+  sealed: 'BunKMS runs without the right KEK. Put it into the ring and start BunKMS again.',
   rate_limited: 'Wait a moment, then try again.',
   overloaded: 'Wait a moment, then try again.',
   project_destroyed: 'Its key is destroyed: nothing of it can be read any more.',

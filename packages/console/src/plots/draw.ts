@@ -27,14 +27,23 @@ export function draw(host: HTMLElement, names: readonly string[], unit: string):
       height: HEIGHT,
       legend: { show: false },
       cursor: { show: false },
-      scales: { x: { range: (_plot, _min, max) => [max - WINDOW_S, max] }, y: { range: (_plot, _min, max) => [0, max > 0 ? max * 1.15 : 1] } },
+      scales: {
+        x: { range: (_plot, _min, max) => [max - WINDOW_S, max] },
+        y: { range: (_plot, _min, max) => [0, max > 0 ? max * 1.15 : 1] },
+      },
       axes: [
         { ...axis, space: 90 },
         { ...axis, size: 58, values: (_plot, ticks) => ticks.map((tick) => `${tick}${unit}`) },
       ],
       series: [
         {},
-        ...names.map((label, at) => ({ label, stroke: strokes[at] ?? '', width: 2, spanGaps: true, points: { show: false } })),
+        ...names.map((label, at) => ({
+          label,
+          stroke: strokes[at] ?? '',
+          width: 2,
+          spanGaps: true,
+          points: { show: false },
+        })),
       ],
     },
     [[], ...names.map(() => [])],

@@ -29,12 +29,15 @@ const UNSHOWN: ReadonlySet<string> = new Set(['authorization', 'idempotency-key'
 /** `fetch` that notes what is sent and what comes of it. The token is not noted. */
 async function notedFetch(input: RequestInfo | URL, init: RequestInit = {}): Promise<Response> {
   const url = new URL(String(input));
+  // The session's token at this moment: the client keeps one that it was given for as long as that lives.
+  const headers = new Headers(init.headers);
+  if (headers.has('authorization')) headers.set('authorization', `Bearer ${session.value?.token ?? ''}`);
   const start = performance.now();
   let noted: SentRequest = {
     at: Date.now(),
     method: init.method ?? 'GET',
     target: `${url.pathname}${url.search}`,
-    headers: [...new Headers(init.headers)].filter(([name]) => !UNSHOWN.has(name)),
+    headers: [...headers].filter(([name]) => !UNSHOWN.has(name)),
     body: typeof init.body === 'string' ? init.body : undefined,
     status: 0,
     ms: undefined,
@@ -46,7 +49,7 @@ async function notedFetch(input: RequestInfo | URL, init: RequestInit = {}): Pro
     requests.value = requests.value.map((one) => (one === before ? noted : one));
   };
   try {
-    const response = await fetch(input, init);
+    const response = await fetch(input, { ...init, headers });
     note(response.status);
     isReachable.value = true;
     if (response.status === 401) refused.value = true;
