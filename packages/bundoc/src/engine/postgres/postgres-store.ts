@@ -25,7 +25,8 @@ import type {
 import type { FoundHead } from '../projects.ts';
 import type { Quota } from '../quota.ts';
 import type { SealLimits } from '../seal-budget.ts';
-import type { CommittingProject, GroupCommitter } from './commit/group-commit.ts';
+import type { CommittingProject } from './commit/attempt.ts';
+import type { GroupCommitter } from './commit/group-commit.ts';
 import { MustReopen, ProjectGone } from './commit/must-reopen.ts';
 import type { QueuedCommit } from './commit/plan-commits.ts';
 import type { CommitChannel } from './commit-notifications.ts';
