@@ -27,6 +27,7 @@ describe('the configuration', () => {
         ...{ streams: 2_048, backups: 8, moves: 4, openings: 16, keyFetches: 32 },
       },
       corsOrigins: [],
+      console: true,
       drainMs: 3_000,
       logLevel: 'info',
     });

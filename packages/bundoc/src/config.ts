@@ -6,6 +6,7 @@ import {
   always,
   type Environment,
   logLevel,
+  onOrOff,
   originList,
   parseEnvironment,
   portNumber,
@@ -72,6 +73,7 @@ const variables = z.object({
   BUNDOC_CONNECTIONS_PER_ADDRESS: wholeNumber(1, 1_000_000).default(CONNECTIONS_OF_ADDRESS_MAX),
   BUNDOC_TRUSTED_PROXIES: proxyList.optional(),
   BUNDOC_CORS_ORIGINS: originList.default([]),
+  BUNDOC_CONSOLE: onOrOff.default('on'),
   BUNDOC_DRAIN_MS: drainMs,
   BUNDOC_LOG_LEVEL: logLevel.default('info'),
 });
@@ -129,6 +131,8 @@ export interface BundocConfig {
   readonly shares: HttpShareSizes & ServiceShareSizes;
   /** Origins whose pages may ask and read; none by default. */
   readonly corsOrigins: readonly string[];
+  /** Whether the console is served. */
+  readonly console: boolean;
   /** How long it serves on after SIGTERM. */
   readonly drainMs: number;
   readonly logLevel: string;
@@ -172,6 +176,7 @@ export function readConfig(environment: Environment): BundocConfig {
       isProxy: values.BUNDOC_TRUSTED_PROXIES,
     },
     corsOrigins: values.BUNDOC_CORS_ORIGINS,
+    console: values.BUNDOC_CONSOLE === 'on',
     drainMs: values.BUNDOC_DRAIN_MS,
     logLevel: values.BUNDOC_LOG_LEVEL,
   };

@@ -2,6 +2,8 @@ import { randomUUID } from 'node:crypto';
 import { isIPv6 } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
+import { CONSOLE_FOLDER } from '@bundoc/console/folder';
+import { readSite } from '@bundoc/shared/console/site';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { Connections } from '@bundoc/shared/http/connection-limit';
 import { createHttpShares } from '@bundoc/shared/http/http-shares';
@@ -158,6 +160,8 @@ export async function startBunkms(
   const internalConnections = new Connections({ prefix: 'internal ', clock, max, ofAddressMax, isProxy });
   for (const connections of [shares.connections, internalConnections])
     metrics.watchCuts(connections.share, () => connections.cuts);
+  const site = config.console ? readSite(CONSOLE_FOLDER) : undefined;
+  if (config.console && site === undefined) logger.warn('the console is not built: it is not served');
   const drain = new Drain(config.drainMs);
   const listenerOptions = {
     shares,
@@ -165,6 +169,7 @@ export async function startBunkms(
     logger,
     clock,
     metrics,
+    console: { version: VERSION, site },
     publicKey: state.publicKey,
     sealed: state.kind === 'sealed',
     services: gate,

@@ -14,6 +14,7 @@ test('has the documented defaults', () => {
     tls: undefined,
     internalTls: undefined,
     internalClientNames: undefined,
+    console: true,
     dataDir: './data/kms',
     storage: { kind: 'sqlite', deadlineMs: 2_000 },
     kek: { kind: 'inline', text: KEK },

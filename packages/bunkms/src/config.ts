@@ -8,6 +8,7 @@ import {
   type Environment,
   logLevel,
   nameList,
+  onOrOff,
   parseEnvironment,
   portNumber,
   proxyList,
@@ -44,6 +45,8 @@ export interface BunkmsConfig {
   readonly leaseTtlMs: number;
   readonly limits: LimitRates;
   readonly shares: HttpShareSizes;
+  /** Whether the API listener serves the console. */
+  readonly console: boolean;
   /** How long it serves on after SIGTERM. */
   readonly drainMs: number;
   readonly logLevel: z.infer<typeof logLevel>;
@@ -113,6 +116,7 @@ const variables = z
     BUNKMS_CONNECTIONS: wholeNumber(16, 1_000_000).default(CONNECTIONS_MAX),
     BUNKMS_CONNECTIONS_PER_ADDRESS: wholeNumber(1, 1_000_000).default(CONNECTIONS_OF_ADDRESS_MAX),
     BUNKMS_TRUSTED_PROXIES: proxyList.optional(),
+    BUNKMS_CONSOLE: onOrOff.default('on'),
     BUNKMS_DRAIN_MS: drainMs,
     BUNKMS_LOG_LEVEL: logLevel.default('info'),
   })
@@ -175,6 +179,7 @@ export function readConfig(environment: Environment): BunkmsConfig {
       connectionsOfAddressMax: parsed.BUNKMS_CONNECTIONS_PER_ADDRESS,
       isProxy: parsed.BUNKMS_TRUSTED_PROXIES,
     },
+    console: parsed.BUNKMS_CONSOLE === 'on',
     drainMs: parsed.BUNKMS_DRAIN_MS,
     logLevel: parsed.BUNKMS_LOG_LEVEL,
   };

@@ -336,6 +336,7 @@ describe('export', () => {
         clock,
         drain: new Drain(0),
         metrics,
+        console: { version: '0.1.0', site: undefined },
         publicKey: (await kms.secrets()).publicKey,
         sealed: false,
         services: refuse,

@@ -155,6 +155,9 @@ export function wholeNumber(min: number, max: number) {
 /** A TCP port; 0 lets the system choose, which tests use. */
 export const portNumber = wholeNumber(0, 65_535);
 
+/** A switch. */
+export const onOrOff = z.enum(['on', 'off'], 'must be "on" or "off"');
+
 export const logLevel = z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']);
 
 /**
