@@ -64,13 +64,13 @@ describe('a release', () => {
     expect(globSync('*', { cwd: dry }).sort()).toEqual(
       [
         'SHA256SUMS',
-        ...['bundoc', 'bunkms', 'client', 'shared'].map((name) => `bundoc-${name}-${version}.tgz`),
+        ...['bundoc', 'bunkms', 'client', 'console', 'shared'].map((name) => `bundoc-${name}-${version}.tgz`),
         ...['bundoc', 'bunkms'].map((name) => `bundoc-${name}-${version}.cdx.json`),
       ].sort(),
     );
     expect(
       execFileSync('sha256sum', ['--check', 'SHA256SUMS'], { cwd: dry }).toString().match(/: OK$/gm),
-    ).toHaveLength(6);
+    ).toHaveLength(7);
   });
 
   it.each([
@@ -107,7 +107,7 @@ describe('a release', () => {
       const versions = manifests.map(
         (path) => (JSON.parse(readFileSync(join(repository, path), 'utf8')) as Manifest).version,
       );
-      expect(versions).toEqual(Array(5).fill(version));
+      expect(versions).toEqual(Array(6).fill(version));
       const changelog = readFileSync(join(repository, 'CHANGELOG.md'), 'utf8');
       expect(changelog).toMatch(
         new RegExp(`^## Unreleased\n\n## ${version} - \\d{4}-\\d\\d-\\d\\d\n\n### Added$`, 'm'),
@@ -128,11 +128,11 @@ describe('a release', () => {
       expect(names.filter((name) => /vitest|typescript|testcontainers|biome/.test(name))).toEqual([]);
     });
 
-    it.each(['bundoc', 'bunkms', 'client', 'shared'])('packs %s clean', (name) => {
+    it.each(['bundoc', 'bunkms', 'client', 'console', 'shared'])('packs %s clean', (name) => {
       const entries = entriesOf(name);
       expect(entries).toEqual(expect.arrayContaining(['LICENSE', 'README.md', 'package.json']));
       const strange = entries.filter(
-        (path) => !/^(dist|migrations)\/|^(LICENSE|README\.md|package\.json)$/.test(path),
+        (path) => !/^(dist|migrations)\/|^(LICENSE|README\.md|package\.json|folder\.(js|d\.ts))$/.test(path),
       );
       expect(strange).toEqual([]);
       expect(entries.filter((path) => /tsbuildinfo|\.test\.|conformance|\/testing\//.test(path))).toEqual([]);

@@ -29,7 +29,7 @@ const UNSHOWN: ReadonlySet<string> = new Set(['authorization', 'idempotency-key'
 /** `fetch` that notes what is sent and what comes of it. The token is not noted. */
 async function notedFetch(input: RequestInfo | URL, init: RequestInit = {}): Promise<Response> {
   const url = new URL(String(input));
-  // The session's token at this moment: the client keeps one that it was given for as long as that lives.
+  // The token of the session as it is now: a client would keep one after its user has pasted another.
   const headers = new Headers(init.headers);
   if (headers.has('authorization')) headers.set('authorization', `Bearer ${session.value?.token ?? ''}`);
   const start = performance.now();
@@ -63,7 +63,8 @@ async function notedFetch(input: RequestInfo | URL, init: RequestInit = {}): Pro
 
 const OPTIONS = {
   url: location.origin,
-  token: () => session.value?.token ?? '',
+  // Each request gets the session's: notedFetch.
+  token: '',
   fetch: notedFetch,
   deadlineMs: 30_000,
   triesMax: 3,
