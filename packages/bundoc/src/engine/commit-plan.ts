@@ -184,30 +184,29 @@ class Planner<C extends Pick<WaitingCommit, 'writes' | 'options'>, E> {
   ): CommitOutcome<E> {
     const context = this.#context;
     const own = new Map<string, DocumentState>();
-    const stateOf = (at: number) => {
-      const key = context.keyOf(commit, at);
-      const { ref } = commit.writes[at] as Write;
-      return own.get(key) ?? this.#states.get(key) ?? context.stateOf(ref, key);
-    };
+    const stateOf = ({ ref }: Write, key: string) =>
+      own.get(key) ?? this.#states.get(key) ?? context.stateOf(ref, key);
     const planned: PlannedWrite<E>[] = [];
     const results: WriteResult[] = [];
     let [added, seals] = [NOTHING, 0];
     for (const [at, write] of commit.writes.entries()) {
-      const before = stateOf(at);
-      if (!holds(write.precondition, revOf(before)))
-        throw preconditionsFailed(commit.writes, at, (other) => revOf(stateOf(other)));
       const key = context.keyOf(commit, at);
+      const before = stateOf(write, key);
+      if (!holds(write.precondition, revOf(before)))
+        throw preconditionsFailed(commit.writes, at, (other) =>
+          revOf(stateOf(commit.writes[other] as Write, context.keyOf(commit, other))),
+        );
       const fileName = before?.fileName.toString('hex') ?? context.fileNameOf(write.ref, key);
       const seq = this.seq + at + 1;
       const fresh = { seq, nowMs, fileName, rev: revs[at] as Buffer, keyVersion: context.keyVersion };
-      const { result, ...after } = stateAfter(write, before, fresh);
-      const document = { key, fileName, ...after };
-      const one = { ...document, entries: context.indexing.entriesOf(write, document) };
-      own.set(key, one.state);
-      if (one.entries !== undefined) indexed.write(one, one.entries);
-      if (this.#quota !== undefined) added = sumOf(added, addedBy(before, one.state));
-      if (one.text !== undefined) seals++;
-      planned.push(one);
+      const { state, text, result } = stateAfter(write, before, fresh);
+      const entries = context.indexing.entriesOf(write, { key, fileName, state, text });
+      const after = { key, fileName, state, text, entries };
+      own.set(key, state);
+      if (entries !== undefined) indexed.write(after, entries);
+      if (this.#quota !== undefined) added = sumOf(added, addedBy(before, state));
+      if (text !== undefined) seals++;
+      planned.push(after);
       results.push(result);
     }
     if (seals > this.#sealsLeft) throw new AppError('key_exhausted');
@@ -241,7 +240,8 @@ function stateAfter(
   const living = before?.deletedMs === 0 ? before : undefined;
   const { collection, id } = write.ref;
   const common = {
-    ...{ collection, id },
+    collection,
+    id,
     fileName: Buffer.from(fileName, 'hex'),
     seq,
     createdSeq: living?.createdSeq ?? seq,
