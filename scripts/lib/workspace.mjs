@@ -46,7 +46,8 @@ export async function prepare(root, node, wanted, signal) {
 
 /**
  * What to install for: an install for running would remove what tests need, so where that is installed it
- * stays. @param {string} root
+ * stays.
+ * @param {string} root
  * @param {'run' | 'test'} wanted
  */
 export function installPurpose(root, wanted) {
