@@ -22,15 +22,16 @@ const stampOf = (fingerprint, purpose) => `${fingerprint} ${purpose}`;
  * Installs and builds the workspace, each only as far as needed. All output goes to standard error.
  * @param {string} root
  * @param {{ env: NodeJS.ProcessEnv }} node
- * @param {'run' | 'test'} purpose `run` installs what the services and their build need; `test` also what
+ * @param {'run' | 'test'} wanted `run` installs what the services and their build need; `test` also what
  * checks and tests need.
  * @param {AbortSignal} [signal]
  */
-export async function prepare(root, node, purpose, signal) {
+export async function prepare(root, node, wanted, signal) {
+  const purpose = installPurpose(root, wanted);
   const options = { cwd: root, env: node.env, signal };
   const stamp = join(cacheDir(root), 'installed');
-  const wanted = installFingerprint(root);
-  if (!isInstalled(root, stamp, wanted, purpose)) {
+  const fingerprint = installFingerprint(root);
+  if (!isInstalled(root, stamp, fingerprint, purpose)) {
     rmSync(stamp, { force: true });
     // CI=true: never ask whether node_modules of another pnpm may be replaced; there may be nobody to answer.
     await mustRun('npx', ['-y', PNPM, ...INSTALLS[purpose]], {
@@ -38,11 +39,24 @@ export async function prepare(root, node, purpose, signal) {
       env: { ...node.env, CI: 'true' },
     });
     mkdirSync(dirname(stamp), { recursive: true });
-    writeFileSync(stamp, stampOf(wanted, purpose));
+    writeFileSync(stamp, stampOf(fingerprint, purpose));
   }
   await build(root, options);
   // Does nothing when the console is built of these very sources.
   await mustRun('node', [join(root, 'packages', 'console', 'build.mjs')], options);
+}
+
+/**
+ * What to install for: an install for running would remove what tests need, so where that is installed it
+ * stays.
+ * @param {string} root
+ * @param {'run' | 'test'} wanted
+ */
+export function installPurpose(root, wanted) {
+  const hasTools = manifests(root).some(({ directory, devDependencies }) =>
+    devDependencies.some((name) => existsSync(join(root, directory, 'node_modules', name, 'package.json'))),
+  );
+  return hasTools ? 'test' : wanted;
 }
 
 /**
@@ -74,10 +88,10 @@ function installFingerprint(root) {
  * True when the last install was of this lockfile, had what is needed, and nothing that it linked has gone
  * since.
  */
-function isInstalled(root, stamp, wanted, purpose) {
+function isInstalled(root, stamp, fingerprint, purpose) {
   const installed = existsSync(stamp) ? readFileSync(stamp, 'utf8') : '';
   const suffices = purpose === 'test' ? ['test'] : ['run', 'test'];
-  if (!suffices.some((one) => installed === stampOf(wanted, one))) return false;
+  if (!suffices.some((one) => installed === stampOf(fingerprint, one))) return false;
   return manifests(root).every(({ directory, ...needed }) =>
     [...needed.dependencies, ...(purpose === 'test' ? needed.devDependencies : [])].every((name) =>
       existsSync(join(root, directory, 'node_modules', name, 'package.json')),

@@ -2,7 +2,7 @@ import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { build } from './workspace.mjs';
+import { build, installPurpose } from './workspace.mjs';
 
 describe('the build of the workspace', () => {
   let root: string;
@@ -36,4 +36,22 @@ describe('the build of the workspace', () => {
   it('fails when the sources do', async () => {
     await expect(buildWith('nothing')).rejects.toThrow('failed (exit code 1)');
   });
+});
+
+it('an install for running leaves what tests need where it is installed', () => {
+  const root = mkdtempSync(join(tmpdir(), 'bundoc-install-'));
+  try {
+    const put = (path: string, manifest: object) => {
+      mkdirSync(join(root, path), { recursive: true });
+      writeFileSync(join(root, path, 'package.json'), JSON.stringify(manifest));
+    };
+    mkdirSync(join(root, 'packages'));
+    put('.', { dependencies: { compiler: '1' }, devDependencies: { tester: '1' } });
+    put('node_modules/compiler', {});
+    expect([installPurpose(root, 'run'), installPurpose(root, 'test')]).toEqual(['run', 'test']);
+    put('node_modules/tester', {});
+    expect(installPurpose(root, 'run')).toBe('test');
+  } finally {
+    rmSync(root, { recursive: true });
+  }
 });
