@@ -12,6 +12,8 @@ const ALLOWED: Readonly<Record<string, string>> = {
   'packages/shared/src/files/data-folder.ts':
     'the disk module: what holds a data folder open and leads to its entries',
   'packages/shared/src/files/small-files.ts': 'the disk module: small files, synchronously',
+  'packages/bundoc/src/engine/files/disk/entries.ts':
+    'the disk module: entries of a folder that is held open',
   'packages/bundoc/src/engine/files/disk/node-disk.ts': 'the disk module: the port on the real disk',
   'packages/bundoc/src/engine/files/disk/open-folders.ts':
     'the disk module: closes folders of the thread that writes',
