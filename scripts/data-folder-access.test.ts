@@ -25,7 +25,6 @@ const ALLOWED: Readonly<Record<string, string>> = {
   'packages/bundoc/src/engine/files/log/log-worker.ts':
     'the disk module of the log: the thread that writes to such descriptors',
   'packages/bundoc/src/kms/service-token.ts': 'the file of the service token, which the administrator names',
-  'packages/bundoc/src/engine/postgres/database/migrate.ts': 'migrations of the package itself',
   'packages/bundoc/src/cli/backup.ts': 'backups that the user of the command names',
   'packages/bundoc/src/cli/bulk-export.ts': 'exports that the user of the command names',
   'packages/bundoc/src/cli/bulk-import.ts': 'imports that the user of the command names',
