@@ -12,6 +12,8 @@ const ALLOWED: Readonly<Record<string, string>> = {
   'packages/shared/src/files/data-folder.ts':
     'the disk module: what holds a data folder open and leads to its entries',
   'packages/shared/src/files/small-files.ts': 'the disk module: small files, synchronously',
+  'packages/bundoc/src/engine/files/disk/entries.ts':
+    'the disk module: entries of a folder that is held open',
   'packages/bundoc/src/engine/files/disk/node-disk.ts': 'the disk module: the port on the real disk',
   'packages/bundoc/src/engine/files/disk/open-folders.ts':
     'the disk module: closes folders of the thread that writes',
@@ -23,7 +25,6 @@ const ALLOWED: Readonly<Record<string, string>> = {
   'packages/bundoc/src/engine/files/log/log-worker.ts':
     'the disk module of the log: the thread that writes to such descriptors',
   'packages/bundoc/src/kms/service-token.ts': 'the file of the service token, which the administrator names',
-  'packages/bundoc/src/engine/postgres/database/migrate.ts': 'migrations of the package itself',
   'packages/bundoc/src/cli/backup.ts': 'backups that the user of the command names',
   'packages/bundoc/src/cli/bulk-export.ts': 'exports that the user of the command names',
   'packages/bundoc/src/cli/bulk-import.ts': 'imports that the user of the command names',
