@@ -37,7 +37,10 @@ export interface FailedExport {
   readonly network: string | undefined;
 }
 
-/** Records and counts every access to export, with one CRITICAL record each: those that succeed and those that do not. */
+/**
+ * Records and counts every access to export, with one CRITICAL record each: those that succeed and those
+ * that do not.
+ */
 export class ExportRecorder {
   readonly #options: ExportRecorderOptions;
 

@@ -35,14 +35,15 @@ const ROUNDS_MAX = 32;
 /**
  * Releases a DEK, that of the current version unless another is asked for. The one place where key material
  * leaves the service, and it leaves only after its CRITICAL record is durable: whatever fails before that,
- * nothing of the key is in the answer. The record is written only while the key is what was read: when it was
- * changed meanwhile, it is read anew, so that in the chain no release follows the disabling or the end of its
- * key.
+ * nothing of the key is in the answer. The record is written only while the key is what was read: when it
+ * was changed meanwhile, it is read anew, so that in the chain no release follows the disabling or the end
+ * of its key.
  *
- * Refused and failed calls are recorded by the same recorder, where they are answered (`http/export-audit.ts`).
+ * Refused and failed calls are recorded by the same recorder, where they are answered
+ * (`http/export-audit.ts`).
  *
- * A request that names no storage gets what anybody holds. One that does gets what that storage holds, while
- * its generation is the current one: both are decided in the transaction of the record, too.
+ * A request that names no storage gets what anybody holds. One that does gets what that storage holds,
+ * while its generation is the current one: both are decided in the transaction of the record, too.
  *
  * @throws AppError `storage_superseded`, `key_unheld`, `key_held_elsewhere`, `key_deletion_intended` to a
  * storage; `key_not_found` (of a version that the key never had, too), `key_disabled`,

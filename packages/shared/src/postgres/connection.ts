@@ -7,7 +7,10 @@ import { isThisMachine, type PostgresAddress } from './address.ts';
 /** How to connect. Times in milliseconds. */
 export interface ConnectionSettings {
   readonly address: PostgresAddress;
-  /** Read for each connection, so that a password may change while the service runs; the URL's password when absent. */
+  /**
+   * Read for each connection, so that a password may change while the service runs; the URL's password when
+   * absent.
+   */
   readonly passwordFile?: NamedFile | undefined;
   /** The authority of the server's certificate, PEM; those that Node trusts when absent. */
   readonly caFile?: NamedFile | undefined;
@@ -15,7 +18,10 @@ export interface ConnectionSettings {
   readonly connectTimeoutMs: number;
   /** After which the server gives a statement up. */
   readonly statementTimeoutMs: number;
-  /** How much longer than the server this side waits for a statement: the server's own answer is better than none. */
+  /**
+   * How much longer than the server this side waits for a statement: the server's own answer is better than
+   * none.
+   */
   readonly answerSlackMs: number;
   /** What the server calls this client. */
   readonly applicationName: string;
@@ -24,8 +30,9 @@ export interface ConnectionSettings {
 const IDLE_MS = 60_000;
 
 /**
- * Whether the connection is made by TLS, with a server whose certificate is verified. It is unless `sslmode` says `disable`, or the server runs on
- * this very machine and neither `sslmode` nor a CA file asks for TLS. There is nothing in between: a server that is not verified may be anybody.
+ * Whether the connection is made by TLS, with a server whose certificate is verified. It is unless
+ * `sslmode` says `disable`, or the server runs on this very machine and neither `sslmode` nor a CA file
+ * asks for TLS. There is nothing in between: a server that is not verified may be anybody.
  */
 export function usesTls({ address, caFile }: Pick<ConnectionSettings, 'address' | 'caFile'>): boolean {
   const { sslMode, host } = address;
@@ -52,7 +59,8 @@ export function clientConfig(settings: ConnectionSettings): pg.ClientConfig {
     ssl: isTls && {
       ...(ca === undefined ? {} : { ca }),
       rejectUnauthorized: true,
-      // The driver passes names on to Node, and no addresses: Node would look for "localhost" in the place of one.
+      // The driver passes names on to Node, and no addresses: Node would look for "localhost" in the place
+      // of one.
       checkServerIdentity: (_host, certificate) => checkServerIdentity(host, certificate),
     },
     enableChannelBinding: true,
@@ -63,7 +71,10 @@ export function clientConfig(settings: ConnectionSettings): pg.ClientConfig {
   };
 }
 
-/** Connections that are made when needed and closed when idle. An idle one that breaks is told to `onBroken`, and replaced when needed. */
+/**
+ * Connections that are made when needed and closed when idle. An idle one that breaks is told to
+ * `onBroken`, and replaced when needed.
+ */
 export function createPool(
   config: pg.PoolConfig,
   onBroken: (error: Error) => void = () => undefined,

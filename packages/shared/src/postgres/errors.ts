@@ -6,14 +6,23 @@ const LOCK_NOT_AVAILABLE = '55P03';
 const QUERY_CANCELED = '57014';
 /** A row contradicts others. */
 const CONTRADICTION_CLASS = '23';
-/** Classes of a server, or a connection, that cannot serve at the moment: connection, resources, intervention, system. */
+/**
+ * Classes of a server, or a connection, that cannot serve at the moment: connection, resources,
+ * intervention, system.
+ */
 const UNAVAILABLE_CLASSES: readonly string[] = ['08', '53', '57', '58'];
-/** Transaction rolled back (40…), lock not available, a standby where the primary was expected, no longer allowed in. */
+/**
+ * Transaction rolled back (40…), lock not available, a standby where the primary was expected, no longer
+ * allowed in.
+ */
 const UNAVAILABLE_STATES: readonly string[] = [
   ...['40001', '40P01', '40003', LOCK_NOT_AVAILABLE, READ_ONLY],
   ...['28000', '28P01', '25P03'],
 ];
-/** Classes of a connection, or the server behind it, that is of no use any more: also a broken configuration, and an internal error. */
+/**
+ * Classes of a connection, or the server behind it, that is of no use any more: also a broken
+ * configuration, and an internal error.
+ */
 const CONNECTION_CLASSES: readonly string[] = ['08', '57', 'F0', 'XX'];
 
 /** The SQLSTATE of a server's refusal; undefined for everything else, such as a broken connection. */
@@ -47,7 +56,10 @@ export function isUnavailableState(error: unknown): boolean {
   return UNAVAILABLE_CLASSES.includes(state.slice(0, 2)) || UNAVAILABLE_STATES.includes(state);
 }
 
-/** Another server, or another connection, may do what this one did not: it refused as a whole, and not a statement of ours. */
+/**
+ * Another server, or another connection, may do what this one did not: it refused as a whole, and not a
+ * statement of ours.
+ */
 export function isConnectionState(error: unknown): boolean {
   const state = sqlStateOf(error);
   if (state === undefined || state === QUERY_CANCELED) return false;

@@ -44,7 +44,8 @@ export async function migrate<M extends Migration>(
   try {
     await run(`SET LOCAL lock_timeout = ${TIMEOUT_MS}; SET LOCAL statement_timeout = ${TIMEOUT_MS}`);
     await run(`SELECT pg_advisory_xact_lock(${lock})`, TIMEOUT_MS);
-    // Not asked for first: in one transaction a look-up by name may not see what another one has made since.
+    // Not asked for first: in one transaction a look-up by name may not see what another one has made
+    // since.
     await run(ledger.create);
     const applied = await ledger.appliedVersion(run);
     for (const migration of migrations) {

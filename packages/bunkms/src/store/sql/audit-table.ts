@@ -90,6 +90,7 @@ export class AuditTable {
   readonly #dialect: Dialect;
   readonly #lastChanges;
   readonly #placesOfLastChanges;
+  readonly #placeOfLastChange: string;
   readonly #storageRecords;
   readonly #storagePlaces;
 
@@ -98,6 +99,7 @@ export class AuditTable {
     const { forEach } = dialect;
     this.#lastChanges = forEach(['text'], (key) => this.latestChangeOf(key));
     this.#placesOfLastChanges = forEach(['text'], (key) => this.latestChangeOf(key, 'seq, hash'));
+    this.#placeOfLastChange = this.latestChangeOf('$1', 'seq, hash');
     this.#storageRecords = forEach(['text'], (id) => this.latestOfStorage(id));
     this.#storagePlaces = forEach(['text'], (id) => this.latestOfStorage(id, 'seq'));
   }
@@ -136,6 +138,12 @@ export class AuditTable {
   /** The latest changes of keys, by name. */
   *lastChanges(keys: readonly string[]): Sql<Map<string, AuditRecord>> {
     return mapOf(yield* firstOfEach(this.#lastChanges, keys), auditRecordOf);
+  }
+
+  /** Where the latest change of a key is. */
+  *placeOfLastChange(key: string): Sql<AuditReceipt | undefined> {
+    const found = yield* row(this.#placeOfLastChange, key);
+    return found && placeOf(found);
   }
 
   /** Where the latest changes of keys are, by name. */

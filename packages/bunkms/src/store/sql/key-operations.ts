@@ -24,9 +24,7 @@ export function keySnapshots({ keys }: Repository) {
 
 export function keyReads({ audit, keys }: Repository) {
   return {
-    *lastChange(name) {
-      return (yield* audit.placesOfLastChanges([name])).get(name);
-    },
+    lastChange: (name) => audit.placeOfLastChange(name),
     countDeletions: () => keys.countDeletions(),
   } satisfies ReadBodies<'lastChange' | 'countDeletions'>;
 }
