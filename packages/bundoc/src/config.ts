@@ -26,6 +26,7 @@ import {
 } from './engine/storage-config.ts';
 import { CALL_DEADLINE_MS } from './kms/client.ts';
 import { defaultOpenBytes } from './process-limits.ts';
+import { RENAMED_VARIABLES } from './renamed-variables.ts';
 import { SERVICE_SHARE_DEFAULTS, type ServiceShareSizes } from './work/service-shares.ts';
 
 const MIB = 1_048_576;
@@ -139,7 +140,7 @@ export interface BundocConfig {
 
 /** @throws ConfigError with all faults at once. */
 export function readConfig(environment: Environment): BundocConfig {
-  const values = parseEnvironment(environmentSchema, environment);
+  const values = parseEnvironment(environmentSchema, environment, RENAMED_VARIABLES);
   return {
     host: values.BUNDOC_HOST,
     port: values.BUNDOC_PORT,
