@@ -1,5 +1,5 @@
-// Builds the console into dist/: hashed files, each also compressed, and manifest.json, which names them for the services that serve them.
-// Does nothing when dist/ is of these very sources.
+// Builds the console into dist/: hashed files, each also compressed, and manifest.json, which names them
+// for the services that serve them. Does nothing when dist/ is of these very sources.
 
 import { createHash } from 'node:crypto';
 import { existsSync, globSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

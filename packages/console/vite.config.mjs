@@ -4,7 +4,8 @@ import { defineConfig } from 'vite';
 const client = resolve(import.meta.dirname, '..', 'client', 'src');
 const page = (name) => resolve(import.meta.dirname, `${name}.html`);
 
-// One bundle with a page for each service. Nothing is inlined: the policy of the page (CONSOLE_CSP) has no exceptions.
+// One bundle with a page for each service. Nothing is inlined: the policy of the page (CONSOLE_CSP) has no
+// exceptions.
 export default defineConfig({
   root: import.meta.dirname,
   base: '/console/',

@@ -65,7 +65,10 @@ export interface Projects extends DeletableProjects {
    */
   names(after: string, limit: number, only?: readonly string[], prefix?: string): Promise<readonly string[]>;
 
-  /** What the storage says without a key of projects that {@link names} has named. Those that it says nothing of are left out. */
+  /**
+   * What the storage says without a key of projects that {@link names} has named. Those that it says
+   * nothing of are left out.
+   */
   extents(projects: readonly string[]): Promise<ReadonlyMap<string, ProjectExtent>>;
 
   /** Keeps the present wrappings of the key's versions, which a rebuild of a lost key store needs. */

@@ -6,7 +6,7 @@ import type { CollectionSummary } from '../engine/port.ts';
 import type { ProjectExtent, Projects } from '../engine/projects.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
 
-export interface ListQuery {
+export interface ProjectListQuery {
   /** The last id of the page before; empty for the first. */
   readonly after: string;
   /** Of the ids; empty for all. */
@@ -35,7 +35,7 @@ export class ProjectDirectory {
   }
 
   /** Projects that a token is for, and no others. None is opened for it, and no key is fetched. */
-  async list(claims: Claims, { after, prefix, limit, summary }: ListQuery): Promise<ProjectPage> {
+  async list(claims: Claims, { after, prefix, limit, summary }: ProjectListQuery): Promise<ProjectPage> {
     this.#requireServed();
     const only = claims.projects.includes('*') ? undefined : claims.projects;
     const names = await this.#projects.names(after, limit + 1, only, prefix);

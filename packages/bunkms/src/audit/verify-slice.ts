@@ -1,18 +1,19 @@
+import type { KeyObject } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
 import type { AuditVerification, VerifyAudit } from '@bundoc/shared/contract/audit';
-import type { ExportDeps } from '../keys/export-key.ts';
 import { faultOf, GENESIS } from '../records/chain.ts';
+import type { AuditStore } from '../store/audit.ts';
 
 /** Records that are read and hashed before other requests get their turn. */
 const STEP = 250;
 
 /**
- * Verifies a bounded part of the audit chain: the records behind `after`, which must follow it. The caller goes on with the `head` of
- * the answer until it says `complete`, so a whole chain of any length is verified in slices. A made-up `after` proves nothing to its
- * maker: no record follows it.
+ * Verifies a bounded part of the audit chain: the records behind `after`, which must follow it. The caller
+ * goes on with the `head` of the answer until it says `complete`, so a whole chain of any length is
+ * verified in slices. A made-up `after` proves nothing to its maker: no record follows it.
  */
 export async function verifySlice(
-  { store, chainKey }: Pick<ExportDeps, 'store' | 'chainKey'>,
+  { store, chainKey }: { readonly store: Pick<AuditStore, 'listAudit'>; readonly chainKey: KeyObject },
   { after = GENESIS, receipt, limit }: VerifyAudit,
 ): Promise<AuditVerification> {
   const receipts = receipt === undefined ? [] : [receipt];

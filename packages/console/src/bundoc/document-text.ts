@@ -7,8 +7,9 @@ export interface OwnText {
 }
 
 /**
- * Takes the metadata off the front of a document's text, so that what is left is the writer's own text to the character. It is cut and
- * never parsed and written again: that would change numbers, order and white space.
+ * Takes the metadata off the front of a document's text, so that what is left is the writer's own text to
+ * the character. It is cut and never parsed and written again: that would change numbers, order and white
+ * space.
  *
  * @returns the whole text where its front is not as Bundoc writes it.
  */

@@ -1,4 +1,7 @@
-/** Text that was typed and not stored yet, by the path of its document. In memory: it survives a look at another view, and no reload. */
+/**
+ * Text that was typed and not stored yet, by the path of its document. In memory: it survives a look at
+ * another view, and no reload.
+ */
 const drafts = new Map<string, { readonly text: string; readonly rev: string | undefined }>();
 
 export const draftOf = (place: string) => drafts.get(place);

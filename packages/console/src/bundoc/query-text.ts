@@ -31,8 +31,8 @@ export const MEMBERS: readonly { readonly label: string; readonly detail: string
 ].map(([label = '', detail = '']) => ({ label: `"${label}"`, detail }));
 
 /**
- * A query's text with further members put before its own. The rest goes out as it was typed, so that a number in a condition is the number
- * that is sought.
+ * A query's text with further members put before its own. The rest goes out as it was typed, so that a
+ * number in a condition is the number that is sought.
  */
 export function withMembers(text: string, members: Readonly<Record<string, unknown>>): string {
   const own = Object.keys(JSON.parse(text) as object);

@@ -20,8 +20,8 @@ const WANTED = 40;
 const WINDOWS_MAX = 40;
 
 /**
- * The latest records up to `upTo`, the newest first. The service lists the oldest first, so this walks back through the chain in windows, of
- * which each has no more records than one page.
+ * The latest records up to `upTo`, the newest first. The service lists the oldest first, so this walks back
+ * through the chain in windows, of which each has no more records than one page.
  *
  * @returns where an older look begins; 0 at the beginning of the chain.
  */

@@ -110,8 +110,9 @@ const marks = StateField.define<DecorationSet>({
 });
 
 /**
- * An editor in a shadow root: its styles are adopted there, since the policy of the page has none in a document. Lines end at LF alone, so
- * that a CR is a character like any other and the text that comes out is the text that went in.
+ * An editor in a shadow root: its styles are adopted there, since the policy of the page has none in a
+ * document. Lines end at LF alone, so that a CR is a character like any other and the text that comes out
+ * is the text that went in.
  */
 export function mountEditor(options: EditorOptions): MountedEditor {
   const { host, text, label, isReadOnly, onChange, extension, onSubmit } = options;

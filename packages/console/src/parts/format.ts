@@ -34,7 +34,10 @@ export function plural(value: number, one: string, many = `${one}s`): string {
   return `${count(value)} ${value === 1 ? one : many}`;
 }
 
-/** What a reader cannot see, or what turns the text around it: controls, marks of direction, spaces without width. */
+/**
+ * What a reader cannot see, or what turns the text around it: controls, marks of direction, spaces without
+ * width.
+ */
 const UNSEEN = /[\p{Cc}\p{Cf}\u115f\u2028\u2029]/gu;
 
 /** Text in one line that shows everything it holds, cut to a number of characters. */

@@ -16,7 +16,8 @@ interface State<T> {
 }
 
 /**
- * Asks when the view appears, when `key` changes and when `reload` is called. An answer that comes after the next question is dropped.
+ * Asks when the view appears, when `key` changes and when `reload` is called. An answer that comes after
+ * the next question is dropped.
  *
  * @param key what the answer depends on; undefined asks nothing.
  */

@@ -10,6 +10,11 @@ const HEIGHT = 150;
 /** Seconds that a plot spans: what has happened since the view was opened grows into it from the right. */
 const WINDOW_S = 300;
 
+/** `19:12`, of seconds since 1970. */
+function clock(seconds: number): string {
+  return new Date(seconds * 1_000).toTimeString().slice(0, 5);
+}
+
 /** A plot of lines over time, in the colours of the page. */
 export function draw(host: HTMLElement, names: readonly string[], unit: string): Plot {
   const styles = getComputedStyle(document.documentElement);
@@ -21,6 +26,7 @@ export function draw(host: HTMLElement, names: readonly string[], unit: string):
     ticks: { show: false },
     font: '11px system-ui',
   };
+  let last = Date.now() / 1_000;
   const plot = new uPlot(
     {
       width: Math.max(120, host.clientWidth),
@@ -32,7 +38,7 @@ export function draw(host: HTMLElement, names: readonly string[], unit: string):
         y: { range: (_plot, _min, max) => [0, max > 0 ? max * 1.15 : 1] },
       },
       axes: [
-        { ...axis, space: 90 },
+        { ...axis, space: 90, values: (_plot, ticks) => ticks.map(clock) },
         { ...axis, size: 58, values: (_plot, ticks) => ticks.map((tick) => `${tick}${unit}`) },
       ],
       series: [
@@ -54,7 +60,10 @@ export function draw(host: HTMLElement, names: readonly string[], unit: string):
   );
   resize.observe(host);
   return {
-    show: (times, lines) => plot.setData([[...times], ...lines.map((line) => [...line])]),
+    show: (times, lines) => {
+      last = times.at(-1) ?? last;
+      plot.setData([[...times], ...lines.map((line) => [...line])]);
+    },
     destroy: () => {
       resize.disconnect();
       plot.destroy();

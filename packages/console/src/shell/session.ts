@@ -1,6 +1,9 @@
 import { computed, signal } from '@preact/signals';
 
-/** What the console reads of a token's claims. The service verifies the token; this is for its bearer to look at. */
+/**
+ * What the console reads of a token's claims. The service verifies the token; this is for its bearer to
+ * look at.
+ */
 export interface Claims {
   readonly aud: string;
   readonly sub: string;

@@ -21,8 +21,9 @@ export interface ConsoleOptions {
 }
 
 /**
- * The page runs its own scripts and styles, asks its own service, and nothing else: nothing inline, nothing from elsewhere, no string
- * becomes code or markup (`trusted-types 'none'` lets no script make a policy), nobody frames it, no form leaves it.
+ * The page runs its own scripts and styles, asks its own service, and nothing else: nothing inline, nothing
+ * from elsewhere, no string becomes code or markup (`trusted-types 'none'` lets no script make a policy),
+ * nobody frames it, no form leaves it.
  */
 export const CONSOLE_CSP = [
   "default-src 'none'",
@@ -72,8 +73,8 @@ const DESCRIPTION: RouteDescription = {
 };
 
 /**
- * `/`, and the console below `/console/`: open to all, bounded, without any content of the installation. What a console shows it asks
- * the API for, with the token that its user has pasted.
+ * `/`, and the console below `/console/`: open to all, bounded, without any content of the installation.
+ * What a console shows it asks the API for, with the token that its user has pasted.
  */
 export async function registerConsole(app: FastifyInstance, options: ConsoleOptions): Promise<void> {
   const { service, version, site, clock, config } = options;

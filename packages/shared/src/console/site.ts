@@ -29,8 +29,8 @@ const manifestSchema = z.strictObject({
 });
 
 /**
- * Reads the console that `packages/console/build.mjs` has built: all of it, once, so that no request reads a file and no path of a
- * request names one.
+ * Reads the console that `packages/console/build.mjs` has built: all of it, once, so that no request reads
+ * a file and no path of a request names one.
  *
  * @returns undefined when nothing was built.
  * @throws Error for a manifest that names files that are not there.

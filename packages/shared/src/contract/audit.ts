@@ -52,7 +52,10 @@ export const verifyAuditSchema = z.strictObject({
 });
 export type VerifyAudit = z.infer<typeof verifyAuditSchema>;
 
-/** The answer of `POST /v1/audit/verify`: how far the chain is intact, or the first record that is not as it was written. */
+/**
+ * The answer of `POST /v1/audit/verify`: how far the chain is intact, or the first record that is not as it
+ * was written.
+ */
 export const auditVerificationSchema = z.discriminatedUnion('intact', [
   z.object({
     intact: z.literal(true),

@@ -5,8 +5,8 @@ import { destroyReceiptSchema } from './keys.ts';
 /** What can be told of a project without its key: nothing is opened for it, and nothing authenticates it. */
 export const projectSummarySchema = z.object({
   /**
-   * Documents and their sealed bytes: as they are for an open project and on PostgreSQL; else as of the last checkpoint. Absent
-   * before the first one.
+   * Documents and their sealed bytes: as they are for an open project and on PostgreSQL; else as of the
+   * last checkpoint. Absent before the first one.
    */
   documents: z.int().optional(),
   bytes: z.int().optional(),

@@ -1,12 +1,7 @@
 import { join } from 'node:path';
-import { hasCode } from '@bundoc/shared/contract/app-error';
-import {
-  CATALOG_FILE,
-  CATALOG_START_BYTES,
-  type CatalogStart,
-  parseCatalogStart,
-} from '@bundoc/shared/contract/catalog-head';
+import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
+import { catalogStartOf } from './catalog/catalog-start.ts';
 import type { Disk } from './disk/disk.ts';
 import type { FramePlace } from './log/layout.ts';
 import type { Log } from './log/log.ts';
@@ -73,18 +68,4 @@ async function synced(disk: Disk, known: readonly KnownCatalog[]): Promise<reado
       );
     return durable;
   }
-}
-
-/** The clear head of a project's catalog; undefined when it is missing or cannot be read. */
-export async function catalogStartOf(
-  disk: Disk,
-  projectsDir: string,
-  project: string,
-): Promise<CatalogStart | undefined> {
-  const path = join(projectsDir, project, CATALOG_FILE);
-  const start = await disk.readStart(path, CATALOG_START_BYTES).catch((error: unknown) => {
-    if (hasCode(error, 'project_damaged')) return undefined;
-    throw error;
-  });
-  return start && parseCatalogStart(start);
 }
