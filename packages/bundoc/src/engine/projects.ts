@@ -2,7 +2,7 @@ import type { DeletionMark } from '@bundoc/shared/contract/deletion-mark';
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import type { ProjectCipher } from '../crypto/project-cipher.ts';
 import type { LeasedKey } from '../kms/port.ts';
-import type { FoundHead } from './postgres/rows/file-row.ts';
+import type { DatedHead } from './postgres/rows/file-row.ts';
 import type { LeasedKeys } from './project-file.ts';
 
 /** What the storage and the key service together say a project is. */
@@ -17,7 +17,7 @@ export interface OpenedProject {
    */
   readonly entries?: readonly string[];
   /** What its rows said, where it has some, in the trip that read the file. */
-  readonly head?: FoundHead | undefined;
+  readonly head?: DatedHead | undefined;
 }
 
 /**

@@ -35,7 +35,7 @@ import { BlindIndexing } from './indexes/blind-indexing.ts';
 import { indexChanged, Reader } from './reads/reader.ts';
 import type { SharedReads } from './reads/shared-reads.ts';
 import type { KnownState, SharedStates } from './reads/shared-states.ts';
-import type { FoundHead } from './rows/file-row.ts';
+import type { DatedHead } from './rows/file-row.ts';
 import { RowCipher, VersionUnknown } from './rows/row-cipher.ts';
 import { SealCounter } from './rows/seal-counter.ts';
 import { Upkeep } from './upkeep.ts';
@@ -69,6 +69,8 @@ export interface PostgresStoreOptions {
 
 /** What a write adds to its document's bytes: names, the sealed state, the answer of an idempotency key. */
 const ROW_OVERHEAD_BYTES = 4_096;
+/** How long it may be believed that a project has no definitions: short beside the second in which upkeep notices a new one. */
+const HEAD_RECENT_MS = 200;
 /** How often a store that is written to forgets what is old, milliseconds. */
 const PRUNE_EVERY_MS = 3_600_000;
 
@@ -126,11 +128,14 @@ export class PostgresStore implements ProjectStore {
    * Loads what the store must know before it is used.
    *
    * @param head what the project's rows said a moment ago, if they were read: most projects need nothing else.
+   * Definitions are read where that moment is too long ago, since another node may have made one.
    */
-  async begin(head?: FoundHead): Promise<this> {
-    const { project, states } = this.#options;
+  async begin(head?: DatedHead): Promise<this> {
+    const { project, states, clock } = this.#options;
     const token = this.#rows.collectionToken(DEFINITIONS);
-    this.#definesNothing = head?.indexVersion === 0 && head.collections?.has(token.toString('hex')) === false;
+    const isRecent = head !== undefined && clock.monotonic() - head.asOfMs < HEAD_RECENT_MS;
+    this.#definesNothing =
+      isRecent && head.indexVersion === 0 && head.collections?.has(token.toString('hex')) === false;
     await this.#upkeep.begin(head?.documents);
     if (head?.indexVersion !== 0) await this.#indexing.begin();
     this.#state = states?.add(project, token, this.#definesNothing ? head : undefined);

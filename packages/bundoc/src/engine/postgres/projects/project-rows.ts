@@ -23,7 +23,14 @@ import { Gather } from '../commit/gather.ts';
 import { type Database, OutcomeUnknown, type Statement, type Transaction } from '../database/database.ts';
 import { patiently } from '../database/patience.ts';
 import { removeRows, unfenceRows } from '../rows/fence.ts';
-import { changeMarker, type FileRow, readFileRow, readFileRows, replaceFileRow } from '../rows/file-row.ts';
+import {
+  changeMarker,
+  type DatedHead,
+  type FileRow,
+  readFileRow,
+  readFileRows,
+  replaceFileRow,
+} from '../rows/file-row.ts';
 import { makeProject, raiseKeyVersion } from '../rows/project-rows.ts';
 
 /** Of a row of `bundoc.projects` that holds a project, and not only a mark. */
@@ -99,7 +106,11 @@ export class ProjectRows implements Projects {
     const made = await mintOrAdopt(keys, project);
     const file = newProjectFile(project, made, new Date(clock.now()), storage);
     // Asked for again after a broken connection, it finds what the first try has made.
-    const head = await patiently(clock, () => makeProject(database, project, textOf(file), made.key.version));
+    const asOfMs = clock.monotonic();
+    const found = await patiently(clock, () =>
+      makeProject(database, project, textOf(file), made.key.version),
+    );
+    const head = found && { ...found, asOfMs };
     if (head !== undefined) return { file, keys: [made.key], cipher: openCipher(file, [made.key]), head };
     const opened = await this.open(project);
     if (opened === undefined) throw new AppError('storage_unavailable', { retryAfterS: 1 });
@@ -153,9 +164,11 @@ export class ProjectRows implements Projects {
   }
 
   /** @throws AppError `project_damaged` for content without a file; `project_destroyed` as {@link requireNotDestroyed}. */
-  async #read(project: string): Promise<Pick<FileRow, 'text' | 'head'>> {
+  async #read(project: string): Promise<Pick<FileRow, 'text'> & { readonly head: DatedHead | undefined }> {
+    const { clock } = this.#options;
     for (let tries = 0; tries < TRIES_MAX; tries++) {
-      const { text, marker, head } = await patiently(this.#options.clock, () => this.#openings.ask(project));
+      const asOfMs = clock.monotonic();
+      const { text, marker, head } = await patiently(clock, () => this.#openings.ask(project));
       if (marker?.startsWith(MOVE_MARK_BEGINS)) {
         await this.#requireHere(project, marker, text);
         continue;
@@ -163,7 +176,7 @@ export class ProjectRows implements Projects {
       if (marker !== undefined) await this.#requireNotDeleted(project, marker);
       if (text === undefined && head !== undefined)
         throw new AppError('project_damaged', { cause: new Error('rows without a project file') });
-      return { text, head };
+      return { text, head: head && { ...head, asOfMs } };
     }
     // Nobody takes its mark away: BunKMS is not asked without end.
     throw new AppError('storage_unavailable', { retryAfterS: 1 });

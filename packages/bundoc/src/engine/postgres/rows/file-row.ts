@@ -74,6 +74,12 @@ export interface FoundHead {
   readonly collections: ReadonlySet<string> | undefined;
 }
 
+/** What they said at some moment, and not before it. */
+export interface DatedHead extends FoundHead {
+  /** Monotonic. */
+  readonly asOfMs: number;
+}
+
 /** As of one moment. @throws AppError of the database, as all of these. */
 export async function readFileRow(queryable: Queryable, project: string): Promise<FileRow> {
   const [row] = await readFileRows(queryable, [project]);
