@@ -9,6 +9,7 @@ import type { RunningService } from '@bundoc/shared/runtime/lifecycle';
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
 import { memoryLimit } from '@bundoc/shared/runtime/memory-limit';
 import { RateLimit } from '@bundoc/shared/runtime/rate-limit';
+import type { Share } from '@bundoc/shared/shares/share';
 import { openServerTls, type ServerTlsPorts } from '@bundoc/shared/tls/server-tls';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import type { BundocConfig } from './config.ts';
@@ -81,6 +82,8 @@ export interface RunningBundoc extends RunningService {
   /** Where it listens: `http://127.0.0.1:8080`. */
   readonly url: string;
   readonly moves: Moves;
+  /** What requests share, connections left out: nothing of it is held while nothing is asked. */
+  readonly shares: readonly Share[];
   /** Resolves when BunKMS has confirmed the storage, or refused it for the first time. */
   readonly confirmed: Promise<void>;
 }
@@ -128,7 +131,8 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     }),
   );
   const serviceShares = createServiceShares(config.shares, clock);
-  metrics.watchShares([...Object.values(serviceShares), memory, places]);
+  const ofWork = [...Object.values(serviceShares), memory, places];
+  metrics.watchShares(ofWork);
   const token = new ServiceToken({ path: config.kms.tokenFile, clock, logger });
   const tlsPorts = { clock, logger, metrics, checkEveryMs: parts.checkTlsEveryMs };
   const listenerTls = openServerTls('api', config.tls, undefined, tlsPorts);
@@ -173,7 +177,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     settle: (project, move) => settleMove(from, project, move),
   });
   stack.use(instances);
-  const feed = new ChangeFeed({ instances, clock, logger, ...serviceShares });
+  const feed = new ChangeFeed({ instances, clock, logger, scheduler, ...serviceShares });
   const deletion = new ProjectDeletion({
     ...{ projects, instances, keys, service, feed, clock, logger },
     settleDoubt: () => generation.advance(),
@@ -277,7 +281,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   registerProjectDeletion(app, deletion, auth);
   registerCollections(app, new Collections(instances), auth, scheduler);
   registerQueries(app, new Queries(instances, SCAN_LIMITS), auth, scheduler);
-  registerChanges(app, feed, auth, serviceShares.streamBytes);
+  registerChanges(app, feed, auth, serviceShares.streamBytes, scheduler);
   registerBackup(app, new Backups({ instances, clock }, serviceShares.backups), auth);
   registerMoves(app, moves, auth);
   registerHealth(app, async () => {
@@ -301,7 +305,8 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   );
 
   const running = stack.move();
-  return { url, moves, confirmed, close: () => running.disposeAsync() };
+  const held = [...ofWork, shares.bodies, shares.answers, shares.connections.forwarded];
+  return { url, moves, confirmed, shares: held, close: () => running.disposeAsync() };
 }
 
 /** Of milliseconds, by project; undefined for none. */

@@ -68,7 +68,7 @@ export class Reader {
   }
 
   /** As {@link ProjectStore.list}. */
-  async list({ collection, after, limit, bytesMax }: ListQuery): Promise<DocumentPage> {
+  async list({ collection, after, limit, bytesMax, work }: ListQuery): Promise<DocumentPage> {
     const places: ListedPlace[] = [];
     let bytes = 0;
     let more = false;
@@ -81,9 +81,15 @@ export class Reader {
       places.push(place);
     }
     const unreadable: string[] = [];
-    // Mostly all are in memory: then there is nothing to wait for, and no promise is made. What was just read
-    // from the catalog still holds.
-    const atHand = places.map((place) => listed(this.#openInMemory(place, place), place));
+    // Mostly all are in memory: then there is nothing to wait for, and no promise is made. One that is
+    // overwritten while others are served does not open any more, and is read again.
+    const atHand: (ListedDocument | undefined)[] = [];
+    for (const place of places) {
+      const turn = work?.pause();
+      if (turn !== undefined) await turn;
+      atHand.push(listed(this.#openInMemory(place, place), place));
+    }
+    work?.leave();
     const documents = atHand.every((document) => document !== undefined)
       ? atHand
       : await Promise.all(
