@@ -4,6 +4,7 @@ import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import { type Clock, instant } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { shareIn } from '@bundoc/shared/shares/current-share';
+import type { Hold } from '@bundoc/shared/shares/share';
 import { type DefinedStore, openDefinedStore } from '../collections/defined-store.ts';
 import type { CollectionStore } from '../collections/port.ts';
 import type { KeyCache } from '../crypto/key-cache.ts';
@@ -119,7 +120,7 @@ export class InstanceManager implements AsyncDisposable {
     this.#idleTtlMs = options.idleTtlMs ?? 600_000;
     const bytesMax = options.openBytesMax ?? Number.POSITIVE_INFINITY;
     this.#order = new SegmentedLru(bytesMax);
-    this.#places = new Places(bytesMax, () => this.#retireUnused());
+    this.#places = new Places(bytesMax, () => this.#retireUnused(), options.clock);
     this.#changeWaits = new ChangeWaits(this, options.othersWrite === true);
   }
 
@@ -351,7 +352,7 @@ export class InstanceManager implements AsyncDisposable {
     const { projects, logger, keys } = this.#options;
     const { lookups, openings } = this.#shares;
     const key = shareIn(project);
-    let reserved: number | undefined;
+    let place: Hold | undefined;
     let lease: InstanceLease | undefined;
     try {
       const opened = await lookups.run<OpenedProject | undefined>(key, () =>
@@ -360,10 +361,9 @@ export class InstanceManager implements AsyncDisposable {
       // It takes no place, and makes no other one close.
       if (opened === undefined) return undefined;
       keys.hold(project);
-      const bytes = await this.#bytesToReserve(project, opened.entries);
-      await this.#places.take(bytes);
-      reserved = bytes;
-      lease = await openings.run(key, () => this.#load(project, opened, bytes));
+      const taken = await this.#places.take(key, await this.#bytesToReserve(project, opened.entries));
+      place = taken;
+      lease = await openings.run(key, () => this.#load(project, opened, taken));
       return lease;
     } catch (error) {
       logger.warn({ err: error, project }, 'a project cannot be opened');
@@ -372,14 +372,14 @@ export class InstanceManager implements AsyncDisposable {
       throw error;
     } finally {
       if (lease === undefined) {
-        if (reserved !== undefined) this.#places.leave(reserved);
+        if (place !== undefined) this.#places.leave(place);
         keys.release(project);
       }
     }
   }
 
   /** Opens the store of a project that was found. */
-  async #load(project: string, opened: OpenedProject, reserved: number): Promise<InstanceLease> {
+  async #load(project: string, opened: OpenedProject, place: Hold): Promise<InstanceLease> {
     const { clock, openStore, expiry, ownWork } = this.#options;
     // Until it belongs to an instance: a store that nobody closes would keep its files, and its writer, for
     // good.
@@ -394,9 +394,9 @@ export class InstanceManager implements AsyncDisposable {
     if (store.mayExpire) await this.#keepMark(project);
     if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
     stack.move();
-    const instance = new ProjectInstance(project, opened, store, instant(clock), reserved);
+    const instance = new ProjectInstance(project, opened, store, instant(clock), place);
     this.#hot.set(project, instance);
-    this.#order.add(project, instance, reserved);
+    this.#order.add(project, instance, place.units);
     // In the same turn: an instance without users makes room for whoever wants it.
     const lease = this.#lease(instance);
     this.#noteNeeds(instance);
@@ -417,11 +417,9 @@ export class InstanceManager implements AsyncDisposable {
   #charge(instance: ProjectInstance): void {
     const bytes =
       PROJECT_BYTES + Math.ceil(instance.store.memoryBytes / CHARGE_STEP_BYTES) * CHARGE_STEP_BYTES;
-    const more = bytes - instance.bytes;
-    if (more === 0) return;
-    instance.bytes = bytes;
+    if (bytes === instance.place.units) return;
     this.#order.resize(instance.project, bytes);
-    this.#places.grow(more);
+    this.#places.resize(instance.place, bytes);
   }
 
   #noteNeeds(instance: ProjectInstance): void {
@@ -492,7 +490,7 @@ export class InstanceManager implements AsyncDisposable {
     this.#hot.delete(instance.project);
     this.#order.delete(instance.project);
     for (const needy of Object.values(this.#inNeed)) needy.delete(instance);
-    this.#places.leave(instance.bytes);
+    this.#places.leave(instance.place);
     this.#changeWaits.turned(instance.project);
     this.#closing.set(instance.project, Promise.withResolvers());
     if (instance.users === 0) this.#close(instance);

@@ -1,85 +1,74 @@
-import { AppError } from '@bundoc/shared/contract/app-error';
+import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
+import { type Hold, Share } from '@bundoc/shared/shares/share';
+import type { ShareKey } from '@bundoc/shared/shares/share-key';
 
 /** How long a caller waits for a place. */
 const WAIT_FOR_PLACE_MS = 4_500;
 
 /**
  * Places that together take a bounded number of bytes. A caller that finds no room has places vacated, or
- * waits. One place can always be had, however many bytes it takes.
+ * waits: subjects in turn, then their projects. One place can always be had, however many bytes it takes.
  */
 export class Places {
-  readonly #bytesMax: number;
+  readonly #share: Share;
   readonly #vacate: () => boolean;
-  readonly #waiting = new Set<() => void>();
   #taken = 0;
-  #bytes = 0;
 
   /**
    * @param vacate gives one of the places back by {@link leave}, if any can be spared now, and says whether
    * it did.
    */
-  constructor(bytesMax: number, vacate: () => boolean) {
-    this.#bytesMax = bytesMax;
+  constructor(bytesMax: number, vacate: () => boolean, clock: Clock = systemClock) {
+    this.#share = new Share({
+      name: 'room for open projects',
+      capacity: bytesMax,
+      waitMs: WAIT_FOR_PLACE_MS,
+      clock,
+    });
     this.#vacate = vacate;
   }
 
   /** Bytes of all places that are taken. */
   get bytes(): number {
-    return this.#bytes;
+    return this.#share.held;
   }
 
   get waiting(): number {
-    return this.#waiting.size;
+    return this.#share.waiting;
   }
 
   hasRoomFor(bytes: number): boolean {
-    return this.#taken === 0 || this.#bytes + bytes <= this.#bytesMax;
+    return this.#taken === 0 || this.bytes + bytes <= this.#share.capacity;
   }
 
-  /** @throws AppError `overloaded` when there was no room in time. */
-  async take(bytes: number): Promise<void> {
-    let signal: AbortSignal | undefined;
-    while (!this.hasRoomFor(bytes)) {
-      if (this.#vacate()) continue;
-      signal ??= AbortSignal.timeout(WAIT_FOR_PLACE_MS);
-      if (signal.aborted) throw new AppError('overloaded');
-      await this.#announced(signal);
-    }
+  /** @throws AppError `rate_limited`, `overloaded` when there was no room in time. */
+  async take(key: ShareKey, bytes: number): Promise<Hold> {
+    // Who waits already has had everything vacated that can be spared.
+    while (this.waiting === 0 && !this.hasRoomFor(bytes) && this.#vacate());
+    const place = await this.#share.take(key, bytes);
     this.#taken++;
-    this.#bytes += bytes;
+    return place;
   }
 
-  /** Resolves when there may be room, or time is over. */
-  #announced(signal: AbortSignal): Promise<void> {
-    return new Promise((resolve) => {
-      const wake = () => {
-        this.#waiting.delete(wake);
-        signal.removeEventListener('abort', wake);
-        resolve();
-      };
-      this.#waiting.add(wake);
-      signal.addEventListener('abort', wake);
-    });
+  /** A place takes another number of bytes: others are vacated for it, as far as any can be spared. */
+  resize(place: Hold, bytes: number): void {
+    const isLarger = bytes > place.units;
+    place.resize(bytes);
+    while (isLarger && this.#taken > 1 && this.bytes > this.#share.capacity && this.#vacate());
   }
 
-  /** A place takes so many more bytes, or fewer: others are vacated for it, as far as any can be spared. */
-  grow(bytes: number): void {
-    this.#bytes += bytes;
-    if (bytes <= 0) {
-      this.announce();
-      return;
-    }
-    while (this.#taken > 1 && this.#bytes > this.#bytesMax && this.#vacate());
-  }
-
-  leave(bytes: number): void {
+  leave(place: Hold): void {
     this.#taken--;
-    this.#bytes -= bytes;
-    this.announce();
+    place[Symbol.dispose]();
   }
 
-  /** A place was given back, or could be vacated: who waits looks again. */
+  /** Refuses who has waited too long. A timer does it while any wait. */
+  sweep(): void {
+    this.#share.sweep();
+  }
+
+  /** A place can be vacated that could not before. */
   announce(): void {
-    for (const wake of this.#waiting) wake();
+    while (this.waiting > 0 && this.#vacate());
   }
 }

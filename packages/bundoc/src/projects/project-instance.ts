@@ -1,5 +1,6 @@
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import { ageMs, type Clock, type Instant, instant } from '@bundoc/shared/runtime/clock';
+import type { Hold } from '@bundoc/shared/shares/share';
 import type { DefinedStore } from '../collections/defined-store.ts';
 import type { KeyCache } from '../crypto/key-cache.ts';
 import type { ProjectCipher } from '../crypto/project-cipher.ts';
@@ -23,10 +24,10 @@ export class ProjectInstance {
   wasUsed = false;
   /** The sweep in which a use of it last counted for the order in which projects make room. */
   countedInSweep: number | undefined;
-  /** Bytes of memory that it counts with. */
-  bytes: number;
+  /** Of the memory that open projects share. */
+  readonly place: Hold;
 
-  constructor(project: string, opened: OpenedProject, store: DefinedStore, now: Instant, bytes: number) {
+  constructor(project: string, opened: OpenedProject, store: DefinedStore, now: Instant, place: Hold) {
     this.project = project;
     this.store = store;
     this.cipher = opened.cipher;
@@ -34,7 +35,7 @@ export class ProjectInstance {
     this.file = opened.file;
     this.keys = opened.keys;
     this.lastUsed = now;
-    this.bytes = bytes;
+    this.place = place;
   }
 
   /** Whether all its keys may still be used. This is no use of them. */

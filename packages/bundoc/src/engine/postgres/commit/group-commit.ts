@@ -1,6 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import { currentShare } from '@bundoc/shared/shares/current-share';
 import { v7 as uuidv7 } from 'uuid';
 import type { Position } from '../../port.ts';
 import { type Database, OutcomeUnknown, type Statement, type Transaction } from '../database/database.ts';
@@ -132,9 +133,9 @@ export class GroupCommitter {
   }
 
   /** Commits when its turn comes. The commit is answered by its `done`, or by {@link CommittingProject.refused}. */
-  commit(project: CommittingProject, commit: Omit<Waiting, 'queuedMs'>): void {
+  commit(project: CommittingProject, commit: Omit<Waiting, 'queuedMs' | 'subject'>): void {
     const nowMs = this.#clock.monotonic();
-    this.#lanes.add(project, { ...commit, queuedMs: nowMs }, nowMs);
+    this.#lanes.add(project, { ...commit, subject: currentShare().subject, queuedMs: nowMs }, nowMs);
     this.#gather();
   }
 
