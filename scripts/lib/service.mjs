@@ -7,9 +7,9 @@ import { killGroup } from './run.mjs';
 const STOP_TIMEOUT_MS = 15_000;
 
 /**
- * Starts a service. Its output goes through, line by line. It has a process group of its own, so that the terminal's
- * Ctrl-C does not reach it beside the supervisor's SIGTERM, and an IPC channel, whose end tells it that the
- * supervisor is gone, however that came.
+ * Starts a service. Its output goes through, line by line. It has a process group of its own, so that the
+ * terminal's Ctrl-C does not reach it beside the supervisor's SIGTERM, and an IPC channel, whose end tells it
+ * that the supervisor is gone, however that came.
  *
  * @param {string} name
  * @param {{ execPath: string, main: string, cwd: string, env: NodeJS.ProcessEnv, readyUrl: string }} options

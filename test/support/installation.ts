@@ -13,15 +13,15 @@ import { readConfig as readBunkmsConfig } from '@bundoc/bunkms/config';
 import { type IssueToken, type IssueTokenInput, issueTokenSchema } from '@bundoc/shared/contract/tokens';
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
 import { freePort } from '@bundoc/shared/testing/free-port';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { inject } from 'vitest';
 import { documentFiles, newStorage, type StoredProjects, storageInFiles } from './stored-projects.ts';
 import { TakingTurns } from './taking-turns.ts';
-import { noteRefusal, untoldRefusals } from './told-refusals.ts';
+import { noteRefusal, undocumentedErrors } from './undocumented-errors.ts';
 import { untilConfirmed } from './until-confirmed.ts';
 
 /** Everything that was logged, as one text. */
-export class LogSink {
+class LogSink {
   #text = '';
 
   logger(service: 'bundoc' | 'bunkms'): Logger {
@@ -107,7 +107,10 @@ function callAlone(baseUrl: string, path: string, options: Call = {}): Promise<A
   });
 }
 
-/** For Bundoc: what a busy machine holds up is no failure; not for tests of what it does when others do not answer. */
+/**
+ * For Bundoc: what a busy machine holds up is no failure; not for tests of what it does when others do not
+ * answer.
+ */
 export const PATIENT_BUNDOC = {
   BUNDOC_KMS_DEADLINE_MS: String(PATIENT_MS),
   BUNDOC_POSTGRES_CONNECT_TIMEOUT_MS: String(PATIENT_MS),
@@ -242,9 +245,8 @@ export class Installation implements AsyncDisposable {
   async stopBundoc(): Promise<void> {
     const bundoc = this.#bundoc;
     if (bundoc === undefined) return;
-    const { origin } = new URL(bundoc.url);
-    takingTurns.delete(origin);
-    const untold = await untoldRefusals(bundoc.url);
+    takingTurns.delete(new URL(bundoc.url).origin);
+    const untold = await undocumentedErrors(bundoc.url);
     runningInstallations.delete(this);
     await bundoc.close();
     const held = this.held();
@@ -289,7 +291,9 @@ export class Installation implements AsyncDisposable {
     return (await call(this.url, '/metrics', { token })).text;
   }
 
-  /** Paths of a project's document files, once there are as many: they follow their commits in the background. */
+  /**
+   * Paths of a project's document files, once there are as many: they follow their commits in the background.
+   */
   documentFiles(project: string, count: number): Promise<string[]> {
     return documentFiles(this.dataDir, project, count);
   }

@@ -11,7 +11,10 @@ import { guardProject, projectPath, projectPathSchema } from './access.ts';
 import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 
 const NDJSON = 'application/x-ndjson';
-/** How often it is told how far a move is: also while nothing comes of it, or the connection would be taken for dead. */
+/**
+ * How often it is told how far a move is: also while nothing comes of it, or the connection would be taken
+ * for dead.
+ */
 const TELL_EVERY_MS = 500;
 
 const DESCRIPTION = describe({

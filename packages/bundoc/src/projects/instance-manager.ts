@@ -3,24 +3,24 @@ import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import { type Clock, instant } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
-import { shareIn } from '@bundoc/shared/shares/current-share';
+import { KeyedMutex } from '@bundoc/shared/runtime/mutex';
 import type { Hold } from '@bundoc/shared/shares/share';
+import { shareIn } from '@bundoc/shared/shares/share-key';
 import { type DefinedStore, openDefinedStore } from '../collections/defined-store.ts';
 import type { CollectionStore } from '../collections/port.ts';
 import type { KeyCache } from '../crypto/key-cache.ts';
 import type { ProjectCipher } from '../crypto/project-cipher.ts';
 import type { Cursors } from '../crypto/sealed-cursor.ts';
-import type { ExpiryMarks } from '../engine/files/projects/expiry-marks.ts';
+import type { ExpiryMarks } from '../engine/expiry-marks.ts';
 import type { Position, ProjectStore } from '../engine/port.ts';
 import type { LeasedKeys } from '../engine/project-file.ts';
 import type { OpenedProject, Projects } from '../engine/projects.ts';
-import { KeyedMutex } from '../work/keyed-mutex.ts';
 import type { OwnWork } from '../work/scheduler.ts';
 import { createServiceShares, type ServiceShares } from '../work/service-shares.ts';
-import { ChangeWaits } from './change-waits.ts';
-import { Places } from './places.ts';
+import { ProjectChangeWaiter } from './project-change-waiter.ts';
 import { ProjectInstance } from './project-instance.ts';
 import { SegmentedLru } from './segmented-lru.ts';
+import { SlotPool } from './slot-pool.ts';
 
 export interface InstanceManagerOptions {
   readonly projects: Projects;
@@ -45,7 +45,7 @@ export interface InstanceManagerOptions {
   /** Begins work of the service itself for a project. */
   readonly ownWork?: (project: string) => OwnWork;
   /** Whether other processes write to the same storage, so that a project which is closed here may change. */
-  readonly othersWrite?: boolean;
+  readonly isShared?: boolean;
 }
 
 /** An open project, held until disposed: `using lease = await manager.acquire(…)`. */
@@ -107,8 +107,8 @@ export class InstanceManager implements AsyncDisposable {
   readonly #openings = new KeyedMutex();
   readonly #shares: Pick<ServiceShares, 'lookups' | 'openings'>;
   /** One for each project that is open or being opened. */
-  readonly #places: Places;
-  readonly #changeWaits: ChangeWaits;
+  readonly #slots: SlotPool;
+  readonly #changeWaits: ProjectChangeWaiter;
   /** Rejects when the end has no time left for what projects would do before they close. */
   readonly #outOfTime = Promise.withResolvers<never>();
   #closed = false;
@@ -120,8 +120,8 @@ export class InstanceManager implements AsyncDisposable {
     this.#idleTtlMs = options.idleTtlMs ?? 600_000;
     const bytesMax = options.openBytesMax ?? Number.POSITIVE_INFINITY;
     this.#order = new SegmentedLru(bytesMax);
-    this.#places = new Places(bytesMax, () => this.#retireUnused(), options.clock);
-    this.#changeWaits = new ChangeWaits(this, options.othersWrite === true);
+    this.#slots = new SlotPool(bytesMax, () => this.#retireUnused(), options.clock);
+    this.#changeWaits = new ProjectChangeWaiter(this, options.isShared === true);
   }
 
   /** Number of open projects. */
@@ -131,13 +131,13 @@ export class InstanceManager implements AsyncDisposable {
 
   /** Bytes of memory that open projects are taken to need, those being opened included. */
   get bytes(): number {
-    return this.#places.bytes;
+    return this.#slots.bytes;
   }
 
   /** Projects that wait to be looked for, for room, or to be opened. */
   get openingsWaiting(): number {
     const { lookups, openings } = this.#shares;
-    return lookups.waiting + this.#places.waiting + openings.waiting;
+    return lookups.waiting + this.#slots.waiting + openings.waiting;
   }
 
   /**
@@ -161,7 +161,7 @@ export class InstanceManager implements AsyncDisposable {
    * The store of a project that is open already and may be used: without a lease, so for this turn of the
    * event loop alone. Undefined says nothing; {@link acquire} opens it, and tells what is wrong.
    */
-  storeAtHand(project: string): CollectionStore | undefined {
+  peekStore(project: string): CollectionStore | undefined {
     const instance = this.#usable(project);
     if (instance === undefined) return undefined;
     instance.wasUsed = true;
@@ -279,7 +279,7 @@ export class InstanceManager implements AsyncDisposable {
     action: (store: DefinedStore) => Promise<void>,
   ): Promise<'done' | 'open' | 'no-room' | 'absent'> {
     if (this.#hot.has(project)) return 'open';
-    if (!this.#places.hasRoomFor(await this.#bytesToReserve(project))) return 'no-room';
+    if (!this.#slots.hasRoomFor(await this.#bytesToReserve(project))) return 'no-room';
     const lease = await this.acquire(project, 'existing');
     if (lease === undefined) return 'absent';
     const instance = this.#hot.get(project);
@@ -297,8 +297,8 @@ export class InstanceManager implements AsyncDisposable {
   }
 
   /** Documents of open projects that are sealed under a former key version. */
-  get toReseal(): number {
-    return this.#inNeed.reseal.values().reduce((sum, { store }) => sum + store.toReseal, 0);
+  get pendingReencryption(): number {
+    return this.#inNeed.reseal.values().reduce((sum, { store }) => sum + store.pendingReencryption, 0);
   }
 
   /** Refuses new leases, waits for the running ones and closes everything. */
@@ -352,7 +352,7 @@ export class InstanceManager implements AsyncDisposable {
     const { projects, logger, keys } = this.#options;
     const { lookups, openings } = this.#shares;
     const key = shareIn(project);
-    let place: Hold | undefined;
+    let slot: Hold | undefined;
     let lease: InstanceLease | undefined;
     try {
       const opened = await lookups.run<OpenedProject | undefined>(key, () =>
@@ -361,8 +361,8 @@ export class InstanceManager implements AsyncDisposable {
       // It takes no place, and makes no other one close.
       if (opened === undefined) return undefined;
       keys.hold(project);
-      const taken = await this.#places.take(key, await this.#bytesToReserve(project, opened.entries));
-      place = taken;
+      const taken = await this.#slots.acquire(key, await this.#bytesToReserve(project, opened.entries));
+      slot = taken;
       lease = await openings.run(key, () => this.#load(project, opened, taken));
       return lease;
     } catch (error) {
@@ -372,14 +372,14 @@ export class InstanceManager implements AsyncDisposable {
       throw error;
     } finally {
       if (lease === undefined) {
-        if (place !== undefined) this.#places.leave(place);
+        if (slot !== undefined) this.#slots.release(slot);
         keys.release(project);
       }
     }
   }
 
   /** Opens the store of a project that was found. */
-  async #load(project: string, opened: OpenedProject, place: Hold): Promise<InstanceLease> {
+  async #load(project: string, opened: OpenedProject, slot: Hold): Promise<InstanceLease> {
     const { clock, openStore, expiry, ownWork } = this.#options;
     // Until it belongs to an instance: a store that nobody closes would keep its files, and its writer, for
     // good.
@@ -394,9 +394,9 @@ export class InstanceManager implements AsyncDisposable {
     if (store.mayExpire) await this.#keepMark(project);
     if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
     stack.move();
-    const instance = new ProjectInstance(project, opened, store, instant(clock), place);
+    const instance = new ProjectInstance(project, opened, store, instant(clock), slot);
     this.#hot.set(project, instance);
-    this.#order.add(project, instance, place.units);
+    this.#order.add(project, instance, slot.units);
     // In the same turn: an instance without users makes room for whoever wants it.
     const lease = this.#lease(instance);
     this.#noteNeeds(instance);
@@ -417,15 +417,15 @@ export class InstanceManager implements AsyncDisposable {
   #charge(instance: ProjectInstance): void {
     const bytes =
       PROJECT_BYTES + Math.ceil(instance.store.memoryBytes / CHARGE_STEP_BYTES) * CHARGE_STEP_BYTES;
-    if (bytes === instance.place.units) return;
+    if (bytes === instance.slot.units) return;
     this.#order.resize(instance.project, bytes);
-    this.#places.resize(instance.place, bytes);
+    this.#slots.resize(instance.slot, bytes);
   }
 
   #noteNeeds(instance: ProjectInstance): void {
     const { store } = instance;
     const needs: Record<Need, boolean> = {
-      reseal: store.toReseal > 0,
+      reseal: store.pendingReencryption > 0,
       definitions: store.isShared,
       expiry: store.mayExpire,
     };
@@ -480,7 +480,7 @@ export class InstanceManager implements AsyncDisposable {
     if (isHot) this.#charge(instance);
     if (isHot && instance.store.failed) this.#retire(instance);
     else if (instance.users > 0) return;
-    else if (isHot) this.#places.announce();
+    else if (isHot) this.#slots.notify();
     else this.#close(instance);
   }
 
@@ -490,7 +490,7 @@ export class InstanceManager implements AsyncDisposable {
     this.#hot.delete(instance.project);
     this.#order.delete(instance.project);
     for (const needy of Object.values(this.#inNeed)) needy.delete(instance);
-    this.#places.leave(instance.place);
+    this.#slots.release(instance.slot);
     this.#changeWaits.turned(instance.project);
     this.#closing.set(instance.project, Promise.withResolvers());
     if (instance.users === 0) this.#close(instance);

@@ -20,14 +20,16 @@ export class ProjectInstance {
   keys: LeasedKeys;
   users = 0;
   lastUsed: Instant;
-  /** Used without a lease since it was last looked at for being idle: two clocks are too much for each read. */
+  /**
+   * Used without a lease since it was last looked at for being idle: two clocks are too much for each read.
+   */
   wasUsed = false;
   /** The sweep in which a use of it last counted for the order in which projects make room. */
   countedInSweep: number | undefined;
   /** Of the memory that open projects share. */
-  readonly place: Hold;
+  readonly slot: Hold;
 
-  constructor(project: string, opened: OpenedProject, store: DefinedStore, now: Instant, place: Hold) {
+  constructor(project: string, opened: OpenedProject, store: DefinedStore, now: Instant, slot: Hold) {
     this.project = project;
     this.store = store;
     this.cipher = opened.cipher;
@@ -35,7 +37,7 @@ export class ProjectInstance {
     this.file = opened.file;
     this.keys = opened.keys;
     this.lastUsed = now;
-    this.place = place;
+    this.slot = slot;
   }
 
   /** Whether all its keys may still be used. This is no use of them. */
@@ -46,8 +48,8 @@ export class ProjectInstance {
   /**
    * Uses its keys.
    *
-   * @returns them on the leases that they have now: {@link keys} itself when none was renewed; undefined when one may not be used any more, or the
-   * current one is another key.
+   * @returns them on the leases that they have now: {@link keys} itself when none was renewed; undefined when
+   * one may not be used any more, or the current one is another key.
    */
   peekKeys(cache: Pick<KeyCache, 'peek'>): LeasedKeys | undefined {
     // Mostly it has one key, which was not renewed.
@@ -57,7 +59,10 @@ export class ProjectInstance {
     return keys.some((key, at) => key !== this.keys[at]) ? keys : this.keys;
   }
 
-  /** Whether nobody has used it for that long, milliseconds. Uses without a lease count from the last time that this was asked. */
+  /**
+   * Whether nobody has used it for that long, milliseconds. Uses without a lease count from the last time
+   * that this was asked.
+   */
   isIdle(clock: Clock, idleTtlMs: number): boolean {
     if (this.wasUsed) {
       this.wasUsed = false;

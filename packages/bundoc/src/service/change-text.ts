@@ -31,8 +31,8 @@ function changeText({ change, isUnreadable }: FeedEvent, line: Buffer | undefine
 }
 
 /**
- * JSON text without line breaks. They stand between its tokens only, since a string must not hold one (RFC 8259, section 7); there a
- * space means as much.
+ * JSON text without line breaks. They stand between its tokens only, since a string must not hold one (RFC
+ * 8259, section 7); there a space means as much.
  */
 async function onOneLine(json: Buffer, work: Work): Promise<Buffer> {
   if (!json.includes(LF) && !json.includes(CR)) return json;

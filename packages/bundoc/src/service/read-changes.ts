@@ -45,15 +45,17 @@ const READ_FIRST = 4;
 const READ_TOGETHER_MAX = 16;
 
 /**
- * A page of the feed. Its place goes beyond what was left out, so that whoever wants a rare collection gets on.
+ * A page of the feed. Its place goes beyond what was left out, so that whoever wants a rare collection gets
+ * on.
  *
- * A document that has changed since, while the page was made, is left out: it comes at its new place, as every document comes once.
+ * A document that has changed since, while the page was made, is left out: it comes at its new place, as
+ * every document comes once.
  *
  * @param work that the page is part of: others are served between any two documents.
  * @throws AppError of {@link ProjectStore.changes} and {@link ProjectStore.get}.
  */
 export async function readChanges(
-  store: Pick<ProjectStore, 'changes' | 'get' | 'getAtHand'>,
+  store: Pick<ProjectStore, 'changes' | 'get' | 'getSync'>,
   place: FeedPlace,
   { collection, documents }: FeedFilter,
   { limit, bytesMax }: FeedLimits,
@@ -101,7 +103,7 @@ export async function readChanges(
 
 /** The changes that are wanted, with their documents; undefined in the place of one that has changed since. */
 async function eventsWithDocuments(
-  store: Pick<ProjectStore, 'get' | 'getAtHand'>,
+  store: Pick<ProjectStore, 'get' | 'getSync'>,
   changes: readonly Change[],
   isWanted: (change: Change) => boolean,
   work: Work,
@@ -127,9 +129,9 @@ async function eventsWithDocuments(
 }
 
 /** Undefined says nothing. */
-function eventAtHand(store: Pick<ProjectStore, 'getAtHand'>, change: Change): FeedEvent | undefined {
+function eventAtHand(store: Pick<ProjectStore, 'getSync'>, change: Change): FeedEvent | undefined {
   try {
-    const document = store.getAtHand?.(change.ref);
+    const document = store.getSync?.(change.ref);
     return document && eventOfDocument(change, document);
   } catch (error) {
     return unreadable(change, error);

@@ -60,7 +60,10 @@ const KEY_ACTIONS: readonly {
   { action: 'content-removed', scope: 'kms:shred_key', serviceOnly: true, body: acting },
 ];
 
-/** Every route of the service and what it asks of its caller. A route that is missing here fails the first test. */
+/**
+ * Every route of the service and what it asks of its caller. A route that is missing here fails the first
+ * test.
+ */
 export const ROUTES: readonly Route[] = [
   { listeners: BOTH, method: 'GET', url: '/health', path: '/health', need: 'public', ok: 200 },
   { listeners: BOTH, method: 'GET', url: '/ready', path: '/ready', need: 'public', ok: 200 },

@@ -10,8 +10,8 @@ import type { ShareKey } from '../shares/share-key.ts';
 export const CONNECTIONS_MAX = 4_096;
 export const CONNECTIONS_OF_ADDRESS_MAX = 256;
 /**
- * Of these only this machine gets the last ones, beyond the bound of an address: for health checks, and for its commands. A proxy on it gets none
- * for others.
+ * Of these only this machine gets the last ones, beyond the bound of an address: for health checks, and for
+ * its commands. A proxy on it gets none for others.
  */
 const RESERVE = 64;
 /** How long a connection may be silent before its first byte. */
@@ -136,7 +136,10 @@ export class Connections {
   }
 }
 
-/** Counts the connections of a server before it does anything with one, TLS included, and requests that proxies send. */
+/**
+ * Counts the connections of a server before it does anything with one, TLS included, and requests that
+ * proxies send.
+ */
 export function limitConnections(app: FastifyInstance, connections: Connections): void {
   const server = app.server as Server;
   const begin = server.listeners('connection');

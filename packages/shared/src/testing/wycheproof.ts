@@ -18,8 +18,8 @@ const PROJECT_ROOT = fileURLToPath(new URL('../../../../', import.meta.url));
 const DEFAULT_DIR = '../shared/vectors';
 
 /**
- * The test groups of a file of published vectors (C2SP/wycheproof, `testvectors_v1`), from `WYCHEPROOF_DIR` or the
- * folder beside the project. They are not copied into the project.
+ * The test groups of a file of published vectors (C2SP/wycheproof, `testvectors_v1`), from `WYCHEPROOF_DIR`
+ * or the folder beside the project. They are not copied into the project.
  *
  * @returns undefined where the file is missing, so that the caller can skip, visibly.
  * @throws where it is missing although `REQUIRE_VECTORS=1`, or is not such a file.

@@ -54,7 +54,10 @@ const LANES: Record<LaneKind, Lane> = {
   large: { projectsMax: 64, writesMax: 1_024, bytesMax: 8 * MIB },
   alone: { projectsMax: 1, writesMax: 1_024, bytesMax: 32 * MIB },
 };
-/** A commit beyond this goes by the large lane: the others of its transaction wait until its bytes have been sent. */
+/**
+ * A commit beyond this goes by the large lane: the others of its transaction wait until its bytes have been
+ * sent.
+ */
 const SMALL_COMMIT = { bytes: 131_072, writes: 64 };
 /** How long a project that failed alone stays alone. */
 export const FAILED_ALONE_MS = 60_000;
@@ -88,9 +91,9 @@ interface Queue<P, C> {
 }
 
 /**
- * Decides which commit goes into which transaction. A project is in one transaction at a time and its commits stay in
- * their order. Subjects take turns, and the projects of a subject among themselves: within a transaction by commit, and between
- * transactions.
+ * Decides which commit goes into which transaction. A project is in one transaction at a time and its commits
+ * stay in their order. Subjects take turns, and the projects of a subject among themselves: within a
+ * transaction by commit, and between transactions.
  */
 export class CommitLanes<P extends object, C extends LaneCommit> {
   readonly #slots: LaneSlots;
@@ -129,7 +132,9 @@ export class CommitLanes<P extends object, C extends LaneCommit> {
     if (queue.commits.length === 1 && !queue.isRunning) this.#wait(queue, nowMs);
   }
 
-  /** The next transaction; undefined while every lane that has something to do has its transactions under way. */
+  /**
+   * The next transaction; undefined while every lane that has something to do has its transactions under way.
+   */
   take(): LaneBatch<P, C> | undefined {
     for (const kind of ['small', 'large', 'alone'] as const) {
       if (this.#running[kind] >= this.#slots[kind] || this.#ready[kind].size === 0) continue;
