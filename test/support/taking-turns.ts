@@ -19,14 +19,21 @@ export class TakingTurns {
   readonly #projects: number;
   readonly #send: SendOther;
   #requests = 0;
+  #last: Promise<void> = Promise.resolve();
 
   constructor(projects: number, send: SendOther) {
     this.#projects = projects;
     this.#send = send;
   }
 
+  /** Resolves after the next project's request. One has its turn at a time. */
+  next(): Promise<void> {
+    this.#last = this.#last.then(() => this.#next());
+    return this.#last;
+  }
+
   /** The next project writes its document; once all have, it reads it, and has its own and no other. */
-  async next(): Promise<void> {
+  async #next(): Promise<void> {
     const at = this.#requests++ % this.#projects;
     const isWritten = this.#requests > this.#projects;
     const path = pathOf(at);
