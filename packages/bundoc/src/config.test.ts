@@ -27,6 +27,7 @@ describe('the configuration', () => {
         ...{ streams: 2_048, backups: 8, moves: 4, openings: 16, keyFetches: 32 },
       },
       corsOrigins: [],
+      drainMs: 3_000,
       logLevel: 'info',
     });
   });
@@ -43,6 +44,7 @@ describe('the configuration', () => {
       BUNDOC_PROCESSOR_MS_PER_PROJECT: '1001',
       BUNDOC_PROJECT_DOCUMENTS_MAX: 'planted',
       BUNDOC_PROJECT_BYTES_MAX: '1e9',
+      BUNDOC_DRAIN_MS: '600001',
     };
     const message = (() => {
       try {

@@ -12,6 +12,7 @@ import {
   proxyList,
   wholeNumber,
 } from '@bundoc/shared/runtime/config';
+import { drainMs } from '@bundoc/shared/runtime/drain';
 import { type TlsFiles, tlsFilesOf } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
 import type { Quota } from './engine/quota.ts';
@@ -70,6 +71,7 @@ const variables = z.object({
   BUNDOC_CONNECTIONS_PER_ADDRESS: wholeNumber(1, 1_000_000).default(CONNECTIONS_OF_ADDRESS_MAX),
   BUNDOC_TRUSTED_PROXIES: proxyList.optional(),
   BUNDOC_CORS_ORIGINS: originList.default([]),
+  BUNDOC_DRAIN_MS: drainMs,
   BUNDOC_LOG_LEVEL: logLevel.default('info'),
 });
 /** Variables of the service. */
@@ -126,6 +128,8 @@ export interface BundocConfig {
   readonly shares: HttpShareSizes & ServiceShareSizes;
   /** Origins whose pages may ask and read; none by default. */
   readonly corsOrigins: readonly string[];
+  /** How long it serves on after SIGTERM. */
+  readonly drainMs: number;
   readonly logLevel: string;
 }
 
@@ -167,6 +171,7 @@ export function readConfig(environment: Environment): BundocConfig {
       isProxy: values.BUNDOC_TRUSTED_PROXIES,
     },
     corsOrigins: values.BUNDOC_CORS_ORIGINS,
+    drainMs: values.BUNDOC_DRAIN_MS,
     logLevel: values.BUNDOC_LOG_LEVEL,
   };
 }

@@ -7,7 +7,10 @@ import { Connections } from '@bundoc/shared/http/connection-limit';
 import { createHttpShares } from '@bundoc/shared/http/http-shares';
 import { boundedWarner } from '@bundoc/shared/runtime/bounded-warner';
 import { type Clock, every, systemClock } from '@bundoc/shared/runtime/clock';
+import { Drain } from '@bundoc/shared/runtime/drain';
+import type { RunningService } from '@bundoc/shared/runtime/lifecycle';
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
+import { VERSION } from '@bundoc/shared/runtime/version';
 import { openServerTls, type ServerTls } from '@bundoc/shared/tls/server-tls';
 import type { FastifyInstance } from 'fastify';
 import { AuditLog } from './audit/log.ts';
@@ -36,6 +39,7 @@ import { openStore } from './open-store.ts';
 import { SYSTEM } from './records/caller.ts';
 import { neededKeks } from './records/kek-state.ts';
 import type { KmsStore } from './store/port.ts';
+import type { TokenStore } from './store/tokens.ts';
 import { pruneTokens } from './tokens/prune-tokens.ts';
 import { TokenService } from './tokens/token-service.ts';
 import { type KekProvider, kekProviderOf } from './vault/kek-provider.ts';
@@ -56,7 +60,7 @@ export interface BunkmsDependencies {
   readonly openStore?: (config: BunkmsConfig, logger: Logger) => Promise<KmsStore>;
 }
 
-export interface RunningBunkms {
+export interface RunningBunkms extends RunningService {
   /** Where the API listener answers, without a slash at its end. */
   readonly apiUrl: string;
   readonly internalUrl: string;
@@ -139,8 +143,10 @@ export async function startBunkms(
   const internalConnections = new Connections({ prefix: 'internal ', clock, max, ofAddressMax, isProxy });
   for (const connections of [shares.connections, internalConnections])
     metrics.watchCuts(connections.share, () => connections.cuts);
+  const drain = new Drain(config.drainMs);
   const listenerOptions = {
     shares,
+    drain,
     logger,
     clock,
     metrics,
@@ -186,7 +192,7 @@ export async function startBunkms(
   const onGone = () => end(new Error('the address of the internal listener is gone'));
   opened.use(watchAddress(internalAddress, networkInterfaces, onGone));
   const apiUrl = await listen(api, apiTls, config.host, config.port);
-  logger.info({ apiUrl, internalUrl, sealed: state.kind === 'sealed' }, 'listening');
+  logger.info({ version: VERSION, apiUrl, internalUrl, sealed: state.kind === 'sealed' }, 'listening');
 
   const running = opened.move();
   let closing: Promise<void> | undefined;
@@ -194,7 +200,7 @@ export async function startBunkms(
     closing ??= running.disposeAsync();
     return closing;
   };
-  return { apiUrl, internalUrl, close };
+  return { apiUrl, internalUrl, drain, close };
 }
 
 /** Two storages that want one key, or two copies of one storage: an operator has to look. */
@@ -250,9 +256,9 @@ function createServices({ config, state, recorders, provider, stamp, ...deps }: 
   });
   const keys: KeyDeps = { store, vault, keks, chainKey, audit, clock, logger };
   const { uses, crypto: failures } = recorders;
-  const kek: KekDeps = { ...keys, keks };
+  const kek: KekDeps = { ...keys, keks, store };
   const service = randomUUID();
-  const rewrap = new KeyRewrap({ ...keys, caller: SYSTEM, holder: service });
+  const rewrap = new KeyRewrap({ ...kek, caller: SYSTEM, holder: service });
   return {
     store,
     audit,
@@ -301,7 +307,7 @@ async function startKekUpkeep(
   void upkeep.run();
 }
 
-function prune(store: KmsStore, clock: Clock, logger: Logger): void {
+function prune(store: TokenStore, clock: Clock, logger: Logger): void {
   pruneTokens(store, clock).then(
     (count) => count > 0 && logger.info({ count }, 'forgot tokens that expired long ago'),
     (error: unknown) => logger.warn({ err: error }, 'expired tokens could not be forgotten; trying again'),
@@ -320,7 +326,7 @@ function createShipper(target: ShipTarget, dataDir: string, deps: ShipperDeps): 
 
 function gateOf(services: Services | undefined): ServiceGate {
   return () => {
-    if (services === undefined) throw new AppError('SEALED');
+    if (services === undefined) throw new AppError('sealed');
     return services;
   };
 }

@@ -26,11 +26,13 @@ test('has the documented defaults', () => {
       cryptoPerKey: 5_000,
       destructionsPerToken: 1,
       renewalsPerMinute: 30,
+      issuesPerToken: 20,
     },
     shares: {
       ...{ bodyBytes: defaultRoomBytes(), answerBytes: defaultRoomBytes() },
       ...{ connectionsMax: 4_096, connectionsOfAddressMax: 256 },
     },
+    drainMs: 3_000,
     logLevel: 'info',
   });
 });
@@ -56,6 +58,7 @@ test('lists all faults at once, and repeats no value', () => {
       BUNKMS_INTERNAL_PORT: '80a',
       BUNKMS_STORAGE: 'mongodb://secret@host',
       BUNKMS_LOG_LEVEL: 'loud',
+      BUNKMS_DRAIN_MS: '3s',
       BUNKMS_AUDIT_SHIP: 'syslog:secret',
       BUNKMS_LEASE_TTL_MS: '900001',
     });

@@ -12,6 +12,7 @@ import {
   proxyList,
   wholeNumber,
 } from '@bundoc/shared/runtime/config';
+import { drainMs } from '@bundoc/shared/runtime/drain';
 import { type TlsFiles, tlsFilesOf } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
 import type { LimitRates } from './http/limits.ts';
@@ -43,6 +44,8 @@ export interface BunkmsConfig {
   readonly leaseTtlMs: number;
   readonly limits: LimitRates;
   readonly shares: HttpShareSizes;
+  /** How long it serves on after SIGTERM. */
+  readonly drainMs: number;
   readonly logLevel: z.infer<typeof logLevel>;
 }
 
@@ -102,11 +105,13 @@ const variables = z
     BUNKMS_CRYPTO_PER_KEY: wholeNumber(0, RATE_MAX).default(5_000),
     BUNKMS_DESTRUCTIONS_PER_TOKEN: wholeNumber(0, RATE_MAX).default(1),
     BUNKMS_RENEWALS_PER_MINUTE: wholeNumber(0, RATE_MAX).default(30),
+    BUNKMS_ISSUES_PER_TOKEN: wholeNumber(0, RATE_MAX).default(20),
     BUNKMS_BODY_BYTES: wholeNumber(MIB, BYTES_MAX).optional(),
     BUNKMS_ANSWER_BYTES: wholeNumber(MIB, BYTES_MAX).optional(),
     BUNKMS_CONNECTIONS: wholeNumber(16, 1_000_000).default(CONNECTIONS_MAX),
     BUNKMS_CONNECTIONS_PER_ADDRESS: wholeNumber(1, 1_000_000).default(CONNECTIONS_OF_ADDRESS_MAX),
     BUNKMS_TRUSTED_PROXIES: proxyList.optional(),
+    BUNKMS_DRAIN_MS: drainMs,
     BUNKMS_LOG_LEVEL: logLevel.default('info'),
   })
   .refine((values) => (values.BUNKMS_KEK_FILE === undefined) !== (values.BUNKMS_KEK === undefined), {
@@ -159,6 +164,7 @@ export function readConfig(environment: Environment): BunkmsConfig {
       cryptoPerKey: parsed.BUNKMS_CRYPTO_PER_KEY,
       destructionsPerToken: parsed.BUNKMS_DESTRUCTIONS_PER_TOKEN,
       renewalsPerMinute: parsed.BUNKMS_RENEWALS_PER_MINUTE,
+      issuesPerToken: parsed.BUNKMS_ISSUES_PER_TOKEN,
     },
     shares: {
       bodyBytes: parsed.BUNKMS_BODY_BYTES ?? defaultRoomBytes(),
@@ -167,6 +173,7 @@ export function readConfig(environment: Environment): BunkmsConfig {
       connectionsOfAddressMax: parsed.BUNKMS_CONNECTIONS_PER_ADDRESS,
       isProxy: parsed.BUNKMS_TRUSTED_PROXIES,
     },
+    drainMs: parsed.BUNKMS_DRAIN_MS,
     logLevel: parsed.BUNKMS_LOG_LEVEL,
   };
 }

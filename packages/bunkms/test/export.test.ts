@@ -3,6 +3,7 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { exportedKeySchema, keyDetailSchema, keyInfoSchema } from '@bundoc/shared/contract/keys';
 import { keyCheckValue } from '@bundoc/shared/crypto/aead';
+import { Drain } from '@bundoc/shared/runtime/drain';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -140,8 +141,8 @@ describe('export', () => {
       status: 'unavailable',
       checks: { audit: false },
     });
-    const fatal = kms.logs.map((text) => JSON.parse(text)).filter(({ level }) => level === 'fatal');
-    expect(fatal[0]).toMatchObject({ keyName: 'a-dek', record: { code: 'audit_unavailable' } });
+    const lost = kms.logs.map((text) => JSON.parse(text)).filter(({ record }) => record !== undefined);
+    expect(lost[0]).toMatchObject({ keyName: 'a-dek', record: { code: 'audit_unavailable' } });
     expect((await kms.internal('/metrics')).text).toMatch(/bunkms_audit_records_lost_total [1-9]/);
 
     delete faulty.replaced.appendAudit;
@@ -166,9 +167,9 @@ describe('export', () => {
 
   test('of a key that is not there is 404, and a failed access', async () => {
     const answer = await kms.internal('/v1/export/none-dek', { token });
-    expect(answer.json()).toMatchObject({ status: 404, code: 'KEY_NOT_FOUND' });
+    expect(answer.json()).toMatchObject({ status: 404, code: 'key_not_found' });
     expect(await accesses()).toMatchObject([
-      { severity: 'CRITICAL', outcome: 'failed', code: 'KEY_NOT_FOUND', key: 'none-dek' },
+      { severity: 'CRITICAL', outcome: 'failed', code: 'key_not_found', key: 'none-dek' },
     ]);
   });
 
@@ -200,7 +201,7 @@ describe('export', () => {
     const answer = await kms.internal('/v1/export/bad-dek', { token });
     expect(answer.json()).toMatchObject({ status: 503, code: 'key_damaged' });
     expect(answer.text).not.toContain('unwrap');
-    expect((await create('bad-dek')).json()).toMatchObject({ status: 409, code: 'KEY_EXISTS' });
+    expect((await create('bad-dek')).json()).toMatchObject({ status: 409, code: 'key_exists' });
     expect((await kms.internal('/v1/export/good-dek', { token })).status).toBe(200);
     expect((await kms.internal('/ready')).status).toBe(200);
     expect((await accesses()).map(({ outcome, code }) => [outcome, code])).toEqual([
@@ -250,7 +251,7 @@ describe('export', () => {
     });
     await refuse('/v1/export/a-dek?version=7', 'GET', token, {
       outcome: 'failed',
-      code: 'KEY_NOT_FOUND',
+      code: 'key_not_found',
       key: 'a-dek',
       version: 7,
     });
@@ -332,6 +333,7 @@ describe('export', () => {
       {
         logger,
         clock,
+        drain: new Drain(0),
         metrics,
         publicKey: (await kms.secrets()).publicKey,
         sealed: false,

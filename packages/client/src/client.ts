@@ -197,4 +197,14 @@ export class Bundoc {
   }
 }
 
-export type { Change, DeletedProject, Following, Metadata, MovedProject, MoveProgress, ProjectInfo };
+export type {
+  CallOptions,
+  Change,
+  DeletedProject,
+  Following,
+  Metadata,
+  MovedProject,
+  MoveProgress,
+  ProjectInfo,
+  TransportOptions,
+};

@@ -34,7 +34,7 @@ export type FetchOutcome = 'fetched' | 'refused' | 'failed';
 
 /** Refusals that follow from what somebody wanted. */
 const AS_INTENDED = [
-  'KEY_NOT_FOUND',
+  'key_not_found',
   'project_disabled',
   'project_deleting',
   'project_destroyed',
@@ -75,6 +75,8 @@ interface Fetch {
  * use is fetched again at a moment between 60 % and 90 % of its time; when that fails the present one serves
  * until its end. Such fetches share a token bucket with those that follow a gap in the events. They start
  * only when no cold project waits. Keys under way are not in the LRU, so nothing evicts them (ADR 0004).
+ *
+ * It is long because each way in and out of the cache keeps the same bound on time.
  */
 export class KeyCache {
   readonly #options: KeyCacheOptions;
@@ -174,7 +176,7 @@ export class KeyCache {
   async create(project: string): Promise<boolean> {
     const failure = this.#recentFailure(project);
     // An export that was refused since there is no key, or none of this storage, is what is mended here.
-    if (failure !== undefined && !hasCode(failure.error, 'KEY_NOT_FOUND', 'key_unheld')) throw failure.error;
+    if (failure !== undefined && !hasCode(failure.error, 'key_not_found', 'key_unheld')) throw failure.error;
     try {
       const isMade = await this.#options.keys.createKey(dekNameOf(project));
       this.#failures.delete(project);

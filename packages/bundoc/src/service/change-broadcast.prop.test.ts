@@ -1,10 +1,13 @@
 import { cursorSchema } from '@bundoc/shared/contract/cursor';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { ownWork } from '../work/scheduler.ts';
+import { Scheduler } from '../work/scheduler.ts';
 import { ChangeBroadcast, type Follower, type SourcePage } from './change-broadcast.ts';
 import { changeTexts, EventBatch } from './change-text.ts';
 import type { FeedEvent, FeedPlace } from './read-changes.ts';
+
+/** Its slices do not end, so that pages take the same turns each time. */
+const unhurried = new Scheduler({ nowMs: () => 0 });
 
 /** A feed in memory in which documents are written over and over: each is in it once, at its last change. */
 class Feed {
@@ -36,7 +39,7 @@ class Feed {
     const end = events.at(-1)?.change.position ?? Math.max(position, this.position);
     await turn();
     const page = { position: end, horizon, more: behind.length > events.length };
-    using work = ownWork()('changes');
+    using work = unhurried.background('', 'changes');
     return { ...page, batch: new EventBatch({ ...page, events }, await changeTexts(events, work)) };
   }
 

@@ -136,7 +136,7 @@ describe('a page of the feed', () => {
         where === 'in memory'
           ? {
               ...stored,
-              getSync: ({ id }: { id: string }) => document(changes[Number(id.slice(1)) - 1] as Change),
+              get: ({ id }: { id: string }) => document(changes[Number(id.slice(1)) - 1] as Change),
             }
           : stored;
       const steps = new SlowSteps();

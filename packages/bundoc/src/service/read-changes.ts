@@ -1,5 +1,5 @@
 import { hasCode } from '@bundoc/shared/contract/app-error';
-import type { Change, Position, ProjectStore, StoredDocument } from '../engine/port.ts';
+import type { Awaitable, Change, Position, ProjectStore, StoredDocument } from '../engine/port.ts';
 import type { Work } from '../work/scheduler.ts';
 
 /** Where in the feed somebody is. */
@@ -55,7 +55,7 @@ const READ_TOGETHER_MAX = 16;
  * @throws AppError of {@link ProjectStore.changes} and {@link ProjectStore.get}.
  */
 export async function readChanges(
-  store: Pick<ProjectStore, 'changes' | 'get' | 'getSync'>,
+  store: Pick<ProjectStore, 'changes' | 'get'>,
   place: FeedPlace,
   { collection, documents }: FeedFilter,
   { limit, bytesMax }: FeedLimits,
@@ -103,47 +103,47 @@ export async function readChanges(
 
 /** The changes that are wanted, with their documents; undefined in the place of one that has changed since. */
 async function eventsWithDocuments(
-  store: Pick<ProjectStore, 'get' | 'getSync'>,
+  store: Pick<ProjectStore, 'get'>,
   changes: readonly Change[],
   isWanted: (change: Change) => boolean,
   work: Work,
 ): Promise<readonly (FeedEvent | undefined)[]> {
   const events: (FeedEvent | undefined)[] = [];
-  const missing: [at: number, change: Change][] = [];
+  const reading: Promise<void>[] = [];
   for (const [at, change] of changes.entries()) {
     const turn = work.pause();
     if (turn !== undefined) await turn;
     if (!isWanted(change)) continue;
-    const atHand = change.deleted
+    const event = change.deleted
       ? { change, text: undefined, isUnreadable: false }
-      : eventAtHand(store, change);
-    if (atHand === undefined) missing.push([at, change]);
-    else events[at] = atHand;
+      : eventWithDocument(store, change);
+    if (!(event instanceof Promise)) {
+      events[at] = event;
+      continue;
+    }
+    const read = event.then((found) => {
+      events[at] = found;
+    });
+    // What fails is noticed when all are waited for.
+    read.catch(() => undefined);
+    reading.push(read);
   }
-  if (missing.length === 0) return events;
-  const read = await work.outside(() =>
-    Promise.all(missing.map(([, change]) => eventOfStored(store, change))),
-  );
-  for (const [index, [at]] of missing.entries()) events[at] = read[index];
+  if (reading.length > 0) await work.outside(() => Promise.all(reading));
   return events;
 }
 
-/** Undefined says nothing. */
-function eventAtHand(store: Pick<ProjectStore, 'getSync'>, change: Change): FeedEvent | undefined {
-  try {
-    const document = store.getSync?.(change.ref);
-    return document && eventOfDocument(change, document);
-  } catch (error) {
-    return unreadable(change, error);
-  }
-}
-
-async function eventOfStored(
+/** At once for a document that is in memory. */
+function eventWithDocument(
   store: Pick<ProjectStore, 'get'>,
   change: Change,
-): Promise<FeedEvent | undefined> {
+): Awaitable<FeedEvent | undefined> {
   try {
-    return eventOfDocument(change, await store.get(change.ref));
+    const document = store.get(change.ref);
+    if (!(document instanceof Promise)) return eventOfDocument(change, document);
+    return document.then(
+      (read) => eventOfDocument(change, read),
+      (error: unknown) => unreadable(change, error),
+    );
   } catch (error) {
     return unreadable(change, error);
   }

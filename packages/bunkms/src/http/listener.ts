@@ -7,6 +7,7 @@ import type { ServiceMetrics } from '@bundoc/shared/metrics/metrics';
 import { PUBLIC } from '@bundoc/shared/openapi/description';
 import { registerOpenapi } from '@bundoc/shared/openapi/routes';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { Drain } from '@bundoc/shared/runtime/drain';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { ServerTls } from '@bundoc/shared/tls/server-tls';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
@@ -35,6 +36,7 @@ const BODY_BYTES_MAX = 65_536;
 export interface ListenerOptions {
   readonly logger: Logger;
   readonly clock: Clock;
+  readonly drain: Drain;
   readonly metrics: ServiceMetrics;
   readonly publicKey: PublicJwk;
   readonly sealed: boolean;
@@ -80,6 +82,7 @@ async function createListener(
     tls,
     onProblem,
     shares,
+    drain: options.drain,
     ...(options.requestTimeoutMs === undefined ? {} : { requestTimeoutMs: options.requestTimeoutMs }),
   });
   app.decorateRequest('identity', null);
@@ -97,7 +100,10 @@ async function createListener(
   await auth.register(app);
   const guards = createGuards(auth, () => services().store);
 
-  registerPublicRoutes(app, { readiness: options.readiness, jwks: { keys: [publicKey] } });
+  registerPublicRoutes(app, {
+    ...{ readiness: options.readiness, drain: options.drain },
+    jwks: { keys: [publicKey] },
+  });
   registerKeyRoutes(app, guards, services);
   registerKeyLifecycleRoutes(app, guards, services);
   registerKeyHolderRoutes(app, guards, services);

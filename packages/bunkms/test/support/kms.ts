@@ -73,6 +73,7 @@ export const KMS_SCOPES = [
   'kms:decrypt',
   'kms:audit',
   'kms:metrics',
+  'kms:issue_client',
   'kms:admin',
 ] as const;
 
@@ -109,12 +110,14 @@ export function configOf(dataDir: string, kek: string): BunkmsConfig {
       cryptoPerToken: 0,
       cryptoPerKey: 0,
       renewalsPerMinute: 0,
+      issuesPerToken: 0,
       destructionsPerToken: 0,
     },
     shares: {
       ...{ bodyBytes: ROOM_BYTES, answerBytes: ROOM_BYTES, isProxy: undefined },
       ...{ connectionsMax: 4_096, connectionsOfAddressMax: 4_096 },
     },
+    drainMs: 0,
     logLevel: 'debug',
   };
 }

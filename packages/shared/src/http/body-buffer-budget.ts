@@ -1,9 +1,10 @@
 import type { IncomingMessage } from 'node:http';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { AppError } from '../contract/app-error.ts';
+import { every } from '../runtime/clock.ts';
 import type { Hold, Share } from '../shares/share.ts';
 import type { ShareKey } from '../shares/share-key.ts';
-import { bySpeed, PATIENCE_MS, Pace, slowest } from './pace.ts';
+import { bySpeed, MAKE_ROOM_AFTER_MS, Pace, slowest } from './pace.ts';
 import { shareOfRequest } from './request-share.ts';
 
 /** Bodies and answers up to this have a reserve. */
@@ -60,6 +61,8 @@ interface IncomingBody extends Disposable {
  * Half-read bodies that fill the room could wait for one another. So one body of a subject, the nearest to
  * its end, is read to its end in room beside the capacity, and the next one once that is answered. While the
  * room is more than half full, bodies that are too slow are refused, the slowest first.
+ *
+ * One class, because who waits, who is read to its end and who is cut off are decided on one list of bodies.
  */
 export class BodyBufferBudget {
   readonly #share: Share;
@@ -151,7 +154,7 @@ export class BodyBufferBudget {
   /** A body that comes fast enough may still hold its room for long. */
   #cutGreedy(): void {
     for (;;) {
-      const subject = this.#share.greedySubject(PATIENCE_MS);
+      const subject = this.#share.greedySubject(MAKE_ROOM_AFTER_MS);
       if (subject === undefined) return;
       const theirs = bySpeed(this.#read()).filter(({ key, held }) => key.subject === subject && held > 0);
       // While one is read beside the capacity, the end of another may make no room.
@@ -273,14 +276,14 @@ function announcedBytes({ headers }: IncomingMessage): number | undefined {
   return Number(headers['content-length'] ?? 0);
 }
 
-const rooms = new WeakMap<object, BodyBufferBudget>();
+const budgets = new WeakMap<object, BodyBufferBudget>();
 
 /** Has the bodies of a server take room. */
 export function limitBufferedBodies(app: FastifyInstance, share: Share): void {
-  const room = new BodyBufferBudget(share);
-  rooms.set(app.server, room);
-  const timer = setInterval(() => room.sweep(), SWEEP_EVERY_MS).unref();
-  app.addHook('onClose', async () => clearInterval(timer));
+  const budget = new BodyBufferBudget(share);
+  budgets.set(app.server, budget);
+  const sweeps = every(SWEEP_EVERY_MS, () => budget.sweep());
+  app.addHook('onClose', async () => sweeps[Symbol.dispose]());
   app.addHook('onSend', (request, reply, payload, done) => {
     const body = request[BODY];
     if (body !== undefined) {
@@ -293,13 +296,13 @@ export function limitBufferedBodies(app: FastifyInstance, share: Share): void {
 }
 
 /** The room for the bodies of a server. */
-export function bodyRoomOf(app: FastifyInstance): BodyBufferBudget {
-  const room = rooms.get(app.server);
-  if (room === undefined) throw new Error('the server has no room for bodies');
-  return room;
+export function bodyBudgetOf(app: FastifyInstance): BodyBufferBudget {
+  const budget = budgets.get(app.server);
+  if (budget === undefined) throw new Error('the server does not limit its bodies');
+  return budget;
 }
 
 /** Reads the body of a request as bytes: for parsers of content types. */
 export function readBody(request: FastifyRequest, payload: IncomingMessage, done: BodyDone): void {
-  bodyRoomOf(request.server).read(request, payload, done);
+  bodyBudgetOf(request.server).read(request, payload, done);
 }

@@ -7,8 +7,11 @@ import type { Logger } from './logger.ts';
 /** The environment is not usable. The message lists every fault, a line each, and repeats no value. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
+  /** Each in one line. */
+  readonly faults: readonly string[];
   constructor(faults: readonly string[]) {
     super(['the configuration is not valid:', ...faults.map((fault) => `  ${fault}`)].join('\n'));
+    this.faults = faults;
   }
 }
 

@@ -1,5 +1,5 @@
 import type { SecureContextOptions } from 'node:tls';
-import type { Clock } from '../runtime/clock.ts';
+import { type Clock, every } from '../runtime/clock.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { readTlsMaterial, stampOfTlsFiles, type TlsFiles, type TlsMaterial } from './files.ts';
 
@@ -26,10 +26,12 @@ export const TLS_VERSION_MIN = 'TLSv1.3';
  * The certificate, key and authorities of one end of TLS, read again when their files change, so that they
  * are renewed without a restart. Files that are no use, or do not belong together, change nothing: the last
  * good ones stay, and the log says so once it is clear that nobody is just writing them.
+ *
+ * One class, because what is read, what is served and what was logged must agree after each check.
  */
 export class WatchedTls implements Disposable {
   readonly #options: WatchedTlsOptions;
-  readonly #timer: NodeJS.Timeout;
+  readonly #checks: Disposable;
   #material: TlsMaterial;
   #stamp: string;
   /** Stamp of files that were no use, and whether that is in the log. */
@@ -44,7 +46,7 @@ export class WatchedTls implements Disposable {
     this.#stamp = stampOfTlsFiles(options.files);
     this.#material = readTlsMaterial(options.files);
     this.#warnOfEnd();
-    this.#timer = setInterval(() => this.check(), options.checkEveryMs ?? CHECK_EVERY_MS).unref();
+    this.#checks = every(options.checkEveryMs ?? CHECK_EVERY_MS, () => this.check());
   }
 
   /** What to make a secure context of, now. */
@@ -84,7 +86,7 @@ export class WatchedTls implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    clearInterval(this.#timer);
+    this.#checks[Symbol.dispose]();
   }
 
   /**

@@ -23,7 +23,7 @@ import { identifyDatabase } from './rows/identity-in-rows.ts';
 import { moveTargetIn } from './transfer/move-target.ts';
 
 /** How long a start waits for a server that cannot serve yet. */
-const START_PATIENCE_MS = 30_000;
+const START_RETRY_FOR_MS = 30_000;
 const START_PAUSE_MS = 500;
 /** How long readiness waits for the server. */
 const READY_WITHIN_MS = 2_000;
@@ -128,7 +128,7 @@ async function untilServed({ clock, logger }: EngineDeps, action: () => Promise<
       await action();
       return;
     } catch (error) {
-      if (!hasCode(error, 'storage_unavailable') || ageMs(clock, begun) >= START_PATIENCE_MS) throw error;
+      if (!hasCode(error, 'storage_unavailable') || ageMs(clock, begun) >= START_RETRY_FOR_MS) throw error;
       logger.warn({ err: error }, 'PostgreSQL does not answer; waiting for it');
       await sleep(START_PAUSE_MS);
     }

@@ -2,13 +2,13 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { backoffMs } from '@bundoc/shared/runtime/backoff';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { type ChainHead, GENESIS } from '../../records/chain.ts';
-import type { KmsStore } from '../../store/port.ts';
+import type { AuditStore } from '../../store/audit.ts';
 import { lineOf } from './line.ts';
 import type { Position } from './position.ts';
 import type { ShipSink } from './sinks.ts';
 
 export interface ShipperOptions {
-  readonly store: Pick<KmsStore, 'listAudit' | 'auditHead'>;
+  readonly store: Pick<AuditStore, 'listAudit' | 'auditHead'>;
   readonly sink: ShipSink;
   readonly position: Position;
   readonly logger: Logger;
@@ -133,7 +133,7 @@ export class AuditShipper implements AsyncDisposable {
 
   #beginAnew({ seq }: ChainHead): true {
     this.#options.metrics.auditShipBreaks.inc();
-    this.#options.logger.fatal(
+    this.#options.logger.error(
       { seq },
       'the audit chain does not hold the record that was copied last: it was set back or exchanged; copying it anew from its start',
     );
