@@ -14,7 +14,7 @@ COPY pnpm-lock.yaml pnpm-workspace.yaml ./
 RUN pnpm fetch --prod
 COPY package.json tsconfig.base.json tsconfig.json ./
 COPY packages packages
-RUN pnpm install --offline --frozen-lockfile --prod && pnpm exec tsc -b && rm packages/*/dist/.tsbuildinfo
+RUN pnpm install --offline --frozen-lockfile --prod && pnpm exec tsc -b && node packages/console/build.mjs && rm packages/*/dist/.tsbuildinfo
 RUN for service in bunkms bundoc; do \
       pnpm --filter "@bundoc/$service" deploy --legacy --offline --prod "/out/$service" || exit 1; \
     done

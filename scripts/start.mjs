@@ -116,6 +116,7 @@ function welcome(setup, token) {
   const documents = `${setup.bundocApi.url}/v1/projects/project-a/collections/notes/documents`;
   return `
 Bundoc listens on ${setup.bundocApi.url}, BunKMS on ${setup.kmsApi.url}. Ctrl-C stops both.
+Open ${setup.bundocApi.url}/ in a browser for the console, and paste the token to sign in.
 Store a document and read it back (the token is good for an hour):
 
 TOKEN=${token}

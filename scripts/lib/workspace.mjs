@@ -41,6 +41,8 @@ export async function prepare(root, node, purpose, signal) {
     writeFileSync(stamp, stampOf(wanted, purpose));
   }
   await build(root, options);
+  // Does nothing when the console is built of these very sources.
+  await mustRun('node', [join(root, 'packages', 'console', 'build.mjs')], options);
 }
 
 /**

@@ -1,3 +1,6 @@
+import { CONSOLE_FOLDER } from '@bundoc/console/folder';
+import { registerConsole } from '@bundoc/shared/console/routes';
+import { readSite } from '@bundoc/shared/console/site';
 import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { allowOrigins } from '@bundoc/shared/http/cors';
 import { type HttpShares, watchHttpShares } from '@bundoc/shared/http/http-shares';
@@ -9,6 +12,7 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Drain } from '@bundoc/shared/runtime/drain';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { RateLimit } from '@bundoc/shared/runtime/rate-limit';
+import { VERSION } from '@bundoc/shared/runtime/version';
 import type { openServerTls } from '@bundoc/shared/tls/server-tls';
 import type { FastifyInstance } from 'fastify';
 import type { BundocConfig } from './config.ts';
@@ -112,6 +116,9 @@ export async function createApi(parts: ApiParts): Promise<FastifyInstance> {
     access: { kind: 'token', scopes: ['docs:metrics'], serviceOnly: true },
     guard: guardService(auth, 'docs:metrics'),
   });
+  const site = config.console ? readSite(CONSOLE_FOLDER) : undefined;
+  if (config.console && site === undefined) logger.warn('the console is not built: it is not served');
+  await registerConsole(app, { service: 'bundoc', version: VERSION, site, clock });
   await registerOpenapi(app, { service: BUNDOC_API, clock, page: true });
   refuseOtherMethods(app);
   return app;

@@ -1,4 +1,5 @@
 import { createHttpShares } from '@bundoc/shared/http/http-shares';
+import { placeOf } from '@bundoc/shared/postgres/address';
 import { type Clock, every, systemClock } from '@bundoc/shared/runtime/clock';
 import { Drain } from '@bundoc/shared/runtime/drain';
 import type { RunningService } from '@bundoc/shared/runtime/lifecycle';
@@ -311,7 +312,7 @@ function openKmsTls(
 function moveDestination({ moveTo }: BundocConfig, ports: EngineDeps): MoveDestination | undefined {
   if (moveTo === undefined) return undefined;
   warnInClear('BUNDOC_MOVE_TO', moveTo, ports.logger);
-  return { place: moveTo.place, open: () => openMoveTarget(moveTo, ports) };
+  return { place: placeOf(moveTo.address), open: () => openMoveTarget(moveTo, ports) };
 }
 
 function openStorage(

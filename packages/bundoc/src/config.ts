@@ -6,6 +6,7 @@ import {
   always,
   type Environment,
   logLevel,
+  onOrOff,
   originList,
   parseEnvironment,
   portNumber,
@@ -25,6 +26,7 @@ import {
 } from './engine/storage-config.ts';
 import { CALL_DEADLINE_MS } from './kms/client.ts';
 import { defaultOpenBytes } from './process-limits.ts';
+import { RENAMED_VARIABLES } from './renamed-variables.ts';
 import { SERVICE_SHARE_DEFAULTS, type ServiceShareSizes } from './work/service-shares.ts';
 
 const MIB = 1_048_576;
@@ -71,6 +73,7 @@ const variables = z.object({
   BUNDOC_CONNECTIONS_PER_ADDRESS: wholeNumber(1, 1_000_000).default(CONNECTIONS_OF_ADDRESS_MAX),
   BUNDOC_TRUSTED_PROXIES: proxyList.optional(),
   BUNDOC_CORS_ORIGINS: originList.default([]),
+  BUNDOC_CONSOLE: onOrOff.default('on'),
   BUNDOC_DRAIN_MS: drainMs,
   BUNDOC_LOG_LEVEL: logLevel.default('info'),
 });
@@ -128,6 +131,8 @@ export interface BundocConfig {
   readonly shares: HttpShareSizes & ServiceShareSizes;
   /** Origins whose pages may ask and read; none by default. */
   readonly corsOrigins: readonly string[];
+  /** Whether the console is served. */
+  readonly console: boolean;
   /** How long it serves on after SIGTERM. */
   readonly drainMs: number;
   readonly logLevel: string;
@@ -135,7 +140,7 @@ export interface BundocConfig {
 
 /** @throws ConfigError with all faults at once. */
 export function readConfig(environment: Environment): BundocConfig {
-  const values = parseEnvironment(environmentSchema, environment);
+  const values = parseEnvironment(environmentSchema, environment, RENAMED_VARIABLES);
   return {
     host: values.BUNDOC_HOST,
     port: values.BUNDOC_PORT,
@@ -171,6 +176,7 @@ export function readConfig(environment: Environment): BundocConfig {
       isProxy: values.BUNDOC_TRUSTED_PROXIES,
     },
     corsOrigins: values.BUNDOC_CORS_ORIGINS,
+    console: values.BUNDOC_CONSOLE === 'on',
     drainMs: values.BUNDOC_DRAIN_MS,
     logLevel: values.BUNDOC_LOG_LEVEL,
   };

@@ -2,6 +2,8 @@ import { randomUUID } from 'node:crypto';
 import { isIPv6 } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
+import { CONSOLE_FOLDER } from '@bundoc/console/folder';
+import { readSite } from '@bundoc/shared/console/site';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { Connections } from '@bundoc/shared/http/connection-limit';
 import { createHttpShares } from '@bundoc/shared/http/http-shares';
@@ -13,6 +15,7 @@ import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
 import { VERSION } from '@bundoc/shared/runtime/version';
 import { openServerTls, type ServerTls } from '@bundoc/shared/tls/server-tls';
 import type { FastifyInstance } from 'fastify';
+import { ExportRecorder } from './audit/export-recorder.ts';
 import { AuditLog } from './audit/log.ts';
 import { AuditRecorders, type RefusalSink } from './audit/recorders.ts';
 import { adoptSealedRefusals, SealedRefusals } from './audit/sealed-refusals.ts';
@@ -118,11 +121,25 @@ export async function startBunkms(
   const recorders = state.kind === 'sealed' ? undefined : startRecorders(audit, clock, opened);
   const exportSink =
     recorders?.exports ?? sealedSink(opened.use(await SealedRefusals.open(config.dataDir, logger)));
+  const exports = new ExportRecorder({ audit, refusals: exportSink, metrics, clock, logger });
   const services =
     state.kind === 'sealed' || recorders === undefined
       ? undefined
       : createServices({
-          ...{ config, state, vault, provider, stamp, store, audit, recorders, clock, logger, metrics },
+          ...{
+            config,
+            state,
+            vault,
+            provider,
+            stamp,
+            store,
+            audit,
+            recorders,
+            exports,
+            clock,
+            logger,
+            metrics,
+          },
         });
   if (services !== undefined) {
     await startKekUpkeep(services.kek.upkeep, logger, opened);
@@ -143,6 +160,8 @@ export async function startBunkms(
   const internalConnections = new Connections({ prefix: 'internal ', clock, max, ofAddressMax, isProxy });
   for (const connections of [shares.connections, internalConnections])
     metrics.watchCuts(connections.share, () => connections.cuts);
+  const site = config.console ? readSite(CONSOLE_FOLDER) : undefined;
+  if (config.console && site === undefined) logger.warn('the console is not built: it is not served');
   const drain = new Drain(config.drainMs);
   const listenerOptions = {
     shares,
@@ -150,6 +169,7 @@ export async function startBunkms(
     logger,
     clock,
     metrics,
+    console: { version: VERSION, site },
     publicKey: state.publicKey,
     sealed: state.kind === 'sealed',
     services: gate,
@@ -159,7 +179,7 @@ export async function startBunkms(
   const now = () => clock.now();
   // A sealed service encrypts nothing: what is asked of it in vain stands in the log.
   const onCryptoProblem = recorders === undefined ? () => undefined : cryptoAudit(recorders.crypto, now);
-  const onExportProblem = exportAudit(exportSink, metrics, now);
+  const onExportProblem = exportAudit(exports);
   const onApiProblem: OnProblem = (request, error) => {
     onCryptoProblem(request, error);
     countHolderRefusal(metrics, error);
@@ -241,12 +261,21 @@ interface ServiceDeps {
   readonly store: KmsStore;
   readonly audit: AuditLog;
   readonly recorders: AuditRecorders;
+  readonly exports: ExportRecorder;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: Metrics;
 }
 
-function createServices({ config, state, recorders, provider, stamp, ...deps }: ServiceDeps): Services {
+function createServices({
+  config,
+  state,
+  recorders,
+  exports,
+  provider,
+  stamp,
+  ...deps
+}: ServiceDeps): Services {
   const { vault, store, audit, clock, logger, metrics } = deps;
   const { chainKey, signingKey, publicKey } = state;
   const keks = new Keks({
@@ -262,7 +291,7 @@ function createServices({ config, state, recorders, provider, stamp, ...deps }: 
   return {
     store,
     audit,
-    keys: { ...keys, metrics, leaseTtlMs: config.leaseTtlMs },
+    keys: { ...keys, exports, leaseTtlMs: config.leaseTtlMs },
     crypto: { ...keys, metrics, uses, failures, opened: new OpenedKeys(clock) },
     kek: { deps: kek, upkeep: new KekUpkeep({ ...kek, rewrap, service }) },
     tokens: new TokenService({ store, clock, logger, signingKey, kid: publicKey.kid, chainKey }),

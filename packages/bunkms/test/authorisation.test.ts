@@ -41,6 +41,7 @@ describe('authorisation', () => {
       clock: new FakeClock(),
       drain: new Drain(0),
       metrics: createMetrics(),
+      console: { version: '0.1.0', site: undefined },
       publicKey,
       sealed: false,
       services: refuse,

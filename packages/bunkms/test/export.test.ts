@@ -7,6 +7,7 @@ import { Drain } from '@bundoc/shared/runtime/drain';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { ExportRecorder } from '../src/audit/export-recorder.ts';
 import { AuditLog } from '../src/audit/log.ts';
 import { AuditRecorders } from '../src/audit/recorders.ts';
 import { exportAudit } from '../src/http/export-audit.ts';
@@ -335,13 +336,14 @@ describe('export', () => {
         clock,
         drain: new Drain(0),
         metrics,
+        console: { version: '0.1.0', site: undefined },
         publicKey: (await kms.secrets()).publicKey,
         sealed: false,
         services: refuse,
         readiness: refuse,
       },
       undefined,
-      exportAudit(recorders.exports, metrics, () => clock.now()),
+      exportAudit(new ExportRecorder({ audit, refusals: recorders.exports, metrics, clock, logger })),
     );
     const before = bytes();
     for (let number = 0; number < 10_000; number++) {

@@ -145,6 +145,13 @@ export class KeyCache {
     return kept !== undefined && !this.#kept.isOver(kept);
   }
 
+  /** Until when the key that is here may be used, by the wall clock; undefined when {@link has} is false. This is no use of the key. */
+  usableUntil(project: string): number | undefined {
+    const kept = this.#kept.peek(idOf(project, undefined));
+    if (kept === undefined || this.#kept.isOver(kept)) return undefined;
+    return this.#options.clock.now() + kept.ttlMs - ageMs(this.#options.clock, kept.key.requestedAt);
+  }
+
   /**
    * The key, from here or from the key service.
    *

@@ -1,3 +1,5 @@
+import { registerConsole } from '@bundoc/shared/console/routes';
+import type { Site } from '@bundoc/shared/console/site';
 import type { AppError } from '@bundoc/shared/contract/app-error';
 import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { createHttpShares, type HttpShares, watchHttpShares } from '@bundoc/shared/http/http-shares';
@@ -38,6 +40,8 @@ export interface ListenerOptions {
   readonly clock: Clock;
   readonly drain: Drain;
   readonly metrics: ServiceMetrics;
+  /** What the API listener has for browsers. */
+  readonly console: { readonly version: string; readonly site: Site | undefined };
   readonly publicKey: PublicJwk;
   readonly sealed: boolean;
   /** Of both listeners, but for the connections of each; each has its own when absent. */
@@ -127,6 +131,8 @@ async function createListener(
     registerExportRoute(app, guards, services);
     registerEventsRoute(app, guards, services);
   }
+  if (listener === 'api')
+    await registerConsole(app, { ...options.console, service: 'bunkms', clock, config: OPEN_WHILE_SEALED });
   await registerOpenapi(app, {
     service: bunkmsApi(listener),
     clock,

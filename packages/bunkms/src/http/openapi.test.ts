@@ -24,6 +24,7 @@ function listenerOf(kind: 'api' | 'internal', sealed = false) {
       kid: 'one',
       x: 'A'.repeat(43),
     } as const,
+    console: { version: '0.1.0', site: undefined },
     sealed,
     services: refuse,
     readiness: refuse,
