@@ -14,7 +14,9 @@ import { type IssueToken, type IssueTokenInput, issueTokenSchema } from '@bundoc
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
 import { freePort } from '@bundoc/shared/testing/free-port';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
+import { inject } from 'vitest';
 import { documentFiles, newStorage, type StoredProjects, storageInFiles } from './stored-projects.ts';
+import { TakingTurns } from './taking-turns.ts';
 import { noteRefusal, undocumentedErrors } from './undocumented-errors.ts';
 import { untilConfirmed } from './until-confirmed.ts';
 
@@ -51,8 +53,19 @@ export interface Call {
   readonly body?: string | Buffer;
 }
 
+/** Installations whose Bundoc runs. */
+export const runningInstallations = new Set<Installation>();
+
+/** Other projects that take turns with those that requests are about, by the origin of their Bundoc. */
+const takingTurns = new Map<string, TakingTurns>();
+
 /** One HTTP request with its path sent exactly as it is given; `fetch` would rewrite it. */
-export function call(baseUrl: string, path: string, options: Call = {}): Promise<Answer> {
+export async function call(baseUrl: string, path: string, options: Call = {}): Promise<Answer> {
+  if (path.startsWith('/v1/projects/')) await takingTurns.get(new URL(baseUrl).origin)?.next();
+  return callAlone(baseUrl, path, options);
+}
+
+function callAlone(baseUrl: string, path: string, options: Call = {}): Promise<Answer> {
   const { hostname, port } = new URL(baseUrl);
   return new Promise((resolve, reject) => {
     const request = httpRequest(
@@ -132,6 +145,9 @@ export class Installation implements AsyncDisposable {
   /** One that BunKMS comes back to when it is started again. */
   #internalPort = 0;
   readonly #parts: InstallationParts;
+  /** Other projects that take turns with those of the suite. */
+  readonly #others = inject('otherProjects') ?? 0;
+  #turns: TakingTurns | undefined;
 
   private constructor(parts: InstallationParts) {
     this.#parts = parts;
@@ -198,21 +214,44 @@ export class Installation implements AsyncDisposable {
       BUNDOC_PORT: '0',
       ...PATIENT_BUNDOC,
       ...this.stored.environment,
+      // One project is open at a time, so that each turn closes another one.
+      ...(this.#others > 0 ? { BUNDOC_OPEN_BYTES: '0' } : {}),
       BUNDOC_KMS_URL: this.kms.internalUrl,
       BUNDOC_KMS_TOKEN_FILE: this.tokenFile,
       ...this.#parts.environment,
     });
     this.#bundoc = await startBundoc(config, { ...this.#parts, logger: this.log.logger('bundoc') });
     await untilConfirmed(this.#bundoc.url);
+    runningInstallations.add(this);
+    if (this.#others > 0) await this.#takeTurns(this.#bundoc.url);
   }
 
-  /** @throws Error when requests were refused with codes that the OpenAPI document does not tell of. */
+  /** The same ones after a restart. */
+  async #takeTurns(url: string): Promise<void> {
+    const token = await this.client(['*']);
+    this.#turns ??= new TakingTurns(this.#others, (method, path, body) =>
+      callAlone(this.url, path, { method, token, ...(body === undefined ? {} : { body }) }),
+    );
+    takingTurns.set(new URL(url).origin, this.#turns);
+  }
+
+  /** What requests hold of shares, by their names; empty when nothing is held. */
+  held(): Record<string, number> {
+    const shares = this.#bundoc?.shares.filter(({ held, waiting }) => held + waiting > 0) ?? [];
+    return Object.fromEntries(shares.map(({ name, held }) => [name, held]));
+  }
+
+  /** @throws Error when requests were refused with codes that the OpenAPI document does not tell of, or something is held at the end. */
   async stopBundoc(): Promise<void> {
     const bundoc = this.#bundoc;
     if (bundoc === undefined) return;
+    takingTurns.delete(new URL(bundoc.url).origin);
     const untold = await undocumentedErrors(bundoc.url);
+    runningInstallations.delete(this);
     await bundoc.close();
+    const held = this.held();
     this.#bundoc = undefined;
+    if (Object.keys(held).length > 0) throw new Error(`shares are held at the end: ${JSON.stringify(held)}`);
     if (untold.length > 0) throw new Error(`these refusals are not documented: ${untold.join('; ')}`);
   }
 
@@ -265,6 +304,7 @@ export class Installation implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#bundoc !== undefined) await this.#turns?.check();
     await this.stopBundoc();
     await this.stopKms();
     rmSync(this.folder, { recursive: true, force: true });

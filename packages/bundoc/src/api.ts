@@ -3,7 +3,7 @@ import { registerConsole } from '@bundoc/shared/console/routes';
 import { readSite } from '@bundoc/shared/console/site';
 import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { allowOrigins } from '@bundoc/shared/http/cors';
-import { createHttpShares, watchHttpShares } from '@bundoc/shared/http/http-shares';
+import { type HttpShares, watchHttpShares } from '@bundoc/shared/http/http-shares';
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
 import { registerMetricsRoute } from '@bundoc/shared/http/service-routes';
 import { registerOpenapi } from '@bundoc/shared/openapi/routes';
@@ -62,6 +62,7 @@ export interface ApiParts {
   readonly limit: RateLimit | undefined;
   readonly scheduler: Scheduler;
   readonly serviceShares: ServiceShares;
+  readonly httpShares: HttpShares;
   readonly storage: Pick<StorageEngine, 'isReady'>;
   readonly generation: StorageGeneration;
   readonly kms: KmsClient;
@@ -90,7 +91,7 @@ const REASONS: Readonly<Record<GenerationState, Readiness['reason']>> = {
 /** The API, which does not listen yet. */
 export async function createApi(parts: ApiParts): Promise<FastifyInstance> {
   const { config, clock, logger, metrics, limit, revoked, tokenKeys, tls, drain, requestTimeoutMs } = parts;
-  const shares = createHttpShares(config.shares, clock);
+  const { httpShares: shares } = parts;
   const app = createHttpServer({
     ...{ logger, drain },
     bodyBytesMax: config.documentBytesMax,
@@ -135,7 +136,7 @@ async function registerRoutes(app: FastifyInstance, auth: BearerAuth, parts: Api
   registerProjectDeletion(app, deletion, auth);
   registerCollections(app, new Collections(instances), auth, scheduler);
   registerQueries(app, new Queries(instances, SCAN_LIMITS), auth, scheduler);
-  registerChanges(app, feed, auth, serviceShares.streamBytes);
+  registerChanges(app, feed, auth, serviceShares.streamBytes, scheduler);
   registerBackup(app, new Backups({ instances, clock }, serviceShares.backups), auth);
   registerMoves(app, moves, auth);
   registerHealth(app, readinessOf(parts), parts.drain);

@@ -1,3 +1,4 @@
+import { createHttpShares } from '@bundoc/shared/http/http-shares';
 import { placeOf } from '@bundoc/shared/postgres/address';
 import { type Clock, every, systemClock } from '@bundoc/shared/runtime/clock';
 import { Drain } from '@bundoc/shared/runtime/drain';
@@ -6,6 +7,7 @@ import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
 import { memoryLimit } from '@bundoc/shared/runtime/memory-limit';
 import { RateLimit } from '@bundoc/shared/runtime/rate-limit';
 import { VERSION } from '@bundoc/shared/runtime/version';
+import type { Share } from '@bundoc/shared/shares/share';
 import { openServerTls, type ServerTlsPorts } from '@bundoc/shared/tls/server-tls';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import { createApi } from './api.ts';
@@ -58,6 +60,8 @@ export interface RunningBundoc extends RunningService {
   /** Where it listens: `http://127.0.0.1:8080`. */
   readonly url: string;
   readonly moves: Moves;
+  /** What requests share, connections left out: nothing of it is held while nothing is asked. */
+  readonly shares: readonly Share[];
   /** Resolves when BunKMS has confirmed the storage, or refused it for the first time. */
   readonly confirmed: Promise<void>;
 }
@@ -87,7 +91,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     await openStorage(config, { clock, logger, quota: config.quota }, parts.wrapDisk),
   );
   const metrics = createBundocMetrics();
-  const { limit, scheduler, shares } = divideWork(config, clock, metrics);
+  const { limit, scheduler, shares, ofWork } = divideWork(config, clock, metrics);
   stack.use(scheduler);
   const { kms, token, listenerTls } = connect(config, { clock, logger, metrics, parts }, stack);
   const { id } = await storage.identity.read();
@@ -110,7 +114,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     settle: (project, move) => settleMove(from, project, move),
   });
   stack.use(instances);
-  const feed = new ChangeFeed({ instances, clock, logger, ...shares });
+  const feed = new ChangeFeed({ instances, clock, logger, scheduler, ...shares });
   const deletion = new ProjectDeletion({
     ...{ projects, instances, keys, service, feed, clock, logger },
     settleDoubt: () => generation.advance(),
@@ -142,10 +146,11 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   void generation.answered.then(() => tokenKeys.refresh());
 
   const drain = new Drain(config.drainMs);
+  const httpShares = createHttpShares(config.shares, clock);
   const app = await createApi({
     ...{ config, clock, logger, metrics, limit, scheduler, storage, generation, kms, events },
     ...{ revoked, tokenKeys, instances, projects, deletion, feed, moves, id, drain },
-    ...{ serviceShares: shares, tls: listenerTls, requestTimeoutMs: parts.requestTimeoutMs },
+    ...{ serviceShares: shares, httpShares, tls: listenerTls, requestTimeoutMs: parts.requestTimeoutMs },
   });
   stack.defer(() => app.close());
   const url = await app.listen({ host: config.host, port: config.port });
@@ -155,7 +160,8 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   );
 
   const running = stack.move();
-  return { url, moves, confirmed, drain, close: () => running.disposeAsync() };
+  const held = [...ofWork, httpShares.bodies, httpShares.answers, httpShares.connections.forwarded];
+  return { url, moves, confirmed, drain, shares: held, close: () => running.disposeAsync() };
 }
 
 function reportSetAside(metrics: BundocMetrics, logger: Logger): OnSetAside {
@@ -206,8 +212,9 @@ function divideWork(config: BundocConfig, clock: Clock, metrics: BundocMetrics) 
     },
   });
   const shares = createServiceShares(config.shares, clock);
-  metrics.watchShares([...Object.values(shares), memory, places]);
-  return { limit, scheduler, shares };
+  const ofWork = [...Object.values(shares), memory, places];
+  metrics.watchShares(ofWork);
+  return { limit, scheduler, shares, ofWork };
 }
 
 interface Connected extends Pick<Composition, 'clock' | 'logger' | 'metrics'> {

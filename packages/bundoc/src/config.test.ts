@@ -78,6 +78,9 @@ describe('the configuration', () => {
       ['BUNDOC_MOVES', 1, 100],
       ['BUNDOC_OPENINGS', 2, 1_000],
       ['BUNDOC_KEY_FETCHES', 2, 1_000],
+      ['BUNDOC_LOG_BYTES', 67_108_864, 1_099_511_627_776],
+      ['BUNDOC_OPEN_BYTES', 0, 1_099_511_627_776],
+      ['BUNDOC_PROCESSOR_MS_PER_PROJECT', 0, 1_000],
     ] as const)
       for (const value of [min - 1, max + 1])
         expect(faultOf(name, String(value))).toThrow(`${name}: must be a whole number from ${min} to ${max}`);

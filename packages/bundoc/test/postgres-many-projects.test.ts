@@ -1,6 +1,6 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { systemClock } from '@bundoc/shared/runtime/clock';
+import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { expect, it } from 'vitest';
@@ -25,7 +25,9 @@ describeWithPostgres('many projects of a node on PostgreSQL', () => {
     ({ server, database } = used);
   });
   const service = new FakeKeyService(systemClock);
-  const newNode = () => new PostgresNode(database, service);
+  /** Stands still, so that no opening takes long. */
+  const still: Clock = { ...systemClock, monotonic: () => 0 };
+  const newNode = (clock = still) => new PostgresNode(database, service, clock);
   const namesOf = (what: string, count: number) => Array.from({ length: count }, (_, n) => `${what}-${n}`);
 
   const define = async (node: PostgresNode, project: string, definition: typeof NUMBERS | undefined) => {
@@ -156,6 +158,23 @@ describeWithPostgres('many projects of a node on PostgreSQL', () => {
     await opening;
     await node.upkeep.run();
     expect(await definitionOf(node, 'opening')).toEqual(NUMBERS);
+  });
+
+  it('obey what another node has defined while their opening took long, before any upkeep', async () => {
+    let laterMs = 0;
+    const clock = { ...still, monotonic: () => laterMs };
+    await using node = newNode(clock);
+    await using other = newNode();
+    await other.write('opening-slowly');
+    node.afterRead = async () => {
+      node.afterRead = async () => undefined;
+      await define(other, 'opening-slowly', NUMBERS);
+      laterMs += 200;
+    };
+    await expect(node.write('opening-slowly', 'd', '{"v":"x"}')).rejects.toMatchObject({
+      code: 'schema_violation',
+    });
+    expect(await definitionOf(node, 'opening-slowly')).toEqual(NUMBERS);
   });
 
   it('whose definition does not open are read once, and again when it has changed', async () => {

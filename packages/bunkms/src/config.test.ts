@@ -78,6 +78,25 @@ test('lists all faults at once, and repeats no value', () => {
 });
 
 test.each([
+  ['BUNKMS_BODY_BYTES', 1_048_576, 1_099_511_627_776],
+  ['BUNKMS_ANSWER_BYTES', 1_048_576, 1_099_511_627_776],
+  ['BUNKMS_CONNECTIONS', 16, 1_000_000],
+  ['BUNKMS_CONNECTIONS_PER_ADDRESS', 1, 1_000_000],
+])('names %s and its bounds when the share that it sets is outside them', (name, min, max) => {
+  for (const value of [min - 1, max + 1])
+    expect(() => readConfig({ BUNKMS_KEK: KEK, [name]: String(value) })).toThrow(
+      `${name}: must be a whole number from ${min} to ${max}`,
+    );
+});
+
+test('names BUNKMS_TRUSTED_PROXIES, and what it takes, when a value is neither an address nor a subnet', () => {
+  for (const value of ['proxy', '10.0.0.0/33', '::1/129'])
+    expect(() => readConfig({ BUNKMS_KEK: KEK, BUNKMS_TRUSTED_PROXIES: value })).toThrow(
+      /^ *BUNKMS_TRUSTED_PROXIES\S*: must be IP addresses or subnets/m,
+    );
+});
+
+test.each([
   ['neither', {}],
   ['both', { BUNKMS_KEK: KEK, BUNKMS_KEK_FILE: '/k' }],
 ])('wants exactly one source of the KEK, not %s', (_which, environment) => {

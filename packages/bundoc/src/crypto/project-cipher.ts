@@ -7,6 +7,7 @@ import {
   open,
   SEAL_OVERHEAD_BYTES,
   seal,
+  sealInSteps,
   sealInto,
   takeKey,
 } from '@bundoc/shared/crypto/aead';
@@ -119,6 +120,11 @@ export class ProjectCipher {
   ): Buffer {
     sealInto(this.#current.dek, text, this.#documentAad(fileName), target);
     return target;
+  }
+
+  /** {@link sealDocument} into `target`, with others served between the steps. */
+  sealDocumentInSteps(fileName: string, text: Buffer, target: Buffer): Generator<void> {
+    return sealInSteps(this.#current.dek, text, this.#documentAad(fileName), target);
   }
 
   /**

@@ -46,9 +46,12 @@ export const JOBS = defineJobs(import.meta.url, {
   },
 });
 
+/** Bytes of a body up to which it is read in one step: one of many short names takes some milliseconds. */
+const BODY_AT_ONCE_MAX = 131_072;
+
 /** {@link readDocumentBody}. Synchronous for a small one. */
 export function readBodyInTurns(bytes: Buffer, work: Work): DocumentBody | Promise<DocumentBody> {
-  return bytes.length <= LARGE_BYTES ? readDocumentBody(bytes) : readLargeBody(bytes, work);
+  return bytes.length <= BODY_AT_ONCE_MAX ? readDocumentBody(bytes) : readLargeBody(bytes, work);
 }
 
 async function readLargeBody(bytes: Buffer, work: Work): Promise<DocumentBody> {

@@ -73,3 +73,16 @@ it('the look-up of the first answer is no processor time when a repeated patch d
   }
   expect(scheduler.usedS('patch')).toBe(0);
 });
+
+it.each([
+  [131_072, 'in one step'],
+  [131_073, 'in the thread for large documents'],
+])('a body of %d bytes is read %s', async (bytes, where) => {
+  await using scheduler = new Scheduler();
+  using work = scheduler.work({ subject: 's', project: 'p' }, 'write');
+  const body = Buffer.from(`{"pad":"${'x'.repeat(bytes - 10)}"}`);
+  expect(body).toHaveLength(bytes);
+  const read = readBodyInTurns(body, work);
+  expect(read instanceof Promise).toBe(where !== 'in one step');
+  expect((await read).content.bytes).toHaveLength(bytes - 2);
+});

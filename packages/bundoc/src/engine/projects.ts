@@ -15,6 +15,12 @@ export interface FoundHead {
   readonly collections: ReadonlySet<string> | undefined;
 }
 
+/** What it said at some moment, and not before it. */
+export interface DatedHead extends FoundHead {
+  /** Monotonic. */
+  readonly asOfMs: number;
+}
+
 /** What the storage and the key service together say a project is. */
 export interface OpenedProject {
   readonly file: ProjectFile;
@@ -27,7 +33,7 @@ export interface OpenedProject {
    */
   readonly entries?: readonly string[];
   /** What its rows said, where it has some, in the trip that read the file. */
-  readonly head?: FoundHead | undefined;
+  readonly head?: DatedHead | undefined;
 }
 
 /** What a project holds, as far as that stands in the clear. Nothing authenticates it. */

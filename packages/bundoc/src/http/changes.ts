@@ -17,10 +17,12 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { LIMIT_DEFAULT, limitSchema, PAGE_BYTES_MAX } from '../engine/page-limits.ts';
 import type { ChangeFeed, Since } from '../service/change-feed.ts';
-import { changeText, cursorOf } from '../service/change-text.ts';
+import { changeTexts, cursorOf } from '../service/change-text.ts';
 import type { FeedFilter, FeedPage } from '../service/read-changes.ts';
+import type { Scheduler, Work } from '../work/scheduler.ts';
 import { guardProject, projectPath, projectPathSchema } from './access.ts';
 import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
+import { requestWork } from './request-work.ts';
 
 /** Longest long poll, seconds: less than the time after which a connection that stands still is closed. */
 export const WAIT_S_MAX = 50;
@@ -102,6 +104,7 @@ export function registerChanges(
   feed: ChangeFeed,
   auth: BearerAuth,
   streamBytes: Share,
+  scheduler: Scheduler,
 ): void {
   const room = new StreamBufferBudget(streamBytes);
   app.addHook('preClose', async () => feed.close());
@@ -139,8 +142,10 @@ export function registerChanges(
               beforeRead,
               beforeWait: () => giveBackReserved(request),
             });
+      using work = requestWork(scheduler, 'changes', request, reply);
+      const text = await (format === 'application/json' ? jsonOf(page, work) : linesOf(page, work));
       reply.header('cache-control', 'private, no-cache').header('content-type', `${format}; charset=utf-8`);
-      return reply.send(format === 'application/json' ? jsonOf(page) : linesOf(page));
+      return reply.send(text);
     },
   );
 
@@ -227,22 +232,16 @@ function closedSignal(reply: FastifyReply): AbortSignal {
 }
 
 /** `{"changes":[…],"since":"…","more":true}`; `more` only when going on at once may bring more. */
-function jsonOf(page: FeedPage): Buffer {
-  const parts: Buffer[] = [Buffer.from('{"changes":[')];
-  for (const [at, event] of page.events.entries()) {
-    if (at > 0) parts.push(COMMA);
-    parts.push(changeText(event));
-  }
-  parts.push(Buffer.from(`],${endOf(page)}}`));
-  return Buffer.concat(parts);
+async function jsonOf(page: FeedPage, work: Work): Promise<Buffer> {
+  const texts = await changeTexts(page.events, work);
+  const parts = texts.flatMap((text, at) => (at === 0 ? [text] : [COMMA, text]));
+  return Buffer.concat([Buffer.from('{"changes":['), ...parts, Buffer.from(`],${endOf(page)}}`)]);
 }
 
 /** A change a line, and a last line with the place to go on from. */
-function linesOf(page: FeedPage): Buffer {
-  return Buffer.concat([
-    ...page.events.flatMap((event) => [changeText(event), LINE_END]),
-    Buffer.from(`{${endOf(page)}}\n`),
-  ]);
+async function linesOf(page: FeedPage, work: Work): Promise<Buffer> {
+  const texts = await changeTexts(page.events, work);
+  return Buffer.concat([...texts.flatMap((text) => [text, LINE_END]), Buffer.from(`{${endOf(page)}}\n`)]);
 }
 
 function endOf(page: FeedPage): string {

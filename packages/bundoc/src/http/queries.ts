@@ -9,7 +9,7 @@ import {
   queryAnswerSchema,
   queryRequestSchema,
 } from '@bundoc/shared/contract/query';
-import { READ } from '@bundoc/shared/http/answer-buffer-budget';
+import { READ, reserveAnotherPage } from '@bundoc/shared/http/answer-buffer-budget';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
@@ -125,6 +125,8 @@ export function registerQueries(
       if (typeof fields === 'string')
         throw new AppError('invalid_request', { errors: [{ path: 'body.fields', message: fields }] });
       requirePaths(body.orderBy.map(({ field }, at) => [`orderBy.${at}.field`, field]));
+      work.leave();
+      await reserveAnotherPage(request, PAGE_BYTES_MAX);
       const answer = await queries.query({
         ...collectionPath(request),
         ...body,

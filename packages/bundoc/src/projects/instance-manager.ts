@@ -4,6 +4,7 @@ import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import { type Clock, instant } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { KeyedMutex } from '@bundoc/shared/runtime/mutex';
+import type { Hold } from '@bundoc/shared/shares/share';
 import { shareIn } from '@bundoc/shared/shares/share-key';
 import { type DefinedStore, openDefinedStore } from '../collections/defined-store.ts';
 import type { CollectionStore } from '../collections/port.ts';
@@ -98,7 +99,7 @@ export class InstanceManager implements AsyncDisposable {
     this.#closing = new ClosingProjects(options.keys, options.logger);
     this.#idleTtlMs = options.idleTtlMs ?? 600_000;
     const bytesMax = options.openBytesMax ?? Number.POSITIVE_INFINITY;
-    this.#open = new OpenProjects(bytesMax, (instance) => this.#retire(instance));
+    this.#open = new OpenProjects(bytesMax, (instance) => this.#retire(instance), options.clock);
     this.#changeWaits = new ProjectChangeWaiter(this, options.isShared === true);
   }
 
@@ -320,7 +321,7 @@ export class InstanceManager implements AsyncDisposable {
     const { projects, logger, keys } = this.#options;
     const { lookups, openings } = this.#shares;
     const key = shareIn(project);
-    let reserved: number | undefined;
+    let slot: Hold | undefined;
     let lease: InstanceLease | undefined;
     try {
       const opened = await lookups.run<OpenedProject | undefined>(key, () =>
@@ -329,10 +330,9 @@ export class InstanceManager implements AsyncDisposable {
       // It takes no place, and makes no other one close.
       if (opened === undefined) return undefined;
       keys.hold(project);
-      const bytes = await this.#bytesToReserve(project, opened.entries);
-      await this.#open.slots.acquire(bytes);
-      reserved = bytes;
-      lease = await openings.run(key, () => this.#load(project, opened, bytes));
+      const taken = await this.#open.slots.acquire(key, await this.#bytesToReserve(project, opened.entries));
+      slot = taken;
+      lease = await openings.run(key, () => this.#load(project, opened, taken));
       return lease;
     } catch (error) {
       logger.warn({ err: error, project }, 'a project cannot be opened');
@@ -341,14 +341,14 @@ export class InstanceManager implements AsyncDisposable {
       throw error;
     } finally {
       if (lease === undefined) {
-        if (reserved !== undefined) this.#open.slots.release(reserved);
+        if (slot !== undefined) this.#open.slots.release(slot);
         keys.release(project);
       }
     }
   }
 
   /** Opens the store of a project that was found. */
-  async #load(project: string, opened: OpenedProject, reserved: number): Promise<InstanceLease> {
+  async #load(project: string, opened: OpenedProject, slot: Hold): Promise<InstanceLease> {
     const { clock, openStore, expiry, ownWork } = this.#options;
     // Until it belongs to an instance: a store that nobody closes would keep its files, and its writer, for
     // good.
@@ -362,8 +362,8 @@ export class InstanceManager implements AsyncDisposable {
     if (store.mayExpire) await this.#keepMark(project);
     if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
     stack.move();
-    const instance = new ProjectInstance(project, opened, store, instant(clock), reserved);
-    this.#open.add(instance, reserved);
+    const instance = new ProjectInstance(project, opened, store, instant(clock), slot);
+    this.#open.add(instance);
     // In the same turn: an instance without users makes room for whoever wants it.
     const lease = this.#lease(instance);
     this.#open.noteNeeds(instance);

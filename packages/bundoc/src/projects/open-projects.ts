@@ -1,3 +1,4 @@
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectInstance } from './project-instance.ts';
 import { SegmentedLru } from './segmented-lru.ts';
 import { SlotPool } from './slot-pool.ts';
@@ -33,13 +34,17 @@ export class OpenProjects {
   readonly slots: SlotPool;
 
   /** @param retire takes a project out of use, to make room for another one. */
-  constructor(bytesMax: number, retire: (instance: ProjectInstance) => void) {
+  constructor(bytesMax: number, retire: (instance: ProjectInstance) => void, clock?: Clock) {
     this.#order = new SegmentedLru(bytesMax);
-    this.slots = new SlotPool(bytesMax, () => {
-      const unused = this.#order.next(({ users }) => users === 0);
-      if (unused !== undefined) retire(unused);
-      return unused !== undefined;
-    });
+    this.slots = new SlotPool(
+      bytesMax,
+      () => {
+        const unused = this.#order.next(({ users }) => users === 0);
+        if (unused !== undefined) retire(unused);
+        return unused !== undefined;
+      },
+      clock,
+    );
   }
 
   get size(): number {
@@ -58,17 +63,16 @@ export class OpenProjects {
     return [...this.#instances.values()];
   }
 
-  /** @param reserved bytes of its slot. */
-  add(instance: ProjectInstance, reserved: number): void {
+  add(instance: ProjectInstance): void {
     this.#instances.set(instance.project, instance);
-    this.#order.add(instance.project, instance, reserved);
+    this.#order.add(instance.project, instance, instance.slot.units);
   }
 
   delete(instance: ProjectInstance): void {
     this.#instances.delete(instance.project);
     this.#order.delete(instance.project);
     for (const needy of Object.values(this.#inNeed)) needy.delete(instance);
-    this.slots.release(instance.bytes);
+    this.slots.release(instance.slot);
   }
 
   /**
@@ -84,11 +88,9 @@ export class OpenProjects {
   charge(instance: ProjectInstance): void {
     const bytes =
       PROJECT_BYTES + Math.ceil(instance.store.memoryBytes / CHARGE_STEP_BYTES) * CHARGE_STEP_BYTES;
-    const more = bytes - instance.bytes;
-    if (more === 0) return;
-    instance.bytes = bytes;
+    if (bytes === instance.slot.units) return;
     this.#order.resize(instance.project, bytes);
-    this.slots.grow(more);
+    this.slots.resize(instance.slot, bytes);
   }
 
   inNeed(need: Need): ReadonlySet<ProjectInstance> {

@@ -1,5 +1,6 @@
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import { ageMs, type Clock, type Instant, instant } from '@bundoc/shared/runtime/clock';
+import type { Hold } from '@bundoc/shared/shares/share';
 import type { DefinedStore } from '../collections/defined-store.ts';
 import type { KeyCache } from '../crypto/key-cache.ts';
 import type { ProjectCipher } from '../crypto/project-cipher.ts';
@@ -25,10 +26,10 @@ export class ProjectInstance {
   wasUsed = false;
   /** The sweep in which a use of it last counted for the order in which projects make room. */
   countedInSweep: number | undefined;
-  /** Bytes of memory that it counts with. */
-  bytes: number;
+  /** Of the memory that open projects share. */
+  readonly slot: Hold;
 
-  constructor(project: string, opened: OpenedProject, store: DefinedStore, now: Instant, bytes: number) {
+  constructor(project: string, opened: OpenedProject, store: DefinedStore, now: Instant, slot: Hold) {
     this.project = project;
     this.store = store;
     this.cipher = opened.cipher;
@@ -36,7 +37,7 @@ export class ProjectInstance {
     this.file = opened.file;
     this.keys = opened.keys;
     this.lastUsed = now;
-    this.bytes = bytes;
+    this.slot = slot;
   }
 
   /** Whether all its keys may still be used. This is no use of them. */

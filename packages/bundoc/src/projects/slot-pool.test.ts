@@ -1,33 +1,36 @@
-import { describe, expect, it, vi } from 'vitest';
+import type { Hold } from '@bundoc/shared/shares/share';
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { describe, expect, it } from 'vitest';
 import { SlotPool } from './slot-pool.ts';
 
 const settle = () => new Promise((resolve) => setImmediate(resolve));
+const one = { subject: 's', project: 'p' };
 
 describe('slots', () => {
   it('are given to as many bytes as there are; another one waits until somebody leaves', async () => {
     const slots = new SlotPool(25, () => false);
-    await slots.acquire(10);
-    await slots.acquire(10);
+    const first = await slots.acquire(one, 10);
+    await slots.acquire(one, 10);
     expect(slots.hasRoomFor(10)).toBe(false);
     let isIn = false;
-    const waiting = slots.acquire(10).then(() => {
+    const waiting = slots.acquire(one, 10).then(() => {
       isIn = true;
     });
     await settle();
     expect([isIn, slots.waiting]).toEqual([false, 1]);
-    slots.release(10);
+    slots.release(first);
     await waiting;
     expect([slots.hasRoomFor(10), slots.bytes, slots.waiting]).toEqual([false, 20, 0]);
   });
 
   it('are vacated for whoever comes, also once one can be spared that could not before', async () => {
     let canSpare = false;
-    const slots = new SlotPool(10, () => {
-      if (canSpare) slots.release(10);
+    const slots: SlotPool = new SlotPool(10, () => {
+      if (canSpare) slots.release(taken);
       return canSpare;
     });
-    await slots.acquire(10);
-    const waiting = slots.acquire(10);
+    const taken = await slots.acquire(one, 10);
+    const waiting = slots.acquire(one, 10);
     await settle();
     canSpare = true;
     slots.notify();
@@ -36,35 +39,58 @@ describe('slots', () => {
   });
 
   it('are vacated, as far as they can be spared, for one that takes more bytes than it did', async () => {
+    const taken: Hold[] = [];
     let spared = 0;
     const slots = new SlotPool(30, () => {
       if (spared === 2) return false;
-      spared++;
-      slots.release(10);
+      slots.release(taken[++spared] as Hold);
       return true;
     });
-    for (let n = 0; n < 3; n++) await slots.acquire(10);
-    slots.grow(5);
+    for (let n = 0; n < 3; n++) taken.push(await slots.acquire(one, 10));
+    const [grown] = taken as [Hold];
+    slots.resize(grown, 15);
     expect([spared, slots.bytes]).toEqual([1, 25]);
-    slots.grow(100);
+    slots.resize(grown, 115);
     expect([spared, slots.bytes]).toEqual([2, 115]);
   });
 
   it('can be had by one, however many bytes it takes', async () => {
     const slots = new SlotPool(30, () => false);
-    await slots.acquire(1_000);
+    const large = await slots.acquire(one, 1_000);
     expect(slots.hasRoomFor(1)).toBe(false);
-    slots.release(1_000);
+    slots.release(large);
     expect(slots.hasRoomFor(1_000)).toBe(true);
   });
 
+  it('go to the subject that has fewest, and then to the project that has, whoever came first', async () => {
+    const slots = new SlotPool(40, () => false);
+    const held = [];
+    for (const project of ['p', 'p', 'q']) held.push(await slots.acquire({ subject: 'many', project }, 10));
+    held.push(await slots.acquire({ subject: 'few', project: 'p' }, 10));
+    const served: string[] = [];
+    const waiting = ['many/p', 'many/q', 'few/p'].map(async (name) => {
+      const [subject = '', project = ''] = name.split('/');
+      await slots.acquire({ subject, project }, 10);
+      served.push(name);
+    });
+    await settle();
+    for (const slot of held.slice(1)) {
+      slots.release(slot);
+      await settle();
+    }
+    await Promise.all(waiting);
+    expect(served).toEqual(['few/p', 'many/q', 'many/p']);
+  });
+
   it('are not waited for without end', async () => {
-    const limit = new AbortController();
-    vi.spyOn(AbortSignal, 'timeout').mockReturnValueOnce(limit.signal);
-    const slots = new SlotPool(10, () => false);
-    await slots.acquire(10);
-    const refused = expect(slots.acquire(10)).rejects.toMatchObject({ code: 'overloaded' });
-    limit.abort();
+    const clock = new FakeClock();
+    const slots = new SlotPool(10, () => false, clock);
+    await slots.acquire(one, 10);
+    const refused = expect(slots.acquire({ subject: 'other', project: 'p' }, 10)).rejects.toMatchObject({
+      code: 'overloaded',
+    });
+    clock.advance(4_500);
+    slots.sweep();
     await refused;
   });
 });

@@ -1,85 +1,74 @@
-import { AppError } from '@bundoc/shared/contract/app-error';
+import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
+import { type Hold, Share } from '@bundoc/shared/shares/share';
+import type { ShareKey } from '@bundoc/shared/shares/share-key';
 
-/** How long a caller waits for a place. */
-const WAIT_FOR_PLACE_MS = 4_500;
+/** How long a caller waits for a slot. */
+const WAIT_FOR_SLOT_MS = 4_500;
 
 /**
- * SlotPool that together take a bounded number of bytes. A caller that finds no room has places evicted, or
- * waits. One place can always be had, however many bytes it takes.
+ * Slots that together take a bounded number of bytes. A caller that finds no room has slots evicted, or
+ * waits: subjects in turn, then their projects. One slot can always be had, however many bytes it takes.
  */
 export class SlotPool {
-  readonly #bytesMax: number;
+  readonly #share: Share;
   readonly #evict: () => boolean;
-  readonly #waiting = new Set<() => void>();
   #taken = 0;
-  #bytes = 0;
 
   /**
-   * @param evict gives one of the places back by {@link release}, if any can be spared now, and says whether
+   * @param evict gives one of the slots back by {@link release}, if any can be spared now, and says whether
    * it did.
    */
-  constructor(bytesMax: number, evict: () => boolean) {
-    this.#bytesMax = bytesMax;
+  constructor(bytesMax: number, evict: () => boolean, clock: Clock = systemClock) {
+    this.#share = new Share({
+      name: 'room for open projects',
+      capacity: bytesMax,
+      waitMs: WAIT_FOR_SLOT_MS,
+      clock,
+    });
     this.#evict = evict;
   }
 
-  /** Bytes of all places that are taken. */
+  /** Bytes of all slots that are taken. */
   get bytes(): number {
-    return this.#bytes;
+    return this.#share.held;
   }
 
   get waiting(): number {
-    return this.#waiting.size;
+    return this.#share.waiting;
   }
 
   hasRoomFor(bytes: number): boolean {
-    return this.#taken === 0 || this.#bytes + bytes <= this.#bytesMax;
+    return this.#taken === 0 || this.bytes + bytes <= this.#share.capacity;
   }
 
-  /** @throws AppError `overloaded` when there was no room in time. */
-  async acquire(bytes: number): Promise<void> {
-    let signal: AbortSignal | undefined;
-    while (!this.hasRoomFor(bytes)) {
-      if (this.#evict()) continue;
-      signal ??= AbortSignal.timeout(WAIT_FOR_PLACE_MS);
-      if (signal.aborted) throw new AppError('overloaded');
-      await this.#notified(signal);
-    }
+  /** @throws AppError `rate_limited`, `overloaded` when there was no room in time. */
+  async acquire(key: ShareKey, bytes: number): Promise<Hold> {
+    // Who waits already has had everything evicted that can be spared.
+    while (this.waiting === 0 && !this.hasRoomFor(bytes) && this.#evict());
+    const slot = await this.#share.take(key, bytes);
     this.#taken++;
-    this.#bytes += bytes;
+    return slot;
   }
 
-  /** Resolves when there may be room, or time is over. */
-  #notified(signal: AbortSignal): Promise<void> {
-    return new Promise((resolve) => {
-      const wake = () => {
-        this.#waiting.delete(wake);
-        signal.removeEventListener('abort', wake);
-        resolve();
-      };
-      this.#waiting.add(wake);
-      signal.addEventListener('abort', wake);
-    });
+  /** A slot takes another number of bytes: others are evicted for it, as far as any can be spared. */
+  resize(slot: Hold, bytes: number): void {
+    const isLarger = bytes > slot.units;
+    slot.resize(bytes);
+    while (isLarger && this.#taken > 1 && this.bytes > this.#share.capacity && this.#evict());
   }
 
-  /** A place takes so many more bytes, or fewer: others are evicted for it, as far as any can be spared. */
-  grow(bytes: number): void {
-    this.#bytes += bytes;
-    if (bytes <= 0) {
-      this.notify();
-      return;
-    }
-    while (this.#taken > 1 && this.#bytes > this.#bytesMax && this.#evict());
-  }
-
-  release(bytes: number): void {
+  release(slot: Hold): void {
     this.#taken--;
-    this.#bytes -= bytes;
-    this.notify();
+    slot[Symbol.dispose]();
   }
 
-  /** A place was given back, or could be evicted: who waits looks again. */
+  /** Refuses who has waited too long. A timer does it while any wait. */
+  sweep(): void {
+    this.#share.sweep();
+  }
+
+  /** A slot can be evicted that could not before. */
   notify(): void {
-    for (const wake of this.#waiting) wake();
+    while (this.waiting > 0 && this.#evict());
   }
 }

@@ -1,8 +1,13 @@
 import { cursorSchema } from '@bundoc/shared/contract/cursor';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { ChangeBroadcast, type Follower } from './change-broadcast.ts';
-import type { FeedEvent, FeedPage, FeedPlace } from './read-changes.ts';
+import { Scheduler } from '../work/scheduler.ts';
+import { ChangeBroadcast, type Follower, type SourcePage } from './change-broadcast.ts';
+import { changeTexts, EventBatch } from './change-text.ts';
+import type { FeedEvent, FeedPlace } from './read-changes.ts';
+
+/** Its slices do not end, so that pages take the same turns each time. */
+const unhurried = new Scheduler({ nowMs: () => 0 });
 
 /** A feed in memory in which documents are written over and over: each is in it once, at its last change. */
 class Feed {
@@ -21,7 +26,7 @@ class Feed {
     return [...this.#positions];
   }
 
-  async read({ position, horizon }: FeedPlace): Promise<FeedPage> {
+  async read({ position, horizon }: FeedPlace): Promise<SourcePage> {
     this.reads++;
     const behind = this.latest.filter(([, at]) => at > position);
     const events = behind.slice(0, 3).map(
@@ -33,7 +38,9 @@ class Feed {
     );
     const end = events.at(-1)?.change.position ?? Math.max(position, this.position);
     await turn();
-    return { events, position: end, horizon, more: behind.length > events.length };
+    const page = { position: end, horizon, more: behind.length > events.length };
+    using work = unhurried.background('', 'changes');
+    return { ...page, batch: new EventBatch({ ...page, events }, await changeTexts(events, work)) };
   }
 
   async wait({ position }: FeedPlace, signal: AbortSignal): Promise<boolean> {

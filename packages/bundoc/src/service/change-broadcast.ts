@@ -1,11 +1,18 @@
 import type { EventSink } from '@bundoc/shared/http/event-stream';
-import { EventBatch, heartbeatOf } from './change-text.ts';
-import type { FeedPage, FeedPlace } from './read-changes.ts';
+import { type EventBatch, heartbeatOf } from './change-text.ts';
+import type { FeedPlace } from './read-changes.ts';
+
+/** A page as it is sent: it ends at its place. */
+export interface SourcePage extends FeedPlace {
+  readonly batch: EventBatch;
+  /** As of a page of the feed. */
+  readonly more: boolean;
+}
 
 /** What a broadcast takes its changes from: one project's feed, by one filter. */
 export interface ChangeSource {
   /** A page behind a place. Throws when there can be no more of it: the project gone, its key withdrawn. */
-  read(place: FeedPlace): Promise<FeedPage>;
+  read(place: FeedPlace): Promise<SourcePage>;
   /** Resolves once there is something behind a place. @returns false when the signal was aborted. */
   wait(place: FeedPlace, signal: AbortSignal): Promise<boolean>;
 }
@@ -95,9 +102,9 @@ export class ChangeBroadcast {
         if (sink.isClosed || this.#stopping.signal.aborted) return;
         if (this.#place !== undefined && follower.place.position >= this.#place.position) break;
         const page = await this.#source.read(follower.place);
-        const blocks = new EventBatch(page).after(follower.place.position);
+        const blocks = page.batch.after(follower.place.position);
         if (blocks.length > 0) sink.send(blocks);
-        follower.place = page;
+        follower.place = { position: page.position, horizon: page.horizon };
         // Without anybody who is up to date, whoever comes first leads.
         if (!page.more && this.#place === undefined && !sink.needsDrain) break;
       }
@@ -122,7 +129,7 @@ export class ChangeBroadcast {
         const begunMs = performance.now();
         place = { position: page.position, horizon: page.horizon };
         this.#place = place;
-        this.#deliver(new EventBatch(page), place);
+        this.#deliver(page.batch, place);
         const tookMs = performance.now() - begunMs;
         if (!page.more) await this.#pause(Math.min(GATHER_MS_MAX, Math.max(GATHER_MS, SHARE * tookMs)));
       }

@@ -4,6 +4,7 @@ import { runInShare } from '@bundoc/shared/shares/share-key';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import type { ProjectStore } from '../engine/port.ts';
+import { Scheduler } from '../work/scheduler.ts';
 import { createServiceShares } from '../work/service-shares.ts';
 import type { Follower } from './change-broadcast.ts';
 import { ChangeFeed, HEARTBEAT_MS, STALLED_MS } from './change-feed.ts';
@@ -26,6 +27,7 @@ function start() {
     },
     clock,
     logger: createLogger({ service: 'bundoc', level: 'silent' }),
+    scheduler: new Scheduler(),
     streams: createServiceShares({ streams: 32 }, clock).streams,
   });
   return { clock, feed, store };

@@ -5,8 +5,10 @@ import type { Share } from '@bundoc/shared/shares/share';
 import { shareIn } from '@bundoc/shared/shares/share-key';
 import type { Position, ProjectStore } from '../engine/port.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
+import type { Scheduler, Work } from '../work/scheduler.ts';
 import { createServiceShares } from '../work/service-shares.ts';
-import { ChangeBroadcast, type Follower } from './change-broadcast.ts';
+import { ChangeBroadcast, type Follower, type SourcePage } from './change-broadcast.ts';
+import { changeTexts, EventBatch } from './change-text.ts';
 import {
   type FeedFilter,
   type FeedLimits,
@@ -19,6 +21,7 @@ export interface ChangeFeedOptions {
   readonly instances: Pick<InstanceManager, 'acquire' | 'waitForChange'>;
   readonly clock: Clock;
   readonly logger: Logger;
+  readonly scheduler: Pick<Scheduler, 'work'>;
   /** The places of those that wait for changes. */
   readonly streams?: Share;
   /** The places of pages that are read. */
@@ -73,10 +76,28 @@ export class ChangeFeed {
 
   /** A page at once. @throws AppError `position_gone`, `project_not_found`, and those of the store. */
   async page(project: string, since: Since, filter: FeedFilter, limits: FeedLimits): Promise<FeedPage> {
+    using work = this.#options.scheduler.work(shareIn(project), 'changes');
+    return await this.#page(project, since, filter, limits, work);
+  }
+
+  #page(
+    project: string,
+    since: Since,
+    filter: FeedFilter,
+    limits: FeedLimits,
+    work: Work,
+  ): Promise<FeedPage> {
     return this.#withStore(project, async (store) => {
       const place = await placeOf(store, since);
-      return this.#pageReads.run(shareIn(project), () => readChanges(store, place, filter, limits));
+      return this.#pageReads.run(shareIn(project), () => readChanges(store, place, filter, limits, work));
     });
+  }
+
+  async #batch(project: string, from: FeedPlace, filter: FeedFilter): Promise<SourcePage> {
+    using work = this.#options.scheduler.work(shareIn(project), 'changes');
+    const page = await this.#page(project, from, filter, BATCH_LIMITS, work);
+    const { position, horizon, more } = page;
+    return { position, horizon, more, batch: new EventBatch(page, await changeTexts(page.events, work)) };
   }
 
   /**
@@ -236,7 +257,7 @@ export class ChangeFeed {
     const { instances, logger } = this.#options;
     return new ChangeBroadcast(
       {
-        read: (place) => this.page(project, place, filter, BATCH_LIMITS),
+        read: (place) => this.#batch(project, place, filter),
         wait: ({ position }, signal) => instances.waitForChange(project, position, signal),
       },
       (error) => logger.info({ err: error, project }, 'the streams of changes of a project ended'),

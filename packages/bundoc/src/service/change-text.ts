@@ -1,5 +1,6 @@
 import { encodeCursor } from '@bundoc/shared/contract/cursor';
 import type { Position } from '../engine/port.ts';
+import type { Work } from '../work/scheduler.ts';
 import type { FeedEvent, FeedPage, FeedPlace } from './read-changes.ts';
 
 /** Where to go on from, as clients give it back. */
@@ -8,24 +9,40 @@ export function cursorOf({ position, horizon }: FeedPlace): string {
   return encodeCursor('changes', { position, horizon: horizon > position ? horizon : 0 });
 }
 
-/** A change as JSON on one line. */
-export function changeText({ change, text, isUnreadable }: FeedEvent): Buffer {
+/** Changes as JSON on one line each. Others are served between the steps. */
+export async function changeTexts(events: readonly FeedEvent[], work: Work): Promise<readonly Buffer[]> {
+  const texts: Buffer[] = [];
+  for (const event of events) {
+    const turn = work.pause();
+    if (turn !== undefined) await turn;
+    const { text } = event;
+    texts.push(changeText(event, text === undefined ? undefined : await onOneLine(text, work)));
+  }
+  return texts;
+}
+
+function changeText({ change, isUnreadable }: FeedEvent, line: Buffer | undefined): Buffer {
   const { ref, rev, deleted } = change;
   const head =
     `{"_collection":${JSON.stringify(ref.collection)},"_id":${JSON.stringify(ref.id)},"_rev":"${rev}"` +
     `${deleted ? ',"deleted":true' : ''}${isUnreadable ? ',"unreadable":true' : ''}`;
-  if (text === undefined) return Buffer.from(`${head}}`);
-  return Buffer.concat([Buffer.from(`${head},"doc":`), onOneLine(text), CLOSE]);
+  if (line === undefined) return Buffer.from(`${head}}`);
+  return Buffer.concat([Buffer.from(`${head},"doc":`), line, CLOSE]);
 }
 
 /**
  * JSON text without line breaks. They stand between its tokens only, since a string must not hold one (RFC
  * 8259, section 7); there a space means as much.
  */
-function onOneLine(json: Buffer): Buffer {
+async function onOneLine(json: Buffer, work: Work): Promise<Buffer> {
   if (!json.includes(LF) && !json.includes(CR)) return json;
   const line = Buffer.from(json);
-  for (const [at, byte] of line.entries()) if (byte === LF || byte === CR) line[at] = SPACE;
+  for (let from = 0; from < line.length; from += STEP_BYTES) {
+    const turn = work.pause();
+    if (turn !== undefined) await turn;
+    const end = Math.min(line.length, from + STEP_BYTES);
+    for (let at = from; at < end; at++) if (line[at] === LF || line[at] === CR) line[at] = SPACE;
+  }
   return line;
 }
 
@@ -36,14 +53,15 @@ export class EventBatch {
   readonly #ends: readonly number[];
   readonly #positions: readonly Position[];
 
-  constructor({ events, horizon }: FeedPage) {
+  /** @param texts of the page's events, by {@link changeTexts}. */
+  constructor({ events, horizon }: FeedPage, texts: readonly Buffer[]) {
     const parts: Buffer[] = [];
     const ends: number[] = [];
     let bytes = 0;
-    for (const event of events) {
+    for (const [index, event] of events.entries()) {
       const { position } = event.change;
       const id = Buffer.from(`id: ${cursorOf({ position, horizon })}\nevent: change\ndata: `);
-      const text = changeText(event);
+      const text = texts[index] as Buffer;
       parts.push(id, text, END_OF_BLOCK);
       bytes += id.length + text.length + END_OF_BLOCK.length;
       ends.push(bytes);
@@ -66,6 +84,8 @@ export function heartbeatOf(place: FeedPlace): string {
   return `id: ${cursorOf(place)}\nevent: heartbeat\ndata: {}\n\n`;
 }
 
+/** Bytes that are looked at in one step. */
+const STEP_BYTES = 262_144;
 const LF = 0x0a;
 const CR = 0x0d;
 const SPACE = 0x20;

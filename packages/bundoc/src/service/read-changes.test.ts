@@ -1,7 +1,10 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { describe, expect, it } from 'vitest';
 import type { Change, StoredDocument } from '../engine/port.ts';
-import { readChanges } from './read-changes.ts';
+import { SlowSteps } from '../testing/slow-steps.ts';
+import { ownWork } from '../work/scheduler.ts';
+import { changeTexts } from './change-text.ts';
+import * as feed from './read-changes.ts';
 
 const rev = (position: number) => String(position).padStart(24, '0');
 
@@ -31,6 +34,10 @@ function storeOf(changes: readonly Change[], get: (change: Change) => StoredDocu
     },
   };
 }
+
+type Args = Parameters<typeof feed.readChanges> extends [...infer A, unknown] ? A : never;
+/** By itself, so that nobody waits. */
+const readChanges = (...args: Args) => feed.readChanges(...args, ownWork()('changes'));
 
 const start = { position: 0, horizon: 0 };
 const all = { collection: undefined, documents: false };
@@ -118,5 +125,47 @@ describe('a page of the feed', () => {
     await expect(readChanges(damaged('storage_unavailable'), start, filter, limits)).rejects.toMatchObject({
       code: 'storage_unavailable',
     });
+  });
+
+  it.each(['in memory', 'in the storage'])(
+    'serves others between any two documents that are %s',
+    async (where) => {
+      const changes = Array.from({ length: 50 }, (_, n) => change(n + 1));
+      const stored = storeOf(changes);
+      const store =
+        where === 'in memory'
+          ? {
+              ...stored,
+              get: ({ id }: { id: string }) => document(changes[Number(id.slice(1)) - 1] as Change),
+            }
+          : stored;
+      const steps = new SlowSteps();
+      using work = steps.work('changes');
+      const page = await feed.readChanges(store, start, { ...all, documents: true }, limits, work);
+      expect(page.events).toHaveLength(50);
+      expect(steps.turns).toBeGreaterThanOrEqual(50);
+    },
+  );
+});
+
+describe('the text of a page', () => {
+  it('is made change by change, and of large documents piece by piece, while others are served', async () => {
+    const lines = (count: number) => Buffer.from(`{"v":[${Array(count).fill('1').join(',\r\n')}]}`);
+    const eventOf = (position: number, text: Buffer) => ({
+      change: change(position),
+      text,
+      isUnreadable: false,
+    });
+    const large = lines(300_000);
+    const events = [...Array.from({ length: 20 }, (_, n) => eventOf(n + 1, lines(3))), eventOf(21, large)];
+    const steps = new SlowSteps();
+    using work = steps.work('changes');
+    const texts = await changeTexts(events, work);
+    expect(steps.turns).toBeGreaterThanOrEqual(21 + large.length / 262_144);
+    for (const [at, text] of texts.entries()) {
+      expect(text.includes('\n') || text.includes('\r')).toBe(false);
+      const { doc } = JSON.parse(text.toString()) as { doc: unknown };
+      expect(doc).toEqual(JSON.parse(String(events[at]?.text)));
+    }
   });
 });

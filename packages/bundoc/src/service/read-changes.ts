@@ -1,5 +1,6 @@
 import { hasCode } from '@bundoc/shared/contract/app-error';
-import type { Change, Position, ProjectStore } from '../engine/port.ts';
+import type { Awaitable, Change, Position, ProjectStore, StoredDocument } from '../engine/port.ts';
+import type { Work } from '../work/scheduler.ts';
 
 /** Where in the feed somebody is. */
 export interface FeedPlace {
@@ -50,6 +51,7 @@ const READ_TOGETHER_MAX = 16;
  * A document that has changed since, while the page was made, is left out: it comes at its new place, as
  * every document comes once.
  *
+ * @param work that the page is part of: others are served between any two documents.
  * @throws AppError of {@link ProjectStore.changes} and {@link ProjectStore.get}.
  */
 export async function readChanges(
@@ -57,14 +59,16 @@ export async function readChanges(
   place: FeedPlace,
   { collection, documents }: FeedFilter,
   { limit, bytesMax }: FeedLimits,
+  work: Work,
 ): Promise<FeedPage> {
+  const isWanted = ({ ref }: Change) => collection === undefined || ref.collection === collection;
   const events: FeedEvent[] = [];
   let { position, horizon } = place;
   let bytes = 0;
   let documentsRead = 0;
   for (let scanned = 0; ; ) {
     const asked = collection === undefined ? Math.min(PAGE, limit - events.length) : PAGE;
-    const page = await store.changes(position, asked, horizon);
+    const page = await work.outside(() => store.changes(position, asked, horizon));
     horizon = page.horizon;
     for (let at = 0; at < page.changes.length; ) {
       // Large documents are not read beyond what the page has room for.
@@ -73,13 +77,13 @@ export async function readChanges(
       const together = Math.max(1, Math.min(READ_TOGETHER_MAX, Math.floor(room)));
       const end = documents ? at + together : page.changes.length;
       const some = page.changes.slice(at, end);
-      const read = await Promise.all(
-        some.map(async (change) => {
-          if (collection !== undefined && change.ref.collection !== collection) return undefined;
-          return documents && !change.deleted ? eventWithDocument(store, change) : eventOf(change);
-        }),
-      );
-      for (const [index, event] of read.entries()) {
+      const read = documents
+        ? await eventsWithDocuments(store, some, isWanted, work)
+        : some.map((change) =>
+            isWanted(change) ? { change, text: undefined, isUnreadable: false } : undefined,
+          );
+      for (const index of some.keys()) {
+        const event = read[index];
         if (event !== undefined) {
           if (events.length === limit || bytes >= bytesMax) return { events, position, horizon, more: true };
           events.push(event);
@@ -97,22 +101,62 @@ export async function readChanges(
   }
 }
 
-function eventOf(change: Change): FeedEvent {
-  return { change, text: undefined, isUnreadable: false };
+/** The changes that are wanted, with their documents; undefined in the place of one that has changed since. */
+async function eventsWithDocuments(
+  store: Pick<ProjectStore, 'get'>,
+  changes: readonly Change[],
+  isWanted: (change: Change) => boolean,
+  work: Work,
+): Promise<readonly (FeedEvent | undefined)[]> {
+  const events: (FeedEvent | undefined)[] = [];
+  const reading: Promise<void>[] = [];
+  for (const [at, change] of changes.entries()) {
+    const turn = work.pause();
+    if (turn !== undefined) await turn;
+    if (!isWanted(change)) continue;
+    const event = change.deleted
+      ? { change, text: undefined, isUnreadable: false }
+      : eventWithDocument(store, change);
+    if (!(event instanceof Promise)) {
+      events[at] = event;
+      continue;
+    }
+    const read = event.then((found) => {
+      events[at] = found;
+    });
+    // What fails is noticed when all are waited for.
+    read.catch(() => undefined);
+    reading.push(read);
+  }
+  if (reading.length > 0) await work.outside(() => Promise.all(reading));
+  return events;
+}
+
+/** At once for a document that is in memory. */
+function eventWithDocument(
+  store: Pick<ProjectStore, 'get'>,
+  change: Change,
+): Awaitable<FeedEvent | undefined> {
+  try {
+    const document = store.get(change.ref);
+    if (!(document instanceof Promise)) return eventOfDocument(change, document);
+    return document.then(
+      (read) => eventOfDocument(change, read),
+      (error: unknown) => unreadable(change, error),
+    );
+  } catch (error) {
+    return unreadable(change, error);
+  }
 }
 
 /** Undefined when the document has changed since. */
-async function eventWithDocument(
-  store: Pick<ProjectStore, 'get'>,
-  change: Change,
-): Promise<FeedEvent | undefined> {
-  try {
-    const document = await store.get(change.ref);
-    if (document?.metadata._rev !== change.rev) return undefined;
-    return { change, text: document.text, isUnreadable: false };
-  } catch (error) {
-    // One damaged document must not keep everybody from what comes behind it.
-    if (!hasCode(error, 'integrity_error')) throw error;
-    return { change, text: undefined, isUnreadable: true };
-  }
+function eventOfDocument(change: Change, document: StoredDocument | undefined): FeedEvent | undefined {
+  if (document?.metadata._rev !== change.rev) return undefined;
+  return { change, text: document.text, isUnreadable: false };
+}
+
+/** One damaged document must not keep everybody from what comes behind it. */
+function unreadable(change: Change, error: unknown): FeedEvent {
+  if (!hasCode(error, 'integrity_error')) throw error;
+  return { change, text: undefined, isUnreadable: true };
 }

@@ -12,6 +12,7 @@ export const WORK_KINDS = [
   'batch',
   'patch',
   'projection',
+  'changes',
   'definition',
   'index',
   'snapshot',

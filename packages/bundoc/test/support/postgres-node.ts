@@ -1,4 +1,4 @@
-import { systemClock } from '@bundoc/shared/runtime/clock';
+import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { KeyCache } from '../../src/crypto/key-cache.ts';
 import { put, ref } from '../../src/engine/conformance.ts';
@@ -23,7 +23,7 @@ export class PostgresNode {
   readonly instances: InstanceManager;
   readonly upkeep: ProjectUpkeep;
 
-  constructor(pool: Database, service: FakeKeyService) {
+  constructor(pool: Database, service: FakeKeyService, clock: Clock = systemClock) {
     const database: Database = Object.create(pool, {
       query: {
         value: async (...args: Parameters<Database['query']>) => {
@@ -41,7 +41,6 @@ export class PostgresNode {
       },
       run: { value: pool.run.bind(pool) },
     });
-    const clock = systemClock;
     const logger = createLogger({ service: 'bundoc', level: 'silent' });
     const reads = new SharedReads(database);
     const states = new SharedStates(database);

@@ -1,7 +1,16 @@
-import { createSecretKey } from 'node:crypto';
+import { createSecretKey, randomBytes } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { aadOf, OpenError, open, seal } from './aead.ts';
+import {
+  aadOf,
+  KEY_BYTES,
+  OpenError,
+  open,
+  SEAL_OVERHEAD_BYTES,
+  seal,
+  sealInSteps,
+  takeKey,
+} from './aead.ts';
 
 const bytes = (maxLength: number) => fc.uint8Array({ maxLength }).map((array) => Buffer.from(array));
 const key = fc.uint8Array({ minLength: 32, maxLength: 32 }).map((raw) => createSecretKey(Buffer.from(raw)));
@@ -29,6 +38,18 @@ describe('sealing', () => {
       }),
     );
   });
+
+  it.each([0, 1, 1_048_575, 1_048_576, 1_048_577, 3_000_000])(
+    'opens to %d bytes that were sealed a step at a time',
+    (length) => {
+      const own = takeKey(randomBytes(KEY_BYTES));
+      const plaintext = randomBytes(length);
+      const target = Buffer.alloc(length + SEAL_OVERHEAD_BYTES);
+      const steps = [...sealInSteps(own, plaintext, aadOf('steps'), target)];
+      expect(steps).toHaveLength(Math.ceil(length / 1_048_576));
+      expect(open(own, target, aadOf('steps')).equals(plaintext)).toBe(true);
+    },
+  );
 
   it('does not open after any single bit was flipped', () => {
     fc.assert(

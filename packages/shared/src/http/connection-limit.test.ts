@@ -1,13 +1,18 @@
 import { EventEmitter } from 'node:events';
 import type { Socket } from 'node:net';
+import type { FastifyReply, FastifyRequest } from 'fastify';
 import { expect, test } from 'vitest';
 import { FakeClock } from '../testing/fake-clock.ts';
 import { Connections, type ConnectionsOptions, FIRST_BYTE_MS } from './connection-limit.ts';
+
+let ports = 0;
 
 class FakeSocket extends EventEmitter {
   bytesRead = 0;
   destroyed = false;
   readonly remoteAddress: string;
+  readonly remotePort = ++ports;
+  readonly localPort = 8080;
 
   constructor(remoteAddress: string) {
     super();
@@ -60,18 +65,45 @@ test('a trusted proxy has as many connections as there are', () => {
   expect(opened(open('192.0.2.1', 100))).toBe(70);
 });
 
-test('a proxy on this machine, trusted or not, leaves the last places to other connections from this machine', () => {
-  const trusted = connectionsOf({ isProxy: (address) => address === '127.0.0.1' });
-  const proxied = trusted.open('127.0.0.1', 100);
-  expect(trusted.opened(proxied)).toBe(70);
-  expect(trusted.opened(trusted.open('::1', 20))).toBe(10);
-  for (const socket of proxied) socket.destroy();
-  expect(trusted.opened(trusted.open('192.0.2.1', 1))).toBe(1);
-  const untrusted = connectionsOf();
-  expect(untrusted.opened(untrusted.open('127.0.0.1', 10))).toBe(10);
-  expect(untrusted.opened(untrusted.open('127.0.0.1', 20))).toBe(10);
-  expect(untrusted.opened(untrusted.open('127.0.0.2', 1))).toBe(1);
-});
+test.each([
+  ['trusted', 70],
+  ['not trusted', 10],
+])(
+  'a proxy on this machine, %s, gets nothing for others on the last places, where health checks are served',
+  (kind, full) => {
+    const isProxy = kind === 'trusted' ? (address: string) => address === '127.0.0.1' : undefined;
+    const { connections, open, opened } = connectionsOf({ isProxy });
+    const proxied = open('127.0.0.1', full);
+    expect(opened(proxied)).toBe(full);
+    const [last] = open('127.0.0.1', 1);
+    const headersOfAnswer: string[][] = [];
+    const ask = (socket: FakeSocket | undefined, headers: Record<string, string>) => {
+      const ip = kind === 'trusted' ? (headers['x-forwarded-for'] ?? '127.0.0.1') : '127.0.0.1';
+      const raw = new EventEmitter();
+      const reply = { raw, header: (...header: string[]) => headersOfAnswer.push(header) };
+      connections.acceptForwarded(
+        { raw: { socket }, ip, headers } as unknown as FastifyRequest,
+        reply as unknown as FastifyReply,
+      );
+      raw.emit('close');
+    };
+    expect(last?.destroyed).toBe(false);
+    ask(last, {});
+    ask(proxied[0], { 'x-forwarded-for': '192.0.2.1' });
+    expect(headersOfAnswer).toEqual([]);
+    for (const header of ['x-forwarded-for', 'forwarded'])
+      expect(() => ask(last, { [header]: '192.0.2.1' })).toThrow(/in use|to spare/);
+    expect(headersOfAnswer).toEqual([
+      ['connection', 'close'],
+      ['connection', 'close'],
+    ]);
+    // Its place is free for the next one.
+    last?.destroy();
+    expect(opened(open('127.0.0.1', 20))).toBe(10);
+    for (const socket of proxied) socket.destroy();
+    expect(opened(open('192.0.2.1', 1))).toBe(1);
+  },
+);
 
 test('a connection that sends nothing is closed after five seconds', () => {
   const { clock, connections, open, opened } = connectionsOf();

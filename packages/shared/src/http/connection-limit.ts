@@ -1,6 +1,6 @@
-import type { Server, ServerResponse } from 'node:http';
+import type { IncomingHttpHeaders, Server } from 'node:http';
 import { BlockList, isIPv6, type Socket } from 'node:net';
-import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { callerNetwork, canonicalAddress } from '../runtime/addresses.ts';
 import { type Clock, every } from '../runtime/clock.ts';
 import { Share } from '../shares/share.ts';
@@ -11,7 +11,7 @@ export const CONNECTIONS_MAX = 4_096;
 export const CONNECTIONS_OF_ADDRESS_MAX = 256;
 /**
  * Of these only this machine gets the last ones, beyond the bound of an address: for health checks, and for
- * its commands.
+ * its commands. A proxy on it gets none for others.
  */
 const RESERVE = 64;
 /** How long a connection may be silent before its first byte. */
@@ -35,7 +35,8 @@ export class Connections {
   readonly forwarded: Share;
   readonly #clock: Clock;
   readonly #reserve: number;
-  #heldOfReserve = 0;
+  /** Connections of the reserve. */
+  readonly #ofReserve = new Set<string>();
   /** Whether a peer is a proxy, which is believed when it says for whom it asks; undefined without any. */
   readonly isProxy: ((address: string) => boolean) | undefined;
   /** Those that have sent nothing, the oldest first, with the time they began. */
@@ -69,7 +70,7 @@ export class Connections {
   accept(socket: Socket): boolean {
     const peer = canonicalAddress(socket.remoteAddress);
     const key = { subject: callerNetwork(peer), project: '' };
-    const hold = this.#hold(peer, key);
+    const hold = this.#hold(socket, peer, key);
     if (hold === undefined) {
       this.share.refusal(key, 1);
       socket.destroy();
@@ -83,33 +84,42 @@ export class Connections {
     return true;
   }
 
-  /** Counts a request that a proxy sends. @throws AppError `rate_limited`, `overloaded`. */
-  acceptForwarded(request: FastifyRequest, response: ServerResponse): void {
-    const peer = canonicalAddress(request.raw.socket.remoteAddress);
+  /**
+   * Counts a request that a proxy sends. A connection of the reserve serves none: a proxy on this machine would
+   * fill it with the requests of strangers.
+   *
+   * @throws AppError `rate_limited`, `overloaded`.
+   */
+  acceptForwarded({ raw, ip, headers }: FastifyRequest, reply: FastifyReply): void {
+    const key = { subject: callerNetwork(ip), project: '' };
+    if (this.#ofReserve.size > 0 && isForwarded(headers) && this.#ofReserve.has(nameOf(raw.socket))) {
+      reply.header('connection', 'close');
+      throw this.share.refusal(key, 1);
+    }
+    const peer = canonicalAddress(raw.socket.remoteAddress);
     if (peer === undefined || this.isProxy?.(peer) !== true) return;
-    const key = { subject: callerNetwork(request.ip), project: '' };
     const hold = this.forwarded.tryTake(key, 1);
     if (hold === undefined) throw this.forwarded.refusal(key, 1);
-    response.once('close', () => hold[Symbol.dispose]());
+    reply.raw.once('close', () => hold[Symbol.dispose]());
   }
 
-  #hold(peer: string | undefined, key: ShareKey): Disposable | undefined {
+  #hold(socket: Socket, peer: string | undefined, key: ShareKey): Disposable | undefined {
     const { share } = this;
-    const isProxy = peer !== undefined && this.isProxy?.(peer) === true;
-    if (share.held - this.#heldOfReserve < share.capacity - this.#reserve) {
+    if (share.held - this.#ofReserve.size < share.capacity - this.#reserve) {
+      const isProxy = peer !== undefined && this.isProxy?.(peer) === true;
       const hold = isProxy ? share.charge(key, 1) : share.tryTake(key, 1);
       if (hold !== undefined) return hold;
     }
-    // A proxy on this machine would fill the reserve with the requests of strangers.
-    const mayUseReserve = peer !== undefined && isOwn(peer) && !isProxy;
-    return mayUseReserve && this.#heldOfReserve < this.#reserve ? this.#holdOfReserve(key) : undefined;
+    const mayUseReserve = peer !== undefined && isOwn(peer) && this.#ofReserve.size < this.#reserve;
+    return mayUseReserve ? this.#holdOfReserve(socket, key) : undefined;
   }
 
-  #holdOfReserve(key: ShareKey): Disposable {
+  #holdOfReserve(socket: Socket, key: ShareKey): Disposable {
     const holds = new DisposableStack();
     holds.use(this.share.charge(key, 1));
-    this.#heldOfReserve++;
-    holds.defer(() => this.#heldOfReserve--);
+    const name = nameOf(socket);
+    this.#ofReserve.add(name);
+    holds.defer(() => this.#ofReserve.delete(name));
     return holds;
   }
 
@@ -139,7 +149,7 @@ export function limitConnections(app: FastifyInstance, connections: Connections)
   });
   app.addHook('onRequest', (request, reply, done) => {
     try {
-      connections.acceptForwarded(request, reply.raw);
+      connections.acceptForwarded(request, reply);
     } catch (error) {
       done(error as Error);
       return;
@@ -148,6 +158,16 @@ export function limitConnections(app: FastifyInstance, connections: Connections)
   });
   const sweeps = every(SWEEP_EVERY_MS, () => connections.sweep());
   app.addHook('onClose', async () => sweeps[Symbol.dispose]());
+}
+
+/** The same for a TLS connection and the connection below it. */
+function nameOf({ remoteAddress, remotePort, localPort }: Socket): string {
+  return `${remoteAddress} ${remotePort} ${localPort}`;
+}
+
+/** Whether somebody asks for another one. Health checks do not. */
+function isForwarded(headers: IncomingHttpHeaders): boolean {
+  return headers['x-forwarded-for'] !== undefined || headers.forwarded !== undefined;
 }
 
 const LOOPBACK = new BlockList();

@@ -3,8 +3,11 @@ import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { catalogStartOf } from './catalog/catalog-start.ts';
 import type { Disk } from './disk/disk.ts';
+import { CARRIED_START_BYTES, handleInStart } from './log/carried-file.ts';
 import type { FramePlace } from './log/layout.ts';
 import type { Log } from './log/log.ts';
+import { PartsDamaged } from './log/sealed-part.ts';
+import { birthIn, CARRIED_BYTES_MAX, CARRIED_FOLDER } from './store/project-loader.ts';
 
 /** Heads of catalogs that are read at the same time. */
 const READS_AT_ONCE = 16;
@@ -27,18 +30,24 @@ export interface CatalogScan {
   readonly isEnded: () => boolean;
 }
 
-/** Reads from the catalogs which project each handle of the log has, and what the catalogs cover. */
+/**
+ * Reads from the catalogs which project each handle of the log has, and what the catalogs cover. A project
+ * without a catalog whose birth is not in the log any more has it among its carried parts.
+ */
 export async function coverFromCatalogs(scan: CatalogScan): Promise<void> {
   const { disk, isOpen, log, projectOf, projectsDir } = scan;
   const handles = new Set([...log.handles, ...log.stuck.handles]);
   if (handles.size === 0) return;
   const names = ((await disk.list(projectsDir)) ?? []).values();
   const known: KnownCatalog[] = [];
+  const bornInLog = new Set(projectOf.values());
+  const withoutCatalog: string[] = [];
   const readSome = async () => {
     for (const project of names) {
       if (scan.isEnded()) return;
       if (projectIdSchema.safeParse(project).data !== project) continue;
       const start = await catalogStartOf(disk, projectsDir, project).catch(() => undefined);
+      if (start === undefined && !bornInLog.has(project)) withoutCatalog.push(project);
       // The store of an open project has said it.
       if (start === undefined || !handles.has(start.handle) || isOpen(start.handle)) continue;
       projectOf.set(start.handle, project);
@@ -50,6 +59,44 @@ export async function coverFromCatalogs(scan: CatalogScan): Promise<void> {
   // A process may have died between the new name of a catalog and its sync: the log is freed by durable ones
   // alone.
   for (const { handle, covered } of await synced(disk, known)) log.coverTo(handle, covered);
+  const unknown = new Set(handles.values().filter((handle) => !projectOf.has(handle)));
+  for (const project of withoutCatalog) {
+    if (unknown.size === 0 || scan.isEnded()) return;
+    // A folder that fails keeps the others from nothing.
+    const handle = await bornAs(scan, project, unknown).catch(() => undefined);
+    if (handle === undefined) continue;
+    projectOf.set(handle, project);
+    unknown.delete(handle);
+  }
+}
+
+/** The handle, one of those that are wanted, whose birth is among a project's carried parts. */
+async function bornAs(
+  { disk, projectsDir }: CatalogScan,
+  project: string,
+  wanted: ReadonlySet<string>,
+): Promise<string | undefined> {
+  const folder = join(projectsDir, project, CARRIED_FOLDER);
+  for (const name of (await disk.list(folder)) ?? []) {
+    const path = join(folder, name);
+    const start = await disk.readStart(path, CARRIED_START_BYTES);
+    const handle = start && handleInStart(start);
+    if (handle === undefined || !wanted.has(handle)) continue;
+    const file = await disk.read(path, CARRIED_BYTES_MAX);
+    // The folder may be a copy of another project's: the birth decides.
+    if (file !== undefined && birthOrNone(file)?.project === project) return handle;
+  }
+  return undefined;
+}
+
+/** A damaged file fails its project at the opening. */
+function birthOrNone(file: Buffer): ReturnType<typeof birthIn> {
+  try {
+    return birthIn([file]);
+  } catch (error) {
+    if (error instanceof PartsDamaged) return undefined;
+    throw error;
+  }
 }
 
 /** Syncs catalogs together, or each by itself when that fails. @returns those that are durable. */

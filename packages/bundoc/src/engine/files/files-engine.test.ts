@@ -339,6 +339,47 @@ describe('the log is freed', () => {
     expect(await later.read('open')).toBe('a');
   });
 
+  describe('of a project without a catalog whose birth a former process carried into its folder', () => {
+    const made = async () => {
+      const before = new Process();
+      await before.write('p', put('a', '{}'));
+      await (await before.engine).carryAll();
+      await before.write('p', put('b', '{}'));
+      const process = await before.restarted();
+      expect([process.has('/projects/p/catalog'), process.namesIn('/projects/p/carried').length]).toEqual([
+        false,
+        1,
+      ]);
+      return process;
+    };
+
+    it('by carrying its later parts into its folder, too', async () => {
+      const process = await made();
+      await process.create('busy');
+      await process.turnOver(await process.open('busy'));
+      expect([(await process.engine).stats.stuckHandles, process.namesIn('/log/stuck')]).toEqual([0, []]);
+      expect(process.namesIn('/projects/p/carried')).toHaveLength(2);
+      expect(await process.after('synced only').read('p')).toBe('ab');
+    });
+
+    it('by carrying nothing into a copy of its folder under another name', async () => {
+      const process = await made();
+      const copied = process.namesIn(folderOf('p'));
+      await closeEngine(process.disk);
+      // In the list of projects, the copy comes first.
+      await process.disk.makeDirectory('/projects/copy');
+      await process.disk.makeDirectory('/projects/copy/carried');
+      for (const path of copied) {
+        const content = process.disk.files().get(path);
+        process.disk.tamper(path.replace('/projects/p/', '/projects/copy/'), content);
+      }
+      await process.create('busy');
+      await process.turnOver(await process.open('busy'));
+      expect(process.namesIn('/projects/copy/carried')).toHaveLength(1);
+      expect(await process.after('synced only').read('p')).toBe('ab');
+    });
+  });
+
   it('by putting the parts of a project whose folder fails into the folder of the log: others write on, and it opens', async () => {
     const before = new Process();
     await before.write('failing', put('a', '{}'), put('b', '{}'));

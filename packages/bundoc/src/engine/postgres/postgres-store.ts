@@ -22,7 +22,7 @@ import type {
   Write,
   WriteResult,
 } from '../port.ts';
-import type { FoundHead } from '../projects.ts';
+import type { DatedHead } from '../projects.ts';
 import type { Quota } from '../quota.ts';
 import type { SealLimits } from '../seal-budget.ts';
 import type { CommittingProject } from './commit/attempt.ts';
@@ -67,6 +67,11 @@ export interface PostgresStoreOptions {
   readonly ownWork?: OwnWork;
 }
 
+/**
+ * How long it may be believed that a project has no definitions: short beside the second in which upkeep
+ * notices a new one.
+ */
+const HEAD_RECENT_MS = 200;
 /** How often a store that is written to forgets what is old, milliseconds. */
 const PRUNE_EVERY_MS = 3_600_000;
 
@@ -126,12 +131,14 @@ export class PostgresStore implements ProjectStore {
    * Loads what the store must know before it is used.
    *
    * @param head what the project's rows said a moment ago, if they were read: most projects need nothing
-   * else.
+   * else. Definitions are read where that moment is too long ago, since another node may have made one.
    */
-  async begin(head?: FoundHead): Promise<this> {
-    const { project, states } = this.#options;
+  async begin(head?: DatedHead): Promise<this> {
+    const { project, states, clock } = this.#options;
     const token = this.#rows.collectionToken(DEFINITIONS);
-    this.#definesNothing = head?.indexVersion === 0 && head.collections?.has(token.toString('hex')) === false;
+    const isRecent = head !== undefined && clock.monotonic() - head.asOfMs < HEAD_RECENT_MS;
+    this.#definesNothing =
+      isRecent && head.indexVersion === 0 && head.collections?.has(token.toString('hex')) === false;
     await this.#upkeep.begin(head?.documents);
     if (head?.indexVersion !== 0) await this.#indexing.begin();
     this.#state = states?.add(project, token, this.#definesNothing ? head : undefined);

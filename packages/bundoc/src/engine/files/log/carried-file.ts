@@ -18,6 +18,8 @@ const SEGMENT_START = HANDLE_START + HANDLE_BYTES;
 const SEGMENT_ID_START = SEGMENT_START + 8;
 const NEWEST_START = SEGMENT_ID_START + ID_BYTES;
 const COUNT_START = NEWEST_START + 4 + TAG_BYTES;
+/** Bytes of a carried file that say whose it is: {@link handleInStart}. */
+export const CARRIED_START_BYTES = SEGMENT_START;
 const HEAD_BYTES = COUNT_START + 4;
 
 /** Parts of one handle that were in one segment, sealed as they were. Byte table: docs/formats/log.md. */
@@ -51,6 +53,12 @@ export function encodeCarried({ storageId, handle, segment, segmentId, newest, p
   }
   shortHash(file.subarray(0, at)).copy(file, at);
   return file;
+}
+
+/** The handle in the first bytes of a carried file, which need not be whole; undefined for any other file. */
+export function handleInStart(start: Buffer): string | undefined {
+  if (start.length < CARRIED_START_BYTES || !start.subarray(0, MAGIC.length).equals(MAGIC)) return undefined;
+  return start.toString('hex', HANDLE_START, SEGMENT_START);
 }
 
 /** Whether the last part in a carried file is not behind a place. A damaged file stays. */

@@ -11,7 +11,11 @@ import type { Segments } from './segments.ts';
 
 /** From this fill of the log on, the source with most uncovered bytes waits first. */
 const WAIT_FROM = 0.75;
+/** From this fill on, so does every source of a subject with too many. A subject by itself has the rest of the log. */
+const SUBJECT_WAITS_FROM = 0.875;
+/** Of a project, and of a subject. What the service does for itself has the share of a project alone. */
 const SHARES = 8;
+const SUBJECT_SHARES = 4;
 const SHARE_BYTES_MIN = 16_384;
 
 /** A commit that goes into the log chunk by chunk. */
@@ -60,6 +64,9 @@ export class LogTurns {
   /** Who has something, and must wait until a segment is free or its own parts are covered. */
   readonly #held = new Set<Attached>();
   readonly #attached = new Map<string, Attached>();
+  /** Bytes of subjects, for as long as one frame is made: only a log that is nearly full needs them. */
+  #uncovered: ReadonlyMap<string, number> | undefined;
+  #ofReserve: ReadonlyMap<string, number> | undefined;
 
   constructor({ limits, observer }: LogOptions, segments: Segments, index: HandleIndex) {
     this.#limits = limits;
@@ -141,6 +148,8 @@ export class LogTurns {
     const { chunkBytes } = this.#limits;
     const group: Sending[] = [];
     let left = bytesMax;
+    this.#uncovered = undefined;
+    this.#ofReserve = undefined;
     this.#queue.round(
       left,
       () => left < chunkBytes || group.length >= FRAME_PARTS_MAX,
@@ -163,14 +172,16 @@ export class LogTurns {
       return undefined;
     }
     if (large !== undefined) return this.#nextChunk(attached, large);
-    if (isReserve && attached.reserveBytes > this.#shareOfReserve()) {
+    if (isReserve && this.#isOverReserve(attached)) {
       source.refuse(new AppError('disk_full'));
       if (source.makesRoom) this.#held.add(attached);
       return undefined;
     }
-    if (!isReserve && !source.makesRoom && this.#isOverShare(attached)) {
+    const over = isReserve || source.makesRoom ? undefined : this.#overShare(attached);
+    if (over !== undefined) {
       this.#held.add(attached);
-      this.#observer?.onPressure?.(source.handle);
+      // Most bytes of a subject may be another project's: a checkpoint of this one would make no room.
+      this.#observer?.onPressure?.(over === 'project' ? source.handle : undefined);
       return undefined;
     }
     const part = source.take(bytesMax, isReserve);
@@ -179,7 +190,10 @@ export class LogTurns {
     const bytes = part.plaintext.reduce((sum, piece) => sum + piece.length, clear?.length ?? 0);
     if (bytes > Math.max(bytesMax, this.#limits.chunkBytes)) {
       assert(part.kind === 'data', 'only data comes in chunks');
-      const plaintext = Buffer.concat(part.plaintext);
+      const [whole] = part.plaintext;
+      // A copy of many megabytes takes long.
+      const plaintext =
+        whole !== undefined && part.plaintext.length === 1 ? whole : Buffer.concat(part.plaintext);
       attached.large = { part, plaintext, before: this.mark(attached), sent: 0, chunks: 0, isEnding: false };
       return this.#nextChunk(attached, attached.large);
     }
@@ -213,20 +227,39 @@ export class LogTurns {
     large.chunks++;
   }
 
-  #shareOfReserve(): number {
-    return (2 * this.#limits.segmentBytes) / SHARES;
+  #isOverReserve({ reserveBytes, subject }: Attached): boolean {
+    const bytes = 2 * this.#limits.segmentBytes;
+    if (reserveBytes > bytes / SHARES) return true;
+    if (subject === '') return false;
+    this.#ofReserve ??= this.#bySubject((attached) => attached.reserveBytes);
+    return (this.#ofReserve.get(subject) ?? 0) > bytes / SUBJECT_SHARES;
   }
 
   /**
-   * When the log is nearly full, the source with most uncovered bytes waits first: the share shrinks with
-   * what is left.
+   * When the log is nearly full, the source with most uncovered bytes waits first, and then the subject: the
+   * shares shrink with what is left.
+   *
+   * @returns whose share is used up.
    */
-  #isOverShare({ source: { handle } }: Attached): boolean {
+  #overShare({ source: { handle }, subject }: Attached): 'project' | 'subject' | undefined {
     const { fill } = this.#segments;
-    if (fill < WAIT_FROM) return false;
+    if (fill < WAIT_FROM) return undefined;
     const { segmentBytes, segmentsMax } = this.#limits;
-    const share = ((Math.max(0, 1 - fill) / (1 - WAIT_FROM)) * segmentBytes * segmentsMax) / SHARES;
-    return this.#index.uncoveredBytesOf(handle) > Math.max(share, segmentBytes / SHARES);
+    const left = (Math.max(0, 1 - fill) / (1 - WAIT_FROM)) * segmentBytes * segmentsMax;
+    const bytes = Math.max(left, segmentBytes);
+    if (this.#index.uncoveredBytesOf(handle) > bytes / SHARES) return 'project';
+    if (fill < SUBJECT_WAITS_FROM || subject === '') return undefined;
+    this.#uncovered ??= this.#bySubject(({ source }) => this.#index.uncoveredBytesOf(source.handle));
+    return (this.#uncovered.get(subject) ?? 0) > bytes / SUBJECT_SHARES ? 'subject' : undefined;
+  }
+
+  #bySubject(bytesOf: (attached: Attached) => number): Map<string, number> {
+    const sums = new Map<string, number>();
+    for (const attached of this.#attached.values()) {
+      const { subject } = attached;
+      sums.set(subject, (sums.get(subject) ?? 0) + bytesOf(attached));
+    }
+    return sums;
   }
 
   /**

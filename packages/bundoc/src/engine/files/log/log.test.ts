@@ -196,7 +196,43 @@ describe('the parts of projects in one log', () => {
     await Promise.all(waiting);
     expect(greedy.ids).toHaveLength(120);
   });
+
+  it('make the subject with most uncovered bytes wait when the log is nearly full, however many projects they are of', async () => {
+    const world = new LogWorld(64);
+    const disk = new SimulatedDisk(...world.directories());
+    let subject = '';
+    const asked = new Set<string | undefined>();
+    // Nothing is freed by itself.
+    const observer = { onPressure: (handle: string | undefined) => asked.add(handle) };
+    const log = await world.openLog(disk, { observer, writer: () => subject });
+    const open: OpenLogProject[] = [];
+    for (const project of world.projects) open.push(await world.open(log, disk, project));
+    const [neighbour, ...greedy] = open as [OpenLogProject, ...OpenLogProject[]];
+    const waiting: Promise<unknown>[] = [];
+    // Less than an eighth of the log for each of its projects, and more than the log has room for with all of them.
+    subject = 'greedy';
+    for (let at = 0; at < 2; at++)
+      for (const one of greedy) waiting.push(one.commit(world.newCommit(), 3_500));
+    await expect.poll(() => asked.size).toBeGreaterThan(0);
+    await drained();
+    const { uncoveredBytes } = log.stats;
+    subject = 'neighbour';
+    for (let at = 0; at < 4; at++) await neighbour.commit(world.newCommit(), 100);
+    expect(log.stats.uncoveredBytes - uncoveredBytes).toBeLessThan(2_000);
+    // No project of it has a share of its own used up.
+    expect([...asked]).toEqual([undefined]);
+    while (world.projects.some(({ given }) => given.some(({ fate }) => fate === 'waiting'))) {
+      for (const one of open) await world.checkpoint(log, disk, one);
+      await setImmediate();
+    }
+    await Promise.all(waiting);
+  });
 });
+
+/** Long enough that what can be written is. */
+async function drained(): Promise<void> {
+  for (let turn = 0; turn < 500; turn++) await setImmediate();
+}
 
 /** Says that a project is gone. */
 function goneFor(log: Log, { handle, name, keys }: LogProject): Promise<void> {

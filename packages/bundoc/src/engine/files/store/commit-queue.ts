@@ -1,5 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
+import type { OwnWork } from '../../../work/scheduler.ts';
 import { ByteWriter } from '../../bytes.ts';
 import type { WriteResult } from '../../port.ts';
 import type { SealBudget, SealCount } from '../../seal-budget.ts';
@@ -11,6 +12,8 @@ import {
   type GroupPreparer,
   likelyBytes,
   type Prepared,
+  type PreparedGroup,
+  type ToSeal,
   type Waiting,
 } from './group-preparer.ts';
 
@@ -30,6 +33,20 @@ export interface CommitQueueOptions {
   readonly onAnswered: () => void;
   /** Called when the key version has sealed so much that it should be rotated. */
   readonly onRotationDue: (version: number) => void;
+  readonly ownWork: OwnWork;
+}
+
+/**
+ * Bytes of a part whose documents are sealed at once, as it is taken. Those of a larger part are sealed
+ * before.
+ */
+const SEAL_AT_ONCE_BYTES = 1_048_576;
+
+/** A part that is decided, and comes before all that waits. */
+interface NextPart {
+  readonly part: TakenPart;
+  /** Whether its documents are. */
+  isSealed: boolean;
 }
 
 /** The commits of a store that wait for the log, or are being written into it. */
@@ -42,6 +59,7 @@ export class CommitQueue implements PartSource {
   #waiting: Waiting[] = [];
   #waitingBytes = 0;
   #partsBeingWritten = 0;
+  #next: NextPart | undefined;
   /** Resolved when no commit waits or is being written. */
   #idle: PromiseWithResolvers<void> | undefined;
 
@@ -75,10 +93,11 @@ export class CommitQueue implements PartSource {
 
   get makesRoom(): boolean {
     const [first] = this.#waiting;
-    return first !== undefined && onlyDeletes(first);
+    return this.#next === undefined && first !== undefined && onlyDeletes(first);
   }
 
   take(bytesMax: number, onlyMakingRoom: boolean): TakenPart | undefined {
+    if (this.#next !== undefined) return this.#takeNext(onlyMakingRoom);
     const { files } = this.#options;
     if (files.isFull) this.#refuseAll(new AppError('disk_full'), isNoDelete);
     while (this.#waiting.length > 0) {
@@ -89,10 +108,17 @@ export class CommitQueue implements PartSource {
       const group = this.#takeGroup(bytesMax, onlyMakingRoom);
       if (group.length === 0) return undefined;
       const part = this.#partOf(group);
-      if (part !== undefined) return part;
+      if (part !== undefined || this.#next !== undefined) return part;
     }
     this.#noteIdle();
     return undefined;
+  }
+
+  #takeNext(onlyMakingRoom: boolean): TakenPart | undefined {
+    if (this.#next?.isSealed !== true || onlyMakingRoom) return undefined;
+    const { part } = this.#next;
+    this.#next = undefined;
+    return part;
   }
 
   refuse(error: AppError): void {
@@ -131,14 +157,49 @@ export class CommitQueue implements PartSource {
       return deletes.length === 0 ? undefined : this.#partOf(deletes);
     }
     try {
-      const { commits, changes, frame } = this.#options.preparer.prepare(group);
-      if (frame.length > 0) return this.#taken(commits, changes, frame, reservation);
+      const prepared = this.#options.preparer.prepare(group);
+      if (prepared.frame.length > 0) return this.#sealed(prepared, reservation);
       // All are repetitions under idempotency keys.
-      for (const { results, waiting } of commits) waiting.done.resolve(results);
+      for (const { results, waiting } of prepared.commits) waiting.done.resolve(results);
     } catch (error) {
       for (const { done } of group) done.reject(error);
     }
     return undefined;
+  }
+
+  /** @returns undefined for a large part, which is {@link #next} once its documents are sealed. */
+  #sealed(
+    { commits, changes, frame, toSeal }: PreparedGroup,
+    reservation: SealCount | undefined,
+  ): TakenPart | undefined {
+    if (frame.length <= SEAL_AT_ONCE_BYTES) {
+      for (const { fileName, text, target } of toSeal) this.keys.sealDocument(fileName, text, target);
+      return this.#taken(commits, changes, frame, reservation);
+    }
+    this.#next = { part: this.#taken(commits, changes, frame, reservation), isSealed: false };
+    void this.#sealInSteps(this.#next, toSeal);
+    return undefined;
+  }
+
+  /** Other projects go on meanwhile. Nothing else of this one is taken. */
+  async #sealInSteps(next: NextPart, toSeal: readonly ToSeal[]): Promise<void> {
+    // Not while the log takes the part: it would not hear that this one is ready.
+    await Promise.resolve();
+    try {
+      using work = this.#options.ownWork('write');
+      for (const { fileName, text, target } of toSeal)
+        for (const _step of this.keys.sealDocumentInSteps(fileName, text, target)) {
+          const turn = work.pause();
+          if (turn !== undefined) await turn;
+        }
+      next.isSealed = true;
+    } catch (error) {
+      if (this.#next !== next) return;
+      this.#next = undefined;
+      next.part.refused(new AppError('storage_unavailable', { cause: error }));
+    }
+    // It may have been refused meanwhile.
+    if (this.#next === next || this.#waiting.length > 0) this.attached.ready();
   }
 
   #taken(
@@ -179,7 +240,11 @@ export class CommitQueue implements PartSource {
     if (seals.rotationDue) onRotationDue(this.keys.version);
   }
 
+  /** What is decided and not taken yet is no delete. */
   #refuseAll(error: AppError, isRefused: (waiting: Waiting) => boolean): void {
+    const next = this.#next;
+    this.#next = undefined;
+    next?.part.refused(error);
     const left: Waiting[] = [];
     for (const waiting of this.#waiting) {
       if (!isRefused(waiting)) left.push(waiting);

@@ -91,6 +91,41 @@ describe('a commit', () => {
     }
   });
 
+  it('that is large is sealed document by document, while others are served, and comes before what came later', async () => {
+    const steps = new SlowSteps();
+    const project = new EmbeddedProject({ limits: LARGE_LIMITS, ownWork: steps.own });
+    const disk = EmbeddedProject.disk();
+    await project.create(disk);
+    const store = await project.open(disk);
+    const ids = Array.from({ length: 10 }, (_, n) => `d${n}`);
+    const text = `{"pad":"${'x'.repeat(200_000)}"}`;
+    const order: string[] = [];
+    await Promise.all([
+      store.commit(ids.map((id) => put(id, text))).then(() => order.push('large')),
+      store.commit([put('d0', '{"v":1}')]).then(() => order.push('small')),
+    ]);
+    expect(order).toEqual(['large', 'small']);
+    expect(steps.turns).toBeGreaterThanOrEqual(ids.length - 1);
+    const again = await project.open(disk.powerCut('synced only'));
+    expect((await again.get(ref('d0')))?.text.toString()).toContain('"v":1');
+    for (const id of ids.slice(1)) expect((await again.get(ref(id)))?.text.length).toBeGreaterThan(200_000);
+  });
+
+  it('that is being sealed is refused with those behind it when the store fails, and nothing waits for it', async () => {
+    const { project, store } = await started(LARGE_LIMITS);
+    const large = store.commit([put('a', `{"pad":"${'x'.repeat(2_000_000)}"}`)]);
+    const behind = store.commit([put('b', '{}')]);
+    const refused = Promise.all(
+      [large, behind].map((commit) => expect(commit).rejects.toMatchObject({ code: 'storage_unavailable' })),
+    );
+    // The turn in which the log takes it.
+    await setImmediate();
+    store.fail(new Error('a document file'));
+    await refused;
+    expect(project.failures).toHaveLength(1);
+    await store[Symbol.asyncDispose]();
+  });
+
   it('of the longest ids, escaped, with idempotency keys, is taken in parts as they were counted', async () => {
     const { project, disk, store } = await started(LARGE_LIMITS);
     const id = (n: number) => `${'"'.repeat(500)}${n}`;

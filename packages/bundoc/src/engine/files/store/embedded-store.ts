@@ -149,7 +149,7 @@ export class EmbeddedStore implements ProjectStore, CheckpointSource {
     const { cipher, clock, quota } = options;
     files.onFailure = (error) => this.fail(error);
     this.#queue = new CommitQueue({
-      ...{ ...options, ...parts },
+      ...{ ...options, ...parts, ownWork: this.ownWork },
       preparer: new GroupPreparer({ ...parts, indexes: this.#indexes, cipher, clock, quota }),
       attach: (source) => engine.attach(source, parts.last),
       publish: (changes) => this.#publish(changes),

@@ -58,12 +58,20 @@ export interface Indexing {
   readonly keys: DocumentKeys | undefined;
 }
 
+/** A document whose sealed bytes have their room in the frame, and are not there yet. */
+export interface ToSeal {
+  readonly fileName: string;
+  readonly text: Buffer;
+  readonly target: Buffer;
+}
+
 export interface PreparedGroup {
   readonly commits: readonly Prepared[];
-  /** Plaintext of the frame; empty when there is nothing to write. */
+  /** Plaintext of the frame, once all is sealed; empty when there is nothing to write. */
   readonly frame: Buffer;
   /** In their order. */
   readonly changes: readonly FrameChange[];
+  readonly toSeal: readonly ToSeal[];
 }
 
 export interface GroupPreparerOptions {
@@ -88,14 +96,16 @@ interface Placed {
   readonly state: DocumentState;
   readonly fileName: string;
   readonly start: number;
+  /** What is sealed there; undefined for a delete. */
+  readonly text: Buffer | undefined;
   readonly indexing: Indexing | undefined;
 }
 
 type PlacedChange = Placed | Extract<FrameChange, { kind: 'idempotency record' }>;
 
 /**
- * Plans the commits of one frame and seals what they write right into it. Changes nothing: the changes take
- * effect once the frame is durable. The seals must have been reserved.
+ * Plans the commits of one frame, with room for what they seal. Changes nothing: the changes take effect once
+ * the frame is durable. The seals must have been reserved.
  */
 export class GroupPreparer {
   readonly #catalog: Catalog;
@@ -144,7 +154,8 @@ export class GroupPreparer {
       commits.push({ waiting, results: outcome.results });
     }
     const frame = writer.finish();
-    return { commits, frame, changes: placed.map((change) => changeOf(change, frame)) };
+    const toSeal = placed.flatMap((change) => toSealOf(change, frame));
+    return { commits, frame, changes: placed.map((change) => changeOf(change, frame)), toSeal };
   }
 
   #context(): PlanContext<Waiting, DocumentKeys> {
@@ -165,19 +176,19 @@ export class GroupPreparer {
 
   #place(writer: ByteWriter, { state, fileName, text, entries }: PlannedWrite<DocumentKeys>): Placed {
     const indexing = { text, keys: entries };
-    if (text !== undefined) return this.#seal(writer, state, fileName, text, indexing);
+    if (text !== undefined) return this.#reserve(writer, state, fileName, text, indexing);
     writeDocument(writer, state);
-    return { kind: 'document', state, fileName, start: writer.length, indexing };
+    return { kind: 'document', state, fileName, start: writer.length, text, indexing };
   }
 
   /** The same state of a document, sealed under the current version. */
   #resealed(writer: ByteWriter, state: DocumentState, text: Buffer): Placed {
     const size = text.length + SEAL_OVERHEAD_BYTES;
     const now = { ...state, size, keyVersion: this.#cipher.version };
-    return this.#seal(writer, now, state.fileName.toString('hex'), text, undefined);
+    return this.#reserve(writer, now, state.fileName.toString('hex'), text, undefined);
   }
 
-  #seal(
+  #reserve(
     writer: ByteWriter,
     state: DocumentState,
     fileName: string,
@@ -186,13 +197,18 @@ export class GroupPreparer {
   ): Placed {
     const room = writeDocument(writer, state);
     this.#seals.sealed();
-    this.#cipher.sealDocument(fileName, text, room);
-    return { kind: 'document', state, fileName, start: writer.length - room.length, indexing };
+    return { kind: 'document', state, fileName, start: writer.length - room.length, text, indexing };
   }
 }
 
 function keyOf(ref: DocumentRef): string {
   return `${ref.collection}\0${ref.id}`;
+}
+
+function toSealOf(change: PlacedChange, frame: Buffer): ToSeal[] {
+  if (change.kind === 'idempotency record' || change.text === undefined) return [];
+  const { state, fileName, start, text } = change;
+  return [{ fileName, text, target: frame.subarray(start, start + state.size) }];
 }
 
 function changeOf(change: PlacedChange, frame: Buffer): FrameChange {

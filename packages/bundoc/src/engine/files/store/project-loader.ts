@@ -285,13 +285,19 @@ export async function readCarried(disk: Pick<Disk, 'list' | 'read'>, directory: 
  *
  * @throws PartsDamaged.
  */
-export function birthIn(
-  carried: readonly Buffer[],
-): { readonly handle: string; readonly projectFile: Buffer | undefined } | undefined {
+export function birthIn(carried: readonly Buffer[]):
+  | {
+      readonly handle: string;
+      readonly project: string | undefined;
+      readonly projectFile: Buffer | undefined;
+    }
+  | undefined {
   for (const file of carried) {
     const { handle, parts } = decodeCarried(file);
     const birth = parts.find(({ entry }) => entry.kind === 'birth');
-    if (birth !== undefined) return { handle, projectFile: decodeBirth(birth.body)?.projectFile };
+    if (birth === undefined) continue;
+    const text = decodeBirth(birth.body);
+    return { handle, project: text?.project, projectFile: text?.projectFile };
   }
   return undefined;
 }

@@ -21,9 +21,8 @@ interface Commit extends LaneCommit {
 const SLOTS = { small: 2, large: 2, alone: 4 };
 const MIB = 1_048_576;
 const projectsOf = (count: number): Project[] => Array.from({ length: count }, (_, n) => ({ name: `p${n}` }));
-const commitOf = (n = 0, { bytes = 1_000, writes = 1, queuedMs = 0 } = {}): Commit => ({
-  n,
-  bytes,
+const commitOf = (n = 0, { bytes = 1_000, writes = 1, queuedMs = 0, subject = 's' } = {}): Commit => ({
+  ...{ n, bytes, subject },
   writes: Array(writes).fill(undefined),
   queuedMs,
 });
@@ -54,6 +53,42 @@ describe('lanes of commits', () => {
     const batch = lanes.take();
     expect(namesOf(batch)).toHaveLength(10);
     expect(batch?.members[0]?.commits).toHaveLength(512 - 9);
+  });
+
+  it.each([
+    ['small', 300, 1_000, 256],
+    ['large', 40, MIB, 8],
+  ])('(%s) give a subject with one project as much as one with many', (kind, count, bytes, seats) => {
+    const lanes = new CommitLanes<Project, Commit>(SLOTS);
+    for (const project of projectsOf(count)) lanes.add(project, commitOf(0, { bytes, subject: 'many' }), 0);
+    const lone = { name: 'lone' };
+    for (let n = 0; n < 600; n++) lanes.add(lone, commitOf(n, { bytes, subject: 'lone' }), 0);
+    const batch = lanes.take();
+    expect(batch?.kind).toBe(kind);
+    const commits = batch?.members.map(({ project, commits: some }) => [project.name, some.length]) ?? [];
+    const ofLone = Number(commits.find(([name]) => name === 'lone')?.[1]);
+    expect(ofLone).toBeGreaterThanOrEqual(Math.floor(seats / 2) - 1);
+  });
+
+  it('give a subject whose project needs a transaction of its own the next but one, however many projects others have', () => {
+    const lanes = new CommitLanes<Project, Commit>({ ...SLOTS, alone: 1 });
+    const projects = [...projectsOf(50), { name: 'lone' }];
+    for (const project of projects)
+      lanes.add(project, commitOf(0, { subject: project.name === 'lone' ? 'lone' : 'many' }), 0);
+    const batch = lanes.take() as LaneBatch<Project, Commit>;
+    lanes.end(
+      batch,
+      batch.members.map(({ commits }) => ({ left: commits, next: 'suspect' })),
+      0,
+    );
+    const order: string[] = [];
+    for (let n = 0; n < 3; n++) {
+      const alone = lanes.take() as LaneBatch<Project, Commit>;
+      order.push(...(namesOf(alone) ?? []));
+      lanes.end(alone, [DONE], 0);
+    }
+    expect(order).toContain('lone');
+    expect(order.indexOf('lone')).toBeLessThanOrEqual(1);
   });
 
   it('put a project that had no room before all others, those that came meanwhile included', () => {

@@ -1,3 +1,5 @@
+import { ReadyQueues } from './ready-queues.ts';
+
 /** What a lane is for: many projects a transaction, large commits, or one project a transaction. */
 export type LaneKind = 'small' | 'large' | 'alone';
 
@@ -13,6 +15,8 @@ export interface LaneCommit {
   readonly writes: readonly unknown[];
   /** With what they bring along. */
   readonly bytes: number;
+  /** Whose share it is of. */
+  readonly subject: string;
   /** When it came. */
   readonly queuedMs: number;
 }
@@ -75,6 +79,8 @@ export function laneSlots(connectionsMax: number): LaneSlots {
 
 interface Queue<P, C> {
   readonly project: P;
+  /** Of its first commit. */
+  subject: string;
   commits: C[];
   isRunning: boolean;
   /** Needs the next transaction for itself. */
@@ -86,16 +92,16 @@ interface Queue<P, C> {
 
 /**
  * Decides which commit goes into which transaction. A project is in one transaction at a time and its commits
- * stay in their order. Projects take turns: within a transaction by commit, between transactions by the order
- * in which they came.
+ * stay in their order. Subjects take turns, and the projects of a subject among themselves: within a
+ * transaction by commit, and between transactions.
  */
 export class CommitLanes<P extends object, C extends LaneCommit> {
   readonly #slots: LaneSlots;
   readonly #queues = new Map<P, Queue<P, C>>();
-  readonly #ready: Record<LaneKind, Set<Queue<P, C>>> = {
-    small: new Set(),
-    large: new Set(),
-    alone: new Set(),
+  readonly #ready: Readonly<Record<LaneKind, ReadyQueues<Queue<P, C>>>> = {
+    small: new ReadyQueues(),
+    large: new ReadyQueues(),
+    alone: new ReadyQueues(),
   };
   readonly #running: Record<LaneKind, number> = { small: 0, large: 0, alone: 0 };
 
@@ -113,6 +119,7 @@ export class CommitLanes<P extends object, C extends LaneCommit> {
     if (queue === undefined) {
       queue = {
         project,
+        subject: commit.subject,
         commits: [],
         isRunning: false,
         isSuspect: false,
@@ -122,7 +129,7 @@ export class CommitLanes<P extends object, C extends LaneCommit> {
       this.#queues.set(project, queue);
     }
     queue.commits.push(commit);
-    if (queue.commits.length === 1 && !queue.isRunning) this.#ready[laneOf(queue, nowMs)].add(queue);
+    if (queue.commits.length === 1 && !queue.isRunning) this.#wait(queue, nowMs);
   }
 
   /**
@@ -149,11 +156,18 @@ export class CommitLanes<P extends object, C extends LaneCommit> {
       queue.commits.unshift(...left);
       this.#judge(queue, next, nowMs);
       if (queue.commits.length === 0) continue;
-      if (next === 'first') first.push(queue);
-      else this.#ready[laneOf(queue, nowMs)].add(queue);
+      if (next === 'first') {
+        queue.subject = (queue.commits[0] as C).subject;
+        first.push(queue);
+      } else this.#wait(queue, nowMs);
     }
     for (const [lane, queues] of Map.groupBy(first, (queue) => laneOf(queue, nowMs)))
-      this.#ready[lane] = new Set([...queues, ...this.#ready[lane]]);
+      this.#ready[lane].addFirst(queues);
+  }
+
+  #wait(queue: Queue<P, C>, nowMs: number): void {
+    queue.subject = (queue.commits[0] as C).subject;
+    this.#ready[laneOf(queue, nowMs)].add(queue);
   }
 
   /** Forgets a project of which nothing waits or is under way. */
@@ -165,11 +179,11 @@ export class CommitLanes<P extends object, C extends LaneCommit> {
   expired(nowMs: number): LaneMember<P, C>[] {
     const expired: LaneMember<P, C>[] = [];
     for (const ready of Object.values(this.#ready))
-      for (const queue of ready) {
+      for (const queue of [...ready]) {
         const commits = queue.commits.filter(({ queuedMs }) => queuedMs + QUEUED_MS_MAX <= nowMs);
         if (commits.length === 0) continue;
         queue.commits = queue.commits.filter((commit) => !commits.includes(commit));
-        if (queue.commits.length === 0) ready.delete(queue);
+        if (queue.commits.length === 0) ready.remove([queue]);
         expired.push({ project: queue.project, commits });
       }
     return expired;
@@ -184,29 +198,27 @@ export class CommitLanes<P extends object, C extends LaneCommit> {
     queue.contendedMs = nowMs;
   }
 
-  /** A commit of each project at a time, until the transaction is full: nobody fills it for all others. */
+  /** A commit of each subject at a time, until the transaction is full: nobody fills it for all others. */
   #fill(kind: LaneKind): LaneMember<P, C>[] {
     const { projectsMax, writesMax, bytesMax } = LANES[kind];
     const taken = new Map<Queue<P, C>, number>();
     let [writes, bytes] = [0, 0];
-    let open = [...this.#ready[kind].values().take(projectsMax)];
-    while (open.length > 0) {
-      const still: Queue<P, C>[] = [];
-      for (const queue of open) {
-        const at = taken.get(queue) ?? 0;
-        const commit = queue.commits[at];
-        if (commit === undefined || (kind === 'small' && !isSmall(commit))) continue;
-        const isFull = writes + commit.writes.length > writesMax || bytes + commit.bytes > bytesMax;
-        if (isFull && taken.size > 0) continue;
-        writes += commit.writes.length;
-        bytes += commit.bytes;
-        taken.set(queue, at + 1);
-        still.push(queue);
-      }
-      open = still;
-    }
+    this.#ready[kind].inTurn(projectsMax, (queue) => {
+      const at = taken.get(queue) ?? 0;
+      const commit = queue.commits[at];
+      if (commit === undefined || (kind === 'small' && !isSmall(commit))) return false;
+      const isFull =
+        (at === 0 && taken.size === projectsMax) ||
+        writes + commit.writes.length > writesMax ||
+        bytes + commit.bytes > bytesMax;
+      if (isFull && taken.size > 0) return false;
+      writes += commit.writes.length;
+      bytes += commit.bytes;
+      taken.set(queue, at + 1);
+      return true;
+    });
+    this.#ready[kind].remove(taken.keys());
     return Array.from(taken, ([queue, count]) => {
-      this.#ready[kind].delete(queue);
       queue.isRunning = true;
       return { project: queue.project, commits: queue.commits.splice(0, count) };
     });

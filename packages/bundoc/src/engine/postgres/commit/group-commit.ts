@@ -1,6 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import { currentShare } from '@bundoc/shared/shares/share-key';
 import { v7 as uuidv7 } from 'uuid';
 import { OutcomeUnknown } from '../../errors.ts';
 import type { Database, Statement } from '../database/database.ts';
@@ -77,9 +78,9 @@ export class GroupCommitter {
    * Commits when its turn comes. The commit is answered by its `done`, or by
    * {@link CommittingProject.refused}.
    */
-  commit(project: CommittingProject, commit: Omit<QueuedCommit, 'queuedMs'>): void {
+  commit(project: CommittingProject, commit: Omit<QueuedCommit, 'queuedMs' | 'subject'>): void {
     const nowMs = this.#clock.monotonic();
-    this.#lanes.add(project, { ...commit, queuedMs: nowMs }, nowMs);
+    this.#lanes.add(project, { ...commit, subject: currentShare().subject, queuedMs: nowMs }, nowMs);
     this.#gather();
   }
 

@@ -10,6 +10,7 @@ import type { GroupIndexContext } from '../indexes/group-index-context.ts';
 export interface QueuedCommit extends WaitingCommit {
   /** Of each write's document, in hex. */
   readonly names: readonly string[];
+  readonly subject: string;
   readonly queuedMs: number;
 }
 

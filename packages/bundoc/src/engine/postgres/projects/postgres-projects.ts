@@ -18,7 +18,7 @@ import {
   withWrappings,
 } from '../../project-file.ts';
 import { keysOfFile, mintOrAdopt, requireNotDestroyed } from '../../project-keys.ts';
-import type { OpenedProject, ProjectExtent, Projects } from '../../projects.ts';
+import type { DatedHead, OpenedProject, ProjectExtent, Projects } from '../../projects.ts';
 import { loggable, type OnSetAside } from '../../set-aside.ts';
 import { Gather } from '../commit/gather.ts';
 import type { Database, Statement, Transaction } from '../database/database.ts';
@@ -109,9 +109,11 @@ export class PostgresProjects implements Projects {
     const made = await mintOrAdopt(keys, project);
     const file = newProjectFile(project, made, new Date(clock.now()), storage);
     // Asked for again after a broken connection, it finds what the first try has made.
-    const head = await retryUnavailable(clock, () =>
+    const asOfMs = clock.monotonic();
+    const found = await retryUnavailable(clock, () =>
       makeProject(database, project, textOf(file), made.key.version),
     );
+    const head = found && { ...found, asOfMs };
     if (head !== undefined) return { file, keys: [made.key], cipher: openCipher(file, [made.key]), head };
     const opened = await this.open(project);
     if (opened === undefined) throw new AppError('storage_unavailable', { retryAfterS: 1 });
@@ -185,11 +187,11 @@ export class PostgresProjects implements Projects {
    * @throws AppError `project_damaged` for content without a file; `project_destroyed` as
    * {@link requireNotDestroyed}.
    */
-  async #read(project: string): Promise<Pick<FileRow, 'text' | 'head'>> {
+  async #read(project: string): Promise<Pick<FileRow, 'text'> & { readonly head: DatedHead | undefined }> {
+    const { clock } = this.#options;
     for (let tries = 0; tries < TRIES_MAX; tries++) {
-      const { text, marker, head } = await retryUnavailable(this.#options.clock, () =>
-        this.#openings.ask(project),
-      );
+      const asOfMs = clock.monotonic();
+      const { text, marker, head } = await retryUnavailable(clock, () => this.#openings.ask(project));
       if (marker?.startsWith(MOVE_MARK_BEGINS)) {
         await this.#requireHere(project, marker, text);
         continue;
@@ -197,7 +199,7 @@ export class PostgresProjects implements Projects {
       if (marker !== undefined) await this.#requireNotDeleted(project, marker);
       if (text === undefined && head !== undefined)
         throw new AppError('project_damaged', { cause: new Error('rows without a project file') });
-      return { text, head };
+      return { text, head: head && { ...head, asOfMs } };
     }
     // Nobody takes its mark away: BunKMS is not asked without end.
     throw new AppError('storage_unavailable', { retryAfterS: 1 });
