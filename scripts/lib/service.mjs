@@ -12,10 +12,10 @@ const STOP_TIMEOUT_MS = 15_000;
  * supervisor is gone, however that came.
  *
  * @param {string} name
- * @param {{ execPath: string, main: string, cwd: string, env: NodeJS.ProcessEnv, readyUrl: string }} options
+ * @param {{ execPath: string, args?: readonly string[], main: string, cwd: string, env: NodeJS.ProcessEnv, readyUrl: string }} options
  */
-export function startService(name, { execPath, main, cwd, env, readyUrl }) {
-  const child = spawn(execPath, [main], {
+export function startService(name, { execPath, args = [], main, cwd, env, readyUrl }) {
+  const child = spawn(execPath, [...args, main], {
     cwd,
     env,
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
