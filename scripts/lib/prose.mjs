@@ -17,7 +17,7 @@ const FORBIDDEN = [
   /\bgo(?:es)? on with\b/gi,
   /\b(?:of|is|are) (?:no|any) use\b/gi,
   /\bwhat (?:there is|is there) of\b/gi,
-  /\bof before\b/gi,
+  /\bof before\b(?!\))/gi,
   /\b(?:not|no longer) taken here\b/gi,
   /\bso be it\b/gi,
 ];

@@ -98,7 +98,7 @@ const REASONS: Readonly<Record<GenerationState, Readiness['reason']>> = {
   unconfirmed: 'kms_unavailable',
   superseded: 'storage_superseded',
 };
-/** Documents of one project that are sealed anew after a rotation, each time the projects are swept. */
+/** Documents of one project that are re-sealed after a rotation, each time the projects are swept. */
 const RESEALS_A_SECOND = 500;
 
 /**
@@ -162,10 +162,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const from = runningStorage(generation, kms);
   const onSetAside: OnSetAside = (mark) => {
     metrics.markSetAside();
-    logger.error(
-      mark,
-      'a mark that nobody confirms was set aside: somebody may have put it into the storage',
-    );
+    logger.error(mark, 'an unconfirmed mark was set aside: somebody may have planted it in the storage');
   };
   const { keys, projects, instances, rotations } = composeInstances({
     ...{ config, clock, logger, metrics, storage, service, generation, onSetAside, scheduler },
@@ -329,7 +326,7 @@ function openKmsTls(
   return tls;
 }
 
-/** Where the service may be told to move projects to. */
+/** Where the service may move projects to. */
 function moveDestination({ moveTo }: BundocConfig, logger: Logger): MoveDestination | undefined {
   if (moveTo === undefined) return undefined;
   warnInClear('BUNDOC_MOVE_TO', moveTo, logger);

@@ -203,7 +203,7 @@ function countHolderRefusal(metrics: Metrics, error: AppError): void {
     metrics.holderRefusals.inc({ code: error.code });
 }
 
-/** Ends the process in order, as an uncaught error does: whoever runs it starts it again, and it begins afresh. */
+/** Ends the process in order, as an uncaught error does. Its supervisor starts it again. */
 function end(error: Error): void {
   setImmediate(() => {
     throw error;
@@ -287,7 +287,7 @@ async function startKekUpkeep(
   opened: AsyncDisposableStack,
 ): Promise<void> {
   await upkeep.look().catch((error: unknown) => {
-    logger.warn({ err: error }, 'the KEKs of the ring could not be put on record yet; trying again');
+    logger.warn({ err: error }, 'failed to record the KEKs of the ring; trying again');
   });
   const timer = every(KEK_UPKEEP_MS, () => void upkeep.run());
   // Runs before the store closes.
@@ -305,8 +305,8 @@ function every(ms: number, task: () => void): Disposable {
 
 function prune(store: KmsStore, clock: Clock, logger: Logger): void {
   pruneTokens(store, clock).then(
-    (count) => count > 0 && logger.info({ count }, 'forgot tokens that expired long ago'),
-    (error: unknown) => logger.warn({ err: error }, 'expired tokens could not be forgotten; trying again'),
+    (count) => count > 0 && logger.info({ count }, 'removed tokens that expired long ago'),
+    (error: unknown) => logger.warn({ err: error }, 'failed to remove expired tokens; trying again'),
   );
 }
 
@@ -339,7 +339,7 @@ function startRecording(audit: AuditLog, clock: Clock, opened: AsyncDisposableSt
   return recording;
 }
 
-/** Records wait in a file for the chain; the file is bounded, whoever calls. */
+/** Records wait in a file for the chain; the file is bounded for all callers. */
 function sealedSink(refusals: SealedRefusals): RefusalSink {
   const write = refusals.record.bind(refusals);
   return { named: write, anonymous: (_network, record) => write(record) };

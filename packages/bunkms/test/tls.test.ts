@@ -156,7 +156,7 @@ describe('certificate files that change while the service runs', () => {
     agent.destroy();
   });
 
-  test('decide anew which authority clients must have', async () => {
+  test('decide again which authority clients must have', async () => {
     using pki = await TestPki.make();
     const pair = await pki.issue({ names: SERVER_NAMES });
     await using kms = await startKms({ config: { internalTls: pki.write('server', pair) } });

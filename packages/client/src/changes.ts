@@ -22,7 +22,7 @@ export interface ChangesPageOptions extends ChangesOptions, CallOptions {
 
 export interface FollowOptions extends ChangesOptions {
   /**
-   * `stream` (the default) and `poll` follow the feed for ever, `end` ends where it ends now. A stream is told at once; long polls get
+   * `stream` (the default) and `poll` follow the feed for ever, `end` ends where it ends now. A stream learns of changes at once; long polls get
    * through proxies that hold back streams.
    */
   readonly until?: 'stream' | 'poll' | 'end' | undefined;

@@ -104,7 +104,7 @@ export async function* documentsOf<T>(
   } while (cursor !== undefined);
 }
 
-/** @throws BundocError `integrity_error` when there are ids of documents that do not open, and nobody is told. */
+/** @throws BundocError `integrity_error` when there are ids of documents that do not open, and the caller has no `onUnreadable`. */
 export function tellUnreadable(
   ids: readonly string[],
   onUnreadable: ((ids: readonly string[]) => void) | undefined,

@@ -92,7 +92,7 @@ async function toFile(
   if (earlier !== undefined) {
     const { format: _format, since: _since, bytes: _bytes, ...of } = earlier;
     if (JSON.stringify(of) !== JSON.stringify(same))
-      throw new CannotRun(`${resume.path} is of another export: remove it to begin anew`);
+      throw new CannotRun(`${resume.path} is of another export: remove it to begin again`);
   }
   const file = await open(partial, earlier === undefined ? 'w' : 'r+', 0o600);
   let bytes = earlier?.bytes ?? 0;

@@ -47,7 +47,7 @@ export async function importCommand(
   const resume = statePath === undefined ? undefined : new ResumeFile(statePath, stateSchema);
   const earlier = await resume?.read();
   if (earlier !== undefined && (earlier.project !== project || earlier.collection !== (collection ?? null)))
-    throw new CannotRun(`${statePath} is of another import: remove it to begin anew`);
+    throw new CannotRun(`${statePath} is of another import: remove it to begin again`);
   const done: ImportProgress = earlier ?? { end: 0, lines: 0, documents: 0 };
   const source = isFile ? createReadStream(path, { start: done.end }) : skipping(process.stdin, done.end);
 

@@ -12,7 +12,7 @@ export interface ServiceOptions {
 
 /**
  * A client of the service that `--url` or `BUNDOC_URL` names, with the token of `--token-file`, `BUNDOC_TOKEN_FILE` or `BUNDOC_TOKEN`. A file is
- * read anew for each request, so that a token that is replaced while the command runs is used.
+ * read again for each request, so that a token that is replaced while the command runs is used.
  *
  * @throws CannotRun
  */
@@ -45,6 +45,6 @@ function checkedFetch(): typeof globalThis.fetch {
 export function stopSignal(): AbortSignal {
   const stop = new AbortController();
   for (const name of ['SIGINT', 'SIGTERM'] as const)
-    process.once(name, () => stop.abort(new CannotRun('stopped; run it again to go on')));
+    process.once(name, () => stop.abort(new CannotRun('stopped; run it again to continue')));
   return stop.signal;
 }

@@ -179,7 +179,7 @@ export class DefinedStore implements CollectionStore {
           passed.bytes += document.text.length;
         }
       }
-      // So many that have expired are not worth one request: whoever asks goes on, if they still want to.
+      // Stop after a bounded number of expired documents: the page ends here, with a cursor.
       const isEnough =
         passed.documents >= PASSED_MAX || passed.bytes >= PASSED_BYTES_MAX || pages >= PASSED_PAGES_MAX;
       if (documents.length > 0 || page.unreadable.length > 0 || page.next === undefined || isEnough) {
@@ -243,7 +243,7 @@ export class DefinedStore implements CollectionStore {
     return this.#definitions.of(collection)?.definition.ttl;
   }
 
-  /** An expired document is absent for whoever writes to it, and must be so for the store. */
+  /** An expired document is absent for writers, and must be absent for the store, too. */
   async #removeExpired(writes: readonly Write[]): Promise<void> {
     for (const { ref } of writes) {
       const ttl = this.#ttlOf(ref.collection);

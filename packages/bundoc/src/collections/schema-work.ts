@@ -63,7 +63,7 @@ const NAMING: ReadonlySet<string> = new Set([
 /** Looks for a member by its name that cost as much as one look at a value. */
 const NAMES_OF_ONE_WALK = 64;
 
-/** Where a schema stands, as a place in documents: what is there of it, and below by name and for every element or member. */
+/** Where a schema stands, as a place in documents: its schema, and those below it by name and for every element or member. */
 interface Place {
   walks: number;
   readonly named: Map<string, Place>;

@@ -127,7 +127,7 @@ export class KeyCache {
     return kept.key;
   }
 
-  /** True while the key is here and may be used. Unlike {@link peek}, this is no use of the key. */
+  /** True while the key is here and may be used. Unlike {@link peek}, this does not count as a use. */
   has(project: string, version?: number): boolean {
     const kept = this.#kept.peek(idOf(project, version));
     return kept !== undefined && !this.#kept.isOver(kept);
@@ -148,7 +148,7 @@ export class KeyCache {
   }
 
   /**
-   * Has the key service make a new version and fetches it. What is kept of the former one is replaced, so whoever looks
+   * Has the key service make a new version and fetches it. What is kept of the former one is replaced, so anyone who looks
    * next finds another key than before.
    */
   async rotate(project: string, version: number): Promise<void> {

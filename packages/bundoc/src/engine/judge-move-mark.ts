@@ -8,7 +8,7 @@ import type { LeasedKey } from '../kms/port.ts';
 import { MARK_KEY, type MoveMark, openMoveMark } from './move-mark.ts';
 import type { StartedStorage } from './started-storage.ts';
 
-/** Longer than an offer and its acceptance may take. After it, whoever opens the project ends a move that was cut short. */
+/** Longer than an offer and its acceptance may take. After it, the next opening of the project ends an interrupted move. */
 const HAND_OVER_MS = 15_000;
 
 /** How often an offer is withdrawn while other nodes advance the storage. */

@@ -171,7 +171,7 @@ export function registerChanges(
     return reply;
   }
 
-  /** Whether the request's token still holds. Where it must be verified anew, the next answer has what came of it. */
+  /** Whether the request's token still holds. Where it must be verified again, the next answer has what came of it. */
   function allowedBy(request: FastifyRequest): () => boolean {
     let isAllowed = true;
     const refuse = () => {

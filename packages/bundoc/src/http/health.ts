@@ -3,7 +3,7 @@ import { describe, PUBLIC } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 
-/** What readiness says; once a generation is confirmed, `kms` and its events are told, but do not decide: warm projects work without BunKMS. */
+/** What readiness says; once a generation is confirmed, `kms` and its events are shown, but do not decide: warm projects work without BunKMS. */
 const readinessSchema = z.object({
   storage: z.enum(['ok', 'failing']),
   storage_id: storageIdSchema,
@@ -35,7 +35,7 @@ export function registerHealth(app: FastifyInstance, readiness: () => Promise<Re
     tag: 'service',
     summary: 'Whether documents can be stored',
     description:
-      'BunKMS decides until it has confirmed the generation of the storage. Later it is told of, but does not decide: projects whose key is cached work without it.',
+      'BunKMS decides until it has confirmed the generation of the storage. Later it is shown, but does not decide: projects whose key is cached work without it.',
     access: PUBLIC,
     answers: {
       200: { description: 'They can', schema: readySchema },

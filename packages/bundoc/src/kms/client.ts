@@ -63,7 +63,7 @@ const DELETIONS_AT_ONCE = 100;
 const RETRIES_MAX = 8;
 const BACKOFF_FIRST_MS = 50;
 const BACKOFF_MAX_MS = 1_000;
-/** What a caller is told to wait when BunKMS did not say. */
+/** How long a caller is asked to wait when BunKMS did not say. */
 const RETRY_AFTER_S = 2;
 /** The same when somebody has to change the service token first. */
 const RETRY_AFTER_REFUSED_S = 60;
@@ -101,7 +101,7 @@ interface Answer {
   readonly body: Buffer;
 }
 
-/** What BunKMS says of a key for good, and what that means to whoever works with the project. No other try would do better. */
+/** Final answers of BunKMS about a key, and their meaning for the project. A retry would not help. */
 const VERDICTS: Readonly<Record<string, ProblemCode>> = {
   KEY_NOT_FOUND: 'KEY_NOT_FOUND',
   // To the project it is the same as a version that never was: what was sealed under it does not open.

@@ -85,7 +85,7 @@ export interface KeyHandover {
   acceptKey(name: string, move: string): Promise<void>;
 }
 
-/** The same for whichever storage `acting` names; without one, a key is made for no holder, and exported whoever holds it. */
+/** The same for whichever storage `acting` names; without one, a key is made for no holder, and exported whatever its holder. */
 export interface StorageCalls {
   exportKey(name: string, version?: number, acting?: ActingStorage): Promise<LeasedKey>;
   createKey(name: string, acting?: ActingStorage): Promise<boolean>;

@@ -11,7 +11,7 @@ import type { StartedStorage } from '../engine/started-storage.ts';
 
 export type ReadSealedChanges = ProjectStore['sealedChanges'];
 
-/** The project cannot be moved as things are. Where it was, it is in order; it may be tried again. */
+/** The project cannot be moved now. Where it was, it is in order; it may be tried again. */
 export class MoveFailed extends Error {
   override readonly name = 'MoveFailed';
 }
@@ -19,7 +19,7 @@ export class MoveFailed extends Error {
 /** What a project holds, in documents and their sealed bytes: alike at both ends. */
 export type MoveCounts = Pick<StoreRest, 'documents' | 'bytes'>;
 
-/** What there is of a project beside its documents and deletions, once nobody writes any more. */
+/** What a project has beside its documents and deletions, once nobody writes any more. */
 export interface LastOfProject extends Omit<StoreRest, 'size'> {
   /** The text of its project file. */
   readonly file: string;
@@ -151,7 +151,7 @@ export async function moveProject(
         await accept();
       });
     } catch (error) {
-      // Unless BunKMS says, whoever opens the project next asks again.
+      // If BunKMS does not say, the next opening of the project asks again.
       const ifMoved = (why: unknown) =>
         (hasCode(why, 'project_elsewhere') && why.storage === to.id) || Promise.reject(error);
       isInDoubt = await settleMove(from, project, move).then(() => false, ifMoved);
@@ -233,7 +233,7 @@ class Copying {
       );
   }
 
-  /** Until little came in while it was copied, or no less than before: whoever writes faster than is copied waits the longer in the end. */
+  /** Copies rounds until the backlog is small or stops shrinking. Writers that outpace the copy wait longer at the cut-over. */
   async #inRounds(): Promise<void> {
     let copied = 0;
     let former = Number.POSITIVE_INFINITY;
@@ -250,7 +250,7 @@ class Copying {
     }
   }
 
-  /** @param until where it ends, though there may be more by then: whoever writes fast must not be run after for ever. */
+  /** @param until where it ends, even if more has come by then: a fast writer must not keep the round going. */
   async #copy(
     page: ReadSealedChanges,
     until: Position,
@@ -272,7 +272,7 @@ class Copying {
 
 function failedIfDamaged(error: unknown): never {
   if (!hasCode(error, 'integrity_error')) throw error;
-  throw new MoveFailed('a document does not open: bundoc verify tells which; replace or delete it first', {
+  throw new MoveFailed('a document does not open: bundoc verify names it; replace or delete it first', {
     cause: error,
   });
 }

@@ -167,7 +167,7 @@ export class InstanceManager implements AsyncDisposable {
     return instance.store;
   }
 
-  /** The store of a project that is open, whether it may be used or not. This is no use of it. */
+  /** The store of a project that is open, whether it may be used or not. This does not count as a use. */
   storeIfOpen(project: string): DefinedStore | undefined {
     return this.#hot.get(project)?.store;
   }
@@ -221,7 +221,7 @@ export class InstanceManager implements AsyncDisposable {
     return this.#openings.run(project, () => action(close));
   }
 
-  /** Whether a project is open, and its key in memory. This is no use of them. */
+  /** Whether a project is open, and its key in memory. This does not count as a use. */
   stateOf(project: string): { readonly isOpen: boolean; readonly isKeyCached: boolean } {
     return { isOpen: this.#hot.has(project), isKeyCached: this.#options.keys.has(project) };
   }
@@ -306,7 +306,7 @@ export class InstanceManager implements AsyncDisposable {
     await this.#openings.drained();
     const { prepareWithinMs = PREPARE_WITHIN_MS } = this.#options;
     const timer = setTimeout(
-      () => this.#outOfTime.reject(new Error('there was no time for it')),
+      () => this.#outOfTime.reject(new Error('no time was left for it')),
       prepareWithinMs,
     );
     using _timer = { [Symbol.dispose]: () => clearTimeout(timer) };
@@ -342,7 +342,7 @@ export class InstanceManager implements AsyncDisposable {
         instance.file = await this.#options.projects.keepWrappings(project, instance.file, keys);
       })
       .catch((error: unknown) => {
-        this.#options.logger.warn({ err: error, project }, 'the new wrapping of a key was not kept');
+        this.#options.logger.warn({ err: error, project }, 'failed to store the new wrapping of a key');
       });
   }
 
@@ -397,7 +397,7 @@ export class InstanceManager implements AsyncDisposable {
     const instance = new ProjectInstance(project, opened, store, instant(clock), reserved);
     this.#hot.set(project, instance);
     this.#order.add(project, instance, reserved);
-    // In the same turn: an instance without users makes room for whoever wants it.
+    // In the same turn: an instance without users gives up its memory.
     const lease = this.#lease(instance);
     this.#noteNeeds(instance);
     this.#changeWaits.turned(project);
@@ -443,10 +443,7 @@ export class InstanceManager implements AsyncDisposable {
     try {
       await this.#options.expiry?.ensureMarked(project);
     } catch (error) {
-      this.#options.logger.warn(
-        { err: error, project },
-        'it could not be kept that documents of a project expire',
-      );
+      this.#options.logger.warn({ err: error, project }, 'failed to store the expiry mark of a project');
     }
   }
 
@@ -506,7 +503,7 @@ export class InstanceManager implements AsyncDisposable {
       if (!store.failed && instance.hasKeys(keys))
         await Promise.race([store.prepareClose(), this.#outOfTime.promise]);
     } catch (error) {
-      logger.warn({ err: error, project }, 'a project was closed before it was prepared for it');
+      logger.warn({ err: error, project }, 'closed a project before its preparation had ended');
     }
     await store[Symbol.asyncDispose]();
   }

@@ -20,7 +20,7 @@ describe('places', () => {
     expect([places.hasRoomFor(10), places.bytes, places.waiting]).toEqual([false, 20, 0]);
   });
 
-  it('are vacated for whoever comes, also once one can be spared that could not before', async () => {
+  it('are vacated for anyone who comes, also once one can be spared that could not before', async () => {
     let canSpare = false;
     const places = new Places(10, () => {
       if (canSpare) places.leave(10);

@@ -3,11 +3,11 @@ import type { DefinedStore } from '../collections/defined-store.ts';
 import type { InstanceManager, Need } from './instance-manager.ts';
 import type { SpreadRotations } from './spread-rotations.ts';
 
-/** Of the open projects, those whose documents are sealed anew at a time; one in any case. */
+/** Of the open projects, those whose documents are re-sealed at a time; one in any case. */
 const RESEALING_SHARE = 0.01;
 /** Open projects that one run looks through for expired documents. */
 export const SWEPT_MAX = 50;
-/** How long a project whose key was rotated counts with them until it is used, and so sealed anew, runs. */
+/** How long a project whose key was rotated counts with them until it is used, and so re-sealed, runs. */
 const WAITS_FOR_USE_RUNS = 5;
 
 export interface ProjectUpkeepOptions {
@@ -15,7 +15,7 @@ export interface ProjectUpkeepOptions {
   readonly logger: Logger;
   /** Keys that are to be rotated. */
   readonly rotations?: Pick<SpreadRotations, 'run'> | undefined;
-  /** Documents of one project that are sealed anew after a rotation, each time. */
+  /** Documents of one project that are re-sealed after a rotation, each time. */
   readonly resealsMax: number;
   /**
    * Answers for many projects at once what definitions and indexes each has, as `definitionsState` of their stores.
@@ -25,7 +25,7 @@ export interface ProjectUpkeepOptions {
 }
 
 /**
- * What open projects need besides requests: documents sealed anew whose project's key was rotated, what other processes defined collections to be
+ * What open projects need besides requests: documents re-sealed whose project's key was rotated, what other processes defined collections to be
  * taken up, expired documents removed.
  */
 export class ProjectUpkeep {
@@ -33,7 +33,7 @@ export class ProjectUpkeep {
   #isRunning = false;
   /** The states in which definitions were taken up of which some do not open, by project. */
   #damagedAs: ReadonlyMap<string, string> = new Map();
-  /** Projects whose documents are being sealed anew; they stay until they need it no more, or nothing more can be done. */
+  /** Projects whose documents are being re-sealed; they stay until they need it no more, or nothing more can be done. */
   readonly #resealing = new Set<string>();
   /** Projects whose keys were rotated and that were not used since, with the runs for which they are still waited for. */
   readonly #rotated = new Map<string, number>();
@@ -60,7 +60,7 @@ export class ProjectUpkeep {
   }
 
   /**
-   * Seals documents anew in a hundredth of the open projects at a time, and has as many keys rotated as that leaves room for: after a take-over
+   * Re-seals documents in a hundredth of the open projects at a time, and has as many keys rotated as that leaves room for: after a take-over
    * all projects are due at once.
    */
   async #resealSome(): Promise<void> {
@@ -78,7 +78,7 @@ export class ProjectUpkeep {
     }
     await this.#forEach(
       'reseal',
-      'documents could not be sealed anew',
+      'documents could not be re-sealed',
       async (project, store) => {
         this.#rotated.delete(project);
         let goesOn = false;
@@ -153,7 +153,7 @@ export class ProjectUpkeep {
         }
       }
     } catch (error) {
-      logger.warn({ err: error }, 'it could not be asked which projects have changed');
+      logger.warn({ err: error }, 'failed to ask which projects have changed');
     }
     this.#damagedAs = damagedAs;
   }

@@ -144,7 +144,7 @@ function plainWrite(operation: PlainOperation): Write {
     : { kind: 'delete', ref, precondition };
 }
 
-/** The document of a patch that asks for no revision has changed since it was read: the patch can be applied anew. */
+/** The document of a patch that asks for no revision has changed since it was read: the patch can be applied again. */
 function isRace(operations: readonly BatchOperation[], { index, rev }: FailedWrite): boolean {
   const operation = operations[index];
   if (operation?.op !== 'patch' || rev === undefined) return false;

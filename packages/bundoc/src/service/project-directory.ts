@@ -11,7 +11,7 @@ export class ProjectDirectory {
 
   readonly #requireServed: () => void;
 
-  /** @param requireServed throws an AppError while nothing of this storage may be told. */
+  /** @param requireServed throws an AppError while nothing of this storage may be shown. */
   constructor(
     projects: Pick<Projects, 'names'>,
     instances: Pick<InstanceManager, 'acquire' | 'stateOf'>,

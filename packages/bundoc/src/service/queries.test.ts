@@ -202,7 +202,7 @@ describe('a request that nobody waits for any more', () => {
     expect(leases.held).toBe(0);
   });
 
-  it('asks for the project anew with each page, so that no key is used beyond its time', async () => {
+  it('asks for the project again with each page, so that no key is used beyond its time', async () => {
     const { store, queries, leases } = await start({ documentsMax: 1_000, bytesMax: 1_000_000 });
     for (let n = 0; n < 250; n++) await commitOne(store, put(`d${n}`, '{}'));
     await queries.count(selection('{}'));

@@ -31,7 +31,7 @@ const SERVICE_TOKEN: IssueToken = {
   keys: ['*-dek'],
   projects: [],
 };
-/** A token that ends sooner than this is made anew: Bundoc must have the time to start and renew it. */
+/** A token that ends sooner than this is made again: Bundoc must have the time to start and renew it. */
 const REMAINING_S_MIN = 3_600;
 
 /** Prepares an installation: KEK file, store, service token, certificates, each only if it is not there. May be run again at any time. */
@@ -51,7 +51,7 @@ export async function init(environment: Environment, options: InitOptions): Prom
   if (isNew) console.error(`bunkms: made a new store: no token and no key of an earlier one is known to it`);
   if (options.serviceToken !== undefined) await ensureServiceToken(kms, options.serviceToken);
   if (authority !== undefined) {
-    // What makes certificates is loaded only by whoever wants one.
+    // Loaded only when a certificate is made.
     const { ensureCertificates } = await import('./certificates.ts');
     await ensureCertificates(authority, certificate);
   }

@@ -94,7 +94,7 @@ export class RestoreRun {
     if (this.#options.acceptResurrection) return;
     if (this.#knowledge.source === 'none')
       throw new ResurrectionNotAccepted(
-        'nothing is known of the time after the backup: keys may have been destroyed or disabled and tokens revoked since; give an inventory or a copy of the audit chain, or say --accept-resurrection',
+        'nothing is known of the time after the backup: keys may have been destroyed or disabled and tokens revoked since; give an inventory or a copy of the audit chain, or use --accept-resurrection',
       );
     const uncovered = [...this.#survey.soundKeys]
       .filter(([name, { id, state }]) => state !== 'destroyed' && !this.#knowledge.covers(name, id))
@@ -321,7 +321,7 @@ export class RestoreRun {
     yield { kind: 'new-record', draft: revocationDraft(caller, time, token, { source: 'backup' }) };
   }
 
-  /** Tokens that were issued after the backup: they go on, and the revoked ones are known as such to whoever asks. */
+  /** Tokens that were issued after the backup: they go on, and the revoked ones are known as such to anyone who asks. */
   *#newerTokens(): Generator<LoadEntry> {
     const { caller, time } = this.#recovery;
     for (const token of this.#knowledge.tokens()) {

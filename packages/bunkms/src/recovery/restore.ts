@@ -27,7 +27,7 @@ const BATCH = 500;
  * with a CRITICAL record of the restore, and one for each key that does not come back as it was.
  *
  * A backup is older than what happened since. With knowledge of that, keys and tokens come back as they were last known; what is not covered
- * by it must be accepted, and then keys are disabled. Without any knowledge all tokens are revoked and the signing key is made anew, since
+ * by it must be accepted, and then keys are disabled. Without any knowledge all tokens are revoked and the signing key is made again, since
  * tokens that were issued and revoked after the backup would pass again.
  *
  * @param survey of this very archive.

@@ -36,7 +36,7 @@ export interface Backup {
 const ID_BYTES = 16;
 
 /**
- * An archive of all that the store keeps at the moment at which the first piece is taken, whoever writes meanwhile. What is damaged in
+ * An archive of all that the store keeps at the moment at which the first piece is taken, while others write. What is damaged in
  * the store is damaged in the archive. That it is made is on record before, and so in the archive as well.
  *
  * @param onProgress told how many entries have been read.

@@ -159,7 +159,7 @@ export function registerCryptoRoutes(app: FastifyInstance, guards: Guards, servi
       return answer;
     },
   });
-  // Whoever may encrypt may rewrap: it shows no plaintext. It does show whether a ciphertext opens under an AAD (SECURITY.md).
+  // `kms:encrypt` allows rewrap: it shows no plaintext. It reveals whether a ciphertext opens under an AAD (SECURITY.md).
   register('rewrap', {
     scope: 'kms:encrypt',
     item: ciphertextItemSchema,

@@ -19,7 +19,7 @@ const readinessSchema = z.object({
 const JWKS_MAX_AGE_S = 300;
 
 /**
- * What anybody may ask. The JWKS is not given while the service is sealed: the store has the public key in clear, and whoever
+ * What anybody may ask. The JWKS is not given while the service is sealed: the store has the public key in clear, and anyone who
  * can write to the store could put another there and so make Bundoc take tokens of their own (ADR 0006).
  */
 export function registerPublicRoutes(app: FastifyInstance, { readiness, jwks }: PublicPorts): void {

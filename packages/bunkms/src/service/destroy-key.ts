@@ -26,7 +26,7 @@ export async function destroyKey(
 }
 
 /**
- * Destroys a key whose deletion is due, as the service does by itself. Whoever else does the same meanwhile, or restores the key,
+ * Destroys a key whose deletion is due, as the service does by itself. Anybody else who does the same meanwhile, or restores the key,
  * is given way.
  *
  * @returns whether this call destroyed it.
@@ -57,7 +57,7 @@ export function destruction({ record, versions }: AuthenticKey, time: string): D
 }
 
 /**
- * Every version of a key, destroyed. A damaged one is not among those that were read; it is made anew, so that its bytes go as well.
+ * Every version of a key, destroyed. A damaged one is not among those that were read; it is made again, so that its bytes go as well.
  *
  * @param versions those that are genuine.
  */

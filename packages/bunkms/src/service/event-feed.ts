@@ -33,13 +33,13 @@ interface Subscriber extends Subscription {
 /** How often the chain is looked at while somebody listens, milliseconds: other processes append to it as well. */
 const POLL_MS = 200;
 const PAGE = 500;
-/** Records that are gone through for one who comes back; beyond it starting anew is cheaper. */
+/** Records that are replayed for a subscriber that resumes. Beyond it, a reset is cheaper. */
 const REPLAY_MAX = 1_000;
 const SUBSCRIBERS_MAX = 256;
 const SUBSCRIBERS_OF_SUBJECT_MAX = 16;
 
 /**
- * Tells services what happens to keys and tokens, as the audit chain has it: so nothing is told that is not durable,
+ * Tells services what happens to keys and tokens, as the audit chain has it: so nothing is sent that is not durable,
  * whichever process did it, and a place in the chain is enough to go on from. Only the records besides exports are read.
  *
  * A subscriber that names its place gets what came after it; any other gets a `reset`, and the tokens that are revoked now.
@@ -48,11 +48,11 @@ export class EventFeed {
   readonly #options: EventFeedOptions;
   readonly #subscribers = new Set<Subscriber>();
   readonly #places: Share;
-  /** Up to where all subscribers were told; undefined while there are none. */
+  /** Up to where all subscribers have the events; undefined while there are none. */
   #position: ChainHead | undefined;
   #heartbeatAtMs = 0;
   #timer: NodeJS.Timeout | undefined;
-  /** Looking and joining take turns, so that nobody is told twice or never. */
+  /** Looking and joining take turns, so that nobody gets an event twice or never. */
   #turn: Promise<unknown> = Promise.resolve();
   #failing = false;
 
@@ -85,7 +85,7 @@ export class EventFeed {
       const { store } = this.#options;
       this.#position ??= await store.auditHead();
       const position = this.#position;
-      // A revocation from before this place is told to nobody any more.
+      // A revocation from before this place is sent to nobody any more.
       if ((await store.liveFamily(subscription.claims.jti)) === undefined) return subscriber.sink.end();
       subscriber.isComplete = await this.#replay(subscriber, position);
       if (!subscriber.isComplete) subscriber.sink.send(blockOf({ type: 'reset' }));
@@ -105,7 +105,7 @@ export class EventFeed {
       this.#failing = false;
     } catch (error) {
       if (!this.#failing)
-        this.#options.logger.warn({ err: error }, 'the audit chain cannot be read: events are held up');
+        this.#options.logger.warn({ err: error }, 'the audit chain cannot be read: events are delayed');
       this.#failing = true;
     }
   }
@@ -138,7 +138,7 @@ export class EventFeed {
       }
       more = page.more;
     }
-    // Only now: what is told to be complete up to a place has been read up to it.
+    // Only now: what is declared complete up to a place has been read up to it.
     const nowMs = this.#options.clock.monotonic();
     if (this.#position === undefined || nowMs - this.#heartbeatAtMs < HEARTBEAT_MS) return;
     this.#heartbeatAtMs = nowMs;
@@ -154,7 +154,7 @@ export class EventFeed {
     }
   }
 
-  /** Whoever is gone, and whoever's token has expired. */
+  /** Those that are gone, and those whose token has expired. */
   #dropEnded(): void {
     const nowS = this.#options.clock.now() / 1_000;
     for (const subscriber of this.#subscribers) {

@@ -12,7 +12,7 @@ import { type KeyPorts, markOf, readStoredKey, versionOf } from './stored-key.ts
 
 export interface ExportPorts extends KeyPorts {
   readonly metrics: Metrics;
-  /** How long whoever gets a key may keep it, milliseconds; at most `LEASE_TTL_MS`. */
+  /** How long the receiver of a key may keep it, milliseconds; at most `LEASE_TTL_MS`. */
   readonly leaseTtlMs: number;
 }
 
@@ -36,7 +36,7 @@ const ROUNDS_MAX = 32;
 /**
  * Releases a DEK, that of the current version unless another is asked for. The one place where key material leaves the
  * service, and it leaves only after its CRITICAL record is durable: whatever fails before that, nothing of the key is in
- * the answer. The record is written only while the key is what was read: when it was changed meanwhile, it is read anew, so that
+ * the answer. The record is written only while the key is what was read: when it was changed meanwhile, it is read again, so that
  * in the chain no release follows the disabling or the end of its key.
  *
  * Refused and failed calls are recorded where they are answered (`http/export-audit.ts`).

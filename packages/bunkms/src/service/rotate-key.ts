@@ -20,7 +20,7 @@ export interface Rotation extends KeyRequest {
 /**
  * Mints the next version of a key and makes it the current one, together with its audit record. Older versions stay as they are.
  *
- * Whoever rotates at the same time, in this process or another, makes one version: the store takes the first, and the others
+ * Anyone who rotates at the same time, in this process or another, makes one version: the store takes the first, and the others
  * answer with that one. It came to be after each of them had asked, so it is as new as what they asked for.
  *
  * A key whose current version does not open is not rotated, unless its loss is accepted: it may be brought back yet (`bunkms recover`).
@@ -43,7 +43,7 @@ export async function rotateKey(ports: KeyPorts, rotation: Rotation, caller: Cal
 }
 
 /**
- * Rotates a key whose policy says so, as the service does by itself. Whoever else rotates it meanwhile is given way.
+ * Rotates a key whose policy says so, as the service does by itself. A concurrent rotation wins.
  *
  * @returns whether this call rotated it.
  */

@@ -117,7 +117,7 @@ export interface KeyChange {
 /** What tells one state of a key from any other, also from one that differs in its wrapping alone. */
 export type KeyMark = Pick<KeyRecord, 'id' | 'revision' | 'versionDigests'>;
 
-/** A change of a key that is stored as `previous`. Its revision is the next one, or the same when it is wrapped anew and nothing else. */
+/** A change of a key that is stored as `previous`. Its revision is the next one, or the same when it is rewrapped and nothing else. */
 export interface KeyUpdate extends KeyChange {
   readonly previous: KeyMark;
   readonly storages?: readonly StorageMark[] | undefined;
@@ -507,7 +507,7 @@ export interface KmsStore extends AsyncDisposable {
   countDeletions(): Promise<number>;
 
   /**
-   * Keys that were ever wrapped with this KEK and may be held by somebody in no newer wrapping: exported before they were wrapped anew
+   * Keys that were ever wrapped with this KEK and may be held by somebody in no newer wrapping: exported before they were rewrapped
    * for the last time, in a version that was not exported since. In the order of their names. Looks at a bounded number of records, so a page may
    * hold fewer than `limit`, or none, and still have a `next`; a key with very many records may be in it without need.
    */
@@ -517,7 +517,7 @@ export interface KmsStore extends AsyncDisposable {
   auditHead(): Promise<ChainHead>;
 
   /**
-   * Everything that there is at one moment, in batches, whoever writes meanwhile: the installation, the audit records by `seq`, the keys
+   * Everything that there is at one moment, in batches, while others write: the installation, the audit records by `seq`, the keys
    * by name, each followed by its versions, and the tokens in the order of their issue. The moment is that of the first batch. Until the
    * iteration ends, {@link scrub} may find it in the way.
    */

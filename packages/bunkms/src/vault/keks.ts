@@ -45,7 +45,7 @@ export class Keks {
   }
 
   /**
-   * Reads what the chain says now, and wraps accordingly from then on. Who was told by the store that it wrapped with a KEK that is
+   * Reads what the chain says now, and wraps accordingly from then on. A process learns from the store that it wrapped with a KEK that is
    * the current one no more calls this before the next try.
    *
    * @throws AppError `SEALED` when the chain's records of the KEKs were changed, or the ring lacks the current KEK, also when it is read again; the
@@ -73,7 +73,7 @@ export class Keks {
   }
 
   /**
-   * Reads the ring again if it has changed, and makes KEKs that are new in it known as staged. One that is no use, or lacks a KEK that is
+   * Reads the ring again if it has changed, and makes KEKs that are new in it known as staged. One that is invalid, or lacks a KEK that is
    * needed, leaves the last good ring in place, and the log says so.
    *
    * @throws what {@link refresh} throws.
@@ -100,9 +100,9 @@ export class Keks {
       const missing = vault.missingIn(ring, neededKeks(this.#state));
       if (missing.length > 0) return this.#report({ missing }, 'the new KEK ring lacks KEKs that are needed');
       vault.replaceRing(ring);
-      logger.info({ kekIds: vault.kekIds }, 'the KEK ring was read anew');
+      logger.info({ kekIds: vault.kekIds }, 'the KEK ring was reloaded');
     } catch (error) {
-      this.#report({ err: error }, 'the new KEK ring is no use');
+      this.#report({ err: error }, 'the new KEK ring is invalid');
     }
   }
 

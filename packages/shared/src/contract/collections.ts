@@ -19,7 +19,7 @@ export const indexDefinitionSchema = z.strictObject({
   /** No two documents have the same values in these fields, unless one lacks a field. */
   unique: z.boolean().default(false),
   /**
-   * On PostgreSQL: keep a token of each document's values in the database, by which equal ones are found; whoever sees the database sees which are
+   * On PostgreSQL: keep a token of each document's values in the database, by which equal ones are found; anyone who sees the database sees which are
    * equal. Indexes that are unique have them in any case. Files need none.
    */
   blind: z.boolean().optional(),
@@ -50,7 +50,7 @@ export const indexStatusSchema = indexDefinitionSchema.extend({
   /** While it is built: documents that are in it, and that there are. */
   indexed: z.int().optional(),
   total: z.int().optional(),
-  /** Documents of a unique index too many, all but one of each that have equal values: it keeps nothing apart until they are gone and it is defined anew. */
+  /** Documents of a unique index too many, all but one of each that have equal values: it keeps nothing apart until they are gone and it is defined again. */
   duplicates: z.int().optional(),
 });
 

@@ -3,7 +3,7 @@ import { z } from 'zod';
 /** Where a list goes on. Clients take it from an answer and give it back; what is in it is not their business. */
 export interface Cursor {
   readonly position: number;
-  /** Up to here nothing that was forgotten concerns whoever follows: they began after it. */
+  /** Tombstones purged up to this position do not affect a reader that started after it. */
   readonly horizon?: number;
 }
 

@@ -99,7 +99,7 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     try {
       options.onProblem?.(request, error);
     } catch (thrownByObserver) {
-      // The answer must not depend on who is told of it.
+      // The answer must not depend on who receives it.
       options.logger.fatal({ reqId: request.id, err: thrownByObserver }, 'a refusal could not be reported');
     }
     return error;

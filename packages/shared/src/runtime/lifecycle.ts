@@ -19,7 +19,7 @@ export interface RunningService {
 }
 
 /**
- * Runs a service until it is told to stop: SIGTERM, SIGINT, an uncaught error, or the end of the IPC channel to the
+ * Runs a service until it must stop: SIGTERM, SIGINT, an uncaught error, or the end of the IPC channel to the
  * supervisor that spawned it, so that no service outlives `npm start`.
  *
  * A failed start is logged, once, and ends the process with code 1.
@@ -59,7 +59,7 @@ export async function runService(logger: Logger, start: () => Promise<RunningSer
     logger.flush();
   };
   const handle = closeWithGrace({ delay: STOP_TIMEOUT_MS, logger: false, onTimeout }, ({ signal, err }) => {
-    // A signal and the end of the channel often come together. Whoever comes second waits for the same stop.
+    // A signal and the end of the channel often come together. The second one waits for the same stop.
     stopped ??= stop(signal ?? 'supervisor', err);
     return stopped;
   });

@@ -29,7 +29,7 @@ export interface ServerTlsPorts {
  * TLS of one listener by its files, with its metrics and a bounded word in the log for what it refuses. The caller disposes `tls`.
  *
  * @param files undefined for plain HTTP. With authorities among them, clients must have a certificate.
- * @throws ConfigError when the files are no use.
+ * @throws ConfigError when the files are invalid.
  */
 export function openServerTls(
   listener: string,
@@ -41,8 +41,7 @@ export function openServerTls(
   const tls = new WatchedTls({ files, use: listener, clock, logger, checkEveryMs });
   metrics.watchCertificate(listener, tls);
   const warn = boundedWarner(
-    (reason, count) =>
-      logger.warn({ listener, reason, count }, 'refused connections that TLS does not let in'),
+    (reason, count) => logger.warn({ listener, reason, count }, 'TLS refused connections'),
     () => clock.monotonic(),
   );
   return {
@@ -86,7 +85,7 @@ export function guardTls(app: FastifyInstance, { tls, clientNames, onRefused }: 
     onRefused(String(socket.authorizationError ?? error.code));
   });
   if (clientNames === undefined) return;
-  // HTTP begins with this event: whoever is destroyed here is not listened to.
+  // HTTP begins with this event: a connection that is destroyed here is never read.
   server.prependListener('secureConnection', (socket: TLSSocket) => {
     if (hasName(socket, clientNames)) return;
     socket.destroy();

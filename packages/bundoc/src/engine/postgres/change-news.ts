@@ -21,7 +21,7 @@ export interface ChangeNewsOptions {
 }
 
 export interface ChangeNewsTiming {
-  /** Commits of so many milliseconds are told together: a notification in each transaction would halve the throughput. */
+  /** Commits of so many milliseconds are notified together: a notification in each transaction would halve the throughput. */
   readonly tellEveryMs: number;
   /** How often it is looked itself: notifications are lost with their connection. */
   readonly lookEveryMs: number;

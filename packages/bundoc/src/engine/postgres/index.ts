@@ -100,7 +100,7 @@ async function prepare(database: Database, logger: Logger): Promise<void> {
   await migrate(database);
 }
 
-/** How to connect. @throws ConfigError for files that are no use. */
+/** How to connect. @throws ConfigError for invalid files. */
 export function databaseOptions(config: PostgresConfig, logger: DatabaseOptions['logger']): DatabaseOptions {
   const { tls, passwordFile } = config;
   const ca = tls?.ca && readTlsMaterial({ ca: tls.ca }).ca;

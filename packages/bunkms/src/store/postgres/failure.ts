@@ -1,7 +1,7 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { DatabaseError } from 'pg';
 
-/** SQLSTATE of a full disk, and classes and codes after which the connection, or the server behind it, is of no use. */
+/** SQLSTATE of a full disk, and classes and codes after which the connection, or the server behind it, is unusable. */
 const DISK_FULL = '53100';
 const CONNECTION_CLASSES = ['08', '57', 'F0', 'XX'];
 const READ_ONLY = '25006';

@@ -88,7 +88,7 @@ export async function listWrapped(
   return { items, more: ids.length < rows.length };
 }
 
-/** Whoever took away the key alone has left a version that nothing can be told of. */
+/** The key's row was removed and its version left: nothing is known of that version. */
 async function orphan(session: Session, id: string): Promise<NamedKey> {
   const change: AuditRecord | undefined = await lastChange(session, id);
   return { name: id, record: undefined, versions: [], lastChange: change };
@@ -116,7 +116,7 @@ export async function listUnfetched(
   return { names };
 }
 
-/** Whether a version that is still there was released before the key was wrapped anew, and not since. */
+/** Whether a version that is still there was released before the key was rewrapped, and not since. */
 async function isUnfetched(
   session: Session,
   { id, name }: { readonly id: string; readonly name: string },

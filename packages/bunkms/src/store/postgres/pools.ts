@@ -35,7 +35,7 @@ export class Pools {
     return this.#use(this.#reads, (client) => look(sessionOf(client)));
   }
 
-  /** Runs statements that all see the same state, whoever writes meanwhile. */
+  /** Runs statements that all see the same state, while others write. */
   snapshot<T>(look: (session: Session) => Promise<T>): Promise<T> {
     return this.#use(this.#reads, async (client) => {
       await client.query(BEGIN_SNAPSHOT);
@@ -45,7 +45,7 @@ export class Pools {
     });
   }
 
-  /** A connection for something that takes more than one call. The taker releases it, with an error if it is of no use any more. */
+  /** A connection for something that takes more than one call. The taker releases it, with an error if it is unusable. */
   async borrow(): Promise<PoolClient> {
     if (this.#closing !== undefined) throw closed();
     return await this.#reads.connect().catch((error: unknown) => {
@@ -115,7 +115,7 @@ function newPool(settings: PostgresSettings, max: number): pg.Pool {
     types: { getTypeParser },
     onConnect: (client) => prepare(client, settings),
   });
-  // An idle connection that breaks is made anew by whoever needs one.
+  // An idle connection that breaks is replaced by the next use.
   pool.on('error', () => undefined);
   return pool;
 }

@@ -18,12 +18,12 @@ import { BEGIN_WRITE, commit } from './writer.ts';
 const BATCH = 500;
 /** Keys that are read at once; each may have very many versions. */
 const KEYS = 20;
-/** How long whoever reads or fills a whole store may be busy with something else, milliseconds. */
+/** How long a reader or writer of a whole store may be busy with something else, milliseconds. */
 const IDLE_MS = 600_000;
 
 const BE_PATIENT = `SET LOCAL idle_in_transaction_session_timeout = ${IDLE_MS}`;
 
-/** Everything that there is at one moment, whoever writes meanwhile. */
+/** Everything that there is at one moment, while others write. */
 export async function* readAll(pools: Pools): AsyncGenerator<readonly StoreEntry[]> {
   const client = await pools.borrow();
   try {

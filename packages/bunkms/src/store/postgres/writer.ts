@@ -30,7 +30,7 @@ interface Job {
   readonly reject: (error: unknown) => void;
   readonly expiresAtMs: number;
   readonly timer: NodeJS.Timeout;
-  /** True once whoever asked has an answer. */
+  /** True once the caller has an answer. */
   isSettled: boolean;
 }
 
@@ -190,7 +190,7 @@ export class Writer {
 /** A change that matters to nobody. */
 export const TOUCH = 'UPDATE probe SET count = count + 1';
 
-/** The server has committed, and says that it did not wait for a standby as it was told to. */
+/** The server has committed, and says that it did not wait for a standby as configured. */
 class NotReplicated extends Error {
   override readonly name = 'NotReplicated';
 }
@@ -206,7 +206,7 @@ async function attempt(
     const [, , heads] = (await client.query<Row>(BEGIN_WRITE)) as unknown as { rows: Row[] }[];
     session = new BufferedWriteSession(sessionOf(client), chainKey, headOf(heads?.rows[0]), writeId);
   } catch (error) {
-    // Others held the lock for too long, or the connection is of no use: nobody here is at fault.
+    // Others held the lock for too long, or the connection is unusable: nobody here is at fault.
     return { kind: 'broken', error };
   }
   const results: Result[] = [];
@@ -296,6 +296,6 @@ function locked(): AppError {
 
 function late(deadlineMs: number): AppError {
   return new AppError('storage_unavailable', {
-    cause: new Error(`PostgreSQL did not take a write within ${deadlineMs} ms`),
+    cause: new Error(`PostgreSQL did not accept a write within ${deadlineMs} ms`),
   });
 }

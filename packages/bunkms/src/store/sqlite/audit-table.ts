@@ -40,7 +40,7 @@ const LOOKED_AT_MAX = 10_000;
 /** Where a list begins: who can write to the database can add records in front of the first. */
 const BEFORE_ALL = Number.NEGATIVE_INFINITY;
 
-/** The audit chain. Whoever appends calls from inside a write transaction. */
+/** The audit chain. Anyone who appends calls from inside a write transaction. */
 export class AuditTable {
   readonly #connection: Connection;
   readonly #onInsert: ((action: string) => void) | undefined;

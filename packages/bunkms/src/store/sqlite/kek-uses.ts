@@ -79,7 +79,7 @@ export function listUnfetched(
   return { names };
 }
 
-/** Whether a version that is still there was released before the key was wrapped anew, and not since. */
+/** Whether a version that is still there was released before the key was rewrapped, and not since. */
 function isUnfetched(
   connection: Connection,
   audit: AuditTable,

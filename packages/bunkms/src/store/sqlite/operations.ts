@@ -87,7 +87,7 @@ export function sqliteOperations(connection: Connection): StoreOperations {
     versions: record === undefined ? [] : readVersions(connection, record, choice),
     lastChange: audit.lastChange(name),
   });
-  /** Whoever took away the key alone has left a version that nothing can be told of. */
+  /** The key's row was removed and its version left: nothing is known of that version. */
   const wrappedKey = (id: string): NamedKey => {
     const record = findKeyById(connection, id);
     return { name: record?.name ?? id, ...storedKey(record?.name ?? id, record, 'all') };

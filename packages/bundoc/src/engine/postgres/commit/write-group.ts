@@ -69,7 +69,7 @@ function rowsOf<T extends ConstructorParameters<typeof RowParameters>[0]>(types:
 }
 
 /**
- * Entries that documents have no longer, and those that all have: neither touches a row of the other. They are told apart by grouping,
+ * Entries that documents have no longer, and those that all have: neither touches a row of the other. They are distinguished by grouping,
  * which is by hashes or sorted, within whatever memory there is; a planner that expects too many rows for a table of hashes would look through all
  * new ones for each of the old.
  */

@@ -60,7 +60,7 @@ export class ConnectionTrouble extends Error {
   override readonly name = 'ConnectionTrouble';
 }
 
-/** What callers of the storage port are told. Defects stay what they are. */
+/** The error for callers of the storage port. Defects stay what they are. */
 export function storageErrorOf(error: unknown): unknown {
   if (sqlStateOf(error) === DISK_FULL) return new AppError('disk_full', { cause: error });
   if (isUnavailable(error)) return new AppError('storage_unavailable', { cause: error, retryAfterS: 1 });

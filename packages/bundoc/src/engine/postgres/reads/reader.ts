@@ -94,7 +94,7 @@ export interface ReaderOptions {
 }
 
 /**
- * Reads of one project. What a row says in the clear is compared with what is sealed in it. Whoever finds nothing looks whether the
+ * Reads of one project. What a row says in the clear is compared with what is sealed in it. Anyone who finds nothing looks whether the
  * project is there: another node deletes one by taking its head away first. Errors of every method: VersionUnknown, ProjectGone, and those of
  * the database.
  */
@@ -249,7 +249,7 @@ export class Reader {
     return orUndefined(() => readStateRow(row, this.#rows));
   }
 
-  /** A change that cannot be told must not be left out in silence. */
+  /** A change that cannot be read must not be left out in silence. */
   #requiredState(row: Row) {
     const state = this.#stateOf(row);
     if (state === undefined) throw this.#damaged((row[0] as Buffer).toString('hex'));
@@ -272,7 +272,7 @@ export class Reader {
   }
 }
 
-/** What a list by an index is told that is not there any more. */
+/** The error of a list by an index that no longer exists. */
 export function indexChanged(): AppError {
   return new AppError('overloaded', { detail: 'the index has changed meanwhile', retryAfterS: 1 });
 }
