@@ -6,24 +6,28 @@ import { defineConfig } from 'vitest/config';
 const conditions = ['@bundoc/source', 'module', 'node', 'development|production'];
 const shared = { resolve: { conditions }, ssr: { resolve: { conditions } } };
 
-/** Bounds for what hangs, no measure of speed: a machine that is busy, or whose disk stalls, fails no test by that. */
+/**
+ * Bounds for what hangs, no measure of speed: a machine that is busy, or whose disk stalls, fails no test by
+ * that.
+ */
 const patient = { testTimeout: 400_000, hookTimeout: 400_000, expect: { poll: { timeout: 60_000 } } };
 
 /**
- * Vitest's own number leaves a core to itself, which of two is half the machine. Tests that need servers and processes wait for
- * them more than they compute.
+ * Vitest's own number leaves a core to itself, which of two is half the machine. Tests that need servers and
+ * processes wait for them more than they compute.
  */
 const cores = availableParallelism();
 const computing = { maxWorkers: cores };
 const waiting = { maxWorkers: cores + 2 };
 
 /**
- * Tests of the API, which know nothing of where documents are stored: they run on files, and on PostgreSQL once more. Those of `test/` that are not in
- * the list: `postgres-*` and `bundoc-move` have servers of their own; `openapi-fuzz` takes a minute, and looks for refusals that nobody described, which are
- * made before a storage is asked;
- * `bundoc-cli`, `disk-full`, `isolation` and `kill-loop` are about files and their engine, whose counterparts for rows are in
- * `packages/bundoc/test/postgres-*` and the test of the cluster; `cors`, `key-in-heap`, `memory-exposure`, `npm-start` and `tls` are about processes and
- * connections, and ask nothing of a storage.
+ * Tests of the API, which know nothing of where documents are stored: they run on files, and on PostgreSQL
+ * once more. Those of `test/` that are not in the list: `postgres-*` and `bundoc-move` have servers of their
+ * own; `openapi-fuzz` takes a minute, and looks for refusals that nobody described, which are made before a
+ * storage is asked; `bundoc-cli`, `disk-full`, `isolation` and `kill-loop` are about files and their engine,
+ * whose counterparts for rows are in `packages/bundoc/test/postgres-*` and the test of the cluster; `cors`,
+ * `key-in-heap`, `memory-exposure`, `npm-start` and `tls` are about processes and connections, and ask
+ * nothing of a storage.
  */
 const API = [
   'access',

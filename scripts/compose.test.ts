@@ -18,7 +18,7 @@ const NOT_OF_COMPOSE = [
 /** Every variable that the services read. */
 const variables = [
   ...new Set(
-    ['bundoc/src/config.ts', 'bundoc/src/storage-config.ts', 'bunkms/src/config.ts'].flatMap(
+    ['bundoc/src/config.ts', 'bundoc/src/engine/storage-config.ts', 'bunkms/src/config.ts'].flatMap(
       (path) =>
         // Whole names alone: a message may speak of all that begin with one.
         read(`packages/${path}`).match(/\b(BUNDOC|BUNKMS)_[A-Z_]*[A-Z]\b/g) ?? [],

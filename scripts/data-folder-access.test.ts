@@ -4,7 +4,10 @@ import { describe, expect, it } from 'vitest';
 
 const root = join(import.meta.dirname, '..');
 
-/** Product files that use the file system by themselves, and why what they read or write is in no data folder of Bundoc. */
+/**
+ * Product files that use the file system by themselves, and why what they read or write is in no data folder
+ * of Bundoc.
+ */
 const ALLOWED: Readonly<Record<string, string>> = {
   'packages/shared/src/files/data-folder.ts':
     'the disk module: what holds a data folder open and leads to its entries',

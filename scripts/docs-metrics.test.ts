@@ -11,7 +11,7 @@ function namesOfBundoc(): string[] {
   const metrics = createBundocMetrics();
   const zero = () => 0;
   metrics.observe({
-    ...{ projectsOpen: zero, keysCached: zero, changeFollowers: zero, documentsToReseal: zero },
+    ...{ projectsOpen: zero, keysCached: zero, changeFollowers: zero, pendingReencryption: zero },
     ...{ openBytes: zero, openingsWaiting: zero, keyFetchesWaiting: zero },
     ...{ eventsLive: zero, tokensRevoked: zero, tokenExpiryS: zero, storageSuperseded: zero },
     ...{ backlogBytes: zero, databaseConnections: zero, databaseWaiting: zero },

@@ -32,7 +32,8 @@ await runScript('npm start', async () => {
   const stop = stopSignal(() => {
     for (const service of services) service.kill();
   });
-  // The reader of the logs went away (`npm start | head`): stop as for a signal, which an uncaught EPIPE would not.
+  // The reader of the logs went away (`npm start | head`): stop as for a signal, which an uncaught EPIPE
+  // would not.
   process.stdout.on('error', () => process.kill(process.pid, 'SIGTERM'));
 
   const setup = devSetup(root, process.env);

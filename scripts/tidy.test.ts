@@ -3,126 +3,209 @@ import { dirname, join, normalize } from 'node:path';
 import { describe, expect, it } from 'vitest';
 
 const root = join(import.meta.dirname, '..');
-const SOURCES = 'packages/bundoc/src';
+const PACKAGES = ['bundoc', 'bunkms', 'client', 'shared'];
+/** The width that the formatter uses. */
+const WIDTH = (JSON.parse(readFileSync(join(root, 'biome.json'), 'utf8')) as Biome).formatter.lineWidth;
+interface Biome {
+  readonly formatter: { readonly lineWidth: number };
+}
+
+/** Packages whose folders still import each other in a circle. */
+const CIRCLES_STILL_OPEN: readonly string[] = ['bunkms'];
+
+/** A file and what is in it. */
+interface Source {
+  readonly path: string;
+  readonly text: string;
+}
+
+function sourcesOf(pattern: string): readonly Source[] {
+  const paths = globSync(pattern, { cwd: root, exclude: (path) => /(^|\/)(node_modules|dist)$/.test(path) });
+  return paths.sort().map((path) => ({ path, text: readFileSync(join(root, path), 'utf8') }));
+}
 
 /** What a source imports: paths from the root for files of this repository, names for packages. */
-function importsOf(path: string, source: string): string[] {
-  const imports = source.matchAll(/(?:\bfrom\s+|\bimport\s*\(?\s*)['"]([^'"]+)['"]/g);
+function importsOf({ path, text }: Source): string[] {
+  const imports = text.matchAll(/(?:\bfrom\s+|\bimport\s*\(?\s*)['"]([^'"]+)['"]/g);
   return [...imports].map(([, name = '']) =>
     name.startsWith('.') ? normalize(join(dirname(path), name)) : name,
   );
 }
 
-const isTest = (path: string) =>
-  /\.test\.ts$|conformance/.test(path) || path.startsWith(`${SOURCES}/testing/`);
+/** Tests, and what only they use. */
+const isTest = (path: string) => /\.test\.ts$|conformance|(^|\/)(test|testing)\//.test(path);
+
+/** The package that a file or an import belongs to. */
+function packageOf(path: string): string | undefined {
+  return /^(?:packages|@bundoc)\/(\w+)(\/|$)/.exec(path)?.[1];
+}
 
 /** The engine that a file belongs to. */
 function engineOf(path: string): string | undefined {
-  return new RegExp(`^${SOURCES}/engine/(files|postgres)/`).exec(path)?.[1];
+  return /^packages\/bundoc\/src\/engine\/(files|postgres)\//.exec(path)?.[1];
 }
 
-/** Who puts an engine into the service, or works on one by itself. */
-function composesEngines(path: string): boolean {
-  return new RegExp(`^${SOURCES}/(app\\.ts$|cli/)`).test(path);
-}
+/** The composition root and the commands put an engine in its place, or work on one by itself. */
+const composesEngines = (path: string) => /^packages\/bundoc\/src\/(app\.ts$|cli\/)/.test(path);
 
+const LOG = 'packages/bundoc/src/engine/files/log/';
 /** Packages and parts of shared that the log needs, and nothing above it. */
 const OF_THE_LOG =
-  /^(node:|@bundoc\/shared\/(crypto\/aead|runtime\/clock|contract\/log-folder|files\/data-folder|contract\/app-error|crypto\/random|shares\/current-share)$)/;
+  /^(node:|@bundoc\/shared\/(crypto\/aead|runtime\/clock|contract\/log-folder|files\/data-folder|contract\/app-error|crypto\/random|shares\/share-key)$)/;
 
-/** Imports that the walls between the engines forbid, a sentence for each. */
-function breachesOf(path: string, source: string): string[] {
-  const breaches: string[] = [];
+/** Imports that are forbidden, a sentence for each. */
+function forbiddenImports(source: Source): string[] {
+  const { path } = source;
   const owner = engineOf(path);
-  for (const target of importsOf(path, source)) {
+  const why = (target: string): string | undefined => {
     const engine = engineOf(target);
-    if (engine !== undefined && owner !== undefined && owner !== engine)
-      breaches.push(`${path} imports ${target}: an engine knows no other engine`);
-    if (engine !== undefined && owner === undefined && !composesEngines(path) && !isTest(path))
-      breaches.push(`${path} imports ${target}: only the composition and the commands know an engine`);
-    if (isTest(target) && !isTest(path))
-      breaches.push(`${path} imports ${target}: the product does not know its tests`);
-    const log = `${SOURCES}/engine/files/log/`;
-    if (path.startsWith(log) && !isTest(path) && !target.startsWith(log) && !OF_THE_LOG.test(target))
-      breaches.push(`${path} imports ${target}: the log stands by itself`);
-    if (owner !== undefined && !isTest(path) && /(^|\/)(routes|http|fastify|service)(\/|$)/.test(target))
-      breaches.push(`${path} imports ${target}: no import goes up`);
-  }
-  return breaches;
+    const others = [packageOf(path), packageOf(target)].toSorted().join();
+    if (others === 'bundoc,bunkms') return 'the two services share no code but @bundoc/shared';
+    if (isTest(path)) return undefined;
+    if (isTest(target)) return 'the product does not import its tests';
+    if (engine !== undefined && owner !== undefined && owner !== engine) return 'an engine knows no other';
+    if (engine !== undefined && owner === undefined && !composesEngines(path))
+      return 'only the composition root and the commands import an engine';
+    if (path.startsWith(LOG) && !target.startsWith(LOG) && !OF_THE_LOG.test(target))
+      return 'the log stands by itself';
+    return undefined;
+  };
+  return importsOf(source).flatMap((target) => {
+    const reason = why(target);
+    return reason === undefined ? [] : [`${path} imports ${target}: ${reason}`];
+  });
 }
 
-/** Arrows that are still to be turned round. */
-const STILL_OPEN: readonly string[] = [
-  'engine/postgres/projects/expiry-rows.ts imports engine/files/projects/expiry-marks.ts',
-  'engine/postgres/projects/project-in-rows.ts imports engine/files/projects/project-reader.ts',
-  'engine/postgres/projects/project-in-rows.ts imports engine/files/projects/project-stats.ts',
-  'engine/postgres/projects/project-in-rows.ts imports engine/files/projects/verify-project.ts',
-  'engine/postgres/projects/project-in-rows.ts imports engine/files/projects/verify.ts',
-  'engine/postgres/rows/file-row.ts imports engine/files/disk/disk.ts',
-  'engine/postgres/transfer/move-target.ts imports engine/files/projects/verify.ts',
-  'engine/postgres/transfer/restore-rows.ts imports engine/files/transfer/restore-project.ts',
-  'engine/postgres/verify/verify-entries.ts imports engine/files/projects/verify.ts',
-  'engine/postgres/verify/verify-rows.ts imports engine/files/documents/document-files.ts',
-  'engine/postgres/verify/verify-rows.ts imports engine/files/projects/verify.ts',
-  'engine/projects.ts imports engine/postgres/rows/file-row.ts',
-  'engine/set-aside.ts imports engine/files/disk/disk.ts',
-  'engine/storage-engine.ts imports engine/files/disk/disk.ts',
-  'engine/storage-engine.ts imports engine/files/projects/expiry-marks.ts',
-  'operations/move-project.ts imports engine/files/projects/verify.ts',
-  'operations/read-backup.ts imports engine/files/projects/project-reader.ts',
-  'projects/clear-marks.ts imports engine/files/disk/disk.ts',
-  'projects/clear-marks.ts imports engine/files/projects/moved-folder.ts',
-  'projects/clear-marks.ts imports engine/postgres/database/database.ts',
-  'projects/clear-marks.ts imports engine/postgres/rows/fence.ts',
-  'projects/clear-marks.ts imports engine/postgres/rows/file-row.ts',
-  'projects/expiry-looks.ts imports engine/files/projects/expiry-marks.ts',
-  'projects/instance-manager.ts imports engine/files/projects/expiry-marks.ts',
-  'service/moves.ts imports engine/files/transfer/move-source.ts',
-  'service/moves.ts imports engine/postgres/database/database.ts',
-  'service/moves.ts imports engine/postgres/database/migrate.ts',
-  'service/moves.ts imports engine/postgres/identity-in-rows.ts',
-  'service/moves.ts imports engine/postgres/transfer/move-target.ts',
-];
+/** Folders that import each other, directly or by way of others: each as a list of imports that close it. */
+function circlesOf(sources: readonly Source[]): string[][] {
+  const known = new Set(sources.map(({ path }) => path));
+  const edges = new Map<string, Map<string, string>>();
+  for (const source of sources.filter(({ path }) => !isTest(path)))
+    for (const target of importsOf(source)) {
+      const [from, to] = [dirname(source.path), dirname(target)];
+      if (!known.has(target) || isTest(target) || from === to) continue;
+      const out = edges.get(from) ?? new Map<string, string>();
+      edges.set(from, out.set(to, out.get(to) ?? `${source.path} -> ${target}`));
+    }
+  const circles: string[][] = [];
+  const seen = new Set<string>();
+  const visit = (folder: string, way: readonly string[], imports: readonly string[]): void => {
+    const at = way.indexOf(folder);
+    if (at >= 0) circles.push(imports.slice(at));
+    if (at >= 0 || seen.has(folder)) return;
+    for (const [to, by] of edges.get(folder) ?? []) visit(to, [...way, folder], [...imports, by]);
+    seen.add(folder);
+  };
+  for (const folder of edges.keys()) visit(folder, [], []);
+  return circles;
+}
 
-describe('the walls of the engines', () => {
-  const files = globSync(`${SOURCES}/**/*.ts`, { cwd: root });
+/** Exported types that several files of a package have under one name. */
+function namesTwice(sources: readonly Source[]): string[] {
+  const files = new Map<string, string[]>();
+  for (const { path, text } of sources.filter(({ path }) => !isTest(path)))
+    for (const [, name = ''] of text.matchAll(/^export (?:abstract )?(?:class|interface|type) (\w+)/gm))
+      files.set(name, [...(files.get(name) ?? []), path]);
+  return [...files].filter(([, in_]) => in_.length > 1).map(([name, in_]) => `${name}: ${in_.join(', ')}`);
+}
 
-  it('have something behind them', () => {
-    expect(files.filter((path) => engineOf(path) === 'files').length).toBeGreaterThan(10);
-    expect(files.filter((path) => engineOf(path) === 'postgres').length).toBeGreaterThan(10);
+/** Lines of comments that the formatter would not leave so long. */
+function longComments({ path, text }: Source): string[] {
+  return text.split('\n').flatMap((line, at) => {
+    const isLong = line.length > WIDTH && /^\s*(\/\/|\/?\*)/.test(line);
+    // A directive is one line, however long its reason.
+    return isLong && !/biome-ignore|@ts-|https?:/.test(line) ? [`${path}:${at + 1}: ${line.length}`] : [];
+  });
+}
+
+const planted = (path: string, text: string): Source => ({ path: normalize(path), text });
+
+describe('imports', () => {
+  const sources = sourcesOf('packages/*/{src,test}/**/*.ts');
+
+  it('of both engines and both services are looked at', () => {
+    for (const part of ['bundoc/src/engine/files', 'bundoc/src/engine/postgres', 'bunkms/src', 'shared/src'])
+      expect(sources.filter(({ path }) => path.startsWith(`packages/${part}/`)).length).toBeGreaterThan(10);
   });
 
-  it('hold', () => {
-    const breaches = files.flatMap((path) => breachesOf(path, readFileSync(join(root, path), 'utf8')));
-    expect(breaches.map((breach) => breach.replace(/:.*/, '').replaceAll(`${SOURCES}/`, '')).sort()).toEqual(
-      STILL_OPEN,
-    );
+  it('keep to the walls', () => {
+    expect(sources.flatMap(forbiddenImports)).toEqual([]);
   });
 
   it.each([
-    ['postgres/rows.ts', '../files/log/log.ts', 'an engine knows no other engine'],
-    ['files/store.ts', '../postgres/rows.ts', 'an engine knows no other engine'],
-    [
-      '../service/queries.ts',
-      '../engine/files/log/log.ts',
-      'only the composition and the commands know an engine',
-    ],
-    ['files/index.ts', '../../service/queries.ts', 'no import goes up'],
-    ['files/log/log.ts', '../../../service/queries.ts', 'no import goes up'],
-    ['files/log/log.ts', 'fastify', 'no import goes up'],
-    ['files/log/log.ts', '../../../storage/port.ts', 'the log stands by itself'],
-    ['files/log/log.ts', '../../../testing/simulated-disk.ts', 'the product does not know its tests'],
-  ])('are seen to be broken when %s imports %s', (path, target, why) => {
-    const planted = normalize(`${SOURCES}/engine/${path}`);
-    expect(breachesOf(planted, `import type { X } from '${target}';`).join('\n')).toContain(why);
-    expect(breachesOf(planted, `const x = await import('${target}');`).join('\n')).toContain(why);
+    ['engine/postgres/rows.ts', '../files/log/log.ts', 'an engine knows no other'],
+    ['engine/files/store.ts', '../postgres/rows.ts', 'an engine knows no other'],
+    ['service/queries.ts', '../engine/files/log/log.ts', 'only the composition root and the commands'],
+    ['engine/port.ts', './files/log/log.ts', 'only the composition root and the commands'],
+    ['engine/files/log/log.ts', '../../../service/queries.ts', 'the log stands by itself'],
+    ['engine/files/log/log.ts', 'fastify', 'the log stands by itself'],
+    ['engine/files/log/log.ts', '../../../testing/simulated-disk.ts', 'does not import its tests'],
+    ['engine/index-port.ts', './indexes/conformance.ts', 'does not import its tests'],
+    ['http/guard.ts', '@bundoc/shared/testing/postgres', 'does not import its tests'],
+    ['http/guard.ts', '@bundoc/bunkms/http/guard', 'the two services share no code'],
+    ['http/guard.ts', '../../../bunkms/src/http/guard.ts', 'the two services share no code'],
+    ['http/guard.test.ts', '../../../bunkms/src/http/guard.ts', 'the two services share no code'],
+  ])('are seen to breach them when %s imports %s', (path, target, why) => {
+    for (const text of [`import type { X } from '${target}';`, `const x = await import('${target}');`])
+      expect(forbiddenImports(planted(`packages/bundoc/src/${path}`, text)).join('\n')).toContain(why);
   });
 
   it.each([
     ['app.ts', './engine/files/log/log.ts'],
     ['cli/verify.ts', '../engine/files/log/log.ts'],
+    ['service/queries.test.ts', '../engine/files/log/log.ts'],
   ])('let %s put an engine into its place', (path, target) => {
-    expect(breachesOf(`${SOURCES}/${path}`, `import { Log } from '${target}';`)).toEqual([]);
-    expect(breachesOf(`${SOURCES}/service/${path}`, `import { Log } from '../${target}';`)).toHaveLength(1);
+    expect(forbiddenImports(planted(`packages/bundoc/src/${path}`, `import '${target}';`))).toEqual([]);
+  });
+});
+
+describe('folders', () => {
+  it.each(PACKAGES.filter((name) => !CIRCLES_STILL_OPEN.includes(name)))(
+    'of %s import each other in no circle',
+    (name) => {
+      expect(circlesOf(sourcesOf(`packages/${name}/src/**/*.ts`))).toEqual([]);
+    },
+  );
+
+  it('are seen to be in a circle of three', () => {
+    const sources = [
+      planted('src/a/one.ts', "import { x } from '../b/two.ts';"),
+      planted('src/b/two.ts', "import type { X } from './inner.ts';\nexport { x } from './inner.ts';"),
+      planted('src/b/inner.ts', "import type { X } from '../c/three.ts';"),
+      planted('src/c/three.ts', "import { x } from '../a/one.ts';"),
+    ];
+    expect(circlesOf(sources)).toEqual([
+      ['src/a/one.ts -> src/b/two.ts', 'src/b/inner.ts -> src/c/three.ts', 'src/c/three.ts -> src/a/one.ts'],
+    ]);
+    expect(circlesOf(sources.slice(0, 3))).toEqual([]);
+  });
+});
+
+describe('exported types', () => {
+  it.each(PACKAGES)('of %s have one name each', (name) => {
+    expect(namesTwice(sourcesOf(`packages/${name}/src/**/*.ts`))).toEqual([]);
+  });
+
+  it('are seen to share a name', () => {
+    const sources = [
+      planted('a.ts', 'export interface Reader {}'),
+      planted('b.ts', 'export class Reader {}'),
+    ];
+    expect(namesTwice(sources)).toEqual(['Reader: a.ts, b.ts']);
+  });
+});
+
+describe('comments', () => {
+  it('have no line that is longer than the formatter makes one', () => {
+    const sources = sourcesOf('{packages,test,bench,scripts}/**/*.{ts,mjs}');
+    expect(sources.length).toBeGreaterThan(500);
+    expect(sources.flatMap(longComments)).toEqual([]);
+  });
+
+  it('are seen to be too long, whatever they begin with', () => {
+    const tail = 'x'.repeat(WIDTH);
+    for (const begin of ['// ', '  * ', '/** '])
+      expect(longComments(planted('a.ts', `${begin}${tail}`))).toHaveLength(1);
+    expect(longComments(planted('a.ts', `const a = '${tail}';`))).toEqual([]);
   });
 });

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { meanwhile } from '@bundoc/shared/testing/meanwhile';
+import { startInBackground } from '@bundoc/shared/testing/timing';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { bundocCommand } from './support/bundoc-command.ts';
 import { call, Installation } from './support/installation.ts';
@@ -35,7 +35,7 @@ const offline = () => ({
 describe('a backup of a project', () => {
   it('is made while documents are written, is checked without a key, and restores to the same bytes', async () => {
     let isOver = false;
-    const writing = meanwhile(
+    const writing = startInBackground(
       (async () => {
         for (let n = 0; !isOver; n++) await put(`meanwhile-${n % 20}`, n);
       })(),

@@ -1,8 +1,8 @@
 import { readdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
-import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { startInBackground } from '@bundoc/shared/testing/timing';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bundocCommand } from './support/bundoc-command.ts';
 import { startBundocProcess } from './support/bundoc-process.ts';
@@ -185,7 +185,7 @@ describeWithPostgres('bundoc move', () => {
         reads++;
       }
     };
-    const busy = meanwhile(Promise.all([...writing, reading()]));
+    const busy = startInBackground(Promise.all([...writing, reading()]));
     await expect.poll(() => Math.min(writes, reads, feed.changes.length)).toBeGreaterThan(20);
 
     const done = await online(service.url, 'busy');
@@ -271,7 +271,8 @@ describeWithPostgres('bundoc move', () => {
     expect((await call(again.url, DOCUMENT, { token: writer })).json()).toMatchObject({ v: 1 });
     const gone = await call(node.url, DOCUMENT, { token: writer });
     expect([gone.status, gone.json()['code']]).toEqual([409, 'project_elsewhere']);
-    // A backup is restored where the mark is that it moved away, once an administrator says that the key belongs there.
+    // A backup is restored where the mark is that it moved away, once an administrator says that the key
+    // belongs there.
     const backup = join(installation.dataDir, 'half.backup');
     const made = await bundocCommand({ BUNDOC_TOKEN: admin }, ['backup', 'half', backup, '--url', again.url]);
     expect(made).toMatchObject({ code: 0 });

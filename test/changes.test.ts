@@ -223,7 +223,8 @@ describe('a stream of changes', () => {
     await reader.until(() => reader.events.length > 0);
     const { movedMs } = clock;
     const open = async () => {
-      // Each time: where others may write, it is opened again after a second of being closed, which a busy machine may miss.
+      // Each time: where others may write, it is opened again after a second of being closed, which a busy
+      // machine may miss.
       clock.movedMs += 700_000;
       return /^bundoc_projects_open (\d+)$/m.exec(await installation.metrics())?.[1];
     };

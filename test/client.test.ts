@@ -3,8 +3,8 @@ import { BUNDOC_CODES } from '@bundoc/client/codes';
 import type { CollectionDefinition, IndexDefinition } from '@bundoc/client/definition';
 import { JsonText } from '@bundoc/client/document';
 import type { Explanation } from '@bundoc/client/query';
-import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { OpenapiReader } from '@bundoc/shared/testing/openapi';
+import { startInBackground } from '@bundoc/shared/testing/timing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 
@@ -193,7 +193,7 @@ describe('the client', () => {
       const stop = new AbortController();
       const following = project.changes({ until, signal: stop.signal });
       const seen: string[] = [];
-      const done = meanwhile(
+      const done = startInBackground(
         (async () => {
           for await (const { id } of following) {
             seen.push(id);

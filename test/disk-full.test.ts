@@ -120,7 +120,8 @@ describe('on a full disk', () => {
     expect(full).toBeGreaterThan(50);
     await verify(first.url);
 
-    // Killed and started again, by kill and in order, while there is not one byte left: everything acknowledged is there.
+    // Killed and started again, by kill and in order, while there is not one byte left: everything
+    // acknowledged is there.
     await first.kill();
     takeTheRest();
     await using between = await startBundocProcess(environment);

@@ -15,8 +15,9 @@ function examplesOf(page: string): string[] {
 }
 
 /**
- * Stands before the examples: a name that nothing sets, and an answer that is no success, end the script. `npm run token` would make a token in a
- * folder that these tests have none of; a stream of events would not end.
+ * Stands before the examples: a name that nothing sets, and an answer that is no success, end the script.
+ * `npm run token` would make a token in a folder that these tests have none of; a stream of events would not
+ * end.
  */
 const PREAMBLE = `
 set -euo pipefail

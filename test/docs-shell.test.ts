@@ -47,8 +47,8 @@ const pages = ['*.md', 'docs/**/*.md', 'packages/*/README.md']
   .sort();
 
 /**
- * Stands before the blocks of a page. Each answer's status goes to standard error. A stream of events would not end. Services that a page has started end
- * with it.
+ * Stands before the blocks of a page. Each answer's status goes to standard error. A stream of events would
+ * not end. Services that a page has started end with it.
  */
 const PREAMBLE = `
 set -euo pipefail

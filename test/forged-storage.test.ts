@@ -99,7 +99,7 @@ describe('a mark of a deletion that somebody plants', () => {
     expect((await write('p')).status).toBe(200);
     expect(await changesOf('p')).toEqual(['key.create']);
     expect(installation.log.text.slice(logged)).toContain('a mark that nobody confirms was set aside');
-    expect(await installation.metrics()).toMatch(/^bundoc_marks_set_aside_total 1$/m);
+    expect(await installation.metrics()).toMatch(/^bundoc_unconfirmed_markers_total 1$/m);
   });
 
   it('while the project is open destroys nothing, and is set aside at its next opening', async () => {
@@ -166,7 +166,7 @@ describe('a mark of a move that somebody plants', () => {
       expect(facts(await remove('never'))).toEqual([404, 'project_not_found']);
       expect((await write('never')).status).toBe(201);
       expect([await changesOf('p'), await changesOf('never')]).toEqual([['key.create'], ['key.create']]);
-      expect(await installation.metrics()).toMatch(/^bundoc_marks_set_aside_total 2$/m);
+      expect(await installation.metrics()).toMatch(/^bundoc_unconfirmed_markers_total 2$/m);
     },
   );
 });

@@ -126,7 +126,10 @@ class World implements AsyncDisposable {
     await this.#installation[Symbol.asyncDispose]();
   }
 
-  /** One run: what the operator of the storage does with the seed's numbers, a start, requests, and what came of it. */
+  /**
+   * One run: what the operator of the storage does with the seed's numbers, a start, requests, and what came
+   * of it.
+   */
   async run(seed: number): Promise<void> {
     const random = randomOf(seed);
     await this.#storage.reset();
@@ -154,7 +157,10 @@ class World implements AsyncDisposable {
     return (await call(this.#installation.url, '/ready')).json();
   }
 
-  /** Three projects with a history, copies of the folder on the way, and a folder outside that looks just like it. */
+  /**
+   * Three projects with a history, copies of the folder on the way, and a folder outside that looks just like
+   * it.
+   */
   async #fill(): Promise<void> {
     for (let round = 0; round < 3; round++) {
       for (const project of [...LIVING, DELETED]) {
@@ -310,8 +316,8 @@ class World implements AsyncDisposable {
   }
 
   /**
-   * A line for each entry outside: its names or the hash of its content, and its times. Times of access are set
-   * back afterwards, so that what is read gets another one on a file system that keeps them.
+   * A line for each entry outside: its names or the hash of its content, and its times. Times of access are
+   * set back afterwards, so that what is read gets another one on a file system that keeps them.
    */
   #lookOutside(): string[] {
     const lines: string[] = [];

@@ -17,7 +17,9 @@ const get = (project: string, id: string) => call(installation.url, pathOf(proje
 
 const written = new Map<string, string[]>();
 
-/** Writes a document and gives the file that appeared, once it is that file that the document is read from. */
+/**
+ * Writes a document and gives the file that appeared, once it is that file that the document is read from.
+ */
 async function put(project: string, id: string, body: string): Promise<string> {
   const before = written.get(project) ?? [];
   expect((await call(installation.url, pathOf(project, id), { method: 'PUT', token, body })).status).toBe(

@@ -2,8 +2,7 @@ import { randomInt } from 'node:crypto';
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { meanwhile } from '@bundoc/shared/testing/meanwhile';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS, startInBackground } from '@bundoc/shared/testing/timing';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { Acknowledged } from './support/acknowledged.ts';
 import { startBundocProcess } from './support/bundoc-process.ts';
@@ -172,7 +171,9 @@ it(`killed ${KILLS} times under the load of ${PROJECTS} projects, Bundoc has eve
       touched.clear();
     }
     const enough = figures.acknowledged + ACKNOWLEDGED_MIN;
-    const working = meanwhile(Promise.all(Array.from({ length: WORKERS }, (_, n) => work(n, touched))));
+    const working = startInBackground(
+      Promise.all(Array.from({ length: WORKERS }, (_, n) => work(n, touched))),
+    );
     await Promise.race([sleep(isKilledEarly ? random() * 100 : 100 + random() * 900), working]);
     if (!isKilledEarly)
       await Promise.race([

@@ -1,13 +1,15 @@
 import { randomInt } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { meanwhile } from '@bundoc/shared/testing/meanwhile';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS, startInBackground } from '@bundoc/shared/testing/timing';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { Acknowledged } from './support/acknowledged.ts';
 import { startBundocProcess } from './support/bundoc-process.ts';
 import { Installation, PATIENT_BUNDOC } from './support/installation.ts';
 
-/** `KILL_SEED=…` repeats a run and `KILL_ROUNDS=…` lengthens it, as far as the timing of processes can be repeated. */
+/**
+ * `KILL_SEED=…` repeats a run and `KILL_ROUNDS=…` lengthens it, as far as the timing of processes can be
+ * repeated.
+ */
 const SEED = Number(process.env['KILL_SEED'] ?? randomInt(1, 2_147_483_646));
 const KILLS = Number(process.env['KILL_ROUNDS'] ?? 22);
 const KILLS_MIN = Math.min(20, KILLS);
@@ -91,7 +93,9 @@ afterAll(() => installation[Symbol.asyncDispose]());
 
 const pathOf = (project: string, id: string) => `/v1/projects/${project}/collections/notes/documents/${id}`;
 
-/** @returns undefined when no answer came: the process died. An answer whose body was cut off is an answer. */
+/**
+ * @returns undefined when no answer came: the process died. An answer whose body was cut off is an answer.
+ */
 async function send(
   url: string,
   path: string,
@@ -119,7 +123,10 @@ async function answered(url: string, path: string): Promise<Reply> {
 const unexpected = (what: string, { status, text }: Reply) =>
   new Error(`${what} was answered ${status} ${text.slice(0, 500)}`);
 
-/** A body of a random size, mostly small, unlike every other. One project's are large, so that it comes to checkpoints. */
+/**
+ * A body of a random size, mostly small, unlike every other. One project's are large, so that it comes to
+ * checkpoints.
+ */
 function newBody(project: string): string {
   const bytesMax = project === PROJECTS[0] ? 600_000 : 60_000;
   const pad = 'x'.repeat(Math.floor(random() ** 6 * bytesMax));
@@ -325,7 +332,9 @@ it(`killed at least ${KILLS_MIN} times under load, Bundoc has every acknowledged
       await verify(bundoc.url);
       await repeat(bundoc.url);
     }
-    const working = meanwhile(Promise.all(Array.from({ length: WORKERS }, (_, n) => work(bundoc.url, n))));
+    const working = startInBackground(
+      Promise.all(Array.from({ length: WORKERS }, (_, n) => work(bundoc.url, n))),
+    );
     const enough = figures.acknowledged + ACKNOWLEDGED_MIN;
     await Promise.race([sleep(isKilledEarly ? random() * 80 : 60 + random() * 500), working]);
     // On a slow disk, not before there is something to lose.

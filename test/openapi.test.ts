@@ -19,7 +19,10 @@ beforeAll(async () => {
 });
 afterAll(() => installation[Symbol.asyncDispose]());
 
-/** What the examples speak of: a project whose collection `notes` has a document `first`, and neither `second` nor `third`. */
+/**
+ * What the examples speak of: a project whose collection `notes` has a document `first`, and neither `second`
+ * nor `third`.
+ */
 async function prepare(): Promise<void> {
   await call(installation.url, `${NOTES}/first`, { method: 'PUT', token, body: '{"title":"Hello"}' });
   for (const id of ['second', 'third'])

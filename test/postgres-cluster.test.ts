@@ -9,10 +9,10 @@ import { init } from '@bundoc/bunkms/cli/init';
 import { withKms } from '@bundoc/bunkms/cli/open-kms';
 import { type IssueTokenInput, issueTokenSchema } from '@bundoc/shared/contract/tokens';
 import { freePort } from '@bundoc/shared/testing/free-port';
-import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { SwitchedAddress } from '@bundoc/shared/testing/switched-address';
+import { startInBackground } from '@bundoc/shared/testing/timing';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { PATIENT_POSTGRES, type Server, startServer } from '../packages/bunkms/test/support/process.ts';
 import { type BundocProcess, startBundocProcess } from './support/bundoc-process.ts';
@@ -225,8 +225,8 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
     for (let made = 0; made < PROJECTS; made += WORKERS)
       await Promise.all(Array.from({ length: Math.min(WORKERS, PROJECTS - made) }, create));
     expect(created.size).toBe(PROJECTS);
-    const working = meanwhile(Promise.all(Array.from({ length: WORKERS }, work)));
-    const following = meanwhile(follow());
+    const working = startInBackground(Promise.all(Array.from({ length: WORKERS }, work)));
+    const following = startInBackground(follow());
     for (let round = 0; round < FAILOVERS; round++) {
       await sleep(PHASE_MS);
       // A node is gone and comes back: what it was at work on is cut off, and nothing else fails.
@@ -325,7 +325,9 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
   it('stop in order, and finish what they were asked', async () => {
     const [node] = nodes as [(typeof nodes)[number]];
     const url = String(node.url);
-    /** A write that the node has begun to read: one that still lies in a queue of the system is not asked yet. */
+    /**
+     * A write that the node has begun to read: one that still lies in a queue of the system is not asked yet.
+     */
     const begun = async (n: number) => {
       const write = httpRequest(`${url}${documentsOf(n)}/drained-${n}`, {
         ...{ method: 'PUT', agent: false },
@@ -334,10 +336,10 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
           ...{ 'content-length': '2', expect: '100-continue' },
         },
       });
-      const answered = meanwhile(once(write, 'response') as Promise<[IncomingMessage]>);
+      const answered = startInBackground(once(write, 'response') as Promise<[IncomingMessage]>);
       await once(write, 'continue');
       write.end('{}');
-      return { status: meanwhile(answered.then(([answer]) => answer.resume().statusCode)) };
+      return { status: startInBackground(answered.then(([answer]) => answer.resume().statusCode)) };
     };
     const writes = await Promise.all(Array.from({ length: 20 }, (_, n) => begun(n)));
     expect(await node.process?.stop()).toBe(0);

@@ -4,11 +4,11 @@ import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { Database } from '@bundoc/bundoc/engine/postgres/database/database';
 import { databaseOptions } from '@bundoc/bundoc/engine/postgres/index';
-import { issueCertificate, makeAuthority } from '@bundoc/bunkms/pki/authority';
+import { issueCertificate, makeAuthority } from '@bundoc/bunkms/cli/authority';
 import { createLogger } from '@bundoc/shared/runtime/logger';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { expect, it } from 'vitest';
 
 const DAY_MS = 86_400_000;

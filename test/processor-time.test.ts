@@ -43,7 +43,7 @@ it('BUNDOC_PROCESSOR_MS_PER_PROJECT bounds how much one project is asked, and no
   const read = await send(documentOf('a'));
   expect([read.status, read.json()['v']]).toEqual([200, 1]);
   expect((await send(documentOf('a'))).status).toBe(429);
-  expect(await installation.metrics()).toMatch(/^bundoc_rate_limited_total 7$/m);
+  expect(await installation.metrics()).toMatch(/^bundoc_rate_limited_requests_total 7$/m);
 });
 
 it('BUNDOC_PROCESSOR_MS_PER_PROJECT counts the time that long work takes, and what is owed is waited for', async () => {

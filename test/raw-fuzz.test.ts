@@ -12,7 +12,10 @@ import {
   randomsOf,
 } from './support/raw-requests.ts';
 
-/** How long each service is asked; ten minutes with `BUNDOC_LONG_TESTS=1`. `FUZZ_SEED` with the seed that a failure names. */
+/**
+ * How long each service is asked; ten minutes with `BUNDOC_LONG_TESTS=1`. `FUZZ_SEED` with the seed that a
+ * failure names.
+ */
 const MS_MAX = process.env['BUNDOC_LONG_TESTS'] === '1' ? 600_000 : 12_000;
 const SEED = Number(process.env['FUZZ_SEED'] ?? randomInt(1, 2_147_483_646));
 
@@ -60,8 +63,8 @@ interface Service {
 }
 
 /**
- * Sends rounds until time is up. Everything before the spoiled request is answered as it would be alone, everything that is refused is
- * refused with a problem document, and the server ends the connection.
+ * Sends rounds until time is up. Everything before the spoiled request is answered as it would be alone,
+ * everything that is refused is refused with a problem document, and the server ends the connection.
  */
 async function fuzz(service: Service, seed: number): Promise<{ rounds: number; refused: number }> {
   const random = randomsOf(seed);
@@ -100,8 +103,8 @@ async function fuzz(service: Service, seed: number): Promise<{ rounds: number; r
 }
 
 /**
- * Sends rounds whose last requests stand still somewhere. What came before is answered as it would be alone; the one that stands still gets
- * 408, and has no effect although its rest arrives, as has nothing behind it.
+ * Sends rounds whose last requests stand still somewhere. What came before is answered as it would be alone;
+ * the one that stands still gets 408, and has no effect although its rest arrives, as has nothing behind it.
  */
 async function stall(service: Service, seed: number): Promise<number> {
   const random = randomsOf(seed);

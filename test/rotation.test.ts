@@ -47,7 +47,7 @@ describe('a key that is rotated in BunKMS', () => {
         return versions();
       })
       .toEqual([1, 2]);
-    await expect.poll(() => gauge('bundoc_documents_to_reseal')).toBe(0);
+    await expect.poll(() => gauge('bundoc_documents_pending_reencryption')).toBe(0);
     await installation.stopBundoc();
     await installation.startBundoc();
     for (let n = 0; n < 20; n++)

@@ -4,8 +4,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 
 /**
- * A day in the life of both services, with successes and every kind of failure, and then a search through all that they
- * wrote anywhere for what must never be there.
+ * A day in the life of both services, with successes and every kind of failure, and then a search through all
+ * that they wrote anywhere for what must never be there.
  */
 let installation: Installation;
 const answers: string[] = [];
@@ -103,7 +103,7 @@ describe('no key, token, document, id or value', () => {
   });
 
   it('is in the metrics', () => {
-    const metrics = answers.find((answer) => answer.includes('bundoc_http_request_seconds'));
+    const metrics = answers.find((answer) => answer.includes('bundoc_http_request_duration_seconds'));
     expectNone('the metrics', Buffer.from(String(metrics)));
   });
 

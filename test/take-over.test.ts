@@ -69,7 +69,9 @@ async function takeOver(what: string, body: Record<string, unknown>): Promise<vo
   expect(answer.status, answer.text).toBe(200);
 }
 
-/** How long the former holder still answers, from the moment at which an administrator asks for a take-over. */
+/**
+ * How long the former holder still answers, from the moment at which an administrator asks for a take-over.
+ */
 async function servedFor(project: string, code: string, take: () => Promise<void>): Promise<number> {
   expect(await codeOf(project)).toBe('served');
   const asked = performance.now();

@@ -25,7 +25,10 @@ describe('Bundoc’s own token', () => {
       may_issue: { scopes: ['docs:write'], projects: ['*'], ttl_s: 3_600 },
       ttl_s: 365 * DAY_S,
     });
-    /** A client's token by the services' clock, and a write to a project that was never seen, which needs BunKMS. */
+    /**
+     * A client's token by the services' clock, and a write to a project that was never seen, which needs
+     * BunKMS.
+     */
     const writeTo = async (project: string) => {
       const request = { sub: 'app', typ: 'client', scope: ['docs:write'], projects: ['*'] };
       const issued = await call(installation.kms.apiUrl, '/v1/tokens', {

@@ -1,5 +1,6 @@
-// Updates, deletes, batches and queries over a bounded set of documents, for as long as `--minutes` says. A service that keeps what it does
-// not need any more ends with more memory or descriptors than it had after the fifth minute.
+// Updates, deletes, batches and queries over a bounded set of documents, for as long as `--minutes` says. A
+// service that keeps what it does not need any more ends with more memory or descriptors than it had after
+// the fifth minute.
 
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';

@@ -51,7 +51,10 @@ export async function exportTarget({ report, installation }) {
   );
 }
 
-/** What the record of one export takes in BunKMS's store, of SQLite, and in the copy of the chain that is shipped. */
+/**
+ * What the record of one export takes in BunKMS's store, of SQLite, and in the copy of the chain that is
+ * shipped.
+ */
 export async function recordTarget({ report, directory, keep, quick }) {
   const folder = join(directory, 'records');
   mkdirSync(folder);

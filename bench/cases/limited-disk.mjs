@@ -85,8 +85,8 @@ export async function limitedDiskTarget(bench, most) {
 }
 
 /**
- * Counts the writes of the device beside a load. Where the kernel wrote more than the limit on its own threads, `limited` is the rate that the
- * limit would have left of it, in proportion.
+ * Counts the writes of the device beside a load. Where the kernel wrote more than the limit on its own
+ * threads, `limited` is the rate that the limit would have left of it, in proportion.
  */
 async function counted(report, disk, measure) {
   const before = disk.writes;

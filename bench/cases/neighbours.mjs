@@ -18,7 +18,10 @@ const FOUR = 4;
 const MANY = 64;
 const RSS_MIB_MAX = 1_200;
 
-/** Every attack by one attacker, by one with four projects, and by 64; what a neighbour notices of each, and what is left behind. */
+/**
+ * Every attack by one attacker, by one with four projects, and by 64; what a neighbour notices of each, and
+ * what is left behind.
+ */
 export async function neighboursTarget(bench) {
   const { report, installation, keep, quick, full } = bench;
   await bench.bundoc.stop();
@@ -116,7 +119,9 @@ async function heldOf(url, token) {
   return metrics.sumOf('bundoc_share_held') - ofConnections;
 }
 
-/** Sends requests at a fixed rate, half of them on new connections, and measures each from when it was due. */
+/**
+ * Sends requests at a fixed rate, half of them on new connections, and measures each from when it was due.
+ */
 class Neighbour {
   #url;
   #token;

@@ -9,7 +9,10 @@ const KEYS = 64;
 const CONNECTIONS = 64;
 const SECONDS = 4;
 
-/** Exports, each with its durable record: by one node on SQLite, and by one and two nodes on PostgreSQL, in turns. */
+/**
+ * Exports, each with its durable record: by one node on SQLite, and by one and two nodes on PostgreSQL, in
+ * turns.
+ */
 export async function nodesTarget({ report, directory, keep, installation }) {
   const postgres = await keep(startPostgres(directory));
   if (postgres === undefined) return report.note('PostgreSQL is not installed: its nodes are left out.');

@@ -1,4 +1,5 @@
-// Many tenants on PostgreSQL, each a project of its own, beside documents that are sealed by hand on the same server.
+// Many tenants on PostgreSQL, each a project of its own, beside documents that are sealed by hand on the same
+// server.
 
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';

@@ -13,7 +13,10 @@ const BATCH = 100;
 /** What three nodes, PostgreSQL and the load need to be faster than one node. */
 const PROCESSORS_FOR_NODES = 8;
 
-/** Get and create of one node / Fastify with documents sealed by hand; documents in batches / in single creates. */
+/**
+ * Get and create of one node / Fastify with documents sealed by hand; documents in batches / in single
+ * creates.
+ */
 export async function postgresTarget(bench) {
   await withPostgres(bench, async (node, { postgres }) => {
     const { report, keep, token, quick } = bench;
@@ -59,7 +62,10 @@ export async function postgresTarget(bench) {
   });
 }
 
-/** Three nodes / one, with their use of the processor; how late what one node commits reaches those who follow at another. */
+/**
+ * Three nodes / one, with their use of the processor; how late what one node commits reaches those who follow
+ * at another.
+ */
 export async function postgresNodesTarget(bench) {
   await withPostgres(bench, async (node, { env }) => {
     const { report, keep, installation, token, quick } = bench;
@@ -122,7 +128,10 @@ async function withPostgres({ report, directory, keep, installation }, cases) {
   await postgres.stop();
 }
 
-/** So many nodes at once, the connections shared among them: requests a second, and processor time a request of the nodes. */
+/**
+ * So many nodes at once, the connections shared among them: requests a second, and processor time a request
+ * of the nodes.
+ */
 async function measureNodes(report, name, load, nodes) {
   const before = nodes.map(({ pid }) => usage(pid).cpuSeconds);
   const share = { ...load, connections: Math.floor(load.connections / nodes.length) };

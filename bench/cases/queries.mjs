@@ -11,7 +11,10 @@ const FOUND = 20;
 const BATCH = 500;
 const COLLECTION = (project) => documents(project)[0].replace(/\/documents$/, '');
 
-/** Indexed queries, pages and figures of projects of several sizes; how long an index takes to build and a project to open with it. */
+/**
+ * Indexed queries, pages and figures of projects of several sizes; how long an index takes to build and a
+ * project to open with it.
+ */
 export async function queryTargets(bench) {
   const { report, keep, installation, token, full } = bench;
   await bench.bundoc.stop();

@@ -1,4 +1,5 @@
-// Many tenants in one installation, each a project of its own. The parts share the tenants that the first one makes.
+// Many tenants in one installation, each a project of its own. The parts share the tenants that the first one
+// makes.
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -151,7 +152,10 @@ async function mixedLoad({ bench, report, tenants, most, turns, seconds }) {
   report.target(`mixed 95/5, Zipf 0.99 over ${most} tenants, of one`, ratios, 0.8, 'at least');
 }
 
-/** Reads of projects that are closed, whose keys are there. Their documents come from the disk, since there is no cache. */
+/**
+ * Reads of projects that are closed, whose keys are there. Their documents come from the disk, since there is
+ * no cache.
+ */
 async function firstReadsWithKeys({ report, tenants, most }) {
   const count = Math.min(most, SPARE_KEYS);
   await tenants.restart({ BUNDOC_OPEN_BYTES: String(FEW_OPEN_BYTES), BUNDOC_CACHE_BYTES: '0' });

@@ -1,7 +1,9 @@
-// Loaded into a service by `--expose-gc --import`. It answers signals for which no service has a use, each by a line on standard error.
+// Loaded into a service by `--expose-gc --import`. It answers signals for which no service has a use, each by
+// a line on standard error.
 //
-// SIGWINCH: every thread collects its garbage, and the main thread tells what memory it uses. SIGPWR: so, and a heap snapshot is written.
-// SIGURG: a profile of the main thread's processor time begins; with the next one it ends and is written.
+// SIGWINCH: every thread collects its garbage, and the main thread tells what memory it uses. SIGPWR: so, and
+// a heap snapshot is written. SIGURG: a profile of the main thread's processor time begins; with the next one
+// it ends and is written.
 
 import { writeFileSync } from 'node:fs';
 import { Session } from 'node:inspector/promises';
@@ -28,7 +30,10 @@ if (isMainThread) {
     channel.unref();
   };
 
-/** Gives pages of the heap that hold nothing back to the system: `gc()` alone keeps them for later, and resident memory would count them. */
+/**
+ * Gives pages of the heap that hold nothing back to the system: `gc()` alone keeps them for later, and
+ * resident memory would count them.
+ */
 function collectGarbage() {
   globalThis.gc({ type: 'major', execution: 'sync', flavor: 'last-resort' });
 }

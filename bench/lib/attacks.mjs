@@ -1,5 +1,6 @@
-// What one token can do to a service within its rights. Each attack is told `{ url, token, project, address, signal }`, and ends with the
-// signal. Whatever is answered is of no interest to it.
+// What one token can do to a service within its rights. Each attack is told
+// `{ url, token, project, address, signal }`, and ends with the signal. Whatever is answered is of no
+// interest to it.
 
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';

@@ -1,5 +1,6 @@
-// Writers and readers of a feed of changes, each in a process of its own: `node feed-clients.mjs <options as JSON>`, forked.
-// Plain sockets, so that they take little of the processors that they share with the server.
+// Writers and readers of a feed of changes, each in a process of its own:
+// `node feed-clients.mjs <options as JSON>`, forked. Plain sockets, so that they take little of the
+// processors that they share with the server.
 
 import { once } from 'node:events';
 import { connect } from 'node:net';
@@ -13,7 +14,10 @@ const now = () => performance.timeOrigin + performance.now();
 if (options.role === 'reader') await readFeed();
 else await writeDocuments();
 
-/** Follows feeds on so many connections, of the paths in turn, until the parent says so, and tells how late the changes came. */
+/**
+ * Follows feeds on so many connections, of the paths in turn, until the parent says so, and tells how late
+ * the changes came.
+ */
 async function readFeed() {
   const samples = [];
   let events = 0;
@@ -37,7 +41,8 @@ async function readFeed() {
         isReady = true;
         if (++ready === options.connections) process.send({ ready: true });
       }
-      // The first whole event of a chunk has waited for longest; its id begins with the time at which its writing began.
+      // The first whole event of a chunk has waited for longest; its id begins with the time at which its
+      // writing began.
       const found = chunk.indexOf('"_id":"');
       if (found === -1) return;
       const text = chunk.toString('latin1', found + 7, found + 30);

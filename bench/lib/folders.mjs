@@ -7,7 +7,10 @@ import { join } from 'node:path';
 const BLOCK_BYTES = 512;
 const DROP_CACHES = '/proc/sys/vm/drop_caches';
 
-/** Bytes of blocks and the number of inodes below a folder, itself included, once all is written that was waiting. */
+/**
+ * Bytes of blocks and the number of inodes below a folder, itself included, once all is written that was
+ * waiting.
+ */
 export function usageOfFolder(directory, { except = [] } = {}) {
   if (!existsSync(directory)) return { bytes: 0, inodes: 0 };
   // Blocks of what was written just now may not be there yet.

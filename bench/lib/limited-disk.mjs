@@ -1,8 +1,10 @@
-// A file system of its own in a file, on a loop device that takes so many write operations a second. Linux with cgroup v1, as root.
+// A file system of its own in a file, on a loop device that takes so many write operations a second. Linux
+// with cgroup v1, as root.
 //
-// blkio of cgroup v1 holds back the writes of threads that are in the group, and no others: not what the kernel's own threads write back for
-// `syncfs`, or long after a write. So the writes that the device takes are counted, and more of them than the limit are reported. The thread of
-// the file system's journal is put into the group as well.
+// blkio of cgroup v1 holds back the writes of threads that are in the group, and no others: not what the
+// kernel's own threads write back for `syncfs`, or long after a write. So the writes that the device takes
+// are counted, and more of them than the limit are reported. The thread of the file system's journal is put
+// into the group as well.
 
 import { execFileSync } from 'node:child_process';
 import {

@@ -1,4 +1,5 @@
-// Load on loopback, by wrk (Debian has it) or else by autocannon, which is slower and takes more of the processor.
+// Load on loopback, by wrk (Debian has it) or else by autocannon, which is slower and takes more of the
+// processor.
 
 import { execFileSync, spawn } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
@@ -24,18 +25,21 @@ export const generator = (() => {
  * @property {string} [prefix] with `count`: `prefix1` to `prefix<count>`, each once
  * @property {number} [count]
  * @property {string} [suffix] behind the number
- * @property {{ reads: string[], writes: string[], picks: number[] }} [mix] instead of a method and paths: a pick of 3 reads the third of `reads`,
+ * @property {{ reads: string[], writes: string[], picks: number[] }} [mix] instead of a method and paths: a
+ * pick of 3 reads the third of `reads`,
  *   one of -3 PUTs the body to the third of `writes`; over and over
  * @property {Buffer} [body]
  * @property {string[]} [bodies] instead, of ASCII: sent to the one path in turn, over and over
  * @property {string} token
  * @property {number} connections
  * @property {number} seconds
- * @property {number} [patienceS] seconds after which an answer that has not come counts as broken; 10 by default
+ * @property {number} [patienceS] seconds after which an answer that has not come counts as broken; 10 by
+ * default
  * @property {boolean} [tolerant] requests that failed are counted, and end nothing
  * @property {boolean} [expectsFailure] of a tolerant load: requests are to be refused
- * @property {boolean} [steady] the time to connect is none of the latencies: Node accepts one connection in each turn of its event loop, which are
- *   long ones where requests are costly, so the first request of the last of 64 connections may wait for 64 turns
+ * @property {boolean} [steady] the time to connect is none of the latencies: Node accepts one connection in
+ * each turn of its event loop, which are long ones where requests are costly, so the first request of the
+ * last of 64 connections may wait for 64 turns
  */
 
 /** How long a steady load waits for its connections. */
@@ -44,7 +48,8 @@ const CONNECT_MS = 200;
 /**
  * @param {string} directory for the plan
  * @param {Load} load
- * @returns what came out, times in milliseconds. `perSecond` is of requests that were not refused. It throws when any request failed, unless
+ * @returns what came out, times in milliseconds. `perSecond` is of requests that were not refused. It throws
+ * when any request failed, unless
  *   the load is `tolerant`.
  */
 export async function run(directory, load) {

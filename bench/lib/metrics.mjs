@@ -20,7 +20,7 @@ export async function readMetrics(url, token) {
     /** Requests answered so far, by status. */
     statuses() {
       const counts = new Map();
-      for (const [labels, value] of seriesOf(text, '\\w+_http_request_seconds_count')) {
+      for (const [labels, value] of seriesOf(text, '\\w+_http_request_duration_seconds_count')) {
         const status = /status="(\d+)"/.exec(labels)?.[1] ?? 'unknown';
         counts.set(status, (counts.get(status) ?? 0) + value);
       }

@@ -30,7 +30,7 @@ const ANSWER_LINE = 'BENCH-ANSWER ';
 /** A heap snapshot may be part of it. */
 const ANSWER_WITHIN_MS = 120_000;
 
-export async function freePort() {
+async function freePort() {
   const server = createServer();
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
   const { port } = server.address();
@@ -74,8 +74,8 @@ class Service {
   }
 
   /**
-   * What a service that was started with {@link ANSWERS} uses after a garbage collection, in bytes. `rss` is that of the process, the rest
-   * of its main thread.
+   * What a service that was started with {@link ANSWERS} uses after a garbage collection, in bytes. `rss` is
+   * that of the process, the rest of its main thread.
    *
    * @param {{ snapshot?: boolean }} [options] with a snapshot of its heap in the folder `BENCH_SNAPSHOTS`
    */
@@ -212,7 +212,9 @@ export class Installation {
     appendFileSync(this.kmsEnv.BUNKMS_KEK_FILE, `${randomBytes(32).toString('hex')}\n`, { mode: 0o600 });
   }
 
-  /** A token for everything that the scopes allow. @param {'client' | 'service'} typ @param {string} scopes */
+  /**
+   * A token for everything that the scopes allow. @param {'client' | 'service'} typ @param {string} scopes
+   */
   issueToken(typ, scopes, projects = ['*']) {
     return this.#cli(
       ...['token', 'issue', '--typ', typ, '--sub', 'bench', '--ttl', '4h', '--scope', scopes],
@@ -363,8 +365,8 @@ function readIfThere(path) {
 }
 
 /**
- * Resident bytes of what the C library's `malloc` has taken from the system, in use or not: the `[heap]` and its arenas, which begin at a multiple
- * of 64 MiB. Linux with glibc only: elsewhere 0.
+ * Resident bytes of what the C library's `malloc` has taken from the system, in use or not: the `[heap]` and
+ * its arenas, which begin at a multiple of 64 MiB. Linux with glibc only: elsewhere 0.
  */
 export function mallocBytes(pid) {
   let isOf = false;
@@ -394,7 +396,8 @@ export function threadSeconds(pid) {
 }
 
 /**
- * Processor seconds that a process and its children have used, those included that have ended. Linux only: elsewhere 0.
+ * Processor seconds that a process and its children have used, those included that have ended. Linux only:
+ * elsewhere 0.
  */
 export function familySeconds(pid) {
   let ticks = 0;

@@ -18,7 +18,9 @@ export class Report {
   #notes = [];
   #failures = [];
 
-  /** @param {string} directory for what the load generator needs @param {string} mode which cases are measured */
+  /**
+   * @param {string} directory for what the load generator needs @param {string} mode which cases are measured
+   */
   constructor(directory, mode) {
     this.#directory = directory;
     this.#mode = mode;
@@ -97,7 +99,10 @@ export class Report {
     return ratios;
   }
 
-  /** Keeps the middle of some values beside its goal; a value that is no number misses it. @param {'at least' | 'at most'} direction */
+  /**
+   * Keeps the middle of some values beside its goal; a value that is no number misses it. @param {'at least'
+   * | 'at most'} direction
+   */
   target(name, values, goal, direction) {
     const sorted = values.toSorted((a, b) => a - b);
     const value = sorted[Math.floor((sorted.length - 1) / 2)];

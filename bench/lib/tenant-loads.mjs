@@ -39,9 +39,11 @@ export async function costOfTenants({ report, tenants, most, seconds, goals }) {
 /**
  * Reads and creates over many tenants, of one tenant's, beside other servers.
  *
- * @param {object} setting with `goals.read` and `goals.create`, each `[[most, share], …]`: of one tenant's rate, up to so many tenants
+ * @param {object} setting with `goals.read` and `goals.create`, each `[[most, share], …]`: of one tenant's
+ * rate, up to so many tenants
  * @param {string} suffix of the names of rows
- * @param {{ name: string, server: object, goals?: object }[]} others those with goals are measured in each turn, and Bundoc's rate is held against theirs
+ * @param {{ name: string, server: object, goals?: object }[]} others those with goals are measured in each
+ * turn, and Bundoc's rate is held against theirs
  */
 export async function ratesOverTenants(setting, suffix, others) {
   const { tenants, steps, seconds, goals } = setting;
@@ -127,7 +129,10 @@ function costsOf(rows) {
   return database === undefined ? own : `${own} and ${database.toFixed(1)} µs of the database`;
 }
 
-/** What the rate would be of one tenant's if nothing else than Bundoc's processor time bounded both: it holds up best on a busy machine. */
+/**
+ * What the rate would be of one tenant's if nothing else than Bundoc's processor time bounded both: it holds
+ * up best on a busy machine.
+ */
 function noteCpu(report, name, ratios) {
   const figures = ratios.map((ratio) => ratio.toFixed(2)).join(', ');
   report.note(`${name}, of one by Bundoc's processor time: ${figures}.`);

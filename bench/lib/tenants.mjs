@@ -7,7 +7,7 @@ import { ANSWERS, descriptors, descriptorsBesideClients } from './processes.mjs'
 import { topOfProfile } from './profile.mjs';
 import { say } from './report.mjs';
 
-export const CONNECTIONS = 64;
+const CONNECTIONS = 64;
 const PREFIX = '/v1/projects/tenant-';
 const COLLECTION = '/collections/notes/documents';
 const DOCUMENT = `${COLLECTION}/d1`;
@@ -66,7 +66,8 @@ export class Tenants {
   }
 
   /**
-   * Puts a load on Bundoc, or on another server. Failed requests are counted, named by status in the report, and part of no rate.
+   * Puts a load on Bundoc, or on another server. Failed requests are counted, named by status in the report,
+   * and part of no rate.
    *
    * @param {{ silent?: boolean, server?: object }} [options]
    */
@@ -135,7 +136,9 @@ export class Tenants {
     return { method: 'POST', paths, seconds, body: BODY, patienceS: PATIENCE_S };
   }
 
-  /** Waits until the service is quiet and its garbage is collected. @returns {Promise<number>} resident bytes. */
+  /**
+   * Waits until the service is quiet and its garbage is collected. @returns {Promise<number>} resident bytes.
+   */
   async residentBytes() {
     await quiet(this.bundoc);
     await this.bundoc.memory();

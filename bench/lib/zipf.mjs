@@ -13,8 +13,8 @@ export function seeded(seed) {
 }
 
 /**
- * Numbers from 1 to `count` by a Zipf distribution: the one of rank r comes with a weight of 1 / r^exponent. Ranks are dealt at random, so that
- * neighbours are not equally popular.
+ * Numbers from 1 to `count` by a Zipf distribution: the one of rank r comes with a weight of 1 / r^exponent.
+ * Ranks are dealt at random, so that neighbours are not equally popular.
  */
 export function zipfPicks(count, exponent, length, random) {
   const sums = new Float64Array(count);

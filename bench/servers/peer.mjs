@@ -1,6 +1,7 @@
 // What Bundoc is compared with, one process each: `node peer.mjs bare|simple|postgres`. Prints its URL.
 //
-// The routes are Bundoc's, so that every server gets the very same requests; none of these looks at the token.
+// The routes are Bundoc's, so that every server gets the very same requests; none of these looks at the
+// token.
 
 import { randomUUID } from 'node:crypto';
 import { createRequire } from 'node:module';

@@ -1,4 +1,5 @@
-// What one would build without Bundoc: documents sealed by hand in a `bytea`, one statement a request, a pool.
+// What one would build without Bundoc: documents sealed by hand in a `bytea`, one statement a request, a
+// pool.
 
 import { createHmac, createSecretKey, randomBytes } from 'node:crypto';
 import { aadOf, open, seal } from '@bundoc/shared/crypto/aead';

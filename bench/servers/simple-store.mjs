@@ -1,5 +1,5 @@
-// The first store of this project (commit be18d37), trimmed to what is measured: a sealed file a document, written
-// beside, synced, renamed into place, and its folder synced before the write is acknowledged.
+// The first store of this project (commit be18d37), trimmed to what is measured: a sealed file a document,
+// written beside, synced, renamed into place, and its folder synced before the write is acknowledged.
 
 import { createHmac, createSecretKey, randomBytes } from 'node:crypto';
 import { mkdirSync } from 'node:fs';

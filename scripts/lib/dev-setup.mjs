@@ -4,9 +4,9 @@ import { UserError } from './root.mjs';
 const TLS_VARIABLES = ['BUNDOC_TLS_CERT_FILE', 'BUNKMS_TLS_CERT_FILE', 'BUNKMS_INTERNAL_TLS_CERT_FILE'];
 
 /**
- * The environment of both services on a developer's machine: everything below `./data`, on 127.0.0.1. A variable
- * that is set wins; an empty one counts as absent, as in the services. Neither service sees the other's variables:
- * the KEK is BunKMS's alone.
+ * The environment of both services on a developer's machine: everything below `./data`, on 127.0.0.1. A
+ * variable that is set wins; an empty one counts as absent, as in the services. Neither service sees the
+ * other's variables: the KEK is BunKMS's alone.
  *
  * @param {string} root
  * @param {NodeJS.ProcessEnv} inherited

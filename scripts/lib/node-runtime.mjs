@@ -22,9 +22,9 @@ export function isAtLeast(version, major) {
 }
 
 /**
- * The environment without what `npm start` added to it: a nested npx or pnpm would take these for its own settings
- * (prefix, package, lifecycle). The registry and the places of npm's own files are kept, since a person may have
- * chosen them on the command line only.
+ * The environment without what `npm start` added to it: a nested npx or pnpm would take these for its own
+ * settings (prefix, package, lifecycle). The registry and the places of npm's own files are kept, since a
+ * person may have chosen them on the command line only.
  * @param {NodeJS.ProcessEnv} env
  */
 export function withoutNpmVariables(env) {

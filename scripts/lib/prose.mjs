@@ -25,7 +25,8 @@ const FORBIDDEN = [
 /** @typedef {{ line: number, text: string }} Remark */
 
 /**
- * The blocks of prose of a page: paragraphs and list items, each with its first line. Code, tables and headings are left out.
+ * The blocks of prose of a page: paragraphs and list items, each with its first line. Code, tables and
+ * headings are left out.
  *
  * @param {string} markdown
  * @returns {Remark[]}
@@ -74,7 +75,7 @@ export function sentencesOf(text) {
 }
 
 /** @param {string} sentence */
-export function wordsOf(sentence) {
+function wordsOf(sentence) {
   return sentence.split(/\s+/).filter((word) => /[\p{L}\p{N}]/u.test(word)).length;
 }
 

@@ -2,13 +2,14 @@ import { spawn } from 'node:child_process';
 import { UserError } from './root.mjs';
 
 /**
- * Runs a tool to its end and answers its exit code. The tool has a process group of its own, so that an abort ends
- * all of it (npx and pnpm start children of theirs) and the terminal's Ctrl-C reaches the supervisor alone.
+ * Runs a tool to its end and answers its exit code. The tool has a process group of its own, so that an abort
+ * ends all of it (npx and pnpm start children of theirs) and the terminal's Ctrl-C reaches the supervisor
+ * alone.
  *
  * @param {string} command
  * @param {readonly string[]} args
- * @param {{ cwd: string, env: NodeJS.ProcessEnv, stdout?: 'inherit' | 'stderr', signal?: AbortSignal }} options
- * `stdout: 'stderr'` (the default) keeps standard output free for what the script itself has to say.
+ * @param {{ cwd: string, env: NodeJS.ProcessEnv, stdout?: 'inherit' | 'stderr', signal?: AbortSignal }}
+ * options `stdout: 'stderr'` (the default) keeps standard output free for what the script itself has to say.
  * @returns {Promise<number>} 128 + n for a tool that was killed, as a shell has it.
  */
 export function run(command, args, { cwd, env, stdout = 'stderr', signal }) {

@@ -7,12 +7,13 @@ import { killGroup } from './run.mjs';
 const STOP_TIMEOUT_MS = 15_000;
 
 /**
- * Starts a service. Its output goes through, line by line. It has a process group of its own, so that the terminal's
- * Ctrl-C does not reach it beside the supervisor's SIGTERM, and an IPC channel, whose end tells it that the
- * supervisor is gone, however that came.
+ * Starts a service. Its output goes through, line by line. It has a process group of its own, so that the
+ * terminal's Ctrl-C does not reach it beside the supervisor's SIGTERM. It has an IPC channel, whose end
+ * shows that the supervisor is gone.
  *
+ * @typedef {{ execPath: string, args?: readonly string[], main: string, cwd: string }} Program
  * @param {string} name
- * @param {{ execPath: string, args?: readonly string[], main: string, cwd: string, env: NodeJS.ProcessEnv, readyUrl: string }} options
+ * @param {Program & { env: NodeJS.ProcessEnv, readyUrl: string }} options
  */
 export function startService(name, { execPath, args = [], main, cwd, env, readyUrl }) {
   const child = spawn(execPath, [...args, main], {

@@ -4,10 +4,10 @@ import { performance } from 'node:perf_hooks';
 export class Stopped extends Error {}
 
 /**
- * npm passes on the terminal's Ctrl-C, which the supervisor got from the terminal too: signals this close together
- * are one wish.
+ * npm passes on the terminal's Ctrl-C, which the supervisor got from the terminal too: signals this close
+ * together are one wish.
  */
-export const ECHO_MS = 500;
+const ECHO_MS = 500;
 
 /**
  * Turns SIGINT, SIGTERM and SIGHUP into an abort; a second one, meant as such, calls `onImpatience`.

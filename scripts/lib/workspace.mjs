@@ -31,8 +31,9 @@ export async function prepare(root, node, signal) {
 }
 
 /**
- * Compiles what has changed. TypeScript 7 may take declarations for unchanged that are not (a type that is inferred from a union
- * which grew in another file), and then finds errors in sources that have none: what fails is compiled once more from nothing.
+ * Compiles what has changed. TypeScript 7 may take declarations for unchanged that are not (a type that is
+ * inferred from a union which grew in another file), and then finds errors in sources that have none: what
+ * fails is compiled once more from nothing.
  * @param {string} root
  * @param {{ cwd: string, env: NodeJS.ProcessEnv, signal?: AbortSignal }} options
  */
@@ -47,7 +48,7 @@ export async function build(root, options) {
  * Changes whenever an install could have another outcome.
  * @param {string} root
  */
-export function installFingerprint(root) {
+function installFingerprint(root) {
   const hash = createHash('sha256').update(PNPM);
   for (const file of ['pnpm-lock.yaml', 'pnpm-workspace.yaml', ...manifests(root).map(({ file }) => file)])
     hash.update(`\0${file}\0`).update(readFileSync(join(root, file)));

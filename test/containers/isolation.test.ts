@@ -44,7 +44,10 @@ describeWithDocker('the export of keys', () => {
   });
   afterAll(() => stack?.[Symbol.asyncDispose]());
 
-  /** Asks every name and address of BunKMS, at both ports, from a container on `network`, with Bundoc's certificate if not told otherwise. */
+  /**
+   * Asks every name and address of BunKMS, at both ports, from a container on `network`, with Bundoc's
+   * certificate if not told otherwise.
+   */
   const probeFrom = async (network: string, certificate: object = { pems }): Promise<Finding[]> => {
     const hosts = [
       'bunkms-internal',

@@ -3,7 +3,9 @@ import { type Answer, type BundocClient, bundocClient } from './support/client.t
 import { describeWithDocker, docker } from './support/docker.ts';
 import { eventually, type Stack, startStack, untilHealthy } from './support/stack.ts';
 
-/** The design's bound for an answer about a cold project is 5 s; the rest is what a busy machine adds to it. */
+/**
+ * The design's bound for an answer about a cold project is 5 s; the rest is what a busy machine adds to it.
+ */
 const COLD_ANSWER_MS_MAX = 30_000;
 /** Less than an answer takes that waits for BunKMS. */
 const WARM_ANSWER_MS_MAX = 4_000;
@@ -38,7 +40,10 @@ const OUTAGES: readonly Outage[] = [
   },
 ];
 
-/** Every answer is one of these, and does not wait: a disk that stalls may hold up one or another, and not one after another. */
+/**
+ * Every answer is one of these, and does not wait: a disk that stalls may hold up one or another, and not one
+ * after another.
+ */
 async function atOnce(asked: () => Promise<Answer>, statuses: readonly number[]): Promise<void> {
   const elapsedMs: number[] = [];
   do {

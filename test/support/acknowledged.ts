@@ -9,8 +9,8 @@ export interface DocumentState {
 const ABSENT: DocumentState = { body: undefined, rev: undefined };
 
 /**
- * What one document may be, by the answers that came: the last acknowledged state, and each later one whose answer did
- * not come because the process was killed. One writer at a time.
+ * What one document may be, by the answers that came: the last acknowledged state, and each later one whose
+ * answer did not come because the process was killed. One writer at a time.
  */
 export class Acknowledged {
   #states: DocumentState[] = [ABSENT];
@@ -25,7 +25,9 @@ export class Acknowledged {
     return this.#states;
   }
 
-  /** A write is on its way. @returns what to call with its answer; without one, both outcomes stay possible. */
+  /**
+   * A write is on its way. @returns what to call with its answer; without one, both outcomes stay possible.
+   */
   begin(body: string | undefined): { acknowledged(rev?: string): void; refused(): void } {
     const next: DocumentState = { body, rev: undefined };
     this.#states.push(next);
@@ -39,7 +41,10 @@ export class Acknowledged {
     };
   }
 
-  /** It was read (`text` undefined: it is absent): it must be one of the possible states, exactly, and is that one from here on. */
+  /**
+   * It was read (`text` undefined: it is absent): it must be one of the possible states, exactly, and is that
+   * one from here on.
+   */
   settle(name: string, text: string | undefined, rev: string | undefined): void {
     const found = this.#states.find(
       (state) => isText(text, state.body) && (state.rev === undefined || state.rev === rev),

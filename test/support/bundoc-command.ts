@@ -5,7 +5,10 @@ import { runNode } from '@bundoc/shared/testing/node-process';
 
 const MAIN = fileURLToPath(new URL('../../packages/bundoc/src/cli/main.ts', import.meta.url));
 
-/** Runs `bundoc` in this process. Its standard streams are those of the tests: for them, {@link bundocProcess}. */
+/**
+ * Runs `bundoc` in this process. Its standard streams are those of the tests: for them,
+ * {@link bundocProcess}.
+ */
 export function bundocCommand(
   environment: Record<string, string>,
   args: readonly string[],

@@ -1,8 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { isLinearizable, type Timed } from '../../packages/bunkms/test/support/linearizability.ts';
 
-/** What was done to one document: every value is written once in the whole history, so that a value says which write it is of. */
+/**
+ * What was done to one document: every value is written once in the whole history, so that a value says which
+ * write it is of.
+ */
 export type Operation = Timed &
   (
     | { readonly kind: 'read'; readonly value: number | undefined }
@@ -16,7 +19,10 @@ export type Operation = Timed &
       }
   );
 
-/** Whether one document's history can have happened in an order. Writes without an answer may have taken effect at any time, or not. */
+/**
+ * Whether one document's history can have happened in an order. Writes without an answer may have taken
+ * effect at any time, or not.
+ */
 export function isRegister(history: readonly Operation[]): boolean {
   const seen = new Set<number | undefined>();
   for (const operation of history) {

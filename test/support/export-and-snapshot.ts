@@ -1,6 +1,6 @@
 /**
- * A process with both services in it, in which a key is exported. It writes a snapshot of its heap, and into other files what to look for
- * there: the key, and what a string of another one in the heap must be found by.
+ * A process with both services in it, in which a key is exported. It writes a snapshot of its heap, and into
+ * other files what to look for there: the key, and what a string of another one in the heap must be found by.
  */
 import { randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';

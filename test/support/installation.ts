@@ -13,13 +13,13 @@ import { readConfig as readBunkmsConfig } from '@bundoc/bunkms/config';
 import { type IssueToken, type IssueTokenInput, issueTokenSchema } from '@bundoc/shared/contract/tokens';
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
 import { freePort } from '@bundoc/shared/testing/free-port';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { documentFiles, newStorage, type StoredProjects, storageInFiles } from './stored-projects.ts';
-import { noteRefusal, untoldRefusals } from './told-refusals.ts';
+import { noteRefusal, undocumentedErrors } from './undocumented-errors.ts';
 import { untilConfirmed } from './until-confirmed.ts';
 
 /** Everything that was logged, as one text. */
-export class LogSink {
+class LogSink {
   #text = '';
 
   logger(service: 'bundoc' | 'bunkms'): Logger {
@@ -94,7 +94,10 @@ export function call(baseUrl: string, path: string, options: Call = {}): Promise
   });
 }
 
-/** For Bundoc: what a busy machine holds up is no failure; not for tests of what it does when others do not answer. */
+/**
+ * For Bundoc: what a busy machine holds up is no failure; not for tests of what it does when others do not
+ * answer.
+ */
 export const PATIENT_BUNDOC = {
   BUNDOC_KMS_DEADLINE_MS: String(PATIENT_MS),
   BUNDOC_POSTGRES_CONNECT_TIMEOUT_MS: String(PATIENT_MS),
@@ -207,7 +210,7 @@ export class Installation implements AsyncDisposable {
   async stopBundoc(): Promise<void> {
     const bundoc = this.#bundoc;
     if (bundoc === undefined) return;
-    const untold = await untoldRefusals(bundoc.url);
+    const untold = await undocumentedErrors(bundoc.url);
     await bundoc.close();
     this.#bundoc = undefined;
     if (untold.length > 0) throw new Error(`these refusals are not documented: ${untold.join('; ')}`);
@@ -249,7 +252,9 @@ export class Installation implements AsyncDisposable {
     return (await call(this.url, '/metrics', { token })).text;
   }
 
-  /** Paths of a project's document files, once there are as many: they follow their commits in the background. */
+  /**
+   * Paths of a project's document files, once there are as many: they follow their commits in the background.
+   */
   documentFiles(project: string, count: number): Promise<string[]> {
     return documentFiles(this.dataDir, project, count);
   }

@@ -133,7 +133,9 @@ export interface RawAnswer {
   readonly body: string;
 }
 
-/** Bytes that are sent up to a place, and further only once the server has ended its half of the connection. */
+/**
+ * Bytes that are sent up to a place, and further only once the server has ended its half of the connection.
+ */
 export async function exchangeStalled(port: number, bytes: string, stalledAt: number): Promise<RawAnswer[]> {
   const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
   const chunks: Buffer[] = [];

@@ -6,7 +6,9 @@ interface Column {
   readonly type: string;
 }
 
-/** Who may do anything in the schema of a database while no node runs, and knows its tables, but has no key. */
+/**
+ * Who may do anything in the schema of a database while no node runs, and knows its tables, but has no key.
+ */
 export class RowsOperator implements HostileStorage {
   readonly #client: pg.Client;
   readonly #projects: readonly string[];

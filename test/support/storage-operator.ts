@@ -63,7 +63,9 @@ const HUGE_BYTES = [10 * 1_073_741_824, 2 * 1_073_741_824, 40 * 1_048_576] as co
 export interface HostileStorage extends AsyncDisposable {
   /** Keeps what is stored now: an older copy, later. */
   keepCopy(): Promise<void>;
-  /** Keeps which storage this is now, and in which generation. To be called while BunKMS has confirmed that. */
+  /**
+   * Keeps which storage this is now, and in which generation. To be called while BunKMS has confirmed that.
+   */
   keepIdentity(): Promise<void>;
   /** Marks that Bundoc has written at some time, to be put back. */
   keepMarks(marks: readonly string[]): void;
@@ -82,7 +84,9 @@ export interface OperatorPlace {
   readonly dataDir: string;
   /** Where older copies of the data folder are made. */
   readonly copiesDir: string;
-  /** Outside of the data folder: a file `canary`, a folder `folder`, and `copy`, a copy of the data folder. */
+  /**
+   * Outside of the data folder: a file `canary`, a folder `folder`, and `copy`, a copy of the data folder.
+   */
   readonly outside: string;
   /** Projects that there are, and some that there never were. */
   readonly projects: readonly string[];
@@ -182,7 +186,9 @@ export class FolderOperator implements HostileStorage {
     expiryMark: () => this.#mark('expires-1', () => ''),
   };
 
-  /** A file or folder that there is, or one of the known names; never behind a link that was planted before. */
+  /**
+   * A file or folder that there is, or one of the known names; never behind a link that was planted before.
+   */
   #target(): string {
     for (;;) {
       const path = this.#anyPath();
@@ -216,7 +222,9 @@ export class FolderOperator implements HostileStorage {
     if (this.#isFile(path)) writeFileSync(path, change(readFileSync(path)));
   }
 
-  /** Removes what is at `path`, and has something else made there; nothing where a folder of it is no folder. */
+  /**
+   * Removes what is at `path`, and has something else made there; nothing where a folder of it is no folder.
+   */
   #plant(path: string, make: () => void): void {
     const parent = dirname(path);
     if (!this.#isFolder(parent)) return;

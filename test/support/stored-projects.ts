@@ -10,7 +10,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import pg from 'pg';
 import { inject } from 'vitest';
 
@@ -51,7 +51,10 @@ export interface StoredProjects {
   /** What says which storage this is, and in which generation. */
   identity(): Promise<string>;
   setIdentity(text: string): Promise<void>;
-  /** Sets back when the identity was changed last, where the storage says so: not in files, whose process counts by its own clock. */
+  /**
+   * Sets back when the identity was changed last, where the storage says so: not in files, whose process
+   * counts by its own clock.
+   */
   setIdentityBack(seconds: number): Promise<void>;
   /** A copy of all that is stored, while no service runs. @param dataDir where it goes, if it is files. */
   clone(dataDir: string): Promise<StoredProjects>;
@@ -71,7 +74,10 @@ export function storageInFiles(dataDir: string): StoredProjects {
   return new StoredFiles(dataDir);
 }
 
-/** Paths of a project's document files, once there are as many and none of them is still empty, as a file is until its bytes follow. */
+/**
+ * Paths of a project's document files, once there are as many and none of them is still empty, as a file is
+ * until its bytes follow.
+ */
 export async function documentFiles(dataDir: string, project: string, count: number): Promise<string[]> {
   const docs = join(dataDir, 'projects', project, 'docs');
   const deadline = Date.now() + PATIENT_MS;

@@ -2,14 +2,17 @@ import { get as getPlain } from 'node:http';
 import { get as getOverTls } from 'node:https';
 import { json } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 
 interface Ready {
   readonly reason?: string;
   readonly kms: string;
 }
 
-/** Waits until BunKMS has confirmed the storage of a Bundoc that listens, or refused it; or does not answer that Bundoc. */
+/**
+ * Waits until BunKMS has confirmed the storage of a Bundoc that listens, or refused it; or does not answer
+ * that Bundoc.
+ */
 export async function untilConfirmed(url: string): Promise<void> {
   const deadline = Date.now() + PATIENT_MS;
   for (;;) {

@@ -2,9 +2,10 @@ import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { allowOrigins } from '@bundoc/shared/http/cors';
 import { createHttpShares, watchHttpShares } from '@bundoc/shared/http/http-shares';
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
+import { registerMetricsRoute } from '@bundoc/shared/http/service-routes';
 import { registerOpenapi } from '@bundoc/shared/openapi/routes';
 import { cachedCheck } from '@bundoc/shared/runtime/cached-check';
-import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
+import { type Clock, every, systemClock } from '@bundoc/shared/runtime/clock';
 import type { RunningService } from '@bundoc/shared/runtime/lifecycle';
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
 import { memoryLimit } from '@bundoc/shared/runtime/memory-limit';
@@ -21,8 +22,9 @@ import { unknownSealers } from './engine/project-file.ts';
 import type { Projects } from './engine/projects.ts';
 import type { OnSetAside } from './engine/set-aside.ts';
 import { runningStorage } from './engine/started-storage.ts';
-import type { Storage, StoragePorts, StoreWatch } from './engine/storage-engine.ts';
+import type { EngineDeps, StorageEngine, StoreWatch } from './engine/storage-engine.ts';
 import { type GenerationState, StorageGeneration } from './engine/storage-generation.ts';
+import { guardService } from './http/access.ts';
 import { registerBackup } from './http/backup.ts';
 import { registerBatch } from './http/batch.ts';
 import { registerChanges } from './http/changes.ts';
@@ -30,7 +32,6 @@ import { registerCollections } from './http/collections.ts';
 import { registerDocuments } from './http/documents.ts';
 import { type Readiness, registerHealth } from './http/health.ts';
 import { registerLists } from './http/lists.ts';
-import { registerMetrics } from './http/metrics.ts';
 import { registerMoves } from './http/moves.ts';
 import { BUNDOC_API } from './http/openapi.ts';
 import { registerPatch } from './http/patch.ts';
@@ -46,7 +47,7 @@ import { TokenKeys } from './kms/token-keys.ts';
 import { type BundocMetrics, createBundocMetrics } from './metrics.ts';
 import { applyEvent } from './projects/apply-event.ts';
 import { ProjectDeletion } from './projects/delete-project.ts';
-import { ExpiryLooks } from './projects/expiry-looks.ts';
+import { IdleTtlSweeper } from './projects/idle-ttl-sweeper.ts';
 import { InstanceManager } from './projects/instance-manager.ts';
 import { ProjectUpkeep } from './projects/project-upkeep.ts';
 import { SpreadRotations } from './projects/spread-rotations.ts';
@@ -175,9 +176,9 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     ...{ projects, instances, keys, service, feed, clock, logger },
     settleDoubt: () => generation.advance(),
   });
-  const target = moveDestination(config, logger);
-  const { folders } = storage;
-  const ends = folders && target && { folders, target };
+  const target = moveDestination(config, { clock, logger });
+  const { moveSource: source } = storage;
+  const ends = source && target && { source, target };
   const moves = new Moves({
     ...{ instances, keys, feed, logger, onSetAside, from, ends },
     share: serviceShares.moves,
@@ -202,7 +203,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     keysCached: () => keys.size,
     keyFetchesWaiting: () => keys.fetchesWaiting,
     changeFollowers: () => feed.waiting,
-    documentsToReseal: () => instances.toReseal,
+    pendingReencryption: () => instances.pendingReencryption,
     ...storage.counts,
     eventsLive: () => (events.isLive ? 1 : 0),
     tokensRevoked: () => revoked.size,
@@ -224,9 +225,9 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   };
   stack.use(every(SWEEP_EVERY_MS, sweep));
 
-  const looks = stack.use(new ExpiryLooks({ marks: storage.expiry, instances, logger }));
+  const idleSweeper = stack.use(new IdleTtlSweeper({ marks: storage.expiry, instances, logger }));
   const lookWhereServed = () => {
-    if (generation.state === 'confirmed') void looks.look();
+    if (generation.state === 'confirmed') void idleSweeper.sweep();
   };
   stack.use(every(SWEEP_EVERY_MS, lookWhereServed));
 
@@ -288,7 +289,10 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
       ...(reason === undefined ? {} : { reason }),
     };
   });
-  registerMetrics(app, metrics.registry, auth);
+  registerMetricsRoute(app, metrics.registry, {
+    access: { kind: 'token', scopes: ['docs:metrics'], serviceOnly: true },
+    guard: guardService(auth, 'docs:metrics'),
+  });
   await registerOpenapi(app, { service: BUNDOC_API, clock, page: true });
   refuseOtherMethods(app);
   const url = await app.listen({ host: config.host, port: config.port });
@@ -327,17 +331,17 @@ function openKmsTls(
 }
 
 /** Where the service may move projects to. */
-function moveDestination({ moveTo }: BundocConfig, logger: Logger): MoveDestination | undefined {
+function moveDestination({ moveTo }: BundocConfig, ports: EngineDeps): MoveDestination | undefined {
   if (moveTo === undefined) return undefined;
-  warnInClear('BUNDOC_MOVE_TO', moveTo, logger);
-  return { place: moveTo.place, open: () => openMoveTarget(moveTo, logger) };
+  warnInClear('BUNDOC_MOVE_TO', moveTo, ports.logger);
+  return { place: moveTo.place, open: () => openMoveTarget(moveTo, ports) };
 }
 
 function openStorage(
   config: BundocConfig,
-  ports: StoragePorts,
+  ports: EngineDeps,
   wrapDisk: BundocParts['wrapDisk'],
-): Promise<Storage> {
+): Promise<StorageEngine> {
   switch (config.storage.kind) {
     case 'files':
       return openFileStorage(config, ports, wrapDisk);
@@ -351,7 +355,7 @@ interface Composition {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: BundocMetrics;
-  readonly storage: Storage;
+  readonly storage: StorageEngine;
   readonly service: StorageKeys;
   readonly generation: StorageGeneration;
   readonly onSetAside: OnSetAside;
@@ -408,7 +412,7 @@ function composeInstances(composition: Composition): {
         unknownSealers(file, cipher.version, generation),
       );
     },
-    othersWrite: storage.othersWrite,
+    isShared: storage.isShared,
     openBytesMax: config.openBytes,
     shares,
     ...(storage.storedBytes === undefined ? {} : { storedBytes: storage.storedBytes }),
@@ -422,16 +426,15 @@ function composeInstances(composition: Composition): {
  * Each hour the generation is advanced, by one of several nodes, so that a copy of the storage is found out
  * that is in use beside it.
  */
-async function advanceOld(storage: Storage, generation: StorageGeneration, logger: Logger): Promise<void> {
+async function advanceOld(
+  storage: StorageEngine,
+  generation: StorageGeneration,
+  logger: Logger,
+): Promise<void> {
   try {
     const ageS = await storage.identity.ageS();
     if (generation.state === 'confirmed' && ageS >= GENERATION_AGE_S_MAX) await generation.advance();
   } catch (error) {
     logger.warn({ err: error }, 'the generation of the storage was not advanced');
   }
-}
-
-function every(ms: number, task: () => void): Disposable {
-  const timer = setInterval(task, ms).unref();
-  return { [Symbol.dispose]: () => clearInterval(timer) };
 }

@@ -15,15 +15,15 @@ import {
 import { type TlsFiles, tlsFilesOf } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
 import type { Quota } from './engine/quota.ts';
-import { CALL_DEADLINE_MS } from './kms/client.ts';
-import { defaultOpenBytes } from './process-limits.ts';
 import {
   moveTargetOf,
   type PostgresConfig,
   type StorageConfig,
   storageOf,
   storageVariables,
-} from './storage-config.ts';
+} from './engine/storage-config.ts';
+import { CALL_DEADLINE_MS } from './kms/client.ts';
+import { defaultOpenBytes } from './process-limits.ts';
 import { SERVICE_SHARE_DEFAULTS, type ServiceShareSizes } from './work/service-shares.ts';
 
 const MIB = 1_048_576;

@@ -1,5 +1,5 @@
 import { counter, createServiceMetrics, gauge, type ServiceMetrics } from '@bundoc/shared/metrics/metrics';
-import { Counter } from 'prom-client';
+import { Counter } from '@prometheus-io/client';
 import type { FetchOutcome } from './crypto/key-cache.ts';
 import type { StorageCount } from './engine/storage-engine.ts';
 import { type Scheduler, WORK_KINDS } from './work/scheduler.ts';
@@ -11,7 +11,7 @@ type Observed =
   | 'keysCached'
   | 'keyFetchesWaiting'
   | 'changeFollowers'
-  | 'documentsToReseal'
+  | 'pendingReencryption'
   | 'eventsLive'
   | 'tokensRevoked'
   | 'tokenExpiryS'
@@ -96,12 +96,12 @@ export function createBundocMetrics(): BundocMetrics {
     registers: [registry],
   });
   const marksSetAside = new Counter({
-    name: 'bundoc_marks_set_aside_total',
+    name: 'bundoc_unconfirmed_markers_total',
     help: 'Marks in the storage that a project was deleted or moved, which BunKMS or the key of the project did not confirm.',
     registers: [registry],
   });
   const rateLimited = new Counter({
-    name: 'bundoc_rate_limited_total',
+    name: 'bundoc_rate_limited_requests_total',
     help: 'Requests that were refused because their project has used up its processor time.',
     registers: [registry],
   });
@@ -131,7 +131,7 @@ export function createBundocMetrics(): BundocMetrics {
     },
     observe: (observed) => {
       const { projectsOpen, openBytes, openingsWaiting, keysCached, keyFetchesWaiting } = observed;
-      const { documentsToReseal } = observed;
+      const { pendingReencryption } = observed;
       const { eventsLive, tokensRevoked, tokenExpiryS, changeFollowers, storageSuperseded } = observed;
       const { workWaiting, largeWorkWaiting } = observed;
       gauge(
@@ -188,9 +188,9 @@ export function createBundocMetrics(): BundocMetrics {
       );
       gauge(
         registry,
-        'bundoc_documents_to_reseal',
+        'bundoc_documents_pending_reencryption',
         'Documents of open projects that are sealed under a former key version.',
-        documentsToReseal,
+        pendingReencryption,
       );
       for (const [name, [metric, help]] of Object.entries(STORAGE_COUNTS)) {
         const count = name as StorageCount;

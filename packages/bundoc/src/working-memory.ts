@@ -10,8 +10,8 @@ const PROJECT_PART = 8;
 const CAPACITY_BYTES_MAX = 1_024 * MIB;
 
 /**
- * Bytes for queries, sorts, aggregates, batches and patches at work: a quarter of the memory of the process, up to 1 GiB. With the least, one
- * project still has room for a page or a commit of the largest size.
+ * Bytes for queries, sorts, aggregates, batches and patches at work: a quarter of the memory of the process,
+ * up to 1 GiB. With the least, one project still has room for a page or a commit of the largest size.
  */
 export function workingMemoryBytes(memoryBytes: number, documentBytesMax: number): number {
   const largest = Math.max(COMMIT_BYTES_MAX, PAGE_BYTES_MAX + 2 * documentBytesMax + 4 * MIB);

@@ -5,7 +5,7 @@ import { Writable } from 'node:stream';
 import { keyCheckValue } from '@bundoc/shared/crypto/aead';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { createLogger } from '@bundoc/shared/runtime/logger';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { afterEach, describe, expect, it } from 'vitest';
 import { CALL_DEADLINE_MS, KmsClient, type KmsClientOptions } from '../src/kms/client.ts';
 import { KeyRefused } from '../src/kms/port.ts';

@@ -7,7 +7,8 @@ import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { put, ref, remove } from '../src/engine/conformance.ts';
-import { type Database, OutcomeUnknown } from '../src/engine/postgres/database/database.ts';
+import { OutcomeUnknown } from '../src/engine/errors.ts';
+import type { Database } from '../src/engine/postgres/database/database.ts';
 import { fenceRows } from '../src/engine/postgres/rows/fence.ts';
 import type { MoveWatch } from '../src/operations/move-project.ts';
 import type { InstanceManager } from '../src/projects/instance-manager.ts';
@@ -153,7 +154,9 @@ describeWithPostgres('a project that is moved', () => {
     );
     await moving.withStore(rows, (store) => store.commit([put('b', '{}')]));
     await moving.toFolder();
-    const rest = await moving.withStore(await moving.node('files'), async (store) => store.movable?.rest());
+    const rest = await moving.withStore(await moving.node('files'), async (store) =>
+      store.movable?.metadata(),
+    );
     const [{ version, count } = { version: 0, count: 0 }] = rest?.seals ?? [];
     // The reservations of both, at most.
     expect([version, count >= 21, count < 2 ** 22]).toEqual([1, true, true]);

@@ -3,21 +3,22 @@ import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { describe, expect, it } from 'vitest';
 import { KeyCache } from '../src/crypto/key-cache.ts';
 import { commitOne, put, remove } from '../src/engine/conformance.ts';
+import { ProjectExists } from '../src/engine/errors.ts';
 import { readProject } from '../src/engine/files/projects/project-reader.ts';
 import { verifyProject } from '../src/engine/files/projects/verify-project.ts';
-import { ProjectExists, restoreProject } from '../src/engine/files/transfer/restore-project.ts';
+import { restoreProject } from '../src/engine/files/transfer/restore-project.ts';
 import type { ProjectStore, Write } from '../src/engine/port.ts';
 import { GroupCommitter } from '../src/engine/postgres/commit/group-commit.ts';
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import { PostgresStore } from '../src/engine/postgres/postgres-store.ts';
-import { ProjectRows, whyGone } from '../src/engine/postgres/projects/project-rows.ts';
+import { PostgresProjects, whyGone } from '../src/engine/postgres/projects/postgres-projects.ts';
 import { SharedReads } from '../src/engine/postgres/reads/shared-reads.ts';
 import { restoreProjectInRows } from '../src/engine/postgres/transfer/restore-rows.ts';
 import { SEAL_LIMITS } from '../src/engine/seal-budget.ts';
-import { checkBackup, cipherOf } from '../src/operations/read-backup.ts';
+import { checkBackup, cipherOf, restoreSource } from '../src/operations/read-backup.ts';
 import { createBackup } from '../src/operations/write-backup.ts';
 import { CliProject } from '../src/testing/cli-project.ts';
-import { NO_NEWS } from '../src/testing/postgres-project.ts';
+import { NO_NOTIFICATIONS } from '../src/testing/postgres-project.ts';
 import { useDatabase } from './support/use-database.ts';
 
 const ROOT = '/projects';
@@ -31,7 +32,7 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
   });
 
   const rowsOf = ({ service, clock }: CliProject) =>
-    new ProjectRows({
+    new PostgresProjects({
       ...{ database, clock, storage: service.storage, settle: async () => undefined },
       keys: new KeyCache({ keys: service.held, clock, ttlMs: 900_000 }),
     });
@@ -46,7 +47,7 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
       clock: project.clock,
       sealLimits: SEAL_LIMITS,
       committer: new GroupCommitter({ database, clock: project.clock }),
-      news: NO_NEWS,
+      news: NO_NOTIFICATIONS,
       onIntegrityError: () => undefined,
       onFailure: () => undefined,
       onRotationDue: () => undefined,
@@ -73,12 +74,13 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
     }
     return { bytes: Buffer.concat(pieces), content };
   };
-  const sourceOf = async (project: CliProject, bytes: Buffer) => {
-    const open = async function* () {
+  const sourceOf = async (project: CliProject, bytes: Buffer, read?: () => AsyncGenerator<Buffer>) => {
+    const checked = async function* () {
       for (let at = 0; at < bytes.length; at += 4_000) yield bytes.subarray(at, at + 4_000);
     };
-    const facts = await checkBackup(open());
-    return { facts, open, cipher: await cipherOf(facts, project.service) };
+    const open = read ?? checked;
+    const facts = await checkBackup(checked());
+    return restoreSource(facts, open, await cipherOf(facts, project.service));
   };
   const forget = async (project: CliProject) => {
     const tables = await server.sql(
@@ -172,7 +174,6 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
       const { bytes } = await backUp(project, opened);
       await opened.store[Symbol.asyncDispose]();
       await forget(project);
-      const source = await sourceOf(project, bytes);
       const changed = Buffer.from(bytes);
       changed[bytes.length >> 1] = (bytes[bytes.length >> 1] as number) ^ 1;
       for (const broken of [changed, bytes.subarray(0, -50)]) {
@@ -181,7 +182,8 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
         const open = async function* () {
           yield reads++ === 0 ? bytes : broken;
         };
-        await expect(restoreProjectInRows({ ...source, open, database })).rejects.toThrow('backup');
+        const source = await sourceOf(project, bytes, open);
+        await expect(restoreProjectInRows({ ...source, database })).rejects.toThrow('backup');
         expect(reads).toBe(2);
         expect(await rowsLeft(project)).toBe('0');
       }

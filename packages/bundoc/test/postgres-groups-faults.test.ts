@@ -2,9 +2,9 @@ import { randomInt } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { systemClock } from '@bundoc/shared/runtime/clock';
-import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { startInBackground } from '@bundoc/shared/testing/timing';
 import { expect, it } from 'vitest';
 import { isRegister, type Operation } from '../../../test/support/cluster-load.ts';
 import { commitOne, put, ref } from '../src/engine/conformance.ts';
@@ -13,7 +13,7 @@ import { GroupCommitter } from '../src/engine/postgres/commit/group-commit.ts';
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import type { PostgresStore } from '../src/engine/postgres/postgres-store.ts';
 import { fenceRows, removeRows, unfenceRows } from '../src/engine/postgres/rows/fence.ts';
-import { NO_NEWS, openTestDatabase, type PostgresProject } from '../src/testing/postgres-project.ts';
+import { NO_NOTIFICATIONS, openTestDatabase, type PostgresProject } from '../src/testing/postgres-project.ts';
 import { COMMIT_MESSAGE, CuttingProxy } from './support/cutting-proxy.ts';
 import { type UsedDatabase, useDatabase } from './support/use-database.ts';
 
@@ -101,7 +101,7 @@ class Nodes implements AsyncDisposable {
 
   #open({ project }: Watched, at: number): Promise<PostgresStore> {
     const { database, committer } = this.#nodes[at] as Node;
-    return project.open(database, NO_NEWS, { committer });
+    return project.open(database, NO_NOTIFICATIONS, { committer });
   }
 
   async read(watched: Watched) {
@@ -203,7 +203,9 @@ describeWithPostgres('three nodes that write to 200 projects of one PostgreSQL',
     disturb: () => Promise<void>,
   ) => {
     let isOver = false;
-    const working = meanwhile(Promise.all(Array.from({ length: WORKERS }, () => nodes.work(() => isOver))));
+    const working = startInBackground(
+      Promise.all(Array.from({ length: WORKERS }, () => nodes.work(() => isOver))),
+    );
     await disturb();
     isOver = true;
     await working;

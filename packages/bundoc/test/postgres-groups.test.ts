@@ -1,22 +1,23 @@
 import { randomBytes } from 'node:crypto';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { startInBackground } from '@bundoc/shared/testing/timing';
 import { v7 as uuidv7 } from 'uuid';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { openDefinedStore } from '../src/collections/defined-store.ts';
 import { commitOne, describeProjectStore, put, ref, remove } from '../src/engine/conformance.ts';
+import { OutcomeUnknown } from '../src/engine/errors.ts';
 import type { WriteResult } from '../src/engine/port.ts';
 import { GroupCommitter } from '../src/engine/postgres/commit/group-commit.ts';
-import { type Database, OutcomeUnknown, type Statement } from '../src/engine/postgres/database/database.ts';
+import type { Database, Statement } from '../src/engine/postgres/database/database.ts';
 import { migrate, readMigrations } from '../src/engine/postgres/database/migrate.ts';
 import type { PostgresStore } from '../src/engine/postgres/postgres-store.ts';
 import { SharedReads } from '../src/engine/postgres/reads/shared-reads.ts';
 import { fenceRows, removeRows, unfenceRows } from '../src/engine/postgres/rows/fence.ts';
 import { lockOf } from '../src/engine/postgres/rows/project-rows.ts';
-import { NO_NEWS, openTestDatabase, PostgresProject } from '../src/testing/postgres-project.ts';
+import { NO_NOTIFICATIONS, openTestDatabase, PostgresProject } from '../src/testing/postgres-project.ts';
 import { COMMIT_MESSAGE, CuttingProxy } from './support/cutting-proxy.ts';
 import { type UsedDatabase, useDatabase } from './support/use-database.ts';
 
@@ -52,7 +53,9 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     const on = options.on ?? database;
     const committer = options.committer ?? new GroupCommitter({ database: on, clock: systemClock });
     const projects = await Promise.all(Array.from({ length: count }, () => newProject(options.project)));
-    const stores = await Promise.all(projects.map((project) => project.open(on, NO_NEWS, { committer })));
+    const stores = await Promise.all(
+      projects.map((project) => project.open(on, NO_NOTIFICATIONS, { committer })),
+    );
     opened.push(...stores);
     return { projects, stores, names: projects.map(({ project }) => project), committer };
   };
@@ -194,11 +197,11 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
       const held = names.slice(0, 5);
       const waiting: Promise<unknown>[] = [];
       await whileLocked(held, async () => {
-        const outcomes = stores.map((store) => meanwhile(commitOne(store, put('a', '{}', ABSENT))));
+        const outcomes = stores.map((store) => startInBackground(commitOne(store, put('a', '{}', ABSENT))));
         waiting.push(...outcomes.slice(0, 5));
         await Promise.all(outcomes.slice(5));
         waiting.push(
-          ...stores.slice(0, 5).map((store) => meanwhile(commitOne(store, put('a', '{}', PRESENT)))),
+          ...stores.slice(0, 5).map((store) => startInBackground(commitOne(store, put('a', '{}', PRESENT)))),
         );
         for (let n = 0; n < 20; n++)
           await Promise.all(stores.slice(5).map((store) => commitOne(store, put(`b${n}`, '{}'))));
@@ -214,7 +217,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
       const here = await nodeOf(40);
       const committer = new GroupCommitter({ database, clock: systemClock });
       const there = await Promise.all(
-        here.projects.map((project) => project.open(database, NO_NEWS, { committer })),
+        here.projects.map((project) => project.open(database, NO_NOTIFICATIONS, { committer })),
       );
       opened.push(...there);
       await Promise.all(
@@ -232,7 +235,8 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     it('go on for all other projects while one head is held', async () => {
       const { stores, names } = await nodeOf(20);
       const [held, ...others] = stores as [PostgresStore, ...PostgresStore[]];
-      // The long run holds it for a minute, and prints how long commits take beside it: a figure, not a condition.
+      // The long run holds it for a minute, and prints how long commits take beside it: a figure, not a
+      // condition.
       const holdMs = process.env['BUNDOC_LONG_TESTS'] === '1' ? 60_000 : 0;
       const writeRounds = async (took: number[]) => {
         const end = performance.now() + holdMs;
@@ -249,7 +253,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
       await writeRounds(free);
       let waiting: Promise<unknown> = Promise.resolve();
       await whileLocked(names.slice(0, 1), async () => {
-        waiting = meanwhile(commitOne(held, put('held', '{}')));
+        waiting = startInBackground(commitOne(held, put('held', '{}')));
         await writeRounds(beside);
         expect(await sql(`SELECT count(*) FROM bundoc.documents WHERE project = '${names[0]}'`)).toBe('0');
       });
@@ -265,7 +269,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
       const large = `{"v":"${'x'.repeat(1_000_000)}"}`;
       await withTrigger(nth(names, 0), 'PERFORM pg_advisory_xact_lock(14)', async () => {
         const blocking = database.transaction('SELECT pg_advisory_xact_lock(14)', async () => {
-          const slow = meanwhile(commitOne(nth(stores, 0), put('large', large)));
+          const slow = startInBackground(commitOne(nth(stores, 0), put('large', large)));
           await expect
             .poll(() => sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'"))
             .toBe('1');
@@ -350,7 +354,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
       // The transaction lasts until the lock is free, although nobody waits for its answer any more.
       await withTrigger(nth(names, 0), 'PERFORM pg_advisory_xact_lock(15)', async () => {
         const writing = await database.transaction('SELECT pg_advisory_xact_lock(15)', async () => {
-          const outcomes = meanwhile(writeEach(stores, 'a'));
+          const outcomes = startInBackground(writeEach(stores, 'a'));
           await expect
             .poll(() => sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'"))
             .toBe('1');
@@ -447,7 +451,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
           const { code } = error as { code?: string };
           if (code === 'project_destroyed') return;
           expect(code).toMatch(/^(storage_unavailable|project_moving)$/);
-          store = await project.open(database, NO_NEWS, { committer });
+          store = await project.open(database, NO_NOTIFICATIONS, { committer });
           opened.push(store);
         }
     });
@@ -485,7 +489,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     const fill = (lane: number) =>
       busy.commit(Array.from({ length: 12 }, (_, n) => put(`${lane}-${n}`, `{"g":[${many}]}`)));
     let isOver = false;
-    const filling = meanwhile(
+    const filling = startInBackground(
       Promise.all(
         [0, 1, 2].map(async (lane) => {
           while (!isOver) await fill(lane);
@@ -544,7 +548,8 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     beforeAll(async () => {
       node = { committer: new Crowded({ database, clock: systemClock }), reads: new SharedReads(database) };
       const made = await Promise.all(Array.from({ length: 499 }, () => newProject()));
-      for (const project of made) others.set(project.project, await project.open(database, NO_NEWS, node));
+      for (const project of made)
+        others.set(project.project, await project.open(database, NO_NOTIFICATIONS, node));
     });
     afterAll(async () => {
       // Each has been committed.
@@ -553,7 +558,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     });
     describeProjectStore('the PostgreSQL engine', async () => {
       const project = await newProject();
-      const open = () => project.open(database, NO_NEWS, node);
+      const open = () => project.open(database, NO_NOTIFICATIONS, node);
       return { store: await open(), reopen: open };
     });
   });
@@ -569,7 +574,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     for (const name of ['log-one', 'log-two']) {
       const project = new PostgresProject(name);
       await project.create(on);
-      stores.push(await project.open(on, NO_NEWS, { committer }));
+      stores.push(await project.open(on, NO_NOTIFICATIONS, { committer }));
     }
     const words = ['planted-id', 'planted-collection', 'planted-value', randomBytes(8).toString('hex')];
     const [id, collection, value, field] = words as [string, string, string, string];

@@ -3,7 +3,7 @@ import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { expect, it } from 'vitest';
 import type { Database } from '../src/engine/postgres/database/database.ts';
-import { ProjectRows } from '../src/engine/postgres/projects/project-rows.ts';
+import { PostgresProjects } from '../src/engine/postgres/projects/postgres-projects.ts';
 import { useDatabase } from './support/use-database.ts';
 
 describeWithPostgres('the projects of a database', () => {
@@ -15,7 +15,7 @@ describeWithPostgres('the projects of a database', () => {
 
   it('are named in the order of their characters, page by page, and those alone that are asked about', async () => {
     // No key is asked for.
-    const projects = new ProjectRows({
+    const projects = new PostgresProjects({
       ...{ database, clock: systemClock, keys: undefined as never, storage: undefined as never },
       settle: async () => undefined,
     });

@@ -7,23 +7,23 @@ import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { describe, expect, it } from 'vitest';
 import { KeyCache } from '../src/crypto/key-cache.ts';
 import { put, ref } from '../src/engine/conformance.ts';
-import { LOOK_EVERY_MS } from '../src/engine/files/projects/expiry-marks.ts';
+import { SWEEP_INTERVAL_MS } from '../src/engine/expiry-marks.ts';
 import { GroupCommitter } from '../src/engine/postgres/commit/group-commit.ts';
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import { migrate } from '../src/engine/postgres/database/migrate.ts';
-import { identifyDatabase } from '../src/engine/postgres/identity-in-rows.ts';
 import { PostgresStore } from '../src/engine/postgres/postgres-store.ts';
 import { ExpiryMarksInRows } from '../src/engine/postgres/projects/expiry-rows.ts';
-import { ProjectRows, whyGone } from '../src/engine/postgres/projects/project-rows.ts';
+import { PostgresProjects, whyGone } from '../src/engine/postgres/projects/postgres-projects.ts';
 import { SharedReads } from '../src/engine/postgres/reads/shared-reads.ts';
 import { lockRow, readFileRow } from '../src/engine/postgres/rows/file-row.ts';
+import { identifyDatabase } from '../src/engine/postgres/rows/identity-in-rows.ts';
 import { SEAL_LIMITS } from '../src/engine/seal-budget.ts';
 import type { MarkSetAside } from '../src/engine/set-aside.ts';
 import { ProjectDeletion } from '../src/projects/delete-project.ts';
 import { describeExpiryMarks } from '../src/projects/expiry-conformance.ts';
 import { InstanceManager } from '../src/projects/instance-manager.ts';
 import { FakeKeyService } from '../src/testing/fake-key-service.ts';
-import { NO_NEWS, openTestDatabase } from '../src/testing/postgres-project.ts';
+import { NO_NOTIFICATIONS, openTestDatabase } from '../src/testing/postgres-project.ts';
 import { useDatabase } from './support/use-database.ts';
 
 describeWithPostgres('projects in PostgreSQL', () => {
@@ -35,7 +35,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
 
   /** A node of its own: what it knows of keys it knows alone. */
   const nodeOf = (service: FakeKeyService, setAside: MarkSetAside[] = []) =>
-    new ProjectRows({
+    new PostgresProjects({
       onSetAside: (mark) => setAside.push(mark),
       database,
       keys: new KeyCache({ keys: service.held, clock: systemClock, ttlMs: 900_000 }),
@@ -126,7 +126,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
       const nodes = [1, 2, 3, 4].map(() => new ExpiryMarksInRows({ database, clock }));
       const projects = ['m1', 'm2', 'm3', 'm4'];
       for (const project of projects) await nodes[0]?.mark(project);
-      clock.advance(LOOK_EVERY_MS);
+      clock.advance(SWEEP_INTERVAL_MS);
       const taken: (string | undefined)[] = [];
       while (taken.filter(Boolean).length < 4)
         taken.push(...(await Promise.all(nodes.map((node) => node.take()))).map((due) => due?.project));
@@ -144,7 +144,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
     const logger = createLogger({ service: 'bundoc', level: 'silent' });
     const managed = () => {
       const keys = new KeyCache({ keys: service.held, clock: systemClock, ttlMs: 900_000 });
-      const projects = new ProjectRows({
+      const projects = new PostgresProjects({
         ...{ database, keys, clock: systemClock, storage: service.storage, settle: async () => undefined },
       });
       const committer = new GroupCommitter({ database, clock: systemClock });
@@ -153,7 +153,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
         keys,
         clock: systemClock,
         logger,
-        othersWrite: true,
+        isShared: true,
         openStore: (project, { cipher }) =>
           new PostgresStore({
             project,
@@ -163,7 +163,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
             clock: systemClock,
             sealLimits: SEAL_LIMITS,
             committer,
-            news: NO_NEWS,
+            news: NO_NOTIFICATIONS,
             onIntegrityError: () => undefined,
             onFailure: () => undefined,
             whyGone: () => whyGone({ database, clock: systemClock }, project),
@@ -211,7 +211,8 @@ describeWithPostgres('projects in PostgreSQL', () => {
     there.deletion.look();
     await there.deletion.resume();
     await expect.poll(() => service.changes.at(-1)?.kind).toBe('removed');
-    // Others have it open, with its key: each says at once what became of it, and never that something is not there.
+    // Others have it open, with its key: each says at once what became of it, and never that something is not
+    // there.
     await expect(there.write('c')).rejects.toMatchObject({ code: 'project_destroyed' });
     for (const [question, node] of readers)
       await expect(node.ask(question)).rejects.toMatchObject({ code: 'project_destroyed' });

@@ -7,7 +7,7 @@ import type { Database, Row } from '../src/engine/postgres/database/database.ts'
 import { migrate } from '../src/engine/postgres/database/migrate.ts';
 import type { PostgresStore } from '../src/engine/postgres/postgres-store.ts';
 import { INLINE_BYTES_MAX, LARGE_BYTES_MAX, SharedReads } from '../src/engine/postgres/reads/shared-reads.ts';
-import { NO_NEWS, openTestDatabase, PostgresProject } from '../src/testing/postgres-project.ts';
+import { NO_NOTIFICATIONS, openTestDatabase, PostgresProject } from '../src/testing/postgres-project.ts';
 
 const bytesOf = (rows: readonly Row[]) =>
   rows.flat().reduce<number>((sum, value) => sum + (Buffer.isBuffer(value) ? value.length : 0), 0);
@@ -27,7 +27,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
       ids.map(async (id) => {
         const project = new PostgresProject(id);
         await project.create(database);
-        return project.open(database, NO_NEWS, { reads });
+        return project.open(database, NO_NOTIFICATIONS, { reads });
       }),
     );
   };
@@ -66,7 +66,8 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
       if (id.startsWith('none')) expect(document).toBeUndefined();
       else expect(document?.metadata._id).toBe(id);
     }
-    // One for all, which brings the small ones; one each for two, two and the one that is larger than a statement's share.
+    // One for all, which brings the small ones; one each for two, two and the one that is larger than a
+    // statement's share.
     expect(asked.length).toBeGreaterThanOrEqual(4);
     const slack = 10_000;
     for (const { rows } of asked) {

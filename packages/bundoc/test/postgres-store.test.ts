@@ -1,13 +1,12 @@
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { meanwhile } from '@bundoc/shared/testing/meanwhile';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { PATIENT_MS, startInBackground } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
 import { commitOne, describeProjectStore, put, ref, remove } from '../src/engine/conformance.ts';
 import { IDEMPOTENCY_TTL_MS, type ProjectStore, TOMBSTONE_TTL_MS } from '../src/engine/port.ts';
-import { ChangeNews } from '../src/engine/postgres/change-news.ts';
+import { CommitNotifications } from '../src/engine/postgres/commit-notifications.ts';
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import { migrate, readMigrations, SchemaMismatch } from '../src/engine/postgres/database/migrate.ts';
 import { ONE_MOMENT, verifyRows } from '../src/engine/postgres/verify/verify-rows.ts';
@@ -68,7 +67,7 @@ describeWithPostgres('PostgreSQL', () => {
       const told: string[] = [];
       let position = 0;
       let isWriting = true;
-      const reading = meanwhile(
+      const reading = startInBackground(
         (async () => {
           const node = nodes[0] as ProjectStore;
           for (let last = false; !last; ) {
@@ -128,7 +127,7 @@ describeWithPostgres('PostgreSQL', () => {
     const timing = { tellEveryMs: 5, lookEveryMs: 3_600_000, lookAloneEveryMs: 5 };
     const newsOf = (isListening: boolean) => {
       const connection = testDatabaseOptions(server.urlOf('bundoc'), { isPooled: !isListening });
-      return new ChangeNews({
+      return new CommitNotifications({
         database,
         connection,
         logger: connection.logger,
@@ -282,12 +281,12 @@ describeWithPostgres('PostgreSQL', () => {
       expect(before.failed).toBe(true);
 
       const store = await project.open(database);
-      expect(store.toReseal).toBe(4);
+      expect(store.pendingReencryption).toBe(4);
       await commitOne(store, put('doc-1', '{"again":1}'));
       expect(await store.reseal(2)).toBe(2);
-      expect(store.toReseal).toBe(1);
+      expect(store.pendingReencryption).toBe(1);
       while ((await store.reseal(2)) > 0);
-      expect(store.toReseal).toBe(0);
+      expect(store.pendingReencryption).toBe(0);
       expect(await store.get(ref('doc-0'))).toEqual(former);
       expect((await store.changes(position, 10)).changes.map(({ ref: { id } }) => id)).toEqual(['doc-1']);
       expect((await store.collections()).map(({ documents }) => documents)).toEqual([4]);

@@ -6,39 +6,39 @@ import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { Connections } from '@bundoc/shared/http/connection-limit';
 import { createHttpShares } from '@bundoc/shared/http/http-shares';
 import { boundedWarner } from '@bundoc/shared/runtime/bounded-warner';
-import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
+import { type Clock, every, systemClock } from '@bundoc/shared/runtime/clock';
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
 import { openServerTls, type ServerTls } from '@bundoc/shared/tls/server-tls';
 import type { FastifyInstance } from 'fastify';
-import { SYSTEM } from './audit/caller.ts';
 import { AuditLog } from './audit/log.ts';
-import { Recording, type RefusalSink } from './audit/recording.ts';
+import { AuditRecorders, type RefusalSink } from './audit/recorders.ts';
 import { adoptSealedRefusals, SealedRefusals } from './audit/sealed-refusals.ts';
 import { positionFile } from './audit/ship/position.ts';
 import { AuditShipper } from './audit/ship/shipper.ts';
 import { fileSink, outputSink } from './audit/ship/sinks.ts';
 import type { BunkmsConfig, ShipTarget } from './config.ts';
+import { OpenedKeys } from './encryption/opened-keys.ts';
+import { EventFeed } from './events/event-feed.ts';
 import { cryptoAudit } from './http/crypto-audit.ts';
 import { exportAudit } from './http/export-audit.ts';
 import { guardPeers, peersOf, resolveInternalAddress, watchAddress } from './http/internal-network.ts';
-import { createApiListener, createInternalListener, type OnProblem } from './listener.ts';
+import { Limits } from './http/limits.ts';
+import { createApiListener, createInternalListener, type OnProblem } from './http/listener.ts';
+import { createReadiness } from './http/readiness.ts';
+import type { ServiceGate, Services } from './http/services.ts';
+import type { KekDeps } from './kek/kek-rotation.ts';
+import { KekUpkeep } from './kek/kek-upkeep.ts';
+import { KeyRewrap } from './kek/rewrap-keys.ts';
+import type { KeyDeps } from './keys/stored-key.ts';
+import { KeySweep } from './keys/sweep-keys.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
-import { EventFeed } from './service/event-feed.ts';
-import type { KekPorts } from './service/kek.ts';
-import { KekUpkeep } from './service/kek-upkeep.ts';
-import { Limits } from './service/limits.ts';
-import { OpenedKeys } from './service/opened-keys.ts';
-import { pruneTokens } from './service/prune-tokens.ts';
-import { createReadiness } from './service/readiness.ts';
-import { KeyRewrap } from './service/rewrap-keys.ts';
-import type { KeyPorts } from './service/stored-key.ts';
-import { KeySweep } from './service/sweep-keys.ts';
-import { TokenService } from './service/tokens.ts';
-import type { ServiceGate, Services } from './services.ts';
-import { openStore } from './store/open-store.ts';
+import { openStore } from './open-store.ts';
+import { SYSTEM } from './records/caller.ts';
+import { neededKeks } from './records/kek-state.ts';
 import type { KmsStore } from './store/port.ts';
+import { pruneTokens } from './tokens/prune-tokens.ts';
+import { TokenService } from './tokens/token-service.ts';
 import { type KekProvider, kekProviderOf } from './vault/kek-provider.ts';
-import { neededKeks } from './vault/kek-state.ts';
 import { Keks } from './vault/keks.ts';
 import { type Unsealed, unseal } from './vault/unseal.ts';
 import { Vault } from './vault/vault.ts';
@@ -73,11 +73,11 @@ const KEY_SWEEP_MS = 15_000;
 const SWEEP_MS = 5_000;
 
 /**
- * Starts the key service: composes it, opens its store, unseals it if the KEK fits, and listens. A KEK that does not
- * fit is no failure: the service starts sealed and says so.
+ * Starts the key service: composes it, opens its store, unseals it if the KEK fits, and listens. A KEK that
+ * does not fit is no failure: the service starts sealed and says so.
  *
- * @throws ConfigError for an unusable KEK ring or internal address, AppError when the store cannot be opened. What was opened
- * is closed again.
+ * @throws ConfigError for an unusable KEK ring or internal address, AppError when the store cannot be opened.
+ * What was opened is closed again.
  */
 export async function startBunkms(
   config: BunkmsConfig,
@@ -111,19 +111,19 @@ export async function startBunkms(
     );
   else tellOfFaults(state, vault, logger);
   const audit = new AuditLog({ store, logger, metrics });
-  const recording = state.kind === 'sealed' ? undefined : startRecording(audit, clock, opened);
+  const recorders = state.kind === 'sealed' ? undefined : startRecorders(audit, clock, opened);
   const exportSink =
-    recording?.exports ?? sealedSink(opened.use(await SealedRefusals.open(config.dataDir, logger)));
+    recorders?.exports ?? sealedSink(opened.use(await SealedRefusals.open(config.dataDir, logger)));
   const services =
-    state.kind === 'sealed' || recording === undefined
+    state.kind === 'sealed' || recorders === undefined
       ? undefined
       : createServices({
-          ...{ config, state, vault, provider, stamp, store, audit, recording, clock, logger, metrics },
+          ...{ config, state, vault, provider, stamp, store, audit, recorders, clock, logger, metrics },
         });
   if (services !== undefined) {
     await startKekUpkeep(services.kek.upkeep, logger, opened);
     metrics.observeDeletions(() => store.countDeletions().catch(() => undefined));
-    metrics.observeRewrap(() => store.countWrappedOtherwise(vault.currentKekId).catch(() => undefined));
+    metrics.observeRewrap(() => store.countNotWrappedBy(vault.currentKekId).catch(() => undefined));
     await adoptSealedRefusals(config.dataDir, store, clock);
     startKeySweep(new KeySweep(services.keys), opened);
     opened.use(every(SWEEP_MS, () => services.crypto.opened.sweep()));
@@ -152,7 +152,7 @@ export async function startBunkms(
   };
   const now = () => clock.now();
   // A sealed service encrypts nothing: what is asked of it in vain stands in the log.
-  const onCryptoProblem = recording === undefined ? () => undefined : cryptoAudit(recording.crypto, now);
+  const onCryptoProblem = recorders === undefined ? () => undefined : cryptoAudit(recorders.crypto, now);
   const onExportProblem = exportAudit(exportSink, metrics, now);
   const onApiProblem: OnProblem = (request, error) => {
     onCryptoProblem(request, error);
@@ -203,7 +203,10 @@ function countHolderRefusal(metrics: Metrics, error: AppError): void {
     metrics.holderRefusals.inc({ code: error.code });
 }
 
-/** Ends the process in order, as an uncaught error does. Its supervisor starts it again. */
+/**
+ * Ends the process in order, as an uncaught error does: anyone who runs it starts it again, and it begins
+ * afresh.
+ */
 function end(error: Error): void {
   setImmediate(() => {
     throw error;
@@ -222,7 +225,7 @@ function openWatchedStore(config: BunkmsConfig, logger: Logger): Promise<KmsStor
   return openStore(config, { onCrash, warn: (message) => logger.warn(message) });
 }
 
-interface ServicePorts {
+interface ServiceDeps {
   readonly config: BunkmsConfig;
   readonly state: Unsealed;
   readonly vault: Vault;
@@ -231,23 +234,23 @@ interface ServicePorts {
   readonly stamp: string;
   readonly store: KmsStore;
   readonly audit: AuditLog;
-  readonly recording: Recording;
+  readonly recorders: AuditRecorders;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: Metrics;
 }
 
-function createServices({ config, state, recording, provider, stamp, ...ports }: ServicePorts): Services {
-  const { vault, store, audit, clock, logger, metrics } = ports;
+function createServices({ config, state, recorders, provider, stamp, ...deps }: ServiceDeps): Services {
+  const { vault, store, audit, clock, logger, metrics } = deps;
   const { chainKey, signingKey, publicKey } = state;
   const keks = new Keks({
     ...{ vault, provider, stamp, store, chainKey, clock, logger },
     state: state.keks,
     caller: SYSTEM,
   });
-  const keys: KeyPorts = { store, vault, keks, chainKey, audit, clock, logger };
-  const { uses, crypto: failures } = recording;
-  const kek: KekPorts = { ...keys, keks };
+  const keys: KeyDeps = { store, vault, keks, chainKey, audit, clock, logger };
+  const { uses, crypto: failures } = recorders;
+  const kek: KekDeps = { ...keys, keks };
   const service = randomUUID();
   const rewrap = new KeyRewrap({ ...keys, caller: SYSTEM, holder: service });
   return {
@@ -255,7 +258,7 @@ function createServices({ config, state, recording, provider, stamp, ...ports }:
     audit,
     keys: { ...keys, metrics, leaseTtlMs: config.leaseTtlMs },
     crypto: { ...keys, metrics, uses, failures, opened: new OpenedKeys(clock) },
-    kek: { ports: kek, upkeep: new KekUpkeep({ ...kek, rewrap, service }) },
+    kek: { deps: kek, upkeep: new KekUpkeep({ ...kek, rewrap, service }) },
     tokens: new TokenService({ store, clock, logger, signingKey, kid: publicKey.kid, chainKey }),
     limits: new Limits(config.limits, clock),
     events: new EventFeed({ store, clock, logger, metrics }),
@@ -298,11 +301,6 @@ async function startKekUpkeep(
   void upkeep.run();
 }
 
-function every(ms: number, task: () => void): Disposable {
-  const timer = setInterval(task, ms).unref();
-  return { [Symbol.dispose]: () => clearInterval(timer) };
-}
-
 function prune(store: KmsStore, clock: Clock, logger: Logger): void {
   pruneTokens(store, clock).then(
     (count) => count > 0 && logger.info({ count }, 'removed tokens that expired long ago'),
@@ -310,13 +308,13 @@ function prune(store: KmsStore, clock: Clock, logger: Logger): void {
   );
 }
 
-type ShipperPorts = Pick<ServicePorts, 'store' | 'logger' | 'metrics'>;
+type ShipperDeps = Pick<ServiceDeps, 'store' | 'logger' | 'metrics'>;
 
-function createShipper(target: ShipTarget, dataDir: string, ports: ShipperPorts): AuditShipper {
+function createShipper(target: ShipTarget, dataDir: string, deps: ShipperDeps): AuditShipper {
   const sink = target.kind === 'stdout' ? outputSink() : fileSink(target.path);
   const position = positionFile(join(dataDir, 'audit-ship.json'), sink.target);
-  const shipper = new AuditShipper({ ...ports, sink, position });
-  ports.metrics.observeShipLag(() => shipper.lag());
+  const shipper = new AuditShipper({ ...deps, sink, position });
+  deps.metrics.observeShipLag(() => shipper.lag());
   return shipper;
 }
 
@@ -327,16 +325,16 @@ function gateOf(services: Services | undefined): ServiceGate {
   };
 }
 
-function startRecording(audit: AuditLog, clock: Clock, opened: AsyncDisposableStack): Recording {
-  const recording = new Recording(audit, clock);
-  const timer = every(SWEEP_MS, () => recording.sweep());
+function startRecorders(audit: AuditLog, clock: Clock, opened: AsyncDisposableStack): AuditRecorders {
+  const recorders = new AuditRecorders(audit, clock);
+  const timer = every(SWEEP_MS, () => recorders.sweep());
   // Runs after the listeners have closed and before the store does.
   opened.defer(async () => {
     timer[Symbol.dispose]();
-    recording.flush();
+    recorders.flush();
     await audit.drain();
   });
-  return recording;
+  return recorders;
 }
 
 /** Records wait in a file for the chain; the file is bounded for all callers. */

@@ -14,8 +14,8 @@ import {
 } from '@bundoc/shared/runtime/config';
 import { type TlsFiles, tlsFilesOf } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
-import type { LimitRates } from './service/limits.ts';
-import type { StorageConfig } from './store/open-store.ts';
+import type { LimitRates } from './http/limits.ts';
+import type { StorageConfig } from './open-store.ts';
 import { type PostgresPlace, placeOfUrl } from './store/postgres/settings.ts';
 import type { KekSource } from './vault/kek-provider.ts';
 

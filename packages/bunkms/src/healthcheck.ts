@@ -1,6 +1,7 @@
 /**
- * For the container's health check: asks both listeners whether they are ready, as the configuration says that they listen, and ends with
- * code 0 or 1. The internal listener is asked with the service's own certificate, which must then serve clients as well.
+ * For the container's health check: asks both listeners whether they are ready, as the configuration says
+ * that they listen, and ends with code 0 or 1. The internal listener is asked with the service's own
+ * certificate, which must then serve clients as well.
  */
 import { readFileSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
@@ -17,7 +18,8 @@ function isReady(host: string, port: number, tls: TlsFiles | undefined): Promise
   const read = (file: TlsFiles['cert']) => (file === undefined ? undefined : readFileSync(file.path));
   const options: RequestOptions = {
     ...{ host: OWN_ADDRESS[host] ?? host, port, path: '/ready', timeout: TIMEOUT_MS },
-    // It is this machine's own listener, and nothing secret is sent to it: whose its certificate is does not matter here.
+    // It is this machine's own listener, and nothing secret is sent to it: whose its certificate is does not
+    // matter here.
     ...(tls === undefined ? {} : { rejectUnauthorized: false }),
     ...(tls?.ca === undefined ? {} : { cert: read(tls.cert), key: read(tls.key) }),
   };

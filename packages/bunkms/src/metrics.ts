@@ -1,5 +1,5 @@
 import { createServiceMetrics } from '@bundoc/shared/metrics/metrics';
-import { Counter, Gauge } from 'prom-client';
+import { Counter, Gauge } from '@prometheus-io/client';
 
 /** The service's metrics, in a registry of its own. No label is ever a key name, a subject or an address. */
 export function createMetrics() {
@@ -53,7 +53,7 @@ export function createMetrics() {
     /** @param read gives undefined while it cannot be known; the last value stays then. */
     observeRewrap: (read: () => Promise<number | undefined>) =>
       new Gauge({
-        name: 'bunkms_kek_versions_to_rewrap',
+        name: 'bunkms_key_versions_pending_rewrap',
         help: 'Versions of keys that are wrapped with another KEK than the current one.',
         registers,
         async collect() {
@@ -64,7 +64,7 @@ export function createMetrics() {
     /** @param read gives undefined while it cannot be known; the last value stays then. */
     observeDeletions: (read: () => Promise<number | undefined>) =>
       new Gauge({
-        name: 'bunkms_deletions_intended',
+        name: 'bunkms_deletion_intents_open',
         help: 'Keys whose storage wants them shredded and has not finished.',
         registers,
         async collect() {
@@ -79,7 +79,7 @@ export function createMetrics() {
       registers,
     }),
     peersRefused: new Counter({
-      name: 'bunkms_internal_peers_refused_total',
+      name: 'bunkms_internal_refused_connections_total',
       help: 'Connections to the internal listener from outside its network.',
       registers,
     }),

@@ -2,7 +2,7 @@ import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { verifyChain } from '../src/audit/chain.ts';
+import { verifyChain } from '../src/records/chain.ts';
 import { bunkms } from './support/command.ts';
 import { call } from './support/http.ts';
 import { newDataDir, newKek, startKms } from './support/kms.ts';

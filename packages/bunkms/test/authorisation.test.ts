@@ -27,7 +27,7 @@ describe('authorisation', () => {
   afterAll(() => kms[Symbol.asyncDispose]());
 
   test('knows every route of both listeners', async () => {
-    const { createApiListener, createInternalListener } = await import('../src/listener.ts');
+    const { createApiListener, createInternalListener } = await import('../src/http/listener.ts');
     const { createMetrics } = await import('../src/metrics.ts');
     const { createLogger } = await import('@bundoc/shared/runtime/logger');
     const { FakeClock } = await import('@bundoc/shared/testing/fake-clock');

@@ -164,7 +164,8 @@ test('after kill -9 in the midst of rotations of the KEK every key opens, and th
     expect(checked).toBe(600);
   };
   const partly: number[] = [];
-  // Otherwise this has shown nothing. A busy machine may look at a rotation when that is over, and then there is another one.
+  // Otherwise this has shown nothing. A busy machine may look at a rotation when that is over, and then there
+  // is another one.
   const isShown = () => Math.min(...partly) < names.length;
   for (let round = 0; round < 3 || !isShown(); round++) {
     const server = await startServer(rest);

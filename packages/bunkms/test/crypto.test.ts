@@ -14,7 +14,7 @@ import {
 } from '@bundoc/shared/contract/crypto';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { CIPHERTEXT_OVERHEAD_BYTES as OVERHEAD_OF_CODEC } from '../src/cipher/ciphertext.ts';
+import { CIPHERTEXT_OVERHEAD_BYTES as OVERHEAD_OF_CODEC } from '../src/encryption/ciphertext.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import type { Answer } from './support/http.ts';
 import { startKms, type TestKms } from './support/kms.ts';

@@ -4,7 +4,7 @@ import { createServer, request, type Server } from 'node:http';
 import { EventStream } from '@bundoc/shared/http/event-stream';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import { revocationDraft } from '../src/audit/token-record.ts';
+import { revocationDraft } from '../src/records/token-record.ts';
 import { type OpenedStream, openEvents } from './support/events.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import { newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';

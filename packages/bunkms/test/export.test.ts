@@ -7,9 +7,9 @@ import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { AuditLog } from '../src/audit/log.ts';
-import { Recording } from '../src/audit/recording.ts';
+import { AuditRecorders } from '../src/audit/recorders.ts';
 import { exportAudit } from '../src/http/export-audit.ts';
-import { createInternalListener } from '../src/listener.ts';
+import { createInternalListener } from '../src/http/listener.ts';
 import { createMetrics } from '../src/metrics.ts';
 import { withDatabase } from './support/database.ts';
 import { FaultyStore } from './support/faulty-store.ts';
@@ -324,7 +324,7 @@ describe('export', () => {
     const logger = createLogger({ service: 'bunkms', level: 'silent' });
     const [clock, metrics] = [new FakeClock(), createMetrics()];
     const audit = new AuditLog({ store: kms.store, logger, metrics });
-    const recording = new Recording(audit, clock);
+    const recorders = new AuditRecorders(audit, clock);
     const refuse = () => {
       throw new Error('not called');
     };
@@ -339,7 +339,7 @@ describe('export', () => {
         readiness: refuse,
       },
       undefined,
-      exportAudit(recording.exports, metrics, () => clock.now()),
+      exportAudit(recorders.exports, metrics, () => clock.now()),
     );
     const before = bytes();
     for (let number = 0; number < 10_000; number++) {
@@ -348,7 +348,7 @@ describe('export', () => {
       expect(answer.statusCode).toBe(401);
     }
     await listener.close();
-    recording.flush();
+    recorders.flush();
     await audit.drain();
     const records = await kms.records();
     expect(records.filter(({ action }) => action === 'key.export')).toHaveLength(100);

@@ -13,16 +13,21 @@ import { kmsEventSchema } from '@bundoc/shared/contract/events';
 import { keyDetailSchema, keyPageSchema } from '@bundoc/shared/contract/keys';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { recordHash, verifyChain } from '../src/audit/chain.ts';
-import { isGenuineVersion, keyFault } from '../src/audit/key-record.ts';
 import { lineOf } from '../src/audit/ship/line.ts';
-import { tokenFault } from '../src/audit/token-record.ts';
-import { ciphertextKeyOf, decryptFrom, encryptionKeyOf } from '../src/cipher/ciphertext.ts';
-import { blockOf, placeOf } from '../src/service/events.ts';
-import type { KeyRecord, KeyVersionRecord } from '../src/store/port.ts';
-import { databasePathOf } from '../src/store/sqlite.ts';
-import { foldKekRecords } from '../src/vault/kek-state.ts';
-import { kekIdOf, Vault } from '../src/vault/vault.ts';
+import { ciphertextKeyOf, decryptFrom, encryptionKeyOf } from '../src/encryption/ciphertext.ts';
+import { blockOf, placeOf } from '../src/events/record-events.ts';
+import { recordHash, verifyChain } from '../src/records/chain.ts';
+import { foldKekRecords } from '../src/records/kek-state.ts';
+import {
+  isGenuineVersion,
+  type KeyRecord,
+  type KeyVersionRecord,
+  keyFault,
+} from '../src/records/key-record.ts';
+import { tokenFault } from '../src/records/token-record.ts';
+import { kekIdOf } from '../src/records/wrapped-key.ts';
+import { databasePathOf } from '../src/store/sqlite/sqlite-store.ts';
+import { Vault } from '../src/vault/vault.ts';
 import { withDatabase } from './support/database.ts';
 import { completed } from './support/keks.ts';
 import { newDataDir, startKms } from './support/kms.ts';
@@ -320,7 +325,7 @@ describe('a store of schema 7', () => {
         }
       }
       expect(await kms.store.findToken(file.token)).toMatchObject({ row: { sub: 'bundoc' } });
-      expect(await kms.store.liveFamily(file.token)).toBe(file.token);
+      expect(await kms.store.findActiveTokenFamily(file.token)).toBe(file.token);
       const { chainKey } = await kms.secrets();
       for (const stored of (await kms.store.listTokens({ limit: 100 })).items)
         expect(tokenFault(chainKey, stored)).toBeUndefined();

@@ -33,13 +33,16 @@ afterEach(async () => {
   rmSync(folder, { recursive: true });
 });
 
-const standingOf = async (at: TestKms, name: string) => {
+const snapshotOf = async (at: TestKms, name: string) => {
   const record = (await at.store.findKey(name, 'current'))?.record;
   return [record?.state, record?.holder, record?.offer, record?.intendedAt];
 };
 
 describe('of a backup that is restored', () => {
-  /** Keys that are held, offered, given away, to be shredded, shredded and taken by nobody; the third step of each after the backup. */
+  /**
+   * Keys that are held, offered, given away, to be shredded, shredded and taken by nobody; the third step of
+   * each after the backup.
+   */
   async function makeKeys() {
     for (const name of ['held-dek', 'offered-dek', 'moved-dek', 'intended-dek', 'shredded-dek'])
       await s.create(name);
@@ -72,12 +75,12 @@ describe('of a backup that is restored', () => {
     async (_what, knowledge, offer) => {
       const { archive, intendedAt } = await makeKeys();
       await using again = await restored({ archive, ...(await knowledge()) });
-      expect(await standingOf(again, 'held-dek')).toEqual(['enabled', s.id, null, null]);
-      expect(await standingOf(again, 'offered-dek')).toEqual(['enabled', s.id, offer(), null]);
-      expect(await standingOf(again, 'moved-dek')).toEqual(['enabled', t.id, null, null]);
-      expect(await standingOf(again, 'intended-dek')).toEqual(['pending_deletion', s.id, null, intendedAt]);
-      expect(await standingOf(again, 'shredded-dek')).toMatchObject(['destroyed', s.id, null, {}]);
-      expect(await standingOf(again, 'free-dek')).toEqual(['enabled', t.id, null, null]);
+      expect(await snapshotOf(again, 'held-dek')).toEqual(['enabled', s.id, null, null]);
+      expect(await snapshotOf(again, 'offered-dek')).toEqual(['enabled', s.id, offer(), null]);
+      expect(await snapshotOf(again, 'moved-dek')).toEqual(['enabled', t.id, null, null]);
+      expect(await snapshotOf(again, 'intended-dek')).toEqual(['pending_deletion', s.id, null, intendedAt]);
+      expect(await snapshotOf(again, 'shredded-dek')).toMatchObject(['destroyed', s.id, null, {}]);
+      expect(await snapshotOf(again, 'free-dek')).toEqual(['enabled', t.id, null, null]);
       expect(await again.verify()).toMatchObject({ intact: true });
     },
   );
@@ -90,7 +93,7 @@ describe('of a backup that is restored', () => {
     await s.advance();
     await using again = await restored({ archive, inventory: await inventoryOf(kms) });
     for (const name of ['before-dek', 'after-dek'])
-      expect(await standingOf(again, name)).toEqual(['enabled', s.id, null, null]);
+      expect(await snapshotOf(again, name)).toEqual(['enabled', s.id, null, null]);
     expect(await again.verify()).toMatchObject({ intact: true });
   });
 
@@ -98,7 +101,7 @@ describe('of a backup that is restored', () => {
     const { archive } = await makeKeys();
     await using again = await restored({ archive, acceptResurrection: true });
     for (const name of ['held-dek', 'offered-dek', 'moved-dek', 'intended-dek', 'free-dek'])
-      expect([name, await standingOf(again, name)]).toEqual([name, ['disabled', 'unknown', null, null]]);
+      expect([name, await snapshotOf(again, name)]).toEqual([name, ['disabled', 'unknown', null, null]]);
     const keys = await KeyCalls.of(again);
     await keys.post('held-dek', 'enable');
     expect((await keys.export('held-dek')).status).toBe(200);
@@ -119,7 +122,7 @@ describe('a key that is rebuilt from a project file', () => {
     ] as const) {
       await using service = await startKms({ kek: kms.kek });
       expect(await recoverFrom(service, folder, more)).toMatchObject([{ outcome: 'recovered' }]);
-      expect(await standingOf(service, 'p-dek')).toEqual(expected);
+      expect(await snapshotOf(service, 'p-dek')).toEqual(expected);
     }
   });
 });

@@ -3,7 +3,7 @@ import { destroyReceiptSchema, HOLDER_UNKNOWN } from '@bundoc/shared/contract/ke
 import { storageInfoSchema } from '@bundoc/shared/contract/storages';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import type { KeyRecord } from '../src/store/port.ts';
+import type { KeyRecord } from '../src/records/key-record.ts';
 import { openEvents } from './support/events.ts';
 import type { Answer } from './support/http.ts';
 import { startKms, type TestKms } from './support/kms.ts';
@@ -766,7 +766,7 @@ test('refusals of holders and unfinished deletions are counted', async () => {
   const { text } = await kms.internal('/metrics', { token: admin });
   expect(text).toContain('bunkms_holder_refusals_total{code="key_held_elsewhere"} 2\n');
   expect(text).toContain('bunkms_holder_refusals_total{code="storage_superseded"} 1\n');
-  expect(text).toContain('bunkms_deletions_intended 1\n');
+  expect(text).toContain('bunkms_deletion_intents_open 1\n');
 });
 
 /** What of a key matters to who holds it. */

@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { issuedTokenSchema, type MayIssue, tokenPageSchema } from '@bundoc/shared/contract/tokens';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { tokenIssueDraft } from '../src/audit/token-record.ts';
-import type { IssuePlace } from '../src/store/port.ts';
+import { tokenIssueDraft } from '../src/records/token-record.ts';
+import type { IssuePlace } from '../src/store/tokens.ts';
 import { openEvents } from './support/events.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import { MAY_ISSUE_ALL, startKms, type TestKms } from './support/kms.ts';

@@ -3,14 +3,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { CLI_CALLER, SYSTEM } from '../src/audit/caller.ts';
-import { verifyChain } from '../src/audit/chain.ts';
 import { KeyVerification } from '../src/audit/verify-keys.ts';
-import { createKey } from '../src/service/create-key.ts';
-import { retireKek, rotateKek } from '../src/service/kek.ts';
-import { openDek } from '../src/service/open-dek.ts';
-import { rotateKey } from '../src/service/rotate-key.ts';
-import { readStoredKey } from '../src/service/stored-key.ts';
+import { retireKek, rotateKek } from '../src/kek/kek-rotation.ts';
+import { createKey } from '../src/keys/create-key.ts';
+import { openDek } from '../src/keys/open-dek.ts';
+import { rotateKey } from '../src/keys/rotate-key.ts';
+import { readStoredKey } from '../src/keys/stored-key.ts';
+import { CLI_CALLER, SYSTEM } from '../src/records/caller.ts';
+import { verifyChain } from '../src/records/chain.ts';
 import type { KmsStore } from '../src/store/port.ts';
 import { type BareKms, kekIdOfText, openBare, openUnsealed } from './support/keks.ts';
 import { newKek } from './support/kms.ts';
@@ -65,30 +65,30 @@ class Death {
 const dead = () => new AppError('storage_unavailable', { cause: new Error('the process is dead') });
 
 /** Every DEK of a store, in every version, and that nothing of it is damaged. */
-async function allDeks({ ports }: BareKms): Promise<string[]> {
+async function allDeks({ deps }: BareKms): Promise<string[]> {
   const deks: string[] = [];
   for (const name of NAMES) {
-    const { record, versions } = await readStoredKey(ports, name, 'all');
+    const { record, versions } = await readStoredKey(deps, name, 'all');
     expect(versions).toHaveLength(record.version);
     for (const version of versions)
-      deks.push(`${name} ${version.version} ${openDek(ports, name, version).toString('hex')}`);
+      deks.push(`${name} ${version.version} ${openDek(deps, name, version).toString('hex')}`);
   }
-  const { items } = await ports.store.listAudit({ limit: 10_000 });
-  expect(await verifyChain(ports.chainKey, items)).toMatchObject({ intact: true });
+  const { items } = await deps.store.listAudit({ limit: 10_000 });
+  expect(await verifyChain(deps.chainKey, items)).toMatchObject({ intact: true });
   const verification = new KeyVerification();
   for (const record of items) verification.note(record);
-  expect(await verification.damagedKeys(ports.store, ports.chainKey)).toEqual([]);
+  expect(await verification.damagedKeys(deps.store, deps.chainKey)).toEqual([]);
   return deks;
 }
 
 /** All of a rotation: staged, rotated, rewrapped, retired. Goes on where it was cut off. */
-async function rotateAll({ ports, rewrap }: BareKms): Promise<void> {
-  await ports.keks.reload();
-  if ((await ports.keks.refresh()).current !== kekIdOfText(NEW)) await rotateKek(ports, {}, CLI_CALLER);
+async function rotateAll({ deps, rewrap }: BareKms): Promise<void> {
+  await deps.keks.reload();
+  if ((await deps.keks.refresh()).current !== kekIdOfText(NEW)) await rotateKek(deps, {}, CLI_CALLER);
   if ((await rewrap.run()) === 'stopped') throw dead();
   const retirement = { kek_id: kekIdOfText(OLD), accept_unfetched: false, accept_damaged: false };
-  const { keks } = await ports.keks.refresh();
-  if (keks.get(kekIdOfText(OLD))?.standing !== 'retired') await retireKek(ports, retirement, CLI_CALLER);
+  const { keks } = await deps.keks.refresh();
+  if (keks.get(kekIdOfText(OLD))?.standing !== 'retired') await retireKek(deps, retirement, CLI_CALLER);
 }
 
 describe('a process that dies in the course of a rotation of the KEK', () => {
@@ -98,12 +98,8 @@ describe('a process that dies in the course of a rotation of the KEK', () => {
   beforeAll(async () => {
     await using kms = await openUnsealed({ dataDir: origin, ring: OLD });
     for (const name of NAMES)
-      await createKey(
-        kms.ports,
-        { name, type: 'aes-256', exportable: true, rotate_after_days: null },
-        SYSTEM,
-      );
-    for (const name of ['b-dek', 'd-dek']) await rotateKey(kms.ports, { name }, SYSTEM);
+      await createKey(kms.deps, { name, type: 'aes-256', exportable: true, rotate_after_days: null }, SYSTEM);
+    for (const name of ['b-dek', 'd-dek']) await rotateKey(kms.deps, { name }, SYSTEM);
     deks = await allDeks(kms);
     expect(deks).toHaveLength(7);
   });
@@ -128,14 +124,14 @@ describe('a process that dies in the course of a rotation of the KEK', () => {
           // Anyone who starts now has both.
           await using kms = await openUnsealed({ dataDir, ring: BOTH });
           expect(await allDeks(kms)).toEqual(deks);
-          const { keks } = await kms.ports.keks.refresh();
+          const { keks } = await kms.deps.keks.refresh();
           if (keks.get(kekIdOfText(OLD))?.standing === 'retired') {
             wasRetired++;
             await using alone = await openUnsealed({ dataDir, ring: NEW });
             expect(await allDeks(alone)).toEqual(deks);
           }
           // The claim of the dead one is not over yet; another holder waits for that.
-          (kms.ports.clock as unknown as { advance(ms: number): void }).advance(15_000);
+          (kms.deps.clock as unknown as { advance(ms: number): void }).advance(15_000);
           await rotateAll(kms);
           expect(await allDeks(kms)).toEqual(deks);
         }

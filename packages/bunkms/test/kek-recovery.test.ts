@@ -1,9 +1,9 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { verifyChain } from '../src/audit/chain.ts';
 import { KeyVerification } from '../src/audit/verify-keys.ts';
-import { kekIdOf } from '../src/vault/vault.ts';
+import { verifyChain } from '../src/records/chain.ts';
+import { kekIdOf } from '../src/records/wrapped-key.ts';
 import { completed, kekIdOfText, rotateKeks, statusOf } from './support/keks.ts';
 import { newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';
 import { edit, KeyCalls } from './support/lifecycle.ts';

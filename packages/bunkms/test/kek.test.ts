@@ -2,10 +2,10 @@ import { appendFileSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { kekVerificationSchema, retiredKekSchema } from '@bundoc/shared/contract/kek';
 import { type ExportedKey, exportedKeySchema } from '@bundoc/shared/contract/keys';
-import { meanwhile } from '@bundoc/shared/testing/meanwhile';
+import { startInBackground } from '@bundoc/shared/testing/timing';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { KeyVerification } from '../src/audit/verify-keys.ts';
-import { kekIdOf } from '../src/vault/vault.ts';
+import { kekIdOf } from '../src/records/wrapped-key.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import type { Answer } from './support/http.ts';
 import { completed, kekIdOfText, openBare, openUnsealed, rotateKeks, statusOf } from './support/keks.ts';
@@ -225,7 +225,7 @@ describe('a rotation of the KEK', () => {
     await using first = await openUnsealed({ dataDir, ring, batch: 1, decorate: faulty.first.decorate });
     await using second = await openUnsealed({ dataDir, ring, batch: 1 });
     await using late = await openUnsealed({ dataDir, ring, batch: 1, decorate: faulty.late.decorate });
-    await second.ports.store.appendAudit([
+    await second.deps.store.appendAudit([
       {
         time: '2026-01-01T00:00:00.000Z',
         severity: 'CRITICAL',
@@ -240,7 +240,7 @@ describe('a rotation of the KEK', () => {
       await goOn.promise;
       return real(...args);
     };
-    const running = meanwhile(first.rewrap.run());
+    const running = startInBackground(first.rewrap.run());
     await begun.promise;
     expect(await second.rewrap.run()).toBe('others are at it');
     // Has seen that there is work, and asks for it once there is none.
@@ -252,7 +252,7 @@ describe('a rotation of the KEK', () => {
     expect(await late.rewrap.run()).toBe('nothing to do');
     expect(await running).toBe('done');
     expect(await second.rewrap.run()).toBe('nothing to do');
-    const { items } = await second.ports.store.listAudit({ limit: 1_000 });
+    const { items } = await second.deps.store.listAudit({ limit: 1_000 });
     expect(items.filter(({ action }) => action === 'kek.rewrap')).toHaveLength(12);
     expect(items.filter(({ action }) => action === 'kek.rewrapped')).toHaveLength(1);
   });
@@ -290,7 +290,7 @@ describe('a rotation of the KEK', () => {
     const keys = await KeyCalls.of(kms);
     const names = Array.from({ length: 60 }, (_, number) => `k${number}-dek`);
     await Promise.all(names.map((name) => keys.create(name)));
-    const rotating = meanwhile(rotateKeks(kms));
+    const rotating = startInBackground(rotateKeks(kms));
     const changes = await Promise.all(
       names.map((name, number) => {
         switch (number % 6) {
@@ -329,7 +329,7 @@ describe('a rotation of the KEK', () => {
     const keys = await KeyCalls.of(kms);
     await keys.create('a-dek');
     const left = async () =>
-      /^bunkms_kek_versions_to_rewrap (\d+)$/m.exec((await kms.internal('/metrics')).text)?.[1];
+      /^bunkms_key_versions_pending_rewrap (\d+)$/m.exec((await kms.internal('/metrics')).text)?.[1];
     expect(await left()).toBe('0');
     const [time, detail] = ['2026-01-01T00:00:00.000Z', { kek_id: kekIdOfText(further) }];
     await kms.store.appendAudit([

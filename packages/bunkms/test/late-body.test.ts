@@ -23,7 +23,7 @@ describe('a token that is revoked while the body of its request is on its way', 
   const late = async (path: string, body: object) => {
     const { token, jti } = await kms.issue({ sub: 'thief', scope: [...KMS_SCOPES], keys: ['*'] });
     const passed = Promise.withResolvers<void>();
-    faulty.replaced.liveFamily = async (real, asked) => {
+    faulty.replaced.findActiveTokenFamily = async (real, asked) => {
       const family = await real(asked);
       if (asked === jti) passed.resolve();
       return family;
@@ -39,7 +39,7 @@ describe('a token that is revoked while the body of its request is on its way', 
     });
     sent.flushHeaders();
     await passed.promise;
-    delete faulty.replaced.liveFamily;
+    delete faulty.replaced.findActiveTokenFamily;
     const admin = await kms.fullToken();
     expect((await kms.api(`/v1/tokens/${jti}`, { method: 'DELETE', token: admin })).status).toBe(204);
     sent.end(text);

@@ -29,7 +29,9 @@ type Kind =
 
 interface Operation extends Timed {
   readonly kind: Kind;
-  /** The code of a refusal, or the version (of a key or an export) and the revision that the answer tells of. */
+  /**
+   * The code of a refusal, or the version (of a key or an export) and the revision that the answer tells of.
+   */
   readonly code: string | undefined;
   readonly version: number | undefined;
   readonly revision: number | undefined;

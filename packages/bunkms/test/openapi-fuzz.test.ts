@@ -7,7 +7,10 @@ import { expect, test } from 'vitest';
 import { startKms, type TestKms } from './support/kms.ts';
 import { BOTH } from './support/routes.ts';
 
-/** Requests of each operation. By hand: `FUZZ_RUNS=2000 FUZZ_MS=600000`, and `FUZZ_SEED` with the seed that a failure tells. */
+/**
+ * Requests of each operation. By hand: `FUZZ_RUNS=2000 FUZZ_MS=600000`, and `FUZZ_SEED` with the seed that a
+ * failure tells.
+ */
 const RUNS = Number(process.env['FUZZ_RUNS'] ?? 25);
 const MS_MAX = Number(process.env['FUZZ_MS'] ?? 60_000);
 const SEED = Number(process.env['FUZZ_SEED'] ?? randomInt(1, 2_147_483_646));

@@ -9,7 +9,7 @@ import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, test } from 'vitest';
 import { startBunkms } from '../src/app.ts';
 import { guardPeers } from '../src/http/internal-network.ts';
-import { databasePathOf } from '../src/store/sqlite.ts';
+import { databasePathOf } from '../src/store/sqlite/sqlite-store.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import { call } from './support/http.ts';
 import { configOf, newDataDir, newKek, startKms } from './support/kms.ts';
@@ -87,7 +87,7 @@ describe('a store that hangs', () => {
     const faulty = new FaultyStore();
     await using kms = await startKms({ decorate: faulty.decorate });
     const token = await kms.fullToken();
-    faulty.replaced.liveFamily = () =>
+    faulty.replaced.findActiveTokenFamily = () =>
       Promise.reject(new AppError('storage_unavailable', { cause: new Error('/var/lib') }));
     const answer = await kms.api('/v1/keys', { token });
     expect(answer).toMatchObject({ status: 503, headers: { 'retry-after': '1' } });

@@ -1,11 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
-import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { startInBackground } from '@bundoc/shared/testing/timing';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
-import { verifyChain } from '../src/audit/chain.ts';
+import { verifyChain } from '../src/records/chain.ts';
 import {
   chainKey,
   draft,
@@ -18,16 +18,19 @@ import {
   revocationOf,
   rotated,
   token,
-} from '../src/store/conformance-data.ts';
+} from '../src/store/conformance/data.ts';
 import type { KmsStore } from '../src/store/port.ts';
+import { openPostgresStore } from '../src/store/postgres/postgres-store.ts';
 import { serverWarnings } from '../src/store/postgres/server-warnings.ts';
 import type { PostgresSettings } from '../src/store/postgres/settings.ts';
-import { openPostgresStore } from '../src/store/postgres.ts';
 import { CutConnection } from './support/cut-connection.ts';
 import { PostgresDatabases, settingsOf } from './support/postgres.ts';
 
 const UNAVAILABLE = { code: 'storage_unavailable' };
-/** The deadline of a store whose database hangs, milliseconds: a busy machine needs less for what is done before that. */
+/**
+ * The deadline of a store whose database hangs, milliseconds: a busy machine needs less for what is done
+ * before that.
+ */
 const HASTY_MS = 10_000;
 
 describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
@@ -146,10 +149,16 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
     store = await open({ port: cut.port, deadlineMs: HASTY_MS, statementTimeoutMs: HASTY_MS - 500 });
     await store.unlock(chainKey);
     cut.cutNext('hang');
-    const write = meanwhile(store.insertKey(key('a-dek')));
+    const write = startInBackground(store.insertKey(key('a-dek')));
     await expect.poll(() => cut.cuts).toBe(1);
     cut.hang();
-    const calls = [write, store.auditHead(), store.liveFamily('x'), store.probe(), store.findKey('a', 'all')];
+    const calls = [
+      write,
+      store.auditHead(),
+      store.findActiveTokenFamily('x'),
+      store.probe(),
+      store.findKey('a', 'all'),
+    ];
     await Promise.all(calls.map((call) => expect(call).rejects.toMatchObject(UNAVAILABLE)));
   });
 
@@ -212,7 +221,7 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
       new Date(Date.now() + hours * 3_600_000 + seconds * 1_000).toISOString();
     // One clock is two hours behind, the other one two hours ahead.
     await store.announce({ service: 'one', kekIds: [KEK], now: at(-2), until: at(-2, 600) });
-    const ofAll = { kekOfAll: { kekId: OTHER_KEK, now: at(2) } };
+    const ofAll = { kekHeldByAllNodes: { kekId: OTHER_KEK, now: at(2) } };
     await other.claim({ task: 't', holder: 'two', now: at(2), until: at(2, 600) });
     expect(await other.appendAudit([draft('kek.rotate')], [ofAll])).toEqual(['kek_not_held']);
     expect(await store.claim({ task: 't', holder: 'one', now: at(-2), until: at(-2, 600) })).toBe(false);

@@ -174,7 +174,10 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
   });
 });
 
-/** The deadline of a store whose database hangs, milliseconds: a busy machine needs less for what is done before and behind that. */
+/**
+ * The deadline of a store whose database hangs, milliseconds: a busy machine needs less for what is done
+ * before and behind that.
+ */
 const HASTY_MS = 10_000;
 
 describeWithPostgres('a node whose database hangs', () => {

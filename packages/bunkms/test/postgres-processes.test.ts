@@ -3,10 +3,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type AuditRecord, auditPageSchema } from '@bundoc/shared/contract/audit';
 import { type ExportedKey, exportedKeySchema } from '@bundoc/shared/contract/keys';
-import { meanwhile } from '@bundoc/shared/testing/meanwhile';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { SwitchedAddress } from '@bundoc/shared/testing/switched-address';
+import { startInBackground } from '@bundoc/shared/testing/timing';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { bunkms } from './support/command.ts';
@@ -116,7 +116,7 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
     const atVictim = Array.from({ length: 4 }, (_, number) =>
       work(victim, `v${number}`).catch(() => undefined),
     );
-    const atSurvivor = meanwhile(
+    const atSurvivor = startInBackground(
       Promise.all(Array.from({ length: 4 }, (_, number) => work(survivor, `s${number}`))),
     );
     await expect.poll(() => released.length).toBeGreaterThan(60);
@@ -195,7 +195,7 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
         }
       }
     };
-    const working = meanwhile(
+    const working = startInBackground(
       Promise.all(Array.from({ length: 8 }, (_, number) => work(nodes[number % 2] as Server, number))),
     );
     await expect.poll(() => released.length).toBeGreaterThan(80);

@@ -1,12 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { storeConformance } from '../src/store/conformance.ts';
-import { kekConformance } from '../src/store/conformance-keks.ts';
-import { filteredListConformance, NAMES, RECORDS } from '../src/store/conformance-lists.ts';
-import { storageConformance } from '../src/store/conformance-storages.ts';
-import { latestChangeOf, latestOfStorage } from '../src/store/postgres/audit-table.ts';
-import { openPostgresStore } from '../src/store/postgres.ts';
+import { kekConformance } from '../src/store/conformance/keks.ts';
+import { filteredListConformance, NAMES, RECORDS } from '../src/store/conformance/lists.ts';
+import { storageConformance } from '../src/store/conformance/storages.ts';
+import { storeConformance } from '../src/store/conformance/store.ts';
+import { postgresDialect } from '../src/store/postgres/dialect.ts';
+import { openPostgresStore } from '../src/store/postgres/postgres-store.ts';
+import { AuditTable } from '../src/store/sql/audit-table.ts';
 import { PostgresDatabases, settingsOf } from './support/postgres.ts';
 
 describeWithPostgres('a store in PostgreSQL', () => {
@@ -37,13 +38,14 @@ describeWithPostgres('a store in PostgreSQL', () => {
            gen_random_uuid() FROM generate_series(1, 5000) AS i;
        ANALYZE`,
     );
+    const audit = new AuditTable(postgresDialect());
     const plan = await databases.server.sql(
-      `SET search_path = bunkms; EXPLAIN ${latestChangeOf("'key-1'")}`,
+      `SET search_path = bunkms; EXPLAIN ${audit.latestChangeOf("'key-1'")}`,
       new URL(url).pathname.slice(1),
     );
     expect(plan).toContain('audit_last_changes');
     const ofStorage = await databases.server.sql(
-      `SET search_path = bunkms; EXPLAIN ${latestOfStorage("'9a2c4d6e-1b3f-4a5c-8d7e-0f1a2b3c4d5e'")}`,
+      `SET search_path = bunkms; EXPLAIN ${audit.latestOfStorage("'9a2c4d6e-1b3f-4a5c-8d7e-0f1a2b3c4d5e'")}`,
       new URL(url).pathname.slice(1),
     );
     expect(ofStorage).toContain('audit_storages');

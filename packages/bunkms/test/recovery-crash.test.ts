@@ -4,10 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { systemClock } from '@bundoc/shared/runtime/clock';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { KmsStore } from '../src/store/port.ts';
-import { databasePathOf, openSqliteStore } from '../src/store/sqlite.ts';
+import { databasePathOf, openSqliteStore } from '../src/store/sqlite/sqlite-store.ts';
 import { unseal } from '../src/vault/unseal.ts';
 import { bunkms } from './support/command.ts';
 import { newKek } from './support/kms.ts';
@@ -70,7 +70,8 @@ test('after kill -9 at any moment of a restore there is no store, or a whole one
   const log = sizeOf(`${databasePathOf(restored.BUNKMS_DATA_DIR)}-wal`);
   let kills = 0;
   let isWhole = false;
-  // The write-ahead log grows from nothing to all of it. On a busy machine a process may be done before it is killed: then it all begins again.
+  // The write-ahead log grows from nothing to all of it. On a busy machine a process may be done before it is
+  // killed: then it all begins again.
   for (let sizeBytes = 1; ; sizeBytes += 2_000_000) {
     if (isWhole) {
       rmSync(restored.BUNKMS_DATA_DIR, { recursive: true });

@@ -8,15 +8,14 @@ import {
   leasePageSchema,
 } from '@bundoc/shared/contract/keys';
 import { systemClock } from '@bundoc/shared/runtime/clock';
-import { meanwhile } from '@bundoc/shared/testing/meanwhile';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS, startInBackground } from '@bundoc/shared/testing/timing';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { verifyChain } from '../src/audit/chain.ts';
 import { KeyVerification } from '../src/audit/verify-keys.ts';
-import { knowledgeOfInventory, noKnowledge, requireReceipts } from '../src/recovery/knowledge.ts';
+import { verifyChain } from '../src/records/chain.ts';
+import { evidenceOfInventory, noEvidence, requireReceipts } from '../src/recovery/evidence.ts';
 import { restore } from '../src/recovery/restore.ts';
 import { surveyArchive } from '../src/recovery/survey.ts';
-import { databasePathOf, openSqliteStore } from '../src/store/sqlite.ts';
+import { databasePathOf, openSqliteStore } from '../src/store/sqlite/sqlite-store.ts';
 import { MAY_ISSUE_ALL, newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';
 import { edit, KeyCalls } from './support/lifecycle.ts';
 import {
@@ -129,7 +128,8 @@ describe('a backup', () => {
       ['pending-deletion-dek', 'CRITICAL', 'disabled'],
     ]);
     expect(records.find(({ action }) => action === 'store.restored')).toMatchObject({ detail: { held: 3 } });
-    // A receipt of what happened after the backup does not fit any more; one from before does, and that of the restore.
+    // A receipt of what happened after the backup does not fit any more; one from before does, and that of
+    // the restore.
     const { chainKey } = await restored.secrets();
     expect(await verifyChain(chainKey, records, [later])).toMatchObject({
       intact: false,
@@ -318,7 +318,7 @@ describe('a backup', () => {
         receipts: [{ ...facts.audit, hash: '0'.repeat(64) }],
       }),
     ).rejects.toMatchObject({ name: 'FileDamaged' });
-    const knowledge = knowledgeOfInventory(inventory, survey);
+    const knowledge = evidenceOfInventory(inventory, survey);
     requireReceipts(knowledge, [facts.audit, inventory.audit], false);
     requireReceipts(knowledge, [later], true);
     expect(() => requireReceipts(knowledge, [later], false)).toThrow(/nothing is known of what came after/);
@@ -360,14 +360,14 @@ describe('a backup', () => {
     const [one, other] = [sourceOf(first.archive), sourceOf(second.archive)];
     const survey = await surveyArchive(vaultOf(kms.kek), one);
     const openStore = () => openSqliteStore({ dataDir, onCrash: () => undefined, deadlineMs: PATIENT_MS });
-    const ports = {
+    const deps = {
       vault: vaultOf(kms.kek),
       openStore,
       clock: systemClock,
       caller: {},
     };
     await expect(
-      restore(ports, other, survey, noKnowledge(survey), { acceptResurrection: true }),
+      restore(deps, other, survey, noEvidence(survey), { acceptResurrection: true }),
     ).rejects.toThrow(/exchanged/);
     await using store = await openStore();
     expect(await store.readInstallation()).toBeUndefined();
@@ -471,7 +471,7 @@ describe('a backup', () => {
         if (n % 2 === 0) await keys.shred(name);
       }
     };
-    const working = meanwhile(Promise.all(Array.from({ length: 4 }, (_, worker) => work(worker))));
+    const working = startInBackground(Promise.all(Array.from({ length: 4 }, (_, worker) => work(worker))));
     const archives: Buffer[] = [];
     for (let n = 0; n < 5; n++) archives.push((await backupOf(kms)).archive);
     isDone = true;

@@ -10,9 +10,10 @@ import {
 } from '@bundoc/shared/contract/keys';
 import { keyCheckValue } from '@bundoc/shared/crypto/aead';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { keyChangeDraft, withDigests } from '../src/audit/key-record.ts';
+import { keyChangeDraft, withDigests } from '../src/records/key-record.ts';
+import { kekIdOf } from '../src/records/wrapped-key.ts';
 import { parseKekRing } from '../src/vault/kek-provider.ts';
-import { kekIdOf, Vault } from '../src/vault/vault.ts';
+import { Vault } from '../src/vault/vault.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import { newKek, startKms, type TestKms } from './support/kms.ts';
 import { testStorage } from './support/storage.ts';

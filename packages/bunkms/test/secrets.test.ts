@@ -6,7 +6,7 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { exportedKeySchema } from '@bundoc/shared/contract/keys';
 import { issuedTokenSchema } from '@bundoc/shared/contract/tokens';
 import { expect, test } from 'vitest';
-import { encryptionKeyOf } from '../src/cipher/ciphertext.ts';
+import { encryptionKeyOf } from '../src/encryption/ciphertext.ts';
 import { withDatabase } from './support/database.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import type { Answer, Call } from './support/http.ts';

@@ -3,11 +3,11 @@ import { KEY_VERSIONS_MAX } from '@bundoc/shared/contract/keys';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import { keyChangeDraft } from '../src/audit/key-record.ts';
 import { AuditLog } from '../src/audit/log.ts';
+import type { KeyDeps } from '../src/keys/stored-key.ts';
+import { KeySweep } from '../src/keys/sweep-keys.ts';
 import { createMetrics } from '../src/metrics.ts';
-import type { KeyPorts } from '../src/service/stored-key.ts';
-import { KeySweep } from '../src/service/sweep-keys.ts';
+import { keyChangeDraft } from '../src/records/key-record.ts';
 import { parseKekRing } from '../src/vault/kek-provider.ts';
 import { Vault } from '../src/vault/vault.ts';
 import { FaultyStore } from './support/faulty-store.ts';
@@ -40,7 +40,7 @@ async function newSweep(at = kms): Promise<KeySweep> {
   const logger = createLogger({ service: 'bunkms', level: 'silent' });
   const store = faulty.decorate(at.store);
   const state = await at.secrets();
-  const ports: KeyPorts = {
+  const deps: KeyDeps = {
     store,
     vault: new Vault(parseKekRing('test', at.kek)),
     keks: { refresh: async () => state.keks },
@@ -49,7 +49,7 @@ async function newSweep(at = kms): Promise<KeySweep> {
     clock,
     logger,
   };
-  return new KeySweep(ports);
+  return new KeySweep(deps);
 }
 
 /** Tokens end while the clock runs ahead. */

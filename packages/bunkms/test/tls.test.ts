@@ -5,7 +5,7 @@ import { Agent, type RequestOptions, request } from 'node:https';
 import { connect } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { CertifiedKey } from '../src/pki/authority.ts';
+import type { CertifiedKey } from '../src/cli/authority.ts';
 import { startKms, type TestKms } from './support/kms.ts';
 import { TestPki } from './support/pki.ts';
 
@@ -17,7 +17,10 @@ interface Outcome {
   readonly isReused?: true;
 }
 
-/** One request. @returns its status, or the code of what went wrong; the certificate that a new connection was shown. */
+/**
+ * One request. @returns its status, or the code of what went wrong; the certificate that a new connection was
+ * shown.
+ */
 function ask(url: string, path: string, tls: RequestOptions): Promise<Outcome> {
   return new Promise((resolve) => {
     const sent = request(new URL(path, url), { agent: false, ...tls }, (response) => {
@@ -49,7 +52,8 @@ async function refusedCount(kms: TestKms, listener: string, tls: RequestOptions)
       .end();
   });
   return Number(
-    new RegExp(`bunkms_tls_refused_total\\{listener="${listener}"\\} (\\d+)`).exec(text)?.[1] ?? 0,
+    new RegExp(`bunkms_tls_refused_connections_total\\{listener="${listener}"\\} (\\d+)`).exec(text)?.[1] ??
+      0,
   );
 }
 

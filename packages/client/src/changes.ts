@@ -22,8 +22,8 @@ export interface ChangesPageOptions extends ChangesOptions, CallOptions {
 
 export interface FollowOptions extends ChangesOptions {
   /**
-   * `stream` (the default) and `poll` follow the feed for ever, `end` ends where it ends now. A stream learns of changes at once; long polls get
-   * through proxies that hold back streams.
+   * `stream` (the default) and `poll` follow the feed for ever, `end` ends where it ends now. A stream is
+   * told at once; long polls get through proxies that hold back streams.
    */
   readonly until?: 'stream' | 'poll' | 'end' | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -35,7 +35,10 @@ export interface Change<T> {
   readonly id: string;
   readonly rev: string;
   readonly deleted: boolean;
-  /** The document, when it was asked for and there is one. Line breaks between the tokens of its text are spaces. */
+  /**
+   * The document, when it was asked for and there is one. Line breaks between the tokens of its text are
+   * spaces.
+   */
   readonly document: Document<T> | undefined;
   /** The document was asked for, and its stored bytes do not open. */
   readonly isUnreadable: boolean;
@@ -185,8 +188,8 @@ export class ChangesReader<T> {
 }
 
 /**
- * Changes as they come. `since` is a place to go on from that misses nothing: behind the change that was taken last, or, when they come in
- * pages, behind the last whole page.
+ * Changes as they come. `since` is a place to go on from that misses nothing: behind the change that was
+ * taken last, or, when they come in pages, behind the last whole page.
  */
 export class Following<T> implements AsyncIterable<Change<T>> {
   readonly #place: Place = { since: undefined };

@@ -32,7 +32,10 @@ export class Project {
     return new Collection<T>(this.#transport, this.#path, name);
   }
 
-  /** What the project holds; undefined when there is none. @throws BundocError `project_destroyed` for one that was deleted. */
+  /**
+   * What the project holds; undefined when there is none. @throws BundocError `project_destroyed` for one
+   * that was deleted.
+   */
   async info(options: CallOptions = {}): Promise<ProjectInfo | undefined> {
     try {
       const { text } = await this.#transport.send({
@@ -48,7 +51,9 @@ export class Project {
     }
   }
 
-  /** The collections that hold a document or are defined, by name. @throws BundocError `project_not_found`. */
+  /**
+   * The collections that hold a document or are defined, by name. @throws BundocError `project_not_found`.
+   */
   async collections(options: CallOptions = {}): Promise<readonly CollectionSummary[]> {
     const { text } = await this.#transport.send({
       ...options,
@@ -60,8 +65,8 @@ export class Project {
   }
 
   /**
-   * What happens, each document once, at its last change: `for await (const change of project.changes())`. A stream that breaks off is
-   * gone on with behind the last change that was taken.
+   * What happens, each document once, at its last change: `for await (const change of project.changes())`. A
+   * stream that breaks off is gone on with behind the last change that was taken.
    *
    * @throws BundocError `position_gone` when deletions behind `since` are forgotten.
    */
@@ -70,7 +75,8 @@ export class Project {
   }
 
   /**
-   * A backup of the project, sealed, as it comes; with `docs:admin`. It is whole only if it passes `bundoc verify-backup`.
+   * A backup of the project, sealed, as it comes; with `docs:admin`. It is whole only if it passes
+   * `bundoc verify-backup`.
    *
    * @throws BundocError before the first bytes; the stream errors when the backup breaks off.
    */
@@ -80,10 +86,12 @@ export class Project {
   }
 
   /**
-   * Moves the project out of files to where the service may move it to, while it is used; with `docs:admin`. Called again, it begins what was
-   * cut short again, or answers the same. An aborted `signal` stops it, unless the project is about to change hands.
+   * Moves the project out of files to where the service may move it to, while it is used; with
+   * `docs:admin`. Called again, it begins what was cut short again, or answers the same. An aborted `signal`
+   * stops it, unless the project is about to change hands.
    *
-   * @throws BundocError `move_refused`, `rate_limited` while others are moved; `network_error` when the answer breaks off.
+   * @throws BundocError `move_refused`, `rate_limited` while others are moved; `network_error` when the
+   * answer breaks off.
    */
   async move(
     options: { readonly signal?: AbortSignal; readonly onProgress?: (progress: MoveProgress) => void } = {},

@@ -1,6 +1,6 @@
 /**
- * Every code that Bundoc refuses with (`docs/errors.md` says what each means). A later Bundoc may know more: treat an unknown one by its
- * status.
+ * Every code that Bundoc refuses with (`docs/errors.md` says what each means). A later Bundoc may know more:
+ * treat an unknown one by its status.
  */
 export const BUNDOC_CODES = [
   'invalid_request',

@@ -21,8 +21,8 @@ import type { CallOptions, Transport } from './transport.ts';
 
 export interface WriteOptions extends CallOptions {
   /**
-   * Makes the write happen once, however often it is sent with this key: for a day. One is made for each call, so that the call may be
-   * tried again; give one that you keep to be able to make the same call later.
+   * Makes the write happen once, however often it is sent with this key: for a day. One is made for each
+   * call, so that the call may be tried again; give one that you keep to be able to make the same call later.
    */
   readonly idempotencyKey?: string | undefined;
 }
@@ -85,7 +85,9 @@ export class Collection<T extends object = Record<string, unknown>> {
     this.name = name;
   }
 
-  /** Makes a document, under its `_id` or a new id that sorts by time. @throws BundocError `document_exists`. */
+  /**
+   * Makes a document, under its `_id` or a new id that sorts by time. @throws BundocError `document_exists`.
+   */
   async create(content: Content<T>, options: WriteOptions = {}): Promise<Metadata> {
     const { text } = await this.#transport.send({
       ...options,
@@ -124,9 +126,11 @@ export class Collection<T extends object = Record<string, unknown>> {
   }
 
   /**
-   * Changes parts of a document: an object is a merge patch (RFC 7396), an array a JSON Patch (RFC 6902). The rest of its text stays as it is.
+   * Changes parts of a document: an object is a merge patch (RFC 7396), an array a JSON Patch (RFC 6902). The
+   * rest of its text stays as it is.
    *
-   * @throws BundocError `document_not_found`, `precondition_failed`, and what a patch that does not fit is refused with.
+   * @throws BundocError `document_not_found`, `precondition_failed`, and what a patch that does not fit is
+   * refused with.
    */
   async patch(
     id: string,
@@ -180,7 +184,8 @@ export class Collection<T extends object = Record<string, unknown>> {
   /**
    * A page of the documents that a query finds.
    *
-   * @throws BundocError `invalid_request` for a query that cannot be; `query_too_expensive` when too much would have to be looked at.
+   * @throws BundocError `invalid_request` for a query that cannot be; `query_too_expensive` when too much
+   * would have to be looked at.
    */
   async queryPage(
     query: Query & { readonly cursor?: string | undefined; readonly explain?: boolean | undefined } = {},
@@ -214,7 +219,10 @@ export class Collection<T extends object = Record<string, unknown>> {
     return (await this.#figures<{ groups: Group<F>[] }>('aggregate', aggregation, options)).groups;
   }
 
-  /** What the collection holds and is defined to be; undefined when it is neither defined nor holds a document. */
+  /**
+   * What the collection holds and is defined to be; undefined when it is neither defined nor holds a
+   * document.
+   */
   async info(options: CallOptions = {}): Promise<CollectionInfo | undefined> {
     try {
       const { text, headers } = await this.#transport.send({
@@ -231,7 +239,8 @@ export class Collection<T extends object = Record<string, unknown>> {
   }
 
   /**
-   * Defines the collection, in place of the whole definition that there is; with `docs:admin`. Indexes are built meanwhile: see
+   * Defines the collection, in place of the whole definition that there is; with `docs:admin`. Indexes are
+   * built meanwhile: see
    * {@link indexProgress}.
    *
    * @throws BundocError `precondition_failed`.
@@ -251,7 +260,8 @@ export class Collection<T extends object = Record<string, unknown>> {
   /**
    * Sees to it that the collection has no definition; its documents stay. With `docs:admin`.
    *
-   * @throws BundocError `precondition_failed`, also when there is no definition of the revision that was given.
+   * @throws BundocError `precondition_failed`, also when there is no definition of the revision that was
+   * given.
    */
   async undefine(options: Omit<DefineOptions, 'ifNoneMatch'> = {}): Promise<void> {
     try {
@@ -269,7 +279,10 @@ export class Collection<T extends object = Record<string, unknown>> {
     }
   }
 
-  /** The indexes, again and again until none is being built any more, which the last look shows; nothing when there is no definition. */
+  /**
+   * The indexes, again and again until none is being built any more, which the last look shows; nothing when
+   * there is no definition.
+   */
   async *indexProgress(
     options: CallOptions & { readonly everyMs?: number | undefined } = {},
   ): AsyncGenerator<readonly IndexStatus[], void, void> {
@@ -284,7 +297,10 @@ export class Collection<T extends object = Record<string, unknown>> {
     }
   }
 
-  /** @throws BundocError `integrity_error` when documents that do not open make the answer a wrong one, and the caller has no `onUnreadable`. */
+  /**
+   * @throws BundocError `integrity_error` when documents that do not open make the answer a wrong one, and
+   * there is no `onUnreadable`.
+   */
   async #figures<A extends object>(what: string, question: object, options: QuestionOptions): Promise<A> {
     const { onUnreadable, onExplained, ...call } = options;
     const explain = onExplained !== undefined;

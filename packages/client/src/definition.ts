@@ -6,11 +6,16 @@ export interface IndexDefinition {
   readonly fields: readonly string[];
   /** No two documents have the same values in these fields, unless one lacks a field. */
   readonly unique?: boolean | undefined;
-  /** On PostgreSQL: equal values are found by tokens, which stand in the database. Unique ones are in any case; in files it means nothing. */
+  /**
+   * On PostgreSQL: equal values are found by tokens, which stand in the database. Unique ones are in any
+   * case; in files it means nothing.
+   */
   readonly blind?: boolean | undefined;
 }
 
-/** What a collection is defined to be (`docs/collections.md`). A definition replaces the whole one before it. */
+/**
+ * What a collection is defined to be (`docs/collections.md`). A definition replaces the whole one before it.
+ */
 export interface CollectionDefinition {
   readonly indexes?: readonly IndexDefinition[] | undefined;
   /** JSON Schema, draft 2020-12, without regular expressions. */
@@ -26,7 +31,10 @@ export interface IndexStatus {
   readonly unique: boolean;
   /** It goes by tokens in the database. */
   readonly blind?: boolean;
-  /** `none`: the storage has none of the kind, and its queries scan. `duplicates`: a unique index that keeps nothing apart, for there were some. */
+  /**
+   * `none`: the storage has none of the kind, and its queries scan. `duplicates`: a unique index that keeps
+   * nothing apart, for there were some.
+   */
   readonly state: 'building' | 'ready' | 'duplicates' | 'none';
   /** While it is built: documents that are in it, and that there are. */
   readonly indexed?: number;

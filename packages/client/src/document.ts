@@ -14,7 +14,10 @@ export interface Metadata {
 
 /** A document as it was read. */
 export class Document<T> {
-  /** The exact JSON text: numbers, key order and white space as they were written, behind the metadata members. */
+  /**
+   * The exact JSON text: numbers, key order and white space as they were written, behind the metadata
+   * members.
+   */
   readonly text: string;
   #value: (T & Metadata) | undefined;
 
@@ -22,7 +25,10 @@ export class Document<T> {
     this.text = text;
   }
 
-  /** The parsed text, made when it is first asked for. `JSON.parse` rounds numbers that a double does not hold: see {@link text}. */
+  /**
+   * The parsed text, made when it is first asked for. `JSON.parse` rounds numbers that a double does not
+   * hold: see {@link text}.
+   */
   get value(): T & Metadata {
     this.#value ??= JSON.parse(this.text) as T & Metadata;
     return this.#value;
@@ -89,7 +95,8 @@ export function pageOf<T>(text: string): DocumentPage<T> {
 /**
  * The documents of all pages.
  *
- * @throws BundocError `integrity_error` behind the documents of a page, some of which do not open, unless `onUnreadable` takes their ids.
+ * @throws BundocError `integrity_error` behind the documents of a page, some of which do not open, unless
+ * `onUnreadable` takes their ids.
  */
 export async function* documentsOf<T>(
   pageAt: (cursor: string | undefined) => Promise<Omit<DocumentPage<T>, 'rest' | 'total'>>,
@@ -104,7 +111,10 @@ export async function* documentsOf<T>(
   } while (cursor !== undefined);
 }
 
-/** @throws BundocError `integrity_error` when there are ids of documents that do not open, and the caller has no `onUnreadable`. */
+/**
+ * @throws BundocError `integrity_error` when there are ids of documents that do not open, and the caller
+ * has no `onUnreadable`.
+ */
 export function tellUnreadable(
   ids: readonly string[],
   onUnreadable: ((ids: readonly string[]) => void) | undefined,

@@ -4,13 +4,19 @@ import type { BundocCode } from './codes.ts';
 export interface FieldFault {
   readonly path: string;
   readonly message: string;
-  /** Of a precondition that failed in a batch: the entity tag of the document as it is; absent when there is none. */
+  /**
+   * Of a precondition that failed in a batch: the entity tag of the document as it is; absent when there is
+   * none.
+   */
   readonly etag?: string;
 }
 
 /** What went wrong before there was an answer that could be read. */
 export type ClientCode =
-  /** No answer: refused, cut off, not resolved. The write may have happened; the same call again, with its key, does it once. */
+  /**
+   * No answer: refused, cut off, not resolved. The write may have happened; the same call again, with its
+   * key, does it once.
+   */
   | 'network_error'
   /** The deadline of the call is over. As above. */
   | 'deadline_exceeded'

@@ -63,7 +63,10 @@ export class EventStreamParser {
   }
 }
 
-/** Where the next line ends, and where the one behind it begins: at LF, CR LF, or CR. Undefined when that cannot be known yet. */
+/**
+ * Where the next line ends, and where the one behind it begins: at LF, CR LF, or CR. Undefined when that
+ * cannot be known yet.
+ */
 function endOfLine(text: string, from: number): { at: number; next: number } | undefined {
   const lf = text.indexOf('\n', from);
   const cr = text.indexOf('\r', from);

@@ -1,6 +1,6 @@
 /**
- * Where the values of a JSON text lie, so that each can be had as the text that it is: `JSON.parse` rounds big numbers and reorders
- * members. The text must be valid JSON.
+ * Where the values of a JSON text lie, so that each can be had as the text that it is: `JSON.parse` rounds
+ * big numbers and reorders members. The text must be valid JSON.
  */
 
 /** The values of the members of an object, each as its text; of names that come twice the last. */

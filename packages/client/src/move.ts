@@ -18,7 +18,10 @@ export interface MovedProject {
 
 type MoveLine = MoveProgress | MovedProject | { readonly problem: Readonly<Record<string, unknown>> };
 
-/** Reads the answer to a move to its end. @throws BundocError that it ends with; `network_error` when it has no end. */
+/**
+ * Reads the answer to a move to its end. @throws BundocError that it ends with; `network_error` when it has
+ * no end.
+ */
 export async function readMove(
   answer: ReadableStream<Uint8Array>,
   onProgress: (progress: MoveProgress) => void,

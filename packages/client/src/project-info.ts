@@ -30,7 +30,10 @@ export interface ProjectPage {
 export interface DeletedProject {
   readonly project: string;
   readonly deleted_at: string;
-  /** BunKMS's receipt of the destruction of its key; copies of the key are out of the world once the KEKs of `kek_ids` are destroyed, too. */
+  /**
+   * BunKMS's receipt of the destruction of its key; copies of the key are out of the world once the KEKs of
+   * `kek_ids` are destroyed, too.
+   */
   readonly key?: {
     readonly id: string;
     readonly name: string;

@@ -10,7 +10,10 @@ export interface CallOptions {
 export interface TransportOptions {
   /** Where Bundoc listens, with a path before `/v1` if there is one: `https://docs.example.org`. */
   readonly url: string;
-  /** A token with the scopes that the calls need, or what gives one; it is asked for each try, so a new one is used as soon as there is one. */
+  /**
+   * A token with the scopes that the calls need, or what gives one; it is asked for each try, so a new one is
+   * used as soon as there is one.
+   */
   readonly token: string | (() => string | Promise<string>);
   /** The platform's by default. */
   readonly fetch?: typeof globalThis.fetch;
@@ -56,8 +59,8 @@ const LASTING: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * HTTP with retries: of idempotent requests, on 429, 502, 503, 504 and when there is no answer, with growing pauses of full jitter, not
- * before `Retry-After`, and none that the deadline would cut short.
+ * HTTP with retries: of idempotent requests, on 429, 502, 503, 504 and when there is no answer, with growing
+ * pauses of full jitter, not before `Retry-After`, and none that the deadline would cut short.
  */
 export class Transport {
   readonly #options: TransportOptions;

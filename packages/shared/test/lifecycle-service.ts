@@ -1,6 +1,6 @@
 /**
- * A service that `lifecycle.test.ts` runs in a process of its own; its argument says how it behaves. What it prints
- * goes to standard error, since standard output is the log.
+ * A service that `lifecycle.test.ts` runs in a process of its own; its argument says how it behaves. What it
+ * prints goes to standard error, since standard output is the log.
  */
 import { createServer } from 'node:net';
 import process from 'node:process';

@@ -2,7 +2,10 @@ import { execFile, spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { describe } from 'vitest';
 
-/** Everything that is started is also removed by the tests themselves; the reaper would need an image of its own. */
+/**
+ * Everything that is started is also removed by the tests themselves; the reaper would need an image of its
+ * own.
+ */
 process.env['TESTCONTAINERS_RYUK_DISABLED'] = 'true';
 
 export const root = fileURLToPath(new URL('../../../', import.meta.url));

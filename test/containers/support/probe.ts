@@ -1,4 +1,6 @@
-/** What came of asking one address for a key: an HTTP status and body, or the reason why there was no answer. */
+/**
+ * What came of asking one address for a key: an HTTP status and body, or the reason why there was no answer.
+ */
 export interface Finding {
   readonly host: string;
   readonly port: number;
@@ -7,8 +9,8 @@ export interface Finding {
 }
 
 /**
- * A program for `node -e`: asks `host:port` over TLS, each in turn, for a key, with a token that may have it, and prints what it
- * found. It runs in a container, where nothing but Node is.
+ * A program for `node -e`: asks `host:port` over TLS, each in turn, for a key, with a token that may have it,
+ * and prints what it found. It runs in a container, where nothing but Node is.
  */
 const PROGRAM = `
   const { path, token, targets, pems } = JSON.parse(process.argv[1]);

@@ -36,7 +36,10 @@ export interface StackOptions {
   readonly env?: Readonly<Record<string, string>>;
 }
 
-/** Builds the images (from the build cache after the first time) and starts the project. Disposing removes all of it. */
+/**
+ * Builds the images (from the build cache after the first time) and starts the project. Disposing removes all
+ * of it.
+ */
 export async function startStack(options: StackOptions = {}): Promise<Stack> {
   const project = `bundoc-test-${randomBytes(4).toString('hex')}`;
   const files = ['docker-compose.yml', ...(options.overrides ?? [])].flatMap((file) => ['-f', file]);
@@ -48,8 +51,8 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
   const exec = (service: Service, ...command: string[]) => docker(['exec', container(service), ...command]);
   const remove = async () => {
     await compose('down', '--volumes', '--remove-orphans', '--timeout', '5');
-    // Compose labels the images it builds with the project's name, so every project makes images of its own (of shared
-    // layers); what the next one needs stays in the build cache.
+    // Compose labels the images it builds with the project's name, so every project makes images of its own
+    // (of shared layers); what the next one needs stays in the build cache.
     const images = await docker([
       ...['image', 'ls', '--all', '--quiet', '--filter'],
       `label=com.docker.compose.project=${project}`,

@@ -1,5 +1,6 @@
 import { createReadStream, existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { createPrivateFile } from '@bundoc/shared/files/private-file';
 import { systemClock } from '@bundoc/shared/runtime/clock';
@@ -7,16 +8,23 @@ import type { Environment } from '@bundoc/shared/runtime/config';
 import { lineOf } from '@bundoc/shared/runtime/error-line';
 import { readConfig } from '../config.ts';
 import type { ProjectCipher } from '../crypto/project-cipher.ts';
-import type { ProjectPlace } from '../engine/files/projects/project-reader.ts';
-import { restoreProject, whyNoKey } from '../engine/files/transfer/restore-project.ts';
+import { clearFolder } from '../engine/files/projects/clear-folder.ts';
+import { MOVED_FOLDER } from '../engine/files/projects/moved-folder.ts';
+import { restoreProject } from '../engine/files/transfer/restore-project.ts';
 import { isLeftOver } from '../engine/judge-move-mark.ts';
-import { identifyDatabase } from '../engine/postgres/identity-in-rows.ts';
+import { clearRows } from '../engine/postgres/rows/clear-rows.ts';
+import { identifyDatabase } from '../engine/postgres/rows/identity-in-rows.ts';
 import { restoreProjectInRows } from '../engine/postgres/transfer/restore-rows.ts';
+import type { KeyExporter } from '../engine/project-keys.ts';
 import { SET_ASIDE_FOLDER } from '../engine/set-aside.ts';
-import { type BackupFacts, checkBackup, cipherOf, openBackup } from '../operations/read-backup.ts';
-import { clearFolder, clearRows } from '../projects/clear-marks.ts';
-import { CannotRun } from './errors.ts';
-import { MOVED_FOLDER } from './move-to-folder.ts';
+import {
+  type BackupFacts,
+  checkBackup,
+  cipherOf,
+  openBackup,
+  restoreSource,
+} from '../operations/read-backup.ts';
+import { CommandError } from './errors.ts';
 import { idOf } from './names.ts';
 import { withEmptyPlace, withKeys, withStorageKeys } from './open-data.ts';
 import { withDatabase } from './open-database.ts';
@@ -39,7 +47,7 @@ export async function backupCommand(
   path: string,
   options: ServiceOptions & Output,
 ): Promise<void> {
-  if (existsSync(path)) throw new CannotRun(`${path} exists already`);
+  if (existsSync(path)) throw new CommandError(`${path} exists already`);
   const project = idOf(named);
   const signal = stopSignal();
   const stream = await serviceClient(environment, options).project(project).backup({ signal });
@@ -47,7 +55,7 @@ export async function backupCommand(
   const facts = await writeChecked(path, stream, (bytes) => bar.update(bytes, 0));
   bar[Symbol.dispose]();
   if (facts.head.project !== project)
-    throw new CannotRun('the service has sent the backup of another project');
+    throw new CommandError('the service has sent the backup of another project');
   print(facts, options);
 }
 
@@ -73,7 +81,7 @@ async function writeChecked(
     await Promise.race([writer.close(), checked.promise]);
     await checked.promise;
   }
-  if (!(await createPrivateFile(path, pieces()))) throw new CannotRun(`${path} exists already`);
+  if (!(await createPrivateFile(path, pieces()))) throw new CommandError(`${path} exists already`);
   return await checked.promise;
 }
 
@@ -104,11 +112,8 @@ export async function restoreCommand(environment: Environment, path: string, opt
   const facts = await check(path);
   const { storage } = readConfig(environment);
   const { project } = facts.head;
-  const source = async (keys: StorageExporter) => ({
-    facts,
-    open: () => createReadStream(path),
-    cipher: await cipherFor(facts, keys, keys.storage.id),
-  });
+  const source = async (keys: StorageExporter) =>
+    restoreSource(facts, () => createReadStream(path), await cipherFor(facts, keys, keys.storage.id));
   // BunKMS has released the key to this storage before a mark is judged.
   const marked = (keys: StorageExporter) => ({
     ...{ project, onSetAside: printSetAside },
@@ -143,21 +148,17 @@ export async function restoreCommand(environment: Environment, path: string, opt
 }
 
 async function check(path: string): Promise<BackupFacts> {
-  if (!existsSync(path)) throw new CannotRun(`there is no file at ${path}`);
+  if (!existsSync(path)) throw new CommandError(`there is no file at ${path}`);
   using bar = createTransferBar(statSync(path).size);
   return await checkBackup(createReadStream(path), (bytes) => bar.update(bytes, 0));
 }
 
 /** @param storage where the project is restored. */
-async function cipherFor(
-  facts: BackupFacts,
-  keys: ProjectPlace['keys'],
-  storage?: string,
-): Promise<ProjectCipher> {
+async function cipherFor(facts: BackupFacts, keys: KeyExporter, storage?: string): Promise<ProjectCipher> {
   try {
     return await cipherOf(facts, keys);
   } catch (error) {
-    throw new CannotRun(whyNoKey(error, facts.head.project, storage) ?? lineOf(error), { cause: error });
+    throw new CommandError(whyNoKey(error, facts.head.project, storage) ?? lineOf(error), { cause: error });
   }
 }
 
@@ -181,4 +182,27 @@ function print(
         .map(([name, value]) => `${name} ${String(value)}`)
         .join(', '),
     );
+}
+
+/**
+ * Why a backup cannot be opened for want of its key, and what to do; undefined for any other error.
+ *
+ * @param storage where the project is to be restored, if it is.
+ */
+function whyNoKey(error: unknown, project: string, storage?: string): string | undefined {
+  if (!(error instanceof AppError)) return undefined;
+  switch (error.code) {
+    case 'project_destroyed':
+      return 'its key was destroyed for ever: nobody can read what is in the backup';
+    case 'KEY_NOT_FOUND':
+      return 'BunKMS does not know its key: without it nobody can read what is in the backup';
+    case 'project_elsewhere':
+      return `storage ${error.storage} holds its key: if the project is to be restored here, an administrator first lets this storage take the key over (bunkms key take-over ${dekNameOf(project)} --storage ${storage})`;
+    case 'key_unheld':
+      return `no storage holds its key: an administrator first lets this storage take it over (bunkms key take-over ${dekNameOf(project)} --storage ${storage})`;
+    case 'key_mismatch':
+      return 'BunKMS has another key under its name than the backup was made with';
+    default:
+      return undefined;
+  }
 }

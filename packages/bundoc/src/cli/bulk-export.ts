@@ -5,7 +5,7 @@ import type { Environment } from '@bundoc/shared/runtime/config';
 import { z } from 'zod';
 import { type ExportOptions, type ExportProgress, exportDocuments } from '../operations/export-documents.ts';
 import { ResumeFile } from '../operations/resume-file.ts';
-import { CannotRun } from './errors.ts';
+import { CommandError } from './errors.ts';
 import { collectionOf, idOf } from './names.ts';
 import { type ServiceOptions, serviceClient, stopSignal } from './service-client.ts';
 import { createTransferBar } from './transfer-bar.ts';
@@ -28,8 +28,8 @@ const stateSchema = z.strictObject({
 });
 
 /**
- * Writes a project's documents as NDJSON into a file, or to standard output for `-`. A file comes to be under its name once it is whole; one
- * that was begun is gone on with.
+ * Writes a project's documents as NDJSON into a file, or to standard output for `-`. A file comes to be under
+ * its name once it is whole; one that was begun is gone on with.
  *
  * @returns true when every document could be read.
  */
@@ -83,7 +83,7 @@ async function toFile(
   about: Pick<ExportOptions, 'project' | 'collection' | 'since' | 'deletions'>,
   run: (from: Partial<ExportOptions>, write: ExportOptions['write']) => Promise<ExportProgress>,
 ): Promise<ExportProgress> {
-  if (existsSync(path)) throw new CannotRun(`${path} exists already`);
+  if (existsSync(path)) throw new CommandError(`${path} exists already`);
   const partial = `${path}.partial`;
   const resume = new ResumeFile(`${path}.export-state`, stateSchema);
   const { project, deletions } = about;
@@ -92,7 +92,7 @@ async function toFile(
   if (earlier !== undefined) {
     const { format: _format, since: _since, bytes: _bytes, ...of } = earlier;
     if (JSON.stringify(of) !== JSON.stringify(same))
-      throw new CannotRun(`${resume.path} is of another export: remove it to begin again`);
+      throw new CommandError(`${resume.path} is of another export: remove it to begin again`);
   }
   const file = await open(partial, earlier === undefined ? 'w' : 'r+', 0o600);
   let bytes = earlier?.bytes ?? 0;

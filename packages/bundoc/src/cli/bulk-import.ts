@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { type ImportProgress, importDocuments } from '../operations/import-documents.ts';
 import { linesOf } from '../operations/ndjson.ts';
 import { ResumeFile } from '../operations/resume-file.ts';
-import { CannotRun } from './errors.ts';
+import { CommandError } from './errors.ts';
 import { collectionOf, idOf } from './names.ts';
 import { type ServiceOptions, serviceClient, stopSignal } from './service-client.ts';
 import { createTransferBar } from './transfer-bar.ts';
@@ -29,7 +29,9 @@ const stateSchema = z.strictObject({
   documents: z.int().nonnegative(),
 });
 
-/** Writes the documents of an NDJSON file, or of standard input for `-`, into a project of a running service. */
+/**
+ * Writes the documents of an NDJSON file, or of standard input for `-`, into a project of a running service.
+ */
 export async function importCommand(
   environment: Environment,
   named: string,
@@ -47,7 +49,7 @@ export async function importCommand(
   const resume = statePath === undefined ? undefined : new ResumeFile(statePath, stateSchema);
   const earlier = await resume?.read();
   if (earlier !== undefined && (earlier.project !== project || earlier.collection !== (collection ?? null)))
-    throw new CannotRun(`${statePath} is of another import: remove it to begin again`);
+    throw new CommandError(`${statePath} is of another import: remove it to begin again`);
   const done: ImportProgress = earlier ?? { end: 0, lines: 0, documents: 0 };
   const source = isFile ? createReadStream(path, { start: done.end }) : skipping(process.stdin, done.end);
 
@@ -82,11 +84,11 @@ export async function importCommand(
   else console.log(`${latest.documents} documents written to ${project}`);
 }
 
-/** @throws CannotRun for what is no file. */
+/** @throws CommandError for what is no file. */
 async function sizeOf(path: string): Promise<number> {
   const stats = await stat(path).catch(() => undefined);
-  if (stats === undefined) throw new CannotRun(`there is no file at ${path}`);
-  if (stats.isDirectory()) throw new CannotRun(`${path} is a folder`);
+  if (stats === undefined) throw new CommandError(`there is no file at ${path}`);
+  if (stats.isDirectory()) throw new CommandError(`${path} is a folder`);
   return stats.size;
 }
 

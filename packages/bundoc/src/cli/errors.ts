@@ -1,6 +1,6 @@
 /** The command cannot run as things are. */
-export class CannotRun extends Error {
-  override readonly name = 'CannotRun';
+export class CommandError extends Error {
+  override readonly name = 'CommandError';
 }
 
 /** The project was looked at and is not repaired: exit code 1. Everything else that is thrown is 2. */

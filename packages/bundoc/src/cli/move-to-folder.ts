@@ -5,12 +5,13 @@ import { KeyCache } from '../crypto/key-cache.ts';
 import type { ProjectCipher } from '../crypto/project-cipher.ts';
 import type { Disk } from '../engine/files/disk/disk.ts';
 import type { FilesEngine } from '../engine/files/files-engine.ts';
-import { IncomingFolder } from '../engine/files/transfer/move-target.ts';
+import { MOVED_FOLDER } from '../engine/files/projects/moved-folder.ts';
+import { FilesMoveTarget } from '../engine/files/transfer/move-target.ts';
 import { settleMove } from '../engine/judge-move-mark.ts';
 import type { Database } from '../engine/postgres/database/database.ts';
-import { identifyDatabase } from '../engine/postgres/identity-in-rows.ts';
-import { ProjectRows } from '../engine/postgres/projects/project-rows.ts';
-import { RowsSource } from '../engine/postgres/transfer/move-source.ts';
+import { PostgresProjects } from '../engine/postgres/projects/postgres-projects.ts';
+import { identifyDatabase } from '../engine/postgres/rows/identity-in-rows.ts';
+import { PostgresMoveSource } from '../engine/postgres/transfer/move-source.ts';
 import { type OnSetAside, SET_ASIDE_FOLDER } from '../engine/set-aside.ts';
 import { startStorage } from '../engine/started-storage.ts';
 import type { StorageIdentity } from '../engine/storage-file.ts';
@@ -18,11 +19,6 @@ import type { StorageCalls } from '../kms/port.ts';
 import { StorageKeys } from '../kms/storage-keys.ts';
 import { finishMove, type MoveLimits, type MoveWatch, moveProject } from '../operations/move-project.ts';
 
-/**
- * Where the content of projects is put that were moved away, below the data folder: out of the service's
- * sight.
- */
-export const MOVED_FOLDER = 'moved';
 /** Only to begin with: the project is read with keys that are fetched for it. */
 const KEYS_TTL_MS = 60_000;
 
@@ -60,14 +56,14 @@ export async function moveToFolder(
   const to = await startStorage(open.identity, calls);
   const keys = new StorageKeys(calls, { acting: from.acting, refused: from.advance });
   const directory = join(open.projectsDir, project);
-  const source = new RowsSource({ project, database, keys });
+  const source = new PostgresMoveSource({ project, database, keys });
   const keptIn = join(dataDir, MOVED_FOLDER);
   const setAside = join(dataDir, SET_ASIDE_FOLDER);
   const cipher = () => source.cipher;
   const arrived = (handle: string, keys: ProjectCipher) => open.engine.arrived(project, handle, keys);
   const places = { directory, tmp, keptIn, setAside };
-  const target = new IncomingFolder({ project, ...places, onSetAside, disk, cipher, arrived });
-  const rows = new ProjectRows({
+  const target = new FilesMoveTarget({ project, ...places, onSetAside, disk, cipher, arrived });
+  const rows = new PostgresProjects({
     ...{ database, clock: systemClock, storage: await identity.read() },
     keys: new KeyCache({ keys, clock: systemClock, ttlMs: KEYS_TTL_MS }),
     onSetAside,

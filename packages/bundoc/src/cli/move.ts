@@ -10,8 +10,8 @@ import { DataFolderInUse } from '../engine/files/data-lock.ts';
 import { openNodeDisk } from '../engine/files/disk/node-disk.ts';
 import { TMP_FOLDER } from '../engine/files/files-engine.ts';
 import { openFolder } from '../engine/files/storage-folder.ts';
-import type { PostgresConfig } from '../storage-config.ts';
-import { CannotRun } from './errors.ts';
+import type { PostgresConfig } from '../engine/storage-config.ts';
+import { CommandError } from './errors.ts';
 import { createMoveBar } from './move-bar.ts';
 import { moveToFolder } from './move-to-folder.ts';
 import { idOf } from './names.ts';
@@ -33,7 +33,7 @@ export interface MoveOptions extends ServiceOptions {
  * Moves a project: by itself to the storage that is named, or through the running service to where that is
  * told to move to. Stopped or cut short, it is run again.
  *
- * @throws CannotRun, MoveFailed, AppError.
+ * @throws CommandError, MoveFailed, AppError.
  */
 export async function moveCommand(
   environment: Environment,
@@ -43,7 +43,7 @@ export async function moveCommand(
   const { to, url, tokenFile, json } = options;
   const project = idOf(named);
   if (to !== undefined && (url !== undefined || tokenFile !== undefined))
-    throw new CannotRun('a running service moves to where its BUNDOC_MOVE_TO says: leave --to out');
+    throw new CommandError('a running service moves to where its BUNDOC_MOVE_TO says: leave --to out');
   const { to: place, kept } = await (to === undefined
     ? online(environment, project, options)
     : offline(environment, project, to));
@@ -68,7 +68,7 @@ async function offline(environment: Environment, project: string, to: string): P
     return toDatabase({ ...here, moveTo: there.storage }, project);
   if (here.storage.kind === 'postgres' && there.storage.kind === 'files')
     return { to: await toFolder(environment, project, here, here.storage) };
-  throw new CannotRun('a project is moved from files to postgres://… or from there to files');
+  throw new CommandError('a project is moved from files to postgres://… or from there to files');
 }
 
 /** By a service of its own, which has the data folder to itself. */
@@ -76,7 +76,7 @@ async function toDatabase(config: BundocConfig, project: string): Promise<Ended>
   const logger = createLogger({ service: 'bundoc', level: 'silent' });
   const service = await startBundoc({ ...config, host: '127.0.0.1', port: 0 }, { logger }).catch((error) => {
     const remedy = 'a running service moves it itself, when told by --url instead of --to';
-    throw error instanceof DataFolderInUse ? new CannotRun(`${error.message}: ${remedy}`) : error;
+    throw error instanceof DataFolderInUse ? new CommandError(`${error.message}: ${remedy}`) : error;
   });
   try {
     using bar = createMoveBar();

@@ -1,17 +1,17 @@
 import { collectionNameSchema, projectIdSchema } from '@bundoc/shared/contract/documents';
-import { CannotRun } from './errors.ts';
+import { CommandError } from './errors.ts';
 
-/** A project's id as it was typed, in its canonical form. @throws CannotRun */
+/** A project's id as it was typed, in its canonical form. @throws CommandError */
 export function idOf(named: string): string {
   const id = projectIdSchema.safeParse(named);
-  if (!id.success) throw new CannotRun(`"${named}" is no project id`);
+  if (!id.success) throw new CommandError(`"${named}" is no project id`);
   return id.data;
 }
 
-/** A collection's name as it was typed. @throws CannotRun */
+/** A collection's name as it was typed. @throws CommandError */
 export function collectionOf(named: string | undefined): string | undefined {
   if (named === undefined) return undefined;
   if (!collectionNameSchema.safeParse(named).success)
-    throw new CannotRun(`"${named}" is no name of a collection`);
+    throw new CommandError(`"${named}" is no name of a collection`);
   return named;
 }

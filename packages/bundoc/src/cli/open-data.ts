@@ -20,13 +20,13 @@ import { type FilesEngine, TMP_FOLDER } from '../engine/files/files-engine.ts';
 import { identifyFolder } from '../engine/files/identity-in-folder.ts';
 import type { ProjectPlace } from '../engine/files/projects/project-reader.ts';
 import { openFolder, viewFolder } from '../engine/files/storage-folder.ts';
-import { identifyDatabase } from '../engine/postgres/identity-in-rows.ts';
-import type { ProjectInRows } from '../engine/postgres/projects/project-in-rows.ts';
+import type { ProjectInRows } from '../engine/postgres/projects/admin.ts';
+import { identifyDatabase } from '../engine/postgres/rows/identity-in-rows.ts';
+import type { PostgresConfig } from '../engine/storage-config.ts';
 import type { StorageIdentity } from '../engine/storage-file.ts';
 import { KmsClient } from '../kms/client.ts';
 import { ServiceToken } from '../kms/service-token.ts';
-import type { PostgresConfig } from '../storage-config.ts';
-import { CannotRun } from './errors.ts';
+import { CommandError } from './errors.ts';
 import { idOf } from './names.ts';
 import { projectsInRows, withDatabase } from './open-database.ts';
 import { type StorageExporter, type StorageShown, storageExporter } from './storage-exporter.ts';
@@ -58,7 +58,7 @@ export interface OpenData {
  * service token is used as it is, and not renewed.
  *
  * @param named the project to work on; all when undefined.
- * @throws CannotRun when there is no such folder or project, or a service has it.
+ * @throws CommandError when there is no such folder or project, or a service has it.
  */
 export async function withData<T>(
   environment: Environment,
@@ -100,7 +100,7 @@ export async function withData<T>(
  * Runs `action` with projects in the database, and with BunKMS at hand. Nodes may go on beside it.
  *
  * @param named the project to work on; all when undefined.
- * @throws CannotRun when there is no such project, or the database does not answer.
+ * @throws CommandError when there is no such project, or the database does not answer.
  */
 export async function withRows<T>(
   environment: Environment,
@@ -112,7 +112,7 @@ export async function withRows<T>(
     const all = await projectsInRows(database);
     const project = named === undefined ? undefined : idOf(named);
     if (project !== undefined && !all.includes(project))
-      throw new CannotRun(`there is no project ${project}`);
+      throw new CommandError(`there is no project ${project}`);
     const names = project === undefined ? all : [project];
     const identity = await identifyDatabase(database, systemClock);
     return await withStorageKeys(environment, identity, (keys) =>
@@ -127,7 +127,7 @@ export async function withRows<T>(
 /**
  * Runs `action` with the data folder to itself, which is made if need be, and a place in it for a project.
  *
- * @throws CannotRun when a service has the folder.
+ * @throws CommandError when a service has the folder.
  */
 export async function withEmptyPlace<T>(
   environment: Environment,
@@ -150,7 +150,7 @@ export async function withEmptyPlace<T>(
 /**
  * Runs `action` with the engine of the data folder, which this process has to itself, and without any key.
  *
- * @throws CannotRun when there is no such folder, or a service has it.
+ * @throws CommandError when there is no such folder, or a service has it.
  */
 export async function withEngine<T>(
   environment: Environment,
@@ -165,10 +165,10 @@ export async function withEngine<T>(
   return await action(open.engine);
 }
 
-/** The data folder. @throws CannotRun when projects are elsewhere. */
+/** The data folder. @throws CommandError when projects are elsewhere. */
 function filesOf({ storage, dataDir }: BundocConfig): string {
   if (storage.kind !== 'files')
-    throw new CannotRun('BUNDOC_STORAGE is no data folder: this command works on files');
+    throw new CommandError('BUNDOC_STORAGE is no data folder: this command works on files');
   return resolve(dataDir);
 }
 
@@ -209,17 +209,17 @@ export async function withKeys<T>(
   }
 }
 
-/** @throws CannotRun while another process has the folder. */
+/** @throws CommandError while another process has the folder. */
 export function lock(dataDir: string): HeldLock {
   try {
     return lockDataFolder(dataDir);
   } catch (error) {
-    if (error instanceof DataFolderInUse) throw new CannotRun(error.message, { cause: error });
+    if (error instanceof DataFolderInUse) throw new CommandError(error.message, { cause: error });
     throw error;
   }
 }
 
-/** @throws CannotRun when there is no such folder. */
+/** @throws CommandError when there is no such folder. */
 function openDataFolder(dataDir: string): DataFolder {
   try {
     return DataFolder.open(dataDir);
@@ -229,17 +229,17 @@ function openDataFolder(dataDir: string): DataFolder {
   }
 }
 
-function noDataFolder(dataDir: string): CannotRun {
-  return new CannotRun(`there is no data folder at ${dataDir}`);
+function noDataFolder(dataDir: string): CommandError {
+  return new CommandError(`there is no data folder at ${dataDir}`);
 }
 
-/** @throws CannotRun unless the project is here. */
+/** @throws CommandError unless the project is here. */
 async function requirePresent(disk: Disk, directory: string, project: string): Promise<void> {
   const content = await disk.list(join(directory, project));
-  if (content === undefined) throw new CannotRun(`there is no project ${project}`);
-  if (isDeleted(content)) throw new CannotRun(`project ${project} was deleted`);
+  if (content === undefined) throw new CommandError(`there is no project ${project}`);
+  if (isDeleted(content)) throw new CommandError(`project ${project} was deleted`);
   if (content.includes(MOVE_FILE))
-    throw new CannotRun(`project ${project} is not here: it is being brought in, or was moved`);
+    throw new CommandError(`project ${project} is not here: it is being brought in, or was moved`);
 }
 
 /** Nothing but a mark is left of it. */

@@ -3,11 +3,14 @@ import { createLogger } from '@bundoc/shared/runtime/logger';
 import { Database } from '../engine/postgres/database/database.ts';
 import { migrate } from '../engine/postgres/database/migrate.ts';
 import { databaseOptions } from '../engine/postgres/index.ts';
-import { IS_PROJECT } from '../engine/postgres/projects/project-rows.ts';
-import type { PostgresConfig } from '../storage-config.ts';
-import { CannotRun } from './errors.ts';
+import { IS_PROJECT } from '../engine/postgres/projects/postgres-projects.ts';
+import type { PostgresConfig } from '../engine/storage-config.ts';
+import { CommandError } from './errors.ts';
 
-/** Runs `action` with connections to the database, whose schema is brought forward as a node would. @throws CannotRun when it does not answer. */
+/**
+ * Runs `action` with connections to the database, whose schema is brought forward as a node would. @throws
+ * CommandError when it does not answer.
+ */
 export async function withDatabase<T>(
   config: PostgresConfig,
   action: (database: Database) => Promise<T>,
@@ -18,12 +21,14 @@ export async function withDatabase<T>(
     await migrate(database);
   } catch (error) {
     if (!hasCode(error, 'storage_unavailable')) throw error;
-    throw new CannotRun(`PostgreSQL does not answer at ${config.place}`, { cause: error });
+    throw new CommandError(`PostgreSQL does not answer at ${config.place}`, { cause: error });
   }
   return await action(database);
 }
 
-/** Ids of the projects that the database has, in order; those that were deleted, or are not here, are none. */
+/**
+ * Ids of the projects that the database has, in order; those that were deleted, or are not here, are none.
+ */
 export async function projectsInRows(database: Database): Promise<string[]> {
   const [rows = []] = await database.run(
     `SELECT project FROM bundoc.projects WHERE ${IS_PROJECT} ORDER BY project`,

@@ -1,11 +1,12 @@
+import { createProgress } from '@bundoc/shared/cli/progress';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { lineOf } from '@bundoc/shared/runtime/error-line';
 import { type RepairedProject, repairProject } from '../engine/files/projects/repair-project.ts';
 import { LossNotAccepted } from '../engine/files/store/rebuild.ts';
 import { NotRepaired } from './errors.ts';
+import { DOCUMENTS_FORMAT } from './move-bar.ts';
 import { withData } from './open-data.ts';
-import { createProgress } from './progress.ts';
 
 /** Repairs one project. @throws NotRepaired, naming `--accept-loss` when it takes that. */
 export async function repair(
@@ -15,13 +16,12 @@ export async function repair(
 ): Promise<void> {
   const repaired = await withData(environment, project, async ({ projects: [place], withEngine }) => {
     if (place === undefined) return undefined;
-    using progress = createProgress();
-    const onProgress = progress.of(place.project);
+    using progress = createProgress(DOCUMENTS_FORMAT);
     try {
       return await repairProject(place, {
         clock: systemClock,
         acceptLoss: options.acceptLoss === true,
-        onProgress,
+        onProgress: (done, total) => progress.show(done, total, place.project),
         withEngine,
       });
     } catch (error) {

@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { Bundoc } from '@bundoc/client';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { Agent, type RequestInit, fetch as undiciFetch } from 'undici';
-import { CannotRun } from './errors.ts';
+import { CommandError } from './errors.ts';
 
 /** How a command finds a running service. */
 export interface ServiceOptions {
@@ -11,17 +11,18 @@ export interface ServiceOptions {
 }
 
 /**
- * A client of the service that `--url` or `BUNDOC_URL` names, with the token of `--token-file`, `BUNDOC_TOKEN_FILE` or `BUNDOC_TOKEN`. A file is
- * read again for each request, so that a token that is replaced while the command runs is used.
+ * A client of the service that `--url` or `BUNDOC_URL` names, with the token of `--token-file`,
+ * `BUNDOC_TOKEN_FILE` or `BUNDOC_TOKEN`. A file is read again for each request, so that a token that is
+ * replaced while the command runs is used.
  *
- * @throws CannotRun
+ * @throws CommandError
  */
 export function serviceClient(environment: Environment, options: ServiceOptions): Bundoc {
   const url = options.url ?? environment['BUNDOC_URL'] ?? 'http://127.0.0.1:8080';
   const file = options.tokenFile ?? environment['BUNDOC_TOKEN_FILE'];
   const token = environment['BUNDOC_TOKEN'];
   if (file === undefined && token === undefined)
-    throw new CannotRun('a token is needed: --token-file, BUNDOC_TOKEN_FILE or BUNDOC_TOKEN');
+    throw new CommandError('a token is needed: --token-file, BUNDOC_TOKEN_FILE or BUNDOC_TOKEN');
   try {
     return new Bundoc({
       url,
@@ -29,7 +30,7 @@ export function serviceClient(environment: Environment, options: ServiceOptions)
       token: file === undefined ? (token ?? '') : async () => (await readFile(file, 'utf8')).trim(),
     });
   } catch (error) {
-    throw new CannotRun(`"${url}" is no URL of a service`, { cause: error });
+    throw new CommandError(`"${url}" is no URL of a service`, { cause: error });
   }
 }
 
@@ -45,6 +46,6 @@ function checkedFetch(): typeof globalThis.fetch {
 export function stopSignal(): AbortSignal {
   const stop = new AbortController();
   for (const name of ['SIGINT', 'SIGTERM'] as const)
-    process.once(name, () => stop.abort(new CannotRun('stopped; run it again to continue')));
+    process.once(name, () => stop.abort(new CommandError('stopped; run it again to continue')));
   return stop.signal;
 }

@@ -1,7 +1,8 @@
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { readConfig } from '../config.ts';
-import { type StatsOutcome, statsOfProject } from '../engine/files/projects/project-stats.ts';
-import { statsOfProjectInRows } from '../engine/postgres/projects/project-in-rows.ts';
+import { statsOfProject } from '../engine/files/projects/project-stats.ts';
+import { statsOfProjectInRows } from '../engine/postgres/projects/admin.ts';
+import type { StatsOutcome } from '../engine/reports.ts';
 import { withData, withRows } from './open-data.ts';
 
 /** Prints what one project, or each, holds. @returns true when every one could be read. */

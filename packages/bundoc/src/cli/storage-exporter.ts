@@ -16,8 +16,8 @@ export interface StorageShown {
 }
 
 /**
- * Exports keys by the storage's id and confirmed generation. Where BunKMS has confirmed none, or may have one whose answer was lost, the command has a
- * fresh one confirmed, as a start does.
+ * Exports keys by the storage's id and confirmed generation. Where BunKMS has confirmed none, or may have one
+ * whose answer was lost, the command has a fresh one confirmed, as a start does.
  */
 export async function storageExporter(
   identity: StorageIdentity,

@@ -1,10 +1,11 @@
+import { createProgress } from '@bundoc/shared/cli/progress';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { readConfig } from '../config.ts';
-import type { OnProgress } from '../engine/files/projects/verify.ts';
-import { type VerifiedProject, verifyProject } from '../engine/files/projects/verify-project.ts';
-import { verifyProjectInRows } from '../engine/postgres/projects/project-in-rows.ts';
+import { verifyProject } from '../engine/files/projects/verify-project.ts';
+import { verifyProjectInRows } from '../engine/postgres/projects/admin.ts';
+import type { OnProgress, VerifiedProject } from '../engine/reports.ts';
+import { DOCUMENTS_FORMAT } from './move-bar.ts';
 import { withData, withRows } from './open-data.ts';
-import { createProgress } from './progress.ts';
 
 /** Checks one project, or all. @returns true when all is well. */
 export async function verify(
@@ -33,9 +34,10 @@ async function inTurn<P extends { readonly project: string }>(
   places: readonly P[],
   look: (place: P, onProgress: OnProgress) => Promise<VerifiedProject>,
 ): Promise<readonly VerifiedProject[]> {
-  using progress = createProgress();
+  using progress = createProgress(DOCUMENTS_FORMAT);
   const verified: VerifiedProject[] = [];
-  for (const place of places) verified.push(await look(place, progress.of(place.project)));
+  for (const place of places)
+    verified.push(await look(place, (done, total) => progress.show(done, total, place.project)));
   return verified;
 }
 

@@ -34,9 +34,9 @@ import { removeStates } from './remove-states.ts';
  * Expired documents, bytes of them, and pages of nothing else, that one list passes over before it ends with
  * an empty page.
  */
-export const PASSED_MAX = 5_000;
-const PASSED_BYTES_MAX = 33_554_432;
-const PASSED_PAGES_MAX = 100;
+export const SKIPPED_MAX = 5_000;
+const SKIPPED_BYTES_MAX = 33_554_432;
+const SKIPPED_PAGES_MAX = 100;
 
 /**
  * Opens what a project's collections are defined to be. The store belongs to the result from then on.
@@ -105,8 +105,8 @@ export class DefinedStore implements CollectionStore {
     return this.#store.failed;
   }
 
-  get toReseal(): number {
-    return this.#store.toReseal;
+  get pendingReencryption(): number {
+    return this.#store.pendingReencryption;
   }
 
   get memoryBytes(): number {
@@ -135,8 +135,8 @@ export class DefinedStore implements CollectionStore {
     return this.#definitions.define(collection, definition, precondition, options);
   }
 
-  getAtHand(ref: DocumentRef): StoredDocument | undefined {
-    const document = this.#store.getAtHand?.(ref);
+  getSync(ref: DocumentRef): StoredDocument | undefined {
+    const document = this.#store.getSync?.(ref);
     const ttl = this.#ttlOf(ref.collection);
     return document && this.#isAlive(ttl, document) ? document : undefined;
   }
@@ -148,7 +148,7 @@ export class DefinedStore implements CollectionStore {
   }
 
   async commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
-    if (!this.#definitions.areNone) {
+    if (!this.#definitions.isEmpty) {
       await this.#definitions.requireSchemas(writes, options);
       await this.#removeExpired(writes);
       if (options.work !== undefined && isLong(writes))
@@ -166,7 +166,7 @@ export class DefinedStore implements CollectionStore {
   }
 
   async #listAlive(query: ListQuery, ttl: Ttl, work: Work): Promise<DocumentPage> {
-    const passed = { documents: 0, bytes: 0 };
+    const skippedExpired = { documents: 0, bytes: 0 };
     for (let after = query.after, pages = 1; ; pages++) {
       const page = await work.outside(() => this.#store.list({ ...query, after }));
       const documents: ListedDocument[] = [];
@@ -175,16 +175,18 @@ export class DefinedStore implements CollectionStore {
         if (turn !== undefined) await turn;
         if (this.#isAlive(ttl, document)) documents.push(document);
         else {
-          passed.documents++;
-          passed.bytes += document.text.length;
+          skippedExpired.documents++;
+          skippedExpired.bytes += document.text.length;
         }
       }
       // Stop after a bounded number of expired documents: the page ends here, with a cursor.
       const isEnough =
-        passed.documents >= PASSED_MAX || passed.bytes >= PASSED_BYTES_MAX || pages >= PASSED_PAGES_MAX;
+        skippedExpired.documents >= SKIPPED_MAX ||
+        skippedExpired.bytes >= SKIPPED_BYTES_MAX ||
+        pages >= SKIPPED_PAGES_MAX;
       if (documents.length > 0 || page.unreadable.length > 0 || page.next === undefined || isEnough) {
         work.leave();
-        return { ...page, documents, passed };
+        return { ...page, documents, skippedExpired };
       }
       after = page.next;
     }

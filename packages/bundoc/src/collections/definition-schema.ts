@@ -16,7 +16,10 @@ export type ContentCheck = (content: DocumentContent) => ReturnType<SchemaCheck>
 
 type Schema = NonNullable<CollectionDefinition['schema']>;
 
-/** Compiles a schema that was accepted. @throws AppError `invalid_request` for one that is not accepted any more. */
+/**
+ * Compiles a schema that was accepted. @throws AppError `invalid_request` for one that is not accepted any
+ * more.
+ */
 export function checkOf(schema: Schema): ContentCheck {
   return contentCheckOf(compileSchema(schema));
 }
@@ -26,8 +29,8 @@ export function contentCheckOf(check: SchemaCheck): ContentCheck {
 }
 
 /**
- * Of the text that a schema was read from: each number is a double of at most 15 digits. A definition keeps doubles, so that another number would
- * become one that nobody asked for.
+ * Of the text that a schema was read from: each number is a double of at most 15 digits. A definition keeps
+ * doubles, so that another number would become one that nobody asked for.
  *
  * @throws AppError `invalid_request`.
  */

@@ -1,6 +1,6 @@
+import { compareNumbers, type Decimal } from '@bundoc/shared/json/decimal';
 import { type Ajv, type FuncKeywordDefinition, str } from 'ajv';
 import type { DataValidationCxt } from 'ajv/dist/types/index.js';
-import { compareNumbers, type Decimal } from '../values/decimal.ts';
 import { encodeExactly } from '../values/key.ts';
 import { typeOf, type Value } from '../values/value.ts';
 import { type ExactNumbers, isInteger, multiplesOf } from './exact-numbers.ts';
@@ -12,10 +12,11 @@ export type Numbers = () => ExactNumbers;
 type Schema = Readonly<Record<string, unknown>>;
 
 /**
- * Puts keywords in the place of Ajv's that compare values as queries do, `multipleOf` by decimals. Those of Ajv compare every pair, or by what a
- * member called `valueOf` or `constructor` is.
+ * Puts keywords in the place of Ajv's that compare values as queries do, `multipleOf` by decimals. Those of
+ * Ajv compare every pair, or by what a member called `valueOf` or `constructor` is.
  *
- * @param numbers absent for documents whose numbers are all doubles of at most 15 digits: among those, the order of doubles is that of decimals.
+ * @param numbers absent for documents whose numbers are all doubles of at most 15 digits: among those, the
+ * order of doubles is that of decimals.
  */
 export function addExactKeywords(ajv: Ajv, numbers: Numbers | undefined): void {
   const exactly = (value: unknown, at: DataValidationCxt | undefined): Value =>
@@ -67,7 +68,10 @@ function equalityKeywords(exactly: Exactly, numbers: Numbers | undefined): FuncK
 /** Told with where the value stands, for what its number is exactly. */
 type IsEqual = (value: unknown, holder: unknown, name: string | number | undefined) => boolean;
 
-/** Makes what looks at no more of a value than there is in the constant, and at no member of the constant before the value has as many. */
+/**
+ * Makes what looks at no more of a value than there is in the constant, and at no member of the constant
+ * before the value has as many.
+ */
 function equalTo(constant: Value, numbers: Numbers | undefined): IsEqual {
   if (typeof constant === 'number')
     return (value, holder, name) =>
@@ -137,7 +141,10 @@ function limits(exactly: Exactly): FuncKeywordDefinition[] {
   }));
 }
 
-/** Stands for `type` where that names `integer`: Ajv looks at doubles, and has no way to put another keyword in its place. */
+/**
+ * Stands for `type` where that names `integer`: Ajv looks at doubles, and has no way to put another keyword
+ * in its place.
+ */
 const EXACT_TYPE = '$type';
 
 function exactType(exactly: Exactly): FuncKeywordDefinition {

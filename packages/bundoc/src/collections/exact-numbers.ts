@@ -1,5 +1,5 @@
+import { Decimal, decimalOf, toDouble } from '@bundoc/shared/json/decimal';
 import { readJson } from '@bundoc/shared/json/read';
-import { Decimal, decimalOf, toDouble } from '../values/decimal.ts';
 import { isArray, readValue, typeOf, type Value } from '../values/value.ts';
 
 /** A document as Ajv can look at it, whose numbers are doubles, and what of them those do not say. */
@@ -12,7 +12,8 @@ export interface ReadDocument {
 }
 
 /**
- * Where a number may stand that `JSON.parse` rounds: one with an exponent, or of 16 characters. It finds some in strings, too; that costs time only.
+ * Where a number may stand that `JSON.parse` rounds: one with an exponent, or of 16 characters. It finds some
+ * in strings, too; that costs time only.
  */
 const MAY_BE_ROUNDED = /[:[,]\s*-?\d(?:[\d.]{15}|[\d.]*[eE])/;
 
@@ -24,15 +25,15 @@ export function readForSchema(text: string): ReadDocument {
 }
 
 /** @param value is nobody else's: its numbers are replaced in place. */
-export function withDoubles(value: Value): ReadDocument {
+function withDoubles(value: Value): ReadDocument {
   const numbers = new ExactNumbers();
   const document = numbers.replaceIn(value, undefined, '');
   return numbers.isEmpty ? { document } : { document, numbers };
 }
 
 /**
- * The exact values of the numbers in one document that a double does not hold, by where they stand. In the document they are the nearest finite
- * doubles.
+ * The exact values of the numbers in one document that a double does not hold, by where they stand. In the
+ * document they are the nearest finite doubles.
  */
 export class ExactNumbers {
   readonly #byHolder = new Map<unknown, Map<string, Decimal>>();
@@ -64,7 +65,10 @@ export class ExactNumbers {
     );
   }
 
-  /** Remembers the numbers that doubles do not hold, and puts doubles in their places. @returns what the value is then. */
+  /**
+   * Remembers the numbers that doubles do not hold, and puts doubles in their places. @returns what the value
+   * is then.
+   */
   replaceIn(value: Value, holder: unknown, name: string): unknown {
     if (value instanceof Decimal) {
       const byName = this.#byHolder.get(holder) ?? new Map<string, Decimal>();
@@ -108,7 +112,10 @@ const CHUNK = 15;
 /** More factors of 2 or 5 than a divisor of so few digits can have. */
 const TENS_MAX = 1_100;
 
-/** Makes what tells multiples of a number, zero among them, by the decimals that the numbers are (JSON Schema, validation, 6.2.1). */
+/**
+ * Makes what tells multiples of a number, zero among them, by the decimals that the numbers are (JSON Schema,
+ * validation, 6.2.1).
+ */
 export function multiplesOf(divisor: number): (number: number | Decimal) => boolean {
   const { digits, point } = decimalOf(divisor);
   const by = BigInt(digits);

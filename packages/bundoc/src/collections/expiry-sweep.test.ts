@@ -7,7 +7,10 @@ import { ExpirySweep } from './expiry-sweep.ts';
 const TTL = { field: 'until', seconds: 0 };
 const never = new AbortController().signal;
 
-/** Collections with pages of one document each, of which `x` has expired; it is seen which were looked at, and what was removed. */
+/**
+ * Collections with pages of one document each, of which `x` has expired; it is seen which were looked at, and
+ * what was removed.
+ */
 function start(pages: Readonly<Record<string, string>>) {
   const clock = new FakeClock();
   const looked: string[] = [];

@@ -10,7 +10,9 @@ const PAGE = { limit: 200, bytesMax: 2_097_152 };
 /** Documents that a round looks at, where many have expired. */
 const ROUND_MAX = 5_000;
 
-/** How far a look for expired documents has come: up to here in this collection, and through all before it. */
+/**
+ * How far a look for expired documents has come: up to here in this collection, and through all before it.
+ */
 export interface SweepPlace {
   readonly collection: string;
   readonly after: Position;
@@ -45,7 +47,8 @@ export class ExpirySweep {
   }
 
   /**
-   * Looks at some documents of every collection, and goes on behind them the next time: what projects that are in use can bear every second.
+   * Looks at some documents of every collection, and goes on behind them the next time: what projects that
+   * are in use can bear every second.
    *
    * @returns how many were removed.
    */
@@ -66,7 +69,8 @@ export class ExpirySweep {
   }
 
   /**
-   * Goes through all documents, one collection after another, from the place that an earlier call has come to.
+   * Goes through all documents, one collection after another, from the place that an earlier call has come
+   * to.
    *
    * @param pagesMax pages of documents that are looked at.
    * @returns how many were removed, and where to go on; no place when it has come to the end.

@@ -1,6 +1,5 @@
 import type { Ttl } from '@bundoc/shared/contract/collections';
-import { valueStartOf } from '@bundoc/shared/json/locate';
-import { scanJson } from '@bundoc/shared/json/scan';
+import { scanJson, valueStartOf } from '@bundoc/shared/json/scan';
 import { type Path, pathOf, valueAt } from '../values/path.ts';
 import { readValue, type Value } from '../values/value.ts';
 
@@ -24,7 +23,10 @@ export function isExpired(ttl: Ttl, text: Buffer, nowMs: number): boolean {
   return atMs !== undefined && atMs <= nowMs;
 }
 
-/** {@link valueAt} of a text. Of objects on the path, the member alone is read: a scan takes a fraction of what reading takes. */
+/**
+ * {@link valueAt} of a text. Of objects on the path, the member alone is read: a scan takes a fraction of
+ * what reading takes.
+ */
 function valueIn(text: Buffer, path: Path): Value | undefined {
   const [name, ...rest] = path;
   const { bodyStart, members } = name === undefined ? { bodyStart: undefined, members: [] } : scanJson(text);

@@ -8,8 +8,9 @@ import type { SchemaCheck } from './json-schema.ts';
 const suite = loadJsonSchemaSuite();
 
 /**
- * The keywords for which schemas of the suite may be refused, and the cases that go with them. docs/collections.md gives the reason of each. The
- * numbers are those of the suite: a schema that is refused for another reason, or not any more, changes one of them.
+ * The keywords for which schemas of the suite may be refused, and the cases that go with them.
+ * docs/collections.md gives the reason of each. The numbers are those of the suite: a schema that is refused
+ * for another reason, or not any more, changes one of them.
  */
 const REFUSED: ReadonlyMap<string, number> = new Map([
   // Regular expressions.

@@ -118,7 +118,8 @@ describe('a schema', () => {
 
   it('with alternatives for elements is met by documents of a bounded number of values only', () => {
     const schema = oneOfMany(10);
-    // Ten alternatives, the elements, and the one property. The document itself and its array are values as well.
+    // Ten alternatives, the elements, and the one property. The document itself and its array are values as
+    // well.
     const most = Math.floor(WORK_MAX / (11 + 1 / 64)) - 2;
     expect(faults(schema, { n: Array(most).fill(3) })).toEqual([]);
     expect(faults(schema, { n: Array(most + 1).fill(3) })).toEqual([

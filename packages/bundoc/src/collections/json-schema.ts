@@ -29,16 +29,24 @@ const NEVER_ACCEPTED = [
   '$recursiveRef',
   '$recursiveAnchor',
 ];
-/** Values in a schema, those that its references lead to counted each time: bounds what one document is checked against. */
+/**
+ * Values in a schema, those that its references lead to counted each time: bounds what one document is
+ * checked against.
+ */
 export const SCHEMA_SIZE_MAX = 5_000;
 const TOO_LARGE = `must have at most ${SCHEMA_SIZE_MAX} values, references followed`;
-/** Characters that a schema may have in the places of all schemas in it: Ajv takes part of a second for as many. */
+/**
+ * Characters that a schema may have in the places of all schemas in it: Ajv takes part of a second for as
+ * many.
+ */
 export const PLACES_MAX = 4_000_000;
 /** Alternatives that a new schema may try on each element of an array or member of an object, in all. */
 export const ALTERNATIVES_MAX = 100;
 /** Looks at values of a document that one check may come to: each may take microseconds. */
 export const WORK_MAX = 1_000_000;
-/** Faults that one answer lists, and bytes of a document up to which more than the first one is looked for. */
+/**
+ * Faults that one answer lists, and bytes of a document up to which more than the first one is looked for.
+ */
 const FAULTS_MAX = 20;
 const ALL_FAULTS_BYTES_MAX = 65_536;
 
@@ -119,7 +127,8 @@ function faultOfLongNumbers(
 }
 
 /**
- * Of a schema that somebody wants to define: it has no keyword that is refused. One that an earlier build accepted stays what it is.
+ * Of a schema that somebody wants to define: it has no keyword that is refused. One that an earlier build
+ * accepted stays what it is.
  *
  * @throws AppError `invalid_request`.
  */
@@ -135,7 +144,10 @@ export function requireKeywords(schema: Schema): void {
   throw typeof fault === 'string' ? refused(fault) : refused(fault.message, undefined, fault.path);
 }
 
-/** Of a schema that somebody wants to define. One that was defined before stays what it is. @throws AppError `invalid_request`. */
+/**
+ * Of a schema that somebody wants to define. One that was defined before stays what it is. @throws AppError
+ * `invalid_request`.
+ */
 export function requireFewAlternatives(schema: Schema): void {
   if (repeatedAlternatives(schema) > ALTERNATIVES_MAX)
     throw refused(
@@ -148,8 +160,9 @@ const DEPTH_OF_A_WRITE = 200;
 const TOO_MANY_KEYWORDS = 'has too many keywords';
 
 /**
- * Of a schema that somebody wants to define: its check runs. V8 compiles it when it is first run, not when Ajv has made it, and needs stack for
- * each keyword; without this every write would meet what the definition did not.
+ * Of a schema that somebody wants to define: its check runs. V8 compiles it when it is first run, not when
+ * Ajv has made it, and needs stack for each keyword; without this every write would meet what the definition
+ * did not.
  *
  * @throws AppError `invalid_request`.
  */
@@ -194,7 +207,8 @@ function compile(schema: Schema, numbers: Numbers | undefined, allErrors: boolea
     addUsedSchema: false,
     logger: false,
     allErrors,
-    // It takes time by the square of the schema's size: 6 s for 1,600 properties, and half a second without it.
+    // It takes time by the square of the schema's size: 6 s for 1,600 properties, and half a second without
+    // it.
     code: { optimize: false },
   });
   for (const keyword of NEVER_ACCEPTED) ajv.removeKeyword(keyword);
@@ -228,8 +242,9 @@ function hasUnevaluated(schema: Schema): boolean {
 }
 
 /**
- * Pointers that lead Ajv to where {@link resolvePointer} leads. Ajv reads a reference as an address first: percent-encoded names are decoded, an
- * empty end and `#` are cut off, line separators are in none. What was counted here would not be what is compiled.
+ * Pointers that lead Ajv to where {@link resolvePointer} leads. Ajv reads a reference as an address first:
+ * percent-encoded names are decoded, an empty end and `#` are cut off, line separators are in none. What was
+ * counted here would not be what is compiled.
  */
 const POINTER = /^#\/[^%#\u2028\u2029]+$/;
 
@@ -250,8 +265,8 @@ function faultOfPlaces(schema: Schema): string | undefined {
 }
 
 /**
- * Walks the schema with what its references lead to. Without this, one that leads back to itself could go on for ever, and a few that each name
- * the next twice could take exponential time.
+ * Walks the schema with what its references lead to. Without this, one that leads back to itself could go on
+ * for ever, and a few that each name the next twice could take exponential time.
  */
 function faultOfReferences(schema: Schema): string | undefined {
   const following = new Set<string>();

@@ -1,6 +1,7 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { CollectionDefinition, Ttl } from '@bundoc/shared/contract/collections';
 import type { FieldFault } from '@bundoc/shared/contract/problem';
+import { Mutex } from '@bundoc/shared/runtime/mutex';
 import { LRUCache } from 'lru-cache';
 import type { DocumentContent } from '../crypto/stored-text.ts';
 import {
@@ -23,12 +24,11 @@ import type {
   Write,
 } from '../engine/port.ts';
 import type { OwnWork, Work } from '../work/scheduler.ts';
-import { Turns } from '../work/turns.ts';
 import { acceptInTurns, type CheckInTurns, checkInTurnsOf } from './schema-checks.ts';
 
 /**
- * Characters of the schemas that a project keeps compiled. Compiled ones take some forty times as much, and a project may have a thousand of
- * 64 KiB.
+ * Characters of the schemas that a project keeps compiled. Compiled ones take some forty times as much, and a
+ * project may have a thousand of 64 KiB.
  */
 const COMPILED_LENGTH_MAX = 1_048_576;
 const COMPILED_TO_LENGTH = 40;
@@ -38,8 +38,8 @@ const PARSED_TO_LENGTH = 6;
 const DEFINITION_PAGE = { limit: 100, bytesMax: 8_388_608 };
 
 /**
- * What a project's collections are defined to be: read from the store, kept in memory, told to its indexes. There is one for each store, so that
- * what it knows is what the definitions are.
+ * What a project's collections are defined to be: read from the store, kept in memory, told to its indexes.
+ * There is one for each store, so that what it knows is what the definitions are.
  */
 export class KnownDefinitions {
   readonly #store: ProjectStore;
@@ -50,7 +50,7 @@ export class KnownDefinitions {
   readonly #damaged = new Set<string>();
   /** Definitions that do not open, and neither does whose they are, by the names of their documents. */
   #unnamed: ReadonlySet<string> = new Set();
-  readonly #defining = new Turns();
+  readonly #defining = new Mutex();
   /** Each compiled by the first write that it concerns: a large one takes a good part of a second. */
   readonly #checks = new LRUCache<StoredDefinition, CheckInTurns>({
     maxSize: COMPILED_LENGTH_MAX,
@@ -62,14 +62,20 @@ export class KnownDefinitions {
   #bytes = 0;
   #digest: string | undefined = NO_DEFINITIONS;
 
-  /** @param beforeExpiring called before a definition gives documents a time to live, which is not made when it rejects. */
+  /**
+   * @param beforeExpiring called before a definition gives documents a time to live, which is not made when
+   * it rejects.
+   */
   constructor(store: ProjectStore, ownWork: OwnWork, beforeExpiring: () => Promise<void>) {
     this.#store = store;
     this.#ownWork = ownWork;
     this.#beforeExpiring = beforeExpiring;
   }
 
-  /** Reads all definitions, and makes their indexes hold: before anything else, and again when others may have changed them. */
+  /**
+   * Reads all definitions, and makes their indexes hold: before anything else, and again when others may have
+   * changed them.
+   */
   load(): Promise<void> {
     return this.#defining.run(async () => {
       const names = new Set<string>();
@@ -115,7 +121,7 @@ export class KnownDefinitions {
     return this.#digest;
   }
 
-  get areNone(): boolean {
+  get isEmpty(): boolean {
     return this.#known.size + this.#damaged.size + this.#unnamed.size === 0;
   }
 
@@ -143,7 +149,10 @@ export class KnownDefinitions {
     return this.#known.get(collection);
   }
 
-  /** Others are served in between: the check of one document may take a good part of a second. @throws AppError `schema_violation`. */
+  /**
+   * Others are served in between: the check of one document may take a good part of a second. @throws
+   * AppError `schema_violation`.
+   */
   async requireSchemas(writes: readonly Write[], { work }: CommitOptions): Promise<void> {
     if (work !== undefined) return await this.#requireSchemas(writes, work);
     using own = this.#ownWork('write');
@@ -161,7 +170,10 @@ export class KnownDefinitions {
     work.leave();
   }
 
-  /** @throws AppError `integrity_error` for a schema that was accepted once and is not any more: nobody knows what holds then. */
+  /**
+   * @throws AppError `integrity_error` for a schema that was accepted once and is not any more: nobody knows
+   * what holds then.
+   */
   async #faultsOf(collection: string, content: DocumentContent, work: Work): Promise<readonly FieldFault[]> {
     try {
       const faults = this.#checkOf(collection)?.(content, work) ?? [];
@@ -209,7 +221,8 @@ export class KnownDefinitions {
   }
 
   /**
-   * Takes up what a collection is defined to be after a commit: what was committed, unless that was a repetition, or others were faster.
+   * Takes up what a collection is defined to be after a commit: what was committed, unless that was a
+   * repetition, or others were faster.
    *
    * @param committed undefined for a removal.
    */
@@ -260,7 +273,7 @@ export class KnownDefinitions {
         detail: `a project has at most ${DEFINITIONS_MAX} definitions`,
       });
     const check = await this.#accept(definition, options);
-    const kept = this.#store.indexes?.areBlind === true ? withTokens(definition) : definition;
+    const kept = this.#store.indexes?.isBlind === true ? withTokens(definition) : definition;
     const content = contentOfDefinition(kept);
     if (definition.ttl !== undefined) await this.#beforeExpiring();
     const [result] = await this.#store.commit([{ kind: 'put', ref, content, precondition }], options);

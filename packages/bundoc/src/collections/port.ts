@@ -11,12 +11,13 @@ export interface CollectionStore extends ProjectStore {
   readonly defined: readonly string[];
 
   /**
-   * Makes, replaces or, with undefined, removes a definition. Once resolved, it is durable and obeyed by every write that begins later; repeated under an
-   * idempotency key, it is answered as it was, and whatever the collection is defined to be by now stays.
+   * Makes, replaces or, with undefined, removes a definition. Once resolved, it is durable and obeyed by
+   * every write that begins later; repeated under an idempotency key, it is answered as it was, and whatever
+   * the collection is defined to be by now stays.
    *
    * @returns its revision; undefined once it is removed.
-   * @throws AppError `precondition_failed`; `collection_not_found` when there is none to remove; `invalid_request` for a schema that is not
-   * accepted, or too many definitions; and those of commits.
+   * @throws AppError `precondition_failed`; `collection_not_found` when there is none to remove;
+   * `invalid_request` for a schema that is not accepted, or too many definitions; and those of commits.
    */
   define(
     collection: string,

@@ -1,7 +1,10 @@
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { ProjectStore, StoredDocument, Write } from '../engine/port.ts';
 
-/** Removes these very states of documents, in one commit when nobody was faster and one can hold them all. @returns how many. */
+/**
+ * Removes these very states of documents, in one commit when nobody was faster and one can hold them all.
+ * @returns how many.
+ */
 export async function removeStates(
   store: Pick<ProjectStore, 'commit'>,
   documents: readonly StoredDocument[],

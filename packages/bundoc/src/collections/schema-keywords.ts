@@ -24,7 +24,9 @@ const PLAIN: ReadonlySet<string> = new Set([
 const NO_EXPRESSIONS = 'regular expressions are not supported';
 const NO_NAMES = 'names of schemas are not supported; refer to a place, "$ref": "#/$defs/…"';
 const NO_DYNAMIC = 'dynamic references are not supported; use "$ref": "#/$defs/…"';
-/** Keywords that are refused by name. docs/collections.md gives the reasons; a test holds the two together. */
+/**
+ * Keywords that are refused by name. docs/collections.md gives the reasons; a test holds the two together.
+ */
 export const REFUSED_KEYWORDS: ReadonlyMap<string, string> = new Map([
   // The text of a document would decide how long an expression runs.
   ['pattern', NO_EXPRESSIONS],
@@ -93,7 +95,10 @@ export function lengthOfPlaces(schema: Node): number {
   return length;
 }
 
-/** A keyword that is refused or unknown, or a reference to what is no schema. The schema's form was checked before. */
+/**
+ * A keyword that is refused or unknown, or a reference to what is no schema. The schema's form was checked
+ * before.
+ */
 export function faultOfKeywords(schema: Node): FieldFault | undefined {
   return firstFault(schema, (one) => faultOfNames(one) ?? faultOfTarget(one, schema));
 }
@@ -124,7 +129,10 @@ function faultOfNames(schema: Node): string | undefined {
   return undefined;
 }
 
-/** Keywords that do nothing without another one. A schema with one of them alone does not say what its author means. */
+/**
+ * Keywords that do nothing without another one. A schema with one of them alone does not say what its author
+ * means.
+ */
 const COMPANIONS: readonly (readonly [keyword: string, ...companions: string[]])[] = [
   ['if', 'then', 'else'],
   ['then', 'if'],
@@ -167,8 +175,8 @@ function faultOfTarget({ $ref }: Node, root: Node): string | undefined {
 }
 
 /**
- * Goes along the pointer, through keywords that hold schemas only. The places of all schemas are not written down to look it up: the text of each
- * can be as long as the whole schema.
+ * Goes along the pointer, through keywords that hold schemas only. The places of all schemas are not written
+ * down to look it up: the text of each can be as long as the whole schema.
  */
 function leadsToSchema(pointer: string, root: Node): boolean {
   const parts = pointerParts(pointer);

@@ -15,7 +15,8 @@ const BY_NAME: ReadonlySet<string> = new Set(['properties', 'dependentSchemas'])
 const PASSED: ReadonlySet<string> = new Set(['enum', 'const', 'default', 'examples', '$defs', 'definitions']);
 
 /**
- * Schemas that are tried, one after the other, on each element of an array or member of an object, references followed.
+ * Schemas that are tried, one after the other, on each element of an array or member of an object, references
+ * followed.
  *
  * @param schema has references that end, and lead somewhere.
  */
@@ -63,7 +64,10 @@ const NAMING: ReadonlySet<string> = new Set([
 /** Looks for a member by its name that cost as much as one look at a value. */
 const NAMES_OF_ONE_WALK = 64;
 
-/** Where a schema stands, as a place in documents: its schema, and those below it by name and for every element or member. */
+/**
+ * Where a schema stands, as a place in documents: its schema, and those below it by name and for
+ * every element or member.
+ */
 interface Place {
   walks: number;
   readonly named: Map<string, Place>;
@@ -71,8 +75,9 @@ interface Place {
 }
 
 /**
- * How often a check looks at one value of a document at most: the keywords that walk over what it lies in, whether they stand beside one another or
- * above, references followed. Keywords for different places do not add up.
+ * How often a check looks at one value of a document at most: the keywords that walk over what it lies in,
+ * whether they stand beside one another or above, references followed. Keywords for different places do not
+ * add up.
  *
  * @param schema has references that end, and lead somewhere.
  * @param hasLongNumbers whether keywords that look at the digits of numbers count as well.
@@ -102,7 +107,10 @@ export function walksOverOneValue(schema: Readonly<Record<string, unknown>>, has
   return heaviest(root);
 }
 
-/** Of an object or array: each member of a value is looked at. Another constant needs one look, whatever the value is. */
+/**
+ * Of an object or array: each member of a value is looked at. Another constant needs one look, whatever the
+ * value is.
+ */
 function isWalkingConstant(keyword: string, constant: unknown): boolean {
   return keyword === 'const' && typeof constant === 'object' && constant !== null;
 }
@@ -130,7 +138,10 @@ function heaviest({ walks, named, each }: Place): number {
 /** Characters of a string, and digits of a number, that count as one more value. */
 export const CHARACTERS_OF_ONE_VALUE = 64;
 
-/** Whether a value has more values in it than that; itself, elements and members counted, and long strings by their length. */
+/**
+ * Whether a value has more values in it than that; itself, elements and members counted, and long strings by
+ * their length.
+ */
 export function hasMoreValuesThan(value: unknown, max: number): boolean {
   let left = max;
   const visit = (node: unknown): boolean => {

@@ -3,10 +3,12 @@ import { and, not } from 'ajv/dist/compile/codegen/index.js';
 import { alwaysValidSchema, evaluatedPropsToName, mergeEvaluated, Type } from 'ajv/dist/compile/util.js';
 
 /**
- * Makes Ajv track what is evaluated as the draft has it. Ajv 8.20 counts what a failing `if` looked at as evaluated, forgets what was
- * evaluated before an alternative that fails, compares a number of elements with `true`, and takes `constructor` for evaluated in every object.
+ * Makes Ajv track what is evaluated as the draft has it. Ajv 8.20 counts what a failing `if` looked at as
+ * evaluated, forgets what was evaluated before an alternative that fails, compares a number of elements with
+ * `true`, and takes `constructor` for evaluated in every object.
  *
- * Ajv keeps what is evaluated in `it.items` and `it.props`: either known while it compiles, or the name of a variable of the compiled check.
+ * Ajv keeps what is evaluated in `it.items` and `it.props`: either known while it compiles, or the name of a
+ * variable of the compiled check.
  */
 export function mendUnevaluated(ajv: Ajv): void {
   for (const keyword of ['anyOf', 'oneOf']) {

@@ -12,7 +12,10 @@ export interface KeptKey {
   readonly ttlMs: number;
   /** The age at which a key in use is fetched again. */
   readonly refreshAtMs: number;
-  /** True when the key service may have changed it since; it serves until it is known better, at most to its end. */
+  /**
+   * True when the key service may have changed it since; it serves until it is known better, at most to its
+   * end.
+   */
   isStale: boolean;
   /** Of no project in use: it may go when others come. */
   isSpare: boolean;
@@ -23,8 +26,8 @@ const CLOCKS_PART_MS = 1_000;
 const S = 1_000;
 
 /**
- * The keys of the cache: all keys of the projects in use, and a bounded number of others. Of those, the one used
- * longest ago goes first. Knows which keys end in which second, so that no sweep looks at all of them.
+ * The keys of the cache: all keys of the projects in use, and a bounded number of others. Of those, the one
+ * used longest ago goes first. Knows which keys end in which second, so that no sweep looks at all of them.
  */
 export class KeptKeys {
   readonly #clock: Clock;

@@ -1,5 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { runInShare } from '@bundoc/shared/shares/current-share';
+import { runInShare } from '@bundoc/shared/shares/share-key';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { KeyRefused } from '../kms/port.ts';

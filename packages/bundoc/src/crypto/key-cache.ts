@@ -1,8 +1,8 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { ageMs, type Clock, type Instant, instant } from '@bundoc/shared/runtime/clock';
-import { runInShare, shareIn } from '@bundoc/shared/shares/current-share';
 import type { Share } from '@bundoc/shared/shares/share';
+import { runInShare, shareIn } from '@bundoc/shared/shares/share-key';
 import { LRUCache } from 'lru-cache';
 import { KeyRefused, type KeyService, type LeasedKey } from '../kms/port.ts';
 import { createServiceShares } from '../work/service-shares.ts';
@@ -14,7 +14,9 @@ export interface KeyCacheOptions {
   readonly clock: Clock;
   /** Longest time that a key is kept, milliseconds; a shorter lease wins. */
   readonly ttlMs: number;
-  /** Keys that are kept at most beside those of projects that are held; the one used longest ago goes first. */
+  /**
+   * Keys that are kept at most beside those of projects that are held; the one used longest ago goes first.
+   */
   readonly spareKeysMax?: number;
   /** The keys that are fetched at the same time. */
   readonly fetches?: Share;
@@ -25,8 +27,8 @@ export interface KeyCacheOptions {
 }
 
 /**
- * `refused`: there is no such key, somebody has disabled or destroyed it, or this storage does not hold it; that is as it should be.
- * `failed`: anything else, which is not.
+ * `refused`: there is no such key, somebody has disabled or destroyed it, or this storage does not hold it;
+ * that is as it should be. `failed`: anything else, which is not.
  */
 export type FetchOutcome = 'fetched' | 'refused' | 'failed';
 
@@ -43,7 +45,10 @@ const AS_INTENDED = [
 /** A key in use is fetched again between these parts of its time. The moment is drawn once for each key. */
 const REFRESH_FROM = 0.6;
 const REFRESH_TO = 0.9;
-/** Background fetches a second at least. Many keys get the rate that spreads them evenly over the time they are due. */
+/**
+ * Background fetches a second at least. Many keys get the rate that spreads them evenly over the time they
+ * are due.
+ */
 const BACKGROUND_PER_SECOND_MIN = 20;
 /** How long a failed fetch is remembered, so that an outage does not become a storm. */
 const FAILURE_MEMORY_MS = 1_000;
@@ -65,11 +70,11 @@ interface Fetch {
 /**
  * The DEKs of the projects in use, for 15 minutes at most, and of some others.
  *
- * The time is hard: it counts from before the key was asked for, by the wall clock and by the monotonic one, and no
- * key is handed out after it. Concurrent callers share one fetch, which no caller can cancel. A key in use is fetched
- * again at a moment between 60 % and 90 % of its time; when that fails the present one serves until its end. Such
- * fetches share a token bucket with those that follow a gap in the events. They start only when no cold project
- * waits. Keys under way are not in the LRU, so nothing evicts them (ADR 0004).
+ * The time is hard: it counts from before the key was asked for, by the wall clock and by the monotonic one,
+ * and no key is handed out after it. Concurrent callers share one fetch, which no caller can cancel. A key in
+ * use is fetched again at a moment between 60 % and 90 % of its time; when that fails the present one serves
+ * until its end. Such fetches share a token bucket with those that follow a gap in the events. They start
+ * only when no cold project waits. Keys under way are not in the LRU, so nothing evicts them (ADR 0004).
  */
 export class KeyCache {
   readonly #options: KeyCacheOptions;
@@ -99,7 +104,10 @@ export class KeyCache {
     return this.#fetches.waiting + this.#background.size;
   }
 
-  /** Keeps all keys of a project, however many others come, until {@link release}. They still end at their time. */
+  /**
+   * Keeps all keys of a project, however many others come, until {@link release}. They still end at their
+   * time.
+   */
   hold(project: string): void {
     this.#kept.hold(project);
   }
@@ -113,7 +121,9 @@ export class KeyCache {
     return this.#kept.takeLost();
   }
 
-  /** The key, if it is here and may still be used. Has it fetched in the background when its moment has come. */
+  /**
+   * The key, if it is here and may still be used. Has it fetched in the background when its moment has come.
+   */
   peek(project: string, version?: number): LeasedKey | undefined {
     const id = idOf(project, version);
     const kept = this.#kept.use(id);
@@ -148,8 +158,8 @@ export class KeyCache {
   }
 
   /**
-   * Has the key service make a new version and fetches it. What is kept of the former one is replaced, so anyone who looks
-   * next finds another key than before.
+   * Has the key service make a new version and fetches it. What is kept of the former one is replaced, so
+   * anyone who looks next finds another key than before.
    */
   async rotate(project: string, version: number): Promise<void> {
     await this.#options.keys.rotateKey(dekNameOf(project), version);
@@ -175,7 +185,10 @@ export class KeyCache {
     }
   }
 
-  /** Makes this storage the holder of a key that nobody holds, and fetches it. @throws AppError as {@link get}. */
+  /**
+   * Makes this storage the holder of a key that nobody holds, and fetches it. @throws AppError as
+   * {@link get}.
+   */
   async claim(project: string): Promise<LeasedKey> {
     await this.#options.keys.claimKey(dekNameOf(project));
     this.#failures.delete(project);
@@ -183,8 +196,8 @@ export class KeyCache {
   }
 
   /**
-   * Forgets every key whose time is over, and has those fetched whose turn in the background has come. Keys are never
-   * handed out late in any case; this frees their memory. To be called every second or so.
+   * Forgets every key whose time is over, and has those fetched whose turn in the background has come. Keys
+   * are never handed out late in any case; this frees their memory. To be called every second or so.
    */
   sweep(): void {
     this.#kept.dropEnded();
@@ -200,7 +213,10 @@ export class KeyCache {
     this.#fetch(project, undefined).catch(() => undefined); // Still stale: it is asked for in the background.
   }
 
-  /** {@link revalidate} for every key and version, in the background. A key that the service refuses is dropped. */
+  /**
+   * {@link revalidate} for every key and version, in the background. A key that the service refuses is
+   * dropped.
+   */
   revalidateAll(): void {
     for (const { overtake } of this.#fetching.values()) overtake();
     for (const kept of this.#kept.all()) {
@@ -210,7 +226,10 @@ export class KeyCache {
     this.#fetchInBackground();
   }
 
-  /** Drops the project's key in every version, and that it was refused. What is under way is from before, and is asked for again. */
+  /**
+   * Drops the project's key in every version, and that it was refused. What is under way is from before, and
+   * is asked for again.
+   */
   evict(project: string): void {
     const isOfProject = (id: string) => id === project || id.startsWith(`${project}@`);
     for (const [id, { overtake }] of this.#fetching) if (isOfProject(id)) overtake();
@@ -315,7 +334,8 @@ export class KeyCache {
       return key;
     } catch (error) {
       this.#failures.set(id, { error, at: instant(clock) });
-      // The key service says that the key is gone, held back, another, or not for us: what is kept here must not outlive that.
+      // The key service says that the key is gone, held back, another, or not for us: what is kept here must
+      // not outlive that.
       if (isRefusal(error)) this.#kept.delete(id);
       else if (this.#kept.peek(id)?.isStale === true) this.#background.add(id);
       onFetch?.(hasCode(error, ...AS_INTENDED) ? 'refused' : 'failed');

@@ -19,12 +19,13 @@ export function cursorsOf(project: string, cipher: ProjectCipher): Cursors {
 }
 
 /**
- * What a client is given to go on from, which tells it nothing and which it cannot make: sealed under a key of its own, and bound to what
- * it is of. Base64url of `key version 4 | salt 16 | nonce 12 | ciphertext | tag 16`.
+ * What a client is given to go on from, which tells it nothing and which it cannot make: sealed under a key
+ * of its own, and bound to what it is of. Base64url of
+ * `key version 4 | salt 16 | nonce 12 | ciphertext | tag 16`.
  *
  * @param context what the cursor belongs to; another one does not open it. No NUL.
  */
-export function sealCursor(cipher: ProjectCipher, context: readonly string[], plaintext: Buffer): string {
+function sealCursor(cipher: ProjectCipher, context: readonly string[], plaintext: Buffer): string {
   const head = Buffer.alloc(VERSION_BYTES);
   head.writeUInt32BE(cipher.version);
   const salt = randomBytes(SALT_BYTES);
@@ -34,11 +35,7 @@ export function sealCursor(cipher: ProjectCipher, context: readonly string[], pl
 }
 
 /** What was sealed; undefined for anything that {@link sealCursor} did not make, or for another context. */
-export function openCursor(
-  cipher: ProjectCipher,
-  context: readonly string[],
-  cursor: string,
-): Buffer | undefined {
+function openCursor(cipher: ProjectCipher, context: readonly string[], cursor: string): Buffer | undefined {
   const bytes = Buffer.from(cursor, 'base64url');
   if (bytes.length < VERSION_BYTES + SALT_BYTES || bytes.toString('base64url') !== cursor) return undefined;
   const key = cipher.cursorKey(

@@ -26,7 +26,7 @@ export interface DocumentBody {
 }
 
 /** Characters of a revision: 96 random bits in hex. */
-export const REV_LENGTH = 24;
+const REV_LENGTH = 24;
 /** Characters of `2026-01-31T12:00:00.000Z`. */
 const TIME_LENGTH = 24;
 /** Where values stand behind the head of a stored text, which ends where that of `_rev` begins. */
@@ -37,12 +37,12 @@ const VALUES_LENGTH = UPDATED_START + TIME_LENGTH;
 const METADATA_NAMES: ReadonlySet<string> = new Set(METADATA_MEMBERS);
 
 /**
- * Reads a request body. The client's bytes are kept verbatim, so that number precision, key order and white space
- * come back as they were sent; only metadata members are cut out, by their decoded names, so that a PUT of what GET
- * returned keeps the user's bytes.
+ * Reads a request body. The client's bytes are kept verbatim, so that number precision, key order and white
+ * space come back as they were sent; only metadata members are cut out, by their decoded names, so that a PUT
+ * of what GET returned keeps the user's bytes.
  *
- * @throws AppError `invalid_json`; `invalid_document` for a top-level name that begins with `_` and is no metadata
- * member, or a metadata member of the wrong type.
+ * @throws AppError `invalid_json`; `invalid_document` for a top-level name that begins with `_` and is no
+ * metadata member, or a metadata member of the wrong type.
  */
 export function readDocumentBody(bytes: Buffer): DocumentBody {
   const { value, scan } = parseJsonObject(bytes);
@@ -113,8 +113,8 @@ const SEPARATOR = Buffer.of(COMMA);
 const CLOSE_BRACE = 0x7d;
 
 /**
- * The JSON text that is sealed, stored and returned: `{`, the metadata members in their fixed order, the client's
- * bytes, `}`.
+ * The JSON text that is sealed, stored and returned: `{`, the metadata members in their fixed order, the
+ * client's bytes, `}`.
  */
 export function composeStoredText(metadata: DocumentMetadata, content: DocumentContent): Buffer {
   const head = `${headOf({ collection: metadata._collection, id: metadata._id })}${metadata._rev}","_created":"${metadata._created}","_updated":"${metadata._updated}"`;
@@ -128,19 +128,22 @@ export function composeStoredText(metadata: DocumentMetadata, content: DocumentC
   return text;
 }
 
-/** The text up to the value of `_rev`. Metadata values have fixed lengths, so the rest is found by counting. */
+/**
+ * The text up to the value of `_rev`. Metadata values have fixed lengths, so the rest is found by counting.
+ */
 function headOf(ref: DocumentRef): string {
   return `{"_id":${JSON.stringify(ref.id)},"_collection":${JSON.stringify(ref.collection)},"_rev":"`;
 }
 
 /**
- * Metadata of a stored text, or undefined when the text is not the document `ref`: anyone who can write sealed bytes
- * under the right key still cannot pass one document off as another.
+ * Metadata of a stored text, or undefined when the text is not the document `ref`: anyone who can write
+ * sealed bytes under the right key still cannot pass one document off as another.
  */
 export function readStoredMetadata(text: Buffer, ref: DocumentRef): DocumentMetadata | undefined {
   const head = headOf(ref);
   const headBytes = Buffer.byteLength(head);
-  // Most heads are ASCII, which is its own Latin-1: then the head is compared without a copy of it as bytes, and read along with the values.
+  // Most heads are ASCII, which is its own Latin-1: then the head is compared without a copy of it as bytes,
+  // and read along with the values.
   const isAscii = headBytes === head.length;
   const start = isAscii ? 0 : headBytes;
   const read = text.toString('latin1', start, headBytes + VALUES_LENGTH);
@@ -156,7 +159,10 @@ export function readStoredMetadata(text: Buffer, ref: DocumentRef): DocumentMeta
   };
 }
 
-/** The own members of the document `ref`, of whose stored text `text` is: what {@link composeStoredText} was given. */
+/**
+ * The own members of the document `ref`, of whose stored text `text` is: what {@link composeStoredText} was
+ * given.
+ */
 export function ownContentOf(text: Buffer, ref: DocumentRef): DocumentContent {
   const end = Buffer.byteLength(headOf(ref)) + VALUES_LENGTH + 1;
   const hasMembers = text[end] === COMMA;

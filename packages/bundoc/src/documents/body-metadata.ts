@@ -2,7 +2,8 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Precondition } from '../engine/port.ts';
 
 /**
- * The precondition of a write whose body has a `_rev`, which works as `If-Match` does, unless the write can only create.
+ * The precondition of a write whose body has a `_rev`, which works as `If-Match` does, unless the write can
+ * only create.
  *
  * @throws AppError `invalid_document` when the two name different revisions.
  */

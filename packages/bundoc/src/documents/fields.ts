@@ -5,7 +5,8 @@ import { faultOfPath, PATH_LENGTH_MAX, pathOf } from '../values/path.ts';
 export const FIELDS_MAX = 50;
 
 /**
- * Which members of an object are wanted: each as a whole (`true`), or what is wanted of it. Names are the decoded ones.
+ * Which members of an object are wanted: each as a whole (`true`), or what is wanted of it. Names are the
+ * decoded ones.
  */
 export type FieldMask = ReadonlyMap<string, FieldMask | true>;
 

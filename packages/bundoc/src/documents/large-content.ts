@@ -1,14 +1,50 @@
+import { hash } from 'node:crypto';
 import { type DocumentBody, readDocumentBody } from '../crypto/stored-text.ts';
-import type { LargeContent } from '../large-jobs.ts';
-import { bytesOf } from '../work/large-bytes.ts';
-import { LARGE_BYTES } from '../work/large-thread.ts';
+import { defineJobs } from '../work/job.ts';
+import { bufferOf, bytesOf, LARGE_BYTES, type Piece, pieceOf, TREE_BYTES_MAX } from '../work/large-bytes.ts';
 import type { Work } from '../work/scheduler.ts';
 import type { BatchOperation } from './operation.ts';
-import { type Patch, type PatchKind, readPatch, TREE_BYTES_MAX } from './patch/read-patch.ts';
+import { type Patch, type PatchKind, readPatch } from './patch/read-patch.ts';
+import { ifMatchOfBody } from './preconditions.ts';
 import { type BatchLimits, type ReadIfMatch, readBatch } from './read-batch.ts';
 
-// Bodies of requests: a small one is read in one step, a large one in another thread. Both are refused for the same reasons. The work is left
-// afterwards: what a request waits for next is no time of the processor.
+// Bodies of requests: a small one is read in one step, a large one in another thread. Both are refused for
+// the same reasons. The work is left afterwards: what a request waits for next is no time of the processor.
+
+interface LargeContent {
+  readonly piece: Piece;
+  readonly hasMembers: boolean;
+}
+
+/** An operation of a batch, its document as a piece of the body. */
+type LargeOperation =
+  | (Omit<Extract<BatchOperation, { op: 'put' }>, 'content'> & LargeContent)
+  | Exclude<BatchOperation, { op: 'put' }>;
+
+export const JOBS = defineJobs(import.meta.url, {
+  body({ bytes }: { readonly bytes: Uint8Array }) {
+    const { content, ...rest } = readDocumentBody(bufferOf(bytes));
+    return { ...rest, content: { piece: pieceOf(content.bytes, bytes), hasMembers: content.hasMembers } };
+  },
+
+  /** SHA-256, in hex. */
+  digest({ bytes }: { readonly bytes: Uint8Array }): string {
+    return hash('sha256', bytes, 'hex');
+  },
+
+  batch(input: { readonly bytes: Uint8Array } & BatchLimits): readonly LargeOperation[] {
+    return readBatch(bufferOf(input.bytes), input, ifMatchOfBody).map((operation) => {
+      if (operation.op !== 'put') return operation;
+      const { content, ...rest } = operation;
+      return { ...rest, piece: pieceOf(content.bytes, input.bytes), hasMembers: content.hasMembers };
+    });
+  },
+
+  /** Refuses a patch that is not sound. */
+  patch(input: { readonly kind: PatchKind; readonly bytes: Uint8Array } & BatchLimits): void {
+    readPatch(input.kind, bufferOf(input.bytes), input.documentBytesMax);
+  },
+});
 
 /** {@link readDocumentBody}. Synchronous for a small one. */
 export function readBodyInTurns(bytes: Buffer, work: Work): DocumentBody | Promise<DocumentBody> {
@@ -16,7 +52,7 @@ export function readBodyInTurns(bytes: Buffer, work: Work): DocumentBody | Promi
 }
 
 async function readLargeBody(bytes: Buffer, work: Work): Promise<DocumentBody> {
-  const { content, ...rest } = await work.elsewhere('body', { bytes });
+  const { content, ...rest } = await work.elsewhere(JOBS.body, { bytes });
   work.leave();
   return { ...rest, content: contentOf(content, bytes) };
 }
@@ -37,7 +73,7 @@ export async function readBatchInTurns(
     work.leave();
     return operations;
   }
-  const operations = await work.elsewhere('batch', { bytes, documentBytesMax });
+  const operations = await work.elsewhere(JOBS.batch, { bytes, documentBytesMax });
   const whole = operations.map((operation) => {
     if (operation.op !== 'put') return operation;
     const { piece, hasMembers, ...rest } = operation;
@@ -60,7 +96,7 @@ export async function readPatchInTurns(
     work.leave();
     return patch;
   }
-  await work.elsewhere('readPatch', { kind, bytes, documentBytesMax });
+  await work.elsewhere(JOBS.patch, { kind, bytes, documentBytesMax });
   work.leave();
   return { kind: 'large', of: kind, bytes, part: 'body' };
 }
@@ -68,7 +104,7 @@ export async function readPatchInTurns(
 /** A body, or what stands for a large one. */
 export async function digestInTurns(bytes: Buffer, work: Work): Promise<Buffer | string> {
   if (bytes.length <= LARGE_BYTES) return bytes;
-  const digest = await work.elsewhere('digest', { bytes });
+  const digest = await work.elsewhere(JOBS.digest, { bytes });
   work.leave();
   return digest;
 }

@@ -3,7 +3,7 @@ import { expect, it } from 'vitest';
 import { acceptInTurns } from '../collections/schema-checks.ts';
 import { answeredBefore } from '../service/patching.ts';
 import { WorkBench } from '../testing/work-bench.ts';
-import { LARGE_BYTES } from '../work/large-thread.ts';
+import { LARGE_BYTES } from '../work/large-bytes.ts';
 import { Scheduler, type Work } from '../work/scheduler.ts';
 import { readFields } from './fields.ts';
 import { digestInTurns, readBatchInTurns, readBodyInTurns, readPatchInTurns } from './large-content.ts';

@@ -48,7 +48,8 @@ export function ifMatchOfBody(value: string, path: string): Precondition {
 /**
  * Whether a conditional read sends the document (RFC 9110, section 13.2.2).
  *
- * @throws AppError `precondition_failed` when `If-Match` does not name `rev`; `invalid_request` for malformed tags.
+ * @throws AppError `precondition_failed` when `If-Match` does not name `rev`; `invalid_request` for malformed
+ * tags.
  */
 export function isNotModified(headers: IncomingHttpHeaders, rev: string): boolean {
   const ifMatch = headers['if-match'];

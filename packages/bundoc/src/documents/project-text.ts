@@ -1,3 +1,4 @@
+import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import {
   arrayOf,
   type JsonArray,
@@ -9,12 +10,27 @@ import {
 } from '@bundoc/shared/json/tree';
 import { composeStoredText, ownContentOf } from '../crypto/stored-text.ts';
 import type { StoredDocument } from '../engine/port.ts';
-import { bufferOf } from '../work/large-bytes.ts';
+import { defineJobs } from '../work/job.ts';
+import { bufferOf, copyOf, TREE_BYTES_MAX } from '../work/large-bytes.ts';
 import type { Work } from '../work/scheduler.ts';
-import type { FieldMask, Fields } from './fields.ts';
-import { TREE_BYTES_MAX } from './patch/read-patch.ts';
+import { type FieldMask, type Fields, readFields } from './fields.ts';
 
-/** {@link projectText} of each document, with others served in between; of large documents in another thread. */
+/** @public The thread for large documents finds it by its name. */
+export const JOBS = defineJobs(import.meta.url, {
+  projection(input: {
+    readonly metadata: DocumentMetadata;
+    readonly text: Uint8Array;
+    readonly fields: readonly string[];
+  }): Uint8Array {
+    const fields = readFields(input.fields);
+    if (typeof fields === 'string') throw new Error('the fields were not checked');
+    return copyOf(projectText({ metadata: input.metadata, text: bufferOf(input.text) }, fields.mask));
+  },
+});
+
+/**
+ * {@link projectText} of each document, with others served in between; of large documents in another thread.
+ */
 export async function projectInTurns(
   documents: readonly StoredDocument[],
   { mask, canonical }: Fields,
@@ -26,7 +42,7 @@ export async function projectInTurns(
     if (turn !== undefined) await turn;
     texts.push(
       text.length > TREE_BYTES_MAX
-        ? bufferOf(await work.elsewhere('projection', { metadata, text, fields: canonical }))
+        ? bufferOf(await work.elsewhere(JOBS.projection, { metadata, text, fields: canonical }))
         : projectText({ metadata, text }, mask),
     );
   }
@@ -37,7 +53,8 @@ export async function projectInTurns(
 /**
  * A document's text with its metadata and the chosen members alone, each as it is written.
  *
- * A path goes into every object of an array; what of an array is no object, or has nothing of what was chosen, is left out of it.
+ * A path goes into every object of an array; what of an array is no object, or has nothing of what was
+ * chosen, is left out of it.
  */
 export function projectText({ metadata, text }: StoredDocument, mask: FieldMask): Buffer {
   const own = ownContentOf(text, { collection: metadata._collection, id: metadata._id });

@@ -2,17 +2,16 @@ import assert from 'node:assert/strict';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { type BatchOperationInput, batchSchema } from '@bundoc/shared/contract/batch';
 import { validate } from '@bundoc/shared/http/validate';
-import { type LocatedMember, locateObjects, valueStartOf } from '@bundoc/shared/json/locate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
-import { JSON_DEPTH_MAX } from '@bundoc/shared/json/scan';
+import { JSON_DEPTH_MAX, type LocatedMember, locateObjects, valueStartOf } from '@bundoc/shared/json/scan';
 import { parseTree } from '@bundoc/shared/json/tree';
 import { documentBodyOf } from '../crypto/stored-text.ts';
 import type { Precondition } from '../engine/port.ts';
-import { copyOf } from '../work/large-bytes.ts';
+import { copyOf, TREE_BYTES_MAX } from '../work/large-bytes.ts';
 import { requireSame, withRevision } from './body-metadata.ts';
 import { documentIdOfBody, newDocumentId } from './document-id.ts';
 import type { BatchOperation } from './operation.ts';
-import { jsonPatchOf, mergePatchOf, type Patch, TREE_BYTES_MAX } from './patch/read-patch.ts';
+import { jsonPatchOf, mergePatchOf, type Patch } from './patch/read-patch.ts';
 
 /** Levels of a batch around a document: the object, the list, the operation. */
 const LEVELS_AROUND = 3;
@@ -26,10 +25,11 @@ export interface BatchLimits {
 export type ReadIfMatch = (value: string, path: string) => Precondition;
 
 /**
- * Reads the body of a batch. Documents are the bytes that stand in it, and are taken as a PUT of them would be.
+ * Reads the body of a batch. Documents are the bytes that stand in it, and are taken as a PUT of them would
+ * be.
  *
- * @throws AppError `invalid_json`; `invalid_request`, also for two operations on one document; `invalid_document`, `invalid_patch`,
- * `payload_too_large`, with the place of the operation in `errors`.
+ * @throws AppError `invalid_json`; `invalid_request`, also for two operations on one document;
+ * `invalid_document`, `invalid_patch`, `payload_too_large`, with the place of the operation in `errors`.
  */
 export function readBatch(
   bytes: Buffer,

@@ -70,12 +70,6 @@ export class ByteWriter {
     return this.#buffer.subarray(start, this.#length);
   }
 
-  /** Forgets what was written behind `length`. */
-  truncate(length: number): void {
-    assert(length <= this.#length, 'there is that much to keep');
-    this.#length = length;
-  }
-
   /** What was written so far. The writer must not be used afterwards. */
   finish(): Buffer {
     return this.#buffer.subarray(0, this.#length);

@@ -7,7 +7,10 @@ import { settleMove } from './judge-move-mark.ts';
 
 const [MOVE, TARGET] = [randomUUID(), randomUUID()];
 
-/** A source that has made an offer. @param overtakes how often another node advances the storage behind this one. */
+/**
+ * A source that has made an offer. @param overtakes how often another node advances the storage behind this
+ * one.
+ */
 async function offering(overtakes: number) {
   const service = new FakeKeyService(new FakeClock());
   const { storage } = service.acting;

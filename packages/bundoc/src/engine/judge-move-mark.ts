@@ -8,14 +8,18 @@ import type { LeasedKey } from '../kms/port.ts';
 import { MARK_KEY, type MoveMark, openMoveMark } from './move-mark.ts';
 import type { StartedStorage } from './started-storage.ts';
 
-/** Longer than an offer and its acceptance may take. After it, the next opening of the project ends an interrupted move. */
+/**
+ * Longer than an offer and its acceptance may take. After it, anyone who opens the project ends a move that
+ * was cut short.
+ */
 const HAND_OVER_MS = 15_000;
 
 /** How often an offer is withdrawn while other nodes advance the storage. */
 const WITHDRAWALS_MAX = 2;
 
 /**
- * Makes sure that a move out of this storage does not take effect any more. Then the source may take writes again.
+ * Makes sure that a move out of this storage does not take effect any more. Then the source may take writes
+ * again.
  *
  * @throws AppError `project_elsewhere` when it has taken effect; `project_moving` while BunKMS does not say.
  */
@@ -28,10 +32,12 @@ export interface MarkJudge {
 }
 
 /**
- * Decides what becomes of a project beside whose content there is a move mark. A mark can only refuse; BunKMS says who holds the key. Before a project is served,
- * BunKMS is asked afresh: a key that was kept may be from before the project moved away.
+ * Decides what becomes of a project beside whose content there is a move mark. A mark can only refuse; BunKMS
+ * says who holds the key. Before a project is served, BunKMS is asked afresh: a key that was kept may be from
+ * before the project moved away.
  *
- * @returns `over` for a mark that is to be removed; `forged` for one that is to be set aside. The project is served then.
+ * @returns `over` for a mark that is to be removed; `forged` for one that is to be set aside. The project is
+ * served then.
  * @throws AppError `project_moving`, `project_elsewhere`, `project_unclaimed`, and those of the key service.
  */
 export async function judgeMoveMark(
@@ -58,8 +64,8 @@ export async function judgeMoveMark(
 }
 
 /**
- * Whether a project whose mark keeps it from use may be removed: the mark is authentic and says that it is not here, or not whole, though BunKMS releases its
- * key to this storage.
+ * Whether a project whose mark keeps it from use may be removed: the mark is authentic and says that it is
+ * not here, or not whole, though BunKMS releases its key to this storage.
  *
  * @param exportKey asks BunKMS afresh.
  * @throws AppError as {@link judgeMoveMark}.
@@ -77,7 +83,10 @@ export async function isLeftOver(
   return mark !== undefined && (mark.state === 'moved' || !hasFile);
 }
 
-/** Whether a deletion may remove what {@link isLeftOver}; also when the key is destroyed, and the content is not gone yet. @throws AppError as that. */
+/**
+ * Whether a deletion may remove what {@link isLeftOver}; also when the key is destroyed, and the content is
+ * not gone yet. @throws AppError as that.
+ */
 export async function mayBeRemoved(
   project: string,
   text: string,
@@ -111,7 +120,8 @@ function isRecent({ since }: MoveMark, clock: Clock): boolean {
 }
 
 /**
- * The {@link SettleMove} of a storage: no offer of an earlier generation is accepted, and the present one is withdrawn.
+ * The {@link SettleMove} of a storage: no offer of an earlier generation is accepted, and the present one is
+ * withdrawn.
  *
  * @throws AppError as a {@link SettleMove}; `project_unclaimed` when nobody holds the key.
  */

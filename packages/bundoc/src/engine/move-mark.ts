@@ -6,7 +6,10 @@ import { z } from 'zod';
 import type { ProjectCipher } from '../crypto/project-cipher.ts';
 
 const moveMarkSchema = z.strictObject({
-  /** Where the project comes to: `incoming`, and `whole` once nothing is missing. Where it comes from: `leaving`, and `moved` once it changed hands. */
+  /**
+   * Where the project comes to: `incoming`, and `whole` once nothing is missing. Where it comes from:
+   * `leaving`, and `moved` once it changed hands.
+   */
   state: z.enum(['incoming', 'whole', 'leaving', 'moved']),
   move: z.uuid(),
   from: storageIdSchema,

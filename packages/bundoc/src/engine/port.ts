@@ -4,7 +4,7 @@ import type { Work } from '../work/scheduler.ts';
 import type { EngineIndexes, FoundBy } from './index-port.ts';
 import type { PreconditionsFailed } from './precondition.ts';
 import type { SealCount } from './seal-budget.ts';
-import type { UsedKey } from './state.ts';
+import type { IdempotencyRecord } from './state.ts';
 
 /** A document as it is stored, opened. `text` is the JSON that the API returns, byte for byte. */
 export interface StoredDocument {
@@ -90,7 +90,7 @@ export interface DocumentPage {
   /** Where the next page begins; undefined when this was the last. */
   readonly next: Position | undefined;
   /** Documents that were read for it and are absent, since they have expired, and bytes of them. */
-  readonly passed?: { readonly documents: number; readonly bytes: number };
+  readonly skippedExpired?: { readonly documents: number; readonly bytes: number };
 }
 
 export interface Change {
@@ -155,13 +155,13 @@ export interface SealedPageLimits {
 }
 
 /** What a project has beside its documents and deletions, as of one moment. */
-export interface StoreRest {
+export interface StoreMetadata {
   readonly lastSeq: Position;
   /** Deletions up to here are forgotten. */
   readonly purgedSeq: Position;
   /** At least as many as were made. */
   readonly seals: readonly SealCount[];
-  readonly usedKeys: readonly UsedKey[];
+  readonly idempotencyRecords: readonly IdempotencyRecord[];
   /** Documents and deletions. */
   readonly size: number;
   readonly documents: number;
@@ -171,7 +171,7 @@ export interface StoreRest {
 
 /** A store whose project can be moved away while it is in use. */
 export interface MovableStore {
-  rest(): Promise<StoreRest>;
+  metadata(): Promise<StoreMetadata>;
   /**
    * Refuses writes with `project_moving`, until it is disposed. Resolves once those that were under way are
    * done.
@@ -204,7 +204,7 @@ export const IDEMPOTENCY_KEYS_MAX = 100_000;
 export const IDEMPOTENCY_ANSWERS_MAX = 33_554_432;
 
 /**
- * Storage of one project. Implementations pass `storage/conformance.ts`.
+ * Storage of one project. Implementations pass `conformance.ts`.
  *
  * Every method may be called concurrently. Commits take effect one after another, each as a whole.
  *
@@ -219,7 +219,7 @@ export interface ProjectStore extends AsyncDisposable {
    * The document, if it can be had without waiting: a short cut of {@link get} for the most frequent reads.
    * Undefined says nothing.
    */
-  getAtHand?(ref: DocumentRef): StoredDocument | undefined;
+  getSync?(ref: DocumentRef): StoredDocument | undefined;
 
   /**
    * Writes all of `writes` or none, in their order. Once resolved, they are durable; once rejected with
@@ -293,7 +293,7 @@ export interface ProjectStore extends AsyncDisposable {
   readonly isShared?: boolean;
 
   /** Documents that are sealed under another version of the key than the current one. */
-  readonly toReseal: number;
+  readonly pendingReencryption: number;
 
   /**
    * Re-seals up to `limit` of them, without a change that anybody sees. Resumes where it was, also after a

@@ -22,7 +22,8 @@ export class PreconditionsFailed extends AppError {
 /**
  * The refusal of a commit whose write at `first` is known to fail: with all behind it that do, too.
  *
- * @param revAt the revision of a write's document, as the writes before `first` leave it; undefined for an absent one.
+ * @param revAt the revision of a write's document, as the writes before `first` leave it; undefined for an
+ * absent one.
  */
 export function preconditionsFailed(
   writes: readonly Write[],

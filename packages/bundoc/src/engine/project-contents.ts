@@ -1,5 +1,5 @@
 import type { SealCount } from './seal-budget.ts';
-import type { DocumentState, UsedKey } from './state.ts';
+import type { DocumentState, IdempotencyRecord } from './state.ts';
 
 /** A document or tombstone, and its bytes as they are stored; undefined for a tombstone. */
 export interface StoredEntry {
@@ -7,12 +7,15 @@ export interface StoredEntry {
   readonly sealed: Buffer | undefined;
 }
 
-/** All that a storage has of a project beside its file, as of one moment: what another storage must have to go on from there. */
+/**
+ * All that a storage has of a project beside its file, as of one moment: what another storage must have to go
+ * on from there.
+ */
 export interface ProjectContents {
   readonly lastSeq: number;
   readonly purgedSeq: number;
   readonly seals: readonly SealCount[];
-  readonly usedKeys: readonly UsedKey[];
+  readonly idempotencyRecords: readonly IdempotencyRecord[];
   /** Documents and tombstones. */
   readonly size: number;
   /** In no order. */

@@ -7,6 +7,12 @@ import { newNameKey, openNameKey, ProjectCipher, sealNameKey } from '../crypto/p
 import type { LeasedKey } from '../kms/port.ts';
 import type { UnknownSealers } from './seal-budget.ts';
 
+/**
+ * Bytes of the largest file that describes a project or a mark; a project file of 1,000 key versions has a
+ * tenth.
+ */
+export const SMALL_FILE_BYTES_MAX = 4_194_304;
+
 /** @throws AppError `project_damaged` for content that is no project file of this project. */
 export function parseProjectFile(project: string, content: Buffer): ProjectFile {
   try {

@@ -2,8 +2,18 @@ import type { DeletionMark } from '@bundoc/shared/contract/deletion-mark';
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import type { ProjectCipher } from '../crypto/project-cipher.ts';
 import type { LeasedKey } from '../kms/port.ts';
-import type { FoundHead } from './postgres/rows/file-row.ts';
 import type { LeasedKeys } from './project-file.ts';
+
+/** What a storage of rows says of a project in the clear. */
+export interface FoundHead {
+  /** Of the last commit. */
+  readonly seq: number;
+  readonly indexVersion: number;
+  /** Documents by version of the key; undefined where there are too many versions. */
+  readonly documents: ReadonlyMap<number, number> | undefined;
+  /** Tokens of collections in hex; undefined where there are too many. */
+  readonly collections: ReadonlySet<string> | undefined;
+}
 
 /** What the storage and the key service together say a project is. */
 export interface OpenedProject {

@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
 import { EmbeddedProject } from '../testing/embedded-project.ts';
 import { commitOne, put, remove } from './conformance.ts';
-import { addedBy, QuotaOfGroup } from './quota.ts';
+import { addedBy, GroupQuota } from './quota.ts';
 import { describeQuota } from './quota-conformance.ts';
 
 describeQuota('the embedded engine', async (quota) => {
@@ -29,7 +29,7 @@ it('lets a project that has more than a lower quota shrink and change, and not g
 });
 
 it('counts nothing of what it refuses', () => {
-  const quota = new QuotaOfGroup({ documentsMax: 2, bytesMax: 100 }, { documents: 1, bytes: 90 });
+  const quota = new GroupQuota({ documentsMax: 2, bytesMax: 100 }, { documents: 1, bytes: 90 });
   expect(() => quota.admit({ documents: 1, bytes: 11 })).toThrow('quota_exceeded');
   quota.admit({ documents: 1, bytes: 10 });
   expect(() => quota.admit({ documents: 1, bytes: -50 })).toThrow('quota_exceeded');

@@ -15,10 +15,10 @@ export interface Usage {
 }
 
 /**
- * The quota of a project for commits that are decided one after another, each by what those before it leave. To be made from what
- * the project holds while nobody else can write to it.
+ * The quota of a project for commits that are decided one after another, each by what those before it leave.
+ * To be made from what the project holds while nobody else can write to it.
  */
-export class QuotaOfGroup {
+export class GroupQuota {
   readonly #quota: Quota;
   #documents: number;
   #bytes: number;
@@ -30,7 +30,8 @@ export class QuotaOfGroup {
   }
 
   /**
-   * Counts a commit. One that adds nothing is always let pass, also where there is too much already: that is the way out.
+   * Counts a commit. One that adds nothing is always let pass, also where there is too much already: that is
+   * the way out.
    *
    * @param added by all of its writes together.
    * @throws AppError `quota_exceeded`, which counts nothing.

@@ -1,7 +1,3 @@
-import { randomBytes } from 'node:crypto';
-import { join } from 'node:path';
-import { type Disk, makeDirectoryDurably } from './files/disk/disk.ts';
-
 /** Below the data folder: marks that nobody confirmed, for an operator to look at. */
 export const SET_ASIDE_FOLDER = 'set-aside';
 
@@ -25,21 +21,12 @@ export function loggable(text: string): string {
 }
 
 /**
- * Takes a mark out of the folder of a project, durably, without reading it.
- *
- * @param folder where it goes; it is made below an existing one, on the same file system.
- * @param name of the mark in `directory`.
+ * A place where a project is to be made whose key BunKMS has released: so no mark is true that says it was
+ * deleted.
  */
-export async function setFileAside(
-  disk: Disk,
-  folder: string,
-  directory: string,
-  name: string,
-  project: string,
-): Promise<MarkSetAside> {
-  await makeDirectoryDurably(disk, folder);
-  const file = `${project}-${randomBytes(6).toString('hex')}-${name}`;
-  await disk.rename(join(directory, name), join(folder, file));
-  for (const path of [folder, directory]) await disk.syncDirectory(path);
-  return { project, file };
+export interface MarkedPlace {
+  readonly project: string;
+  /** Whether the text of a mark is authentic, and what lies beside it is left over from a move. */
+  readonly isLeftOver: (mark: string, hasFile: boolean) => Promise<boolean>;
+  readonly onSetAside: OnSetAside;
 }

@@ -16,7 +16,10 @@ export interface StartedStorage {
   readonly calls: StorageCalls;
   /** In its present generation. @throws AppError `kms_unavailable`, `storage_superseded`. */
   acting(): ActingStorage;
-  /** Brings it to a fresh generation: no call that was made before takes effect after it. @throws as {@link acting}. */
+  /**
+   * Brings it to a fresh generation: no call that was made before takes effect after it. @throws as
+   * {@link acting}.
+   */
   advance(): Promise<ActingStorage>;
 }
 
@@ -31,9 +34,11 @@ export function runningStorage(generation: StorageGeneration, calls: StorageCall
 }
 
 /**
- * Brings a storage to a fresh generation, also beside nodes that run: after another one was faster, it follows that one.
+ * Brings a storage to a fresh generation, also beside nodes that run: after another one was faster, it
+ * follows that one.
  *
- * @throws AppError `storage_superseded` when BunKMS has a generation that the storage does not know; those of BunKMS and of the storage.
+ * @throws AppError `storage_superseded` when BunKMS has a generation that the storage does not know; those of
+ * BunKMS and of the storage.
  */
 export async function advanceStorage(
   identity: StorageIdentity,
@@ -57,7 +62,10 @@ export async function advanceStorage(
   }
 }
 
-/** A storage whose generation this process advances by itself, also beside nodes that run: a move is a start of its storages. */
+/**
+ * A storage whose generation this process advances by itself, also beside nodes that run: a move is a start
+ * of its storages.
+ */
 export async function startStorage(identity: StorageIdentity, calls: StorageCalls): Promise<StartedStorage> {
   let acting = await advanceStorage(identity, calls);
   return {

@@ -24,7 +24,7 @@ export interface DocumentState {
 }
 
 /** An idempotency key that was used, and what it led to. */
-export interface UsedKey {
+export interface IdempotencyRecord {
   /** Hash of subject and key, 16 bytes in hex. */
   readonly key: string;
   /** Hash of the request, 16 bytes in hex: another request under the key is refused. */
@@ -36,7 +36,7 @@ export interface UsedKey {
 
 export type CommitRecord =
   | { readonly kind: 'document'; readonly state: DocumentState; readonly sealed: Buffer }
-  | { readonly kind: 'used key'; readonly used: UsedKey }
+  | { readonly kind: 'idempotency record'; readonly used: IdempotencyRecord }
   | { readonly kind: 'seals'; readonly seals: SealCount };
 
 const DOCUMENT = 1;
@@ -88,7 +88,7 @@ export function readState(reader: ByteReader): DocumentState {
   };
 }
 
-export function writeUsedKey(writer: ByteWriter, used: UsedKey): void {
+export function writeIdempotencyRecord(writer: ByteWriter, used: IdempotencyRecord): void {
   writer
     .raw(Buffer.from(used.key, 'hex'))
     .raw(Buffer.from(used.request, 'hex'))
@@ -96,7 +96,7 @@ export function writeUsedKey(writer: ByteWriter, used: UsedKey): void {
     .blob(Buffer.from(used.answer));
 }
 
-export function readUsedKey(reader: ByteReader): UsedKey {
+export function readIdempotencyRecord(reader: ByteReader): IdempotencyRecord {
   return {
     key: reader.raw(16).toString('hex'),
     request: reader.raw(16).toString('hex'),
@@ -125,9 +125,9 @@ export function writeDocument(writer: ByteWriter, state: DocumentState): Buffer 
 }
 
 /** Adds an idempotency key to a part. */
-export function writeUsedKeyRecord(writer: ByteWriter, used: UsedKey): void {
+export function appendIdempotencyRecord(writer: ByteWriter, used: IdempotencyRecord): void {
   writer.u8(USED_KEY);
-  writeUsedKey(writer, used);
+  writeIdempotencyRecord(writer, used);
 }
 
 /** Adds a reservation of seals to a part. */
@@ -145,7 +145,8 @@ export function readRecords(plaintext: Buffer): CommitRecord[] {
     assert(kind === DOCUMENT || kind === USED_KEY || kind === SEALS, 'a record of an unknown kind');
     if (kind === DOCUMENT)
       records.push({ kind: 'document', state: readState(reader), sealed: reader.blob() });
-    else if (kind === USED_KEY) records.push({ kind: 'used key', used: readUsedKey(reader) });
+    else if (kind === USED_KEY)
+      records.push({ kind: 'idempotency record', used: readIdempotencyRecord(reader) });
     else records.push({ kind: 'seals', seals: readSeals(reader) });
   }
   return records;

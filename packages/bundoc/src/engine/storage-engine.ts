@@ -2,8 +2,7 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { KeyCache } from '../crypto/key-cache.ts';
 import type { OwnWork } from '../work/scheduler.ts';
-import type { Disk } from './files/disk/disk.ts';
-import type { ExpiryMarks } from './files/projects/expiry-marks.ts';
+import type { ExpiryMarks } from './expiry-marks.ts';
 import type { SettleMove } from './judge-move-mark.ts';
 import type { ProjectStore } from './port.ts';
 import type { TakenOver } from './project-file.ts';
@@ -12,8 +11,9 @@ import type { Quota } from './quota.ts';
 import type { UnknownSealers } from './seal-budget.ts';
 import type { OnSetAside } from './set-aside.ts';
 import type { StorageIdentity } from './storage-file.ts';
+import type { MoveSource, UsedProjects } from './transfer-port.ts';
 
-export interface StoragePorts {
+export interface EngineDeps {
   readonly clock: Clock;
   readonly logger: Logger;
   /** Of each project. */
@@ -32,12 +32,12 @@ export interface StoreWatch {
 }
 
 /** A storage as the composition root uses it. */
-export interface Storage extends AsyncDisposable {
+export interface StorageEngine extends AsyncDisposable {
   /** What the log calls it. */
   readonly place: string;
   readonly identity: StorageIdentity;
   /** Whether other processes write to it as well. */
-  readonly othersWrite: boolean;
+  readonly isShared: boolean;
   /** What it counts, for the metrics. */
   readonly counts: Readonly<Partial<Record<StorageCount, () => number>>>;
   /** Whether it takes writes now. Never rejects. */
@@ -59,25 +59,8 @@ export interface Storage extends AsyncDisposable {
   readonly statesOf?: (projects: readonly string[]) => Promise<ReadonlyMap<string, string>>;
   /** Stored bytes of what an open project has in memory, where the storage knows them. */
   readonly storedBytes?: (project: string, entries?: readonly string[]) => Promise<number>;
-  /** Of a storage in files alone. */
-  readonly folders?: MovableFolders;
-}
-
-/** Projects in files, as moves need them. */
-export interface MovableFolders {
-  placeOf(project: string): ProjectPlaceInFiles;
-}
-
-/** Where a project lies in files. */
-export interface ProjectPlaceInFiles {
-  readonly directory: string;
-  /** Where its content goes when it was moved away. */
-  readonly keptIn: string;
-  /** For what is being written, on the same file system. */
-  readonly tmp: string;
-  readonly disk: Disk;
-  /** Forgets all of the project but its folder. */
-  readonly forget: () => Promise<void>;
+  /** A project that this process moves away; absent where other processes have it in use, too. */
+  readonly moveSource?: (project: string, instances: UsedProjects) => MoveSource;
 }
 
 export type StorageCount = 'backlogBytes' | 'databaseConnections' | 'databaseWaiting' | keyof LogCounts;

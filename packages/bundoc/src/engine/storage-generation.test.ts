@@ -341,7 +341,8 @@ describe('the generation that several nodes share', () => {
       const latter = new SteppedIdentity(identity);
       const nodes = [former, latter].map((one) => startOn(one, identity.file.id, service));
       for (const { generation } of nodes) await generation.start();
-      // The former notes first, and BunKMS hears of the latter first. So the former asks again, and confirms in its third step.
+      // The former notes first, and BunKMS hears of the latter first. So the former asks again, and confirms
+      // in its third step.
       const [first, last] = late === 'former' ? [isLate, formerConfirms] : [undefined, isLate];
       former.steps = [
         ...[{ after: latterConfirms.promise }, {}],

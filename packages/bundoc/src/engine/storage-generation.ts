@@ -14,7 +14,10 @@ import {
   withConfirmed,
 } from './storage-file.ts';
 
-/** `unconfirmed`: BunKMS has not answered yet. `superseded`: it knows another generation, so another copy of this storage is in use. */
+/**
+ * `unconfirmed`: BunKMS has not answered yet. `superseded`: it knows another generation, so another copy of
+ * this storage is in use.
+ */
 export type GenerationState = 'unconfirmed' | 'confirmed' | 'superseded';
 
 export interface StorageGenerationOptions {
@@ -47,10 +50,12 @@ const OTHER_NODE_PAUSE_MS = 100;
 const RETRY_AFTER_S = { unconfirmed: 2, superseded: 30 } as const;
 
 /**
- * The generation of this storage: a fresh one for each start, by which BunKMS tells a storage from its copies. Until BunKMS has confirmed one, and
- * once it has refused it, {@link acting} throws, and so no key is had.
+ * The generation of this storage: a fresh one for each start, by which BunKMS tells a storage from its
+ * copies. Until BunKMS has confirmed one, and once it has refused it, {@link acting} throws, and so no key is
+ * had.
  *
- * A generation is durable here, as a candidate, before BunKMS hears of it. So whichever answer is lost, the next try names it.
+ * A generation is durable here, as a candidate, before BunKMS hears of it. So whichever answer is lost, the
+ * next try names it.
  */
 export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
   readonly #options: StorageGenerationOptions;
@@ -98,7 +103,10 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
     return this.#answered.promise;
   }
 
-  /** Begins to have a generation confirmed. Never rejects; resolves when it is, or was refused for the first time. */
+  /**
+   * Begins to have a generation confirmed. Never rejects; resolves when it is, or was refused for the first
+   * time.
+   */
   start(): Promise<void> {
     return this.#settle(0);
   }
@@ -130,9 +138,11 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
   }
 
   /**
-   * Brings the storage to a fresh generation. Once resolved, whatever was sent before and not answered has no effect any more.
+   * Brings the storage to a fresh generation. Once resolved, whatever was sent before and not answered has no
+   * effect any more.
    *
-   * @throws AppError `storage_superseded`; `kms_unavailable`, and those of the storage: the present one serves on.
+   * @throws AppError `storage_superseded`; `kms_unavailable`, and those of the storage: the present one
+   * serves on.
    */
   async advance(): Promise<void> {
     this.acting();
@@ -148,7 +158,10 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
     this.acting();
   }
 
-  /** A copy of this storage has `generation` now; undefined for an administrator's word that the next one which asks is let in. */
+  /**
+   * A copy of this storage has `generation` now; undefined for an administrator's word that the next one
+   * which asks is let in.
+   */
   tookOver(generation: string | undefined): void {
     if (this.#state !== 'confirmed') this.#wake();
     else if (generation === undefined) this.#supersede();
@@ -269,7 +282,8 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
       });
       const candidate = this.#candidate as string;
       try {
-        // BunKMS follows the order of the notes. From a later one, it would come to a candidate that the confirmation of the later one removes.
+        // BunKMS follows the order of the notes. From a later one, it would come to a candidate that the
+        // confirmation of the later one removes.
         const noted = generationsOf(file);
         const from = noted.slice(0, noted.indexOf(candidate));
         const info = await calls.advanceStorage(this.id, from, candidate);
@@ -282,14 +296,18 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
         return;
       } catch (error) {
         if (!hasCode(error, 'storage_superseded') || tries === ADVANCE_TRIES_MAX) throw error;
-        // Another node was faster, and has noted its generation behind this one. A later candidate follows it.
+        // Another node was faster, and has noted its generation behind this one. A later candidate follows
+        // it.
         if (!(await this.#isNoted(file))) throw error;
         this.#candidate = undefined;
       }
     }
   }
 
-  /** Whether BunKMS has a generation that is noted here. @param before what stood here before. @param own others that are this process's. */
+  /**
+   * Whether BunKMS has a generation that is noted here. @param before what stood here before. @param own
+   * others that are this process's.
+   */
   async #isNoted(before: StorageFile, ...own: readonly (string | undefined)[]): Promise<boolean> {
     const { identity, calls } = this.#options;
     for (let former = before; ; ) {

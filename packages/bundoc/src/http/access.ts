@@ -1,11 +1,10 @@
 import { collectionNameSchema, documentIdSchema, projectIdSchema } from '@bundoc/shared/contract/documents';
-import { requireProject, requireScope } from '@bundoc/shared/contract/grants';
+import { requireProject, requireScope, requireService } from '@bundoc/shared/contract/grants';
 import type { Claims, Scope } from '@bundoc/shared/contract/tokens';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
-import { chargeRequest } from '@bundoc/shared/http/request-share';
+import { createGuard, type Guard } from '@bundoc/shared/http/guard';
 import { validate } from '@bundoc/shared/http/validate';
-import { shareKeyOf } from '@bundoc/shared/shares/share-key';
-import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyRequest } from 'fastify';
 import { z } from 'zod';
 
 export const projectPathSchema = z.object({ project: projectIdSchema });
@@ -17,57 +16,35 @@ export type ProjectPath = z.infer<typeof projectPathSchema>;
 export type CollectionPath = z.infer<typeof collectionPathSchema>;
 export type DocumentPath = z.infer<typeof documentPathSchema>;
 
-/** What a guard found out of a request that it let pass, until its handler asks. */
-interface Guarded {
-  /** None of a route that is of no project. */
-  readonly path: ProjectPath | CollectionPath | DocumentPath | undefined;
-  readonly claims: Claims;
-}
-
-const GUARDED = Symbol('guarded');
+/** The path of a request that a guard let pass; none of a route that is of no project. */
+const PATH = Symbol('path');
 
 declare module 'fastify' {
   interface FastifyRequest {
-    [GUARDED]?: Guarded;
+    [PATH]?: ProjectPath | CollectionPath | DocumentPath | undefined;
   }
 }
 
-/**
- * An `onRequest` hook: who asks, may they, and is the path sound, in this order, before the body is read and before
- * anything is looked up, so that no refusal tells what exists.
- */
+/** A guard that checks scopes, path, project and query, in this order. */
 function guard<P extends ProjectPath>(
   auth: BearerAuth,
   scopes: Scope | readonly Scope[],
   schema: z.ZodType<P> | undefined,
   query: z.ZodType = noQuerySchema,
-) {
+): Guard {
   const noQuery = query === noQuerySchema;
-  const check = (request: FastifyRequest, claims: Claims): void => {
+  const authorize = (claims: Claims, request: FastifyRequest): string | undefined => {
     if (typeof scopes === 'string') requireScope(claims, scopes);
     else for (const scope of scopes) requireScope(claims, scope);
     const path = schema && validate(schema, request.params, 'params');
     if (path !== undefined) requireProject(claims, path.project);
     // Most requests have no query, and where none is known there is nothing to validate then.
     if (!noQuery || !isEmpty(request.query)) request.query = validate(query, request.query, 'query');
-    request[GUARDED] = { path, claims };
-    chargeRequest(request, shareKeyOf(claims, path?.project));
+    request[PATH] = path;
+    return path?.project;
   };
-  // Synchronous for a token that was seen before: no promise is made then.
-  return (request: FastifyRequest, _reply: FastifyReply, done: (error?: Error) => void): void => {
-    try {
-      const claims = auth.authenticate(request);
-      if (claims instanceof Promise) {
-        void claims.then((known) => check(request, known)).then(() => done(), done);
-        return;
-      }
-      check(request, claims);
-    } catch (error) {
-      done(error as Error);
-      return;
-    }
-    done();
-  };
+  // Synchronous for a token that was seen before.
+  return createGuard((request) => auth.authenticate(request), authorize);
 }
 
 function isEmpty(query: unknown): boolean {
@@ -75,6 +52,15 @@ function isEmpty(query: unknown): boolean {
   return true;
 }
 
+/** Of a route for service tokens alone. */
+export const guardService = (auth: BearerAuth, scope: Scope): Guard =>
+  createGuard(
+    (request) => auth.authenticate(request),
+    (claims) => {
+      requireService(claims, scope);
+      return undefined;
+    },
+  );
 /** For a route without a project: its handler checks what the token is for. */
 export const guardToken = (auth: BearerAuth, scope: Scope, query?: z.ZodType) =>
   guard(auth, scope, undefined, query);
@@ -87,42 +73,26 @@ export const guardDocument = (auth: BearerAuth, scopes: Scope | readonly Scope[]
 
 /** The project of a request that any guard let pass; undefined for a route of none. */
 export function guardedProject(request: FastifyRequest): string | undefined {
-  return request[GUARDED]?.path?.project;
+  return request[PATH]?.project;
 }
 
 /** The project that {@link guardProject} let pass. */
 export function projectPath(request: FastifyRequest): ProjectPath {
-  const { path } = guardedOf(request);
+  const path = request[PATH];
   if (path === undefined) throw new Error('the route has no project guard');
   return path;
 }
 
 /** The collection that {@link guardCollection} let pass. */
 export function collectionPath(request: FastifyRequest): CollectionPath {
-  const { path } = guardedOf(request);
+  const path = request[PATH];
   if (path === undefined || !('collection' in path)) throw new Error('the route has no collection guard');
   return path;
 }
 
 /** The document that {@link guardDocument} let pass. */
 export function documentPath(request: FastifyRequest): DocumentPath {
-  const { path } = guardedOf(request);
+  const path = request[PATH];
   if (path === undefined || !('id' in path)) throw new Error('the route has no document guard');
   return path;
-}
-
-/** The `sub` of the token of a request that a guard let pass. */
-export function subjectOf(request: FastifyRequest): string {
-  return guardedOf(request).claims.sub;
-}
-
-/** The token's claims of a request that a guard let pass. */
-export function claimsOf(request: FastifyRequest): Claims {
-  return guardedOf(request).claims;
-}
-
-function guardedOf(request: FastifyRequest): Guarded {
-  const guarded = request[GUARDED];
-  if (guarded === undefined) throw new Error('the route has no guard');
-  return guarded;
 }

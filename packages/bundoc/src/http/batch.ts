@@ -2,8 +2,9 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { type BatchAnswer, batchAnswerSchema, batchSchema } from '@bundoc/shared/contract/batch';
 import { requireScope } from '@bundoc/shared/contract/grants';
 import type { FieldFault } from '@bundoc/shared/contract/problem';
-import { reserveAnswer } from '@bundoc/shared/http/answer-room';
+import { reserveAnswer } from '@bundoc/shared/http/answer-buffer-budget';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { claimsOf } from '@bundoc/shared/http/guard';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { readBatchInTurns } from '../documents/large-content.ts';
@@ -14,14 +15,14 @@ import type { WriteResult } from '../engine/port.ts';
 import { type FailedWrite, PreconditionsFailed } from '../engine/precondition.ts';
 import type { Batches } from '../service/batches.ts';
 import type { Scheduler } from '../work/scheduler.ts';
-import { claimsOf, guardProject, projectPath, projectPathSchema } from './access.ts';
+import { guardProject, projectPath, projectPathSchema } from './access.ts';
 import { bodyOf } from './body.ts';
 import { projectAccess, WRITE_REFUSALS } from './descriptions.ts';
 import { commitOptions, idempotencyHeaders } from './idempotency.ts';
 import { requestWork } from './request-work.ts';
 
 const EXAMPLE_PATH = { project: 'project-a' };
-export const BATCH_PATH = '/v1/projects/:project/batch';
+const BATCH_PATH = '/v1/projects/:project/batch';
 
 export interface BatchRouteLimits extends BatchLimits {
   /** Bytes of a whole batch. */

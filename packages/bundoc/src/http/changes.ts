@@ -3,13 +3,13 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { cursorSchema } from '@bundoc/shared/contract/cursor';
 import { changePageSchema, collectionNameSchema } from '@bundoc/shared/contract/documents';
 import { preferred } from '@bundoc/shared/http/accept';
-import { giveBackReserved, reserveAnotherPage } from '@bundoc/shared/http/answer-room';
+import { giveBackReserved, reserveAnotherPage } from '@bundoc/shared/http/answer-buffer-budget';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { onceGone } from '@bundoc/shared/http/connection';
 import { varyBy } from '@bundoc/shared/http/cors';
 import { EventStream } from '@bundoc/shared/http/event-stream';
 import { shareOfRequest } from '@bundoc/shared/http/request-share';
-import { StreamRoom } from '@bundoc/shared/http/stream-room';
+import { StreamBufferBudget } from '@bundoc/shared/http/stream-buffer-budget';
 import { validate } from '@bundoc/shared/http/validate';
 import { describe } from '@bundoc/shared/openapi/description';
 import type { Share } from '@bundoc/shared/shares/share';
@@ -24,7 +24,10 @@ import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 
 /** Longest long poll, seconds: less than the time after which a connection that stands still is closed. */
 export const WAIT_S_MAX = 50;
-/** Bytes that may wait for the reader of a stream: a batch, or one document, never more than it; a larger one is a defect. */
+/**
+ * Bytes that may wait for the reader of a stream: a batch, or one document, never more than it; a larger one
+ * is a defect.
+ */
 const STREAM_BYTES_MAX = 67_108_864;
 
 const sinceSchema = z.union([z.literal('now'), cursorSchema('changes')], {
@@ -91,7 +94,8 @@ const DESCRIPTION = describe({
 /**
  * The feed of changes of a project: a page, a page that is waited for, or a stream of server-sent events.
  *
- * @param streamBytes what streams hold for their readers: one that finds no room is cut off, and comes back to where it was.
+ * @param streamBytes what streams hold for their readers: one that finds no room is cut off, and comes back
+ * to where it was.
  */
 export function registerChanges(
   app: FastifyInstance,
@@ -99,7 +103,7 @@ export function registerChanges(
   auth: BearerAuth,
   streamBytes: Share,
 ): void {
-  const room = new StreamRoom(streamBytes);
+  const room = new StreamBufferBudget(streamBytes);
   app.addHook('preClose', async () => feed.close());
 
   app.get(
@@ -165,28 +169,31 @@ export function registerChanges(
       sink.end();
       return reply;
     }
-    held.defer(feed.follow(project, filter, { sink, place: begin, isAllowed: allowedBy(request) }));
+    held.defer(feed.follow(project, filter, { sink, place: begin, isAllowed: allowedBy(auth, request) }));
     const all = held.move();
     response.once('close', () => all.dispose());
     return reply;
   }
+}
 
-  /** Whether the request's token still holds. Where it must be verified again, the next answer has what came of it. */
-  function allowedBy(request: FastifyRequest): () => boolean {
-    let isAllowed = true;
-    const refuse = () => {
-      isAllowed = false;
-    };
-    return () => {
-      try {
-        const claims = auth.authenticate(request);
-        if (claims instanceof Promise) claims.catch(refuse);
-      } catch {
-        refuse();
-      }
-      return isAllowed;
-    };
-  }
+/**
+ * Whether the request's token still holds. Where it must be verified again, the next answer has what came of
+ * it.
+ */
+function allowedBy(auth: BearerAuth, request: FastifyRequest): () => boolean {
+  let isAllowed = true;
+  const refuse = () => {
+    isAllowed = false;
+  };
+  return () => {
+    try {
+      const claims = auth.authenticate(request);
+      if (claims instanceof Promise) claims.catch(refuse);
+    } catch {
+      refuse();
+    }
+    return isAllowed;
+  };
 }
 
 /** Where a stream begins: behind the last event that the client has seen, where it names one. */

@@ -6,7 +6,7 @@ import {
   DEFINITION_BYTES_MAX,
   definedCollectionSchema,
 } from '@bundoc/shared/contract/collections';
-import { reserveAnswer } from '@bundoc/shared/http/answer-room';
+import { reserveAnswer } from '@bundoc/shared/http/answer-buffer-budget';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
@@ -30,11 +30,106 @@ import { readHeaders, writeHeaders } from './documents.ts';
 import { commitOptions } from './idempotency.ts';
 import { requestWork } from './request-work.ts';
 
-/** The definition with all its defaults, and what is shown of the collection. */
+/** The DEFINITION with all its defaults, and what is shown of the collection. */
 const ANSWER_BYTES_MAX = 2 * DEFINITION_BYTES_MAX;
 const COLLECTIONS_PATH = '/v1/projects/:project/collections';
 const EXAMPLE_PATH = { project: 'project-a', collection: 'notes' };
 const COLLECTION_PATH = `${COLLECTIONS_PATH}/:collection`;
+
+const LIST = describe({
+  id: 'listCollections',
+  tag: 'collections',
+  summary: 'List the collections of a project',
+  description: 'Those that hold a document or are defined, by name.',
+  access: projectAccess('docs:read'),
+  params: projectPathSchema,
+  answers: { 200: { description: 'The collections', schema: collectionListSchema } },
+  refusals: PROJECT_REFUSALS,
+  examples: {
+    list: { params: { project: 'project-a' }, status: 200 },
+    noProject: { params: { project: 'none' }, status: 404 },
+  },
+});
+
+const READING = describe({
+  id: 'getCollection',
+  tag: 'collections',
+  summary: 'A collection and its definition',
+  access: projectAccess('docs:read'),
+  params: collectionPathSchema,
+  headers: readHeaders,
+  answers: {
+    200: {
+      description: 'The collection; `ETag` is of its definition',
+      schema: collectionSchema,
+      headers: { ETag: 'Of the definition, where there is one' },
+    },
+    304: { description: 'The definition has not changed' },
+  },
+  refusals: [...PROJECT_REFUSALS, 'collection_not_found', 'precondition_failed'],
+  examples: {
+    get: { params: EXAMPLE_PATH, status: 200 },
+    none: { params: { project: 'project-a', collection: 'none' }, status: 404 },
+  },
+});
+
+const DEFINED = {
+  description: 'Defined',
+  schema: definedCollectionSchema,
+  headers: { ETag: 'Of the definition' },
+};
+
+const DEFINITION = describe({
+  id: 'defineCollection',
+  tag: 'collections',
+  summary: 'Define a collection',
+  description:
+    'Replaces the whole definition. `existing` tells how many of the documents that are there would be refused now; they stay as they are. ' +
+    'May make the project.',
+  access: projectAccess('docs:admin'),
+  params: collectionPathSchema,
+  headers: writeHeaders,
+  body: jsonBody(collectionDefinitionSchema),
+  answers: { 200: DEFINED, 201: { ...DEFINED, description: 'Defined for the first time' } },
+  refusals: DEFINITION_REFUSALS,
+  examples: {
+    define: {
+      params: { ...EXAMPLE_PATH, collection: 'tasks' },
+      body: {
+        indexes: [{ fields: ['priority', 'title'] }, { name: 'by-owner', fields: ['owner'] }],
+        schema: {
+          type: 'object',
+          required: ['title'],
+          properties: { title: { type: 'string', maxLength: 200 } },
+        },
+        ttl: { field: 'expires_at', seconds: 3_600 },
+      },
+      status: 201,
+    },
+    pattern: {
+      summary: 'Regular expressions are refused',
+      params: { ...EXAMPLE_PATH, collection: 'tasks' },
+      body: { schema: { properties: { title: { pattern: '^(a+)+$' } } } },
+      status: 400,
+    },
+  },
+});
+
+const REMOVAL = describe({
+  id: 'undefineCollection',
+  tag: 'collections',
+  summary: 'Remove the DEFINITION of a collection',
+  description: 'Its documents stay.',
+  access: projectAccess('docs:admin'),
+  params: collectionPathSchema,
+  headers: writeHeaders,
+  answers: { 204: { description: 'Removed' } },
+  refusals: [
+    ...PROJECT_REFUSALS,
+    ...(['key_exhausted', 'collection_not_found', 'precondition_failed', 'idempotency_mismatch'] as const),
+  ],
+  examples: { none: { params: { project: 'project-a', collection: 'none' }, status: 404 } },
+});
 
 /** Collections and their definitions (docs/collections.md). */
 export function registerCollections(
@@ -43,57 +138,22 @@ export function registerCollections(
   auth: BearerAuth,
   scheduler: Scheduler,
 ): void {
-  const list = describe({
-    id: 'listCollections',
-    tag: 'collections',
-    summary: 'List the collections of a project',
-    description: 'Those that hold a document or are defined, by name.',
-    access: projectAccess('docs:read'),
-    params: projectPathSchema,
-    answers: { 200: { description: 'The collections', schema: collectionListSchema } },
-    refusals: PROJECT_REFUSALS,
-    examples: {
-      list: { params: { project: 'project-a' }, status: 200 },
-      noProject: { params: { project: 'none' }, status: 404 },
-    },
-  });
   app.get(
     COLLECTIONS_PATH,
-    { onRequest: guardProject(auth, 'docs:read'), config: list },
+    { onRequest: guardProject(auth, 'docs:read'), config: LIST },
     async (request, reply) => {
       const { project } = projectPath(request);
       const all = await collections.list(project);
       reply.header('cache-control', 'private, no-cache');
       return {
-        collections: all.map(({ isDefined: defined, ...summary }) => ({ ...summary, defined })),
+        collections: all.map(({ isDefined: DEFINED, ...summary }) => ({ ...summary, DEFINED })),
       };
     },
   );
 
-  const reading = describe({
-    id: 'getCollection',
-    tag: 'collections',
-    summary: 'A collection and its definition',
-    access: projectAccess('docs:read'),
-    params: collectionPathSchema,
-    headers: readHeaders,
-    answers: {
-      200: {
-        description: 'The collection; `ETag` is of its definition',
-        schema: collectionSchema,
-        headers: { ETag: 'Of the definition, where there is one' },
-      },
-      304: { description: 'The definition has not changed' },
-    },
-    refusals: [...PROJECT_REFUSALS, 'collection_not_found', 'precondition_failed'],
-    examples: {
-      get: { params: EXAMPLE_PATH, status: 200 },
-      none: { params: { project: 'project-a', collection: 'none' }, status: 404 },
-    },
-  });
   app.get(
     COLLECTION_PATH,
-    { onRequest: guardCollection(auth, 'docs:read'), config: reading },
+    { onRequest: guardCollection(auth, 'docs:read'), config: READING },
     async (request, reply) => {
       const { project, collection } = collectionPath(request);
       const info = await collections.get(project, collection);
@@ -106,49 +166,9 @@ export function registerCollections(
     },
   );
 
-  const defined = {
-    description: 'Defined',
-    schema: definedCollectionSchema,
-    headers: { ETag: 'Of the definition' },
-  };
-  const definition = describe({
-    id: 'defineCollection',
-    tag: 'collections',
-    summary: 'Define a collection',
-    description:
-      'Replaces the whole definition. `existing` tells how many of the documents that are there would be refused now; they stay as they are. ' +
-      'May make the project.',
-    access: projectAccess('docs:admin'),
-    params: collectionPathSchema,
-    headers: writeHeaders,
-    body: jsonBody(collectionDefinitionSchema),
-    answers: { 200: defined, 201: { ...defined, description: 'Defined for the first time' } },
-    refusals: DEFINITION_REFUSALS,
-    examples: {
-      define: {
-        params: { ...EXAMPLE_PATH, collection: 'tasks' },
-        body: {
-          indexes: [{ fields: ['priority', 'title'] }, { name: 'by-owner', fields: ['owner'] }],
-          schema: {
-            type: 'object',
-            required: ['title'],
-            properties: { title: { type: 'string', maxLength: 200 } },
-          },
-          ttl: { field: 'expires_at', seconds: 3_600 },
-        },
-        status: 201,
-      },
-      pattern: {
-        summary: 'Regular expressions are refused',
-        params: { ...EXAMPLE_PATH, collection: 'tasks' },
-        body: { schema: { properties: { title: { pattern: '^(a+)+$' } } } },
-        status: 400,
-      },
-    },
-  });
   app.put(
     COLLECTION_PATH,
-    { onRequest: guardCollection(auth, 'docs:admin'), bodyLimit: DEFINITION_BYTES_MAX, config: definition },
+    { onRequest: guardCollection(auth, 'docs:admin'), bodyLimit: DEFINITION_BYTES_MAX, config: DEFINITION },
     async (request, reply) => {
       const { project, collection } = collectionPath(request);
       const precondition = writePrecondition(request.headers);
@@ -166,24 +186,9 @@ export function registerCollections(
     },
   );
 
-  const removal = describe({
-    id: 'undefineCollection',
-    tag: 'collections',
-    summary: 'Remove the definition of a collection',
-    description: 'Its documents stay.',
-    access: projectAccess('docs:admin'),
-    params: collectionPathSchema,
-    headers: writeHeaders,
-    answers: { 204: { description: 'Removed' } },
-    refusals: [
-      ...PROJECT_REFUSALS,
-      ...(['key_exhausted', 'collection_not_found', 'precondition_failed', 'idempotency_mismatch'] as const),
-    ],
-    examples: { none: { params: { project: 'project-a', collection: 'none' }, status: 404 } },
-  });
   app.delete(
     COLLECTION_PATH,
-    { onRequest: guardCollection(auth, 'docs:admin'), config: removal },
+    { onRequest: guardCollection(auth, 'docs:admin'), config: REMOVAL },
     async (request, reply) => {
       const { project, collection } = collectionPath(request);
       const precondition = writePrecondition(request.headers);

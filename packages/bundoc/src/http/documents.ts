@@ -54,6 +54,119 @@ export const writeHeaders = idempotencyHeaders.extend({
   'if-none-match': z.literal('*').optional(),
 });
 
+const READING = describe({
+  id: 'readDocument',
+  tag: 'documents',
+  summary: 'Read a document',
+  description: 'The text that was written, behind the metadata.',
+  access: projectAccess('docs:read'),
+  params: documentPathSchema,
+  headers: readHeaders,
+  answers: {
+    200: { description: 'The document', schema: documentSchema, headers: TAG_HEADERS },
+    304: { description: '`If-None-Match` names the present revision', headers: TAG_HEADERS },
+  },
+  refusals: [...PROJECT_REFUSALS, 'document_not_found', 'precondition_failed'],
+  examples: {
+    read: {
+      params: EXAMPLE_DOCUMENT_PATH,
+      status: 200,
+      answer: { ...EXAMPLE_METADATA, ...EXAMPLE_BODY },
+    },
+    notModified: { params: EXAMPLE_DOCUMENT_PATH, headers: { 'if-none-match': '*' }, status: 304 },
+    another: { params: { ...EXAMPLE_PATH, id: 'none' }, status: 404 },
+    changed: {
+      summary: 'The document has another revision',
+      params: EXAMPLE_DOCUMENT_PATH,
+      headers: { 'if-match': '"an-older-one"' },
+      status: 412,
+    },
+  },
+});
+
+const CREATION = describe({
+  id: 'createDocument',
+  tag: 'documents',
+  summary: 'Create a document',
+  description:
+    'Under `_id` of the body, or a new id that sorts by time. The first document makes the project.',
+  access: projectAccess('docs:write'),
+  params: collectionPathSchema,
+  headers: idempotencyHeaders,
+  body: jsonBody(documentBodySchema),
+  answers: { 201: CREATED },
+  refusals: [...WRITE_REFUSALS, 'document_exists'],
+  examples: {
+    create: {
+      params: EXAMPLE_PATH,
+      body: { _id: 'second', ...EXAMPLE_BODY },
+      status: 201,
+      answer: { ...EXAMPLE_METADATA, _id: 'second' },
+    },
+    newId: { summary: 'With a new id', params: EXAMPLE_PATH, body: EXAMPLE_BODY, status: 201 },
+    exists: { params: EXAMPLE_PATH, body: { _id: 'first', ...EXAMPLE_BODY }, status: 409 },
+    notAllowed: { params: EXAMPLE_PATH, body: { _secret: 1 }, status: 400 },
+  },
+});
+
+const REPLACEMENT = describe({
+  id: 'putDocument',
+  tag: 'documents',
+  summary: 'Create or replace a document',
+  description:
+    '`If-None-Match: *` only creates, `If-Match` only replaces; `_rev` of the body acts as `If-Match`.',
+  access: projectAccess('docs:write'),
+  params: documentPathSchema,
+  headers: writeHeaders,
+  body: jsonBody(documentBodySchema),
+  answers: {
+    200: {
+      description: 'Replaced; the metadata of the document',
+      schema: documentMetadataSchema,
+      headers: TAG_HEADERS,
+    },
+    201: CREATED,
+  },
+  refusals: [...WRITE_REFUSALS, 'precondition_failed'],
+  examples: {
+    replace: { params: EXAMPLE_DOCUMENT_PATH, body: EXAMPLE_BODY, status: 200, answer: EXAMPLE_METADATA },
+    replaceOnly: {
+      params: EXAMPLE_DOCUMENT_PATH,
+      headers: { 'if-match': '*' },
+      body: EXAMPLE_BODY,
+      status: 200,
+    },
+    create: { params: { ...EXAMPLE_PATH, id: 'third' }, body: EXAMPLE_BODY, status: 201 },
+    createOnly: {
+      summary: 'The document exists',
+      params: EXAMPLE_DOCUMENT_PATH,
+      headers: { 'if-none-match': '*' },
+      body: EXAMPLE_BODY,
+      status: 412,
+    },
+  },
+});
+
+const REMOVAL = describe({
+  id: 'deleteDocument',
+  tag: 'documents',
+  summary: 'Delete a document',
+  access: projectAccess('docs:write'),
+  params: documentPathSchema,
+  headers: writeHeaders,
+  answers: { 204: { description: 'Deleted' } },
+  // It makes no project and brings nothing in.
+  refusals: [
+    ...PROJECT_REFUSALS,
+    ...(['idempotency_mismatch', 'key_exhausted'] as const),
+    ...(['document_not_found', 'precondition_failed'] as const),
+  ],
+  examples: {
+    delete: { params: EXAMPLE_DOCUMENT_PATH, status: 204 },
+    another: { params: { ...EXAMPLE_PATH, id: 'none' }, status: 404 },
+  },
+});
+
 /** The document endpoints (DESIGN section 7). */
 export function registerDocuments(
   app: FastifyInstance,
@@ -61,33 +174,9 @@ export function registerDocuments(
   auth: BearerAuth,
   scheduler: Scheduler,
 ): void {
-  const creation = describe({
-    id: 'createDocument',
-    tag: 'documents',
-    summary: 'Create a document',
-    description:
-      'Under `_id` of the body, or a new id that sorts by time. The first document makes the project.',
-    access: projectAccess('docs:write'),
-    params: collectionPathSchema,
-    headers: idempotencyHeaders,
-    body: jsonBody(documentBodySchema),
-    answers: { 201: CREATED },
-    refusals: [...WRITE_REFUSALS, 'document_exists'],
-    examples: {
-      create: {
-        params: EXAMPLE_PATH,
-        body: { _id: 'second', ...EXAMPLE_BODY },
-        status: 201,
-        answer: { ...EXAMPLE_METADATA, _id: 'second' },
-      },
-      newId: { summary: 'With a new id', params: EXAMPLE_PATH, body: EXAMPLE_BODY, status: 201 },
-      exists: { params: EXAMPLE_PATH, body: { _id: 'first', ...EXAMPLE_BODY }, status: 409 },
-      notAllowed: { params: EXAMPLE_PATH, body: { _secret: 1 }, status: 400 },
-    },
-  });
   app.post(
     DOCUMENTS_PATH,
-    { onRequest: guardCollection(auth, 'docs:write'), config: creation },
+    { onRequest: guardCollection(auth, 'docs:write'), config: CREATION },
     async (request, reply) => {
       const { project, collection } = collectionPath(request);
       refusePreconditions(request);
@@ -101,46 +190,9 @@ export function registerDocuments(
     },
   );
 
-  const replacement = describe({
-    id: 'putDocument',
-    tag: 'documents',
-    summary: 'Create or replace a document',
-    description:
-      '`If-None-Match: *` only creates, `If-Match` only replaces; `_rev` of the body acts as `If-Match`.',
-    access: projectAccess('docs:write'),
-    params: documentPathSchema,
-    headers: writeHeaders,
-    body: jsonBody(documentBodySchema),
-    answers: {
-      200: {
-        description: 'Replaced; the metadata of the document',
-        schema: documentMetadataSchema,
-        headers: TAG_HEADERS,
-      },
-      201: CREATED,
-    },
-    refusals: [...WRITE_REFUSALS, 'precondition_failed'],
-    examples: {
-      replace: { params: EXAMPLE_DOCUMENT_PATH, body: EXAMPLE_BODY, status: 200, answer: EXAMPLE_METADATA },
-      replaceOnly: {
-        params: EXAMPLE_DOCUMENT_PATH,
-        headers: { 'if-match': '*' },
-        body: EXAMPLE_BODY,
-        status: 200,
-      },
-      create: { params: { ...EXAMPLE_PATH, id: 'third' }, body: EXAMPLE_BODY, status: 201 },
-      createOnly: {
-        summary: 'The document exists',
-        params: EXAMPLE_DOCUMENT_PATH,
-        headers: { 'if-none-match': '*' },
-        body: EXAMPLE_BODY,
-        status: 412,
-      },
-    },
-  });
   app.put(
     DOCUMENT_PATH,
-    { onRequest: guardDocument(auth, 'docs:write'), config: replacement },
+    { onRequest: guardDocument(auth, 'docs:write'), config: REPLACEMENT },
     async (request, reply) => {
       const path = documentPath(request);
       const precondition = writePrecondition(request.headers);
@@ -158,35 +210,7 @@ export function registerDocuments(
     url: DOCUMENT_PATH,
     method: ['GET', 'HEAD'],
     onRequest: guardDocument(auth, 'docs:read'),
-    config: describe({
-      id: 'readDocument',
-      tag: 'documents',
-      summary: 'Read a document',
-      description: 'The text that was written, behind the metadata.',
-      access: projectAccess('docs:read'),
-      params: documentPathSchema,
-      headers: readHeaders,
-      answers: {
-        200: { description: 'The document', schema: documentSchema, headers: TAG_HEADERS },
-        304: { description: '`If-None-Match` names the present revision', headers: TAG_HEADERS },
-      },
-      refusals: [...PROJECT_REFUSALS, 'document_not_found', 'precondition_failed'],
-      examples: {
-        read: {
-          params: EXAMPLE_DOCUMENT_PATH,
-          status: 200,
-          answer: { ...EXAMPLE_METADATA, ...EXAMPLE_BODY },
-        },
-        notModified: { params: EXAMPLE_DOCUMENT_PATH, headers: { 'if-none-match': '*' }, status: 304 },
-        another: { params: { ...EXAMPLE_PATH, id: 'none' }, status: 404 },
-        changed: {
-          summary: 'The document has another revision',
-          params: EXAMPLE_DOCUMENT_PATH,
-          headers: { 'if-match': '"an-older-one"' },
-          status: 412,
-        },
-      },
-    }),
+    config: READING,
     handler: (request, reply) => {
       const path = documentPath(request);
       const document = documents.read(path.project, path);
@@ -196,28 +220,9 @@ export function registerDocuments(
     },
   });
 
-  const removal = describe({
-    id: 'deleteDocument',
-    tag: 'documents',
-    summary: 'Delete a document',
-    access: projectAccess('docs:write'),
-    params: documentPathSchema,
-    headers: writeHeaders,
-    answers: { 204: { description: 'Deleted' } },
-    // It makes no project and brings nothing in.
-    refusals: [
-      ...PROJECT_REFUSALS,
-      ...(['idempotency_mismatch', 'key_exhausted'] as const),
-      ...(['document_not_found', 'precondition_failed'] as const),
-    ],
-    examples: {
-      delete: { params: EXAMPLE_DOCUMENT_PATH, status: 204 },
-      another: { params: { ...EXAMPLE_PATH, id: 'none' }, status: 404 },
-    },
-  });
   app.delete(
     DOCUMENT_PATH,
-    { onRequest: guardDocument(auth, 'docs:write'), config: removal },
+    { onRequest: guardDocument(auth, 'docs:write'), config: REMOVAL },
     async (request, reply) => {
       const path = documentPath(request);
       using work = requestWork(scheduler, 'write', request);
@@ -228,7 +233,10 @@ export function registerDocuments(
   );
 }
 
-/** @returns the body, which Fastify sends; given to `reply.send`, Fastify would watch for the end of the answer. */
+/**
+ * @returns the body, which Fastify sends; given to `reply.send`, Fastify would watch for the end of the
+ * answer.
+ */
 function answer(
   request: FastifyRequest,
   reply: FastifyReply,

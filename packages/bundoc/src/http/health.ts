@@ -1,9 +1,13 @@
 import { generationSchema, storageIdSchema } from '@bundoc/shared/contract/storages';
+import { registerHealthRoute } from '@bundoc/shared/http/service-routes';
 import { describe, PUBLIC } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 
-/** What readiness says; once a generation is confirmed, `kms` and its events are shown, but do not decide: warm projects work without BunKMS. */
+/**
+ * What readiness says; once a generation is confirmed, `kms` and its events are shown, but do not decide:
+ * warm projects work without BunKMS.
+ */
 const readinessSchema = z.object({
   storage: z.enum(['ok', 'failing']),
   storage_id: storageIdSchema,
@@ -20,15 +24,7 @@ const readySchema = z.object({ status: z.enum(['ready', 'not ready']), ...readin
 
 /** `/health`: the process lives. `/ready`: it can store documents. Both are open and say nothing else. */
 export function registerHealth(app: FastifyInstance, readiness: () => Promise<Readiness>): void {
-  const health = describe({
-    id: 'health',
-    tag: 'service',
-    summary: 'Whether the process lives',
-    access: PUBLIC,
-    answers: { 200: { description: 'It does', schema: z.object({ status: z.literal('ok') }) } },
-    examples: { ask: { status: 200, answer: { status: 'ok' } } },
-  });
-  app.get('/health', { config: health }, async () => ({ status: 'ok' }));
+  registerHealthRoute(app);
 
   const ready = describe({
     id: 'ready',

@@ -1,12 +1,12 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { idempotencyKeySchema } from '@bundoc/shared/contract/headers';
+import { claimsOf } from '@bundoc/shared/http/guard';
 import type { FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { digestInTurns } from '../documents/large-content.ts';
 import { shortHash } from '../engine/short-hash.ts';
 import type { WorkOptions } from '../service/documents.ts';
 import type { Work } from '../work/scheduler.ts';
-import { subjectOf } from './access.ts';
 
 /** The header of every write. */
 export const idempotencyHeaders = z.object({ 'idempotency-key': idempotencyKeySchema.optional() });
@@ -15,8 +15,9 @@ export const idempotencyHeaders = z.object({ 'idempotency-key': idempotencyKeySc
 const HEADERS_THAT_MATTER = ['if-match', 'if-none-match'] as const;
 
 /**
- * Options of a write: its `Idempotency-Key`, if it has one, bound to who asks and to the request as a whole. Project and path are
- * part of the request, so one key for two documents is refused rather than taken for a repetition.
+ * Options of a write: its `Idempotency-Key`, if it has one, bound to who asks and to the request as a whole.
+ * Project and path are part of the request, so one key for two documents is refused rather than taken for a
+ * repetition.
  *
  * @throws AppError `invalid_request` for a key that is empty, too long, or not of visible ASCII.
  */
@@ -39,7 +40,7 @@ async function idempotentOptions(
   return {
     work,
     idempotency: {
-      key: shortHash(subjectOf(request), key),
+      key: shortHash(claimsOf(request).sub, key),
       request: shortHash(request.method, request.url, ...headers, await digestInTurns(body, work)),
     },
   };

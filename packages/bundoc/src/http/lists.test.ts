@@ -13,13 +13,13 @@ it('lists that wait for their projects to be opened leave those of open projects
   const opening = Promise.withResolvers<never>();
   let opened = 0;
   const store = { list: async () => ({ documents: [], unreadable: [], next: undefined }) };
-  const instances: Pick<InstanceManager, 'acquire' | 'storeAtHand'> = {
+  const instances: Pick<InstanceManager, 'acquire' | 'peekStore'> = {
     acquire: (async (project: string) => {
       if (project !== 'cold') return { store, [Symbol.dispose]: () => undefined };
       opened++;
       return opening.promise;
     }) as never,
-    storeAtHand: () => undefined,
+    peekStore: () => undefined,
   };
   const auth = { authenticate: () => ({ projects: ['*'], scope: ['docs:read'] }) } as unknown as BearerAuth;
   const scheduler = { work: () => ownWork('p')('projection') } as unknown as Scheduler;

@@ -1,5 +1,5 @@
 import { documentPageSchema } from '@bundoc/shared/contract/documents';
-import { reserveAnotherPage } from '@bundoc/shared/http/answer-room';
+import { reserveAnotherPage } from '@bundoc/shared/http/answer-buffer-budget';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { shareOfRequest } from '@bundoc/shared/http/request-share';
 import { describe } from '@bundoc/shared/openapi/description';
@@ -91,8 +91,8 @@ export function registerLists(
 }
 
 /**
- * `{"documents":[…],"unreadable":[…],"total":…,"next_cursor":"…"}`, the documents as the bytes that they are. `unreadable` has the ids of
- * documents whose stored bytes do not open, if there are any.
+ * `{"documents":[…],"unreadable":[…],"total":…,"next_cursor":"…"}`, the documents as the bytes that they are.
+ * `unreadable` has the ids of documents whose stored bytes do not open, if there are any.
  */
 function pageText({ texts, unreadable, next, total }: ListPage): Buffer {
   const parts: Buffer[] = [Buffer.from('{"documents":[')];

@@ -11,7 +11,10 @@ import { guardProject, projectPath, projectPathSchema } from './access.ts';
 import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 
 const NDJSON = 'application/x-ndjson';
-/** How often the progress of a move is sent: also while nothing comes of it, or the connection would be taken for dead. */
+/**
+ * How often the progress of a move is sent: also while nothing comes of it, or the connection would be taken
+ * for dead.
+ */
 const TELL_EVERY_MS = 500;
 
 const DESCRIPTION = describe({

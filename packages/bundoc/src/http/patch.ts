@@ -71,7 +71,8 @@ const DESCRIPTION = describe({
 });
 
 /**
- * `PATCH` of a document (RFC 5789). It needs `docs:read` as well: whether a patch fits tells what the document holds.
+ * `PATCH` of a document (RFC 5789). It needs `docs:read` as well: whether a patch fits tells what the
+ * document holds.
  *
  * A plugin of its own, so that no other endpoint takes bodies of these types.
  */

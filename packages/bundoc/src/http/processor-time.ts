@@ -3,13 +3,14 @@ import type { FastifyInstance } from 'fastify';
 import { guardedProject } from './access.ts';
 
 /** What a request counts for in any case: about what a small one takes, milliseconds. */
-export const REQUEST_MS = 0.1;
+const REQUEST_MS = 0.1;
 /** After a pause, this many seconds' worth may come at once. */
 export const BURST_S = 5;
 
 /**
- * Bounds the processor time that requests of one project take: 429 `rate_limited`, once the guard has let the request pass, and before its body is
- * read or anything is looked up. So nobody uses up what others may ask of a project that is not theirs, and a refusal says nothing of what exists.
+ * Bounds the processor time that requests of one project take: 429 `rate_limited`, once the guard has let the
+ * request pass, and before its body is read or anything is looked up. So nobody uses up what others may ask
+ * of a project that is not theirs, and a refusal says nothing of what exists.
  *
  * To be called before any route is registered.
  *

@@ -2,13 +2,14 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { deletedProjectSchema, projectInfoSchema, projectPageSchema } from '@bundoc/shared/contract/projects';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { claimsOf } from '@bundoc/shared/http/guard';
 import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { LIMIT_DEFAULT, limitSchema } from '../engine/page-limits.ts';
 import type { ProjectDeletion } from '../projects/delete-project.ts';
 import type { ProjectDirectory } from '../service/project-directory.ts';
-import { claimsOf, guardProject, guardToken, projectPath, projectPathSchema } from './access.ts';
+import { guardProject, guardToken, projectPath, projectPathSchema } from './access.ts';
 import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 
 const projectsQuerySchema = z.strictObject({

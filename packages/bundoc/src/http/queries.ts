@@ -9,7 +9,7 @@ import {
   queryAnswerSchema,
   queryRequestSchema,
 } from '@bundoc/shared/contract/query';
-import { READ } from '@bundoc/shared/http/answer-room';
+import { READ } from '@bundoc/shared/http/answer-buffer-budget';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
@@ -19,8 +19,9 @@ import type { z } from 'zod';
 import { type Fields, readFields } from '../documents/fields.ts';
 import { projectInTurns } from '../documents/project-text.ts';
 import { PAGE_BYTES_MAX } from '../engine/page-limits.ts';
+import type { ExecutionStats } from '../queries/execution.ts';
 import { ANY_DOCUMENT, type Where, whereSchema } from '../queries/where.ts';
-import type { Found, Queries, QueryAnswer } from '../service/queries.ts';
+import type { Queries, QueryAnswer } from '../service/queries.ts';
 import { faultOfPath } from '../values/path.ts';
 import { readValue, type Value } from '../values/value.ts';
 import { writeValue } from '../values/write-value.ts';
@@ -33,6 +34,78 @@ import { requestWork } from './request-work.ts';
 const EXAMPLE_PATH = { project: 'project-a', collection: 'notes' };
 const COLLECTION_PATH = '/v1/projects/:project/collections/:collection';
 
+const COMMON = {
+  tag: 'queries',
+  access: projectAccess('docs:read'),
+  params: collectionPathSchema,
+  refusals: [...PROJECT_REFUSALS, 'query_too_expensive', 'invalid_cursor'],
+} as const satisfies Partial<RouteDescription>;
+
+const QUERY = describe({
+  ...COMMON,
+  id: 'queryDocuments',
+  summary: 'Find documents by what is in them',
+  description:
+    'In any order, page by page. The condition is in the manner of MongoDB; docs/query.md says how it is understood.',
+  body: jsonBody(queryRequestSchema),
+  answers: { 200: { description: 'A page', schema: queryAnswerSchema } },
+  examples: {
+    everything: { params: EXAMPLE_PATH, body: {}, status: 200 },
+    inOrder: {
+      params: EXAMPLE_PATH,
+      body: {
+        where: { priority: { $gte: 3 }, tags: 'draft' },
+        orderBy: [{ field: 'priority', direction: 'desc' }],
+        limit: 20,
+        fields: ['title', 'priority'],
+        explain: true,
+      },
+      status: 200,
+    },
+    unknownOperator: { params: EXAMPLE_PATH, body: { where: { title: { $regex: 'H.*' } } }, status: 400 },
+    badCursor: { params: EXAMPLE_PATH, body: { cursor: 'made-up' }, status: 400 },
+    noProject: { params: { ...EXAMPLE_PATH, project: 'none' }, body: {}, status: 404 },
+  },
+});
+
+const COUNT = describe({
+  ...COMMON,
+  id: 'countDocuments',
+  summary: 'Count documents by what is in them',
+  body: jsonBody(countRequestSchema),
+  answers: { 200: { description: 'How many there are', schema: countAnswerSchema } },
+  examples: {
+    count: { params: EXAMPLE_PATH, body: { where: { title: 'Hello' } }, status: 200, answer: { count: 1 } },
+    notAllowed: { params: EXAMPLE_PATH, body: { limit: 1 }, status: 400 },
+  },
+});
+
+const AGGREGATION = describe({
+  ...COMMON,
+  id: 'aggregateDocuments',
+  summary: 'Figures of documents, by group',
+  description: 'Sums and averages are of doubles; `min` and `max` are exact.',
+  body: jsonBody(aggregateRequestSchema),
+  answers: {
+    200: { description: 'The groups, in the order of their values', schema: aggregateAnswerSchema },
+  },
+  examples: {
+    byGroup: {
+      params: EXAMPLE_PATH,
+      body: {
+        groupBy: ['country'],
+        figures: { documents: { op: 'count' }, total: { op: 'sum', field: 'amount' } },
+      },
+      status: 200,
+    },
+    unknownFigure: {
+      params: EXAMPLE_PATH,
+      body: { figures: { x: { op: 'median', field: 'a' } } },
+      status: 400,
+    },
+  },
+});
+
 /** Queries by what is in documents (docs/query.md). */
 export function registerQueries(
   app: FastifyInstance,
@@ -41,42 +114,9 @@ export function registerQueries(
   scheduler: Scheduler,
 ): void {
   const options = { onRequest: guardCollection(auth, 'docs:read'), bodyLimit: QUERY_BYTES_MAX };
-  const common = {
-    tag: 'queries',
-    access: projectAccess('docs:read'),
-    params: collectionPathSchema,
-    refusals: [...PROJECT_REFUSALS, 'query_too_expensive', 'invalid_cursor'],
-  } as const satisfies Partial<RouteDescription>;
-
-  const query = describe({
-    ...common,
-    id: 'queryDocuments',
-    summary: 'Find documents by what is in them',
-    description:
-      'In any order, page by page. The condition is in the manner of MongoDB; docs/query.md says how it is understood.',
-    body: jsonBody(queryRequestSchema),
-    answers: { 200: { description: 'A page', schema: queryAnswerSchema } },
-    examples: {
-      everything: { params: EXAMPLE_PATH, body: {}, status: 200 },
-      inOrder: {
-        params: EXAMPLE_PATH,
-        body: {
-          where: { priority: { $gte: 3 }, tags: 'draft' },
-          orderBy: [{ field: 'priority', direction: 'desc' }],
-          limit: 20,
-          fields: ['title', 'priority'],
-          explain: true,
-        },
-        status: 200,
-      },
-      unknownOperator: { params: EXAMPLE_PATH, body: { where: { title: { $regex: 'H.*' } } }, status: 400 },
-      badCursor: { params: EXAMPLE_PATH, body: { cursor: 'made-up' }, status: 400 },
-      noProject: { params: { ...EXAMPLE_PATH, project: 'none' }, body: {}, status: 404 },
-    },
-  });
   app.post(
     `${COLLECTION_PATH}/query`,
-    { ...options, config: { ...READ, ...query } },
+    { ...options, config: { ...READ, ...QUERY } },
     async (request, reply) => {
       using work = requestWork(scheduler, 'query', request, reply);
       const { body, where, whereText } = await readRequest(request, queryRequestSchema, work);
@@ -98,20 +138,9 @@ export function registerQueries(
     },
   );
 
-  const count = describe({
-    ...common,
-    id: 'countDocuments',
-    summary: 'Count documents by what is in them',
-    body: jsonBody(countRequestSchema),
-    answers: { 200: { description: 'How many there are', schema: countAnswerSchema } },
-    examples: {
-      count: { params: EXAMPLE_PATH, body: { where: { title: 'Hello' } }, status: 200, answer: { count: 1 } },
-      notAllowed: { params: EXAMPLE_PATH, body: { limit: 1 }, status: 400 },
-    },
-  });
   app.post(
     `${COLLECTION_PATH}/count`,
-    { ...options, config: { ...READ, ...count } },
+    { ...options, config: { ...READ, ...COUNT } },
     async (request, reply) => {
       using work = requestWork(scheduler, 'query', request, reply);
       const { body, ...condition } = await readRequest(request, countRequestSchema, work);
@@ -120,34 +149,9 @@ export function registerQueries(
     },
   );
 
-  const aggregation = describe({
-    ...common,
-    id: 'aggregateDocuments',
-    summary: 'Figures of documents, by group',
-    description: 'Sums and averages are of doubles; `min` and `max` are exact.',
-    body: jsonBody(aggregateRequestSchema),
-    answers: {
-      200: { description: 'The groups, in the order of their values', schema: aggregateAnswerSchema },
-    },
-    examples: {
-      byGroup: {
-        params: EXAMPLE_PATH,
-        body: {
-          groupBy: ['country'],
-          figures: { documents: { op: 'count' }, total: { op: 'sum', field: 'amount' } },
-        },
-        status: 200,
-      },
-      unknownFigure: {
-        params: EXAMPLE_PATH,
-        body: { figures: { x: { op: 'median', field: 'a' } } },
-        status: 400,
-      },
-    },
-  });
   app.post(
     `${COLLECTION_PATH}/aggregate`,
-    { ...options, config: { ...READ, ...aggregation } },
+    { ...options, config: { ...READ, ...AGGREGATION } },
     async (request, reply) => {
       using work = requestWork(scheduler, 'query', request, reply);
       const { body, ...condition } = await readRequest(request, aggregateRequestSchema, work);
@@ -227,7 +231,7 @@ async function queryParts(
   return parts;
 }
 
-function tail({ unreadable, explanation }: Found, explain: boolean): string {
+function tail({ unreadable, explanation }: ExecutionStats, explain: boolean): string {
   const ids = unreadable.length === 0 ? '' : `,"unreadable":${JSON.stringify(unreadable)}`;
   return explain ? `${ids},"explain":${JSON.stringify(explanation satisfies Explanation)}` : ids;
 }

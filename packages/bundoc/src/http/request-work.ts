@@ -1,8 +1,9 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { claimsOf } from '@bundoc/shared/http/guard';
 import { shareKeyOf } from '@bundoc/shared/shares/share-key';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Scheduler, Work, WorkKind } from '../work/scheduler.ts';
-import { claimsOf, guardedProject } from './access.ts';
+import { guardedProject } from './access.ts';
 
 /** Long work of a request that a guard let pass. It ends when the client has gone, if `reply` is given. */
 export function requestWork(

@@ -25,10 +25,10 @@ import {
 import { issuedTokenSchema, type Jwks, jwksSchema } from '@bundoc/shared/contract/tokens';
 import { keyCheckValue } from '@bundoc/shared/crypto/aead';
 import { decodeExportedKey } from '@bundoc/shared/crypto/exported-key';
+import { backoffMs } from '@bundoc/shared/runtime/backoff';
 import { type Clock, instant } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { TLS_VERSION_MIN, type WatchedTls } from '@bundoc/shared/tls/watched-tls';
-import pRetry from 'p-retry';
 import { Agent, buildConnector, type Dispatcher, request } from 'undici';
 import { z } from 'zod';
 import { type ActingStorage, KeyRefused, type LeasedKey, type StorageCalls } from './port.ts';
@@ -36,7 +36,9 @@ import { type ActingStorage, KeyRefused, type LeasedKey, type StorageCalls } fro
 export interface KmsClientOptions {
   /** BunKMS's internal listener. */
   readonly url: string;
-  /** The client's certificate, and the authorities that BunKMS's must come from; the system's own when absent. */
+  /**
+   * The client's certificate, and the authorities that BunKMS's must come from; the system's own when absent.
+   */
   readonly tls?: WatchedTls | undefined;
   /** The service token of the moment. */
   readonly token: () => string;
@@ -44,7 +46,10 @@ export interface KmsClientOptions {
   readonly logger: Logger;
   /** Source of jitter, 0 to 1. */
   readonly random?: () => number;
-  /** Longest time that one call may take, with all its tries, milliseconds; {@link CALL_DEADLINE_MS} by default. */
+  /**
+   * Longest time that one call may take, with all its tries, milliseconds; {@link CALL_DEADLINE_MS} by
+   * default.
+   */
   readonly deadlineMs?: number;
   /** {@link STREAM_SILENT_MS} unless a test is in a hurry. */
   readonly streamSilentMs?: number;
@@ -61,14 +66,16 @@ const ANSWER_BYTES_MAX = 65_536;
 /** Unfinished deletions of one page: it stays below what an answer may have. */
 const DELETIONS_AT_ONCE = 100;
 const RETRIES_MAX = 8;
-const BACKOFF_FIRST_MS = 50;
-const BACKOFF_MAX_MS = 1_000;
+const BACKOFF = { firstMs: 100, maxMs: 1_000 };
 /** How long a caller is asked to wait when BunKMS did not say. */
 const RETRY_AFTER_S = 2;
 /** The same when somebody has to change the service token first. */
 const RETRY_AFTER_REFUSED_S = 60;
 
-/** Answers by which BunKMS says that a key is not for us, or not to be had. A token that it does not know (401) says nothing of the key. */
+/**
+ * Answers by which BunKMS says that a key is not for us, or not to be had. A token that it does not know
+ * (401) says nothing of the key.
+ */
 const REFUSALS: ReadonlySet<number> = new Set([403, 409, 410, 423]);
 
 /** A failed try, and whether another may do better. */
@@ -101,7 +108,10 @@ interface Answer {
   readonly body: Buffer;
 }
 
-/** Final answers of BunKMS about a key, and their meaning for the project. A retry would not help. */
+/**
+ * What BunKMS says of a key for good, and what that means to anyone who works with the project. No other try
+ * would do better.
+ */
 const VERDICTS: Readonly<Record<string, ProblemCode>> = {
   KEY_NOT_FOUND: 'KEY_NOT_FOUND',
   // To the project it is the same as a version that never was: what was sealed under it does not open.
@@ -128,9 +138,10 @@ const refusalSchema = z.object({
 type Refusal = z.infer<typeof refusalSchema>;
 
 /**
- * Talks to BunKMS over undici. Every call is idempotent, so network errors and 429, 502, 503 and 504 are tried again:
- * exponential backoff with full jitter, `Retry-After` honoured as far as the deadline of {@link KmsClientOptions.deadlineMs} lets
- * it, one deadline over all tries so that a frozen server cannot hold a caller longer.
+ * Talks to BunKMS over undici. Every call is idempotent, so network errors and 429, 502, 503 and 504 are
+ * tried again: exponential backoff with full jitter, `Retry-After` honoured as far as the deadline of
+ * {@link KmsClientOptions.deadlineMs} lets it, one deadline over all tries so that a frozen server cannot
+ * hold a caller longer.
  */
 export class KmsClient implements StorageCalls {
   readonly #options: KmsClientOptions;
@@ -281,7 +292,8 @@ export class KmsClient implements StorageCalls {
   }
 
   /**
-   * Opens the stream of events, behind the event with this id. One that is silent for {@link STREAM_SILENT_MS} ends with an error.
+   * Opens the stream of events, behind the event with this id. One that is silent for
+   * {@link STREAM_SILENT_MS} ends with an error.
    *
    * @throws Error when it cannot be opened, on the first try.
    */
@@ -315,20 +327,8 @@ export class KmsClient implements StorageCalls {
     retries = RETRIES_MAX,
   ): Promise<Answer> {
     const signal = AbortSignal.timeout(this.#deadlineMs);
-    const deadlineAt = this.#options.clock.monotonic() + this.#deadlineMs;
     try {
-      return await pRetry(() => this.#try(method, path, expected, body, signal), {
-        retries,
-        minTimeout: 0,
-        signal,
-        shouldRetry: ({ error }) => error instanceof TryFailed && error.retryable,
-        onFailedAttempt: async ({ error, attemptNumber }) => {
-          if (!(error instanceof TryFailed) || !error.retryable || attemptNumber > retries) return;
-          const waitMs = this.#backoffMs(attemptNumber, error.retryAfterS);
-          if (this.#options.clock.monotonic() + waitMs >= deadlineAt) throw error;
-          await delay(waitMs, undefined, { signal });
-        },
-      });
+      return await this.#retry(() => this.#try(method, path, expected, body, signal), retries, signal);
     } catch (error) {
       if (error instanceof AppError) throw error;
       this.#options.logger.warn({ err: error, method, path: path.split('/')[2] }, 'call to BunKMS failed');
@@ -345,11 +345,20 @@ export class KmsClient implements StorageCalls {
     return Math.round(this.#deadlineMs * CONNECT_PART);
   }
 
-  /** Full jitter: anything up to the bound of the attempt, so that many clients do not come back together. */
-  #backoffMs(attempt: number, retryAfterS: number | undefined): number {
-    const random = this.#options.random ?? Math.random;
-    const boundMs = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** attempt);
-    return (retryAfterS ?? 0) * 1_000 + random() * boundMs;
+  /** Tries again while another try may do better and starts before the deadline. */
+  async #retry<T>(attempt: () => Promise<T>, retries: number, signal: AbortSignal): Promise<T> {
+    const { clock, random } = this.#options;
+    const deadlineAt = clock.monotonic() + this.#deadlineMs;
+    for (let failures = 1; ; failures++) {
+      try {
+        return await attempt();
+      } catch (error) {
+        if (!(error instanceof TryFailed) || !error.retryable || failures > retries) throw error;
+        const waitMs = (error.retryAfterS ?? 0) * 1_000 + backoffMs(BACKOFF, failures, random);
+        if (clock.monotonic() + waitMs >= deadlineAt) throw error;
+        await delay(waitMs, undefined, { signal });
+      }
+    }
   }
 
   async #try(
@@ -398,8 +407,9 @@ export class KmsClient implements StorageCalls {
 }
 
 /**
- * Connections with a time limit. `minVersion` and the like come from the context; plain HTTP takes no notice of them. The certificate is
- * checked whatever `NODE_TLS_REJECT_UNAUTHORIZED` says: keys come over this connection.
+ * Connections with a time limit. `minVersion` and the like come from the context; plain HTTP takes no notice
+ * of them. The certificate is checked whatever `NODE_TLS_REJECT_UNAUTHORIZED` says: keys come over this
+ * connection.
  */
 function connectorOf(context: SecureContextOptions, timeoutMs: number): buildConnector.connector {
   return buildConnector({

@@ -1,11 +1,15 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type KmsEvent, kmsEventSchema } from '@bundoc/shared/contract/events';
+import { backoffMs } from '@bundoc/shared/runtime/backoff';
 import { lineOf } from '@bundoc/shared/runtime/error-line';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { createParser, type EventSourceMessage } from 'eventsource-parser';
 
 export interface KmsEventsOptions {
-  /** Opens the stream behind the event with this id; from the start without one. Throws when it cannot be opened. */
+  /**
+   * Opens the stream behind the event with this id; from the start without one. Throws when it cannot be
+   * opened.
+   */
   readonly open: (lastEventId: string | undefined, signal: AbortSignal) => Promise<AsyncIterable<Uint8Array>>;
   /** Resolves when BunKMS is there for the first time: before, there is nothing to complain of. */
   readonly ready?: Promise<void>;
@@ -18,8 +22,7 @@ export interface KmsEventsOptions {
   readonly pause?: (ms: number, signal: AbortSignal) => Promise<void>;
 }
 
-const BACKOFF_FIRST_MS = 100;
-const BACKOFF_MAX_MS = 10_000;
+const BACKOFF = { firstMs: 100, maxMs: 10_000 };
 /** Heartbeats that a stream must have brought for its end to count as no failure. It begins with one. */
 const SETTLED_AFTER = 2;
 /** Reasons of one outage that are logged, each once. */
@@ -28,8 +31,9 @@ const REASONS_TOLD_MAX = 10;
 const EVENT_CHARS_MAX = 65_536;
 
 /**
- * Follows BunKMS's stream of events for as long as Bundoc runs: reconnects with backoff and full jitter, and goes on behind
- * the last event it has. Whatever a stream says that cannot be read ends it, and the next one begins with a reset.
+ * Follows BunKMS's stream of events for as long as Bundoc runs: reconnects with backoff and full jitter, and
+ * goes on behind the last event it has. Whatever a stream says that cannot be read ends it, and the next one
+ * begins with a reset.
  *
  * While there is no stream, nothing is lost but time: keys end with their lease, tokens with their life.
  */
@@ -39,7 +43,10 @@ export class KmsEvents implements AsyncDisposable {
   readonly #running: Promise<void>;
   #lastEventId: string | undefined;
   #isLive = false;
-  /** Why there are no events, as far as the log has it already: an outage may begin for one reason and go on for another. */
+  /**
+   * Why there are no events, as far as the log has it already: an outage may begin for one reason and go on
+   * for another.
+   */
   readonly #told = new Set<string>();
   #failures = 0;
 
@@ -48,7 +55,10 @@ export class KmsEvents implements AsyncDisposable {
     this.#running = this.#run(this.#stopping.signal);
   }
 
-  /** True while a stream is open that has told everything up to a place: behind a `reset` that includes the revoked tokens. */
+  /**
+   * True while a stream is open that has told everything up to a place: behind a `reset` that includes the
+   * revoked tokens.
+   */
   get isLive(): boolean {
     return this.#isLive;
   }
@@ -59,7 +69,7 @@ export class KmsEvents implements AsyncDisposable {
   }
 
   async #run(signal: AbortSignal): Promise<void> {
-    const { logger, random = Math.random, pause = wait, ready } = this.#options;
+    const { logger, random, pause = wait, ready } = this.#options;
     const stopped = new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
     await Promise.race([ready, stopped]);
     while (!signal.aborted) {
@@ -78,8 +88,7 @@ export class KmsEvents implements AsyncDisposable {
           'no events from BunKMS: changes of keys and tokens take effect at their end until it is back',
         );
       this.#told.add(line);
-      const boundMs = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** Math.min(this.#failures++, 10));
-      await pause(random() * boundMs, signal).catch(() => undefined);
+      await pause(backoffMs(BACKOFF, ++this.#failures, random), signal).catch(() => undefined);
     }
   }
 

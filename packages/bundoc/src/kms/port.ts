@@ -18,7 +18,10 @@ export interface LeasedKey {
   readonly ttlMs: number;
 }
 
-/** The cause of a `kms_unavailable`: BunKMS did answer, and does not give this service the key, now or after a pause. */
+/**
+ * The cause of a `kms_unavailable`: BunKMS did answer, and does not give this service the key, now or after a
+ * pause.
+ */
 export class KeyRefused extends Error {
   override readonly name = 'KeyRefused';
 }
@@ -30,13 +33,15 @@ export interface ActingStorage {
 }
 
 /**
- * What Bundoc needs of a key service for one storage. Errors of every method: `kms_unavailable`, with `retryAfterS`, when it does not
- * answer, is sealed or refuses this service (then with the cause {@link KeyRefused}, unless it knows the token no more); `key_damaged`;
- * `project_disabled` while the key is held back, `project_destroyed` once it was destroyed; `key_mismatch` for an answer that contradicts itself.
+ * What Bundoc needs of a key service for one storage. Errors of every method: `kms_unavailable`, with
+ * `retryAfterS`, when it does not answer, is sealed or refuses this service (then with the cause
+ * {@link KeyRefused}, unless it knows the token no more); `key_damaged`; `project_disabled` while the key is
+ * held back, `project_destroyed` once it was destroyed; `key_mismatch` for an answer that contradicts itself.
  *
- * Of what only the holder of a key may do: `project_elsewhere`, with `storage`, when another storage holds the key; `key_unheld` when none does;
- * `project_deleting` once its deletion is intended; `storage_superseded` when another copy of this storage is in use.
- * All end by themselves within the deadline of the implementation.
+ * Of what only the holder of a key may do: `project_elsewhere`, with `storage`, when another storage holds
+ * the key; `key_unheld` when none does; `project_deleting` once its deletion is intended;
+ * `storage_superseded` when another copy of this storage is in use. All end by themselves within the deadline
+ * of the implementation.
  */
 export interface KeyService {
   /**
@@ -52,22 +57,31 @@ export interface KeyService {
    * @returns false when it exists already: the export tells who holds it. Also after an answer that was lost.
    */
   createKey(name: string): Promise<boolean>;
-  /** Makes this storage the holder of a key that nobody holds. Resolves as well when it is the holder already. */
+  /**
+   * Makes this storage the holder of a key that nobody holds. Resolves as well when it is the holder already.
+   */
   claimKey(name: string): Promise<void>;
   /** Makes a new version the current one, unless `version` is no longer that: then another node was first. */
   rotateKey(name: string, version: number): Promise<void>;
 }
 
-/** What the deletion of a project needs of a key service; errors as of {@link KeyService}. Every step may be repeated. */
+/**
+ * What the deletion of a project needs of a key service; errors as of {@link KeyService}. Every step may be
+ * repeated.
+ */
 export interface KeyShredder {
   /**
-   * Records that the key is to be shredded: it is released no more. The receipt names that record. Sent once: of two tries the first might be handled after
-   * the deletion was taken back.
+   * Records that the key is to be shredded: it is released no more. The receipt names that record. Sent once:
+   * of two tries the first might be handled after the deletion was taken back.
    *
-   * @throws AppError `KEY_NOT_FOUND`; `kms_unavailable` with the cause {@link KeyRefused} when nothing was recorded, and without it when that is not known.
+   * @throws AppError `KEY_NOT_FOUND`; `kms_unavailable` with the cause {@link KeyRefused} when nothing was
+   * recorded, and without it when that is not known.
    */
   intendDeletion(name: string): Promise<DeletionIntent>;
-  /** Destroys a key in all its versions, for ever. @throws AppError `precondition_failed` unless the key's latest change is the one of `receipt`. */
+  /**
+   * Destroys a key in all its versions, for ever. @throws AppError `precondition_failed` unless the key's
+   * latest change is the one of `receipt`.
+   */
   shredKey(name: string, receipt: AuditReceipt): Promise<DestroyReceipt>;
   /** Ends the deletion of a key that was shredded: this storage has removed what was sealed under it. */
   contentRemoved(name: string): Promise<void>;
@@ -79,13 +93,22 @@ export interface KeyShredder {
 export interface KeyHandover {
   /** Offers the key to the storage `to`; an earlier offer is replaced. */
   offerKey(name: string, to: string, move: string): Promise<void>;
-  /** Takes the offer of this move back, if it stands. @throws AppError `project_elsewhere` once it was accepted. */
+  /**
+   * Takes the offer of this move back, if it stands. @throws AppError `project_elsewhere` once it was
+   * accepted.
+   */
   withdrawOffer(name: string, move: string): Promise<void>;
-  /** Makes this storage the holder of a key that is offered to it in this move. @throws AppError `key_not_offered`. */
+  /**
+   * Makes this storage the holder of a key that is offered to it in this move. @throws AppError
+   * `key_not_offered`.
+   */
   acceptKey(name: string, move: string): Promise<void>;
 }
 
-/** The same for whichever storage `acting` names; without one, a key is made for no holder, and exported whatever its holder. */
+/**
+ * The same for whichever storage `acting` names; without one, a key is made for no holder, and exported
+ * anyone who holds it.
+ */
 export interface StorageCalls {
   exportKey(name: string, version?: number, acting?: ActingStorage): Promise<LeasedKey>;
   createKey(name: string, acting?: ActingStorage): Promise<boolean>;
@@ -99,7 +122,8 @@ export interface StorageCalls {
   withdrawOffer(name: string, move: string, acting: ActingStorage): Promise<void>;
   acceptKey(name: string, move: string, acting: ActingStorage): Promise<void>;
   /**
-   * Brings a storage from one of the generations that it may have to a fresh one. May be repeated with the same `to`.
+   * Brings a storage from one of the generations that it may have to a fresh one. May be repeated with the
+   * same `to`.
    *
    * @throws AppError `storage_superseded` when it has another generation.
    */

@@ -10,8 +10,8 @@ const REMEMBERED_MAX = 100_000;
 const MARGIN_MS = 3_600_000;
 
 /**
- * The tokens that BunKMS has revoked, each for as long as it would be valid. A token for Bundoc is never renewed, so
- * it is the whole of its family.
+ * The tokens that BunKMS has revoked, each for as long as it would be valid. A token for Bundoc is never
+ * renewed, so it is the whole of its family.
  */
 export class RevokedTokens {
   readonly #clock: Clock;

@@ -39,6 +39,7 @@ function start(content = tokenOf(0, 1000, 'first')) {
   const token = new ServiceToken({
     path,
     clock,
+    random: () => 1,
     logger: createLogger({ service: 'bundoc', level: 'info', destination }),
   });
   return { folder, path, clock, token, logged };

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { statSync } from 'node:fs';
 import { open, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { backoffMs } from '@bundoc/shared/runtime/backoff';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import { readSecretFile } from '@bundoc/shared/runtime/config';
 import type { Logger } from '@bundoc/shared/runtime/logger';
@@ -11,20 +12,23 @@ export interface ServiceTokenOptions {
   readonly path: string;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Source of jitter, 0 to 1. */
+  readonly random?: () => number;
 }
 
 const CHECK_EVERY_MS_MAX = 60_000;
-/** The pause after a failed renewal; it doubles up to {@link CHECK_EVERY_MS_MAX}. */
+/** The shortest pause between two renewals. */
 const CHECK_EVERY_MS_MIN = 1_000;
+const BACKOFF = { firstMs: 2 * CHECK_EVERY_MS_MIN, maxMs: CHECK_EVERY_MS_MAX };
 const EXPIRED =
   'the service token has expired and cannot be renewed: put a new one into its file (bunkms token issue, or bunkms init --service-token)';
 
 const lifeSchema = z.object({ iat: z.int(), exp: z.int() });
 
 /**
- * Bundoc's own token for BunKMS. It lies in a file that is read again when it changes, and is renewed at half its
- * life: the file is then replaced in place, so that a restart finds the new one. Where the file cannot be replaced, the
- * new token is kept in memory and the log says so.
+ * Bundoc's own token for BunKMS. It lies in a file that is read again when it changes, and is renewed at half
+ * its life: the file is then replaced in place, so that a restart finds the new one. Where the file cannot be
+ * replaced, the new token is kept in memory and the log says so.
  */
 export class ServiceToken {
   readonly #options: ServiceTokenOptions;
@@ -64,7 +68,10 @@ export class ServiceToken {
     return life && life.exp * 1_000;
   }
 
-  /** Renews the token when half of its life is over. Never rejects: a failure is logged, and tried again later. */
+  /**
+   * Renews the token when half of its life is over. Never rejects: a failure is logged, and tried again
+   * later.
+   */
   async renewIfDue(renew: () => Promise<string>): Promise<void> {
     const life = lifeOf(this.current());
     if (life !== undefined && this.#options.clock.now() < halfLifeMs(life)) return;
@@ -86,8 +93,8 @@ export class ServiceToken {
   keepRenewed(renew: () => Promise<string>): void {
     const life = lifeOf(this.#token);
     const untilDueMs = life === undefined ? 0 : halfLifeMs(life) - this.#options.clock.now();
-    const pauseMs = CHECK_EVERY_MS_MIN * 2 ** Math.min(this.#failures, 10);
-    const waitMs = Math.min(CHECK_EVERY_MS_MAX, Math.max(pauseMs, untilDueMs));
+    const pauseMs = this.#failures === 0 ? 0 : backoffMs(BACKOFF, this.#failures, this.#options.random);
+    const waitMs = Math.min(CHECK_EVERY_MS_MAX, Math.max(CHECK_EVERY_MS_MIN, pauseMs, untilDueMs));
     this.#timer = setTimeout(() => {
       void this.renewIfDue(renew).then(() => {
         if (this.#timer !== undefined) this.keepRenewed(renew);

@@ -5,7 +5,10 @@ import type { ActingStorage, KeyHandover, KeyService, KeyShredder, LeasedKey, St
 
 /** Which storage this is, and the generation that BunKMS has confirmed. */
 export interface ConfirmedGeneration {
-  /** @throws AppError `kms_unavailable` until BunKMS has confirmed a generation; `storage_superseded` once it has refused it. */
+  /**
+   * @throws AppError `kms_unavailable` until BunKMS has confirmed a generation; `storage_superseded` once it
+   * has refused it.
+   */
   acting(): ActingStorage;
   /**
    * BunKMS has refused `acting`: another node may have advanced the generation since.
@@ -16,7 +19,10 @@ export interface ConfirmedGeneration {
   refused(acting: ActingStorage): Promise<ActingStorage>;
 }
 
-/** How often one call follows other nodes to a later generation: to what one has noted, and from there to what another has not noted yet. */
+/**
+ * How often one call follows other nodes to a later generation: to what one has noted, and from there to what
+ * another has not noted yet.
+ */
 const CATCH_UPS_MAX = 2;
 
 /** BunKMS as one storage asks it: by its id, and in its present generation. */

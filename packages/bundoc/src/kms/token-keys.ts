@@ -9,14 +9,16 @@ export interface TokenKeysOptions {
   readonly clock: Clock;
 }
 
-/** How often BunKMS is asked because of an unknown `kid`, at most: strangers can invent as many as they like. */
+/**
+ * How often BunKMS is asked because of an unknown `kid`, at most: strangers can invent as many as they like.
+ */
 export const ASK_AGAIN_AFTER_MS = 10_000;
 /** How often it is asked while there is no copy at all, or the last try failed. */
 const ASK_AGAIN_AFTER_FAILURE_MS = 1_000;
 
 /**
- * The keys that BunKMS signs tokens with. The last copy serves as long as BunKMS is down; an unknown `kid` makes it be
- * fetched again.
+ * The keys that BunKMS signs tokens with. The last copy serves as long as BunKMS is down; an unknown `kid`
+ * makes it be fetched again.
  */
 export class TokenKeys implements VerificationKeys {
   readonly #options: TokenKeysOptions;

@@ -1,13 +1,14 @@
 import { hash, type KeyObject } from 'node:crypto';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { aadOf, OpenError, open, SEAL_OVERHEAD_BYTES, seal } from '@bundoc/shared/crypto/aead';
-import { BackupDamaged } from './errors.ts';
+import { BackupDamaged } from '../engine/errors.ts';
 import { ExactReader } from './exact-reader.ts';
 
 /**
- * How a backup is written (docs/formats/project-backup.md): a clear head, then blocks. Each has a sealed part and a clear one, and ends with the
- * hash of itself and all before it: so that anybody can check that a backup is whole and as it was written. Each sealed part is bound to
- * its place, to its clear part and to that chain: so that the key tells whether it is authentic.
+ * How a backup is written (docs/formats/project-backup.md): a clear head, then blocks. Each has a sealed part
+ * and a clear one, and ends with the hash of itself and all before it: so that anybody can check that a
+ * backup is whole and as it was written. Each sealed part is bound to its place, to its clear part and to
+ * that chain: so that the key tells whether it is authentic.
  */
 
 const MAGIC = Buffer.from('BUNDOCB1', 'latin1');

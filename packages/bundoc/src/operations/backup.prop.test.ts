@@ -3,14 +3,15 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { put, remove } from '../engine/conformance.ts';
+import { ProjectExists } from '../engine/errors.ts';
 import { readProject } from '../engine/files/projects/project-reader.ts';
 import { verifyProject } from '../engine/files/projects/verify-project.ts';
 import type { EmbeddedStore } from '../engine/files/store/embedded-store.ts';
-import { ProjectExists, restoreProject } from '../engine/files/transfer/restore-project.ts';
+import { restoreProject } from '../engine/files/transfer/restore-project.ts';
 import type { Write } from '../engine/port.ts';
 import { CliProject } from '../testing/cli-project.ts';
 import type { SimulatedDisk } from '../testing/simulated-disk.ts';
-import { checkBackup, cipherOf, openBackup } from './read-backup.ts';
+import { checkBackup, cipherOf, openBackup, restoreSource } from './read-backup.ts';
 import { createBackup } from './write-backup.ts';
 
 const ROOT = '/projects';
@@ -65,7 +66,8 @@ async function restore(project: CliProject, bytes: Buffer, disk: SimulatedDisk) 
   const cipher = await cipherOf(facts, project.service);
   const arrived = async () => undefined;
   return restoreProject({
-    ...{ facts, open: () => once(bytes), cipher, disk, arrived },
+    ...restoreSource(facts, () => once(bytes), cipher),
+    ...{ disk, arrived },
     ...{ projectsDirectory: ROOT, tmp: '/tmp' },
   });
 }

@@ -25,9 +25,9 @@ export interface ExportProgress {
 const PAGE = 1_000;
 
 /**
- * Writes a project's documents as lines, each as it is stored, in the order of their last changes: the feed of changes up to its end. So the
- * lines, taken in their order, are the project as it was at the end: a document that changes meanwhile comes again behind, and the later
- * line counts. One page is in memory.
+ * Writes a project's documents as lines, each as it is stored, in the order of their last changes: the feed
+ * of changes up to its end. So the lines, taken in their order, are the project as it was at the end: a
+ * document that changes meanwhile comes again behind, and the later line counts. One page is in memory.
  */
 export async function exportDocuments(bundoc: Bundoc, options: ExportOptions): Promise<ExportProgress> {
   const { collection, signal, write } = options;

@@ -39,13 +39,16 @@ interface Batch {
 }
 
 /**
- * Writes the documents of an NDJSON source, batch by batch, several at a time; two batches that write the same document one after the other.
+ * Writes the documents of an NDJSON source, batch by batch, several at a time; two batches that write the
+ * same document one after the other.
  *
- * The key of a batch comes from its place and its text, so that whatever is sent again, within a day, is done once.
+ * The key of a batch comes from its place and its text, so that whatever is sent again, within a day, is done
+ * once.
  *
  * @param lines behind what is done.
  * @param done what earlier runs have done.
- * @throws BadLine for a line that cannot be taken or is refused; everything before the place that was reported last is done.
+ * @throws BadLine for a line that cannot be taken or is refused; everything before the last reported
+ * place is done.
  */
 export async function importDocuments(
   bundoc: Bundoc,

@@ -12,8 +12,8 @@ const STORED_HEAD =
   /^\{"_id":"(?:[^"\\]|\\.)*","_collection":"[\w-]*","_rev":"\w*","_created":"[^"]*","_updated":"[^"]*"(,?)/;
 
 /**
- * Reads a line: a document with or without `_id`, or a deletion as exports have it. The document's own text stays to the byte; metadata that
- * Bundoc has put in front of it is cut off, as the import gives it new ones.
+ * Reads a line: a document with or without `_id`, or a deletion as exports have it. The document's own text
+ * stays to the byte; metadata that Bundoc has put in front of it is cut off, as the import gives it new ones.
  *
  * @param collection where documents go that do not say it.
  * @throws BadLine
@@ -37,7 +37,8 @@ export function readImportLine({ text, number }: Line, collection: string | unde
     if (id === undefined) throw new BadLine(`the deletion in line ${number} has no _id`);
     return { op: 'delete', collection: target, id };
   }
-  // The service cuts out `_id` by itself; a revision would be a condition, and another collection a contradiction.
+  // The service cuts out `_id` by itself; a revision would be a condition, and another collection a
+  // contradiction.
   const isPlain = !('_rev' in value) && (own === undefined || own === target);
   const content = isPlain ? text : withoutMetadata(text);
   return id === undefined

@@ -2,80 +2,18 @@ import { randomUUID } from 'node:crypto';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { deriveKey } from '@bundoc/shared/crypto/aead';
-import type { ProjectCipher } from '../crypto/project-cipher.ts';
-import type { OnProgress } from '../engine/files/projects/verify.ts';
+import { MoveFailed } from '../engine/errors.ts';
 import { settleMove } from '../engine/judge-move-mark.ts';
 import { MARK_KEY, type MoveMark, openMoveMark, sealMoveMark } from '../engine/move-mark.ts';
-import type { Position, ProjectStore, SealedChange, SealedPageLimits, StoreRest } from '../engine/port.ts';
+import type { Position, SealedPageLimits } from '../engine/port.ts';
+import type { OnProgress } from '../engine/reports.ts';
 import type { StartedStorage } from '../engine/started-storage.ts';
+import type { FencedSource, MoveSource, MoveTarget, ReadSealedChanges } from '../engine/transfer-port.ts';
 
-export type ReadSealedChanges = ProjectStore['sealedChanges'];
-
-/** The project cannot be moved now. Where it was, it is in order; it may be tried again. */
-export class MoveFailed extends Error {
-  override readonly name = 'MoveFailed';
-}
-
-/** What a project holds, in documents and their sealed bytes: alike at both ends. */
-export type MoveCounts = Pick<StoreRest, 'documents' | 'bytes'>;
-
-/** What a project has beside its documents and deletions, once nobody writes any more. */
-export interface LastOfProject extends Omit<StoreRest, 'size'> {
-  /** The text of its project file. */
-  readonly file: string;
-}
-
-/** A source while nobody can write to it. */
-export interface FencedSource {
-  readonly page: ReadSealedChanges;
-  last(): Promise<LastOfProject>;
-}
-
-/** Where a project is, and in use. */
-export interface MoveSource {
-  /** Of all versions of the key that the latest page needed. */
-  readonly cipher: ProjectCipher;
-  /** Documents and deletions, about, and the place of the latest commit. */
-  extent(): Promise<{ readonly size: number; readonly lastSeq: Position }>;
-  /** Opens each document that it reads. */
-  readonly page: ReadSealedChanges;
-  /**
-   * Runs `action` while nobody can write; then, in its place, puts the mark there, durably: with it, every request is refused. If `action` throws, nothing has
-   * changed.
-   */
-  fence(action: (fenced: FencedSource) => Promise<void>, mark: () => string): Promise<void>;
-  /** Takes the mark away: the project is in use again. Changes nothing where another mark stands, or none. */
-  stay(mark: string): Promise<void>;
-  /** The mark that stands there. */
-  mark(): Promise<string | undefined>;
-  /** Takes the content away and leaves `mark`. May be done again. */
-  leave(mark: string, move: string): Promise<void>;
-}
-
-/** Where a project is brought to: under a mark, with which nobody sees it there. */
-export interface MoveTarget {
-  /**
-   * Puts the mark there and makes an empty place.
-   *
-   * @param isOurs whether a mark there is of the same project: then what lies beside it is left over from an earlier move. Any other is set aside.
-   * @throws MoveFailed where there is a project.
-   */
-  begin(mark: string, isOurs: (mark: string) => Promise<boolean>): Promise<void>;
-  /** Takes over changes, in their order, durably. */
-  put(changes: readonly SealedChange[], position: Position): Promise<void>;
-  /** Reads again and opens every document that was taken over behind a place. @throws MoveFailed. */
-  verify(after: Position, onProgress: OnProgress): Promise<void>;
-  /** Adds the rest, durably, and then the mark that says that nothing is missing. @returns what it holds. */
-  finish(last: LastOfProject, mark: string): Promise<MoveCounts>;
-  /** What is there: a project file, and a mark. */
-  present(): Promise<{ readonly hasFile: boolean; readonly mark: string | undefined }>;
-  /** Takes the mark away: the target has the project. */
-  open(): Promise<void>;
-  /** Removes what was copied, and then the mark. */
-  discard(): Promise<void>;
-}
-
-/** Told how far a move is, and when writes stop. What it throws ends the move between two steps, unless the project is about to change hands. */
+/**
+ * Told how far a move is, and when writes stop. What it throws ends the move between two steps, unless the
+ * project is about to change hands.
+ */
 export interface MoveWatch {
   readonly onCopied: OnProgress;
   readonly onVerified: OnProgress;
@@ -100,12 +38,14 @@ export interface ProjectMove {
 }
 
 /**
- * Moves a project that is in use, its sealed bytes as they are. It is copied in rounds, each of what changed during the one before, and all of it read again
- * and opened where it came; then the source is fenced for the last few changes. The project changes hands when BunKMS takes the target's acceptance of
- * the source's offer. Cut short anywhere, it is in one place: BunKMS says which.
+ * Moves a project that is in use, its sealed bytes as they are. It is copied in rounds, each of what changed
+ * during the one before, and all of it read again and opened where it came; then the source is fenced for the
+ * last few changes. The project changes hands when BunKMS takes the target's acceptance of the source's
+ * offer. Cut short anywhere, it is in one place: BunKMS says which.
  *
  * @returns the move's id.
- * @throws MoveFailed, and what the two ends and BunKMS throw: then the source has the project, or its mark keeps it until BunKMS says who has it.
+ * @throws MoveFailed, and what the two ends and BunKMS throw: then the source has the project, or its mark
+ * keeps it until BunKMS says who has it.
  */
 export async function moveProject(
   { project, source, target, from, to }: ProjectMove,
@@ -117,13 +57,16 @@ export async function moveProject(
     const mark = { state, move, from: from.id, to: to.id, since: new Date().toISOString() };
     return sealMoveMark(project, source.cipher, mark);
   };
-  // By this, BunKMS knows the target as the storage that is in use, and no copy of it; and no offer that it made as a source still stands.
+  // By this, BunKMS knows the target as the storage that is in use, and no copy of it; and no offer that it
+  // made as a source still stands.
   await to.advance();
   const { lastSeq } = await source.extent();
   const keyOf = async (version: number) => source.cipher.subkey(version, MARK_KEY);
   const isOurs = async (text: string) => (await openMoveMark(project, text, keyOf)) !== undefined;
   await target.begin(sealMark('incoming'), isOurs);
-  /** While it is not known who has the project, what was brought to the target may be all that there is of it. */
+  /**
+   * While it is not known who has the project, what was brought to the target may be all that there is of it.
+   */
   let isInDoubt = false;
   try {
     const copying = new Copying({ source, target, watch, limits, begun: lastSeq });
@@ -170,10 +113,12 @@ export async function moveProject(
 }
 
 /**
- * Does what is left of a move that has taken effect, once the target has all of the project. May be done again.
+ * Does what is left of a move that has taken effect, once the target has all of the project. May be done
+ * again.
  *
  * @returns the move's id.
- * @throws AppError `project_elsewhere` when nothing at the source says that the project was moved to the target; MoveFailed when the target does not have it whole.
+ * @throws AppError `project_elsewhere` when nothing at the source says that the project was moved to the
+ * target; MoveFailed when the target does not have it whole.
  */
 export async function finishMove(ends: Omit<ProjectMove, 'from'>): Promise<string> {
   const { project, source, target, to } = ends;
@@ -233,7 +178,10 @@ class Copying {
       );
   }
 
-  /** Copies rounds until the backlog is small or stops shrinking. Writers that outpace the copy wait longer at the cut-over. */
+  /**
+   * Until little came in while it was copied, or no less than before: anyone who writes faster than is copied
+   * waits the longer in the end.
+   */
   async #inRounds(): Promise<void> {
     let copied = 0;
     let former = Number.POSITIVE_INFINITY;
@@ -250,7 +198,10 @@ class Copying {
     }
   }
 
-  /** @param until where it ends, even if more has come by then: a fast writer must not keep the round going. */
+  /**
+   * @param until where it ends, though there may be more by then: anyone who writes fast must not be run
+   * after for ever.
+   */
   async #copy(
     page: ReadSealedChanges,
     until: Position,

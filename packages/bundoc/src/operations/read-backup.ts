@@ -3,12 +3,13 @@ import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import type { ProjectCipher } from '../crypto/project-cipher.ts';
 import { readStoredMetadata } from '../crypto/stored-text.ts';
 import { ByteReader } from '../engine/bytes.ts';
-import { leasing, type ProjectPlace } from '../engine/files/projects/project-reader.ts';
+import { BackupDamaged } from '../engine/errors.ts';
 import type { SealedChange } from '../engine/port.ts';
 import { openCipher, parseProjectFile } from '../engine/project-file.ts';
+import { type KeyExporter, leasing } from '../engine/project-keys.ts';
 import { readState } from '../engine/state.ts';
+import { type BackupEnd, type RestoreSource, takeAll } from '../engine/transfer-port.ts';
 import { type ArchiveHead, type Block, openBlock, readArchive } from './archive.ts';
-import { BackupDamaged } from './errors.ts';
 
 /** What anybody can tell of a backup that is whole. */
 export interface BackupFacts {
@@ -16,17 +17,6 @@ export interface BackupFacts {
   readonly file: ProjectFile;
   readonly blocks: number;
   readonly bytes: number;
-}
-
-/** What the key tells beside. */
-export interface BackupEnd {
-  /** Up to which commit it is the project. */
-  readonly lastSeq: number;
-  readonly purgedSeq: number;
-  /** Documents and deletions that it holds; of one that changed while it was made, all. */
-  readonly entries: number;
-  /** When it was complete. */
-  readonly createdMs: number;
 }
 
 /**
@@ -69,9 +59,10 @@ function fileOf({ project }: ArchiveHead, clear: Buffer): ProjectFile {
 /**
  * The cipher of the project that a backup is of.
  *
- * @throws AppError what the key service threw, `project_destroyed` and `KEY_NOT_FOUND` for a key that is gone; `key_mismatch`.
+ * @throws AppError what the key service threw, `project_destroyed` and `KEY_NOT_FOUND` for a key that is
+ * gone; `key_mismatch`.
  */
-export async function cipherOf({ file }: BackupFacts, keys: ProjectPlace['keys']): Promise<ProjectCipher> {
+export async function cipherOf({ file }: BackupFacts, keys: KeyExporter): Promise<ProjectCipher> {
   return openCipher(file, await leasing(file.project, keys)(file));
 }
 
@@ -86,12 +77,7 @@ export async function openBackup(
   cipher: ProjectCipher,
   take: (changes: readonly SealedChange[]) => Promise<void>,
 ): Promise<BackupEnd> {
-  const blocks = changesIn(source, cipher);
-  for (;;) {
-    const { done, value } = await blocks.next();
-    if (done === true) return value;
-    await take(value);
-  }
+  return takeAll(changesIn(source, cipher), take);
 }
 
 /**
@@ -99,7 +85,7 @@ export async function openBackup(
  *
  * @throws BackupDamaged for whatever is not authentic.
  */
-export async function* changesIn(
+async function* changesIn(
   source: AsyncIterable<Uint8Array>,
   cipher: ProjectCipher,
 ): AsyncGenerator<readonly SealedChange[], BackupEnd, void> {
@@ -125,6 +111,19 @@ export async function* changesIn(
     yield changes;
   }
   throw new BackupDamaged('the backup has no end');
+}
+
+/**
+ * What an engine makes a project of.
+ *
+ * @param open reads the backup from its beginning; it was checked before.
+ */
+export function restoreSource(
+  { head, file }: BackupFacts,
+  open: () => AsyncIterable<Uint8Array>,
+  cipher: ProjectCipher,
+): RestoreSource {
+  return { file, id: head.id, cipher, changes: () => changesIn(open(), cipher) };
 }
 
 function changesOf(cipher: ProjectCipher, { number, clear }: Block, text: Buffer): SealedChange[] {

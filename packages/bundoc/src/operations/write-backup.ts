@@ -13,7 +13,7 @@ export interface BackupLimits {
   readonly bytesMax: number;
 }
 
-export interface BackupPorts {
+export interface BackupDeps {
   readonly instances: Pick<InstanceManager, 'acquire'>;
   readonly clock: Clock;
   /** {@link BLOCK_LIMITS} unless a test wants many blocks. */
@@ -27,15 +27,17 @@ const BLOCK_LIMITS: BackupLimits = { limit: 1_000, bytesMax: 1_048_576 };
 const TRIES_MAX = 3;
 
 /**
- * A project as it is at the moment at which the last block is made, while others write: what changes is written again, behind. The
- * documents' bytes are as they are stored, so nothing is opened to leave in the clear, and nothing is re-sealed. The project is held
- * for one block at a time, so that a key that is withdrawn ends the backup.
+ * A project as it is at the moment at which the last block is made, while others write: what changes is
+ * written again, behind. The documents' bytes are as they are stored, so nothing is opened to leave in the
+ * clear, and nothing is re-sealed. The project is held for one block at a time, so that a key that is
+ * withdrawn ends the backup.
  *
- * @throws AppError of the project and its store, from the generator as well; `project_not_found` before the first piece.
+ * @throws AppError of the project and its store, from the generator as well; `project_not_found` before the
+ * first piece.
  */
 export async function createBackup(
   project: string,
-  { instances, clock, limits = BLOCK_LIMITS }: BackupPorts,
+  { instances, clock, limits = BLOCK_LIMITS }: BackupDeps,
 ): Promise<AsyncGenerator<Buffer, void, void>> {
   const id = randomBytes(ARCHIVE_ID_BYTES);
   const head = await withProject(
@@ -52,7 +54,7 @@ export async function createBackup(
 
 async function* writeBlocks(
   head: ArchiveHead,
-  { instances, clock, limits }: Required<BackupPorts>,
+  { instances, clock, limits }: Required<BackupDeps>,
 ): AsyncGenerator<Buffer, void, void> {
   const writer = new ArchiveWriter(head);
   yield writer.begin();
@@ -78,7 +80,7 @@ async function* writeBlocks(
 }
 
 async function withProject<T>(
-  instances: BackupPorts['instances'],
+  instances: BackupDeps['instances'],
   project: string,
   action: (lease: NonNullable<Awaited<ReturnType<InstanceManager['acquire']>>>) => Promise<T>,
 ): Promise<T> {
@@ -88,7 +90,8 @@ async function withProject<T>(
     try {
       return await action(lease);
     } catch (error) {
-      // Another node has brought in a new version of the key, which the project must be opened again for: nothing of the block was written yet.
+      // Another node has brought in a new version of the key, which the project must be opened again for:
+      // nothing of the block was written yet.
       if (tries === TRIES_MAX || !lease.store.failed || !hasCode(error, 'storage_unavailable')) throw error;
     }
   }

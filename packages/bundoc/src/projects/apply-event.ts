@@ -17,8 +17,8 @@ export interface EventTargets {
 }
 
 /**
- * Lets what happened at BunKMS take effect here. A key that may have lost its use is dropped at once, and with it
- * the projects that are open under it; requests under way end as they began.
+ * Lets what happened at BunKMS take effect here. A key that may have lost its use is dropped at once, and
+ * with it the projects that are open under it; requests under way end as they began.
  */
 export function applyEvent(event: KmsEvent, targets: EventTargets): void {
   const { storage, keys, instances, revoked, feed, deletion } = targets;
@@ -40,7 +40,8 @@ export function applyEvent(event: KmsEvent, targets: EventTargets): void {
       const project = projectOfDek(event.name);
       if (project === undefined) break;
       const isHolder = 'holder' in event && event.holder === storage.id;
-      // A deletion that is intended goes to a new holder with the key. Of another storage's keys, none is unfinished here.
+      // A deletion that is intended goes to a new holder with the key. Of another storage's keys, none is
+      // unfinished here.
       if (isHolder && (event.type === 'key.take_over' || event.type === 'key.deletion_intent'))
         deletion.look();
       // This storage has become the holder: what it has of the key by now is its own.

@@ -25,11 +25,13 @@ export interface ProjectDeletionOptions {
 }
 
 /**
- * Deletes projects: their key is destroyed, so that every copy of what it sealed is unreadable, and then their content.
+ * Deletes projects: their key is destroyed, so that every copy of what it sealed is unreadable, and then
+ * their content.
  *
- * BunKMS records the intent first. From then on it releases the key no more, and the intent says what is left to do after whatever cuts the deletion short:
- * what is unfinished is asked of BunKMS, and never read from the storage. The key is destroyed when the last user has left. Then the content goes, a mark is
- * left, and BunKMS hears that the deletion is over. Doing a step again is harmless.
+ * BunKMS records the intent first. From then on it releases the key no more, and the intent says what is left
+ * to do after whatever cuts the deletion short: what is unfinished is asked of BunKMS, and never read from
+ * the storage. The key is destroyed when the last user has left. Then the content goes, a mark is left, and
+ * BunKMS hears that the deletion is over. Doing a step again is harmless.
  */
 export class ProjectDeletion {
   readonly #options: ProjectDeletionOptions;
@@ -48,9 +50,10 @@ export class ProjectDeletion {
   /**
    * Deletes a project, or tells what became of it. Once resolved, nothing but the mark is left.
    *
-   * @throws AppError `project_not_found`; `kms_unavailable`, also when this service may not shred keys; `key_missing`, `project_elsewhere`,
-   * `project_unclaimed`: nothing has changed then. `kms_unavailable` once the intent is on record, `overloaded` while requests do not end, and those of the storage:
-   * it is finished in the background.
+   * @throws AppError `project_not_found`; `kms_unavailable`, also when this service may not shred keys;
+   * `key_missing`, `project_elsewhere`, `project_unclaimed`: nothing has changed then. `kms_unavailable` once
+   * the intent is on record, `overloaded` while requests do not end, and those of the storage: it is finished
+   * in the background.
    */
   async delete(project: string): Promise<DeletedProject> {
     const mark = await this.#options.instances.exclusively(project, (close) => this.#delete(project, close));
@@ -64,7 +67,10 @@ export class ProjectDeletion {
     void this.resume();
   }
 
-  /** Finishes what was begun, by this process or another. Never rejects; to be called every few seconds, and does nothing while nothing is unfinished. */
+  /**
+   * Finishes what was begun, by this process or another. Never rejects; to be called every few seconds, and
+   * does nothing while nothing is unfinished.
+   */
   async resume(): Promise<void> {
     if (this.#isResuming || !this.#isDue) return;
     this.#isResuming = true;
@@ -116,14 +122,18 @@ export class ProjectDeletion {
       return await this.#intendSurely(dekNameOf(project));
     } catch (error) {
       if (hasCode(error, 'project_destroyed')) return undefined;
-      // A key that BunKMS does not know may come back with its backup, and open copies then: that is no destruction.
+      // A key that BunKMS does not know may come back with its backup, and open copies then: that is no
+      // destruction.
       if (hasCode(error, 'KEY_NOT_FOUND')) throw new AppError('key_missing', { cause: error });
       if (hasCode(error, 'key_unheld')) throw new AppError('project_unclaimed', { cause: error });
       throw error;
     }
   }
 
-  /** Sends the intent, and once more when the first was not answered: then that one cannot land late any more, behind an administrator's restore. */
+  /**
+   * Sends the intent, and once more when the first was not answered: then that one cannot land late any more,
+   * behind an administrator's restore.
+   */
   async #intendSurely(name: string): Promise<DeletionIntent> {
     const { service } = this.#options;
     for (let tries = 0; ; tries++) {
@@ -166,7 +176,8 @@ export class ProjectDeletion {
       if (receipt !== undefined) await this.#remove(project, unfinished.intended_at, receipt);
     } catch (error) {
       if (!hasCode(error, 'precondition_failed')) throw error;
-      // An administrator has taken it back, or the key was changed otherwise, as by a new wrapping. Then BunKMS names a later receipt.
+      // An administrator has taken it back, or the key was changed otherwise, as by a new wrapping. Then
+      // BunKMS names a later receipt.
       this.#isDue = true;
     }
   }

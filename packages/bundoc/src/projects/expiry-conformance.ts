@@ -1,6 +1,6 @@
 import type { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { expect, it } from 'vitest';
-import { type ExpiryMarks, LOOK_EVERY_MS } from '../engine/files/projects/expiry-marks.ts';
+import { type ExpiryMarks, SWEEP_INTERVAL_MS } from '../engine/expiry-marks.ts';
 
 /** A place for marks that has none, with the projects `a`, `b` and `c`. */
 export interface MarksPlace {
@@ -18,13 +18,13 @@ export function describeExpiryMarks(newPlace: () => Promise<MarksPlace>): void {
     const marks = start();
     expect(await projectOf(marks)).toBeUndefined();
     await marks.mark('a');
-    clock.advance(LOOK_EVERY_MS / 2);
+    clock.advance(SWEEP_INTERVAL_MS / 2);
     await marks.ensureMarked('b');
     await marks.ensureMarked('a');
     expect(await projectOf(marks)).toBeUndefined();
     for (let hour = 0; hour < 2; hour++)
       for (const project of ['a', 'b']) {
-        clock.advance(LOOK_EVERY_MS / 2);
+        clock.advance(SWEEP_INTERVAL_MS / 2);
         expect([await projectOf(marks), await projectOf(marks)]).toEqual([project, undefined]);
       }
   });
@@ -38,7 +38,7 @@ export function describeExpiryMarks(newPlace: () => Promise<MarksPlace>): void {
     }
     const taken: (string | undefined)[] = [];
     for (let turn = 0; turn < 6; turn++) {
-      clock.advance(LOOK_EVERY_MS);
+      clock.advance(SWEEP_INTERVAL_MS);
       taken.push(await projectOf(marks));
     }
     expect(taken).toEqual(['a', 'b', 'c', 'a', 'b', 'c']);
@@ -48,7 +48,7 @@ export function describeExpiryMarks(newPlace: () => Promise<MarksPlace>): void {
     const { clock, start } = await newPlace();
     const marks = start();
     for (const project of ['a', 'b', 'c']) await marks.mark(project);
-    clock.advance(LOOK_EVERY_MS);
+    clock.advance(SWEEP_INTERVAL_MS);
     const due = await marks.take();
     if (due === undefined) throw new Error('nothing is due');
     await marks.unmark(due);
@@ -56,7 +56,7 @@ export function describeExpiryMarks(newPlace: () => Promise<MarksPlace>): void {
     await later.take();
     const taken = new Set<string | undefined>();
     for (let turn = 0; turn < 10; turn++) {
-      clock.advance(LOOK_EVERY_MS / 5);
+      clock.advance(SWEEP_INTERVAL_MS / 5);
       taken.add(await projectOf(later));
     }
     taken.delete(undefined);
@@ -67,19 +67,19 @@ export function describeExpiryMarks(newPlace: () => Promise<MarksPlace>): void {
     const { clock, start } = await newPlace();
     const marks = start();
     await marks.mark('a');
-    clock.advance(LOOK_EVERY_MS);
+    clock.advance(SWEEP_INTERVAL_MS);
     const first = await marks.take();
     if (first === undefined) throw new Error('nothing is due');
-    await marks.lookAgain(first, 1_000);
+    await marks.reschedule(first, 1_000);
     clock.advance(1_000);
     const second = await marks.take();
     if (second === undefined) throw new Error('nothing is due');
     expect(second.project).toBe('a');
     await marks.mark('a');
-    await marks.lookAgain(second, 0);
+    await marks.reschedule(second, 0);
     await marks.unmark(second);
     expect(await projectOf(marks)).toBeUndefined();
-    clock.advance(LOOK_EVERY_MS + 1);
+    clock.advance(SWEEP_INTERVAL_MS + 1);
     expect(await projectOf(marks)).toBe('a');
   });
 }

@@ -1,5 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { runInShare } from '@bundoc/shared/shares/current-share';
+import { runInShare } from '@bundoc/shared/shares/share-key';
 import { describe, expect, it, vi } from 'vitest';
 import { put, ref } from '../engine/conformance.ts';
 import type { FileChange } from '../engine/files/disk/disk.ts';
@@ -82,7 +82,7 @@ async function startMany(options: Partial<InstanceManagerOptions> = {}) {
       await held.gate;
       running--;
       return {
-        toReseal: 0,
+        pendingReencryption: 0,
         failed: false,
         get memoryBytes() {
           return memory.get(project) ?? 0;
@@ -219,7 +219,7 @@ describe('InstanceManager', () => {
     manager.sweep();
     await use('c');
     manager.sweep();
-    expect(manager.storeAtHand('b')).toBeDefined();
+    expect(manager.peekStore('b')).toBeDefined();
     await use('a');
     expect(['a', 'b', 'c'].map(isOpen)).toEqual([true, true, false]);
   });
@@ -479,8 +479,8 @@ describe('InstanceManager', () => {
     const file = JSON.parse(String(disk.files().get('/projects/p/project.json')));
     expect(file.versions.map(({ version }: { version: number }) => version)).toEqual([1, 2]);
     expect(file.nameKey).toHaveLength(2);
-    expect(manager.toReseal).toBe(12);
-    while (manager.toReseal > 0) await upkeep.run();
+    expect(manager.pendingReencryption).toBe(12);
+    while (manager.pendingReencryption > 0) await upkeep.run();
     clock.advance(TTL_MS);
     using lease = await manager.acquire('p', 'existing');
     for (let n = 0; n < 12; n++) expect(await lease?.store.get(ref(`doc-${n}`))).toBeDefined();
@@ -560,7 +560,7 @@ describe('InstanceManager', () => {
     });
 
     it('opens a closed project that others may have written to', async () => {
-      const { clock, manager, write, closings, openings } = start({ idleTtlMs: 1_000, othersWrite: true });
+      const { clock, manager, write, closings, openings } = start({ idleTtlMs: 1_000, isShared: true });
       await write('p');
       const stop = new AbortController();
       const waiting = manager.waitForChange('p', 1, stop.signal);

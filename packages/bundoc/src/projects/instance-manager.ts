@@ -3,23 +3,23 @@ import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import { type Clock, instant } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
-import { shareIn } from '@bundoc/shared/shares/current-share';
+import { KeyedMutex } from '@bundoc/shared/runtime/mutex';
+import { shareIn } from '@bundoc/shared/shares/share-key';
 import { type DefinedStore, openDefinedStore } from '../collections/defined-store.ts';
 import type { CollectionStore } from '../collections/port.ts';
 import type { KeyCache } from '../crypto/key-cache.ts';
 import type { ProjectCipher } from '../crypto/project-cipher.ts';
 import type { Cursors } from '../crypto/sealed-cursor.ts';
-import type { ExpiryMarks } from '../engine/files/projects/expiry-marks.ts';
+import type { ExpiryMarks } from '../engine/expiry-marks.ts';
 import type { Position, ProjectStore } from '../engine/port.ts';
 import type { LeasedKeys } from '../engine/project-file.ts';
 import type { OpenedProject, Projects } from '../engine/projects.ts';
-import { KeyedMutex } from '../work/keyed-mutex.ts';
 import type { OwnWork } from '../work/scheduler.ts';
 import { createServiceShares, type ServiceShares } from '../work/service-shares.ts';
-import { ChangeWaits } from './change-waits.ts';
-import { Places } from './places.ts';
+import { ProjectChangeWaiter } from './project-change-waiter.ts';
 import { ProjectInstance } from './project-instance.ts';
 import { SegmentedLru } from './segmented-lru.ts';
+import { SlotPool } from './slot-pool.ts';
 
 export interface InstanceManagerOptions {
   readonly projects: Projects;
@@ -44,7 +44,7 @@ export interface InstanceManagerOptions {
   /** Begins work of the service itself for a project. */
   readonly ownWork?: (project: string) => OwnWork;
   /** Whether other processes write to the same storage, so that a project which is closed here may change. */
-  readonly othersWrite?: boolean;
+  readonly isShared?: boolean;
 }
 
 /** An open project, held until disposed: `using lease = await manager.acquire(…)`. */
@@ -106,8 +106,8 @@ export class InstanceManager implements AsyncDisposable {
   readonly #openings = new KeyedMutex();
   readonly #shares: Pick<ServiceShares, 'lookups' | 'openings'>;
   /** One for each project that is open or being opened. */
-  readonly #places: Places;
-  readonly #changeWaits: ChangeWaits;
+  readonly #slots: SlotPool;
+  readonly #changeWaits: ProjectChangeWaiter;
   /** Rejects when the end has no time left for what projects would do before they close. */
   readonly #outOfTime = Promise.withResolvers<never>();
   #closed = false;
@@ -119,8 +119,8 @@ export class InstanceManager implements AsyncDisposable {
     this.#idleTtlMs = options.idleTtlMs ?? 600_000;
     const bytesMax = options.openBytesMax ?? Number.POSITIVE_INFINITY;
     this.#order = new SegmentedLru(bytesMax);
-    this.#places = new Places(bytesMax, () => this.#retireUnused());
-    this.#changeWaits = new ChangeWaits(this, options.othersWrite === true);
+    this.#slots = new SlotPool(bytesMax, () => this.#retireUnused());
+    this.#changeWaits = new ProjectChangeWaiter(this, options.isShared === true);
   }
 
   /** Number of open projects. */
@@ -130,13 +130,13 @@ export class InstanceManager implements AsyncDisposable {
 
   /** Bytes of memory that open projects are taken to need, those being opened included. */
   get bytes(): number {
-    return this.#places.bytes;
+    return this.#slots.bytes;
   }
 
   /** Projects that wait to be looked for, for room, or to be opened. */
   get openingsWaiting(): number {
     const { lookups, openings } = this.#shares;
-    return lookups.waiting + this.#places.waiting + openings.waiting;
+    return lookups.waiting + this.#slots.waiting + openings.waiting;
   }
 
   /**
@@ -160,7 +160,7 @@ export class InstanceManager implements AsyncDisposable {
    * The store of a project that is open already and may be used: without a lease, so for this turn of the
    * event loop alone. Undefined says nothing; {@link acquire} opens it, and tells what is wrong.
    */
-  storeAtHand(project: string): CollectionStore | undefined {
+  peekStore(project: string): CollectionStore | undefined {
     const instance = this.#usable(project);
     if (instance === undefined) return undefined;
     instance.wasUsed = true;
@@ -278,7 +278,7 @@ export class InstanceManager implements AsyncDisposable {
     action: (store: DefinedStore) => Promise<void>,
   ): Promise<'done' | 'open' | 'no-room' | 'absent'> {
     if (this.#hot.has(project)) return 'open';
-    if (!this.#places.hasRoomFor(await this.#bytesToReserve(project))) return 'no-room';
+    if (!this.#slots.hasRoomFor(await this.#bytesToReserve(project))) return 'no-room';
     const lease = await this.acquire(project, 'existing');
     if (lease === undefined) return 'absent';
     const instance = this.#hot.get(project);
@@ -296,8 +296,8 @@ export class InstanceManager implements AsyncDisposable {
   }
 
   /** Documents of open projects that are sealed under a former key version. */
-  get toReseal(): number {
-    return this.#inNeed.reseal.values().reduce((sum, { store }) => sum + store.toReseal, 0);
+  get pendingReencryption(): number {
+    return this.#inNeed.reseal.values().reduce((sum, { store }) => sum + store.pendingReencryption, 0);
   }
 
   /** Refuses new leases, waits for the running ones and closes everything. */
@@ -361,7 +361,7 @@ export class InstanceManager implements AsyncDisposable {
       if (opened === undefined) return undefined;
       keys.hold(project);
       const bytes = await this.#bytesToReserve(project, opened.entries);
-      await this.#places.take(bytes);
+      await this.#slots.acquire(bytes);
       reserved = bytes;
       lease = await openings.run(key, () => this.#load(project, opened, bytes));
       return lease;
@@ -372,7 +372,7 @@ export class InstanceManager implements AsyncDisposable {
       throw error;
     } finally {
       if (lease === undefined) {
-        if (reserved !== undefined) this.#places.leave(reserved);
+        if (reserved !== undefined) this.#slots.release(reserved);
         keys.release(project);
       }
     }
@@ -421,13 +421,13 @@ export class InstanceManager implements AsyncDisposable {
     if (more === 0) return;
     instance.bytes = bytes;
     this.#order.resize(instance.project, bytes);
-    this.#places.grow(more);
+    this.#slots.grow(more);
   }
 
   #noteNeeds(instance: ProjectInstance): void {
     const { store } = instance;
     const needs: Record<Need, boolean> = {
-      reseal: store.toReseal > 0,
+      reseal: store.pendingReencryption > 0,
       definitions: store.isShared,
       expiry: store.mayExpire,
     };
@@ -479,7 +479,7 @@ export class InstanceManager implements AsyncDisposable {
     if (isHot) this.#charge(instance);
     if (isHot && instance.store.failed) this.#retire(instance);
     else if (instance.users > 0) return;
-    else if (isHot) this.#places.announce();
+    else if (isHot) this.#slots.notify();
     else this.#close(instance);
   }
 
@@ -489,7 +489,7 @@ export class InstanceManager implements AsyncDisposable {
     this.#hot.delete(instance.project);
     this.#order.delete(instance.project);
     for (const needy of Object.values(this.#inNeed)) needy.delete(instance);
-    this.#places.leave(instance.bytes);
+    this.#slots.release(instance.bytes);
     this.#changeWaits.turned(instance.project);
     this.#closing.set(instance.project, Promise.withResolvers());
     if (instance.users === 0) this.#close(instance);

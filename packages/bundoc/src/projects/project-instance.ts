@@ -19,7 +19,9 @@ export class ProjectInstance {
   keys: LeasedKeys;
   users = 0;
   lastUsed: Instant;
-  /** Used without a lease since it was last looked at for being idle: two clocks are too much for each read. */
+  /**
+   * Used without a lease since it was last looked at for being idle: two clocks are too much for each read.
+   */
   wasUsed = false;
   /** The sweep in which a use of it last counted for the order in which projects make room. */
   countedInSweep: number | undefined;
@@ -45,8 +47,8 @@ export class ProjectInstance {
   /**
    * Uses its keys.
    *
-   * @returns them on the leases that they have now: {@link keys} itself when none was renewed; undefined when one may not be used any more, or the
-   * current one is another key.
+   * @returns them on the leases that they have now: {@link keys} itself when none was renewed; undefined when
+   * one may not be used any more, or the current one is another key.
    */
   peekKeys(cache: Pick<KeyCache, 'peek'>): LeasedKeys | undefined {
     // Mostly it has one key, which was not renewed.
@@ -56,7 +58,10 @@ export class ProjectInstance {
     return keys.some((key, at) => key !== this.keys[at]) ? keys : this.keys;
   }
 
-  /** Whether nobody has used it for that long, milliseconds. Uses without a lease count from the last time that this was asked. */
+  /**
+   * Whether nobody has used it for that long, milliseconds. Uses without a lease count from the last time
+   * that this was asked.
+   */
   isIdle(clock: Clock, idleTtlMs: number): boolean {
     if (this.wasUsed) {
       this.wasUsed = false;

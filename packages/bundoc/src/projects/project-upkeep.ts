@@ -18,24 +18,30 @@ export interface ProjectUpkeepOptions {
   /** Documents of one project that are re-sealed after a rotation, each time. */
   readonly resealsMax: number;
   /**
-   * Answers for many projects at once what definitions and indexes each has, as `definitionsState` of their stores.
-   * Without it, the definitions of every project that others write to are read each time.
+   * Answers for many projects at once what definitions and indexes each has, as `definitionsState` of their
+   * stores. Without it, the definitions of every project that others write to are read each time.
    */
   readonly statesOf?: ((projects: readonly string[]) => Promise<ReadonlyMap<string, string>>) | undefined;
 }
 
 /**
- * What open projects need besides requests: documents re-sealed whose project's key was rotated, what other processes defined collections to be
- * taken up, expired documents removed.
+ * What open projects need besides requests: documents re-sealed whose project's key was rotated, what other
+ * processes defined collections to be taken up, expired documents removed.
  */
 export class ProjectUpkeep {
   readonly #options: ProjectUpkeepOptions;
   #isRunning = false;
   /** The states in which definitions were taken up of which some do not open, by project. */
   #damagedAs: ReadonlyMap<string, string> = new Map();
-  /** Projects whose documents are being re-sealed; they stay until they need it no more, or nothing more can be done. */
+  /**
+   * Projects whose documents are being re-sealed; they stay until they need it no more, or nothing more can
+   * be done.
+   */
   readonly #resealing = new Set<string>();
-  /** Projects whose keys were rotated and that were not used since, with the runs for which they are still waited for. */
+  /**
+   * Projects whose keys were rotated and that were not used since, with the runs for which they are still
+   * waited for.
+   */
   readonly #rotated = new Map<string, number>();
   /** The last project whose turn began. */
   #lastResealed: string | undefined;
@@ -47,8 +53,8 @@ export class ProjectUpkeep {
   }
 
   /**
-   * Does some of it for every open project that needs it. Never rejects. To be called every second or so, which
-   * bounds the rate and the delay. Does nothing while an earlier run is under way.
+   * Does some of it for every open project that needs it. Never rejects. To be called every second or so,
+   * which bounds the rate and the delay. Does nothing while an earlier run is under way.
    */
   async run(): Promise<void> {
     if (this.#isRunning) return;
@@ -60,8 +66,8 @@ export class ProjectUpkeep {
   }
 
   /**
-   * Re-seals documents in a hundredth of the open projects at a time, and has as many keys rotated as that leaves room for: after a take-over
-   * all projects are due at once.
+   * Re-seals documents in a hundredth of the open projects at a time, and has as many keys rotated as that
+   * leaves room for: after a take-over all projects are due at once.
    */
   async #resealSome(): Promise<void> {
     const { instances, rotations } = this.#options;
@@ -98,7 +104,10 @@ export class ProjectUpkeep {
     for (const project of (await rotations?.run(room)) ?? []) this.#rotated.set(project, WAITS_FOR_USE_RUNS);
   }
 
-  /** Removes expired documents of some projects. They take turns, so that the work of one run is bounded, however many there are. */
+  /**
+   * Removes expired documents of some projects. They take turns, so that the work of one run is bounded,
+   * however many there are.
+   */
   async #sweepSome(): Promise<void> {
     const inNeed = this.#options.instances.projectsInNeed('expiry');
     const projects = behind(this.#lastSwept, inNeed).slice(0, SWEPT_MAX);
@@ -160,14 +169,14 @@ export class ProjectUpkeep {
 
   /** @returns whether there is more to be done at once. */
   async #reseal(project: string, store: DefinedStore): Promise<boolean> {
-    if (store.toReseal === 0) return false;
+    if (store.pendingReencryption === 0) return false;
     const resealed = await store.reseal(this.#options.resealsMax);
     if (resealed > 0)
       this.#options.logger.info(
-        { project, resealed, left: store.toReseal },
+        { project, resealed, left: store.pendingReencryption },
         'documents were sealed under the new key version',
       );
-    return resealed > 0 && store.toReseal > 0;
+    return resealed > 0 && store.pendingReencryption > 0;
   }
 
   async #removeExpired(project: string, store: DefinedStore): Promise<void> {

@@ -73,7 +73,7 @@ describe('rotations of keys that have sealed much', () => {
       `after a take-over of ${PROJECTS} projects: ${Math.max(...atOnce)} re-sealed at once, ${Math.max(...rotated)} rotated in a second, ${atOnce.length} s for all\n`,
     );
     expect([...versions.values()].every((one) => one === 2)).toBe(true);
-    expect(instances.toReseal).toBe(0);
+    expect(instances.pendingReencryption).toBe(0);
     expect(Math.max(...atOnce)).toBeLessThanOrEqual(PROJECTS / 100);
     expect(Math.max(...rotated)).toBeLessThanOrEqual(PROJECTS / 100);
   });

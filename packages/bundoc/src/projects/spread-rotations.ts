@@ -13,8 +13,8 @@ export interface SpreadRotationsOptions {
 const PAUSE_MS = 60_000;
 
 /**
- * Keys that have sealed much wait here until they are rotated, a few at a time. After a take-over, all keys of a storage are due with their next
- * writes; there is room for millions of seals until they must be.
+ * Keys that have sealed much wait here until they are rotated, a few at a time. After a take-over, all keys
+ * of a storage are due with their next writes; there is room for millions of seals until they must be.
  */
 export class SpreadRotations {
   readonly #options: SpreadRotationsOptions;

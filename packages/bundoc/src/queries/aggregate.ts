@@ -1,7 +1,7 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Figure } from '@bundoc/shared/contract/query';
+import { Decimal, toDouble } from '@bundoc/shared/json/decimal';
 import { compareValues } from '../values/compare.ts';
-import { Decimal, toDouble } from '../values/decimal.ts';
 import { encodeExactly } from '../values/key.ts';
 import { type Path, pathOf } from '../values/path.ts';
 import { typeOf, type Value } from '../values/value.ts';
@@ -9,8 +9,8 @@ import type { Work } from '../work/scheduler.ts';
 import { sortInSteps } from './sort-in-steps.ts';
 
 /** Groups of one answer, and bytes of what is kept of them. */
-export const GROUPS_MAX = 10_000;
-export const GROUPS_BYTES_MAX = 16_777_216;
+const GROUPS_MAX = 10_000;
+const GROUPS_BYTES_MAX = 16_777_216;
 
 /** Memory of a group and of a figure beside its values, about. */
 const GROUP_BYTES = 200;
@@ -36,8 +36,9 @@ export interface GroupResult {
 }
 
 /**
- * Figures of documents, by group. Sums and averages are of doubles (IEEE 754), the nearest to each number; least and greatest are exact, in
- * the order of all values. What is not there, and what is null, is in no figure but the count; what is no number in no sum.
+ * Figures of documents, by group. Sums and averages are of doubles (IEEE 754), the nearest to each number;
+ * least and greatest are exact, in the order of all values. What is not there, and what is null, is in no
+ * figure but the count; what is no number in no sum.
  */
 export class Aggregation {
   readonly #groupBy: readonly Path[];

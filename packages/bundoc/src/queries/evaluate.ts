@@ -167,7 +167,10 @@ function hasAll(found: Found, { plain, exact }: ValueSet): boolean {
   });
 }
 
-/** Values, so that equal ones are found without a comparison with each: the plain ones by themselves, others by what they are encoded as. */
+/**
+ * Values, so that equal ones are found without a comparison with each: the plain ones by themselves, others
+ * by what they are encoded as.
+ */
 interface ValueSet {
   readonly plain: Set<Value>;
   readonly exact: Set<string>;

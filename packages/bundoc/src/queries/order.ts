@@ -11,8 +11,8 @@ export function orderOf(orderBy: OrderBy): Order {
 }
 
 /**
- * Where a document stands in an order, as a text: they compare unit by unit. Documents that are equal in every field stand in the order of
- * their creation, in the direction of the last field.
+ * Where a document stands in an order, as a text: they compare unit by unit. Documents that are equal in
+ * every field stand in the order of their creation, in the direction of the last field.
  */
 export function sortKey(order: Order, document: Value, position: number): string {
   let key = '';

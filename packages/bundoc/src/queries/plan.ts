@@ -16,7 +16,9 @@ const BEHIND = '\u0100';
 /** Ranges of one index that one query looks through at most. */
 const RANGES_MAX = 1_000;
 
-/** How a query finds its candidates by an index. All documents that its condition holds for are among them. */
+/**
+ * How a query finds its candidates by an index. All documents that its condition holds for are among them.
+ */
 export type IndexPlan = RangePlan | BlindPlan;
 
 /** By some keys, in the order of creation. */
@@ -34,7 +36,10 @@ export interface RangePlan {
   readonly isExact: boolean;
   /** What all keys of the one range begin with, when the plan is in order. */
   readonly fixed: string;
-  /** The entries of the one range are in the order that is asked for, or backwards in it; each document has one. */
+  /**
+   * The entries of the one range are in the order that is asked for, or backwards in it; each document has
+   * one.
+   */
   readonly inOrder: 'forwards' | 'backwards' | undefined;
 }
 
@@ -42,8 +47,8 @@ export interface RangePlan {
 type Conjunction = ReadonlyMap<string, readonly Test[]>;
 
 /**
- * The best index for a condition and an order: the longest beginning of its fields that are to be equal, then a range, then the order. Undefined
- * when none helps.
+ * The best index for a condition and an order: the longest beginning of its fields that are to be equal, then
+ * a range, then the order. Undefined when none helps.
  */
 export function planQuery(
   where: Where,
@@ -67,7 +72,10 @@ interface Found {
   readonly worth: number;
 }
 
-/** For each clause of the first `$or` what must hold with it, one of which a document meets; none without an `$or`. */
+/**
+ * For each clause of the first `$or` what must hold with it, one of which a document meets; none without an
+ * `$or`.
+ */
 function alternativesOf(where: Where): Conjunction[] {
   const either = firstOr(where);
   if (either?.kind !== 'or') return [];
@@ -171,8 +179,8 @@ function equalParts(tests: readonly Test[]): string[] | undefined {
 }
 
 /**
- * Between which parts a document must have one. Where documents have several, one bound is all that can be used: of `[1, 20]` one element is above 5
- * and another below 10.
+ * Between which parts a document must have one. Where documents have several, one bound is all that can be
+ * used: of `[1, 20]` one element is above 5 and another below 10.
  */
 function rangeOf(tests: readonly Test[], isMultiple: boolean): KeyRange | undefined {
   const ranges = tests.map(rangeOfTest).filter((range) => range !== undefined);
@@ -214,8 +222,9 @@ function endOfType(value: Value): string {
 }
 
 /**
- * How the entries behind `equal` fixed fields are read to be in an order. The order must look at all of the others and nothing else: entries that
- * agree in those are in the order of creation, which is what ties are in.
+ * How the entries behind `equal` fixed fields are read to be in an order. The order must look at all of the
+ * others and nothing else: entries that agree in those are in the order of creation, which is what ties are
+ * in.
  */
 function directionOf(index: UsableIndex, equal: number, order: Order): RangePlan['inOrder'] {
   const rest = index.fields.slice(equal);

@@ -4,7 +4,10 @@ export interface ScanLimits {
   readonly documentsMax: number;
   /** Bytes of their texts. */
   readonly bytesMax: number;
-  /** Values of documents, times the operators that they are held against: of all, and of one, which is looked at without a pause. */
+  /**
+   * Values of documents, times the operators that they are held against: of all, and of one, which is looked
+   * at without a pause.
+   */
   readonly workMax: number;
   readonly documentWorkMax: number;
 }

@@ -1,9 +1,9 @@
 import type { FoundBy } from '../engine/index-port.ts';
 import type { DocumentPage, ListQuery, Position, ProjectStore, StoredDocument } from '../engine/port.ts';
-import type { Evaluated } from '../large-jobs.ts';
 import { type Path, valueAt } from '../values/path.ts';
 import { readValue, type Value } from '../values/value.ts';
 import type { Work } from '../work/scheduler.ts';
+import type { Evaluated } from './evaluation.ts';
 import { type Order, sortKey } from './order.ts';
 import type { ScanBudget } from './scan-budget.ts';
 
@@ -13,14 +13,14 @@ export class Candidate {
   /** Of its creation. */
   readonly position: Position;
   /** The condition holds, and nothing is left to be looked at. */
-  readonly isSure: boolean;
+  readonly isExactMatch: boolean;
   #value: Value | undefined;
   #evaluated: Evaluated | undefined;
 
-  constructor(document: StoredDocument, position: Position, isSure: boolean) {
+  constructor(document: StoredDocument, position: Position, isExactMatch: boolean) {
     this.document = document;
     this.position = position;
-    this.isSure = isSure;
+    this.isExactMatch = isExactMatch;
   }
 
   /** What is in it, read when it is asked for. */
@@ -69,8 +69,8 @@ const PAGE_DOCUMENTS = 100;
 const PAGE_BYTES = 1_048_576;
 
 /**
- * All documents of a collection behind a position, or those that a blind index finds, some at a time, in the order of their creation. Each page asks for the store again, so that no key is used
- * beyond its time.
+ * All documents of a collection behind a position, or those that a blind index finds, some at a time, in the
+ * order of their creation. Each page asks for the store again, so that no key is used beyond its time.
  *
  * @param wanted how many are likely to be enough.
  * @throws AppError `query_too_expensive`, and those of the store; the signal's reason.
@@ -89,7 +89,8 @@ export async function* scanCollection(
     const page: DocumentPage = await work.outside(() => scan.withStore((store) => store.list(query)));
     unreadable.push(...page.unreadable);
     for (const { text } of page.documents) budget.spend(text.length);
-    if (page.passed !== undefined) budget.spend(page.passed.bytes, page.passed.documents);
+    if (page.skippedExpired !== undefined)
+      budget.spend(page.skippedExpired.bytes, page.skippedExpired.documents);
     if (page.documents.length > 0)
       yield page.documents.map((document) => new Candidate(document, document.position, false));
     next = page.next;

@@ -12,9 +12,11 @@ const BYTES_AT_HAND = 1_048_576;
 const READ_TOGETHER = 16;
 
 /**
- * The candidates of a plan, some at a time, each document once. One that has changed since its entry was read comes as it is now.
+ * The candidates of a plan, some at a time, each document once. One that has changed since its entry was read
+ * comes as it is now.
  *
- * @param after the sort key of the last document of the page before, when the plan is in order; empty for the first page.
+ * @param after the sort key of the last document of the page before, when the plan is in order; empty for the
+ * first page.
  * @param wanted how many candidates are likely to be enough; more are looked up when they are asked for.
  * @throws AppError as {@link scanCollection} does.
  */
@@ -81,7 +83,7 @@ function lookAtHand(
     seen?.add(entry.id);
     const document =
       bytes < BYTES_AT_HAND && rest.length === 0
-        ? store.getAtHand?.({ collection: scan.collection, id: entry.id })
+        ? store.getSync?.({ collection: scan.collection, id: entry.id })
         : undefined;
     if (document === undefined) {
       rest.push(entry);
@@ -118,7 +120,8 @@ function required(entries: readonly IndexEntry[] | undefined): readonly IndexEnt
 /** What is left of a range behind the last document of a page. */
 function behind({ low, high }: KeyRange, { inOrder, fixed }: RangePlan, after: string): KeyRange {
   if (inOrder === undefined || after === '') return { low, high };
-  // The fields that are fixed are in no sort key; those of the order are in it as they are in the index, or inverted.
+  // The fields that are fixed are in no sort key; those of the order are in it as they are in the index, or
+  // inverted.
   if (inOrder === 'forwards') return { low: laterKey(low, `${fixed}${after}\0`), high };
   return { low, high: earlierKey(high, fixed + inverted(after)) };
 }

@@ -1,8 +1,8 @@
 import type { Test, Where } from './where.ts';
 
 /**
- * Fields that an index could find the documents of a condition by: those that must be so for the condition to hold, the ones that are to be equal
- * first, as they stand first in a good index.
+ * Fields that an index could find the documents of a condition by: those that must be so for the condition to
+ * hold, the ones that are to be equal first, as they stand first in a good index.
  */
 export function fieldsOf(where: Where): string[] {
   const equal: string[] = [];

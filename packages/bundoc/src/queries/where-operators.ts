@@ -4,7 +4,9 @@ import type { Test, Where } from './where.ts';
 /** Looks that an operator takes whose values are compared by what they are encoded as. */
 const ENCODED = 4;
 
-/** Looks that a condition takes at a value at most: one for each operator, more for those that take longer. */
+/**
+ * Looks that a condition takes at a value at most: one for each operator, more for those that take longer.
+ */
 export function operatorsOf(where: Where): number {
   if (where.kind !== 'field') return where.clauses.reduce((sum, clause) => sum + operatorsOf(clause), 0);
   // Where ways meet, a value is looked at for each rest of the path.

@@ -22,16 +22,19 @@ export type Test =
   | { readonly op: '$elemMatch'; readonly where: Where };
 
 /** Operators of one query at most, `$and` and its like included. */
-export const OPERATORS_MAX = 100;
+const OPERATORS_MAX = 100;
 /** How deep conditions may lie in one another. */
-export const WHERE_DEPTH_MAX = 10;
+const WHERE_DEPTH_MAX = 10;
 /** Values of all `$in`, `$nin` and `$all` of a query together. */
-export const LISTED_VALUES_MAX = 1_000;
+const LISTED_VALUES_MAX = 1_000;
 
 /** Everything is wanted. */
 export const ANY_DOCUMENT: Where = { kind: 'and', clauses: [] };
 
-/** The condition of a query, from its JSON with exact numbers. Reports every fault by its path and repeats no value. */
+/**
+ * The condition of a query, from its JSON with exact numbers. Reports every fault by its path and repeats no
+ * value.
+ */
 export const whereSchema = z.unknown().transform((input, context): Where => {
   const parser = new WhereParser((path, message) => context.addIssue({ code: 'custom', path, message }));
   const where = parser.where(input as Value, [], 0);

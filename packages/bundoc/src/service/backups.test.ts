@@ -1,5 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { runInShare } from '@bundoc/shared/shares/current-share';
+import { runInShare } from '@bundoc/shared/shares/share-key';
 import { describe, expect, it } from 'vitest';
 import { put } from '../engine/conformance.ts';
 import { readProject } from '../engine/files/projects/project-reader.ts';

@@ -1,8 +1,8 @@
 import { Readable } from 'node:stream';
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { shareIn } from '@bundoc/shared/shares/current-share';
 import type { Share } from '@bundoc/shared/shares/share';
-import { type BackupPorts, createBackup } from '../operations/write-backup.ts';
+import { shareIn } from '@bundoc/shared/shares/share-key';
+import { type BackupDeps, createBackup } from '../operations/write-backup.ts';
 import { createServiceShares } from '../work/service-shares.ts';
 
 /** Bytes that wait for a reader who does not keep up; the next block is made when there is room. */
@@ -10,11 +10,11 @@ const WAITING_BYTES_MAX = 1_048_576;
 
 /** Makes backups of projects while they are in use; one of a project at a time. */
 export class Backups {
-  readonly #ports: BackupPorts;
+  readonly #ports: BackupDeps;
   readonly #share: Share;
   readonly #running = new Set<string>();
 
-  constructor(ports: BackupPorts, share = createServiceShares().backups) {
+  constructor(ports: BackupDeps, share = createServiceShares().backups) {
     this.#ports = ports;
     this.#share = share;
   }
@@ -22,7 +22,8 @@ export class Backups {
   /**
    * A backup, as it is made.
    *
-   * @throws AppError `project_not_found`; `rate_limited`, `overloaded` while enough are made; those of the project.
+   * @throws AppError `project_not_found`; `rate_limited`, `overloaded` while enough are made; those of the
+   * project.
    */
   async begin(project: string): Promise<Readable> {
     if (this.#running.has(project))

@@ -33,13 +33,13 @@ export class Batches {
   }
 
   /**
-   * Carries out all operations or none, each on a document of its own. Patches without a precondition are applied to the latest revision,
-   * again if need be; others are served between them.
+   * Carries out all operations or none, each on a document of its own. Patches without a precondition are
+   * applied to the latest revision, again if need be; others are served between them.
    *
    * @param options with the work that the batch is part of.
    * @returns a result for each operation.
-   * @throws AppError {@link PreconditionsFailed} with every operation whose precondition does not hold, `patch_test_failed`,
-   * `patch_inapplicable`, `payload_too_large`, `overloaded`, and those of the store.
+   * @throws AppError {@link PreconditionsFailed} with every operation whose precondition does not hold,
+   * `patch_test_failed`, `patch_inapplicable`, `payload_too_large`, `overloaded`, and those of the store.
    */
   async run(
     project: string,
@@ -144,7 +144,10 @@ function plainWrite(operation: PlainOperation): Write {
     : { kind: 'delete', ref, precondition };
 }
 
-/** The document of a patch that asks for no revision has changed since it was read: the patch can be applied again. */
+/**
+ * The document of a patch that asks for no revision has changed since it was read: the patch can be applied
+ * again.
+ */
 function isRace(operations: readonly BatchOperation[], { index, rev }: FailedWrite): boolean {
   const operation = operations[index];
   if (operation?.op !== 'patch' || rev === undefined) return false;

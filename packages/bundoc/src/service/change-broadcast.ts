@@ -20,19 +20,21 @@ export interface Follower {
 }
 
 /**
- * How long changes are gathered before the next batch at least, milliseconds. The first one after a silence goes at once. Each batch costs
- * a write for every reader, which is most of what a reader costs; so where batches take long, they come less often.
+ * How long changes are gathered before the next batch at least, milliseconds. The first one after a silence
+ * goes at once. Each batch costs a write for every reader, which is most of what a reader costs; so where
+ * batches take long, they come less often.
  */
-export const GATHER_MS = 10;
+const GATHER_MS = 10;
 /** The longest gathering, milliseconds. */
 const GATHER_MS_MAX = 25;
 /** So many times what a batch takes is left for all else, up to that. */
 const SHARE = 4;
 
 /**
- * Sends the changes that one source has to all who follow it. Those that have caught up share each batch: read, opened and written as
- * bytes once. Anyone who is behind, because it begins long ago or reads slowly, reads pages of its own, one when the last is on its way,
- * until it has caught up; so nothing is held for it but one page.
+ * Sends the changes that one source has to all who follow it. Those that have caught up share each batch:
+ * read, opened and written as bytes once. Anyone who is behind, because it begins long ago or reads slowly,
+ * reads pages of its own, one when the last is on its way, until it has caught up; so nothing is held for it
+ * but one page.
  */
 export class ChangeBroadcast {
   readonly #source: ChangeSource;

@@ -1,6 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { createLogger } from '@bundoc/shared/runtime/logger';
-import { runInShare } from '@bundoc/shared/shares/current-share';
+import { runInShare } from '@bundoc/shared/shares/share-key';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import type { ProjectStore } from '../engine/port.ts';

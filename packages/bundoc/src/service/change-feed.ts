@@ -1,8 +1,8 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
-import { shareIn } from '@bundoc/shared/shares/current-share';
 import type { Share } from '@bundoc/shared/shares/share';
+import { shareIn } from '@bundoc/shared/shares/share-key';
 import type { Position, ProjectStore } from '../engine/port.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
 import { createServiceShares } from '../work/service-shares.ts';
@@ -46,8 +46,8 @@ interface ProjectFeed {
 }
 
 /**
- * The feeds of changes of all projects: pages, waited for or not, and streams. Anyone who waits keeps no project open: while it is closed,
- * they wait until somebody opens it.
+ * The feeds of changes of all projects: pages, waited for or not, and streams. Anyone who waits keeps no
+ * project open: while it is closed, they wait until somebody opens it.
  */
 export class ChangeFeed {
   readonly #options: ChangeFeedOptions;
@@ -80,7 +80,8 @@ export class ChangeFeed {
   }
 
   /**
-   * A page as soon as it has something, or else an empty one when the time is over, the signal is aborted, or the feed ends.
+   * A page as soon as it has something, or else an empty one when the time is over, the signal is aborted, or
+   * the feed ends.
    *
    * @param requireAllowed throws when the caller may not have what has come meanwhile.
    * @param beforeRead takes what a page needs; `beforeWait` gives it back while nothing is read.
@@ -130,7 +131,8 @@ export class ChangeFeed {
   /**
    * Takes a place among those that wait. Disposing gives it back.
    *
-   * @throws AppError `rate_limited` when the token or the project has its share, `overloaded` when all places are taken.
+   * @throws AppError `rate_limited` when the token or the project has its share, `overloaded` when all places
+   * are taken.
    */
   reserve(project: string): Disposable & { readonly ending: AbortSignal } {
     if (this.#isClosed) throw new AppError('overloaded', { detail: 'the server is stopping' });
@@ -162,8 +164,9 @@ export class ChangeFeed {
   }
 
   /**
-   * Sends everything behind its place to a follower until its sink is closed, its token allows no more, the project's key is
-   * withdrawn or the service stops. Anyone who calls has {@link reserve}d a place, and calls the returned function once the sink is closed.
+   * Sends everything behind its place to a follower until its sink is closed, its token allows no more, the
+   * project's key is withdrawn or the service stops. Anyone who calls has {@link reserve}d a place, and calls
+   * the returned function once the sink is closed.
    */
   follow(project: string, filter: FeedFilter, follower: Follower): () => void {
     const feed = this.#feedOf(project);
@@ -197,7 +200,10 @@ export class ChangeFeed {
     for (const project of [...this.#projects.keys()]) this.end(project);
   }
 
-  /** Looks after the streams: ends those whose token is over, cuts off those that stand still. To be called every second or so. */
+  /**
+   * Looks after the streams: ends those whose token is over, cuts off those that stand still. To be called
+   * every second or so.
+   */
   tick(): void {
     const nowMs = this.#options.clock.monotonic();
     const isHeartbeat = nowMs - this.#heartbeatAtMs >= HEARTBEAT_MS;

@@ -19,8 +19,8 @@ export function changeText({ change, text, isUnreadable }: FeedEvent): Buffer {
 }
 
 /**
- * JSON text without line breaks. They stand between its tokens only, since a string must not hold one (RFC 8259, section 7); there a
- * space means as much.
+ * JSON text without line breaks. They stand between its tokens only, since a string must not hold one (RFC
+ * 8259, section 7); there a space means as much.
  */
 function onOneLine(json: Buffer): Buffer {
   if (!json.includes(LF) && !json.includes(CR)) return json;

@@ -2,7 +2,7 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { afterEach, expect, it, vi } from 'vitest';
-import { openDefinedStore, PASSED_MAX } from '../collections/defined-store.ts';
+import { openDefinedStore, SKIPPED_MAX } from '../collections/defined-store.ts';
 import { put } from '../engine/conformance.ts';
 import { EmbeddedProject } from '../testing/embedded-project.ts';
 import { ownWork, Scheduler } from '../work/scheduler.ts';
@@ -17,7 +17,9 @@ it('compiles a schema no more often for more documents that it is held against',
   expect(await compilationsFor(DOCUMENTS)).toBe(await compilationsFor(2));
 });
 
-/** How often a schema is compiled that is defined for as many documents. Every second one does not meet it. */
+/**
+ * How often a schema is compiled that is defined for as many documents. Every second one does not meet it.
+ */
 async function compilationsFor(documents: number): Promise<number> {
   const project = new EmbeddedProject();
   const disk = EmbeddedProject.disk();
@@ -49,7 +51,7 @@ it('looks at a bounded number of expired documents for one that a schema would r
   const clock = new FakeClock();
   await using store = await openDefinedStore(await project.open(disk), clock);
   const content = `{"until":"${new Date(clock.now()).toISOString()}"}`;
-  for (let n = 0; n <= 2 * PASSED_MAX; n += 1_000)
+  for (let n = 0; n <= 2 * SKIPPED_MAX; n += 1_000)
     await store.commit(Array.from({ length: 1_000 }, (_, k) => put(`doc-${n + k}`, content)));
   clock.advance(1);
   const lease = { store, [Symbol.dispose]: () => undefined };

@@ -47,7 +47,10 @@ export class Collections {
     this.#instances = instances;
   }
 
-  /** All collections that hold a document or have a definition, by name. @throws AppError `project_not_found`, and those of the store. */
+  /**
+   * All collections that hold a document or have a definition, by name. @throws AppError `project_not_found`,
+   * and those of the store.
+   */
   async list(project: string): Promise<ListedCollection[]> {
     using lease = await this.#existing(project);
     const { store } = lease;
@@ -69,7 +72,8 @@ export class Collections {
   }
 
   /**
-   * Defines a collection, and looks at some of its documents for how many would be refused now. Makes the project if need be.
+   * Defines a collection, and looks at some of its documents for how many would be refused now. Makes the
+   * project if need be.
    *
    * @throws AppError `invalid_request`, `precondition_failed`, and those of the store.
    */
@@ -102,7 +106,10 @@ export class Collections {
     };
   }
 
-  /** Removes a definition; documents stay. @throws AppError `collection_not_found`, `precondition_failed`, `project_not_found`. */
+  /**
+   * Removes a definition; documents stay. @throws AppError `collection_not_found`, `precondition_failed`,
+   * `project_not_found`.
+   */
   async undefine(
     project: string,
     collection: string,

@@ -10,7 +10,10 @@ const REF = { collection: 'notes', id: 'a' };
 const OPTIONS = { work: ownWork('p')('patch') };
 const MERGE = { kind: 'merge', bytes: Buffer.from('{"patched":true}') } as const;
 
-/** A document store on a real engine; before each commit of a patch, somebody else overwrites the document `overwrites` times in all. */
+/**
+ * A document store on a real engine; before each commit of a patch, somebody else overwrites the document
+ * `overwrites` times in all.
+ */
 async function withRivals(overwrites: number) {
   const disk = EmbeddedProject.disk();
   const project = new EmbeddedProject();
@@ -35,7 +38,7 @@ async function withRivals(overwrites: number) {
     get: (ref: typeof REF) => store.get(ref),
   });
   const lease = { store: contested, [Symbol.dispose]: () => undefined };
-  const instances = { acquire: async () => lease, storeAtHand: () => undefined };
+  const instances = { acquire: async () => lease, peekStore: () => undefined };
   const documents = new Documents(instances as never, { documentBytesMax: 1_000 });
   return { store, documents, [Symbol.asyncDispose]: () => store[Symbol.asyncDispose]() };
 }

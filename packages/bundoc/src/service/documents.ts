@@ -1,5 +1,6 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
+import { KeyedMutex } from '@bundoc/shared/runtime/mutex';
 import type { DocumentBody, DocumentRef } from '../crypto/stored-text.ts';
 import { requireSame, withRevision } from '../documents/body-metadata.ts';
 import { documentIdOfBody, newDocumentId } from '../documents/document-id.ts';
@@ -19,13 +20,15 @@ import type {
 } from '../engine/port.ts';
 import { shortHash } from '../engine/short-hash.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
-import { KeyedMutex } from '../work/keyed-mutex.ts';
 import type { Work } from '../work/scheduler.ts';
 import { openPageCursor } from './page-cursor.ts';
 import { answeredBefore, PATCH_TRIES_MAX, patchedWrite } from './patching.ts';
 
 export interface DocumentLimits {
-  /** Bytes of a document without its metadata members. Requests are bounded at the edge; this is for what a patch makes. */
+  /**
+   * Bytes of a document without its metadata members. Requests are bounded at the edge; this is for what a
+   * patch makes.
+   */
   readonly documentBytesMax: number;
 }
 
@@ -57,14 +60,20 @@ export interface ListPage {
 /** Of a write, with the work that it is part of. */
 export type WorkOptions = CommitOptions & { readonly work: Work };
 
-/** What reads and writes of documents do, whatever protocol asks for them. Arguments are validated at the edge. */
+/**
+ * What reads and writes of documents do, whatever protocol asks for them. Arguments are validated at the
+ * edge.
+ */
 export class Documents {
-  readonly #instances: Pick<InstanceManager, 'acquire' | 'storeAtHand'>;
+  readonly #instances: Pick<InstanceManager, 'acquire' | 'peekStore'>;
   readonly #limits: DocumentLimits;
-  /** Patches of one document wait for each other, since of those that are applied to the same revision one alone can take effect. */
+  /**
+   * Patches of one document wait for each other, since of those that are applied to the same revision one
+   * alone can take effect.
+   */
   readonly #patching = new KeyedMutex();
 
-  constructor(instances: Pick<InstanceManager, 'acquire' | 'storeAtHand'>, limits: DocumentLimits) {
+  constructor(instances: Pick<InstanceManager, 'acquire' | 'peekStore'>, limits: DocumentLimits) {
     this.#instances = instances;
     this.#limits = limits;
   }
@@ -117,10 +126,11 @@ export class Documents {
   /**
    * Synchronous for a document that is in memory, of a project that is open.
    *
-   * @throws AppError `document_not_found`, `project_not_found`, and those of the store; by rejection or at once.
+   * @throws AppError `document_not_found`, `project_not_found`, and those of the store; by rejection or at
+   * once.
    */
   read(project: string, ref: DocumentRef): StoredDocument | Promise<StoredDocument> {
-    return this.#instances.storeAtHand(project)?.getAtHand?.(ref) ?? this.#read(project, ref);
+    return this.#instances.peekStore(project)?.getSync?.(ref) ?? this.#read(project, ref);
   }
 
   async #read(project: string, ref: DocumentRef): Promise<StoredDocument> {
@@ -131,7 +141,10 @@ export class Documents {
     return document;
   }
 
-  /** @throws AppError `document_not_found`, `project_not_found`, `precondition_failed`, and those of the store. */
+  /**
+   * @throws AppError `document_not_found`, `project_not_found`, `precondition_failed`, and those of the
+   * store.
+   */
   async remove(
     project: string,
     ref: DocumentRef,
@@ -144,10 +157,12 @@ export class Documents {
   }
 
   /**
-   * Changes a document by a patch. Without a precondition on the revision it is applied to the latest one, again if need be.
+   * Changes a document by a patch. Without a precondition on the revision it is applied to the latest one,
+   * again if need be.
    *
-   * @throws AppError `invalid_patch`, `patch_test_failed`, `patch_inapplicable`, `payload_too_large`, `document_not_found`,
-   * `project_not_found`, `precondition_failed`, `overloaded` when the document changes all the time, and those of the store.
+   * @throws AppError `invalid_patch`, `patch_test_failed`, `patch_inapplicable`, `payload_too_large`,
+   * `document_not_found`, `project_not_found`, `precondition_failed`, `overloaded` when the document changes
+   * all the time, and those of the store.
    */
   async patch(
     project: string,

@@ -1,25 +1,15 @@
 import type { MovedProject, MoveProgress } from '@bundoc/client';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
-import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
-import { shareIn } from '@bundoc/shared/shares/current-share';
 import type { Share } from '@bundoc/shared/shares/share';
+import { shareIn } from '@bundoc/shared/shares/share-key';
 import type { KeyCache } from '../crypto/key-cache.ts';
-import { FolderSource } from '../engine/files/transfer/move-source.ts';
-import { type Database, OutcomeUnknown } from '../engine/postgres/database/database.ts';
-import { SchemaMismatch } from '../engine/postgres/database/migrate.ts';
-import { identifyDatabase } from '../engine/postgres/identity-in-rows.ts';
-import { IncomingRows } from '../engine/postgres/transfer/move-target.ts';
+import { MoveFailed, OutcomeUnknown } from '../engine/errors.ts';
 import type { OnSetAside } from '../engine/set-aside.ts';
 import { type StartedStorage, startStorage } from '../engine/started-storage.ts';
-import type { MovableFolders } from '../engine/storage-engine.ts';
-import {
-  finishMove,
-  MoveFailed,
-  type MoveLimits,
-  type MoveWatch,
-  moveProject,
-} from '../operations/move-project.ts';
+import type { StorageEngine } from '../engine/storage-engine.ts';
+import type { OpenMoveTarget } from '../engine/transfer-port.ts';
+import { finishMove, type MoveLimits, type MoveWatch, moveProject } from '../operations/move-project.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
 import { createServiceShares } from '../work/service-shares.ts';
 import type { ChangeFeed } from './change-feed.ts';
@@ -33,18 +23,20 @@ export interface MovesOptions {
   /** The storage that this is. */
   readonly from: StartedStorage;
   /** From where to where projects are moved; undefined for a service that moves none. */
-  readonly ends: { readonly folders: MovableFolders; readonly target: MoveDestination } | undefined;
+  readonly ends:
+    | { readonly source: NonNullable<StorageEngine['moveSource']>; readonly target: MoveDestination }
+    | undefined;
   readonly limits?: MoveLimits;
   /** The places of moves that are under way. */
   readonly share?: Share;
 }
 
-/** A database that projects are moved to. */
+/** A storage that projects are moved to. */
 export interface MoveDestination {
   /** What it is called: host, port and database. */
   readonly place: string;
-  /** Connects for one move. @throws AppError `storage_unavailable`; SchemaMismatch. */
-  open(): Promise<Database>;
+  /** Connects for one move. @throws MoveFailed; AppError `storage_unavailable`. */
+  open(): Promise<OpenMoveTarget>;
 }
 
 /** Where a project went, and the folder below `moved` that has what was in its own. */
@@ -75,7 +67,8 @@ export class Moves {
   /**
    * Begins a move. One that has taken effect is finished, and answered as it was.
    *
-   * @throws AppError `move_refused` where the service moves none, `project_not_found`; `rate_limited`, `overloaded` while enough are moved; those of the project.
+   * @throws AppError `move_refused` where the service moves none, `project_not_found`; `rate_limited`,
+   * `overloaded` while enough are moved; those of the project.
    */
   async begin(project: string): Promise<RunningMove> {
     const { ends, instances } = this.#options;
@@ -153,23 +146,23 @@ export class Moves {
   /** @param holder the storage that has the project by now, if that is another one. */
   async #move(
     project: string,
-    { folders, target }: NonNullable<MovesOptions['ends']>,
+    ends: NonNullable<MovesOptions['ends']>,
     watch: MoveWatch,
     holder: string | undefined,
   ): Promise<Moved> {
     const { instances, keys, feed, from, onSetAside, limits } = this.#options;
-    await using database = await target.open();
-    const to = await startStorage(await identifyDatabase(database, systemClock), from.calls);
+    await using there = await ends.target.open();
+    const to = await startStorage(there.identity, from.calls);
     if (holder !== undefined && holder !== to.id)
       throw new AppError('project_elsewhere', { storage: holder });
-    const source = new FolderSource({ project, place: folders.placeOf(project), instances });
-    const incoming = new IncomingRows({ project, database, onSetAside, cipher: () => source.cipher });
+    const source = ends.source(project, instances);
+    const target = there.project(project, () => source.cipher, onSetAside);
     try {
       const move =
         holder === undefined
-          ? await moveProject({ project, source, target: incoming, from, to }, watch, limits)
-          : await finishMove({ project, source, target: incoming, to });
-      return { to: target.place, kept: `${project}-${move}` };
+          ? await moveProject({ project, source, target, from, to }, watch, limits)
+          : await finishMove({ project, source, target, to });
+      return { to: ends.target.place, kept: `${project}-${move}` };
     } finally {
       if ((await source.mark()) !== undefined) {
         // Readers of changes reconnect. They learn where the project is, or continue.
@@ -180,7 +173,10 @@ export class Moves {
   }
 }
 
-/** @returns the storage that has the project, if it is another one. @throws AppError `project_not_found` and those of the project. */
+/**
+ * @returns the storage that has the project, if it is another one. @throws AppError `project_not_found` and
+ * those of the project.
+ */
 async function holderOf(instances: MovesOptions['instances'], project: string): Promise<string | undefined> {
   try {
     using lease = await instances.acquire(project, 'existing');
@@ -196,7 +192,7 @@ function refusalOf(error: unknown): AppError {
   if (error instanceof AppError) return error;
   if (error instanceof OutcomeUnknown)
     return new AppError('storage_unavailable', { cause: error, retryAfterS: 1 });
-  if (error instanceof MoveFailed || error instanceof SchemaMismatch)
+  if (error instanceof MoveFailed)
     return new AppError('move_refused', { detail: error.message, cause: error });
   return new AppError('internal_error', { cause: error });
 }

@@ -29,8 +29,8 @@ export async function patchedWrite(
 }
 
 /**
- * What a repeated request led to the first time, although it cannot be carried out any more. A store looks up the key
- * before preconditions, so a write that cannot hold finds it and does nothing else.
+ * What a repeated request led to the first time, although it cannot be carried out any more. A store looks up
+ * the key before preconditions, so a write that cannot hold finds it and does nothing else.
  *
  * @throws what it was refused with, when it was not answered before.
  */

@@ -22,7 +22,10 @@ export class ProjectDirectory {
     this.#requireServed = requireServed;
   }
 
-  /** Projects that a token is for, and no others. @param after the last id of the page before; empty for the first. */
+  /**
+   * Projects that a token is for, and no others. @param after the last id of the page before; empty for the
+   * first.
+   */
   async list(claims: Claims, after: string, limit: number): Promise<ProjectPage> {
     this.#requireServed();
     const only = claims.projects.includes('*') ? undefined : claims.projects;
@@ -46,7 +49,7 @@ export class ProjectDirectory {
       documents: collections.reduce((sum, { documents }) => sum + documents, 0),
       collections: collections.length,
       bytes: collections.reduce((sum, { bytes }) => sum + bytes, 0),
-      key: { version: Math.max(...versions), versions, documents_to_reseal: store.toReseal },
+      key: { version: Math.max(...versions), versions, documents_to_reseal: store.pendingReencryption },
       cache: { open: isOpen, key_cached: isKeyCached },
     };
   }

@@ -44,14 +44,16 @@ const READ_FIRST = 4;
 const READ_TOGETHER_MAX = 16;
 
 /**
- * A page of the feed. Its place goes beyond what was left out, so that anyone who wants a rare collection gets on.
+ * A page of the feed. Its place goes beyond what was left out, so that anyone who wants a rare collection
+ * gets on.
  *
- * A document that has changed since, while the page was made, is left out: it comes at its new place, as every document comes once.
+ * A document that has changed since, while the page was made, is left out: it comes at its new place, as
+ * every document comes once.
  *
  * @throws AppError of {@link ProjectStore.changes} and {@link ProjectStore.get}.
  */
 export async function readChanges(
-  store: Pick<ProjectStore, 'changes' | 'get' | 'getAtHand'>,
+  store: Pick<ProjectStore, 'changes' | 'get' | 'getSync'>,
   place: FeedPlace,
   { collection, documents }: FeedFilter,
   { limit, bytesMax }: FeedLimits,
@@ -101,11 +103,11 @@ function eventOf(change: Change): FeedEvent {
 
 /** Undefined when the document has changed since. */
 async function eventWithDocument(
-  store: Pick<ProjectStore, 'get' | 'getAtHand'>,
+  store: Pick<ProjectStore, 'get' | 'getSync'>,
   change: Change,
 ): Promise<FeedEvent | undefined> {
   try {
-    const document = store.getAtHand?.(change.ref) ?? (await store.get(change.ref));
+    const document = store.getSync?.(change.ref) ?? (await store.get(change.ref));
     if (document?.metadata._rev !== change.rev) return undefined;
     return { change, text: document.text, isUnreadable: false };
   } catch (error) {

@@ -3,13 +3,13 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { KeyCache } from '../crypto/key-cache.ts';
 import type { Disk } from '../engine/files/disk/disk.ts';
-import { ProjectFolders } from '../engine/files/projects/project-folder.ts';
+import { FileProjects } from '../engine/files/projects/file-projects.ts';
 import type { ProjectPlace } from '../engine/files/projects/project-reader.ts';
 import { type RepairedProject, repairProject } from '../engine/files/projects/repair-project.ts';
-import type { Finding } from '../engine/files/projects/verify.ts';
 import { verifyProject } from '../engine/files/projects/verify-project.ts';
 import type { EmbeddedStore } from '../engine/files/store/embedded-store.ts';
 import { formatProjectFile } from '../engine/project-file.ts';
+import type { Finding } from '../engine/reports.ts';
 import { FakeKeyService } from './fake-key-service.ts';
 import { SimulatedDisk } from './simulated-disk.ts';
 import { closeEngine, engineOn, openTestStore, viewLog } from './test-engine.ts';
@@ -37,7 +37,7 @@ export class CliProject {
     const engine = await engineOn(disk, { clock: this.clock });
     // What catalogs cover is not needed any more: the log frees it.
     await engine.scanned;
-    const folders = new ProjectFolders({
+    const folders = new FileProjects({
       disk,
       directory: ROOT,
       tmp: '/tmp',

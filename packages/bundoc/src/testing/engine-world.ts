@@ -15,7 +15,7 @@ import { FilesEngine } from '../engine/files/files-engine.ts';
 import type { LogLimits } from '../engine/files/log/log-api.ts';
 import { SealedFolder } from '../engine/files/projects/sealed-folder.ts';
 import type { EmbeddedStore } from '../engine/files/store/embedded-store.ts';
-import type { SealedChange, StoreRest, Write } from '../engine/port.ts';
+import type { SealedChange, StoreMetadata, Write } from '../engine/port.ts';
 import { SEAL_LIMITS } from '../engine/seal-budget.ts';
 import { Crash, type SimulatedDisk } from './simulated-disk.ts';
 
@@ -43,7 +43,7 @@ interface CommitStep {
   readonly ops: readonly Op[];
 }
 
-export const PROJECTS = 8;
+const PROJECTS = 8;
 const IDS = ['a', 'b', 'c', 'd', 'e'];
 const project = fc.integer({ min: 0, max: PROJECTS - 1 });
 const op = fc.record({
@@ -114,7 +114,7 @@ export class EngineProject {
   base: Model = new Map();
   given: Given[] = [];
   /** What another storage has of it while it is away. */
-  away: { readonly changes: SealedChange[]; readonly rest: StoreRest } | undefined;
+  away: { readonly changes: SealedChange[]; readonly rest: StoreMetadata } | undefined;
   isBeingDeleted = false;
   /** Every state that it has had, or may have had, as {@link sorted} gives it. */
   readonly states = new Set<string>();
@@ -159,7 +159,10 @@ export class EngineProject {
     [this.base, this.given, this.isThere, this.isBeingDeleted] = [new Map(), [], false, false];
   }
 
-  /** What may be there: the state after the last commit that was acknowledged, and after each behind it whose fate is not known. */
+  /**
+   * What may be there: the state after the last commit that was acknowledged, and after each behind it whose
+   * fate is not known.
+   */
   get allowed(): Model[] {
     let model = this.base;
     let allowed: Model[] = [model];
@@ -217,7 +220,10 @@ const LIMITS: LogLimits = {
 const STEP_MS_MAX = 20_000;
 const PAGE = { limit: 10_000, bytesMax: Number.POSITIVE_INFINITY };
 
-/** A data folder with many projects, what its users know of them, and one process after the other that serves it. */
+/**
+ * A data folder with many projects, what its users know of them, and one process after the other that serves
+ * it.
+ */
 export class EngineWorld {
   readonly projects: readonly EngineProject[];
   readonly clock = new FakeClock();
@@ -252,7 +258,10 @@ export class EngineWorld {
     return this.#disk;
   }
 
-  /** A world that knows what this one knows, for a copy of its disk. Keys are the same; what happens in it is its own. */
+  /**
+   * A world that knows what this one knows, for a copy of its disk. Keys are the same; what happens in it is
+   * its own.
+   */
   fork(): EngineWorld {
     const forked = new EngineWorld(0);
     Object.assign(
@@ -264,7 +273,10 @@ export class EngineWorld {
     return forked;
   }
 
-  /** Runs something in the process; it ends when the process does, too. Nothing that is under way settles after a crash. */
+  /**
+   * Runs something in the process; it ends when the process does, too. Nothing that is under way settles
+   * after a crash.
+   */
   async until(work: () => Promise<void>): Promise<'done' | 'crashed'> {
     const { disk } = this;
     const crashed = disk.crashes.catch((error: unknown) => {
@@ -529,7 +541,7 @@ export class EngineWorld {
     await replaceFile(disk, '/tmp', `${one.directory}/${PROJECT_FILE}`, one.projectFile);
     one.rotate();
     const store = await this.open(one);
-    while (store.toReseal > 0 && (await store.reseal(2)) > 0);
+    while (store.pendingReencryption > 0 && (await store.reseal(2)) > 0);
   }
 
   /** As a move does: what it is is known elsewhere before it is gone here. */
@@ -537,7 +549,7 @@ export class EngineWorld {
     const store = await this.open(one);
     using _ = await store.fence();
     const { changes } = await store.sealedChanges(0, PAGE);
-    const rest = await store.rest();
+    const rest = await store.metadata();
     await this.#close(one);
     const [content] = one.allowed;
     expect(one.allowed).toHaveLength(1);

@@ -37,7 +37,10 @@ export interface FakeChange {
 
 type Call = keyof StorageCalls;
 
-/** A key service in memory: it counts its calls, fails on command, and knows who holds each key, as BunKMS does (`docs/keys.md`). */
+/**
+ * A key service in memory: it counts its calls, fails on command, and knows who holds each key, as BunKMS
+ * does (`docs/keys.md`).
+ */
 export class FakeKeyService implements StorageCalls {
   readonly #clock: Clock;
   #seq = 0;
@@ -306,12 +309,18 @@ export class FakeKeyService implements StorageCalls {
     return { id, ...(generation === undefined ? {} : { generation }), take_overs, advanced_at: this.#now() };
   }
 
-  /** An administrator lets one copy of a storage take the place of the others: that of this generation, or the next that asks. */
+  /**
+   * An administrator lets one copy of a storage take the place of the others: that of this generation, or the
+   * next that asks.
+   */
   takeOverStorage(id: string, generation?: string): void {
     this.storages.set(id, { generation, takeOvers: (this.storages.get(id)?.takeOvers ?? 0) + 1 });
   }
 
-  /** Makes a key. @param holder the storage of {@link acting} by default; null for nobody, as of keys that a user makes. */
+  /**
+   * Makes a key. @param holder the storage of {@link acting} by default; null for nobody, as of keys that a
+   * user makes.
+   */
   put(name: string, holder: string | null = this.acting.storage): KeptKey {
     const key = newKey();
     this.keys.set(name, key);

@@ -1,6 +1,7 @@
 /**
- * A model of BunKMS and of copies of storages that share one project, for `project/holder-model.prop.test.ts`. It has no I/O: a call is a function call
- * whose request or answer is lost, late or doubled. A test switches a rule off to show the sequence that needs it.
+ * A model of BunKMS and of copies of storages that share one project, for
+ * `project/holder-model.prop.test.ts`. It has no I/O: a call is a function call whose request or answer is
+ * lost, late or doubled. A test switches a rule off to show the sequence that needs it.
  */
 
 export const RULES = {
@@ -21,7 +22,7 @@ export const RULES = {
 };
 export type Rules = typeof RULES;
 
-export const LEASE = 10;
+const LEASE = 10;
 export type Fate = 'answered' | 'request lost' | 'answer lost' | 'late' | 'doubled';
 type StorageId = 's' | 't';
 
@@ -217,7 +218,7 @@ export class World {
     else if (move.step === 'copied') this.#fence(copy, move, fate);
     else if (move.step === 'accepted') this.#leave(copy);
     else if (move.step !== 'in doubt') {
-      if (!this.#handOver(copy, move, fate)) this.#doubt(copy, move);
+      if (!this.#cutOver(copy, move, fate)) this.#doubt(copy, move);
     } else if (!copy.isInDoubt) this.#settle(copy, fate);
   }
 
@@ -281,7 +282,9 @@ export class World {
     for (const copy of serving) this.#requireKept(copy);
   }
 
-  /** An administrator ends what only an administrator may: superseded copies and keys without a known holder. */
+  /**
+   * An administrator ends what only an administrator may: superseded copies and keys without a known holder.
+   */
   resolve(): void {
     const hasAll = ({ content }: Durable) => content !== undefined && isSubset(this.#kept, content.writes);
     for (const copy of this.copies) if (copy.isRunning) this.proceed(copy, 'answered');
@@ -415,7 +418,7 @@ export class World {
   }
 
   /** @returns false when the move is cut short. */
-  #handOver(copy: Copy, move: Move, fate: Fate): boolean {
+  #cutOver(copy: Copy, move: Move, fate: Fate): boolean {
     const { id, target, generation } = move;
     if (move.step !== 'whole' && target.durable.incoming?.move !== id) return false;
     if (move.step === 'fenced') {
@@ -477,7 +480,8 @@ export class World {
   // BunKMS.
 
   #call(call: Call, fate: Fate): Answer | undefined {
-    // An intent is tried once: the late one of two tries would undo what an administrator did after the other.
+    // An intent is tried once: the late one of two tries would undo what an administrator did after the
+    // other.
     const isTriedOnce = call.op === 'intent' && this.#rules.intentIsTriedOnce;
     if (fate === 'late' || (fate === 'doubled' && !isTriedOnce)) this.#late.push(call);
     if (fate === 'late' || fate === 'request lost') return undefined;

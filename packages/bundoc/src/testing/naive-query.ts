@@ -1,6 +1,6 @@
 /**
- * A second, slow evaluator of conditions, written from docs/query.md alone for the tests to compare with: it lists all values at a path,
- * computes with integers, and shares no code with `query/`.
+ * A second, slow evaluator of conditions, written from docs/query.md alone for the tests to compare with: it
+ * lists all values at a path, computes with integers, and shares no code with `query/`.
  */
 
 /** JSON whose numbers are fractions `n / 10^40`, in a wrapper. */

@@ -1,12 +1,16 @@
 /**
- * A second, slow evaluator of JSON Schema, written from the draft alone for the tests to compare with. It shares no code with
- * `collections/`, computes with integers, and keeps the annotations of the draft as it describes them.
+ * A second, slow evaluator of JSON Schema, written from the draft alone for the tests to compare with. It
+ * shares no code with `collections/`, computes with integers, and keeps the annotations of the draft as it
+ * describes them.
  */
 import { type Naive, naiveCompare, naiveOf } from './naive-query.ts';
 
 type Schema = boolean | Readonly<Record<string, unknown>>;
 
-/** What of a value was evaluated: names of members, places of elements. `undefined` for a schema that the value does not meet. */
+/**
+ * What of a value was evaluated: names of members, places of elements. `undefined` for a schema that the
+ * value does not meet.
+ */
 type Evaluated = ReadonlySet<string | number> | undefined;
 
 /** Whether a value meets a schema. References lead to `#/$defs/NAME` of the root. */

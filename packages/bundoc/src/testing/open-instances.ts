@@ -1,8 +1,8 @@
-import { createLogger } from '@bundoc/shared/runtime/logger';
+import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { KeyCache } from '../crypto/key-cache.ts';
 import { put } from '../engine/conformance.ts';
-import { ProjectFolders } from '../engine/files/projects/project-folder.ts';
+import { FileProjects } from '../engine/files/projects/file-projects.ts';
 import type { MarkSetAside } from '../engine/set-aside.ts';
 import { InstanceManager, type InstanceManagerOptions } from '../projects/instance-manager.ts';
 import { FakeKeyService } from './fake-key-service.ts';
@@ -28,8 +28,8 @@ export function openInstances(
   const random = () => 2 / 3;
   const keys = new KeyCache({ keys: service.held, clock, ttlMs: TTL_MS, random });
   const engine = () => engineOn(disk, { clock });
-  const logger = createLogger({ service: 'bundoc', level: 'silent' });
-  const projects = new ProjectFolders({
+  const logger: Logger = createLogger({ service: 'bundoc', level: 'silent' });
+  const projects = new FileProjects({
     disk,
     directory: '/projects',
     tmp: '/tmp',

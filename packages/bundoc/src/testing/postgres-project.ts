@@ -1,13 +1,13 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { createLogger } from '@bundoc/shared/runtime/logger';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { type DekVersion, ProjectCipher } from '../crypto/project-cipher.ts';
-import type { News } from '../engine/postgres/change-news.ts';
 import { GroupCommitter } from '../engine/postgres/commit/group-commit.ts';
+import type { CommitChannel } from '../engine/postgres/commit-notifications.ts';
 import { Database, type DatabaseOptions } from '../engine/postgres/database/database.ts';
 import { PostgresStore, type PostgresStoreOptions } from '../engine/postgres/postgres-store.ts';
-import { whyGone } from '../engine/postgres/projects/project-rows.ts';
+import { whyGone } from '../engine/postgres/projects/postgres-projects.ts';
 import { SharedReads } from '../engine/postgres/reads/shared-reads.ts';
 import { insertProjectRows, raiseKeyVersion } from '../engine/postgres/rows/project-rows.ts';
 import type { Quota } from '../engine/quota.ts';
@@ -35,7 +35,11 @@ export function openTestDatabase(url: string, options: Partial<DatabaseOptions> 
 }
 
 /** No news from other nodes. */
-export const NO_NEWS: News = { watch: () => undefined, unwatch: () => undefined, committed: () => undefined };
+export const NO_NOTIFICATIONS: CommitChannel = {
+  watch: () => undefined,
+  unwatch: () => undefined,
+  committed: () => undefined,
+};
 
 /** A project of the PostgreSQL engine in a test, and what opens it. The schema is there already. */
 export class PostgresProject {
@@ -74,7 +78,10 @@ export class PostgresProject {
     });
   }
 
-  /** Makes a new version of the DEK the current one; the former stay live. What is open before does not know it. */
+  /**
+   * Makes a new version of the DEK the current one; the former stay live. What is open before does not know
+   * it.
+   */
   async rotate(database: Database): Promise<void> {
     const version = this.#versions[0].version + 1;
     this.#versions = [{ version, dek: createSecretKey(randomBytes(32)) }, ...this.#versions];
@@ -92,7 +99,7 @@ export class PostgresProject {
   /** @param node what its projects share; by default this is the only one. */
   open(
     database: Database,
-    news: News = NO_NEWS,
+    news: CommitChannel = NO_NOTIFICATIONS,
     node: Partial<Pick<PostgresStoreOptions, 'reads' | 'committer'>> = {},
   ): Promise<PostgresStore> {
     return new PostgresStore({

@@ -137,7 +137,8 @@ export interface IndexUse {
 }
 
 /**
- * Queries find what a naive evaluator finds, in its order, whatever indexes there are, after updates, deletes, crashes and re-seals: on any engine.
+ * Queries find what a naive evaluator finds, in its order, whatever indexes there are, after updates,
+ * deletes, crashes and re-seals: on any engine.
  */
 export async function assertQueriesAreRight(
   make: (random: { readonly survival: 'synced only' | 'everything' }) => Promise<CrashingProject>,

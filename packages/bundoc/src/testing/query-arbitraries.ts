@@ -64,7 +64,7 @@ export const valueText = value;
 /** Texts of documents' own members, of few names so that conditions meet them. */
 export const documentText = fc.dictionary(names, value, { minKeys: 0, maxKeys: 4 }).map(objectText);
 /** Paths that may lead somewhere. */
-export const path = fc.array(names, { minLength: 1, maxLength: 3 }).map((parts) => parts.join('.'));
+const path = fc.array(names, { minLength: 1, maxLength: 3 }).map((parts) => parts.join('.'));
 
 const { where } = fc.letrec<{ tests: string; test: readonly [string, string]; where: string }>((tie) => ({
   test: fc.oneof(

@@ -51,7 +51,9 @@ interface DirectoryNode {
 
 type Node = DirectoryNode | FileNode;
 
-/** A name in a folder. A folder that is made where one was removed is another one, and has none of its names. */
+/**
+ * A name in a folder. A folder that is made where one was removed is another one, and has none of its names.
+ */
 interface Entry {
   readonly node: Node;
   /** The folder; undefined for the root. */
@@ -81,7 +83,10 @@ export class SimulatedDisk implements Disk, LogDisk {
   readonly #crashes = Promise.withResolvers<never>();
   /** While true, nothing that takes space succeeds. */
   full = false;
-  /** Asked before each operation, which the trace would name so; reads begin with `read`. What it answers for fails with `storage_unavailable`. */
+  /**
+   * Asked before each operation, which the trace would name so; reads begin with `read`. What it answers for
+   * fails with `storage_unavailable`.
+   */
   failing: ((operation: string) => Fault['when'] | undefined) | undefined;
   /** Operations so far that change something. */
   operations = 0;

@@ -1,5 +1,5 @@
 import { setImmediate } from 'node:timers/promises';
-import type { SchedulerPorts } from '../work/scheduler.ts';
+import type { SchedulerDeps } from '../work/scheduler.ts';
 
 /** A clock that moves only when work says so, and an event loop that turns by hand. */
 export class WorkBench {
@@ -7,7 +7,7 @@ export class WorkBench {
   #atTurn = 0;
   #next: (() => void) | undefined;
 
-  readonly ports: SchedulerPorts = {
+  readonly ports: SchedulerDeps = {
     nowMs: () => this.#us / 1_000,
     nextTurn: (run) => {
       this.#next = run;

@@ -1,12 +1,12 @@
-import { compareNumbers, type Decimal } from './decimal.ts';
+import { compareNumbers, type Decimal } from '@bundoc/shared/json/decimal';
 import { type ObjectValue, TYPE_NAMES, type TypeName, typeOf, type Value } from './value.ts';
 
 const RANKS = Object.fromEntries(TYPE_NAMES.map((name, rank) => [name, rank])) as Record<TypeName, number>;
 
 /**
- * The order of all values: null, false, true, numbers, strings by code point, arrays element by element, objects by their members in the order
- * of their names. Zero for equal values and no others; the order of an object's members and the spelling of a number do not
- * count.
+ * The order of all values: null, false, true, numbers, strings by code point, arrays element by element,
+ * objects by their members in the order of their names. Zero for equal values and no others; the order of an
+ * object's members and the spelling of a number do not count.
  */
 export function compareValues(a: Value, b: Value): number {
   if (a === b) return 0;
@@ -40,7 +40,7 @@ export function isSameType(a: Value, b: Value): boolean {
 }
 
 /** By code point, as UTF-8 and PostgreSQL's `COLLATE "C"` order; JavaScript's own order is by UTF-16 unit. */
-export function compareStrings(a: string, b: string): number {
+function compareStrings(a: string, b: string): number {
   if (a === b) return 0;
   const length = Math.min(a.length, b.length);
   for (let at = 0; at < length; at++) {

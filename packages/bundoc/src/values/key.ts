@@ -1,11 +1,12 @@
 import { createHash } from 'node:crypto';
+import { type Decimal, decimalOf, POINT_MAX } from '@bundoc/shared/json/decimal';
 import { sortedNames } from './compare.ts';
-import { type Decimal, decimalOf, POINT_MAX } from './decimal.ts';
 import { type ObjectValue, typeOf, type Value } from './value.ts';
 
 /**
- * Values as texts whose order, unit by unit, is the order of the values; equal texts for equal values. Each unit is a byte (Latin-1), no text is
- * the beginning of another, so several can stand behind one another in one key. In memory only: never stored in the clear.
+ * Values as texts whose order, unit by unit, is the order of the values; equal texts for equal values. Each
+ * unit is a byte (Latin-1), no text is the beginning of another, so several can stand behind one another in
+ * one key. In memory only: never stored in the clear.
  */
 const MISSING = '\x02';
 const NULL = '\x03';
@@ -43,8 +44,8 @@ export function encodeExactly(value: Value | undefined): string {
 }
 
 /**
- * {@link encodeExactly}, bounded: of a longer text the first {@link KEY_PART_MAX} units and a digest of the whole. So equality is kept, and order
- * but among values that agree in so much.
+ * {@link encodeExactly}, bounded: of a longer text the first {@link KEY_PART_MAX} units and a digest of the
+ * whole. So equality is kept, and order but among values that agree in so much.
  */
 export function encodeKeyPart(value: Value | undefined): string {
   const exact = encodeExactly(value);
@@ -96,7 +97,10 @@ export function encodePrefix(prefix: string): string {
   return (STRING + encodeString(prefix)).slice(0, -2);
 }
 
-/** UTF-8 as text of bytes: its order is that of code points. A lone surrogate takes the three bytes that its number would. */
+/**
+ * UTF-8 as text of bytes: its order is that of code points. A lone surrogate takes the three bytes that its
+ * number would.
+ */
 function utf8Of(text: string): string {
   if (Buffer.byteLength(text) === text.length) return text;
   if (text.isWellFormed()) return Buffer.from(text).toString('latin1');
@@ -114,8 +118,8 @@ function encodeMembers(object: ObjectValue): string {
 }
 
 /**
- * Sign, place of the decimal point, digits. A negative number is the complement of its opposite, so that a larger magnitude comes
- * first.
+ * Sign, place of the decimal point, digits. A negative number is the complement of its opposite, so that a
+ * larger magnitude comes first.
  */
 function encodeNumber(number: number | Decimal): string {
   const { negative, digits, point } = decimalOf(number);

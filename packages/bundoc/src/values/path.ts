@@ -24,11 +24,13 @@ export function pathOf(text: string): Path {
 /**
  * Calls `visit` with each value at a path, until it answers true.
  *
- * A path goes through an array in two ways: into every element that is an object, and, when the name is a whole number, into the element at that
- * place. An array within an array is only gone through by its number. (MongoDB's rules.)
+ * A path goes through an array in two ways: into every element that is an object, and, when the name is a
+ * whole number, into the element at that place. An array within an array is only gone through by its number.
+ * (MongoDB's rules.)
  *
- * Where both ways lead on, as with `0.0` through objects whose name is `0`, ways meet again further down. Each place is looked at once for each
- * rest of the path that leads on from it; otherwise the ways would multiply with each level.
+ * Where both ways lead on, as with `0.0` through objects whose name is `0`, ways meet again further down.
+ * Each place is looked at once for each rest of the path that leads on from it; otherwise the ways would
+ * multiply with each level.
  *
  * @returns whether `visit` did.
  */
@@ -80,7 +82,9 @@ export function someOrElementAt(value: Value, path: Path, visit: (found: Value) 
   return someAt(value, path, (found) => visit(found) || (isArray(found) && found.some(visit)));
 }
 
-/** The first value at a path, which is what a document is sorted and grouped by; undefined when there is none. */
+/**
+ * The first value at a path, which is what a document is sorted and grouped by; undefined when there is none.
+ */
 export function valueAt(value: Value, path: Path): Value | undefined {
   let first: Value | undefined;
   someAt(value, path, (found) => {

@@ -1,4 +1,5 @@
-import { Decimal, parseNumber } from './decimal.ts';
+import { Decimal, parseNumber } from '@bundoc/shared/json/decimal';
+import { readJson } from '@bundoc/shared/json/read';
 
 /** A JSON value whose numbers are exact. */
 export type Value = null | boolean | number | Decimal | string | readonly Value[] | ObjectValue;
@@ -40,120 +41,19 @@ export function weightOf(value: Value): number {
 }
 
 /**
- * Where `JSON.parse` may be wrong about a value: a number with an exponent or with more digits than a double surely keeps, or an escape (V8
- * may misread escaped names, see `json/read.ts` of shared). It finds some of that inside strings, too; that costs time only.
+ * Where `JSON.parse` may be wrong about a value: a number with an exponent or with more digits than a double
+ * surely keeps, or an escape (V8 may misread escaped names, see `json/read.ts` of shared). It finds some of
+ * that inside strings, too; that costs time only.
  */
 const INEXACT = /\\|(?:^|[:[,\s])-?\d(?:[\d.]{15}|[\d.]*[eE])/;
 
 /**
  * The value of a JSON text.
  *
- * @param text is valid, nests no deeper than documents may, and has no name twice in an object and none that is `__proto__`: the
- * caller has checked that, or anyone who stored it.
+ * @param text is valid, nests no deeper than documents may, and has no name twice in an object and none that
+ * is `__proto__`: the caller has checked that, or anyone who stored it.
  */
 export function readValue(text: string): Value {
   if (!INEXACT.test(text)) return JSON.parse(text) as Value;
-  return new Reader(text).value();
-}
-
-const QUOTE = 0x22;
-const COMMA = 0x2c;
-const COLON = 0x3a;
-const BACKSLASH = 0x5c;
-
-class Reader {
-  readonly #text: string;
-  #at = 0;
-
-  constructor(text: string) {
-    this.#text = text;
-  }
-
-  value(): Value {
-    switch (this.#next()) {
-      case '{':
-        return this.#object();
-      case '[':
-        return this.#array();
-      case '"':
-        return this.#string();
-      case 't':
-        this.#at += 4;
-        return true;
-      case 'f':
-        this.#at += 5;
-        return false;
-      case 'n':
-        this.#at += 4;
-        return null;
-      default:
-        return this.#number();
-    }
-  }
-
-  /** The next character that is no white space, colon or comma. */
-  #next(): string | undefined {
-    const text = this.#text;
-    for (;;) {
-      const code = text.charCodeAt(this.#at);
-      if (code > 0x20 && code !== COMMA && code !== COLON) return text[this.#at];
-      if (Number.isNaN(code)) return undefined;
-      this.#at++;
-    }
-  }
-
-  #object(): ObjectValue {
-    const object: Record<string, Value> = {};
-    this.#at++;
-    while (this.#next() === '"') {
-      const name = this.#string();
-      object[name] = this.value();
-    }
-    this.#at++;
-    return object;
-  }
-
-  #array(): Value[] {
-    const array: Value[] = [];
-    this.#at++;
-    for (let next = this.#next(); next !== ']' && next !== undefined; next = this.#next())
-      array.push(this.value());
-    this.#at++;
-    return array;
-  }
-
-  #string(): string {
-    const text = this.#text;
-    const start = this.#at;
-    let escaped = false;
-    let at = start + 1;
-    for (let code = text.charCodeAt(at); code !== QUOTE; code = text.charCodeAt(at)) {
-      if (code === BACKSLASH) {
-        escaped = true;
-        at++;
-      }
-      at++;
-    }
-    this.#at = at + 1;
-    return escaped ? (JSON.parse(text.slice(start, at + 1)) as string) : text.slice(start + 1, at);
-  }
-
-  #number(): number | Decimal {
-    const start = this.#at;
-    const text = this.#text;
-    while (isNumeric(text.charCodeAt(this.#at))) this.#at++;
-    return parseNumber(text.slice(start, this.#at));
-  }
-}
-
-/** One of `+ - . 0-9 E e`. */
-function isNumeric(code: number): boolean {
-  return (
-    (code >= 0x30 && code <= 0x39) ||
-    code === 0x2b ||
-    code === 0x2d ||
-    code === 0x2e ||
-    code === 0x45 ||
-    code === 0x65
-  );
+  return readJson(text, parseNumber) as Value;
 }

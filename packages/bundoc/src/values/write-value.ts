@@ -1,4 +1,4 @@
-import { Decimal } from './decimal.ts';
+import { Decimal } from '@bundoc/shared/json/decimal';
 import { isArray, isObject, type Value } from './value.ts';
 
 /** A value as JSON. A number that is none for JSON (a sum beyond the largest double) is null. */

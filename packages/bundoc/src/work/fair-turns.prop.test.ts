@@ -169,7 +169,8 @@ describe('turns', () => {
     const task = turns.next();
     const { length } = sets.mock.calls;
     sets.mockRestore();
-    // The others that owe less than a whole number of slices come behind it, and the first one comes a round later.
+    // The others that owe less than a whole number of slices come behind it, and the first one comes a round
+    // later.
     expect(task).toBe(1);
     expect(length).toBeLessThanOrEqual(4 * SUBJECTS);
   });

@@ -18,13 +18,17 @@ class Waiting<C> {
 const TURNS_OF_SLICE = 8;
 
 /**
- * Names in turn. Each round gives each a slice. One that is in debt is passed over until rounds have paid for it; one that has not used its slice
- * up, as it is new or had nothing to do meanwhile, comes before the others.
+ * Names in turn. Each round gives each a slice. One that is in debt is passed over until rounds have paid for
+ * it; one that has not used its slice up, as it is new or had nothing to do meanwhile, comes before the
+ * others.
  */
 class Ring<C extends { readonly size: number }> {
   readonly #sliceUs: number;
   readonly #make: () => C;
-  /** In the order of the round. Names without anybody who waits are forgotten when the round comes to them, and they owe nothing. */
+  /**
+   * In the order of the round. Names without anybody who waits are forgotten when the round comes to them,
+   * and they owe nothing.
+   */
   readonly #round = new Map<string, Waiting<C>>();
   /** Those with a part of their slice left, first come first. */
   readonly #early = new Set<string>();
@@ -124,11 +128,12 @@ class Ring<C extends { readonly size: number }> {
 const DEBT_MAX_US = 1_000_000;
 
 /**
- * Who waits for a slice: subjects in turn, then the projects of a subject, then the tasks of a project. Anyone who takes longer than a slice is
- * passed over until the others had as much (deficit round robin, M. Shreedhar and G. Varghese, 1995; with debt instead of a look ahead).
+ * Who waits for a slice: subjects in turn, then the projects of a subject, then the tasks of a project.
+ * Anyone who takes longer than a slice is passed over until the others had as much (deficit round robin, M.
+ * Shreedhar and G. Varghese, 1995; with debt instead of a look ahead).
  *
- * Who has not used their slice of a round comes first (sparse flows, RFC 8290), so that short work hardly waits for long work. Nobody waits for
- * more than two slices of each other subject.
+ * Who has not used their slice of a round comes first (sparse flows, RFC 8290), so that short work hardly
+ * waits for long work. Nobody waits for more than two slices of each other subject.
  */
 export class FairTurns<T> {
   readonly #subjects: Ring<Ring<Set<T>>>;

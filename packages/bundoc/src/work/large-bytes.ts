@@ -1,3 +1,14 @@
+/**
+ * Bytes of a document, or of a body, from which on it is parsed, checked and evaluated in a thread of its
+ * own.
+ */
+export const LARGE_BYTES = 262_144;
+/**
+ * Bytes of a document, or of a patch, up to which it is made a tree on the thread of the event loop: it has
+ * so few values that this takes a few milliseconds.
+ */
+export const TREE_BYTES_MAX = 65_536;
+
 /** Bytes that are a copy, or lie in what was given. */
 export type Piece = Uint8Array | { readonly start: number; readonly end: number };
 

@@ -3,11 +3,11 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { JSON_CONTAINERS_MAX } from '@bundoc/shared/json/scan';
 import { describe, expect, it } from 'vitest';
 import { readDocumentBody } from '../crypto/stored-text.ts';
-import { readBatchInTurns, readBodyInTurns, readPatchInTurns } from '../documents/large-content.ts';
+import { JOBS, readBatchInTurns, readBodyInTurns, readPatchInTurns } from '../documents/large-content.ts';
 import { ifMatchOfBody } from '../documents/preconditions.ts';
 import { readBatch } from '../documents/read-batch.ts';
-import { bytesOf } from './large-bytes.ts';
-import { LARGE_BYTES, LargeThread } from './large-thread.ts';
+import { bytesOf, LARGE_BYTES } from './large-bytes.ts';
+import { LargeThread } from './large-thread.ts';
 import { Scheduler } from './scheduler.ts';
 
 const key = (subject: string) => ({ subject, project: 'p' });
@@ -23,7 +23,7 @@ function withHashes(value: unknown): unknown {
 describe('the thread for large documents', () => {
   it('gives each job what it gives by itself, one at a time, and starts with the first', async () => {
     await using thread = new LargeThread();
-    const jobs = [1, 2, 3].map((n) => thread.run(key('s'), 'body', { bytes: body(n) }));
+    const jobs = [1, 2, 3].map((n) => thread.run(key('s'), JOBS.body, { bytes: body(n) }));
     expect(thread.waiting).toBe(2);
     const done = await Promise.all(jobs);
     expect(done.map(({ output }, at) => bytesOf(output.content.piece, body(at + 1)).toString())).toEqual([
@@ -36,14 +36,16 @@ describe('the thread for large documents', () => {
   it('passes on what a job refuses', async () => {
     await using thread = new LargeThread();
     const bytes = Buffer.from('{"_secret":1}');
-    await expect(thread.run(key('s'), 'body', { bytes })).rejects.toMatchObject({ code: 'invalid_document' });
+    await expect(thread.run(key('s'), JOBS.body, { bytes })).rejects.toMatchObject({
+      code: 'invalid_document',
+    });
   });
 
   it('serves subjects in turn, however many jobs one of them has', async () => {
     await using thread = new LargeThread();
     const order: string[] = [];
     const run = async (subject: string) => {
-      await thread.run(key(subject), 'body', { bytes: body(1) });
+      await thread.run(key(subject), JOBS.body, { bytes: body(1) });
       order.push(subject);
     };
     await Promise.all(['many', 'many', 'many', 'many', 'many', 'one'].map(run));
@@ -53,29 +55,29 @@ describe('the thread for large documents', () => {
   it('ends a job that takes too long, with its thread', async () => {
     await using slow = new LargeThread({ jobMsMax: 1 });
     for (const _again of [1, 2])
-      await expect(slow.run(key('s'), 'body', { bytes: body(1) })).rejects.toMatchObject({
+      await expect(slow.run(key('s'), JOBS.body, { bytes: body(1) })).rejects.toMatchObject({
         code: 'payload_too_large',
       });
   });
 
   it('ends a job that takes too long while another subject waits, and none for jobs of the same subject', async () => {
     await using thread = new LargeThread({ sharedJobMsMax: 1 });
-    const run = (subject: string) => thread.run(key(subject), 'body', { bytes: body(1) });
+    const run = (subject: string) => thread.run(key(subject), JOBS.body, { bytes: body(1) });
     // The start of the thread takes longer than a millisecond.
     const [first, second] = [run('slow'), run('other')];
     await expect(first).rejects.toMatchObject({ code: 'rate_limited', retryAfterS: 5 });
     expect((await second).output.id).toBe('a');
     await using alone = new LargeThread({ sharedJobMsMax: 1 });
-    const jobs = [1, 2].map(() => alone.run(key('s'), 'body', { bytes: body(1) }));
+    const jobs = [1, 2].map(() => alone.run(key('s'), JOBS.body, { bytes: body(1) }));
     expect((await Promise.all(jobs)).map(({ output }) => output.id)).toEqual(['a', 'a']);
   });
 
   it("neither ends the service's own job for others, nor refuses it after a wait, nor ends others for it", async () => {
     await using thread = new LargeThread({ sharedJobMsMax: 1 });
-    const run = (subject: string) => thread.run(key(subject), 'body', { bytes: body(1) });
+    const run = (subject: string) => thread.run(key(subject), JOBS.body, { bytes: body(1) });
     const jobs = await Promise.all(['', 's'].map(run));
     await using other = new LargeThread({ sharedJobMsMax: 1, waitMsMax: 1 });
-    const more = ['s', ''].map((subject) => other.run(key(subject), 'body', { bytes: body(1) }));
+    const more = ['s', ''].map((subject) => other.run(key(subject), JOBS.body, { bytes: body(1) }));
     for (const { output } of [...jobs, ...(await Promise.all(more))]) expect(output.id).toBe('a');
   });
 
@@ -87,10 +89,10 @@ describe('the thread for large documents', () => {
       return Buffer.from(`{"a":[${items}],"n":[${Array(4_000_000).fill('1.5').join()}]}`);
     };
     const bytes = crowded(most - 1);
-    const { output, us } = await thread.run(key('s'), 'body', { bytes });
+    const { output, us } = await thread.run(key('s'), JOBS.body, { bytes });
     expect(output.content.hasMembers).toBe(true);
     expect(us).toBeGreaterThan(10_000);
-    await expect(thread.run(key('s'), 'body', { bytes: crowded(most) })).rejects.toMatchObject({
+    await expect(thread.run(key('s'), JOBS.body, { bytes: crowded(most) })).rejects.toMatchObject({
       code: 'payload_too_large',
       detail: expect.stringContaining('objects and arrays'),
     });
@@ -100,9 +102,9 @@ describe('the thread for large documents', () => {
     await using thread = new LargeThread();
     const [running, waiting] = [new AbortController(), new AbortController()];
     const jobs = [running, waiting].map(({ signal }) =>
-      thread.run(key('s'), 'body', { bytes: body(1) }, { signal }),
+      thread.run(key('s'), JOBS.body, { bytes: body(1) }, { signal }),
     );
-    const last = thread.run(key('s'), 'body', { bytes: body(1) });
+    const last = thread.run(key('s'), JOBS.body, { bytes: body(1) });
     const gone = jobs.map((job) => expect(job).rejects.toThrow('gone'));
     waiting.abort(new Error('gone'));
     running.abort(new Error('gone'));
@@ -114,19 +116,19 @@ describe('the thread for large documents', () => {
   it('refuses a job that has waited too long for its turn', async () => {
     await using thread = new LargeThread({ waitMsMax: 1 });
     const refusal = () => new AppError('rate_limited');
-    const first = thread.run(key('s'), 'body', { bytes: body(1) });
-    const second = thread.run(key('s'), 'body', { bytes: body(1) }, { refusal });
+    const first = thread.run(key('s'), JOBS.body, { bytes: body(1) });
+    const second = thread.run(key('s'), JOBS.body, { bytes: body(1) }, { refusal });
     await expect(second).rejects.toMatchObject({ code: 'rate_limited' });
     expect((await first).output.id).toBe('a');
   });
 
   it('refuses those that wait when it stops', async () => {
     const thread = new LargeThread();
-    const jobs = [1, 2].map(() => thread.run(key('s'), 'body', { bytes: body(1) }));
+    const jobs = [1, 2].map(() => thread.run(key('s'), JOBS.body, { bytes: body(1) }));
     const refused = jobs.map((job) => expect(job).rejects.toMatchObject({ code: 'overloaded' }));
     await thread[Symbol.asyncDispose]();
     await Promise.all(refused);
-    await expect(thread.run(key('s'), 'body', { bytes: body(1) })).rejects.toMatchObject({
+    await expect(thread.run(key('s'), JOBS.body, { bytes: body(1) })).rejects.toMatchObject({
       code: 'overloaded',
     });
   });

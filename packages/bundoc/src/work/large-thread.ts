@@ -4,14 +4,11 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import type { FieldFault, ProblemCode } from '@bundoc/shared/contract/problem';
 import { WAIT_MS_MAX } from '@bundoc/shared/shares/share';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
-import type { LargeInput, LargeJobName, LargeOutput } from '../large-jobs.ts';
 import { FairTurns } from './fair-turns.ts';
+import type { Job } from './job.ts';
 
-/** Bytes of a document, or of a body, from which on it is parsed, checked and evaluated in a thread of its own. */
-export const LARGE_BYTES = 262_144;
-
-export interface LargeRequest {
-  readonly name: LargeJobName;
+/** Names a {@link Job}. */
+export interface LargeRequest extends Omit<Job<unknown, unknown>, 'run'> {
   readonly input: unknown;
 }
 
@@ -38,9 +35,15 @@ interface Waiting {
 export interface LargeThreadOptions {
   /** Time after which a job is ended, and the thread with it. */
   readonly jobMsMax: number;
-  /** Time after which a job of a subject is ended while other subjects wait. Below `waitMsMax`, so that they are served. */
+  /**
+   * Time after which a job of a subject is ended while other subjects wait. Below `waitMsMax`, so that they
+   * are served.
+   */
   readonly sharedJobMsMax: number;
-  /** Time after which a job of a subject that has not begun is refused. The service's own jobs wait without a limit. */
+  /**
+   * Time after which a job of a subject that has not begun is refused. The service's own jobs wait without a
+   * limit.
+   */
   readonly waitMsMax: number;
 }
 
@@ -55,16 +58,16 @@ const OPTIONS: LargeThreadOptions = { jobMsMax: 10_000, sharedJobMsMax: 2_000, w
 /** Subject of what the service does for itself: nobody repeats a job of it that was refused. */
 const OWN = '';
 /**
- * Memory of the thread's objects, MiB. No job comes near it, since texts are bounded in objects and arrays, and trees in values: a thread without
- * memory may end the process.
+ * Memory of the thread's objects, MiB. No job comes near it, since texts are bounded in objects and arrays,
+ * and trees in values: a thread without memory may end the process.
  */
 const HEAP_MIB = 1_024;
 /** A job's turn is over with the job; what it took beyond this is owed. */
 const SLICE_US = 2_000;
 
 /**
- * Works on large documents in one thread, one job at a time, subjects in turn. A job that takes too long ends with the thread;
- * the next one starts another.
+ * Works on large documents in one thread, one job at a time, subjects in turn. A job that takes too long ends
+ * with the thread; the next one starts another.
  *
  * The thread starts with the first job, and keeps the process alive only while there are some.
  */
@@ -92,19 +95,19 @@ export class LargeThread implements AsyncDisposable {
    * Runs a job. Its bytes are copied.
    *
    * @returns what it gives, and the processor time that it took, microseconds.
-   * @throws AppError of the job; `payload_too_large` for one that takes too long, `rate_limited` for one that does while other subjects wait; the
-   * signal's reason; `refusal` when it has waited too long.
+   * @throws AppError of the job; `payload_too_large` for one that takes too long, `rate_limited` for one that
+   * does while other subjects wait; the signal's reason; `refusal` when it has waited too long.
    */
-  async run<N extends LargeJobName>(
+  async run<I, O>(
     key: ShareKey,
-    name: N,
-    input: LargeInput<N>,
+    { module, name }: Job<I, O>,
+    input: I,
     { signal, refusal = () => new AppError('overloaded') }: LargeRunOptions = {},
-  ): Promise<{ readonly output: LargeOutput<N>; readonly us: number }> {
+  ): Promise<{ readonly output: O; readonly us: number }> {
     signal?.throwIfAborted();
     if (this.#disposed) throw stopping();
     const waiting: Waiting = {
-      ...{ key, request: { name, input }, done: Promise.withResolvers() },
+      ...{ key, request: { module, name, input }, done: Promise.withResolvers() },
       timer: undefined,
     };
     if (key.subject !== OWN)
@@ -115,7 +118,7 @@ export class LargeThread implements AsyncDisposable {
       this.#waiting.add(key, waiting);
       this.#endOverdue();
       this.#next();
-      return (await waiting.done.promise) as { output: LargeOutput<N>; us: number };
+      return (await waiting.done.promise) as { output: O; us: number };
     } finally {
       clearTimeout(waiting.timer);
       signal?.removeEventListener('abort', onAbort);
@@ -146,16 +149,15 @@ export class LargeThread implements AsyncDisposable {
       this.#isOverdue = true;
       this.#endOverdue();
     }, this.#options.sharedJobMsMax);
-    const { name, input } = job.request;
     const moved: ArrayBuffer[] = [];
-    const request: LargeRequest = { name, input: withOwnBytes(input, moved) };
+    const request: LargeRequest = { ...job.request, input: withOwnBytes(job.request.input, moved) };
     worker.postMessage(request, moved);
   }
 
   #start(): Worker {
     if (this.#worker !== undefined) return this.#worker;
     const extension = extname(import.meta.url);
-    const worker = new Worker(new URL(`../large-worker${extension}`, import.meta.url), {
+    const worker = new Worker(new URL(`./large-worker${extension}`, import.meta.url), {
       name: 'large documents',
       env: {},
       execArgv: extension === '.ts' ? ['--conditions=@bundoc/source'] : [],
@@ -187,7 +189,10 @@ export class LargeThread implements AsyncDisposable {
     }
   }
 
-  /** Ends the job that runs if it has had its time and another subject waits. The service's own jobs neither end nor end others. */
+  /**
+   * Ends the job that runs if it has had its time and another subject waits. The service's own jobs neither
+   * end nor end others.
+   */
   #endOverdue(): void {
     const subject = this.#running?.key.subject;
     if (!this.#isOverdue || subject === undefined || subject === OWN) return;
@@ -221,7 +226,10 @@ export class LargeThread implements AsyncDisposable {
   }
 }
 
-/** Every buffer as a copy of its own, which is given away: a message would carry all memory that a part lies in. */
+/**
+ * Every buffer as a copy of its own, which is given away: a message would carry all memory that a part lies
+ * in.
+ */
 function withOwnBytes(input: unknown, moved: ArrayBuffer[]): unknown {
   if (input instanceof Uint8Array) {
     const copy = Uint8Array.prototype.slice.call(input);

@@ -1,8 +1,8 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { type Hold, type Share, WAIT_MS_MAX } from '@bundoc/shared/shares/share';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
-import type { LargeInput, LargeJobName, LargeOutput } from '../large-jobs.ts';
 import { FairTurns } from './fair-turns.ts';
+import type { Job } from './job.ts';
 import { LargeThread } from './large-thread.ts';
 
 /** Kinds of long work, as the metrics name them. */
@@ -23,15 +23,16 @@ export type WorkKind = (typeof WORK_KINDS)[number];
 export const SLICE_US = 2_000;
 
 /**
- * How long a request may work, waits included, milliseconds. What it waits for then has a limit of its own, of 15 s for a job in the thread for large
- * documents: it is refused before its connection has stood still for 60 s, and is closed without an answer.
+ * How long a request may work, waits included, milliseconds. What it waits for then has a limit of its own,
+ * of 15 s for a job in the thread for large documents: it is refused before its connection has stood still
+ * for 60 s, and is closed without an answer.
  */
 export const WORK_MS_MAX = 40_000;
 
 /** Up to so much is not worth a callback of its own: it is counted in whichever turn comes next. */
 const FORGOTTEN_US = SLICE_US / 10;
 
-export interface SchedulerPorts {
+export interface SchedulerDeps {
   /** Monotonic. */
   readonly nowMs: () => number;
   /** Calls back in the next turn of the event loop, after others were served. */
@@ -40,27 +41,28 @@ export interface SchedulerPorts {
   readonly onUsed?: (key: ShareKey, us: number) => void;
   /** Bytes of memory that work holds; no bound when it is absent. */
   readonly memory?: Room;
-  /** Places for work that waits; no bound when it is absent. */
+  /** SlotPool for work that waits; no bound when it is absent. */
   readonly places?: Room;
 }
 
 /** What long work needs of a share, for which it does not wait. */
 export type Room = Pick<Share, 'tryTake' | 'refusal'>;
 
-const systemPorts: SchedulerPorts = {
+const systemPorts: SchedulerDeps = {
   nowMs: () => performance.now(),
   nextTurn: (run) => setImmediate(run),
 };
 
 /**
- * Shares the event loop's thread among all long work of the process: at most one slice of {@link SLICE_US} a turn, subjects in turn, then their
- * projects. Work is charged for the time that it runs on the thread, and waiting costs nothing. The processor time that the system counts for a
- * thread is no measure for slices: it moves by ticks of up to 4 ms.
+ * Shares the event loop's thread among all long work of the process: at most one slice of {@link SLICE_US} a
+ * turn, subjects in turn, then their projects. Work is charged for the time that it runs on the thread, and
+ * waiting costs nothing. The processor time that the system counts for a thread is no measure for slices: it
+ * moves by ticks of up to 4 ms.
  *
  * Work that fits into what is left of the slice, while nobody waits, runs at once.
  */
 export class Scheduler implements AsyncDisposable {
-  readonly #ports: SchedulerPorts;
+  readonly #ports: SchedulerDeps;
   readonly #waiting = new FairTurns<Work>(SLICE_US);
   readonly #usedUs = new Map<WorkKind, number>();
   /** What long work has taken of this turn. */
@@ -79,7 +81,7 @@ export class Scheduler implements AsyncDisposable {
   /** Works on what is too large for this thread. */
   readonly large: LargeThread;
 
-  constructor(ports: Partial<SchedulerPorts> = {}, large: LargeThread = new LargeThread()) {
+  constructor(ports: Partial<SchedulerDeps> = {}, large: LargeThread = new LargeThread()) {
     this.#ports = { ...systemPorts, ...ports };
     this.large = large;
   }
@@ -89,7 +91,8 @@ export class Scheduler implements AsyncDisposable {
   }
 
   /**
-   * A piece of long work. Nothing runs before its first {@link Work.pause}. It may take {@link WORK_MS_MAX}, unless it is of the service itself.
+   * A piece of long work. Nothing runs before its first {@link Work.pause}. It may take {@link WORK_MS_MAX},
+   * unless it is of the service itself.
    *
    * @param signal ends a wait with its reason at once.
    */
@@ -239,10 +242,11 @@ export class Work implements Disposable {
   }
 
   /**
-   * To be awaited before the first step and between any two. Undefined while the slice lasts, so that it need not be awaited then.
+   * To be awaited before the first step and between any two. Undefined while the slice lasts, so that it need
+   * not be awaited then.
    *
-   * Rejects with the signal's reason; `overloaded` for work that takes too long; `rate_limited` or `overloaded` for work that has not begun, when
-   * too much waits or it has waited too long.
+   * Rejects with the signal's reason; `overloaded` for work that takes too long; `rate_limited` or
+   * `overloaded` for work that has not begun, when too much waits or it has waited too long.
    */
   pause(): Promise<void> | undefined {
     if (!this.#scheduler.mayRun(this)) return this.#waitForTurn();
@@ -274,13 +278,14 @@ export class Work implements Disposable {
   /**
    * Has a job done on a large document, in the thread for those.
    *
-   * @throws AppError of the job; `payload_too_large` for one that takes too long, `rate_limited` for one that does while others wait; `rate_limited`
-   * or `overloaded` when too many wait, or it has waited too long; the signal's reason.
+   * @throws AppError of the job; `payload_too_large` for one that takes too long, `rate_limited` for one that
+   * does while others wait; `rate_limited` or `overloaded` when too many wait, or it has waited too long; the
+   * signal's reason.
    */
-  async elsewhere<N extends LargeJobName>(name: N, input: LargeInput<N>): Promise<LargeOutput<N>> {
+  async elsewhere<I, O>(job: Job<I, O>, input: I): Promise<O> {
     this.#takePlace();
     const { output, us } = await this.outside(() =>
-      this.#scheduler.large.run(this.key, name, input, {
+      this.#scheduler.large.run(this.key, job, input, {
         signal: this.#signal,
         refusal: () => this.#refusal(),
       }),
@@ -290,7 +295,8 @@ export class Work implements Disposable {
   }
 
   /**
-   * Bytes of memory that the task holds from now on, all together. They are given back when it is disposed of.
+   * Bytes of memory that the task holds from now on, all together. They are given back when it is disposed
+   * of.
    *
    * @throws AppError `rate_limited`, `overloaded`.
    */

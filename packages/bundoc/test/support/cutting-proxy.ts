@@ -1,13 +1,19 @@
 import { once } from 'node:events';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 
-/** Where a connection is cut: before a message of the client reaches the server, or after the server's answer to it reached the proxy. */
+/**
+ * Where a connection is cut: before a message of the client reaches the server, or after the server's answer
+ * to it reached the proxy.
+ */
 export type Cut = 'before the request' | 'before the answer';
 
 /** What the message of a commit holds, and no other: BEGIN names the level READ COMMITTED. */
 export const COMMIT_MESSAGE = 'COMMIT\0';
 
-/** Stands in front of PostgreSQL and cuts a connection at the next message that holds a given text, or all for good behind so many messages. */
+/**
+ * Stands in front of PostgreSQL and cuts a connection at the next message that holds a given text, or all for
+ * good behind so many messages.
+ */
 export class CuttingProxy implements AsyncDisposable {
   readonly #server: Server;
   readonly #targetPort: number;
@@ -36,7 +42,10 @@ export class CuttingProxy implements AsyncDisposable {
     this.#next = { text, cut };
   }
 
-  /** Lets so many messages of clients through, and nothing from then on: to the server, it is as if they were killed. */
+  /**
+   * Lets so many messages of clients through, and nothing from then on: to the server, it is as if they were
+   * killed.
+   */
   dieBehind(messages: number): void {
     this.#messagesLeft = messages;
   }

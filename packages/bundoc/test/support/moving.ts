@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { moveToFolder } from '../../src/cli/move-to-folder.ts';
@@ -11,15 +11,17 @@ import { type Disk, makeDirectoryDurably } from '../../src/engine/files/disk/dis
 import { type NodeDisk, openNodeDisk } from '../../src/engine/files/disk/node-disk.ts';
 import type { FilesEngine } from '../../src/engine/files/files-engine.ts';
 import { identifyFolder } from '../../src/engine/files/identity-in-folder.ts';
-import { ProjectFolders } from '../../src/engine/files/projects/project-folder.ts';
+import { FileProjects } from '../../src/engine/files/projects/file-projects.ts';
+import { FilesMoveSource } from '../../src/engine/files/transfer/move-source.ts';
 import { settleMove } from '../../src/engine/judge-move-mark.ts';
 import type { ProjectStore } from '../../src/engine/port.ts';
 import { GroupCommitter } from '../../src/engine/postgres/commit/group-commit.ts';
 import type { Database, Transaction } from '../../src/engine/postgres/database/database.ts';
-import { identifyDatabase } from '../../src/engine/postgres/identity-in-rows.ts';
 import { PostgresStore } from '../../src/engine/postgres/postgres-store.ts';
-import { ProjectRows, whyGone } from '../../src/engine/postgres/projects/project-rows.ts';
+import { PostgresProjects, whyGone } from '../../src/engine/postgres/projects/postgres-projects.ts';
 import { SharedReads } from '../../src/engine/postgres/reads/shared-reads.ts';
+import { identifyDatabase } from '../../src/engine/postgres/rows/identity-in-rows.ts';
+import { moveTargetIn } from '../../src/engine/postgres/transfer/move-target.ts';
 import type { OpenedProject, Projects } from '../../src/engine/projects.ts';
 import { SEAL_LIMITS } from '../../src/engine/seal-budget.ts';
 import type { MarkSetAside } from '../../src/engine/set-aside.ts';
@@ -30,7 +32,7 @@ import { StorageKeys } from '../../src/kms/storage-keys.ts';
 import { InstanceManager } from '../../src/projects/instance-manager.ts';
 import { Moves, type MovesOptions } from '../../src/service/moves.ts';
 import { FakeKeyService } from '../../src/testing/fake-key-service.ts';
-import { NO_NEWS } from '../../src/testing/postgres-project.ts';
+import { NO_NOTIFICATIONS } from '../../src/testing/postgres-project.ts';
 import { closeEngine, engineOn, openTestStore } from '../../src/testing/test-engine.ts';
 
 const logger = createLogger({ service: 'bundoc', level: 'silent' });
@@ -123,8 +125,8 @@ export class Moving implements AsyncDisposable {
       settle: (of: string, move: string) => settleMove(storage, of, move),
       onSetAside: this.#onSetAside,
     };
-    if (place === 'rows') return new ProjectRows({ ...options, database });
-    return new ProjectFolders({
+    if (place === 'rows') return new PostgresProjects({ ...options, database });
+    return new FileProjects({
       ...{ ...options, disk, directory: this.#projectsDir, setAside: join(folder, 'set-aside') },
       ...{ tmp: this.tmp, engine: await this.#engine() },
     });
@@ -151,7 +153,7 @@ export class Moving implements AsyncDisposable {
     const reads = new SharedReads(database);
     const onRows = (of: string, { cipher }: OpenedProject) =>
       new PostgresStore({
-        ...{ project: of, database, reads, cipher, clock: systemClock, news: NO_NEWS },
+        ...{ project: of, database, reads, cipher, clock: systemClock, news: NO_NOTIFICATIONS },
         sealLimits: SEAL_LIMITS,
         committer,
         onIntegrityError: () => undefined,
@@ -211,21 +213,29 @@ export class Moving implements AsyncDisposable {
       ...{ instances: node, logger, feed: { end: () => undefined }, keys: { evict: () => undefined } },
       ...{ from: options.from ?? (await this.start('files', calls)), limits: SMALL, ...options },
       ends: {
-        folders: {
-          placeOf: (of) => ({
-            ...{ directory: join(this.#projectsDir, of), keptIn: join(folder, 'moved'), disk, tmp: this.tmp },
-            // A process that is dead writes nothing into the log.
-            forget: async () => {
-              await makeDirectoryDurably(disk, this.tmp);
-              await (await this.#engine()).forget(of);
+        source: (of, instances) =>
+          new FilesMoveSource({
+            ...{ project: of, instances },
+            place: {
+              ...{
+                directory: join(this.#projectsDir, of),
+                keptIn: join(folder, 'moved'),
+                disk,
+                tmp: this.tmp,
+              },
+              // A process that is dead writes nothing into the log.
+              forget: async () => {
+                await makeDirectoryDurably(disk, this.tmp);
+                await (await this.#engine()).forget(of);
+              },
             },
           }),
-        },
         target: {
           place: 'there',
           open: async () => {
             await options.open?.();
-            return withoutEnd(database);
+            const target = await moveTargetIn(database, systemClock);
+            return { ...target, [Symbol.asyncDispose]: async () => undefined };
           },
         },
       },
@@ -290,17 +300,6 @@ export class Moving implements AsyncDisposable {
     await this.disk[Symbol.asyncDispose]();
     rmSync(this.folder, { recursive: true });
   }
-}
-
-/** The same connections, which their user does not end. */
-function withoutEnd(database: Database): Database {
-  return new Proxy(database, {
-    get: (target, name) => {
-      if (name === Symbol.asyncDispose) return async () => undefined;
-      const value: unknown = Reflect.get(target, name);
-      return typeof value === 'function' ? value.bind(target) : value;
-    },
-  });
 }
 
 /** How a process ends at one of the steps that it takes outside of itself, or what it meets from there on. */
@@ -371,8 +370,4 @@ export class CutShort {
       },
     );
   }
-}
-
-export function isAway(error: unknown): boolean {
-  return hasCode(error, 'project_elsewhere');
 }

@@ -5,14 +5,14 @@ import { put, ref } from '../../src/engine/conformance.ts';
 import { GroupCommitter } from '../../src/engine/postgres/commit/group-commit.ts';
 import type { Database } from '../../src/engine/postgres/database/database.ts';
 import { PostgresStore } from '../../src/engine/postgres/postgres-store.ts';
-import { ProjectRows, whyGone } from '../../src/engine/postgres/projects/project-rows.ts';
+import { PostgresProjects, whyGone } from '../../src/engine/postgres/projects/postgres-projects.ts';
 import { SharedReads } from '../../src/engine/postgres/reads/shared-reads.ts';
 import { SharedStates } from '../../src/engine/postgres/reads/shared-states.ts';
 import { SEAL_LIMITS } from '../../src/engine/seal-budget.ts';
 import { InstanceManager } from '../../src/projects/instance-manager.ts';
 import { ProjectUpkeep } from '../../src/projects/project-upkeep.ts';
 import type { FakeKeyService } from '../../src/testing/fake-key-service.ts';
-import { NO_NEWS } from '../../src/testing/postgres-project.ts';
+import { NO_NOTIFICATIONS } from '../../src/testing/postgres-project.ts';
 
 /** The projects of a node on PostgreSQL, and the statements that it asks outside of transactions. */
 export class PostgresNode {
@@ -47,14 +47,14 @@ export class PostgresNode {
     const states = new SharedStates(database);
     const committer = new GroupCommitter({ database, clock });
     const keys = new KeyCache({ keys: service.held, clock, ttlMs: 900_000 });
-    const projects = new ProjectRows({
+    const projects = new PostgresProjects({
       ...{ database, keys, clock, storage: service.storage, settle: async () => undefined },
     });
     this.instances = new InstanceManager({
-      ...{ projects, keys, clock, logger, othersWrite: true },
+      ...{ projects, keys, clock, logger, isShared: true },
       openStore: (project, { cipher, head }) =>
         new PostgresStore({
-          ...{ project, database, reads, states, committer, cipher, clock, news: NO_NEWS },
+          ...{ project, database, reads, states, committer, cipher, clock, news: NO_NOTIFICATIONS },
           sealLimits: SEAL_LIMITS,
           onIntegrityError: (name) => this.damaged.push(name),
           onFailure: () => undefined,

@@ -12,7 +12,10 @@ export interface UsedDatabase {
   newProject(options?: ConstructorParameters<typeof PostgresProject>[1]): Promise<PostgresProject>;
 }
 
-/** To be called in a `describe`; hands over what it started before the first test, and ends it behind the last. */
+/**
+ * To be called in a `describe`; hands over what it started before the first test, and ends it behind the
+ * last.
+ */
 export function useDatabase(
   onStarted: (used: UsedDatabase) => void,
   options: Partial<DatabaseOptions> = {},

@@ -2,8 +2,8 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { beforeEach, describe, expect, test } from 'vitest';
-import type { AuditCondition } from '../store/port.ts';
-import type { AuditDraft } from './chain.ts';
+import type { AuditDraft } from '../records/chain.ts';
+import type { AuditCondition } from '../store/audit.ts';
 import { type KeyUse, KeyUses } from './key-uses.ts';
 
 const CONDITION: AuditCondition = {
@@ -23,7 +23,7 @@ class SlowLog {
     this.#open.push(turn);
     return turn.promise;
   }
-  appendDetached(draft: AuditDraft): void {
+  appendInBackground(draft: AuditDraft): void {
     this.detached.push(draft);
   }
   commit(): void {

@@ -1,7 +1,7 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import type { AuditCondition } from '../store/port.ts';
-import type { Caller } from './caller.ts';
-import type { AuditDraft } from './chain.ts';
+import type { Caller } from '../records/caller.ts';
+import type { AuditDraft } from '../records/chain.ts';
+import type { AuditCondition } from '../store/audit.ts';
 import type { AuditLog } from './log.ts';
 
 /** What was done with a key inside the service, and by whom. */
@@ -14,13 +14,16 @@ export interface KeyUse {
 }
 
 export interface KeyUsesOptions {
-  readonly audit: Pick<AuditLog, 'append' | 'appendDetached'>;
+  readonly audit: Pick<AuditLog, 'append' | 'appendInBackground'>;
   readonly clock: Clock;
 }
 
 /** How long uses of one kind share their records, milliseconds. */
-export const USE_WINDOW_MS = 60_000;
-/** Kinds of uses that are counted at the same time; the oldest gives way to a further one, and is recorded with its count. */
+const USE_WINDOW_MS = 60_000;
+/**
+ * Kinds of uses that are counted at the same time; the oldest gives way to a further one, and is recorded
+ * with its count.
+ */
 const WINDOWS_MAX = 4_096;
 
 interface Window {
@@ -34,9 +37,10 @@ interface Window {
 }
 
 /**
- * Records uses of keys that are too many for a durable record each: those of one token, action, key and version within a minute share two
- * records. The first is durable before the first of them is answered, so nobody uses a key without a trace, whatever crashes; the second tells how many
- * more there were. Only that number is lost with a crash. If the chain cannot be written, no new minute begins and the use fails.
+ * Records uses of keys that are too many for a durable record each: those of one token, action, key and
+ * version within a minute share two records. The first is durable before the first of them is answered, so
+ * nobody uses a key without a trace, whatever crashes; the second tells how many more there were. Only that
+ * number is lost with a crash. If the chain cannot be written, no new minute begins and the use fails.
  */
 export class KeyUses {
   readonly #options: KeyUsesOptions;
@@ -49,7 +53,8 @@ export class KeyUses {
 
   /**
    * @param condition of the first record, as that of `AuditLog.append`.
-   * @returns undefined when a durable record covers the use already; else a promise of it, which rejects as `AuditLog.append` does.
+   * @returns undefined when a durable record covers the use already; else a promise of it, which rejects as
+   * `AuditLog.append` does.
    */
   record(use: KeyUse, count: number, condition: AuditCondition): Promise<void> | undefined {
     const place = `${use.caller.jti} ${use.action} ${use.keyId} ${use.version}`;
@@ -110,7 +115,7 @@ export class KeyUses {
     const { actor, jti } = use.caller;
     const who = { ...(actor === undefined ? {} : { actor }), ...(jti === undefined ? {} : { jti }) };
     const time = new Date(clock.now()).toISOString();
-    audit.appendDetached({ ...who, ...draftOf(use, time, { count, since: startTime }) });
+    audit.appendInBackground({ ...who, ...draftOf(use, time, { count, since: startTime }) });
   }
 }
 

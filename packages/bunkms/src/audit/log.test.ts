@@ -3,7 +3,7 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { createMetrics } from '../metrics.ts';
-import type { AuditDraft } from './chain.ts';
+import type { AuditDraft } from '../records/chain.ts';
 import { AuditLog } from './log.ts';
 
 const draft = (action: string): AuditDraft => ({
@@ -103,7 +103,7 @@ describe('the audit log', () => {
   });
 
   test('leaves a fatal line and a count for a record that nobody waits for and that is lost', async () => {
-    audit.appendDetached(draft('gone'));
+    audit.appendInBackground(draft('gone'));
     store.fail();
     await audit.drain();
     await new Promise(setImmediate);

@@ -1,15 +1,16 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
+import { Batcher } from '@bundoc/shared/runtime/batcher';
 import type { Logger } from '@bundoc/shared/runtime/logger';
-import type { Metrics } from '../metrics.ts';
-import type { AuditCondition, KmsStore, LeftOut } from '../store/port.ts';
-import type { AuditDraft } from './chain.ts';
+import type { AuditDraft } from '../records/chain.ts';
+import type { AuditCondition, RejectReason } from '../store/audit.ts';
+import type { KmsStore } from '../store/port.ts';
 
 export interface AuditLogOptions {
   readonly store: Pick<KmsStore, 'appendAudit'>;
   readonly logger: Logger;
-  readonly metrics: Metrics;
+  readonly metrics: { readonly auditRecordsLost: { inc(): void } };
 }
 
 /** Records that may wait for their turn; beyond it an append fails at once. */
@@ -17,7 +18,7 @@ const WAITING_MAX = 4_096;
 /** Records of one transaction. */
 const BATCH_MAX = 512;
 
-const CODES: Readonly<Record<LeftOut, ProblemCode>> = {
+const CODES: Readonly<Record<RejectReason, ProblemCode>> = {
   token_revoked: 'unauthenticated',
   key_changed: 'precondition_failed',
   storage_changed: 'precondition_failed',
@@ -34,13 +35,13 @@ interface Waiting {
 }
 
 /**
- * Appends to the audit chain with group commit: while one transaction is under way the records that come wait, and go
- * together in the next one. So a record waits for at most two transactions, and many exports share one fsync.
+ * Appends to the audit chain with group commit: while one transaction is under way the records that come
+ * wait, and go together in the next one. So a record waits for at most two transactions, and many exports
+ * share one fsync.
  */
 export class AuditLog {
   readonly #options: AuditLogOptions;
-  readonly #waiting: Waiting[] = [];
-  #writing: Promise<void> | undefined;
+  readonly #batcher = new Batcher<Waiting>({ queue: BATCH_MAX, run: (batch) => this.#writeBatch(batch) });
   #failing = false;
 
   constructor(options: AuditLogOptions) {
@@ -55,25 +56,23 @@ export class AuditLog {
   /**
    * @param condition of what the record lets happen.
    * @returns the record's place in the chain, once it is durable.
-   * @throws AppError `audit_unavailable`: the record may be in the chain nevertheless. `unauthenticated` when the token was
-   * revoked meanwhile, `precondition_failed` when the key, the storage or the KEKs were changed, and what else the condition asks for: then it is not.
+   * @throws AppError `audit_unavailable`: the record may be in the chain nevertheless. `unauthenticated` when
+   * the token was revoked meanwhile, `precondition_failed` when the key, the storage or the KEKs were
+   * changed, and what else the condition asks for: then it is not.
    */
   append(draft: AuditDraft, condition?: AuditCondition): Promise<AuditReceipt> {
-    if (this.#waiting.length >= WAITING_MAX) {
+    if (this.#batcher.waiting >= WAITING_MAX) {
       this.#failing = true;
       return Promise.reject(new AppError('audit_unavailable', { cause: new AppError('overloaded') }));
     }
-    return new Promise((resolve, reject) => {
-      this.#waiting.push({ draft, condition, resolve, reject });
-      this.#writing ??= this.#writeAll();
-    });
+    return new Promise((resolve, reject) => this.#batcher.add({ draft, condition, resolve, reject }));
   }
 
   /**
-   * Appends a record that nothing waits for. If it cannot be written, a fatal log line takes its place and a metric
-   * counts it: it must not be lost in silence.
+   * Appends a record that nothing waits for. If it cannot be written, a fatal log line takes its place and a
+   * metric counts it: it must not be lost in silence.
    */
-  appendDetached(draft: AuditDraft): void {
+  appendInBackground(draft: AuditDraft): void {
     this.append(draft).catch((error: unknown) => {
       this.#options.metrics.auditRecordsLost.inc();
       // The logger redacts members called "key", which here holds the name of one.
@@ -83,13 +82,8 @@ export class AuditLog {
   }
 
   /** Resolves when nothing waits any more. */
-  async drain(): Promise<void> {
-    while (this.#writing !== undefined) await this.#writing;
-  }
-
-  async #writeAll(): Promise<void> {
-    while (this.#waiting.length > 0) await this.#writeBatch(this.#waiting.splice(0, BATCH_MAX));
-    this.#writing = undefined;
+  drain(): Promise<void> {
+    return this.#batcher.settled();
   }
 
   async #writeBatch(batch: readonly Waiting[]): Promise<void> {

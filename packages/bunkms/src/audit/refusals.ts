@@ -1,5 +1,5 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import type { AuditDraft } from './chain.ts';
+import type { AuditDraft } from '../records/chain.ts';
 
 export interface RefusalsOptions {
   readonly clock: Clock;
@@ -27,8 +27,9 @@ interface Window {
 }
 
 /**
- * Records what callers with a valid token were refused: up to ten a minute, caller and action each on its own, those beyond as one record with their count when the
- * minute ends. So every refusal is in the chain, and anyone who can cause them at will does not fill the disk with them.
+ * Records what callers with a valid token were refused: up to ten a minute, caller and action each on its
+ * own, those beyond as one record with their count when the minute ends. So every refusal is in the chain,
+ * and anyone who can cause them at will does not fill the disk with them.
  *
  * Memory is bounded: beyond {@link CALLERS_MAX} callers within a minute the others share one count.
  */

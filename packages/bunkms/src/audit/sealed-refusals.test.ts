@@ -14,8 +14,8 @@ import { join } from 'node:path';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { AuditDraft } from '../records/chain.ts';
 import type { KmsStore } from '../store/port.ts';
-import type { AuditDraft } from './chain.ts';
 import { adoptSealedRefusals, SEALED_FILE_BYTES_MAX, SealedRefusals } from './sealed-refusals.ts';
 
 const logger = createLogger({ service: 'bunkms', level: 'silent' });

@@ -4,8 +4,8 @@ import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
+import type { AuditDraft } from '../records/chain.ts';
 import type { KmsStore } from '../store/port.ts';
-import type { AuditDraft } from './chain.ts';
 
 /** Bytes that the file may grow to; what comes later is only counted. */
 export const SEALED_FILE_BYTES_MAX = 1_048_576;
@@ -17,8 +17,8 @@ const HEADER = /^\{"format":1,"dropped":"(\d{12})"\}\n/;
 const HEADER_BYTES = headerOf(0).length;
 
 /**
- * Keeps the accesses to export of a sealed service, which has no chain key, in a bounded file. {@link adoptSealedRefusals} brings
- * the file into the chain when the service is unsealed.
+ * Keeps the accesses to export of a sealed service, which has no chain key, in a bounded file.
+ * {@link adoptSealedRefusals} brings the file into the chain when the service is unsealed.
  *
  * Writing is batched and nothing waits for it. Lines of one process; the data folder is not shared.
  */
@@ -107,8 +107,9 @@ export class SealedRefusals implements AsyncDisposable {
 }
 
 /**
- * Brings the file of a sealed time into the chain, as one CRITICAL record with its hash, and keeps it under a name made
- * of that hash. A crash in between is made good at the next start: the record is found by the hash and not written twice.
+ * Brings the file of a sealed time into the chain, as one CRITICAL record with its hash, and keeps it under a
+ * name made of that hash. A crash in between is made good at the next start: the record is found by the hash
+ * and not written twice.
  *
  * @throws AppError of the store, or the error of the file system; the file is still there then.
  */

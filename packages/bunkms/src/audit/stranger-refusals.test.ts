@@ -1,6 +1,6 @@
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { beforeEach, describe, expect, test } from 'vitest';
-import type { AuditDraft } from './chain.ts';
+import type { AuditDraft } from '../records/chain.ts';
 import { StrangerRefusals } from './stranger-refusals.ts';
 
 const single: AuditDraft = {

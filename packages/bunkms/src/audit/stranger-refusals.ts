@@ -1,4 +1,4 @@
-import type { AuditDraft } from './chain.ts';
+import type { AuditDraft } from '../records/chain.ts';
 import type { RefusalsOptions } from './refusals.ts';
 
 const WINDOW_MS = 60_000;
@@ -10,7 +10,7 @@ const ADDRESSES_NAMED = 20;
 const OTHERS = 'others';
 
 /** Action of the record that counts a minute's refusals. */
-export const REFUSALS_COUNTED = 'refusals.counted';
+const REFUSALS_COUNTED = 'refusals.counted';
 
 /** Records of single refusals within a minute, for all addresses together. */
 export const SINGLY_MAX = 100;
@@ -27,11 +27,13 @@ interface Window {
 }
 
 /**
- * Records what strangers were refused: up to {@link SINGLY_MAX} refusals a minute singly, ten of one address, and the rest as one record when the
- * minute ends, which counts them by action and code and names the busiest addresses. So every refusal is in the chain, and nobody fills the disk
- * with refusals, from however many addresses.
+ * Records what strangers were refused: up to {@link SINGLY_MAX} refusals a minute singly, ten of one address,
+ * and the rest as one record when the minute ends, which counts them by action and code and names the busiest
+ * addresses. So every refusal is in the chain, and nobody fills the disk with refusals, from however many
+ * addresses.
  *
- * Memory is bounded: of {@link ADDRESSES_MAX} addresses and more, the counts of addresses become lower bounds.
+ * Memory is bounded: of {@link ADDRESSES_MAX} addresses and more, the counts of addresses become lower
+ * bounds.
  */
 export class StrangerRefusals {
   readonly #options: RefusalsOptions;
@@ -43,7 +45,8 @@ export class StrangerRefusals {
 
   /**
    * @param network what the caller can be held to (`callerNetwork`).
-   * @param singlyMax how many single records of a minute may there be already; so that one kind of refusal leaves room to another.
+   * @param singlyMax how many single records of a minute may there be already; so that one kind of refusal
+   * leaves room to another.
    */
   record(network: string, draft: AuditDraft, singlyMax = SINGLY_MAX): void {
     const window = this.#current();
@@ -111,8 +114,9 @@ export class StrangerRefusals {
 }
 
 /**
- * The busiest of any number of addresses, by the algorithm of Misra and Gries: when there is no room for a further one, every count goes down by
- * one. Whatever has more than 1 in {@link ADDRESSES_MAX} of all that was added is among them.
+ * The busiest of any number of addresses, by the algorithm of Misra and Gries: when there is no room for a
+ * further one, every count goes down by one. Whatever has more than 1 in {@link ADDRESSES_MAX} of all that
+ * was added is among them.
  */
 class BusiestAddresses {
   readonly #counts = new Map<string, number>();

@@ -1,13 +1,13 @@
 import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import { keyFault } from '../records/key-record.ts';
 import type { KmsStore } from '../store/port.ts';
-import { keyFault } from './key-record.ts';
 
 const PAGE = 500;
 
 /**
- * Holds all keys against the chain as it was walked. A reader finds the latest change of a key by an index, and anyone who can write to the
- * database can spoil that as well; the walk has seen the records themselves.
+ * Holds all keys against the chain as it was walked. A reader finds the latest change of a key by an index,
+ * and anyone who can write to the database can spoil that as well; the walk has seen the records themselves.
  */
 export class KeyVerification {
   readonly #latest = new Map<string, number>();
@@ -17,7 +17,10 @@ export class KeyVerification {
     if (key !== undefined && detail?.['revision'] !== undefined) this.#latest.set(key, seq);
   }
 
-  /** @returns the names of the keys that are not what the chain says, in order; a key that is changed meanwhile is not among them. */
+  /**
+   * @returns the names of the keys that are not what the chain says, in order; a key that is changed
+   * meanwhile is not among them.
+   */
   async damagedKeys(store: KmsStore, chainKey: KeyObject): Promise<string[]> {
     const names = new Set(this.#latest.keys());
     for (let after: string | undefined, more = true; more; ) {

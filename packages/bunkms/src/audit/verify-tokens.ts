@@ -1,7 +1,7 @@
 import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
-import { type KmsStore, REVOCATION, type StoredToken } from '../store/port.ts';
-import { isIssue, tokenFault } from './token-record.ts';
+import { isIssue, REVOCATION, type StoredToken, tokenFault } from '../records/token-record.ts';
+import type { KmsStore } from '../store/port.ts';
 
 const PAGE = 500;
 
@@ -13,8 +13,9 @@ interface Issued {
 }
 
 /**
- * Holds all tokens against the chain as it was walked: rows that were added, edited or removed. A reader finds the records of a token by
- * an index, and anyone who can write to the database can spoil that as well; the walk has seen the records themselves.
+ * Holds all tokens against the chain as it was walked: rows that were added, edited or removed. A reader
+ * finds the records of a token by an index, and anyone who can write to the database can spoil that as
+ * well; the walk has seen the records themselves.
  */
 export class TokenVerification {
   readonly #issued = new Map<string, Issued>();
@@ -66,8 +67,9 @@ export class TokenVerification {
   }
 
   /**
-   * @returns the ids of tokens that expire at `time` or later and live on though what issued them, or issued their issuer, was revoked with
-   * cascade, in order: the cascade was cut short, or their records were hidden from it.
+   * @returns the ids of tokens that expire at `time` or later and live on though what issued them, or issued
+   * their issuer, was revoked with cascade, in order: the cascade was cut short, or their records were hidden
+   * from it.
    */
   escapedTokens(time: string): string[] {
     const issued = new Map<string, Set<string>>();

@@ -1,29 +1,36 @@
+import { createProgress, type Progress } from '@bundoc/shared/cli/progress';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { type ChainHead, GENESIS, verifyChain } from '../audit/chain.ts';
 import { KeyVerification } from '../audit/verify-keys.ts';
 import { TokenVerification } from '../audit/verify-tokens.ts';
+import { type ChainHead, GENESIS, verifyChain } from '../records/chain.ts';
 import { readAuditCopy, startOfCopy } from '../recovery/audit-copy.ts';
 import { FileDamaged } from '../recovery/errors.ts';
-import { KEPT_AFTER_EXPIRY_MS } from '../service/prune-tokens.ts';
-import { type AuditQuery, cursorOf, type KmsStore } from '../store/port.ts';
+import type { AuditQuery } from '../store/audit.ts';
+import { cursorOf } from '../store/page.ts';
+import type { KmsStore } from '../store/port.ts';
+import { KEPT_AFTER_EXPIRY_MS } from '../tokens/prune-tokens.ts';
 import { CliFailure } from './errors.ts';
 import { withKms, withStore } from './open-kms.ts';
-import { createProgress, type Progress } from './progress.ts';
 
 const PAGE = 1_000;
 
-/** Prints the place of the last record as a receipt, which {@link verifyAudit} takes. Needs no KEK: it proves nothing by itself. */
+/**
+ * Prints the place of the last record as a receipt, which {@link verifyAudit} takes. Needs no KEK: it proves
+ * nothing by itself.
+ */
 export async function auditHead(environment: Environment, options: { json?: true }): Promise<void> {
   const head = await withStore(environment, (store) => store.auditHead());
   console.log(options.json ? JSON.stringify(head) : `${head.seq}:${head.hash}`);
 }
 
 /**
- * Walks the whole audit chain, which must hold the record of each receipt, and holds every key and token against it.
+ * Walks the whole audit chain, which must hold the record of each receipt, and holds every key and token
+ * against it.
  *
- * @throws CliFailure naming the first broken record, or the keys and tokens that are damaged, or the tokens that outlive a revocation with cascade.
+ * @throws CliFailure naming the first broken record, or the keys and tokens that are damaged, or the tokens
+ * that outlive a revocation with cascade.
  */
 export async function verifyAudit(
   environment: Environment,
@@ -74,7 +81,8 @@ export async function verifyAudit(
 }
 
 /**
- * Verifies a copy of the audit chain, from its first record to its last, and holds it against the chain in the store.
+ * Verifies a copy of the audit chain, from its first record to its last, and holds it against the chain in
+ * the store.
  *
  * @throws CliFailure when the store's chain is another one; FileDamaged.
  */

@@ -1,19 +1,21 @@
 import { existsSync, statSync } from 'node:fs';
+import { createProgress } from '@bundoc/shared/cli/progress';
 import { openFileSource } from '@bundoc/shared/files/file-source';
 import { createPrivateFile } from '@bundoc/shared/files/private-file';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { CLI_CALLER } from '../audit/caller.ts';
+import { CLI_CALLER } from '../records/caller.ts';
 import { type Survey, surveyArchive } from '../recovery/survey.ts';
 import { createBackup } from '../recovery/write-backup.ts';
 import { CliFailure, EXIT } from './errors.ts';
 import { loadVault, withKms } from './open-kms.ts';
-import { createProgress } from './progress.ts';
 
 /**
- * Writes an encrypted archive of the whole store, beside a running server. The file appears whole and durable, or not at all.
+ * Writes an encrypted archive of the whole store, beside a running server. The file appears whole and
+ * durable, or not at all.
  *
- * @throws CliFailure when there is such a file already, or, with the file written, when something in the store is damaged.
+ * @throws CliFailure when there is such a file already, or, with the file written, when something in the
+ * store is damaged.
  */
 export async function backup(
   environment: Environment,
@@ -25,8 +27,8 @@ export async function backup(
     using progress = createProgress('{bar} {value}/{total} entries, {eta_formatted} left');
     const { keys, tokens } = await store.counts();
     progress.start((await store.auditHead()).seq + keys + tokens);
-    const ports = { store, vault, chainKey, clock: systemClock };
-    const made = await createBackup(ports, CLI_CALLER, (entries) => progress.update(entries));
+    const deps = { store, vault, chainKey, clock: systemClock };
+    const made = await createBackup(deps, CLI_CALLER, (entries) => progress.update(entries));
     if (!(await createPrivateFile(file, made.bytes))) throw fileExists(file);
     return made.facts();
   });

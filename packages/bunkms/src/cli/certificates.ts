@@ -4,10 +4,10 @@ import { isIP } from 'node:net';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { replacePrivateFile } from '@bundoc/shared/files/private-file';
-import { issueCertificate, makeAuthority } from '../pki/authority.ts';
+import { issueCertificate, makeAuthority } from './authority.ts';
 
 /** A certificate that shall be there. */
-export interface CertificateWish {
+export interface CertificateRequest {
   /** Holds `cert.pem`, `key.pem` and `ca.pem`, and nothing of anybody else. */
   readonly directory: string;
   /** What the service is called: DNS names and addresses. */
@@ -26,17 +26,18 @@ const CERTIFICATE_DAYS_MIN = 180;
 const LOCK_TIMEOUT_MS = 10_000;
 
 /**
- * Makes an authority in `authorityDir`, and a certificate of it for each service, where they are missing, unusable or end
- * soon; leaves the others as they are. May be run again at any time, also while the services run: they read the files again.
+ * Makes an authority in `authorityDir`, and a certificate of it for each service, where they are not there,
+ * are unusable or end soon; leaves the others as they are. May be run again at any time, also while the
+ * services run: they read the files again.
  */
 export async function ensureCertificates(
   authorityDir: string,
-  wishes: readonly CertificateWish[],
+  requests: readonly CertificateRequest[],
   nowMs: number = Date.now(),
 ): Promise<void> {
   using _lock = lock(authorityDir);
   const authority = await ensureAuthority(authorityDir, nowMs);
-  for (const { directory, names } of wishes) {
+  for (const { directory, names } of requests) {
     if (isGood(directory, authority.cert, names, nowMs)) continue;
     const issued = await issueCertificate(authority, names, {
       notBeforeMs: nowMs - BACKDATE_MS,
@@ -49,8 +50,8 @@ export async function ensureCertificates(
 }
 
 /**
- * Keeps other processes from making certificates at the same time, which would leave files that do not belong together. SQLite's lock is
- * free again however the process ends; Node has no other of that kind.
+ * Keeps other processes from making certificates at the same time, which would leave files that do not belong
+ * together. SQLite's lock is free again however the process ends; Node has no other of that kind.
  */
 function lock(directory: string): Disposable {
   mkdirSync(directory, { recursive: true, mode: 0o700 });

@@ -18,15 +18,23 @@ export const EXIT = {
   notFound: 3,
   /** The key, or the version of it, was destroyed. */
   destroyed: 4,
-  /** The key or KEK is not in a state that allows this, or the name is taken; there is a store, or a file, already. */
+  /**
+   * The key or KEK is not in a state that allows this, or the name is taken; there is a store, or a file,
+   * already.
+   */
   conflict: 5,
   /** The store does not answer, or the key is damaged. */
   unavailable: 6,
   /** A backup or an inventory was made under a KEK that the ring lacks. */
   kekLacking: 7,
-  /** A backup, an inventory or a copy of the audit chain is damaged, cut short, or not of this installation. */
+  /**
+   * A backup, an inventory or a copy of the audit chain is damaged, cut short, or not of this installation.
+   */
   damagedFile: 8,
-  /** Something would be brought back that may have been destroyed since, and `--accept-resurrection` was not said. */
+  /**
+   * Something would be brought back that may have been destroyed since, and `--accept-resurrection` was not
+   * said.
+   */
   resurrection: 9,
 } as const;
 

@@ -6,10 +6,10 @@ import { KEY_TEXT_BYTES, writeKeyText } from '@bundoc/shared/crypto/key-text';
 import { createPrivateFile, replacePrivateFile } from '@bundoc/shared/files/private-file';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { jwtVerify } from 'jose';
-import { CLI_CALLER } from '../audit/caller.ts';
 import { readConfig } from '../config.ts';
-import type { StoreLocation } from '../store/open-store.ts';
-import type { CertificateWish } from './certificates.ts';
+import type { StoreLocation } from '../open-store.ts';
+import { CLI_CALLER } from '../records/caller.ts';
+import type { CertificateRequest } from './certificates.ts';
 import { CliFailure, UsageError } from './errors.ts';
 import { type CliKms, hasStore, openCliStore, unsealStore } from './open-kms.ts';
 
@@ -19,11 +19,14 @@ export interface InitOptions {
   readonly serviceToken?: string;
   /** Folder of the authority that certificates come from. */
   readonly authority?: string;
-  readonly certificate?: readonly CertificateWish[];
+  readonly certificate?: readonly CertificateRequest[];
   readonly json?: true;
 }
 
-/** What Bundoc may do: make, read, fetch and rotate the keys of projects, and destroy that of one that is deleted. */
+/**
+ * What Bundoc may do: make, read, fetch and rotate the keys of projects, and destroy that of one that is
+ * deleted.
+ */
 const SERVICE_TOKEN: IssueToken = {
   sub: 'bundoc',
   typ: 'service',
@@ -34,7 +37,10 @@ const SERVICE_TOKEN: IssueToken = {
 /** A token that ends sooner than this is made again: Bundoc must have the time to start and renew it. */
 const REMAINING_S_MIN = 3_600;
 
-/** Prepares an installation: KEK file, store, service token, certificates, each only if it is not there. May be run again at any time. */
+/**
+ * Prepares an installation: KEK file, store, service token, certificates, each only if it is not there. May
+ * be run again at any time.
+ */
 export async function init(environment: Environment, options: InitOptions): Promise<void> {
   const config = readConfig(environment);
   const { kek } = config;
@@ -88,7 +94,7 @@ async function isGoodServiceToken({ store, state }: CliKms, path: string): Promi
     claims.aud === 'bunkms' &&
     SERVICE_TOKEN.scope.every((scope) => claims.scope.includes(scope)) &&
     SERVICE_TOKEN.keys.every((glob) => claims.keys.includes(glob));
-  return allows && (await store.liveFamily(claims.jti)) !== undefined;
+  return allows && (await store.findActiveTokenFamily(claims.jti)) !== undefined;
 }
 
 /** @returns undefined when there is no file, or what it holds was not signed by this installation. */

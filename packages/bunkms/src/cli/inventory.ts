@@ -1,16 +1,16 @@
+import { createProgress } from '@bundoc/shared/cli/progress';
 import { replacePrivateFile } from '@bundoc/shared/files/private-file';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { createLogger } from '@bundoc/shared/runtime/logger';
-import { CLI_CALLER } from '../audit/caller.ts';
+import { CLI_CALLER } from '../records/caller.ts';
 import { formatInventory, takeInventory } from '../recovery/inventory.ts';
 import { CliFailure } from './errors.ts';
 import { withKms } from './open-kms.ts';
-import { createProgress } from './progress.ts';
 
 /**
- * Writes how every key and token stands to a file, in the place of an earlier one, beside a running server. It holds no key, and is
- * authenticated under the KEK.
+ * Writes how every key and token stands to a file, in the place of an earlier one, beside a running server.
+ * It holds no key, and is authenticated under the KEK.
  *
  * @throws CliFailure, with the file written, when keys are damaged.
  */
@@ -22,13 +22,13 @@ export async function writeInventory(
   const inventory = await withKms(environment, async ({ store, vault, state }) => {
     using progress = createProgress('{bar} {value}/{total} keys, {eta_formatted} left');
     progress.start((await store.counts()).keys);
-    const ports = {
+    const deps = {
       store,
       state,
       clock: systemClock,
       logger: createLogger({ service: 'bunkms', level: 'silent' }),
     };
-    const taken = await takeInventory(ports, CLI_CALLER, (keys) => progress.update(keys));
+    const taken = await takeInventory(deps, CLI_CALLER, (keys) => progress.update(keys));
     await replacePrivateFile(file, formatInventory(vault, taken));
     return taken;
   });

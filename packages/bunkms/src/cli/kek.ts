@@ -1,21 +1,21 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { createProgress } from '@bundoc/shared/cli/progress';
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { KekInfo, KekStatus, RetireKek } from '@bundoc/shared/contract/kek';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { CLI_CALLER } from '../audit/caller.ts';
 import {
-  type KekPorts,
+  type KekDeps,
   kekStatus,
-  listUnfetched,
+  listStaleCopies,
   retireKek,
   rotateKek,
   verifyWrapping,
-} from '../service/kek.ts';
-import { KeyRewrap } from '../service/rewrap-keys.ts';
+} from '../kek/kek-rotation.ts';
+import { KeyRewrap } from '../kek/rewrap-keys.ts';
+import { CLI_CALLER } from '../records/caller.ts';
 import { CliFailure } from './errors.ts';
 import { withKeys } from './open-kms.ts';
-import { createProgress } from './progress.ts';
 
 interface JsonOption {
   readonly json?: true;
@@ -28,10 +28,10 @@ const LOOK_MS = 250;
 const FAILURES_MAX = 20;
 
 /** The KEKs as the store has them; those that are new in the ring become staged. */
-function withKeks<T>(environment: Environment, action: (ports: KekPorts) => Promise<T>): Promise<T> {
-  return withKeys(environment, async (ports) => {
-    await ports.keks.reload();
-    return action(ports);
+function withKeks<T>(environment: Environment, action: (deps: KekDeps) => Promise<T>): Promise<T> {
+  return withKeys(environment, async (deps) => {
+    await deps.keks.reload();
+    return action(deps);
   });
 }
 
@@ -50,33 +50,34 @@ export async function kekList(environment: Environment, options: JsonOption): Pr
 }
 
 /**
- * Makes a KEK the current one, and stays until everything is wrapped with it, or, with `wait` false, leaves that to the running server. Anyone who comes
- * first does the work, this process or a server; the other one watches.
+ * Makes a KEK the current one, and stays until everything is wrapped with it, or, with `wait` false, leaves
+ * that to the running server. Anyone who comes first does the work, this process or a server; the other one
+ * watches.
  */
 export async function kekRotate(
   environment: Environment,
   kekId: string | undefined,
   options: JsonOption & { readonly wait: boolean },
 ): Promise<void> {
-  const status = await withKeks(environment, async (ports) => {
-    await rotateKek(ports, kekId === undefined ? {} : { kek_id: kekId }, CLI_CALLER);
-    return options.wait ? rewrapAll(ports) : kekStatus(ports);
+  const status = await withKeks(environment, async (deps) => {
+    await rotateKek(deps, kekId === undefined ? {} : { kek_id: kekId }, CLI_CALLER);
+    return options.wait ? rewrapAll(deps) : kekStatus(deps);
   });
   if (options.json) console.log(JSON.stringify(status));
   else print(status);
 }
 
-async function rewrapAll(ports: KekPorts): Promise<KekStatus> {
-  const rewrap = new KeyRewrap({ ...ports, caller: CLI_CALLER, holder: randomUUID() });
+async function rewrapAll(deps: KekDeps): Promise<KekStatus> {
+  const rewrap = new KeyRewrap({ ...deps, caller: CLI_CALLER, holder: randomUUID() });
   using progress = createProgress('{bar} {value}/{total} versions, {eta_formatted} left');
-  let status = await kekStatus(ports);
+  let status = await kekStatus(deps);
   progress.start(status.rotation?.total ?? 0);
   for (let failures = 0; status.rotation?.completed_at === undefined; ) {
     await Promise.race([rewrap.run(), sleep(LOOK_MS)]);
     // While it runs, here or in a server; and when the store was busy with others.
     await sleep(LOOK_MS);
     try {
-      status = await kekStatus(ports);
+      status = await kekStatus(deps);
       failures = 0;
     } catch (error) {
       if (!hasCode(error, 'storage_unavailable', 'overloaded') || ++failures === FAILURES_MAX) throw error;
@@ -93,19 +94,19 @@ async function rewrapAll(ports: KekPorts): Promise<KekStatus> {
  * @throws CliFailure when something does not open, or is wrapped with another KEK than the current one.
  */
 export async function kekVerify(environment: Environment, options: JsonOption): Promise<void> {
-  const found = await withKeks(environment, async (ports) => {
+  const found = await withKeks(environment, async (deps) => {
     using progress = createProgress('{bar} {value}/{total} keys, {eta_formatted} left');
-    const { keys } = await ports.store.counts();
+    const { keys } = await deps.store.counts();
     progress.start(keys);
     const sum = { checked: 0, under_others: 0, damaged: [] as string[] };
     for (let after: string | undefined, done = 0; ; done += PAGE) {
-      const page = await verifyWrapping(ports, { after, limit: PAGE }, CLI_CALLER);
+      const page = await verifyWrapping(deps, { after, limit: PAGE }, CLI_CALLER);
       sum.checked += page.checked;
       sum.under_others += page.under_others;
       sum.damaged.push(...page.damaged);
       progress.update(Math.min(done + PAGE, keys));
       after = page.next_cursor;
-      if (after === undefined) return { current: ports.vault.currentKekId, ...sum };
+      if (after === undefined) return { current: deps.vault.currentKekId, ...sum };
     }
   });
   const { checked, under_others: underOthers, damaged, current } = found;
@@ -127,11 +128,11 @@ export async function kekRetire(
     accept_unfetched: options.acceptUnfetched === true,
     accept_damaged: options.acceptDamaged === true,
   };
-  const retired = await withKeks(environment, async (ports) => {
+  const retired = await withKeks(environment, async (deps) => {
     try {
-      return await retireKek(ports, wanted, CLI_CALLER);
+      return await retireKek(deps, wanted, CLI_CALLER);
     } catch (error) {
-      if (hasCode(error, 'kek_unfetched')) printNames(await allUnfetched(ports, kekId), options);
+      if (hasCode(error, 'kek_unfetched')) printNames(await allUnfetched(deps, kekId), options);
       throw error;
     }
   });
@@ -148,13 +149,13 @@ export async function kekUnfetched(
   kekId: string,
   options: JsonOption,
 ): Promise<void> {
-  printNames(await withKeks(environment, (ports) => allUnfetched(ports, kekId)), options);
+  printNames(await withKeks(environment, (deps) => allUnfetched(deps, kekId)), options);
 }
 
-async function allUnfetched(ports: KekPorts, kekId: string): Promise<string[]> {
+async function allUnfetched(deps: KekDeps, kekId: string): Promise<string[]> {
   const names: string[] = [];
   for (let after: string | undefined, more = true; more; ) {
-    const page = await listUnfetched(ports, kekId, { after, limit: PAGE });
+    const page = await listStaleCopies(deps, kekId, { after, limit: PAGE });
     names.push(...page.keys);
     after = page.next_cursor;
     more = after !== undefined;

@@ -8,15 +8,15 @@ import {
 } from '@bundoc/shared/contract/keys';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import type { z } from 'zod';
-import { CLI_CALLER } from '../audit/caller.ts';
-import type { KeyRequest } from '../service/change-key.ts';
-import { createKey } from '../service/create-key.ts';
-import { destroyKey, destroyVersion } from '../service/destroy-key.ts';
-import { claimKey, takeOverKey } from '../service/key-holder.ts';
-import * as lifecycle from '../service/key-lifecycle.ts';
-import { listKeys, readKey } from '../service/keys.ts';
-import { rotateKey } from '../service/rotate-key.ts';
-import type { KeyPorts } from '../service/stored-key.ts';
+import type { KeyRequest } from '../keys/change-key.ts';
+import { createKey } from '../keys/create-key.ts';
+import { destroyKey, destroyVersion } from '../keys/destroy-key.ts';
+import { claimKey, takeOverKey } from '../keys/key-holder.ts';
+import * as lifecycle from '../keys/key-lifecycle.ts';
+import { listKeys, readKey } from '../keys/read-keys.ts';
+import { rotateKey } from '../keys/rotate-key.ts';
+import type { KeyDeps } from '../keys/stored-key.ts';
+import { CLI_CALLER } from '../records/caller.ts';
 import { UsageError } from './errors.ts';
 import { withKeys } from './open-kms.ts';
 
@@ -31,7 +31,7 @@ export async function create(
 ): Promise<void> {
   const { exportable, rotateAfterDays: rotate_after_days = null } = options;
   const wanted = parsed(createKeySchema, { name, type: 'aes-256', exportable, rotate_after_days });
-  printKey(await withKeys(environment, (ports) => createKey(ports, wanted, CLI_CALLER)), options);
+  printKey(await withKeys(environment, (deps) => createKey(deps, wanted, CLI_CALLER)), options);
 }
 
 export async function claim(
@@ -41,7 +41,7 @@ export async function claim(
 ): Promise<void> {
   const { storage } = options;
   printKey(
-    await withKeys(environment, (ports) => claimKey(ports, { name, storage }, true, CLI_CALLER)),
+    await withKeys(environment, (deps) => claimKey(deps, { name, storage }, true, CLI_CALLER)),
     options,
   );
 }
@@ -54,7 +54,7 @@ export async function takeOver(
 ): Promise<void> {
   const { storage, force = false } = options;
   printKey(
-    await withKeys(environment, (ports) => takeOverKey(ports, { name, storage, force }, CLI_CALLER)),
+    await withKeys(environment, (deps) => takeOverKey(deps, { name, storage, force }, CLI_CALLER)),
     options,
   );
 }
@@ -68,14 +68,13 @@ export interface ChangeOptions extends JsonOption {
   readonly acceptLoss?: true;
 }
 
-type Change = (ports: KeyPorts, request: KeyRequest, options: ChangeOptions) => Promise<KeyInfo>;
+type Change = (deps: KeyDeps, request: KeyRequest, options: ChangeOptions) => Promise<KeyInfo>;
 
 const PLAIN_CHANGES: Record<PlainChange, Change> = {
-  rotate: (ports, request, { acceptLoss = false }) =>
-    rotateKey(ports, { ...request, acceptLoss }, CLI_CALLER),
-  enable: (ports, request) => lifecycle.enableKey(ports, request, CLI_CALLER),
-  disable: (ports, request) => lifecycle.disableKey(ports, request, CLI_CALLER),
-  restore: (ports, request) => lifecycle.restoreKey(ports, request, CLI_CALLER),
+  rotate: (deps, request, { acceptLoss = false }) => rotateKey(deps, { ...request, acceptLoss }, CLI_CALLER),
+  enable: (deps, request) => lifecycle.enableKey(deps, request, CLI_CALLER),
+  disable: (deps, request) => lifecycle.disableKey(deps, request, CLI_CALLER),
+  restore: (deps, request) => lifecycle.restoreKey(deps, request, CLI_CALLER),
 };
 
 /** A running server works with the changed key from its next request on. */
@@ -85,7 +84,7 @@ export async function change(
   name: string,
   options: ChangeOptions,
 ): Promise<void> {
-  printKey(await withKeys(environment, (ports) => PLAIN_CHANGES[which](ports, { name }, options)), options);
+  printKey(await withKeys(environment, (deps) => PLAIN_CHANGES[which](deps, { name }, options)), options);
 }
 
 export async function set(
@@ -102,7 +101,7 @@ export async function set(
       : { rotate_after_days: rotateAfterDays === 'never' ? null : rotateAfterDays }),
   });
   printKey(
-    await withKeys(environment, (ports) => lifecycle.updateKey(ports, { name, update }, CLI_CALLER)),
+    await withKeys(environment, (deps) => lifecycle.updateKey(deps, { name, update }, CLI_CALLER)),
     options,
   );
 }
@@ -114,8 +113,8 @@ export async function scheduleDeletion(
 ): Promise<void> {
   const { pendingDays } = options;
   printKey(
-    await withKeys(environment, (ports) =>
-      lifecycle.scheduleDeletion(ports, { name, pendingDays }, CLI_CALLER),
+    await withKeys(environment, (deps) =>
+      lifecycle.scheduleDeletion(deps, { name, pendingDays }, CLI_CALLER),
     ),
     options,
   );
@@ -128,10 +127,10 @@ export async function destroy(
 ): Promise<void> {
   const { confirm, version } = options;
   if (confirm !== name) throw new UsageError('--confirm must repeat the name of the key');
-  const receipt = await withKeys(environment, (ports) =>
+  const receipt = await withKeys(environment, (deps) =>
     version === undefined
-      ? destroyKey(ports, { name }, CLI_CALLER)
-      : destroyVersion(ports, { name, version }, CLI_CALLER),
+      ? destroyKey(deps, { name }, CLI_CALLER)
+      : destroyVersion(deps, { name, version }, CLI_CALLER),
   );
   if (options.json) console.log(JSON.stringify(receipt));
   else printReceipt(receipt);
@@ -140,11 +139,11 @@ export async function destroy(
 const PAGE = 500;
 
 export async function list(environment: Environment, options: JsonOption): Promise<void> {
-  const { keys, damaged } = await withKeys(environment, async (ports) => {
+  const { keys, damaged } = await withKeys(environment, async (deps) => {
     const all: KeyInfo[] = [];
     const faulty: string[] = [];
     for (let after: string | undefined, more = true; more; ) {
-      const page = await listKeys(ports, ['*'], { after, limit: PAGE }, CLI_CALLER);
+      const page = await listKeys(deps, ['*'], { after, limit: PAGE }, CLI_CALLER);
       all.push(...page.keys);
       faulty.push(...(page.damaged ?? []));
       after = page.next_cursor;
@@ -162,7 +161,7 @@ export async function list(environment: Environment, options: JsonOption): Promi
 
 /** The key and its versions; none of its material. */
 export async function show(environment: Environment, name: string, options: JsonOption): Promise<void> {
-  const key = await withKeys(environment, (ports) => readKey(ports, name, CLI_CALLER));
+  const key = await withKeys(environment, (deps) => readKey(deps, name, CLI_CALLER));
   if (options.json) console.log(JSON.stringify(key));
   else printDetail(key);
 }

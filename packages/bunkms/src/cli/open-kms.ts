@@ -2,15 +2,15 @@ import { existsSync } from 'node:fs';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
-import { CLI_CALLER } from '../audit/caller.ts';
 import { AuditLog } from '../audit/log.ts';
 import { readConfig } from '../config.ts';
+import type { KekDeps } from '../kek/kek-rotation.ts';
 import { createMetrics } from '../metrics.ts';
-import type { KekPorts } from '../service/kek.ts';
-import { TokenService } from '../service/tokens.ts';
-import { openStore, type StoreLocation } from '../store/open-store.ts';
+import { openStore, type StoreLocation } from '../open-store.ts';
+import { CLI_CALLER } from '../records/caller.ts';
 import type { KmsStore } from '../store/port.ts';
-import { databasePathOf } from '../store/sqlite.ts';
+import { databasePathOf } from '../store/sqlite/sqlite-store.ts';
+import { TokenService } from '../tokens/token-service.ts';
 import { kekProviderOf } from '../vault/kek-provider.ts';
 import { Keks } from '../vault/keks.ts';
 import { type Unsealed, unseal } from '../vault/unseal.ts';
@@ -26,7 +26,10 @@ export interface CliKms {
   readonly tokens: TokenService;
 }
 
-/** Runs `action` on the store of the configured installation, and closes it. @throws CliFailure when there is no installation. */
+/**
+ * Runs `action` on the store of the configured installation, and closes it. @throws CliFailure when there is
+ * no installation.
+ */
 export async function withStore<T>(
   environment: Environment,
   action: (store: KmsStore) => Promise<T>,
@@ -47,7 +50,10 @@ export function withKms<T>(environment: Environment, action: (kms: CliKms) => Pr
   return withStore(environment, async (store) => action(await unsealStore(environment, store)));
 }
 
-/** Makes the installation if there is none. @throws CliFailure when the KEK does not fit the one that is there. */
+/**
+ * Makes the installation if there is none. @throws CliFailure when the KEK does not fit the one that is
+ * there.
+ */
 export async function unsealStore(environment: Environment, store: KmsStore): Promise<CliKms> {
   const config = readConfig(environment);
   const warn = (message: string) => console.error(`bunkms: warning: ${message}`);
@@ -80,8 +86,11 @@ export function silentLogger(): Logger {
   return createLogger({ service: 'bunkms', level: 'silent' });
 }
 
-/** Runs `action` on the keys of the installation, beside a running server; what it wants recorded is recorded when this resolves. */
-export function withKeys<T>(environment: Environment, action: (ports: KekPorts) => Promise<T>): Promise<T> {
+/**
+ * Runs `action` on the keys of the installation, beside a running server; what it wants recorded is recorded
+ * when this resolves.
+ */
+export function withKeys<T>(environment: Environment, action: (deps: KekDeps) => Promise<T>): Promise<T> {
   return withKms(environment, async ({ store, vault, keks, state }) => {
     const logger = silentLogger();
     const audit = new AuditLog({ store, logger, metrics: createMetrics() });
@@ -119,7 +128,10 @@ function mayHaveStore({ storage, dataDir }: StoreLocation): boolean {
   return storage.kind === 'postgres' || existsSync(databasePathOf(dataDir));
 }
 
-/** A crash of the storage thread, and what a server may lose, need no word here: the call that waits fails, and the service warns. */
+/**
+ * A crash of the storage thread, and what a server may lose, need no word here: the call that waits fails,
+ * and the service warns.
+ */
 export function openCliStore(location: StoreLocation): Promise<KmsStore> {
   return openStore(location, { onCrash: () => undefined, warn: () => undefined });
 }

@@ -3,7 +3,7 @@ import { lineOf } from '@bundoc/shared/runtime/error-line';
 import { guardMemory } from '@bundoc/shared/runtime/memory-exposure';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { registerAuditCommands } from './audit-commands.ts';
-import type { CertificateWish } from './certificates.ts';
+import type { CertificateRequest } from './certificates.ts';
 import { EXIT, exitCodeOf } from './errors.ts';
 import { type InitOptions, init } from './init.ts';
 import { registerKekCommands } from './kek-commands.ts';
@@ -24,7 +24,7 @@ function parseDuration(text: string): number {
 }
 
 /** `folder=name,name` → the certificate that shall lie in the folder. */
-function collectCertificate(text: string, earlier: readonly CertificateWish[]): CertificateWish[] {
+function collectCertificate(text: string, earlier: readonly CertificateRequest[]): CertificateRequest[] {
   const [directory, list, ...rest] = text.split('=');
   const names = (list ?? '').split(',');
   if (!directory || rest.length > 0 || names.some((name) => !/^[a-z0-9._:-]{1,253}$/.test(name)))
@@ -33,7 +33,8 @@ function collectCertificate(text: string, earlier: readonly CertificateWish[]): 
 }
 
 /**
- * Runs `bunkms` with these arguments: prints what a command has to say to the console, and its error as one line.
+ * Runs `bunkms` with these arguments: prints what a command has to say to the console, and its error as one
+ * line.
  *
  * @returns the exit code, as docs/keys.md gives it.
  */
@@ -56,7 +57,8 @@ function programOf(environment: Environment): Command {
     .description(
       'Administers the key service on its own machine; reads the same BUNKMS_ variables as the service.',
     )
-    // A command's options stand behind it, so that one and its subcommand may have an option of the same name.
+    // A command's options stand behind it, so that one and its subcommand may have an option of the same
+    // name.
     .enablePositionalOptions()
     .exitOverride();
 

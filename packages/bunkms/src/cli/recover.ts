@@ -1,6 +1,7 @@
+import { createProgress } from '@bundoc/shared/cli/progress';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { CLI_CALLER } from '../audit/caller.ts';
+import { CLI_CALLER } from '../records/caller.ts';
 import { ResurrectionNotAccepted } from '../recovery/errors.ts';
 import { listOf } from '../recovery/list-of.ts';
 import { NoDataFolder } from '../recovery/project-keys.ts';
@@ -8,7 +9,6 @@ import { type RecoveredProject, recoverKeys } from '../recovery/recover.ts';
 import { DataFolderUnsettled } from '../recovery/settled-folder.ts';
 import { CliFailure, UsageError } from './errors.ts';
 import { loadVault, silentLogger, withKms } from './open-kms.ts';
-import { createProgress } from './progress.ts';
 import { readInventory } from './restore.ts';
 
 export interface RecoverCliOptions {
@@ -34,10 +34,10 @@ export async function recover(environment: Environment, options: RecoverCliOptio
     using progress = createProgress('{bar} {value}/{total}, {eta_formatted} left');
     // What the log would say, the report says.
     const logger = silentLogger();
-    const ports = { store, vault, keks, chainKey, clock: systemClock, logger, caller: CLI_CALLER };
+    const deps = { store, vault, keks, chainKey, clock: systemClock, logger, caller: CLI_CALLER };
     const all: RecoveredProject[] = [];
     try {
-      for await (const project of recoverKeys(ports, options.from, {
+      for await (const project of recoverKeys(deps, options.from, {
         dryRun: options.dryRun === true,
         acceptResurrection: options.acceptResurrection === true,
         inventory,

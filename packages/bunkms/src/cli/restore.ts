@@ -1,20 +1,21 @@
 import { readFile, stat } from 'node:fs/promises';
+import { createProgress } from '@bundoc/shared/cli/progress';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { openFileSource } from '@bundoc/shared/files/file-source';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { CLI_CALLER } from '../audit/caller.ts';
 import { readConfig } from '../config.ts';
+import { CLI_CALLER } from '../records/caller.ts';
 import { readAuditCopy } from '../recovery/audit-copy.ts';
 import { FileDamaged } from '../recovery/errors.ts';
-import { type Inventory, parseInventory } from '../recovery/inventory.ts';
 import {
-  type Knowledge,
-  KnowledgeOfCopy,
-  knowledgeOfInventory,
-  noKnowledge,
+  EvidenceOfCopy,
+  evidenceOfInventory,
+  noEvidence,
+  type PostBackupEvidence,
   requireReceipts,
-} from '../recovery/knowledge.ts';
+} from '../recovery/evidence.ts';
+import { type Inventory, parseInventory } from '../recovery/inventory.ts';
 import { listOf } from '../recovery/list-of.ts';
 import { restore, StoreNotEmpty } from '../recovery/restore.ts';
 import type { RestoreReport } from '../recovery/restore-run.ts';
@@ -22,7 +23,6 @@ import { type Survey, surveyArchive } from '../recovery/survey.ts';
 import type { Vault } from '../vault/vault.ts';
 import { CliFailure, EXIT, UsageError } from './errors.ts';
 import { hasStore, loadVault, openCliStore } from './open-kms.ts';
-import { createProgress } from './progress.ts';
 
 export interface RestoreCliOptions {
   readonly inventory?: string;
@@ -33,8 +33,8 @@ export interface RestoreCliOptions {
 }
 
 /**
- * Brings a backup into an empty data folder. The backup, and what is known of the time after it, are checked in whole before anything is
- * written.
+ * Brings a backup into an empty data folder. The backup, and what is known of the time after it, are checked
+ * in whole before anything is written.
  *
  * @throws CliFailure when there is a store; FileDamaged, KekLacking, ResurrectionNotAccepted.
  */
@@ -56,12 +56,12 @@ export async function restoreBackup(
     receipts: options.receipt,
     onProgress: (bytes) => progress.update(bytes),
   });
-  const knowledge = await knowledgeOf(vault, survey, options);
-  requireReceipts(knowledge, options.receipt, options.acceptResurrection === true);
+  const evidence = await gatherEvidence(vault, survey, options);
+  requireReceipts(evidence, options.receipt, options.acceptResurrection === true);
   const openStore = () => openCliStore(location);
-  const ports = { vault, openStore, clock: systemClock, caller: CLI_CALLER };
+  const deps = { vault, openStore, clock: systemClock, caller: CLI_CALLER };
   try {
-    const report = await restore(ports, source, survey, knowledge, {
+    const report = await restore(deps, source, survey, evidence, {
       acceptResurrection: options.acceptResurrection === true,
       onProgress: (bytes) => progress.update(source.sizeBytes + bytes),
     });
@@ -78,12 +78,16 @@ function thereIsAStore(): CliFailure {
   );
 }
 
-async function knowledgeOf(vault: Vault, survey: Survey, options: RestoreCliOptions): Promise<Knowledge> {
+async function gatherEvidence(
+  vault: Vault,
+  survey: Survey,
+  options: RestoreCliOptions,
+): Promise<PostBackupEvidence> {
   if (options.inventory !== undefined)
-    return knowledgeOfInventory(await readInventory(vault, options.inventory), survey);
-  if (options.auditCopy.length === 0) return noKnowledge(survey);
+    return evidenceOfInventory(await readInventory(vault, options.inventory), survey);
+  if (options.auditCopy.length === 0) return noEvidence(survey);
   const copy = await readAuditCopy(options.auditCopy, survey.secrets.chainKey, survey.end.audit);
-  return new KnowledgeOfCopy(copy, survey);
+  return new EvidenceOfCopy(copy, survey);
 }
 
 /** Bytes of the largest inventory that is read: some 500,000 keys. */

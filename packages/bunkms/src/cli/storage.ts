@@ -3,7 +3,8 @@ import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import type { StorageInfo } from '@bundoc/shared/contract/storages';
 import type { DataFolder } from '@bundoc/shared/files/data-folder';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { CLI_CALLER } from '../audit/caller.ts';
+import { storageInfo, takeOverStorage } from '../keys/storages.ts';
+import { CLI_CALLER } from '../records/caller.ts';
 import {
   type ClaimedKey,
   type ContentOf,
@@ -13,13 +14,12 @@ import {
 } from '../recovery/claim-keys.ts';
 import { listOf } from '../recovery/list-of.ts';
 import { NoDataFolder, openDataFolder, projectsIn } from '../recovery/project-keys.ts';
-import { storageInfo, takeOverStorage } from '../service/storages.ts';
 import { CliFailure, UsageError } from './errors.ts';
 import type { JsonOption } from './key.ts';
 import { withKeys } from './open-kms.ts';
 
 export async function showStorage(environment: Environment, id: string, options: JsonOption): Promise<void> {
-  print(await withKeys(environment, (ports) => storageInfo(ports, id)), options);
+  print(await withKeys(environment, (deps) => storageInfo(deps, id)), options);
 }
 
 /** A running Bundoc that was the storage before stops within a second: BunKMS tells it. */
@@ -30,7 +30,7 @@ export async function takeOver(
 ): Promise<void> {
   const { generation, force = false } = options;
   const wanted = { force, ...(generation === undefined ? {} : { generation }) };
-  print(await withKeys(environment, (ports) => takeOverStorage(ports, id, wanted, CLI_CALLER)), options);
+  print(await withKeys(environment, (deps) => takeOverStorage(deps, id, wanted, CLI_CALLER)), options);
 }
 
 export interface ClaimAllOptions extends JsonOption {
@@ -41,8 +41,8 @@ export interface ClaimAllOptions extends JsonOption {
 /**
  * Claims the keys of all projects of which a storage has content.
  *
- * @throws UsageError when the folder is of another storage, or no names come; CliFailure when keys were left to another storage, or could not be claimed,
- * with all others claimed.
+ * @throws UsageError when the folder is of another storage, or no names come; CliFailure when keys were left
+ * to another storage, or could not be claimed, with all others claimed.
  */
 export async function claimAll(
   environment: Environment,
@@ -53,10 +53,10 @@ export async function claimAll(
   using folder = from === undefined ? undefined : openFolder(from);
   const found = folder && storageOfFolder(folder);
   if (found !== undefined && found !== id) throw new UsageError(`${from} is the storage ${found}, not ${id}`);
-  const projects = await withKeys(environment, async (ports) => {
+  const projects = await withKeys(environment, async (deps) => {
     const all: ClaimedKey[] = [];
     const content = folder === undefined ? contentOfNames(process.stdin) : contentOfFolder(folder);
-    for await (const project of claimKeys(ports, id, content, CLI_CALLER)) {
+    for await (const project of claimKeys(deps, id, content, CLI_CALLER)) {
       all.push(project);
       if (!options.json) console.log(lineOf(project));
     }

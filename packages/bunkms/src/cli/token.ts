@@ -1,7 +1,7 @@
 import { issueTokenSchema, type TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { CLI_CALLER } from '../audit/caller.ts';
-import type { TokenList, TokenService } from '../service/tokens.ts';
+import { CLI_CALLER } from '../records/caller.ts';
+import type { TokenList, TokenService } from '../tokens/token-service.ts';
 import { UsageError } from './errors.ts';
 import { withKms } from './open-kms.ts';
 
@@ -41,7 +41,10 @@ export async function issueToken(environment: Environment, options: IssueOptions
   console.log(options.json ? JSON.stringify(issued) : issued.token);
 }
 
-/** What the token may issue; undefined when no option speaks of it. A part that is missing is a fault that the schema names. */
+/**
+ * What the token may issue; undefined when no option speaks of it. A part that is missing is a fault that the
+ * schema names.
+ */
 function mayIssueOf({ mayIssueScope, mayIssueKeys, mayIssueProject, mayIssueTtl }: IssueOptions) {
   const isGiven = mayIssueKeys.length > 0 || mayIssueProject.length > 0 || mayIssueTtl !== undefined;
   if (mayIssueScope === undefined && !isGiven) return undefined;
@@ -85,7 +88,10 @@ async function allTokens(service: TokenService): Promise<Omit<TokenList, 'next'>
   return { tokens, damaged };
 }
 
-/** Revokes the token and every token of its family, with `cascade` also what they issued; a running server refuses them from its next request on. */
+/**
+ * Revokes the token and every token of its family, with `cascade` also what they issued; a running server
+ * refuses them from its next request on.
+ */
 export async function revokeToken(
   environment: Environment,
   jti: string,

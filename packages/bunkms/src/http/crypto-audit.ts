@@ -2,15 +2,18 @@ import type { AppError } from '@bundoc/shared/contract/app-error';
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
 import { callerNetwork } from '@bundoc/shared/runtime/addresses';
 import type { FastifyRequest } from 'fastify';
-import { keyNamedBy, pathOfTarget } from '../audit/audited-path.ts';
-import type { AuditDraft } from '../audit/chain.ts';
-import type { RefusalSink } from '../audit/recording.ts';
-import { CRYPTO_ACTIONS, type CryptoOperation } from '../service/crypto.ts';
+import type { RefusalSink } from '../audit/recorders.ts';
+import { CRYPTO_ACTIONS, type CryptoOperation } from '../encryption/encrypt-items.ts';
+import type { AuditDraft } from '../records/chain.ts';
+import { keyNamedBy, pathOfTarget } from './audited-path.ts';
 import { callerOf } from './guard.ts';
 
 const TARGET = new RegExp(`^/v1/(${Object.keys(CRYPTO_ACTIONS).join('|')})(?:/(.*))?$`, 's');
 
-/** Makes a record of every request to encrypt, decrypt or rewrap that is refused or fails as a whole, whatever refused it. */
+/**
+ * Makes a record of every request to encrypt, decrypt or rewrap that is refused or fails as a whole, whatever
+ * refused it.
+ */
 export function cryptoAudit(sink: RefusalSink, now: () => number) {
   return (request: FastifyRequest, error: AppError): void => {
     const [, operation, name = ''] = TARGET.exec(pathOfTarget(request.raw.url ?? '')) ?? [];

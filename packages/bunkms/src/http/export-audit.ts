@@ -2,17 +2,21 @@ import type { AppError } from '@bundoc/shared/contract/app-error';
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
 import { callerNetwork } from '@bundoc/shared/runtime/addresses';
 import type { FastifyRequest } from 'fastify';
-import type { AuditDraft } from '../audit/chain.ts';
-import { isExportTarget, keyOfExportTarget, versionOfExportTarget } from '../audit/export-path.ts';
-import type { RefusalSink } from '../audit/recording.ts';
-import type { Metrics } from '../metrics.ts';
+import type { RefusalSink } from '../audit/recorders.ts';
+import type { AuditDraft } from '../records/chain.ts';
+import { isExportTarget, keyOfExportTarget, versionOfExportTarget } from './export-path.ts';
 import { callerOf } from './guard.ts';
 
+/** Counts accesses to export by their outcome. */
+export interface ExportMetrics {
+  readonly exports: { inc(labels: { readonly outcome: string }): void };
+}
+
 /**
- * Makes exactly one CRITICAL record of every request for an export that is not answered with a key, whatever refused
- * it: authentication, authorisation, validation, routing, or a failure.
+ * Makes exactly one CRITICAL record of every request for an export that is not answered with a key, whatever
+ * refused it: authentication, authorisation, validation, routing, or a failure.
  */
-export function exportAudit(sink: RefusalSink, metrics: Metrics, now: () => number) {
+export function exportAudit(sink: RefusalSink, metrics: ExportMetrics, now: () => number) {
   return (request: FastifyRequest, error: AppError): void => {
     const target = request.raw.url ?? '';
     if (!isExportTarget(target)) return;

@@ -7,7 +7,7 @@ import {
 } from '@bundoc/shared/contract/headers';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
-import { type IfMatch, tagOf } from '../service/change-key.ts';
+import { type IfMatch, tagOf } from '../keys/change-key.ts';
 
 /** The header of every change of a key. */
 export const ifMatchHeaders = z.object({ 'if-match': entityTagsSchema.optional() });

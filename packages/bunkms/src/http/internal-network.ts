@@ -37,8 +37,9 @@ async function lookUpAll(host: string): Promise<string[]> {
 }
 
 /**
- * Who may connect to the internal listener: the subnet of the interface that has `address`. Binding to an address does not
- * keep others out, since a packet that was routed here from another network is accepted as well.
+ * Who may connect to the internal listener: the subnet of the interface that has `address`. Binding to an
+ * address does not keep others out, since a packet that was routed here from another network is accepted as
+ * well.
  *
  * @returns a test of a peer's address.
  * @throws ConfigError when no interface has the address.
@@ -67,8 +68,8 @@ export function peersOf(
 }
 
 /**
- * Watches that an interface of this machine still has `address`. A container that was cut off and joined again may come back
- * with another one; a listener would then wait on an address that nobody can reach.
+ * Watches that an interface of this machine still has `address`. A container that was cut off and joined
+ * again may come back with another one; a listener would then wait on an address that nobody can reach.
  *
  * @param onGone called once.
  */
@@ -103,8 +104,8 @@ function contains(subnet: BlockList, address: string): boolean {
 }
 
 /**
- * Ends every connection from elsewhere before a byte of it is read, and tells `onRefused` of it. It stands before what the server
- * does with a connection, TLS included: call it once that is complete.
+ * Ends every connection from elsewhere before a byte of it is read, and tells `onRefused` of it. It stands
+ * before what the server does with a connection, TLS included: call it once that is complete.
  */
 export function guardPeers(
   server: Server,

@@ -9,9 +9,10 @@ import {
 } from '@bundoc/shared/contract/keys';
 import { jwksSchema, tokenInfoSchema } from '@bundoc/shared/contract/tokens';
 import { z } from 'zod';
-import type { Installation, KeyRecord, KeyVersionRecord } from '../store/port.ts';
+import type { Installation } from '../records/installation.ts';
+import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 import { FileDamaged } from './errors.ts';
-import { holderSchema, offerSchema } from './key-standing.ts';
+import { holderSchema, offerSchema } from './key-snapshot.ts';
 
 /** Bytes, in an archive as base64. */
 const isBytes = (value: unknown) => value instanceof Uint8Array;
@@ -87,7 +88,10 @@ const lineSchema = z.union([
 ]);
 export type ArchiveLine = z.output<typeof lineSchema>;
 
-/** @returns undefined for what does not fit the format, as only somebody beside the service can have put it into a store. */
+/**
+ * @returns undefined for what does not fit the format, as only somebody beside the service can have put it
+ * into a store.
+ */
 export function encodeLine(line: ArchiveLine): string | undefined {
   const encoded = z.safeEncode(lineSchema, line);
   return encoded.success ? JSON.stringify(encoded.data) : undefined;

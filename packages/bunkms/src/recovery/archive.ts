@@ -1,20 +1,15 @@
 import { hash, type KeyObject, randomBytes } from 'node:crypto';
-import {
-  aadOf,
-  KEY_BYTES,
-  OpenError,
-  open,
-  SEAL_OVERHEAD_BYTES,
-  seal,
-  takeKey,
-} from '@bundoc/shared/crypto/aead';
+import { KEY_BYTES, OpenError, SEAL_OVERHEAD_BYTES, takeKey } from '@bundoc/shared/crypto/aead';
+import { CHUNK_BYTES, LENGTH_BYTES, SealedStream } from '@bundoc/shared/crypto/sealed-stream';
 import type { ByteSource } from '@bundoc/shared/files/file-source';
-import { kekIdOf, type Vault, WRAPPED_KEY_BYTES } from '../vault/vault.ts';
+import { kekIdOf, WRAPPED_KEY_BYTES } from '../records/wrapped-key.ts';
+import type { Vault } from '../vault/vault.ts';
 import { FileDamaged, KekLacking } from './errors.ts';
 
 /**
- * How an archive is sealed (docs/formats/backup.md): a clear head with the archive's own key, wrapped by the KEK, then the text in sealed
- * chunks, each bound to its place; the last one is marked, so that an archive that was cut short does not open.
+ * How an archive is sealed (docs/formats/backup.md): a clear head with the archive's own key, wrapped by the
+ * KEK, then the text in sealed chunks, each bound to its place; the last one is marked, so that an archive
+ * that was cut short does not open.
  */
 
 const MAGIC = Buffer.from('BUNKMSB1', 'latin1');
@@ -22,9 +17,7 @@ const WRAPPED_AT = MAGIC.length;
 const SUM_AT = WRAPPED_AT + WRAPPED_KEY_BYTES;
 const SUM_BYTES = 32;
 const HEAD_BYTES = SUM_AT + SUM_BYTES;
-const LENGTH_BYTES = 4;
-/** Bytes of text after which a chunk is sealed. */
-const CHUNK_BYTES = 262_144;
+const FORMAT = 'bunkms/backup/v1';
 /** Bytes of the longest line; what a store keeps of one thing is far below. */
 export const LINE_BYTES_MAX = 1_048_576;
 const SEALED_BYTES_MAX = CHUNK_BYTES + LINE_BYTES_MAX + SEAL_OVERHEAD_BYTES;
@@ -37,23 +30,18 @@ export async function* sealArchive(vault: Vault, lines: AsyncIterable<string>): 
   const key = takeKey(rawKey);
   const head = Buffer.concat([MAGIC, wrapped]);
   yield Buffer.concat([head, hash('sha256', head, 'buffer')]);
-  let [chunk, text, bytes] = [0, [] as Buffer[], 0];
+  const stream = new SealedStream(key, FORMAT);
+  let [text, bytes] = [[] as Buffer[], 0];
   for await (const line of lines) {
     const encoded = Buffer.from(`${line}\n`, 'utf8');
     if (encoded.length > LINE_BYTES_MAX) throw new Error('a line is too long for an archive');
     text.push(encoded);
     bytes += encoded.length;
     if (bytes < CHUNK_BYTES) continue;
-    yield sealChunk(key, Buffer.concat(text, bytes), chunk++, false);
+    yield stream.seal(Buffer.concat(text, bytes), false);
     [text, bytes] = [[], 0];
   }
-  yield sealChunk(key, Buffer.concat(text, bytes), chunk, true);
-}
-
-function sealChunk(key: KeyObject, text: Buffer, chunk: number, isLast: boolean): Buffer {
-  const length = Buffer.alloc(LENGTH_BYTES);
-  length.writeUInt32BE(text.length + SEAL_OVERHEAD_BYTES);
-  return Buffer.concat([length, seal(key, text, chunkAad(chunk, isLast))]);
+  yield stream.seal(Buffer.concat(text, bytes), true);
 }
 
 /**
@@ -67,9 +55,9 @@ export async function* openArchive(
   source: ByteSource,
   onProgress: (bytes: number) => void = () => undefined,
 ): AsyncGenerator<string> {
-  const key = await readKey(vault, source);
+  const stream = new SealedStream(await readKey(vault, source), FORMAT);
   let at = HEAD_BYTES;
-  for (let chunk = 0, isLast = false; !isLast; chunk++) {
+  for (let isLast = false; !isLast; ) {
     const head = await source.read(at, LENGTH_BYTES);
     const length = head.length === LENGTH_BYTES ? head.readUInt32BE() : 0;
     const end = at + LENGTH_BYTES + length;
@@ -77,7 +65,7 @@ export async function* openArchive(
       throw new FileDamaged('the backup is cut short or damaged');
     isLast = end === source.sizeBytes;
     const sealed = await source.read(at + LENGTH_BYTES, length);
-    yield* linesOf(openChunk(key, sealed, chunkAad(chunk, isLast)));
+    yield* linesOf(openChunk(stream, sealed, isLast));
     at = end;
     onProgress(at);
   }
@@ -112,9 +100,9 @@ export function unwrapOwnKey(
   }
 }
 
-function openChunk(key: KeyObject, sealed: Buffer, aad: Buffer): Buffer {
+function openChunk(stream: SealedStream, sealed: Buffer, isLast: boolean): Buffer {
   try {
-    return open(key, sealed, aad);
+    return stream.open(sealed, isLast);
   } catch (error) {
     if (error instanceof OpenError)
       throw new FileDamaged('the backup is cut short or damaged', { cause: error });
@@ -129,8 +117,4 @@ function* linesOf(text: Buffer): Generator<string> {
     yield text.toString('utf8', at, end);
     at = end + 1;
   }
-}
-
-function chunkAad(chunk: number, isLast: boolean): Buffer {
-  return aadOf('bunkms/backup/v1', String(chunk), isLast ? 'last' : 'more');
 }

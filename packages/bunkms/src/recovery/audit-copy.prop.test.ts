@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import fc from 'fast-check';
 import { afterAll, describe, expect, test } from 'vitest';
-import { type ChainHead, GENESIS, nextRecord } from '../audit/chain.ts';
 import { lineOf } from '../audit/ship/line.ts';
+import { type ChainHead, GENESIS, nextRecord } from '../records/chain.ts';
 import { readAuditCopy } from './audit-copy.ts';
 import { FileDamaged } from './errors.ts';
 

@@ -2,9 +2,9 @@ import type { KeyObject } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { type AuditRecord, auditRecordSchema } from '@bundoc/shared/contract/audit';
 import { z } from 'zod';
-import type { ChainHead } from '../audit/chain.ts';
-import { isGenuine } from '../audit/chain-walk.ts';
-import { USE_ACTIONS } from '../store/port.ts';
+import type { ChainHead } from '../records/chain.ts';
+import { isGenuine } from '../records/chain-walk.ts';
+import { USE_ACTIONS } from '../store/audit.ts';
 import { FileDamaged, ResurrectionNotAccepted } from './errors.ts';
 
 /** What a copy of the audit chain, as `BUNKMS_AUDIT_SHIP` makes it, holds behind a known record. */
@@ -15,7 +15,10 @@ export interface AuditCopy {
   readonly notable: readonly AuditRecord[];
   /** The hash of a record behind the known one; undefined for others. */
   hashAt(seq: number): string | undefined;
-  /** All records behind the known one; reads the files again. @throws FileDamaged when they have changed meanwhile. */
+  /**
+   * All records behind the known one; reads the files again. @throws FileDamaged when they have changed
+   * meanwhile.
+   */
   records(): AsyncGenerator<AuditRecord>;
 }
 
@@ -24,15 +27,16 @@ const LINE_BYTES_MAX = 1_048_576;
 const lineSchema = z.strictObject({ format: z.literal('bunkms/audit/v1'), ...auditRecordSchema.shape });
 
 /**
- * Reads a copy of the audit chain and proves that it goes on from `base` without a gap and without a record that was changed. What it
- * cannot prove is that its end was not cut off.
+ * Reads a copy of the audit chain and proves that it goes on from `base` without a gap and without a record
+ * that was changed. What it cannot prove is that its end was not cut off.
  *
- * A copy may hold records twice, torn lines and lines of a log (docs/formats/shipped-audit.md). When the store was set back at some time, the chain
- * stands in it once more with another end: the last one counts.
+ * A copy may hold records twice, torn lines and lines of a log (docs/formats/shipped-audit.md). When the
+ * store was set back at some time, the chain stands in it once more with another end: the last one counts.
  *
  * @param paths its files in the order in which they were written.
  * @param base the last record of the chain that the copy shall extend.
- * @throws FileDamaged, also when the copy does not go on from `base`; ResurrectionNotAccepted when it ends before.
+ * @throws FileDamaged, also when the copy does not go on from `base`; ResurrectionNotAccepted when it ends
+ * before.
  */
 export async function readAuditCopy(
   paths: readonly string[],
@@ -74,7 +78,10 @@ export async function startOfCopy(paths: readonly string[]): Promise<ChainHead |
   return undefined;
 }
 
-/** @throws FileDamaged when something is missing between two lines, where it matters: before the base nothing needs to be whole. */
+/**
+ * @throws FileDamaged when something is missing between two lines, where it matters: before the base nothing
+ * needs to be whole.
+ */
 function requireSuccessor(
   place: ChainHead | undefined,
   { seq, prev_hash }: AuditRecord,
@@ -152,7 +159,10 @@ function isRecordLine(value: unknown): boolean {
   );
 }
 
-/** Lines without their ends; a last one without end is one, too. @throws FileDamaged for a line beyond any bound. */
+/**
+ * Lines without their ends; a last one without end is one, too. @throws FileDamaged for a line beyond any
+ * bound.
+ */
 async function* linesOf(path: string): AsyncGenerator<string> {
   let rest: Buffer = Buffer.alloc(0);
   for await (const chunk of createReadStream(path) as AsyncIterable<Buffer>) {

@@ -1,17 +1,20 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
-import { afterChange, type KeyStanding } from './key-standing.ts';
+import { afterChange, type KeySnapshot } from './key-snapshot.ts';
 
 /** What the audit chain tells of one key. */
 export interface KeyHistory {
   /** How the key stands; undefined when the chain does not say how it was made. */
-  readonly standing: KeyStanding | undefined;
+  readonly snapshot: KeySnapshot | undefined;
   /** `seq` of the latest record that changed it. */
   readonly lastChange: number;
   /** Check values of the versions whose making is on record. */
   readonly kcvs: ReadonlyMap<number, string>;
 }
 
-/** What a chain, walked from its first record, tells of every key: also of those whose records are lost or damaged. */
+/**
+ * What a chain, walked from its first record, tells of every key: also of those whose records are lost or
+ * damaged.
+ */
 export class ChainHistory {
   readonly #byName = new Map<string, KeyHistory>();
 
@@ -27,7 +30,7 @@ export class ChainHistory {
     const kcv = outcome === 'allowed' ? detail?.['kcv'] : undefined;
     const isMade = typeof kcv === 'string' && version !== undefined;
     this.#byName.set(key, {
-      standing: afterChange(before?.standing, record),
+      snapshot: afterChange(before?.snapshot, record),
       lastChange: seq,
       kcvs: isMade ? new Map(before?.kcvs).set(version, kcv) : (before?.kcvs ?? new Map()),
     });

@@ -6,9 +6,9 @@ import { storageIdSchema } from '@bundoc/shared/contract/storages';
 import type { DataFolder } from '@bundoc/shared/files/data-folder';
 import { listSync } from '@bundoc/shared/files/small-files';
 import { z } from 'zod';
-import type { Caller } from '../audit/caller.ts';
-import { claimKey } from '../service/key-holder.ts';
-import { type KeyPorts, readStoredKey } from '../service/stored-key.ts';
+import { claimKey } from '../keys/key-holder.ts';
+import { type KeyDeps, readStoredKey } from '../keys/stored-key.ts';
+import type { Caller } from '../records/caller.ts';
 import { projectsIn, readProjectKey, readSmallFile } from './project-keys.ts';
 
 /** A project of which a storage has content. */
@@ -82,14 +82,15 @@ function entriesOf(folder: DataFolder, project: string): readonly string[] {
 }
 
 /**
- * Claims, as an administrator, the key of every project of which a storage has content: each key that nobody holds, or nobody knows who.
- * What another storage holds stays there. May be cut off, and run again, at any time.
+ * Claims, as an administrator, the key of every project of which a storage has content: each key that nobody
+ * holds, or nobody knows who. What another storage holds stays there. May be cut off, and run again, at any
+ * time.
  *
  * @returns what became of each key, one after the other.
  * @throws AppError of the store.
  */
 export async function* claimKeys(
-  ports: KeyPorts,
+  deps: KeyDeps,
   storage: string,
   content: AsyncIterable<ContentOf>,
   caller: Caller,
@@ -99,22 +100,22 @@ export async function* claimKeys(
     const key = dekNameOf(project);
     if (one.isMarked === true) yield { project, key, outcome: 'moving' };
     else if (problem === undefined)
-      yield { project, key, ...(await claim(ports, storage, key, one.keyId, caller)) };
+      yield { project, key, ...(await claim(deps, storage, key, one.keyId, caller)) };
     else yield { project, key, outcome: 'unreadable', problem };
   }
 }
 
 async function claim(
-  ports: KeyPorts,
+  deps: KeyDeps,
   storage: string,
   name: string,
   keyId: string | undefined,
   caller: Caller,
 ): Promise<Pick<ClaimedKey, 'outcome' | 'holder'>> {
   try {
-    const { record } = await readStoredKey(ports, name, 'current');
+    const { record } = await readStoredKey(deps, name, 'current');
     if (keyId !== undefined && record.id !== keyId) return { outcome: 'another-key' };
-    await claimKey(ports, { name, storage }, true, caller);
+    await claimKey(deps, { name, storage }, true, caller);
     return { outcome: record.holder === storage ? 'held' : 'claimed' };
   } catch (error) {
     if (hasCode(error, 'key_held_elsewhere') && error.storage !== undefined)

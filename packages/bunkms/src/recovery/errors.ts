@@ -1,4 +1,6 @@
-/** A file that is to bring something back is not as it was made: cut short, changed, or of an unknown format. */
+/**
+ * A file that is to bring something back is not as it was made: cut short, changed, or of an unknown format.
+ */
 export class FileDamaged extends Error {
   override readonly name = 'FileDamaged';
 }
@@ -11,7 +13,10 @@ export class KekLacking extends Error {
   }
 }
 
-/** Something would be brought back of which it is not known whether it was destroyed, disabled or revoked since. */
+/**
+ * Something would be brought back of which it is not known whether it was destroyed, disabled or revoked
+ * since.
+ */
 export class ResurrectionNotAccepted extends Error {
   override readonly name = 'ResurrectionNotAccepted';
 }

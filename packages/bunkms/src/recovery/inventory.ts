@@ -5,15 +5,16 @@ import { KEY_BYTES, takeKey } from '@bundoc/shared/crypto/aead';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { z } from 'zod';
-import type { Caller } from '../audit/caller.ts';
-import { authenticToken } from '../audit/token-record.ts';
-import { authenticate } from '../service/stored-key.ts';
-import type { KmsStore, NamedKey } from '../store/port.ts';
+import { authenticate } from '../keys/stored-key.ts';
+import type { Caller } from '../records/caller.ts';
+import type { NamedKey } from '../records/key-record.ts';
+import { authenticToken } from '../records/token-record.ts';
+import type { KmsStore } from '../store/port.ts';
 import type { Unsealed } from '../vault/unseal.ts';
 import type { Vault } from '../vault/vault.ts';
 import { unwrapOwnKey } from './archive.ts';
 import { FileDamaged } from './errors.ts';
-import { afterChange, type KeyStanding, keyStandingSchema, standingOf } from './key-standing.ts';
+import { afterChange, type KeySnapshot, keySnapshotSchema, snapshotOf } from './key-snapshot.ts';
 
 const FORMAT = 'bunkms/key-inventory/v2';
 
@@ -23,7 +24,7 @@ const inventorySchema = z.strictObject({
   kid: z.string(),
   /** The last audit record before the inventory was begun: it knows of everything up to there. */
   audit: auditReceiptSchema,
-  keys: z.array(keyStandingSchema),
+  keys: z.array(keySnapshotSchema),
   /** Names of keys of which nothing can be said. */
   damaged: z.array(z.string()),
   /** Tokens that had not expired, the revoked ones too. */
@@ -38,7 +39,7 @@ const fileSchema = z.strictObject({
   inventory: z.unknown(),
 });
 
-export interface InventoryPorts {
+export interface InventoryDeps {
   readonly store: KmsStore;
   readonly state: Unsealed;
   readonly clock: Clock;
@@ -48,11 +49,11 @@ export interface InventoryPorts {
 const PAGE = 500;
 
 /**
- * How every key and token of a store stands, no earlier than the record that it names: what changes meanwhile may be in it or not. That it
- * is made is on record.
+ * How every key and token of a store stands, no earlier than the record that it names: what changes meanwhile
+ * may be in it or not. That it is made is on record.
  */
 export async function takeInventory(
-  { store, state, clock, logger }: InventoryPorts,
+  { store, state, clock, logger }: InventoryDeps,
   caller: Caller,
   onProgress: (keys: number) => void = () => undefined,
 ): Promise<Inventory> {
@@ -65,14 +66,14 @@ export async function takeInventory(
   } as const;
   await store.appendAudit([{ ...caller, ...action }]);
   const audit = await store.auditHead();
-  const keys: KeyStanding[] = [];
+  const keys: KeySnapshot[] = [];
   const damaged: string[] = [];
   for (let after: string | undefined, more = true; more; ) {
     const page = await store.listKeys(['*'], { after, limit: PAGE });
     for (const item of page.items) {
-      const standing = await standingIn({ store, chainKey: state.chainKey, logger }, item);
-      if (standing === undefined) damaged.push(item.name);
-      else keys.push(standing);
+      const snapshot = await snapshotIn({ store, chainKey: state.chainKey, logger }, item);
+      if (snapshot === undefined) damaged.push(item.name);
+      else keys.push(snapshot);
     }
     onProgress(keys.length + damaged.length);
     after = page.items.at(-1)?.name;
@@ -88,33 +89,33 @@ export async function takeInventory(
   };
 }
 
-interface StandingPorts {
+interface SnapshotDeps {
   readonly store: KmsStore;
   readonly chainKey: KeyObject;
   readonly logger: Logger;
 }
 
-async function standingIn(ports: StandingPorts, item: NamedKey): Promise<KeyStanding | undefined> {
+async function snapshotIn(deps: SnapshotDeps, item: NamedKey): Promise<KeySnapshot | undefined> {
   // The only version that there is cannot be destroyed alone, so it need not be looked at.
-  const stored = item.record?.version === 1 ? item : await ports.store.findKey(item.name, 'all');
-  const key = stored && authenticate(ports, item.name, stored);
+  const stored = item.record?.version === 1 ? item : await deps.store.findKey(item.name, 'all');
+  const key = stored && authenticate(deps, item.name, stored);
   if (key === undefined) return undefined;
-  const standing = standingOf(key.record, key.versions);
-  if (key.versions.length === key.record.version) return standing;
+  const snapshot = snapshotOf(key.record, key.versions);
+  if (key.versions.length === key.record.version) return snapshot;
   // Of a version whose record is lost the chain says whether it was destroyed.
-  const { destroyed_versions } = (await historyIn(ports, item.name)) ?? standing;
-  return { ...standing, destroyed_versions };
+  const { destroyed_versions } = (await historyIn(deps, item.name)) ?? snapshot;
+  return { ...snapshot, destroyed_versions };
 }
 
-async function historyIn({ store }: StandingPorts, key: string): Promise<KeyStanding | undefined> {
-  let standing: KeyStanding | undefined;
+async function historyIn({ store }: SnapshotDeps, key: string): Promise<KeySnapshot | undefined> {
+  let snapshot: KeySnapshot | undefined;
   for (let after: number | undefined, more = true; more; ) {
     const page = await store.listAudit({ key, uses: false, after, limit: PAGE });
-    standing = page.items.reduce(afterChange, standing);
+    snapshot = page.items.reduce(afterChange, snapshot);
     after = page.items.at(-1)?.seq;
     more = page.more;
   }
-  return standing;
+  return snapshot;
 }
 
 /** Those that have not expired, as the audit chain has them; a damaged row is not among them. */
@@ -156,7 +157,10 @@ export function parseInventory(vault: Vault, content: Buffer): Inventory {
   return result.data;
 }
 
-/** Of the members in the order in which they stand, without white space: as `JSON.stringify` writes what `JSON.parse` read. */
+/**
+ * Of the members in the order in which they stand, without white space: as `JSON.stringify` writes what
+ * `JSON.parse` read.
+ */
 function macOf(key: KeyObject, text: string): Buffer {
   return createHmac('sha256', key).update(`${FORMAT}\0${text}`, 'utf8').digest();
 }

@@ -1,10 +1,9 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
-import { digestOfKey, type KeyFault } from '../audit/key-record.ts';
-import type { KeyRecord } from '../store/port.ts';
+import { digestOfKey, type KeyFault, type KeyRecord } from '../records/key-record.ts';
 
 /**
- * What a chain that is walked from its first record last said of each key, in the place of a store that would be asked for it
- * (`keyFault` of `audit/key-record.ts`).
+ * What a chain that is walked from its first record last said of each key, in the place of a store that would
+ * be asked for it (`keyFault` of `records/key-record.ts`).
  */
 export class LatestChanges {
   readonly #byName = new Map<string, { readonly digest: unknown; readonly isGenuine: boolean }>();

@@ -1,11 +1,13 @@
 import { HOLDER_UNKNOWN, KEY_VERSIONS_MAX } from '@bundoc/shared/contract/keys';
-import { rewrapDek } from '../service/rewrap-dek.ts';
-import type { AuthenticKey } from '../service/stored-key.ts';
-import type { KeyChange, KeyVersionRecord, StoredKey } from '../store/port.ts';
-import { kekIdOf, type Vault } from '../vault/vault.ts';
+import { rewrapDek } from '../keys/rewrap-dek.ts';
+import type { AuthenticKey } from '../keys/stored-key.ts';
+import type { KeyVersionRecord, StoredKey } from '../records/key-record.ts';
+import { kekIdOf } from '../records/wrapped-key.ts';
+import type { KeyChange } from '../store/keys.ts';
+import type { Vault } from '../vault/vault.ts';
 import type { KeyHistory } from './chain-history.ts';
 import type { Inventory } from './inventory.ts';
-import { held, type KeyStanding, standingOf } from './key-standing.ts';
+import { forceDisabled, type KeySnapshot, snapshotOf } from './key-snapshot.ts';
 import type { ProjectKey } from './project-keys.ts';
 import { type Recovery, recoveredKey } from './recovered-key.ts';
 import { union, versionsOf } from './restored-key.ts';
@@ -42,7 +44,7 @@ export interface Evidence {
 
 /** The keys of an inventory. */
 export class ListedKeys {
-  readonly #byName: ReadonlyMap<string, KeyStanding>;
+  readonly #byName: ReadonlyMap<string, KeySnapshot>;
   readonly #destroyedIds: ReadonlySet<string>;
 
   constructor({ keys }: Inventory) {
@@ -50,7 +52,7 @@ export class ListedKeys {
     this.#destroyedIds = new Set(keys.filter(({ state }) => state === 'destroyed').map(({ id }) => id));
   }
 
-  standing(name: string): KeyStanding | undefined {
+  snapshot(name: string): KeySnapshot | undefined {
     return this.#byName.get(name);
   }
 
@@ -60,10 +62,12 @@ export class ListedKeys {
 }
 
 /**
- * Decides what is to be done with the key of a project. Nothing in a project's file is believed but what unwraps under its name, id and
- * version, since only a BunKMS with the KEK can have wrapped that; what it cannot show is that the key was not destroyed since.
+ * Decides what is to be done with the key of a project. Nothing in a project's file is believed but what
+ * unwraps under its name, id and version, since only a BunKMS with the KEK can have wrapped that; what it
+ * cannot show is that the key was not destroyed since.
  *
- * @param acceptResurrection whether a key may come back of which neither the store nor the inventory knows what became of it.
+ * @param acceptResurrection whether a key may come back of which neither the store nor the inventory knows
+ * what became of it.
  */
 export function planRecovery(
   vault: Vault,
@@ -74,16 +78,16 @@ export function planRecovery(
   const { projectKey, authentic, history, inventory } = evidence;
   const { name, id } = projectKey;
   const inStore =
-    authentic === undefined ? history?.standing : standingOf(authentic.record, authentic.versions);
-  const inList = inventory?.standing(name);
+    authentic === undefined ? history?.snapshot : snapshotOf(authentic.record, authentic.versions);
+  const inList = inventory?.snapshot(name);
   if (inStore?.state === 'destroyed' || inList?.state === 'destroyed' || inventory?.isDestroyed(id) === true)
     return { outcome: 'destroyed' };
-  if ([inStore, inList].some((standing) => standing !== undefined && standing.id !== id))
+  if ([inStore, inList].some((snapshot) => snapshot !== undefined && snapshot.id !== id))
     return { outcome: 'conflict', problem: 'there is another key of that name' };
   const known = inStore ?? inList;
   // The chain knows of those whose record is lost, too.
   const destroyedVersions = [
-    ...new Set([inStore, history?.standing, inList].flatMap((one) => one?.destroyed_versions ?? [])),
+    ...new Set([inStore, history?.snapshot, inList].flatMap((one) => one?.destroyed_versions ?? [])),
   ];
 
   const present = presentVersions(vault, evidence, destroyedVersions, recovery.time);
@@ -106,17 +110,17 @@ export function planRecovery(
   const isCovered = known !== undefined && newest <= Math.max(known.version, inList?.version ?? 0);
   if (!isCovered && !acceptResurrection) return { outcome: 'unaccepted' };
   const base = known ?? unknownKey(projectKey);
-  const standing: KeyStanding = {
-    ...(isCovered || base.state !== 'enabled' ? base : held(base)),
+  const snapshot: KeySnapshot = {
+    ...(isCovered || base.state !== 'enabled' ? base : forceDisabled(base)),
     version: count,
     destroyed_versions: destroyedVersions.filter((version) => version <= count).sort(ascending),
     revision: (authentic?.record.revision ?? base.revision) + 1,
     kek_ids: union(base.kek_ids, [...kekIds, vault.currentKekId]),
   };
   const change = recoveredKey(
-    standing,
+    snapshot,
     versionsOf(
-      standing,
+      snapshot,
       [...rows.values()].map((row) => underCurrentKek(vault, name, row)),
       recovery.time,
     ),
@@ -128,7 +132,10 @@ export function planRecovery(
 
 type Versions = ReadonlyMap<number, KeyVersionRecord>;
 
-/** The versions that the store has, and that open or are destroyed. Of a key that is not authentic, those that are so by themselves. */
+/**
+ * The versions that the store has, and that open or are destroyed. Of a key that is not authentic, those that
+ * are so by themselves.
+ */
 function presentVersions(
   vault: Vault,
   { projectKey: { name, id }, stored, authentic, history }: Evidence,
@@ -204,7 +211,10 @@ function lacksKek(vault: Vault, wrapped: Uint8Array): boolean {
   return kekId !== undefined && vault.checkValueOf(kekId) === undefined;
 }
 
-/** What went another way: a version that was made here after a restore, while the project has one of that number from before. */
+/**
+ * What went another way: a version that was made here after a restore, while the project has one of that
+ * number from before.
+ */
 function conflictOf(
   present: Versions,
   opened: Versions,
@@ -222,7 +232,7 @@ function conflictOf(
 }
 
 /** A key that nothing is known of but that it was made, and given to Bundoc, some time before the project. */
-function unknownKey({ name, id, createdAt }: ProjectKey): KeyStanding {
+function unknownKey({ name, id, createdAt }: ProjectKey): KeySnapshot {
   return {
     name,
     id,

@@ -1,7 +1,8 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { ByteSource } from '@bundoc/shared/files/file-source';
-import type { Installation, KeyRecord, KeyVersionRecord } from '../store/port.ts';
+import type { Installation } from '../records/installation.ts';
+import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 import type { Vault } from '../vault/vault.ts';
 import { openArchive } from './archive.ts';
 import { type ArchiveEnd, type ArchiveHead, type ArchiveLine, decodeLine } from './archive-entry.ts';
@@ -16,7 +17,10 @@ export type ArchiveItem =
   | { readonly kind: 'token'; readonly token: TokenInfo }
   | { readonly kind: 'end'; readonly end: ArchiveEnd };
 
-/** A key with those of its versions that there were records of. Not to be trusted before the audit chain was asked. */
+/**
+ * A key with those of its versions that there were records of. Not to be trusted before the audit chain was
+ * asked.
+ */
 export interface ArchivedKey {
   readonly kind: 'key';
   readonly key: KeyRecord;

@@ -3,11 +3,13 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import type { KeyInfo } from '@bundoc/shared/contract/keys';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
-import type { Caller } from '../audit/caller.ts';
-import type { AuditDraft } from '../audit/chain.ts';
-import { ChainWalk, isGenuine } from '../audit/chain-walk.ts';
-import { authenticate, markOf } from '../service/stored-key.ts';
-import type { KeyChange, KmsStore, StoredKey } from '../store/port.ts';
+import { authenticate, stampOf } from '../keys/stored-key.ts';
+import type { Caller } from '../records/caller.ts';
+import type { AuditDraft } from '../records/chain.ts';
+import { ChainWalk, isGenuine } from '../records/chain-walk.ts';
+import type { StoredKey } from '../records/key-record.ts';
+import type { KeyChange } from '../store/keys.ts';
+import type { KmsStore } from '../store/port.ts';
 import type { Keks } from '../vault/keks.ts';
 import type { Vault } from '../vault/vault.ts';
 import { ChainHistory } from './chain-history.ts';
@@ -22,7 +24,7 @@ import {
 } from './project-keys.ts';
 import { requireSettled } from './settled-folder.ts';
 
-export interface RecoverPorts {
+export interface RecoverDeps {
   readonly store: KmsStore;
   readonly vault: Vault;
   /** Brings the vault up to date with the KEKs. */
@@ -55,7 +57,7 @@ export interface RecoveredProject {
 }
 
 /** The audit chain is broken, so what it says of destroyed keys cannot be relied on. */
-export class ChainBroken extends Error {
+class ChainBroken extends Error {
   override readonly name = 'ChainBroken';
 }
 
@@ -77,27 +79,27 @@ const PAGE = 1_000;
  * @throws NoDataFolder, DataFolderUnsettled, ChainBroken, AppError of the store.
  */
 export async function* recoverKeys(
-  ports: RecoverPorts,
+  deps: RecoverDeps,
   dataDir: string,
   options: RecoverOptions,
 ): AsyncGenerator<RecoveredProject> {
   using folder = openDataFolder(dataDir);
   const projects = projectsIn(folder);
   requireSettled(folder);
-  const history = await walkChain(ports, options);
+  const history = await walkChain(deps, options);
   const inventory = options.inventory && new ListedKeys(options.inventory);
-  if (!options.dryRun) await recordRun(ports, options);
+  if (!options.dryRun) await recordRun(deps, options);
   for (const [index, project] of projects.entries()) {
     const projectKey = readProjectKey(folder, project);
     if ('problem' in projectKey) yield { project, outcome: 'unreadable', problem: projectKey.problem };
-    else if ('keyDestroyedAt' in projectKey) yield await reportDeleted(ports, projectKey);
-    else yield await recoverKey(ports, projectKey, history, inventory, options);
+    else if ('keyDestroyedAt' in projectKey) yield await reportDeleted(deps, projectKey);
+    else yield await recoverKey(deps, projectKey, history, inventory, options);
     options.onProgress?.(index + 1, projects.length);
   }
 }
 
 async function walkChain(
-  { store, chainKey }: RecoverPorts,
+  { store, chainKey }: RecoverDeps,
   { onProgress }: RecoverOptions,
 ): Promise<ChainHistory> {
   const history = new ChainHistory();
@@ -121,25 +123,25 @@ async function walkChain(
 }
 
 async function recoverKey(
-  ports: RecoverPorts,
+  deps: RecoverDeps,
   projectKey: ProjectKey,
   chain: ChainHistory,
   inventory: ListedKeys | undefined,
   { dryRun, acceptResurrection }: RecoverOptions,
 ): Promise<RecoveredProject> {
-  const { store, vault, clock, caller } = ports;
+  const { store, vault, clock, caller } = deps;
   for (let round = 0; round < ROUNDS_MAX; round++) {
-    const evidence = await evidenceOf(ports, projectKey, chain, inventory);
+    const evidence = await evidenceOf(deps, projectKey, chain, inventory);
     const time = new Date(clock.now()).toISOString();
     const plan = planRecovery(vault, evidence, acceptResurrection, { caller, time, source: 'project-file' });
     if (dryRun) return reportOf(projectKey, plan);
     if (plan.outcome === 'recover') {
-      if (await put(ports, plan.change, evidence)) return reportOf(projectKey, plan);
+      if (await put(deps, plan.change, evidence)) return reportOf(projectKey, plan);
       // Somebody changed the key, or the KEK.
-      await ports.keks.refresh();
+      await deps.keks.refresh();
       continue;
     }
-    if (plan.outcome !== 'sound') await store.appendAudit([refusalOf(ports, projectKey, plan)]);
+    if (plan.outcome !== 'sound') await store.appendAudit([refusalOf(deps, projectKey, plan)]);
     return reportOf(projectKey, plan);
   }
   throw new AppError('overloaded');
@@ -149,7 +151,7 @@ async function recoverKey(
  * There is nothing to recover from, and a mark which says why. Whether it is true only the store can tell.
  */
 async function reportDeleted(
-  { store }: RecoverPorts,
+  { store }: RecoverDeps,
   { project, name, keyDestroyedAt }: DeletedProject,
 ): Promise<RecoveredProject> {
   const stored = await store.findKey(name, 'current');
@@ -165,23 +167,23 @@ async function reportDeleted(
 }
 
 async function evidenceOf(
-  ports: RecoverPorts,
+  deps: RecoverDeps,
   projectKey: ProjectKey,
   chain: ChainHistory,
   inventory: ListedKeys | undefined,
 ): Promise<Evidence> {
   const { name } = projectKey;
-  const stored = await ports.store.findKey(name, 'all');
+  const stored = await deps.store.findKey(name, 'all');
   // The store finds the latest change by an index; the walk has seen the records themselves.
   const isLatest = (stored?.lastChange?.seq ?? 0) >= (chain.of(name)?.lastChange ?? 0);
-  const authentic = stored !== undefined && isLatest ? authenticate(ports, name, stored) : undefined;
-  await followChanges(ports, name, stored, chain);
+  const authentic = stored !== undefined && isLatest ? authenticate(deps, name, stored) : undefined;
+  await followChanges(deps, name, stored, chain);
   return { projectKey, stored, authentic, history: chain.of(name), inventory };
 }
 
 /** Brings the walk up to what was read of a key: others may have changed it since. */
 async function followChanges(
-  { store, chainKey }: RecoverPorts,
+  { store, chainKey }: RecoverDeps,
   key: string,
   stored: StoredKey | undefined,
   chain: ChainHistory,
@@ -198,19 +200,19 @@ async function followChanges(
 
 /** @returns false when the key, or the KEK, was changed meanwhile. */
 async function put(
-  { store }: RecoverPorts,
+  { store }: RecoverDeps,
   change: KeyChange,
   { stored, authentic }: Evidence,
 ): Promise<boolean> {
   if (authentic === undefined) return (await store.replaceKey(change, stored?.lastChange?.seq)) !== undefined;
   // What there is already may not open, and so cannot be wrapped with the current KEK; it stays as it is.
   const versions = change.versions.filter((version) => !authentic.versions.includes(version));
-  const receipt = await store.updateKey({ ...change, versions, previous: markOf(authentic.record) });
+  const receipt = await store.updateKey({ ...change, versions, previous: stampOf(authentic.record) });
   return receipt !== undefined;
 }
 
 async function recordRun(
-  { store, clock, caller }: RecoverPorts,
+  { store, clock, caller }: RecoverDeps,
   { acceptResurrection, inventory }: RecoverOptions,
 ): Promise<void> {
   await store.appendAudit([
@@ -238,7 +240,7 @@ const REFUSALS = {
 } as const;
 
 function refusalOf(
-  { clock, caller }: RecoverPorts,
+  { clock, caller }: RecoverDeps,
   { name, id }: ProjectKey,
   plan: Exclude<Plan, { outcome: 'sound' | 'recover' }>,
 ): AuditDraft {

@@ -1,8 +1,14 @@
-import type { Caller } from '../audit/caller.ts';
-import { DIGEST_BYTES, keyChangeDraft, withDigests } from '../audit/key-record.ts';
-import { nextRotationAt } from '../service/key-state.ts';
-import type { KeyChange, KeyRecord, KeyVersionRecord } from '../store/port.ts';
-import { detailOfStanding, type KeyStanding } from './key-standing.ts';
+import { nextRotationAt } from '../keys/key-state.ts';
+import type { Caller } from '../records/caller.ts';
+import {
+  DIGEST_BYTES,
+  type KeyRecord,
+  type KeyVersionRecord,
+  keyChangeDraft,
+  withDigests,
+} from '../records/key-record.ts';
+import type { KeyChange } from '../store/keys.ts';
+import { detailOfSnapshot, type KeySnapshot } from './key-snapshot.ts';
 
 /** Why and by whom a key is brought back. */
 export interface Recovery {
@@ -15,46 +21,47 @@ export interface Recovery {
 }
 
 /**
- * A key that stands as `standing` says, with the versions that there are; those that are missing are lost until they are recovered.
+ * A key that stands as `snapshot` says, with the versions that there are; those that are missing are lost
+ * until they are recovered.
  *
- * @param standing with the revision that it shall have.
+ * @param snapshot with the revision that it shall have.
  * @param idempotency of the key as it was, if that is known.
  */
 export function recoveredKey(
-  standing: KeyStanding,
+  snapshot: KeySnapshot,
   versions: readonly KeyVersionRecord[],
   { caller, time, source, detail }: Recovery,
   idempotency: KeyRecord['idempotency'] = null,
 ): KeyChange {
-  const current = versions.find(({ version }) => version === standing.version);
+  const current = versions.find(({ version }) => version === snapshot.version);
   const rotation = {
-    state: standing.state,
-    rotateAfterDays: standing.rotate_after_days,
-    version: standing.version,
+    state: snapshot.state,
+    rotateAfterDays: snapshot.rotate_after_days,
+    version: snapshot.version,
   };
   const rotationAt = current === undefined ? null : nextRotationAt(rotation, current.createdAt);
   const record: KeyRecord = {
     ...rotation,
-    id: standing.id,
-    name: standing.name,
-    type: standing.type,
-    revision: standing.revision,
-    exportable: standing.exportable,
-    dueAt: standing.state === 'pending_deletion' ? standing.deletion_at : rotationAt,
-    createdAt: standing.created_at,
-    destroyedAt: standing.destroyed_at,
-    kekIds: standing.kek_ids,
+    id: snapshot.id,
+    name: snapshot.name,
+    type: snapshot.type,
+    revision: snapshot.revision,
+    exportable: snapshot.exportable,
+    dueAt: snapshot.state === 'pending_deletion' ? snapshot.deletion_at : rotationAt,
+    createdAt: snapshot.created_at,
+    destroyedAt: snapshot.destroyed_at,
+    kekIds: snapshot.kek_ids,
     idempotency,
-    versionDigests: withDigests(new Uint8Array(standing.version * DIGEST_BYTES), versions),
-    holder: standing.holder,
-    offer: standing.offer,
-    intendedAt: standing.intended_at,
+    versionDigests: withDigests(new Uint8Array(snapshot.version * DIGEST_BYTES), versions),
+    holder: snapshot.holder,
+    offer: snapshot.offer,
+    intendedAt: snapshot.intended_at,
   };
-  const lost = standing.version - versions.length;
+  const lost = snapshot.version - versions.length;
   const audit = keyChangeDraft({ caller, time, action: 'key.recover' }, record, {
     version: record.version,
     detail: {
-      ...detailOfStanding(standing),
+      ...detailOfSnapshot(snapshot),
       source,
       ...detail,
       ...(current === undefined || current.kcv === '' ? {} : { kcv: current.kcv }),

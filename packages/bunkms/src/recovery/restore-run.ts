@@ -4,19 +4,22 @@ import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import { KEY_BYTES } from '@bundoc/shared/crypto/aead';
 import type { ByteSource } from '@bundoc/shared/files/file-source';
-import type { Caller } from '../audit/caller.ts';
-import type { AuditDraft } from '../audit/chain.ts';
-import { revocationDraft, tokenIssueDraft } from '../audit/token-record.ts';
-import { type Installation, type KeyChange, type LoadEntry, REVOCATION } from '../store/port.ts';
-import { foldKekRecords, isKekRecord } from '../vault/kek-state.ts';
+import type { Caller } from '../records/caller.ts';
+import type { AuditDraft } from '../records/chain.ts';
+import type { Installation } from '../records/installation.ts';
+import { foldKekRecords, isKekRecord } from '../records/kek-state.ts';
+import { REVOCATION, revocationDraft, tokenIssueDraft } from '../records/token-record.ts';
+import { kekIdOf } from '../records/wrapped-key.ts';
+import type { KeyChange } from '../store/keys.ts';
+import type { LoadEntry } from '../store/transfer.ts';
 import { publicJwkOf, signingKeyOf } from '../vault/signing-key.ts';
-import { kekIdOf, type Vault } from '../vault/vault.ts';
+import type { Vault } from '../vault/vault.ts';
 import { FileDamaged, ResurrectionNotAccepted } from './errors.ts';
-import type { Knowledge } from './knowledge.ts';
+import type { PostBackupEvidence } from './evidence.ts';
 import { listOf } from './list-of.ts';
 import { type ArchivedKey, readArchive } from './read-archive.ts';
 import type { Recovery } from './recovered-key.ts';
-import { archivedStanding, knownKey, restoredKey } from './restored-key.ts';
+import { archivedSnapshot, knownKey, restoredKey } from './restored-key.ts';
 import { opens, type Survey } from './survey.ts';
 
 export interface RestoreOptions {
@@ -32,7 +35,7 @@ export interface RestoreReport {
   readonly archive_created_at: string;
   /** The last audit record of the backup, and the one up to which it was known what happened after. */
   readonly backup_audit: AuditReceipt;
-  readonly knowledge: Knowledge['source'];
+  readonly knowledge: PostBackupEvidence['source'];
   readonly as_of: AuditReceipt;
   /** The last audit record of the restored store: a receipt. */
   readonly audit: AuditReceipt;
@@ -55,7 +58,7 @@ export interface RestoreParts {
   readonly vault: Vault;
   /** Of the archive that is restored. */
   readonly survey: Survey;
-  readonly knowledge: Knowledge;
+  readonly evidence: PostBackupEvidence;
   readonly options: RestoreOptions;
   readonly caller: Caller;
   readonly time: string;
@@ -65,7 +68,7 @@ export interface RestoreParts {
 export class RestoreRun {
   readonly #vault: Vault;
   readonly #survey: Survey;
-  readonly #knowledge: Knowledge;
+  readonly #evidence: PostBackupEvidence;
   readonly #options: RestoreOptions;
   readonly #recovery: Recovery;
   /** Names and token ids that are in the backup. */
@@ -80,24 +83,27 @@ export class RestoreRun {
   readonly #counts = { keys: 0, tokens: 0, tokensRevoked: 0 };
   #signingKid: string;
 
-  constructor({ vault, survey, knowledge, options, caller, time }: RestoreParts) {
+  constructor({ vault, survey, evidence, options, caller, time }: RestoreParts) {
     this.#vault = vault;
     this.#survey = survey;
-    this.#knowledge = knowledge;
+    this.#evidence = evidence;
     this.#options = options;
     this.#recovery = { caller, time, source: 'backup' };
     this.#signingKid = survey.secrets.publicKey.kid;
   }
 
-  /** @throws ResurrectionNotAccepted when something may come back that was destroyed, and nobody has accepted that. */
+  /**
+   * @throws ResurrectionNotAccepted when something may come back that was destroyed, and nobody has accepted
+   * that.
+   */
   requireAcceptance(): void {
     if (this.#options.acceptResurrection) return;
-    if (this.#knowledge.source === 'none')
+    if (this.#evidence.source === 'none')
       throw new ResurrectionNotAccepted(
         'nothing is known of the time after the backup: keys may have been destroyed or disabled and tokens revoked since; give an inventory or a copy of the audit chain, or use --accept-resurrection',
       );
     const uncovered = [...this.#survey.soundKeys]
-      .filter(([name, { id, state }]) => state !== 'destroyed' && !this.#knowledge.covers(name, id))
+      .filter(([name, { id, state }]) => state !== 'destroyed' && !this.#evidence.covers(name, id))
       .map(([name]) => name);
     if (uncovered.length > 0)
       throw new ResurrectionNotAccepted(
@@ -145,8 +151,8 @@ export class RestoreRun {
       archive: head.id,
       archive_created_at: head.created_at,
       backup_audit: end.audit,
-      knowledge: this.#knowledge.source,
-      as_of: this.#knowledge.asOf,
+      knowledge: this.#evidence.source,
+      as_of: this.#evidence.asOf,
       audit,
       keys: this.#counts.keys,
       held: this.#held,
@@ -183,7 +189,7 @@ export class RestoreRun {
   }
 
   #keepsSigningKey(): boolean {
-    return this.#knowledge.kid === this.#survey.secrets.publicKey.kid;
+    return this.#evidence.kid === this.#survey.secrets.publicKey.kid;
   }
 
   #noteRecord({ action, detail }: AuditRecord): void {
@@ -192,13 +198,13 @@ export class RestoreRun {
 
   async *#goOnWithChain(): AsyncGenerator<LoadEntry> {
     const kekRecords = [...this.#survey.kekRecords];
-    for await (const record of this.#knowledge.records()) {
+    for await (const record of this.#evidence.records()) {
       if (isKekRecord(record)) kekRecords.push(record);
       this.#noteRecord(record);
       yield { kind: 'record', record };
     }
     const { head, end } = this.#survey;
-    const { source, asOf } = this.#knowledge;
+    const { source, asOf } = this.#evidence;
     yield {
       kind: 'new-record',
       draft: this.#draft('store.restore', {
@@ -216,8 +222,8 @@ export class RestoreRun {
   }
 
   /**
-   * The KEK that was the current one may be lost, and that be why a backup is restored: then the one that the backup's secrets are wrapped with takes
-   * its place, on record.
+   * The KEK that was the current one may be lost, and that be why a backup is restored: then the one that the
+   * backup's secrets are wrapped with takes its place, on record.
    */
   *#kekInRing(records: readonly AuditRecord[]): Generator<LoadEntry> {
     const state = foldKekRecords(this.#survey.secrets.chainKey, records);
@@ -234,12 +240,12 @@ export class RestoreRun {
       yield* this.#damagedKey(archived);
       return;
     }
-    const isCovered = this.#knowledge.covers(name, key.id);
-    const known = this.#knowledge.standing(name, archivedStanding(archived));
+    const isCovered = this.#evidence.covers(name, key.id);
+    const known = this.#evidence.snapshot(name, archivedSnapshot(archived));
     // Of a copy of the chain, the records go into the store as well.
-    const isOnRecord = this.#knowledge.source === 'audit-copy' && known !== undefined;
+    const isOnRecord = this.#evidence.source === 'audit-copy' && known !== undefined;
     // An inventory does not tell the generations of storages: an offer in it may be void.
-    const keepsOffers = this.#knowledge.source !== 'inventory';
+    const keepsOffers = this.#evidence.source !== 'inventory';
     const change = restoredKey(archived, known, { isCovered, isOnRecord, keepsOffers }, this.#recovery);
     if (!isCovered && key.state !== 'destroyed') this.#held.push(name);
     if (change !== undefined) yield* this.#changed(change);
@@ -251,11 +257,11 @@ export class RestoreRun {
   }
 
   /**
-   * A key whose record is not what the chain says. If it is known how it stood, it comes back so, with the versions that open as its own. Else
-   * its record stays behind: it may be anybody's.
+   * A key whose record is not what the chain says. If it is known how it stood, it comes back so, with the
+   * versions that open as its own. Else its record stays behind: it may be anybody's.
    */
   *#damagedKey({ key, versions }: ArchivedKey): Generator<LoadEntry> {
-    const known = this.#knowledge.standing(key.name, undefined);
+    const known = this.#evidence.snapshot(key.name, undefined);
     if (known === undefined) {
       this.#damaged.push(key.name);
       return;
@@ -277,36 +283,39 @@ export class RestoreRun {
 
   /** Keys that were made after the backup: nothing of them is at hand, but their names stay taken. */
   *#newerKeys(): Generator<LoadEntry> {
-    for (const name of this.#knowledge.names()) {
+    for (const name of this.#evidence.names()) {
       if (this.#names.has(name)) continue;
-      const known = this.#knowledge.standing(name, undefined);
+      const known = this.#evidence.snapshot(name, undefined);
       if (known !== undefined) yield* this.#changed(knownKey(known, [], this.#recovery));
     }
   }
 
   /**
-   * Names that the chain of the backup knows and that have no record any more. They stay damaged; a later recovery holds them back, unless all
-   * is known of them.
+   * Names that the chain of the backup knows and that have no record any more. They stay damaged; a later
+   * recovery holds them back, unless all is known of them.
    */
   *#lostKeys(): Generator<LoadEntry> {
     const damaged = new Set(this.#damaged);
     for (const name of this.#survey.changes.names()) {
       if (this.#names.has(name) && !damaged.has(name)) continue;
-      if (this.#knowledge.standing(name, undefined) !== undefined) continue;
+      if (this.#evidence.snapshot(name, undefined) !== undefined) continue;
       if (!damaged.has(name)) this.#damaged.push(name);
-      if (this.#knowledge.source === 'audit-copy') continue;
+      if (this.#evidence.source === 'audit-copy') continue;
       const draft = this.#draft('key.recover', { revision: 0, source: 'backup' });
       yield { kind: 'new-record', draft: { ...draft, outcome: 'failed', key: name, code: 'key_damaged' } };
     }
   }
 
-  /** A token that is known to be revoked, or that nobody is known to have kept, comes back as such, and on record. */
+  /**
+   * A token that is known to be revoked, or that nobody is known to have kept, comes back as such, and on
+   * record.
+   */
   *#token(token: TokenInfo): Generator<LoadEntry> {
     this.#jtis.add(token.jti);
     const { family, revoked_at: revokedAt } = token;
     const isRevoked =
       !this.#keepsSigningKey() ||
-      this.#knowledge.revokedFamilies.has(family) ||
+      this.#evidence.revokedFamilies.has(family) ||
       this.#revokedInChain.has(family);
     if (!isRevoked && revokedAt === undefined) {
       yield* this.#counted(token);
@@ -321,12 +330,15 @@ export class RestoreRun {
     yield { kind: 'new-record', draft: revocationDraft(caller, time, token, { source: 'backup' }) };
   }
 
-  /** Tokens that were issued after the backup: they go on, and the revoked ones are known as such to anyone who asks. */
+  /**
+   * Tokens that were issued after the backup: they go on, and the revoked ones are known as such to anyone
+   * who asks.
+   */
   *#newerTokens(): Generator<LoadEntry> {
     const { caller, time } = this.#recovery;
-    for (const token of this.#knowledge.tokens()) {
+    for (const token of this.#evidence.tokens()) {
       if (this.#jtis.has(token.jti)) continue;
-      if (this.#knowledge.source === 'inventory')
+      if (this.#evidence.source === 'inventory')
         yield {
           kind: 'new-record',
           draft: tokenIssueDraft({ caller, time, action: 'token.restore' }, token),

@@ -1,13 +1,14 @@
 import type { ByteSource } from '@bundoc/shared/files/file-source';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import type { Caller } from '../audit/caller.ts';
-import type { KmsStore, LoadEntry } from '../store/port.ts';
+import type { Caller } from '../records/caller.ts';
+import type { KmsStore } from '../store/port.ts';
+import type { LoadEntry } from '../store/transfer.ts';
 import type { Vault } from '../vault/vault.ts';
-import type { Knowledge } from './knowledge.ts';
+import type { PostBackupEvidence } from './evidence.ts';
 import { type RestoreOptions, type RestoreReport, RestoreRun } from './restore-run.ts';
 import type { Survey } from './survey.ts';
 
-export interface RestorePorts {
+export interface RestoreDeps {
   readonly vault: Vault;
   /** Opens the store that is to be filled, once it is certain that there is something to fill it with. */
   readonly openStore: () => Promise<KmsStore>;
@@ -23,28 +24,31 @@ export class StoreNotEmpty extends Error {
 const BATCH = 500;
 
 /**
- * Fills an empty store with a backup, as one write: a crash leaves nothing or all of it. The audit chain goes on from that of the backup,
- * with a CRITICAL record of the restore, and one for each key that does not come back as it was.
+ * Fills an empty store with a backup, as one write: a crash leaves nothing or all of it. The audit chain goes
+ * on from that of the backup, with a CRITICAL record of the restore, and one for each key that does not come
+ * back as it was.
  *
- * A backup is older than what happened since. With knowledge of that, keys and tokens come back as they were last known; what is not covered
- * by it must be accepted, and then keys are disabled. Without any knowledge all tokens are revoked and the signing key is made again, since
- * tokens that were issued and revoked after the backup would pass again.
+ * A backup is older than what happened since. With evidence of that, keys and tokens come back as they were
+ * last known; what is not covered by it must be accepted, and then keys are disabled. Without any evidence
+ * all tokens are revoked and the signing key is made again, since tokens that were issued and revoked after
+ * the backup would pass again.
  *
  * @param survey of this very archive.
- * @throws ResurrectionNotAccepted, StoreNotEmpty, FileDamaged; AppError of the store: nothing is restored then.
+ * @throws ResurrectionNotAccepted, StoreNotEmpty, FileDamaged; AppError of the store: nothing is restored
+ * then.
  */
 export async function restore(
-  ports: RestorePorts,
+  deps: RestoreDeps,
   source: ByteSource,
   survey: Survey,
-  knowledge: Knowledge,
+  evidence: PostBackupEvidence,
   options: RestoreOptions,
 ): Promise<RestoreReport> {
-  const { vault, caller } = ports;
-  const time = new Date(ports.clock.now()).toISOString();
-  const run = new RestoreRun({ vault, survey, knowledge, options, caller, time });
+  const { vault, caller } = deps;
+  const time = new Date(deps.clock.now()).toISOString();
+  const run = new RestoreRun({ vault, survey, evidence, options, caller, time });
   run.requireAcceptance();
-  await using store = await ports.openStore();
+  await using store = await deps.openStore();
   if (!(await store.load(batched(run.entries(source)), survey.secrets.chainKey)))
     throw new StoreNotEmpty('there is a store already');
   return run.report(await store.auditHead());

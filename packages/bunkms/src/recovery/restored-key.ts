@@ -1,14 +1,14 @@
 import { isDeepStrictEqual } from 'node:util';
-import { isGenuineVersion } from '../audit/key-record.ts';
-import { allDestroyed, destroyed, lostVersion } from '../service/destroy-key.ts';
-import type { KeyChange, KeyRecord, KeyVersionRecord } from '../store/port.ts';
-import { held, type KeyStanding, standingOf } from './key-standing.ts';
+import { allDestroyed, destroyed, lostVersion } from '../keys/destroy-key.ts';
+import { isGenuineVersion, type KeyRecord, type KeyVersionRecord } from '../records/key-record.ts';
+import type { KeyChange } from '../store/keys.ts';
+import { forceDisabled, type KeySnapshot, snapshotOf } from './key-snapshot.ts';
 import type { ArchivedKey } from './read-archive.ts';
 import { type Recovery, recoveredKey } from './recovered-key.ts';
 
 /** How a key of a backup, which is what the audit chain of the backup says, stands there. */
-export function archivedStanding({ key, versions }: ArchivedKey): KeyStanding {
-  return standingOf(key, genuineOf(key, versions));
+export function archivedSnapshot({ key, versions }: ArchivedKey): KeySnapshot {
+  return snapshotOf(key, genuineOf(key, versions));
 }
 
 /**
@@ -16,13 +16,15 @@ export function archivedStanding({ key, versions }: ArchivedKey): KeyStanding {
  *
  * @param known how it stood later; undefined when nothing says that it changed.
  * @param isCovered whether it is known what became of it. If it is not, it comes back disabled.
- * @param keepsOffers whether it is known that the holders have not advanced since they made their offers, which voids them.
- * @param isOnRecord whether the chain that is restored tells of a change of it since, be it a new wrapping alone.
+ * @param keepsOffers whether it is known that the holders have not advanced since they made their offers,
+ * which voids them.
+ * @param isOnRecord whether the chain that is restored tells of a change of it since, be it a new wrapping
+ * alone.
  * @returns undefined when it is to be as it is in the backup.
  */
 export function restoredKey(
   archived: ArchivedKey,
-  known: KeyStanding | undefined,
+  known: KeySnapshot | undefined,
   {
     isCovered,
     isOnRecord,
@@ -30,11 +32,11 @@ export function restoredKey(
   }: { readonly isCovered: boolean; readonly isOnRecord: boolean; readonly keepsOffers: boolean },
   recovery: Recovery,
 ): KeyChange | undefined {
-  const before = archivedStanding(archived);
+  const before = archivedSnapshot(archived);
   // What was destroyed stays destroyed, whatever a list says.
   if (before.state === 'destroyed') return undefined;
-  const standing = isCovered ? later(before, known) : held(before);
-  const wanted = keepsOffers ? standing : { ...standing, offer: null };
+  const snapshot = isCovered ? later(before, known) : forceDisabled(before);
+  const wanted = keepsOffers ? snapshot : { ...snapshot, offer: null };
   if (!isOnRecord && isDeepStrictEqual(wanted, before)) return undefined;
   const { key, versions } = archived;
   const restored = { ...wanted, revision: Math.max(wanted.revision, before.revision) + 1 };
@@ -47,18 +49,19 @@ export function restoredKey(
 }
 
 /**
- * A key that the backup has no sound record of: made after it, or damaged in it. Its name and its number of versions stay taken.
+ * A key that the backup has no sound record of: made after it, or damaged in it. Its name and its number of
+ * versions stay taken.
  *
  * @param genuine versions of it that are at hand.
  */
 export function knownKey(
-  known: KeyStanding,
+  known: KeySnapshot,
   genuine: readonly KeyVersionRecord[],
   recovery: Recovery,
 ): KeyChange {
-  const standing = { ...known, revision: known.revision + 1 };
+  const snapshot = { ...known, revision: known.revision + 1 };
   const own = genuine.filter(({ version }) => version <= known.version);
-  return recoveredKey(standing, versionsOf(standing, own, recovery.time), recovery);
+  return recoveredKey(snapshot, versionsOf(snapshot, own, recovery.time), recovery);
 }
 
 /**
@@ -67,22 +70,22 @@ export function knownKey(
  * @param genuine those that are at hand; what the key does not have any more comes without its bytes.
  */
 export function versionsOf(
-  standing: KeyStanding,
+  snapshot: KeySnapshot,
   genuine: readonly KeyVersionRecord[],
   time: string,
 ): KeyVersionRecord[] {
-  if (standing.state === 'destroyed') return allDestroyed(standing, genuine, standing.destroyed_at ?? time);
+  if (snapshot.state === 'destroyed') return allDestroyed(snapshot, genuine, snapshot.destroyed_at ?? time);
   const byNumber = new Map(genuine.map((version) => [version.version, version]));
-  for (const number of standing.destroyed_versions)
-    byNumber.set(number, destroyed(byNumber.get(number) ?? lostVersion(standing.id, number, time), time));
+  for (const number of snapshot.destroyed_versions)
+    byNumber.set(number, destroyed(byNumber.get(number) ?? lostVersion(snapshot.id, number, time), time));
   return [...byNumber.values()].sort((one, other) => one.version - other.version);
 }
 
 /**
- * Each says what the key was at some time; the one of the higher revision is later. What was destroyed stays so, and what may only become
- * less never becomes more, whichever is later.
+ * Each says what the key was at some time; the one of the higher revision is later. What was destroyed stays
+ * so, and what may only become less never becomes more, whichever is later.
  */
-function later(before: KeyStanding, known: KeyStanding | undefined): KeyStanding {
+function later(before: KeySnapshot, known: KeySnapshot | undefined): KeySnapshot {
   if (known === undefined) return before;
   const isLater = known.state === 'destroyed' || known.revision > before.revision;
   const last = isLater ? known : before;

@@ -3,13 +3,14 @@ import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { keyCheckValue, OpenError } from '@bundoc/shared/crypto/aead';
 import type { ByteSource } from '@bundoc/shared/files/file-source';
-import type { ChainFault } from '../audit/chain.ts';
-import { ChainWalk } from '../audit/chain-walk.ts';
-import { isGenuineVersion } from '../audit/key-record.ts';
-import type { Installation, KeyRecord, KeyVersionRecord } from '../store/port.ts';
-import { isKekRecord } from '../vault/kek-state.ts';
+import type { ChainFault } from '../records/chain.ts';
+import { ChainWalk } from '../records/chain-walk.ts';
+import type { Installation } from '../records/installation.ts';
+import { isKekRecord } from '../records/kek-state.ts';
+import { isGenuineVersion, type KeyRecord, type KeyVersionRecord } from '../records/key-record.ts';
+import { kekIdOf } from '../records/wrapped-key.ts';
 import { type OpenedInstallation, openInstallation } from '../vault/unseal.ts';
-import { kekIdOf, type Vault } from '../vault/vault.ts';
+import type { Vault } from '../vault/vault.ts';
 import type { ArchiveEnd, ArchiveHead } from './archive-entry.ts';
 import { FileDamaged, KekLacking } from './errors.ts';
 import { LatestChanges } from './latest-changes.ts';
@@ -48,7 +49,8 @@ export interface SurveyOptions {
 }
 
 /**
- * Reads a whole archive and checks what is in it: every chunk, the audit chain, every key against the chain, and that every version opens.
+ * Reads a whole archive and checks what is in it: every chunk, the audit chain, every key against the chain,
+ * and that every version opens.
  *
  * @throws FileDamaged, KekLacking.
  */

@@ -1,15 +1,16 @@
 import assert from 'node:assert/strict';
 import { type KeyObject, randomBytes } from 'node:crypto';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import type { Caller } from '../audit/caller.ts';
-import type { ChainFault } from '../audit/chain.ts';
-import { ChainWalk } from '../audit/chain-walk.ts';
-import type { KmsStore, StoreEntry } from '../store/port.ts';
+import type { Caller } from '../records/caller.ts';
+import type { ChainFault } from '../records/chain.ts';
+import { ChainWalk } from '../records/chain-walk.ts';
+import type { KmsStore } from '../store/port.ts';
+import type { StoreEntry } from '../store/transfer.ts';
 import type { Vault } from '../vault/vault.ts';
 import { sealArchive } from './archive.ts';
 import { type ArchiveEnd, type ArchiveLine, encodeLine } from './archive-entry.ts';
 
-export interface BackupPorts {
+export interface BackupDeps {
   readonly store: KmsStore;
   readonly vault: Vault;
   readonly chainKey: KeyObject;
@@ -36,14 +37,15 @@ export interface Backup {
 const ID_BYTES = 16;
 
 /**
- * An archive of all that the store keeps at the moment at which the first piece is taken, while others write. What is damaged in
- * the store is damaged in the archive. That it is made is on record before, and so in the archive as well.
+ * An archive of all that the store keeps at the moment at which the first piece is taken, anyone who writes
+ * meanwhile. What is damaged in the store is damaged in the archive. That it is made is on record before, and
+ * so in the archive as well.
  *
  * @param onProgress told how many entries have been read.
  * @throws AppError of the store.
  */
 export async function createBackup(
-  { store, vault, chainKey, clock }: BackupPorts,
+  { store, vault, chainKey, clock }: BackupDeps,
   caller: Caller,
   onProgress: (entries: number) => void,
 ): Promise<Backup> {

@@ -6,7 +6,7 @@ import { stampOf } from '@bundoc/shared/files/file-stamp';
 import { ConfigError } from '@bundoc/shared/runtime/config';
 
 /** The most keys a ring may hold; a ring this long means that rotations were never finished. */
-export const KEKS_MAX = 8;
+const KEKS_MAX = 8;
 
 /**
  * Where the key encryption keys come from. A port, so that an HSM or a cloud KMS can stand behind it.
@@ -15,9 +15,11 @@ export interface KekProvider {
   /** Changes when the ring may have changed; cheap, and never throws. */
   stamp(): string;
   /**
-   * The ring, one to {@link KEKS_MAX} different keys. Its order says which key an installation is made with, the first, and nothing else.
+   * The ring, one to {@link KEKS_MAX} different keys. Its order says which key an installation is made with,
+   * the first, and nothing else.
    *
-   * @throws ConfigError when there is no usable ring. The message names the source and the line, never a content.
+   * @throws ConfigError when there is no usable ring. The message names the source and the line, never a
+   * content.
    */
   load(): Promise<readonly KeyObject[]>;
 }
@@ -52,7 +54,10 @@ export function fileKekProvider(path: string, warn: (message: string) => void): 
   };
 }
 
-/** Takes the ring from the text of the variable `BUNKMS_KEK`, which stays what it is for the life of the process. */
+/**
+ * Takes the ring from the text of the variable `BUNKMS_KEK`, which stays what it is for the life of the
+ * process.
+ */
 export function inlineKekProvider(text: string): KekProvider {
   return { stamp: () => '', load: async () => parseKekRing('BUNKMS_KEK', text) };
 }
@@ -68,7 +73,7 @@ export function parseKekRing(source: string, text: string): readonly KeyObject[]
  *
  * @throws ConfigError naming `source` and every faulty line by number.
  */
-export function takeKekRing(source: string, bytes: Buffer): readonly KeyObject[] {
+function takeKekRing(source: string, bytes: Buffer): readonly KeyObject[] {
   const faults: string[] = [];
   const keks: KeyObject[] = [];
   try {

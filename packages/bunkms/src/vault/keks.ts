@@ -3,10 +3,10 @@ import type { KeyObject } from 'node:crypto';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
-import type { Caller } from '../audit/caller.ts';
+import type { Caller } from '../records/caller.ts';
+import { foldKekRecords, type KekState, neededKeks } from '../records/kek-state.ts';
 import type { KmsStore } from '../store/port.ts';
 import type { KekProvider } from './kek-provider.ts';
-import { foldKekRecords, type KekState, neededKeks } from './kek-state.ts';
 import type { Vault } from './vault.ts';
 
 export interface KeksOptions {
@@ -24,8 +24,8 @@ export interface KeksOptions {
 }
 
 /**
- * Keeps the vault in step with the two places that decide about KEKs: the ring, which says what this process can open, and the audit
- * chain, which says what it wraps with, whichever process made that so.
+ * Keeps the vault in step with the two places that decide about KEKs: the ring, which says what this process
+ * can open, and the audit chain, which says what it wraps with, whichever process made that so.
  */
 export class Keks {
   readonly #options: KeksOptions;
@@ -45,11 +45,11 @@ export class Keks {
   }
 
   /**
-   * Reads what the chain says now, and wraps accordingly from then on. A process learns from the store that it wrapped with a KEK that is
-   * the current one no more calls this before the next try.
+   * Reads what the chain says now, and wraps accordingly from then on. A process learns from the store that
+   * it wrapped with a KEK that is the current one no more calls this before the next try.
    *
-   * @throws AppError `SEALED` when the chain's records of the KEKs were changed, or the ring lacks the current KEK, also when it is read again; the
-   * vault stays as it was then. And what the store throws.
+   * @throws AppError `SEALED` when the chain's records of the KEKs were changed, or the ring lacks the
+   * current KEK, also when it is read again; the vault stays as it was then. And what the store throws.
    */
   async refresh(): Promise<KekState> {
     const { store, chainKey, vault, logger } = this.#options;
@@ -73,13 +73,14 @@ export class Keks {
   }
 
   /**
-   * Reads the ring again if it has changed, and makes KEKs that are new in it known as staged. One that is invalid, or lacks a KEK that is
-   * needed, leaves the last good ring in place, and the log says so.
+   * Reads the ring again if it has changed, and makes KEKs that are new in it known as staged. One that is no
+   * use, or lacks a KEK that is needed, leaves the last good ring in place, and the log says so.
    *
    * @throws what {@link refresh} throws.
    */
   async reload(): Promise<void> {
-    // Which KEKs are needed is for the chain to say: another process may have retired one a moment before its line was removed.
+    // Which KEKs are needed is for the chain to say: another process may have retired one a moment before its
+    // line was removed.
     if (this.#hasNewRing()) await this.refresh();
     if (this.#hasNewRing()) await this.#load();
     await this.#stage();

@@ -1,5 +1,5 @@
 import { createHash, createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto';
-import type { PublicJwk } from '../store/port.ts';
+import type { PublicJwk } from '../records/installation.ts';
 
 /** PKCS #8 around a raw Ed25519 seed (RFC 8410, section 7), which is all that a private key consists of. */
 const PKCS8_PREFIX = Buffer.from('302e020100300506032b657004220420', 'hex');
@@ -15,7 +15,10 @@ export function signingKeyOf(seed: Uint8Array): KeyObject {
   }
 }
 
-/** The public half as a JWK. Its `kid` is the beginning of its thumbprint (RFC 7638), so it names the key itself. */
+/**
+ * The public half as a JWK. Its `kid` is the beginning of its thumbprint (RFC 7638), so it names the key
+ * itself.
+ */
 export function publicJwkOf(signingKey: KeyObject): PublicJwk {
   const x = String(createPublicKey(signingKey).export({ format: 'jwk' }).x);
   const thumbprint = createHash('sha256')

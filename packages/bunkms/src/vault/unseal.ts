@@ -2,10 +2,12 @@ import assert from 'node:assert/strict';
 import { type KeyObject, randomBytes } from 'node:crypto';
 import { KEY_BYTES, OpenError, takeKey } from '@bundoc/shared/crypto/aead';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import type { Installation, KmsStore, KnownKek, PublicJwk } from '../store/port.ts';
-import { foldKekRecords, type KekState } from './kek-state.ts';
+import type { Installation, KnownKek, PublicJwk } from '../records/installation.ts';
+import { foldKekRecords, type KekState } from '../records/kek-state.ts';
+import { kekIdOf } from '../records/wrapped-key.ts';
+import type { KmsStore } from '../store/port.ts';
 import { publicJwkOf, signingKeyOf } from './signing-key.ts';
-import { kekIdOf, type SecretName, type Vault } from './vault.ts';
+import type { SecretName, Vault } from './vault.ts';
 
 /** The secrets of an installation, once a KEK of the ring has opened them. */
 export interface OpenedInstallation {
@@ -32,10 +34,11 @@ export interface Sealed {
 }
 
 /**
- * Brings vault and store together: makes the installation at the very first start, else opens its secrets, and gives
- * the store the key of the audit chain, and the vault its current KEK.
+ * Brings vault and store together: makes the installation at the very first start, else opens its secrets,
+ * and gives the store the key of the audit chain, and the vault its current KEK.
  *
- * Safe to run in several processes at once: the store lets one make the installation, the others use that one.
+ * Safe to run in several processes at once: the store lets one make the installation, the others use that
+ * one.
  *
  * @throws AppError of the store.
  */
@@ -136,7 +139,7 @@ function openSecret(
 }
 
 /** What a store keeps of a KEK of the ring. */
-export function kekOf(vault: Vault, id: string): KnownKek {
+function kekOf(vault: Vault, id: string): KnownKek {
   const checkValue = vault.checkValueOf(id);
   assert(checkValue !== undefined, 'the KEK is in the ring');
   return { id, checkValue };

@@ -3,7 +3,8 @@ import { inspect } from 'node:util';
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { kekIdOf, Vault, WRAPPED_KEY_BYTES } from './vault.ts';
+import { kekIdOf, WRAPPED_KEY_BYTES } from '../records/wrapped-key.ts';
+import { Vault } from './vault.ts';
 
 const key32 = fc.uint8Array({ minLength: 32, maxLength: 32 });
 const name = fc.stringMatching(/^[a-z0-9][a-z0-9._-]{0,127}$/);

@@ -1,23 +1,9 @@
 import assert from 'node:assert/strict';
 import type { KeyObject } from 'node:crypto';
-import {
-  aadOf,
-  deriveBytes,
-  KEY_BYTES,
-  OpenError,
-  open,
-  SEAL_OVERHEAD_BYTES,
-  seal,
-} from '@bundoc/shared/crypto/aead';
+import { aadOf, deriveBytes, KEY_BYTES, OpenError, open, seal } from '@bundoc/shared/crypto/aead';
+import { KEK_ID_BYTES, kekIdOf, WRAPPED_FORMAT, WRAPPED_HEADER_BYTES } from '../records/wrapped-key.ts';
 
-/** First byte of everything that is wrapped (`docs/formats/wrapped-key.md`). */
-const FORMAT = 1;
-const KEK_ID_BYTES = 8;
-const HEADER_BYTES = 1 + KEK_ID_BYTES;
 const KEK_CHECK_BYTES = 16;
-
-/** Length of a wrapped 32-byte key: `format(1) | kekId(8) | nonce(12) | ciphertext(32) | tag(16)`. */
-export const WRAPPED_KEY_BYTES = HEADER_BYTES + KEY_BYTES + SEAL_OVERHEAD_BYTES;
 
 /** What a wrapped DEK is bound to; it unwraps only under the same values. */
 export interface DekIdentity {
@@ -26,16 +12,20 @@ export interface DekIdentity {
   readonly version: number;
 }
 
-/** The service's own secrets: those that lie wrapped in its store, and those that a backup and an inventory carry for themselves. */
+/**
+ * The service's own secrets: those that lie wrapped in its store, and those that a backup and an inventory
+ * carry for themselves.
+ */
 export type SecretName = 'audit-chain-key' | 'token-signing-seed' | 'backup-key' | 'inventory-key';
 
 /**
- * Holds the KEK ring; wraps with the current KEK, unwraps with any, and nothing else. No method returns a KEK, and inspection of the
- * object shows none: the keys are private members of type KeyObject. Which KEK is the current one is decided elsewhere
- * (`keks.ts`); a new vault takes the first, for an installation that is only being made.
+ * Holds the KEK ring; wraps with the current KEK, unwraps with any, and nothing else. No method returns a
+ * KEK, and inspection of the object shows none: the keys are private members of type KeyObject. Which KEK is
+ * the current one is decided elsewhere (`keks.ts`); a new vault takes the first, for an installation that is
+ * only being made.
  *
- * Wraps under one KEK are bounded by the number of keys ever made, far below the 2^32 seals that random GCM nonces
- * allow (NIST SP 800-38D, section 8.3).
+ * Wraps under one KEK are bounded by the number of keys ever made, far below the 2^32 seals that random GCM
+ * nonces allow (NIST SP 800-38D, section 8.3).
  */
 export class Vault {
   #keks: ReadonlyMap<string, KeyObject>;
@@ -82,7 +72,10 @@ export class Vault {
     this.#keks = ring;
   }
 
-  /** Check value of a KEK of the ring, 16 bytes in hex; undefined when the ring lacks it. Reveals nothing of the KEK. */
+  /**
+   * Check value of a KEK of the ring, 16 bytes in hex; undefined when the ring lacks it. Reveals nothing of
+   * the KEK.
+   */
   checkValueOf(kekId: string): string | undefined {
     const kek = this.#keks.get(kekId);
     return kek && deriveBytes(kek, 'bunkms/kek-check/v1', KEK_CHECK_BYTES).toString('hex');
@@ -118,7 +111,7 @@ export class Vault {
     assert(key.length === KEY_BYTES, 'only 32-byte keys are wrapped');
     const kek = this.#keks.get(this.currentKekId);
     assert(kek !== undefined);
-    const header = Buffer.concat([Buffer.of(FORMAT), Buffer.from(this.currentKekId, 'hex')]);
+    const header = Buffer.concat([Buffer.of(WRAPPED_FORMAT), Buffer.from(this.currentKekId, 'hex')]);
     return Buffer.concat([header, seal(kek, key, aadFor(this.currentKekId))]);
   }
 
@@ -126,7 +119,7 @@ export class Vault {
     const kekId = kekIdOf(wrapped);
     const kek = kekId === undefined ? undefined : this.#keks.get(kekId);
     if (kekId === undefined || kek === undefined) throw new OpenError();
-    return open(kek, wrapped.subarray(HEADER_BYTES), aadFor(kekId));
+    return open(kek, wrapped.subarray(WRAPPED_HEADER_BYTES), aadFor(kekId));
   }
 }
 
@@ -136,16 +129,10 @@ function ringOf(keks: readonly KeyObject[]): ReadonlyMap<string, KeyObject> {
   );
 }
 
-/** Id, in hex, of the KEK that `wrapped` names in its header; undefined when the bytes have not the form of a wrapped key. */
-export function kekIdOf(wrapped: Uint8Array): string | undefined {
-  if (wrapped.length !== WRAPPED_KEY_BYTES || wrapped[0] !== FORMAT) return undefined;
-  return Buffer.from(wrapped.subarray(1, HEADER_BYTES)).toString('hex');
-}
-
 function dekAad({ keyId, name, version }: DekIdentity): (kekId: string) => Buffer {
-  return (kekId) => aadOf('bunkms/dek/v1', String(FORMAT), kekId, keyId, name, String(version));
+  return (kekId) => aadOf('bunkms/dek/v1', String(WRAPPED_FORMAT), kekId, keyId, name, String(version));
 }
 
 function secretAad(name: SecretName): (kekId: string) => Buffer {
-  return (kekId) => aadOf('bunkms/secret/v1', String(FORMAT), kekId, name);
+  return (kekId) => aadOf('bunkms/secret/v1', String(WRAPPED_FORMAT), kekId, name);
 }

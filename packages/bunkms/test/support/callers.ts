@@ -1,6 +1,6 @@
 import { createHmac, generateKeyPairSync, type KeyObject, randomUUID, sign } from 'node:crypto';
 import { type IssueToken, scopeSchema } from '@bundoc/shared/contract/tokens';
-import { revocationDraft } from '../../src/audit/token-record.ts';
+import { revocationDraft } from '../../src/records/token-record.ts';
 import { pemOf } from '../../src/vault/signing-key.ts';
 import { KMS_SCOPES, MAY_ISSUE_ALL, type TestKms } from './kms.ts';
 

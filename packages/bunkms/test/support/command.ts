@@ -1,5 +1,5 @@
 import { capturedRun, type Finished } from '@bundoc/shared/testing/captured-run';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { runBunkms } from '../../src/cli/program.ts';
 
 /** Runs `bunkms` in this process; as one of its own, `process.ts` does. */

@@ -4,7 +4,10 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 /** The message of the protocol that commits: a simple query. */
 const COMMIT = Buffer.from('COMMIT\0');
 
-/** What becomes of the next commit: it is lost on its way, or its answer is, or everything stands still from then on. */
+/**
+ * What becomes of the next commit: it is lost on its way, or its answer is, or everything stands still from
+ * then on.
+ */
 export type Cut = 'before' | 'after' | 'hang';
 
 /** Stands between a node and its database, and cuts the connection at a commit. */

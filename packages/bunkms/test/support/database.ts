@@ -1,9 +1,12 @@
 import { DatabaseSync, type DatabaseSyncOptions } from 'node:sqlite';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
-import { databasePathOf } from '../../src/store/sqlite.ts';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
+import { databasePathOf } from '../../src/store/sqlite/sqlite-store.ts';
 import { requireSqlite } from './storage.ts';
 
-/** Does to BunKMS's database what anyone who has the disk can do, also while services have it open. @returns what `use` returns. */
+/**
+ * Does to BunKMS's database what anyone who has the disk can do, also while services have it open. @returns
+ * what `use` returns.
+ */
 export function withDatabase<T>(
   dataDir: string,
   use: (database: DatabaseSync) => T,

@@ -19,8 +19,8 @@ export interface Call {
 }
 
 /**
- * One request, over a connection of its own. Not `fetch`: that rewrites paths, and tests send paths that must arrive as
- * they are.
+ * One request, over a connection of its own. Not `fetch`: that rewrites paths, and tests send paths that must
+ * arrive as they are.
  */
 export function call(origin: string, path: string, options: Call = {}): Promise<Answer> {
   const { hostname, port } = new URL(origin);

@@ -3,11 +3,11 @@ import { type KekStatus, kekStatusSchema } from '@bundoc/shared/contract/kek';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { expect } from 'vitest';
-import { SYSTEM } from '../../src/audit/caller.ts';
 import { AuditLog } from '../../src/audit/log.ts';
+import type { KekDeps } from '../../src/kek/kek-rotation.ts';
+import { KeyRewrap } from '../../src/kek/rewrap-keys.ts';
 import { createMetrics } from '../../src/metrics.ts';
-import type { KekPorts } from '../../src/service/kek.ts';
-import { KeyRewrap } from '../../src/service/rewrap-keys.ts';
+import { SYSTEM } from '../../src/records/caller.ts';
 import type { KmsStore } from '../../src/store/port.ts';
 import { inlineKekProvider, parseKekRing } from '../../src/vault/kek-provider.ts';
 import { Keks } from '../../src/vault/keks.ts';
@@ -43,7 +43,7 @@ export async function completed(kms: TestKms): Promise<KekStatus> {
 
 /** What works with KEKs, over a store and without a server. */
 export interface BareKms extends AsyncDisposable {
-  readonly ports: KekPorts;
+  readonly deps: KekDeps;
   readonly rewrap: KeyRewrap;
 }
 
@@ -77,13 +77,13 @@ export async function openBare({ dataDir, ring, decorate, batch }: BareOptions):
       caller: SYSTEM,
     });
     const audit = new AuditLog({ store, logger, metrics: createMetrics() });
-    const ports: KekPorts = { store, vault, keks, chainKey, audit, clock, logger };
+    const deps: KekDeps = { store, vault, keks, chainKey, audit, clock, logger };
     const rewrap = new KeyRewrap({
-      ...{ ...ports, caller: SYSTEM, holder: randomUUID() },
+      ...{ ...deps, caller: SYSTEM, holder: randomUUID() },
       ...(batch === undefined ? {} : { batch }),
     });
     return {
-      ports,
+      deps,
       rewrap,
       [Symbol.asyncDispose]: async () => {
         await rewrap.stop();

@@ -15,10 +15,10 @@ import {
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { type RunningBunkms, startBunkms } from '../../src/app.ts';
-import { type ChainVerdict, verifyChain } from '../../src/audit/chain.ts';
 import type { BunkmsConfig } from '../../src/config.ts';
-import { TokenService } from '../../src/service/tokens.ts';
+import { type ChainVerdict, verifyChain } from '../../src/records/chain.ts';
 import type { KmsStore } from '../../src/store/port.ts';
+import { TokenService } from '../../src/tokens/token-service.ts';
 import { parseKekRing } from '../../src/vault/kek-provider.ts';
 import { type Unsealed, unseal } from '../../src/vault/unseal.ts';
 import { Vault } from '../../src/vault/vault.ts';
@@ -205,8 +205,8 @@ function watchAppends(store: KmsStore, appends: Set<Promise<unknown>>): KmsStore
 }
 
 /**
- * What nothing waits for is in the chain by now. Records that came while others were being written wait for their turn, so
- * on a slow disk there may be several rounds.
+ * What nothing waits for is in the chain by now. Records that came while others were being written wait for
+ * their turn, so on a slow disk there may be several rounds.
  */
 async function settled(appends: ReadonlySet<Promise<unknown>>): Promise<void> {
   do {

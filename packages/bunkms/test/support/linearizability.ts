@@ -5,11 +5,13 @@ export interface Timed {
 }
 
 /**
- * Finds out whether a history is linearizable (Herlihy and Wing, 1990): whether there is an order of all operations that keeps every two which did
- * not overlap in their order, and in which each answers as the sequential model does. A search in the manner of Wing and Gong
- * with the memory of Lowe: what is done already and the state that it led to are not looked at twice.
+ * Finds out whether a history is linearizable (Herlihy and Wing, 1990): whether there is an order of all
+ * operations that keeps every two which did not overlap in their order, and in which each answers as the
+ * sequential model does. A search in the manner of Wing and Gong with the memory of Lowe: what is done
+ * already and the state that it led to are not looked at twice.
  *
- * @param step the states that the model may be in after an operation with that answer; none when it cannot answer so.
+ * @param step the states that the model may be in after an operation with that answer; none when it cannot
+ * answer so.
  * @returns whether there is such an order.
  */
 export function isLinearizable<State, Operation extends Timed>(

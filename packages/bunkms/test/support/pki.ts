@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TlsFiles } from '@bundoc/shared/tls/files';
-import { type CertifiedKey, issueCertificate, makeAuthority } from '../../src/pki/authority.ts';
+import { type CertifiedKey, issueCertificate, makeAuthority } from '../../src/cli/authority.ts';
 
 const DAY_MS = 86_400_000;
 

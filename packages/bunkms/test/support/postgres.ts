@@ -1,7 +1,7 @@
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { PostgresServer, type PostgresServerOptions } from '@bundoc/shared/testing/postgres-server';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import pg from 'pg';
-import type { StorageConfig } from '../../src/store/open-store.ts';
+import type { StorageConfig } from '../../src/open-store.ts';
 import { type PostgresSettings, placeOfUrl } from '../../src/store/postgres/settings.ts';
 import type { TestStorage } from './storage.ts';
 

@@ -1,8 +1,8 @@
 import { fileURLToPath } from 'node:url';
 import type { Finished } from '@bundoc/shared/testing/captured-run';
 import { runNode, spawnNode } from '@bundoc/shared/testing/node-process';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
 import { ServiceProcess } from '@bundoc/shared/testing/service-process';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 
 const source = (path: string) => fileURLToPath(new URL(`../../src/${path}`, import.meta.url));
 /** A stalled disk is no failure here. */

@@ -5,17 +5,17 @@ import type { ExportedKey } from '@bundoc/shared/contract/keys';
 import type { ByteSource } from '@bundoc/shared/files/file-source';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { createLogger } from '@bundoc/shared/runtime/logger';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { lineOf } from '../../src/audit/ship/line.ts';
 import { readAuditCopy } from '../../src/recovery/audit-copy.ts';
+import { EvidenceOfCopy, evidenceOfInventory, noEvidence } from '../../src/recovery/evidence.ts';
 import { type Inventory, takeInventory } from '../../src/recovery/inventory.ts';
-import { KnowledgeOfCopy, knowledgeOfInventory, noKnowledge } from '../../src/recovery/knowledge.ts';
 import { type RecoveredProject, type RecoverOptions, recoverKeys } from '../../src/recovery/recover.ts';
 import { restore } from '../../src/recovery/restore.ts';
 import type { RestoreReport } from '../../src/recovery/restore-run.ts';
 import { surveyArchive } from '../../src/recovery/survey.ts';
 import { type BackupFacts, createBackup } from '../../src/recovery/write-backup.ts';
-import { openSqliteStore } from '../../src/store/sqlite.ts';
+import { openSqliteStore } from '../../src/store/sqlite/sqlite-store.ts';
 import { parseKekRing } from '../../src/vault/kek-provider.ts';
 import { Vault } from '../../src/vault/vault.ts';
 import type { TestKms } from './kms.ts';
@@ -33,8 +33,8 @@ export function sourceOf(bytes: Buffer): ByteSource {
 /** A backup of the service's store, made beside it. */
 export async function backupOf(kms: TestKms): Promise<{ archive: Buffer; facts: BackupFacts }> {
   const { chainKey } = await kms.secrets();
-  const ports = { store: kms.store, vault: vaultOf(kms.kek), chainKey, clock: systemClock };
-  const backup = await createBackup(ports, CALLER, () => undefined);
+  const deps = { store: kms.store, vault: vaultOf(kms.kek), chainKey, clock: systemClock };
+  const backup = await createBackup(deps, CALLER, () => undefined);
   const pieces: Buffer[] = [];
   for await (const piece of backup.bytes) pieces.push(piece);
   return { archive: Buffer.concat(pieces), facts: backup.facts() };
@@ -67,13 +67,13 @@ export async function restoreInto(from: RestoreFrom): Promise<RestoreReport> {
   const survey = await surveyArchive(vault, source);
   const knowledge =
     from.inventory !== undefined
-      ? knowledgeOfInventory(from.inventory, survey)
+      ? evidenceOfInventory(from.inventory, survey)
       : from.auditCopy !== undefined
-        ? new KnowledgeOfCopy(
+        ? new EvidenceOfCopy(
             await readAuditCopy([from.auditCopy], survey.secrets.chainKey, survey.end.audit),
             survey,
           )
-        : noKnowledge(survey);
+        : noEvidence(survey);
   const openStore = () =>
     openSqliteStore({ dataDir: from.dataDir, onCrash: () => undefined, deadlineMs: PATIENT_MS });
   return restore({ vault, openStore, clock: systemClock, caller: CALLER }, source, survey, knowledge, {
@@ -91,14 +91,16 @@ export async function recoverFrom(
   const vault = vaultOf(kms.kek);
   vault.makeCurrent(state.current);
   const keks = { refresh: async () => state };
-  const ports = { store: kms.store, vault, keks, chainKey, clock: systemClock, logger, caller: CALLER };
+  const deps = { store: kms.store, vault, keks, chainKey, clock: systemClock, logger, caller: CALLER };
   const projects: RecoveredProject[] = [];
   const all = { dryRun: false, acceptResurrection: false, inventory: undefined, ...options };
-  for await (const project of recoverKeys(ports, bundocDir, all)) projects.push(project);
+  for await (const project of recoverKeys(deps, bundocDir, all)) projects.push(project);
   return projects;
 }
 
-/** Writes `project.json` and its copy in the head of a catalog, as Bundoc does with the answers of exports. */
+/**
+ * Writes `project.json` and its copy in the head of a catalog, as Bundoc does with the answers of exports.
+ */
 export function writeProject(
   bundocDir: string,
   project: string,

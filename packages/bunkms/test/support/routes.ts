@@ -38,7 +38,9 @@ const STORAGE = randomUUID();
 const acting = { storage: STORAGE, generation: randomUUID() };
 const moving = { ...acting, move: randomUUID() };
 
-/** What may be done to the holder of a key. The storage is not known, so anyone who may is refused for that. */
+/**
+ * What may be done to the holder of a key. The storage is not known, so anyone who may is refused for that.
+ */
 const KEY_ACTIONS: readonly {
   action: string;
   scope: (typeof KMS_SCOPES)[number];
@@ -60,7 +62,10 @@ const KEY_ACTIONS: readonly {
   { action: 'content-removed', scope: 'kms:shred_key', serviceOnly: true, body: acting },
 ];
 
-/** Every route of the service and what it asks of its caller. A route that is missing here fails the first test. */
+/**
+ * Every route of the service and what it asks of its caller. A route that is missing here fails the first
+ * test.
+ */
 export const ROUTES: readonly Route[] = [
   { listeners: BOTH, method: 'GET', url: '/health', path: '/health', need: 'public', ok: 200 },
   { listeners: BOTH, method: 'GET', url: '/ready', path: '/ready', need: 'public', ok: 200 },

@@ -1,11 +1,11 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { PATIENT_MS } from '@bundoc/shared/testing/patient';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { TestRunner } from 'vitest';
-import { openStore, type StorageConfig } from '../../src/store/open-store.ts';
+import { openStore, type StorageConfig } from '../../src/open-store.ts';
 import type { KmsStore } from '../../src/store/port.ts';
-import { databasePathOf } from '../../src/store/sqlite.ts';
+import { databasePathOf } from '../../src/store/sqlite/sqlite-store.ts';
 
 export const PATIENT_SQLITE: StorageConfig = { kind: 'sqlite', deadlineMs: PATIENT_MS };
 
@@ -15,8 +15,8 @@ export interface TestStorage {
   /** Whether bytes are anywhere that a key of that store may be in. */
   holds(dataDir: string, bytes: Buffer): Promise<boolean>;
   /**
-   * Changes what is in a store, as somebody who has it may, also while services have it open, and whatever the tables refer to. Bytes and their type
-   * are written as SQLite has them: `x'00'`, `BLOB`.
+   * Changes what is in a store, as somebody who has it may, also while services have it open, and whatever
+   * the tables refer to. Bytes and their type are written as SQLite has them: `x'00'`, `BLOB`.
    */
   edit(dataDir: string, sql: string): Promise<void>;
   /** The folder is gone, and its store unusable. */

@@ -2,8 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { type KeyInfo, keyInfoSchema } from '@bundoc/shared/contract/keys';
 import { deletionIntentSchema, deletionPageSchema } from '@bundoc/shared/contract/storages';
 import { expect } from 'vitest';
-import { keyChangeDraft } from '../../src/audit/key-record.ts';
-import type { KeyRecord } from '../../src/store/port.ts';
+import { type KeyRecord, keyChangeDraft } from '../../src/records/key-record.ts';
 import type { Answer } from './http.ts';
 import type { TestKms } from './kms.ts';
 

@@ -1,7 +1,9 @@
 import type { FieldFault, ProblemCode } from './problem.ts';
 
 export interface AppErrorOptions extends ErrorOptions {
-  /** Sentence for the caller. Never put secrets, paths of the server or the text of an internal error here. */
+  /**
+   * Sentence for the caller. Never put secrets, paths of the server or the text of an internal error here.
+   */
   readonly detail?: string | undefined;
   /** Seconds after which trying again makes sense; becomes `Retry-After`. */
   readonly retryAfterS?: number;
@@ -34,8 +36,8 @@ export type TokenFault =
   | 'revoked or unknown';
 
 /**
- * The one error type that crosses module borders. Services know codes; `http/problem-reply.ts` maps a code to a
- * status. Anything else that is thrown is a defect and answers 500 `internal_error`.
+ * The one error type that crosses module borders. Services know codes; `http/problem-reply.ts` maps a code to
+ * a status. Anything else that is thrown is a defect and answers 500 `internal_error`.
  */
 export class AppError extends Error {
   override readonly name = 'AppError';

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 
 export const auditSeveritySchema = z.enum(['INFO', 'CRITICAL']);
-export const auditOutcomeSchema = z.enum(['allowed', 'refused', 'failed']);
+const auditOutcomeSchema = z.enum(['allowed', 'refused', 'failed']);
 
 /** One record of the audit chain, as `GET /v1/audit` gives it. */
 export const auditRecordSchema = z.object({
@@ -10,7 +10,9 @@ export const auditRecordSchema = z.object({
   severity: auditSeveritySchema,
   action: z.string(),
   outcome: auditOutcomeSchema,
-  /** Who: the token's `sub`, `cli` for the command line, `system` for the service itself, absent when unknown. */
+  /**
+   * Who: the token's `sub`, `cli` for the command line, `system` for the service itself, absent when unknown.
+   */
   actor: z.string().optional(),
   jti: z.string().optional(),
   key: z.string().optional(),

@@ -8,13 +8,16 @@ import {
 import { named, showAs } from './json-schema.ts';
 
 /** Operations of one batch. */
-export const BATCH_OPERATIONS_MAX = 500;
+const BATCH_OPERATIONS_MAX = 500;
 
 const place = { collection: collectionNameSchema, id: documentIdSchema };
 /** `*`, a revision, or entity tags as `If-Match` has them. */
 const ifMatch = z.string().max(1_024).optional();
 
-/** Documents and patches are taken as the text that they are written in, not as these values; anyone who reads that checks them. */
+/**
+ * Documents and patches are taken as the text that they are written in, not as these values; anyone who reads
+ * that checks them.
+ */
 const documentSchema = showAs(z.unknown(), documentBodySchema);
 const mergeSchema = showAs(z.unknown(), named('MergePatch'));
 const jsonSchema = showAs(z.unknown(), named('JsonPatch'));

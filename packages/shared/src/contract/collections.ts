@@ -5,8 +5,8 @@ import { fieldPathSchema } from './query.ts';
 /** Bytes of a definition's JSON at most. */
 export const DEFINITION_BYTES_MAX = 65_536;
 /** Indexes of one collection, and fields of one index. */
-export const INDEXES_MAX = 16;
-export const INDEX_FIELDS_MAX = 4;
+const INDEXES_MAX = 16;
+const INDEX_FIELDS_MAX = 4;
 const TEN_YEARS_S = 315_360_000;
 
 export const indexDefinitionSchema = z.strictObject({
@@ -19,8 +19,9 @@ export const indexDefinitionSchema = z.strictObject({
   /** No two documents have the same values in these fields, unless one lacks a field. */
   unique: z.boolean().default(false),
   /**
-   * On PostgreSQL: keep a token of each document's values in the database, by which equal ones are found; anyone who sees the database sees which are
-   * equal. Indexes that are unique have them in any case. Files need none.
+   * On PostgreSQL: keep a token of each document's values in the database, by which equal ones are found;
+   * anyone who sees the database sees which are equal. Indexes that are unique have them in any case. Files
+   * need none.
    */
   blind: z.boolean().optional(),
 });
@@ -50,7 +51,10 @@ export const indexStatusSchema = indexDefinitionSchema.extend({
   /** While it is built: documents that are in it, and that there are. */
   indexed: z.int().optional(),
   total: z.int().optional(),
-  /** Documents of a unique index too many, all but one of each that have equal values: it keeps nothing apart until they are gone and it is defined again. */
+  /**
+   * Documents of a unique index too many, all but one of each that have equal values: it keeps nothing apart
+   * until they are gone and it is defined again.
+   */
   duplicates: z.int().optional(),
 });
 
@@ -62,7 +66,10 @@ export const collectionSchema = collectionDefinitionSchema.extend({
   bytes: z.int(),
 });
 
-/** What a look at some of the documents that are there has found: a write of `failing` of them would be refused now. */
+/**
+ * What a look at some of the documents that are there has found: a write of `failing` of them would be
+ * refused now.
+ */
 export const existingDocumentsSchema = z.object({
   checked: z.int(),
   failing: z.int(),

@@ -1,6 +1,8 @@
 import { z } from 'zod';
 
-/** Where a list goes on. Clients take it from an answer and give it back; what is in it is not their business. */
+/**
+ * Where a list goes on. Clients take it from an answer and give it back; what is in it is not their business.
+ */
 export interface Cursor {
   readonly position: number;
   /** Tombstones purged up to this position do not affect a reader that started after it. */

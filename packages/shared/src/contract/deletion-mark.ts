@@ -3,8 +3,9 @@ import { projectIdSchema } from './documents.ts';
 import { destroyReceiptSchema } from './keys.ts';
 
 /**
- * What stays of a project that was deleted, and says how far that has come (docs/formats/deletion-mark.md): `deleted.json`. It is in the
- * clear and holds nothing that is secret. Bundoc writes it; BunKMS looks at it before it rebuilds the key of a project (`bunkms recover`).
+ * What stays of a project that was deleted, and says how far that has come (docs/formats/deletion-mark.md):
+ * `deleted.json`. It is in the clear and holds nothing that is secret. Bundoc writes it; BunKMS looks at it
+ * before it rebuilds the key of a project (`bunkms recover`).
  */
 export const deletionMarkSchema = z.strictObject({
   deleted: projectIdSchema,

@@ -11,7 +11,7 @@ export const collectionNameSchema = z
   .string()
   .regex(/^[A-Za-z0-9_-]{1,128}$/, 'must be 1 to 128 of A-Z a-z 0-9 _ -');
 
-export const DOCUMENT_ID_BYTES_MAX = 512;
+const DOCUMENT_ID_BYTES_MAX = 512;
 
 /** Most ids: printable ASCII without `/`, no longer than any id may be. */
 const PLAIN_ID = /^[!-.0-~]{1,512}$/;
@@ -26,7 +26,10 @@ function faultOfId(id: string): string | undefined {
   return undefined;
 }
 
-/** A document id: 1 to 512 bytes of UTF-8, no control characters, no `/`, not `.` or `..` (proxies rewrite those). */
+/**
+ * A document id: 1 to 512 bytes of UTF-8, no control characters, no `/`, not `.` or `..` (proxies rewrite
+ * those).
+ */
 export const documentIdSchema = z
   .string()
   .min(1, 'must not be empty')
@@ -50,7 +53,10 @@ export const documentMetadataSchema = z.object({
 });
 export type DocumentMetadata = z.infer<typeof documentMetadataSchema>;
 
-/** The body of a write: any JSON object. `_id` and `_collection` must fit the path, `_rev` acts as `If-Match` on a replacement. */
+/**
+ * The body of a write: any JSON object. `_id` and `_collection` must fit the path, `_rev` acts as `If-Match`
+ * on a replacement.
+ */
 export const documentBodySchema = z.looseObject({
   _id: documentIdSchema.optional(),
   _collection: collectionNameSchema.optional(),
@@ -60,7 +66,10 @@ export const documentBodySchema = z.looseObject({
 /** A document as it is read: the metadata, then the members that were written. */
 export const documentSchema = z.looseObject(documentMetadataSchema.shape);
 
-/** A page of a collection, in the order of creation. `unreadable` has the ids of documents whose stored bytes do not open. */
+/**
+ * A page of a collection, in the order of creation. `unreadable` has the ids of documents whose stored bytes
+ * do not open.
+ */
 export const documentPageSchema = z.object({
   documents: z.array(documentSchema),
   unreadable: z.array(documentIdSchema).optional(),
@@ -79,7 +88,10 @@ export const changeSchema = z.object({
   doc: documentSchema.optional(),
 });
 
-/** What changed, each document once, at its last change. `since` is where to go on; `more` when that may bring more at once. */
+/**
+ * What changed, each document once, at its last change. `since` is where to go on; `more` when that may bring
+ * more at once.
+ */
 export const changePageSchema = z.object({
   changes: z.array(changeSchema),
   since: z.string(),

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { cpuMsOf } from '../testing/cpu-time.ts';
+import { cpuMsOf } from '../testing/timing.ts';
 import { globMatches } from './grants.ts';
 
 /** The obvious meaning of a glob. Slow on purpose-made globs, so these are short. */

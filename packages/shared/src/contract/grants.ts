@@ -19,9 +19,12 @@ export function globMatches(glob: string, name: string): boolean {
   return true;
 }
 
-/** True when `outer` matches every name that `inner` matches. May be false for globs that no name tells apart. */
+/**
+ * True when `outer` matches every name that `inner` matches. May be false for globs that no name tells apart.
+ */
 export function globCovers(outer: string, inner: string): boolean {
-  // No name has this character, so only a `*` of the outer glob takes it: that matches whatever stands for it.
+  // No name has this character, so only a `*` of the outer glob takes it: that matches whatever stands for
+  // it.
   return globMatches(outer, inner.replaceAll('*', '\0'));
 }
 
@@ -42,12 +45,18 @@ export function mayUseKey(claims: Claims, name: string): boolean {
   return claims.keys.some((glob) => globMatches(glob, name));
 }
 
-/** @throws AppError `forbidden` unless one of the token's key globs matches. Says nothing about whether the key exists. */
+/**
+ * @throws AppError `forbidden` unless one of the token's key globs matches. Says nothing about whether the
+ * key exists.
+ */
 export function requireKey(claims: Claims, name: string): void {
   if (!mayUseKey(claims, name)) throw new AppError('forbidden', { detail: 'the token is not for this key' });
 }
 
-/** @throws AppError `forbidden` unless the token is for the project. Says nothing about whether the project exists. */
+/**
+ * @throws AppError `forbidden` unless the token is for the project. Says nothing about whether the project
+ * exists.
+ */
 export function requireProject(claims: Claims, project: string): void {
   if (!claims.projects.includes('*') && !claims.projects.includes(project))
     throw new AppError('forbidden', { detail: 'the token is not for this project' });

@@ -8,8 +8,8 @@ const LIST_OF_TAGS =
   /^(?:[ \t]*\*[ \t]*|[ \t,]*(?:W\/)?"[\x21\x23-\x7e]*"(?:[ \t]*,[ \t,]*(?:W\/)?"[\x21\x23-\x7e]*"){0,31}[ \t,]*)$/;
 
 /**
- * `If-Match` and `If-None-Match` (RFC 9110, section 13.1): `*`, or at most {@link ENTITY_TAGS_MAX} entity tags. Empty elements of the
- * list are ignored (section 5.6.1.2).
+ * `If-Match` and `If-None-Match` (RFC 9110, section 13.1): `*`, or at most {@link ENTITY_TAGS_MAX} entity
+ * tags. Empty elements of the list are ignored (section 5.6.1.2).
  */
 export const entityTagsSchema = z
   .string()
@@ -32,7 +32,9 @@ export function parseEntityTags(value: string): '*' | readonly EntityTag[] | und
   }));
 }
 
-/** The tags that can be those of a strong comparison, which a weak one never is (RFC 9110, section 8.8.3.2). */
+/**
+ * The tags that can be those of a strong comparison, which a weak one never is (RFC 9110, section 8.8.3.2).
+ */
 export function strongTags(tags: readonly EntityTag[]): string[] {
   return tags.filter(({ isWeak }) => !isWeak).map(({ opaque }) => opaque);
 }

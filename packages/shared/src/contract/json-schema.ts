@@ -4,13 +4,17 @@ export type JsonSchema = Readonly<Record<string, unknown>>;
 
 const COMPONENTS = '#/components/schemas/';
 
-/** What stands in documents for schemas that check less than what they stand for, because something else checks the rest. */
+/**
+ * What stands in documents for schemas that check less than what they stand for, because something else
+ * checks the rest.
+ */
 const shown = new WeakMap<z.core.$ZodType, z.ZodType | JsonSchema>();
 
 /**
  * Has a schema appear in documents as another one.
  *
- * @param as a zod schema, by its name where it has one, or a JSON Schema that refers to named ones by {@link named}.
+ * @param as a zod schema, by its name where it has one, or a JSON Schema that refers to named ones by
+ * {@link named}.
  * @returns the schema.
  */
 export function showAs<Schema extends z.ZodType>(schema: Schema, as: z.ZodType | JsonSchema): Schema {
@@ -24,8 +28,8 @@ export function named(name: string): JsonSchema {
 }
 
 /**
- * Zod schemas as JSON Schema 2020-12, the dialect of OpenAPI 3.1: what may be sent, before any transformation. Schemas with a name are referred to
- * wherever they stand, within others as well.
+ * Zod schemas as JSON Schema 2020-12, the dialect of OpenAPI 3.1: what may be sent, before any
+ * transformation. Schemas with a name are referred to wherever they stand, within others as well.
  */
 export class DocumentSchemas {
   readonly #names = new Map<z.core.$ZodType, string>();
@@ -100,8 +104,8 @@ export class DocumentSchemas {
 }
 
 /**
- * Says in words what is taken for a member that is not given. Generators of clients take `default` for a member that is always there, and have
- * callers give it.
+ * Says in words what is taken for a member that is not given. Generators of clients take `default` for a
+ * member that is always there, and have callers give it.
  */
 function tellDefault(json: Record<string, unknown>): void {
   const { default: value, description } = json;

@@ -5,10 +5,11 @@ import { auditReceiptSchema } from './keys.ts';
 export const kekIdSchema = z.string().regex(/^[0-9a-f]{16}$/, 'must be the id of a KEK: 16 hex digits');
 
 /**
- * `staged`: in the ring, and nothing was ever wrapped with it. `current`: everything new is wrapped with it. `previous`: was the current one.
- * `retired`: nothing is wrapped with it, and nothing will be. `unknown`: something names it, and nobody knows it.
+ * `staged`: in the ring, and nothing was ever wrapped with it. `current`: everything new is wrapped with it.
+ * `previous`: was the current one. `retired`: nothing is wrapped with it, and nothing will be. `unknown`:
+ * something names it, and nobody knows it.
  */
-export const kekStateSchema = z.enum(['staged', 'current', 'previous', 'retired', 'unknown']);
+const kekStateSchema = z.enum(['staged', 'current', 'previous', 'retired', 'unknown']);
 
 export const kekInfoSchema = z.object({
   /** Of an unknown one, whatever stands in its place, hex. */
@@ -25,7 +26,7 @@ export const kekInfoSchema = z.object({
 export type KekInfo = z.infer<typeof kekInfoSchema>;
 
 /** The latest rotation: `done` of `total` versions of keys are wrapped with the current KEK. */
-export const kekRotationSchema = z.object({
+const kekRotationSchema = z.object({
   from: kekIdSchema,
   started_at: z.iso.datetime(),
   /** When everything that opens was rewrapped; absent while it goes on. */
@@ -42,7 +43,9 @@ export const kekStatusSchema = z.object({
 });
 export type KekStatus = z.infer<typeof kekStatusSchema>;
 
-/** The body of `POST /v1/kek/rotate`: the KEK that becomes the current one; absent for the one that is staged. */
+/**
+ * The body of `POST /v1/kek/rotate`: the KEK that becomes the current one; absent for the one that is staged.
+ */
 export const rotateKekSchema = z.strictObject({ kek_id: kekIdSchema.optional() });
 export type RotateKek = z.infer<typeof rotateKekSchema>;
 
@@ -63,7 +66,10 @@ export const retiredKekSchema = z.object({
 });
 export type RetiredKek = z.infer<typeof retiredKekSchema>;
 
-/** A page of `GET /v1/kek/{kek_id}/unfetched`, by name. It may hold fewer than `limit` and still have a `next_cursor`. */
+/**
+ * A page of `GET /v1/kek/{kek_id}/unfetched`, by name. It may hold fewer than `limit` and still have a
+ * `next_cursor`.
+ */
 export const unfetchedPageSchema = z.object({
   keys: z.array(z.string()),
   next_cursor: z.string().optional(),
@@ -71,8 +77,9 @@ export const unfetchedPageSchema = z.object({
 export type UnfetchedPage = z.infer<typeof unfetchedPageSchema>;
 
 /**
- * A page of `POST /v1/kek/verify`, by name: how many versions were unwrapped, how many of them with another KEK than the current one, and the names of
- * the keys of which one does not open or is not what the audit chain says.
+ * A page of `POST /v1/kek/verify`, by name: how many versions were unwrapped, how many of them with another
+ * KEK than the current one, and the names of the keys of which one does not open or is not what the audit
+ * chain says.
  */
 export const kekVerificationSchema = z.object({
   checked: z.int().nonnegative(),

@@ -55,14 +55,18 @@ export const keyVersionParamSchema = z
   .pipe(z.number().max(KEY_VERSIONS_MAX, `must be a whole number from 1 to ${KEY_VERSIONS_MAX}`))
   .meta({ type: 'integer', minimum: 1, maximum: KEY_VERSIONS_MAX });
 
-/** The holder of a key that came from a backup, of which nothing later is known: an administrator says who holds it. */
+/**
+ * The holder of a key that came from a backup, of which nothing later is known: an administrator says who
+ * holds it.
+ */
 export const HOLDER_UNKNOWN = 'unknown';
 
 export const keyStateSchema = z.enum(['enabled', 'disabled', 'pending_deletion', 'destroyed']);
 
 /**
- * What may be shown of a key to anyone who may read it. Holds no key material, wrapped or not. `version` and `kcv` are
- * those of the current version (`kcv` is empty when its record is damaged), `created_at` is when the key was made.
+ * What may be shown of a key to anyone who may read it. Holds no key material, wrapped or not. `version` and
+ * `kcv` are those of the current version (`kcv` is empty when its record is damaged), `created_at` is when
+ * the key was made.
  */
 export const keyInfoSchema = z.object({
   id: z.uuid(),
@@ -81,7 +85,10 @@ export const keyInfoSchema = z.object({
   /** When the service destroys a key that is pending deletion. */
   deletion_at: z.iso.datetime().optional(),
   destroyed_at: z.iso.datetime().optional(),
-  /** The storage that holds the key; `unknown` when it came from a backup and nothing later is known; absent when nobody holds it. */
+  /**
+   * The storage that holds the key; `unknown` when it came from a backup and nothing later is known; absent
+   * when nobody holds it.
+   */
   holder: z.union([z.uuid(), z.literal(HOLDER_UNKNOWN)]).optional(),
   /** The storage that its holder hands it over to, and in which move. */
   offered_to: z.uuid().optional(),
@@ -91,7 +98,10 @@ export const keyInfoSchema = z.object({
 });
 export type KeyInfo = z.infer<typeof keyInfoSchema>;
 
-/** One version of a key. The current one is that of the highest number; older ones stay until they are destroyed. */
+/**
+ * One version of a key. The current one is that of the highest number; older ones stay until they are
+ * destroyed.
+ */
 export const keyVersionSchema = z.object({
   version: z.int().positive(),
   kcv: z.string(),
@@ -101,7 +111,10 @@ export const keyVersionSchema = z.object({
 });
 export type KeyVersion = z.infer<typeof keyVersionSchema>;
 
-/** The answer of `GET /v1/keys/{name}`: the key with its versions in ascending order, and the numbers of those that are damaged. */
+/**
+ * The answer of `GET /v1/keys/{name}`: the key with its versions in ascending order, and the numbers of those
+ * that are damaged.
+ */
 export const keyDetailSchema = z.object({
   ...keyInfoSchema.shape,
   versions: z.array(keyVersionSchema),
@@ -109,7 +122,10 @@ export const keyDetailSchema = z.object({
 });
 export type KeyDetail = z.infer<typeof keyDetailSchema>;
 
-/** A page of keys in the order of their names; the names of damaged keys stand apart, since nothing is known of those. */
+/**
+ * A page of keys in the order of their names; the names of damaged keys stand apart, since nothing can be
+ * told of those.
+ */
 export const keyPageSchema = z.object({
   keys: z.array(keyInfoSchema),
   damaged: z.array(z.string()).optional(),
@@ -117,13 +133,17 @@ export const keyPageSchema = z.object({
 });
 export type KeyPage = z.infer<typeof keyPageSchema>;
 
-/** Where in the audit chain a record lies. Anyone who keeps it can prove later that the chain was not cut before it. */
+/**
+ * Where in the audit chain a record lies. Anyone who keeps it can prove later that the chain was not cut
+ * before it.
+ */
 export const auditReceiptSchema = z.object({ seq: z.int().positive(), hash: z.string() });
 export type AuditReceipt = z.infer<typeof auditReceiptSchema>;
 
 /**
- * The answer to the destruction of a key, or of one version of it. Copies of the DEK may lie in backups and with those who kept
- * them (Bundoc's `project.json`), wrapped: they are out of the world once the KEKs of `kek_ids` are destroyed as well.
+ * The answer to the destruction of a key, or of one version of it. Copies of the DEK may lie in backups and
+ * with those who kept them (Bundoc's `project.json`), wrapped: they are out of the world once the KEKs of
+ * `kek_ids` are destroyed as well.
  */
 export const destroyReceiptSchema = z.object({
   id: z.uuid(),
@@ -153,8 +173,9 @@ export const exportedKeySchema = z.object({
 export type ExportedKey = z.infer<typeof exportedKeySchema>;
 
 /**
- * Who may hold the raw key, and until when. `id` is the place of the release in the audit chain, as `lease.id` of the export
- * answer told it. Times are those of BunKMS's wall clock; the holder counts `ttl_ms` by its own, from before it asked.
+ * Who may hold the raw key, and until when. `id` is the place of the release in the audit chain, as
+ * `lease.id` of the export answer told it. Times are those of BunKMS's wall clock; the holder counts `ttl_ms`
+ * by its own, from before it asked.
  */
 export const keyLeaseSchema = z.object({
   id: z.string(),
@@ -168,7 +189,10 @@ export const keyLeaseSchema = z.object({
 });
 export type KeyLease = z.infer<typeof keyLeaseSchema>;
 
-/** The answer of `GET /v1/keys/{name}/leases`, newest first. A page may hold fewer than `limit` and still have a `next_cursor`. */
+/**
+ * The answer of `GET /v1/keys/{name}/leases`, newest first. A page may hold fewer than `limit` and still have
+ * a `next_cursor`.
+ */
 export const leasePageSchema = z.object({
   leases: z.array(keyLeaseSchema),
   next_cursor: z.string().optional(),

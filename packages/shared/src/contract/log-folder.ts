@@ -14,7 +14,7 @@ export const HEADER_COPIES = [0, HEADER_BLOCK_BYTES / 2] as const;
 export const HEADER_COPY_BYTES = 132;
 export const SEGMENT_NUMBER_START = 24;
 export const SEGMENT_ID_START = 32;
-export const SEGMENT_ID_BYTES = 16;
+const SEGMENT_ID_BYTES = 16;
 const HASH_BYTES = 16;
 
 const SETTLED_MAGIC = 'BUNDOCS1';

@@ -32,7 +32,9 @@ function typesTakenBy({ routeOptions }: FastifyRequest): string | undefined {
   return `a body of ${Object.keys(openapi.body.content).join(' or ')} is required`;
 }
 
-/** Makes an AppError of whatever was thrown; what is no refusal becomes `internal_error` with its cause kept. */
+/**
+ * Makes an AppError of whatever was thrown; what is no refusal becomes `internal_error` with its cause kept.
+ */
 export function toAppError(error: unknown, request?: FastifyRequest): AppError {
   if (error instanceof AppError) return error;
   if (error instanceof Error) {
@@ -65,7 +67,9 @@ export function problemOf(error: AppError, requestId: string): Problem {
 
 const ENTITY_HEADERS = ['content-length', 'content-encoding', 'etag', 'last-modified', 'location'] as const;
 
-/** What `WWW-Authenticate` says of a token (RFC 6750, section 3): nothing of its fault but that it has one. */
+/**
+ * What `WWW-Authenticate` says of a token (RFC 6750, section 3): nothing of its fault but that it has one.
+ */
 function challengeOf({ code, tokenFault }: AppError): string | undefined {
   if (code === 'forbidden') return 'Bearer error="insufficient_scope"';
   if (PROBLEMS[code].status !== 401) return undefined;

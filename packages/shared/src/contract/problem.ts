@@ -96,7 +96,9 @@ export const PROBLEM_CODES = Object.keys(PROBLEMS) as [ProblemCode, ...ProblemCo
 export const fieldFaultSchema = z.object({
   path: z.string(),
   message: z.string(),
-  /** Of a failed precondition in a batch: the entity tag of the document as it is; absent when there is none. */
+  /**
+   * Of a failed precondition in a batch: the entity tag of the document as it is; absent when there is none.
+   */
   etag: z.string().optional(),
 });
 export type FieldFault = z.infer<typeof fieldFaultSchema>;

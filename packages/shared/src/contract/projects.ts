@@ -36,7 +36,10 @@ export type ProjectInfo = z.infer<typeof projectInfoSchema>;
 export const deletedProjectSchema = z.object({
   project: projectIdSchema,
   deleted_at: z.iso.datetime(),
-  /** What BunKMS says of the destruction of its key; absent when that answer was lost, or somebody else had destroyed the key. */
+  /**
+   * What BunKMS says of the destruction of its key; absent when that answer was lost, or somebody else had
+   * destroyed the key.
+   */
   key: destroyReceiptSchema.optional(),
 });
 export type DeletedProject = z.infer<typeof deletedProjectSchema>;

@@ -5,18 +5,21 @@ import { showAs } from './json-schema.ts';
 /** Bytes of a query's JSON at most. */
 export const QUERY_BYTES_MAX = 262_144;
 /** Documents of one answer. */
-export const QUERY_LIMIT_MAX = 1_000;
+const QUERY_LIMIT_MAX = 1_000;
 const QUERY_LIMIT_DEFAULT = 100;
 /** Fields that one order looks at, and that documents are grouped by. */
-export const ORDER_FIELDS_MAX = 4;
-export const GROUP_FIELDS_MAX = 2;
+const ORDER_FIELDS_MAX = 4;
+const GROUP_FIELDS_MAX = 2;
 /** Figures of one aggregation. */
-export const FIGURES_MAX = 20;
+const FIGURES_MAX = 20;
 
 /** A path of names joined by dots; what it may be is checked where it is parsed. */
 export const fieldPathSchema = z.string().min(1).max(512);
 
-/** The condition: a path with a value or with operators, and `$and`, `$or`, `$nor`. Its inside is checked where it is parsed. */
+/**
+ * The condition: a path with a value or with operators, and `$and`, `$or`, `$nor`. Its inside is checked
+ * where it is parsed.
+ */
 const whereSchema = z.record(z.string(), z.unknown());
 
 const valueSchema = z.unknown().meta({ description: 'Any JSON value' });

@@ -2,14 +2,18 @@ import { z } from 'zod';
 import { auditReceiptSchema, keyNameSchema } from './keys.ts';
 
 /**
- * Storages of Bundoc as BunKMS knows them (`docs/keys.md`). A storage is a data folder or a database. It has an id, made once, and a generation that each start
- * replaces, so that a copy of it that is started is found out. A key names the one storage that holds it.
+ * Storages of Bundoc as BunKMS knows them (`docs/keys.md`). A storage is a data folder or a database. It has
+ * an id, made once, and a generation that each start replaces, so that a copy of it that is started is found
+ * out. A key names the one storage that holds it.
  */
 
 export const storageIdSchema = z.uuid();
 export const generationSchema = z.uuid();
 
-/** The most generations that one `advance` may name: those which BunKMS may still have after starts that were cut short. */
+/**
+ * The most generations that one `advance` may name: those which BunKMS may still have after starts that were
+ * cut short.
+ */
 export const CANDIDATES_MAX = 16;
 
 /** A storage that acts as the holder of a key, or wants to be. */
@@ -54,7 +58,9 @@ export const deletionIntentSchema = z.object({
 });
 export type DeletionIntent = z.infer<typeof deletionIntentSchema>;
 
-/** A deletion that its storage has begun and not finished. `destroyed`: its content is still to be removed. */
+/**
+ * A deletion that its storage has begun and not finished. `destroyed`: its content is still to be removed.
+ */
 export const unfinishedDeletionSchema = z.object({
   ...deletionIntentSchema.shape,
   state: z.enum(['pending_deletion', 'destroyed']),
@@ -68,14 +74,19 @@ export const deletionPageSchema = z.object({
 });
 export type DeletionPage = z.infer<typeof deletionPageSchema>;
 
-/** The body of `POST /v1/storages/{id}/advance`: from one of the generations that the storage may have, to a fresh one. */
+/**
+ * The body of `POST /v1/storages/{id}/advance`: from one of the generations that the storage may have, to a
+ * fresh one.
+ */
 export const advanceStorageSchema = z.strictObject({
   from: z.array(generationSchema).max(CANDIDATES_MAX),
   to: generationSchema,
 });
 export type AdvanceStorage = z.infer<typeof advanceStorageSchema>;
 
-/** The body of `POST /v1/storages/{id}/take-over`. Without `generation` the next start that asks is let in. */
+/**
+ * The body of `POST /v1/storages/{id}/take-over`. Without `generation` the next start that asks is let in.
+ */
 export const takeOverStorageSchema = z.strictObject({
   generation: generationSchema.optional(),
   force: z.boolean().default(false),
@@ -87,7 +98,10 @@ export const storageInfoSchema = z.object({
   id: storageIdSchema,
   /** Absent after a take-over that named none, until the next start. */
   generation: generationSchema.optional(),
-  /** How often an administrator has taken it over. Seals of its earlier copies are unknown, so they count as many. */
+  /**
+   * How often an administrator has taken it over. Seals of its earlier copies are unknown, so they count as
+   * many.
+   */
   take_overs: z.int().nonnegative(),
   advanced_at: z.iso.datetime(),
 });

@@ -26,7 +26,7 @@ export const scopeSchema = z.enum([
 ]);
 export type Scope = z.infer<typeof scopeSchema>;
 
-export const tokenTypeSchema = z.enum(['service', 'client']);
+const tokenTypeSchema = z.enum(['service', 'client']);
 
 /** Globs over key names: `*` stands for any run of characters, everything else for itself. */
 export const keyGlobSchema = z
@@ -142,7 +142,9 @@ export type IssuedToken = z.infer<typeof issuedTokenSchema>;
 
 export const tokenPageSchema = z.object({
   tokens: z.array(tokenInfoSchema),
-  /** Ids of tokens of the page that are not what the audit chain says of them: nothing is known of these. */
+  /**
+   * Ids of tokens of the page that are not what the audit chain says of them: nothing is known of these.
+   */
   damaged: z.array(z.string()).optional(),
   next_cursor: z.string().optional(),
 });

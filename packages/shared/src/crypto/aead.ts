@@ -12,8 +12,8 @@ export const TAG_BYTES = 16;
 export const SEAL_OVERHEAD_BYTES = NONCE_BYTES + TAG_BYTES;
 
 /**
- * Bytes that do not open under a key and its AAD: changed, moved, truncated, or sealed under another key. There is
- * one message on purpose: which of these it was must not be distinguishable from outside.
+ * Bytes that do not open under a key and its AAD: changed, moved, truncated, or sealed under another key.
+ * There is one message on purpose: which of these it was must not be distinguishable from outside.
  */
 export class OpenError extends Error {
   override readonly name = 'OpenError';
@@ -23,8 +23,8 @@ export class OpenError extends Error {
 }
 
 /**
- * AAD from its parts, at least one: UTF-8, joined by a NUL byte. No part may hold a NUL or a lone surrogate (UTF-8
- * has one replacement for all of them), so two different lists of parts never give the same AAD.
+ * AAD from its parts, at least one: UTF-8, joined by a NUL byte. No part may hold a NUL or a lone surrogate
+ * (UTF-8 has one replacement for all of them), so two different lists of parts never give the same AAD.
  */
 export function aadOf(...parts: readonly string[]): Buffer {
   assert(parts.length > 0, 'an AAD has at least one part');
@@ -42,7 +42,8 @@ export function aadOf(...parts: readonly string[]): Buffer {
  * A key may seal at most 2^32 times with random nonces (NIST SP 800-38D, section 8.3); the caller counts.
  */
 export function seal(key: KeyObject, plaintext: Uint8Array, aad: Uint8Array): Buffer {
-  // Not from Node's pool of buffers: sealed bytes are kept for long, and would keep what lies beside them, plaintext among it.
+  // Not from Node's pool of buffers: sealed bytes are kept for long, and would keep what lies beside them,
+  // plaintext among it.
   const sealed = Buffer.allocUnsafeSlow(plaintext.length + SEAL_OVERHEAD_BYTES);
   sealInto(key, plaintext, aad, sealed);
   return sealed;

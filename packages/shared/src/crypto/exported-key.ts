@@ -26,8 +26,8 @@ export function encodeExportedKey(facts: ExportedKeyFacts, dek: Uint8Array): Buf
 }
 
 /**
- * Reads the body of an export's answer, whatever the order of its members, and wipes it. The key is cut out of the bytes
- * before anything is made a string of them.
+ * Reads the body of an export's answer, whatever the order of its members, and wipes it. The key is cut out
+ * of the bytes before anything is made a string of them.
  *
  * @throws Error when it is no such answer; the message repeats nothing of it.
  */
@@ -51,7 +51,10 @@ export function decodeExportedKey(body: Buffer): {
   }
 }
 
-/** The part of the body that is the key's text; undefined when there is none, more than one, or one that is not written plainly. */
+/**
+ * The part of the body that is the key's text; undefined when there is none, more than one, or one that is
+ * not written plainly.
+ */
 function materialIn(body: Buffer): Buffer | undefined {
   const { members, duplicateName } = scanJson(body);
   const member = members.find(({ name }) => name === MATERIAL);

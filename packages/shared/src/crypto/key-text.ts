@@ -10,8 +10,8 @@ const VALUES = new Uint8Array(256).fill(NONE);
 for (const [value, character] of ALPHABET.entries()) VALUES[character] = value;
 
 /**
- * Writes a 32-byte key as base64 (RFC 4648, section 4) from bytes to bytes. Node's own codec has a string at one end, and
- * strings can be neither wiped nor kept out of heap snapshots.
+ * Writes a 32-byte key as base64 (RFC 4648, section 4) from bytes to bytes. Node's own codec has a string at
+ * one end, and strings can be neither wiped nor kept out of heap snapshots.
  *
  * @param target has room for {@link KEY_TEXT_BYTES}.
  */
@@ -27,7 +27,8 @@ export function writeKeyText(key: Uint8Array, target: Uint8Array): void {
 }
 
 /**
- * Reads what {@link writeKeyText} writes, and nothing else: other lengths, characters, paddings and loose bits are refused.
+ * Reads what {@link writeKeyText} writes, and nothing else: other lengths, characters, paddings and loose
+ * bits are refused.
  *
  * @returns the key, which the caller wipes; undefined when the text is none.
  */
@@ -53,7 +54,10 @@ export function readKeyText(text: Uint8Array): Buffer | undefined {
   return undefined;
 }
 
-/** Reads a 32-byte key from 64 hex digits of either case. @returns the key, which the caller wipes; undefined when the text is none. */
+/**
+ * Reads a 32-byte key from 64 hex digits of either case. @returns the key, which the caller wipes; undefined
+ * when the text is none.
+ */
 export function readKeyHex(text: Uint8Array): Buffer | undefined {
   if (text.length !== 2 * KEY_BYTES) return undefined;
   const key = Buffer.alloc(KEY_BYTES);

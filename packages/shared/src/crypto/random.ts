@@ -5,9 +5,9 @@ let block = Buffer.alloc(0);
 let used = 0;
 
 /**
- * Fills `target` from the system's generator of secure random numbers, by way of a block that is filled at once: for the many small
- * values of a write, since a call of the generator costs as much as to seal a document. No byte is given out twice, and none
- * stays behind in the block.
+ * Fills `target` from the system's generator of secure random numbers, by way of a block that is filled at
+ * once: for the many small values of a write, since a call of the generator costs as much as to seal a
+ * document. No byte is given out twice, and none stays behind in the block.
  *
  * For nonces and identifiers. Keys are made by `randomBytes`, without a stop on the way.
  */

@@ -8,7 +8,10 @@ export interface ByteSource {
   read(at: number, bytes: number): Promise<Buffer>;
 }
 
-/** A file as a source of bytes; who opens it closes it. @throws Error unless it is a regular file that can be read. */
+/**
+ * A file as a source of bytes; who opens it closes it. @throws Error unless it is a regular file that can be
+ * read.
+ */
 export async function openFileSource(path: string): Promise<ByteSource & AsyncDisposable> {
   const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {

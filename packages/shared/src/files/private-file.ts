@@ -6,7 +6,8 @@ import { dirname } from 'node:path';
 type Content = string | Uint8Array | AsyncIterable<Uint8Array>;
 
 /**
- * Makes a file (mode 0600) that appears with its whole content or not at all, and is durable once this resolves.
+ * Makes a file (mode 0600) that appears with its whole content or not at all, and is durable once this
+ * resolves.
  *
  * @returns false, with nothing changed, when there is a file already, also when another process was faster.
  */

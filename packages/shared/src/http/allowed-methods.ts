@@ -19,15 +19,18 @@ export class AllowedMethods {
     });
   }
 
-  /** The methods of the path of a request target, in the order of the alphabet; undefined for a path that is no endpoint. */
+  /**
+   * The methods of the path of a request target, in the order of the alphabet; undefined for a path that is
+   * no endpoint.
+   */
   at(target: string): readonly string[] | undefined {
     const [path = ''] = target.split(/[?#]/, 1);
     return this.#patterns?.find((pattern) => pattern.path.test(path))?.allow;
   }
 
   /**
-   * Answers 405 with `Allow` on every path that exists under another method. Fastify has no such answer of its own.
-   * Call it once, after all routes.
+   * Answers 405 with `Allow` on every path that exists under another method. Fastify has no such answer of
+   * its own. Call it once, after all routes.
    */
   refuseOthers(app: FastifyInstance): void {
     const known = [...this.#byUrl].map(([url, named]) => {

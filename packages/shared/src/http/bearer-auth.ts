@@ -14,7 +14,10 @@ import type { Clock } from '../runtime/clock.ts';
 
 /** Finds the public key that tokens with this `kid` are signed with. */
 export interface VerificationKeys {
-  /** PEM (SPKI) of an Ed25519 key, or undefined for an unknown `kid`. @throws AppError when it cannot be known now. */
+  /**
+   * PEM (SPKI) of an Ed25519 key, or undefined for an unknown `kid`. @throws AppError when it cannot be known
+   * now.
+   */
   find(kid: string): Promise<string | undefined>;
   /** False once a `kid` is withdrawn; asked on every request, so it must be cheap. */
   isCurrent(kid: string): boolean;
@@ -41,15 +44,15 @@ interface Verified {
 }
 
 /** What a connection brought last: most bring the same token with each request. */
-interface Brought {
+interface LastToken {
   readonly header: string;
   readonly verified: Verified;
 }
 
 /**
- * Checks bearer tokens: Ed25519 signature by `@fastify/jwt`, then the claims. `@fastify/jwt` knows the algorithm by its former name,
- * `EdDSA`; a token that names it `Ed25519` (RFC 9864) is verified here. Signatures are remembered; the times of
- * the claims and the withdrawal of keys are checked on every request.
+ * Checks bearer tokens: Ed25519 signature by `@fastify/jwt`, then the claims. `@fastify/jwt` knows the
+ * algorithm by its former name, `EdDSA`; a token that names it `Ed25519` (RFC 9864) is verified here.
+ * Signatures are remembered; the times of the claims and the withdrawal of keys are checked on every request.
  *
  * Register {@link BearerAuth.register} on the app before its routes are called.
  */
@@ -57,7 +60,7 @@ export class BearerAuth {
   readonly #options: BearerAuthOptions;
   readonly #verified = new LRUCache<string, Verified>({ max: VERIFIED_MAX });
   /** By the connection's socket, so that a long string need not be hashed with each request of it. */
-  readonly #brought = new WeakMap<object, Brought>();
+  readonly #lastTokens = new WeakMap<object, LastToken>();
 
   constructor(options: BearerAuthOptions) {
     this.#options = options;
@@ -94,12 +97,12 @@ export class BearerAuth {
   authenticate(request: FastifyRequest): Claims | Promise<Claims> {
     const header = request.headers.authorization;
     const { socket } = request.raw;
-    const brought = this.#brought.get(socket);
-    if (brought !== undefined && brought.header === header) return this.#checked(brought.verified);
+    const last = this.#lastTokens.get(socket);
+    if (last !== undefined && last.header === header) return this.#checked(last.verified);
     const token = bearerToken(request);
     const known = this.#verified.get(token);
     if (known === undefined) return this.#verify(request, token);
-    this.#brought.set(socket, { header: header as string, verified: known });
+    this.#lastTokens.set(socket, { header: header as string, verified: known });
     return this.#checked(known);
   }
 
@@ -173,7 +176,9 @@ async function verifyWithPlugin(request: FastifyRequest): Promise<unknown> {
   }
 }
 
-/** Words of fast-jwt's messages, which are all that `@fastify/jwt` passes on of its errors. A test holds each. */
+/**
+ * Words of fast-jwt's messages, which are all that `@fastify/jwt` passes on of its errors. A test holds each.
+ */
 const FAULTS: readonly (readonly [RegExp, TokenFault])[] = [
   [/ signature is /, 'bad signature'],
   [/ algorithm is /, 'algorithm not allowed'],
@@ -213,7 +218,10 @@ function bearerToken(request: FastifyRequest): string {
   return token;
 }
 
-/** False when unused bits at the end of the signature are set: such a token would be a second spelling of another. */
+/**
+ * False when unused bits at the end of the signature are set: such a token would be a second spelling of
+ * another.
+ */
 function isCanonical(token: string): boolean {
   const signature = token.slice(token.lastIndexOf('.') + 1);
   return Buffer.from(signature, 'base64url').toString('base64url') === signature;

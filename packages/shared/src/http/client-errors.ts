@@ -20,7 +20,10 @@ export interface ClientErrorPorts {
   readonly allowedAt: (target: string) => readonly string[] | undefined;
 }
 
-/** What Node's HTTP parser refuses never reaches Fastify's hooks; it gets its problem document here, and the connection ends. */
+/**
+ * What Node's HTTP parser refuses never reaches Fastify's hooks; it gets its problem document here, and the
+ * connection ends.
+ */
 export function answerClientError(error: ClientError, socket: Socket, ports: ClientErrorPorts): void {
   if (socket.writableEnded) return; // Answered already; what still arrives is let run out.
   if (error.code === 'ECONNRESET' || !socket.writable) {
@@ -37,7 +40,10 @@ export function answerClientError(error: ClientError, socket: Socket, ports: Cli
   whenItsTurn(socket, () => endWithProblem(socket, refusalOf(error, ports), ports.newRequestId()));
 }
 
-/** CONNECT is no request for Node but the wish for a tunnel. It gets the answer of any other method that a path does not have. */
+/**
+ * CONNECT is no request for Node but the wish for a tunnel. It gets the answer of any other method that a
+ * path does not have.
+ */
 export function refuseConnect(app: FastifyInstance, ports: ClientErrorPorts): void {
   app.server.on('connect', (request: IncomingMessage, socket: ServedSocket) => {
     socket.on('error', () => undefined);
@@ -80,7 +86,10 @@ function otherMethod(target: string, { allowedAt }: ClientErrorPorts): AppError 
 const METHOD_BYTE = /[!#$%&'*+.^_`|~0-9A-Za-z-]/;
 const REQUEST_LINE = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+ ([\x21-\x7e]+) HTTP\/1\.[01]\r?\n/;
 
-/** The target of a request line whose method the parser does not know; undefined when the bytes are no request line. */
+/**
+ * The target of a request line whose method the parser does not know; undefined when the bytes are no request
+ * line.
+ */
 function targetOf({ rawPacket, bytesParsed }: ClientError): string | undefined {
   if (!Buffer.isBuffer(rawPacket) || bytesParsed === undefined) return undefined;
   const text = rawPacket.toString('latin1');

@@ -9,7 +9,10 @@ import type { ShareKey } from '../shares/share-key.ts';
 /** Connections of a process, and those of one address (IPv6: /64). */
 export const CONNECTIONS_MAX = 4_096;
 export const CONNECTIONS_OF_ADDRESS_MAX = 256;
-/** Of these only this machine gets the last ones, beyond the bound of an address: for health checks, and for its commands. */
+/**
+ * Of these only this machine gets the last ones, beyond the bound of an address: for health checks, and for
+ * its commands.
+ */
 const RESERVE = 64;
 /** How long a connection may be silent before its first byte. */
 export const FIRST_BYTE_MS = 5_000;
@@ -123,7 +126,10 @@ export class Connections {
   }
 }
 
-/** Counts the connections of a server before it does anything with one, TLS included, and requests that proxies send. */
+/**
+ * Counts the connections of a server before it does anything with one, TLS included, and requests that
+ * proxies send.
+ */
 export function limitConnections(app: FastifyInstance, connections: Connections): void {
   const server = app.server as Server;
   const begin = server.listeners('connection');

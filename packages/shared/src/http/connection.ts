@@ -18,7 +18,9 @@ export interface ServedSocket extends ParsedSocket {
   [LATEST]?: ServerResponse;
   /** Set once a request waits for its turn. */
   [READ_AHEAD]?: ReadAhead;
-  /** Set at the first fault: bytes that are no HTTP, or that came too late. Nothing behind them is a request. */
+  /**
+   * Set at the first fault: bytes that are no HTTP, or that came too late. Nothing behind them is a request.
+   */
   [FAULTY]?: boolean;
   [TIMER]?: NodeJS.Timeout;
 }
@@ -35,12 +37,14 @@ interface ServedRequest extends IncomingMessage {
 type Begin = (request: IncomingMessage, response: ServerResponse) => void;
 
 /**
- * Begins the requests of a connection one after the other: each once the answer before it has ended, so that pipelined requests take
- * effect in their order (RFC 9112, section 9.3.2). Node begins all of them at once and only orders their answers.
+ * Begins the requests of a connection one after the other: each once the answer before it has ended, so that
+ * pipelined requests take effect in their order (RFC 9112, section 9.3.2). Node begins all of them at once
+ * and only orders their answers.
  *
  * A client may end its half of the connection behind its last request and still gets every answer.
  *
- * To be called while the server's one listener is who begins the requests. Others see each request when it has arrived.
+ * To be called while the server's one listener is who begins the requests. Others see each request when it
+ * has arrived.
  *
  * @param waitingBytesMax of the requests that wait for their turn, all connections together.
  */
@@ -83,7 +87,10 @@ function waitForTurn(
   });
 }
 
-/** Tells of a timeout when the rest of a request, or of the head behind it, has not arrived in the time of a whole request. */
+/**
+ * Tells of a timeout when the rest of a request, or of the head behind it, has not arrived in the time of a
+ * whole request.
+ */
 function timeFromNow(socket: ServedSocket, request: ServedRequest, response: ServerResponse): void {
   const { server } = socket as Socket & { readonly server: Server };
   request[TIMED] = true;
@@ -101,8 +108,8 @@ function timeFromNow(socket: ServedSocket, request: ServedRequest, response: Ser
 }
 
 /**
- * Whether a timeout does not count: while the latest request waits, we may be the ones who do not read. Its time runs from when its
- * turn comes.
+ * Whether a timeout does not count: while the latest request waits, we may be the ones who do not read. Its
+ * time runs from when its turn comes.
  */
 export function isHeldUp(socket: ServedSocket): boolean {
   const latest = socket[LATEST];
@@ -110,15 +117,16 @@ export function isHeldUp(socket: ServedSocket): boolean {
   const request = latest.req as ServedRequest;
   if (latest.socket !== null || latest.writableEnded)
     return request[TIMED] === true && (!request.complete || request[OVERDUE] === true);
-  // With the request in whole, and the connection read, it is the client who does not send the head behind it.
+  // With the request in whole, and the connection read, it is the client who does not send the head behind
+  // it.
   if (request.complete && !socket.isPaused()) return false;
   request[OVERDUE] = request.complete;
   return true;
 }
 
 /**
- * Throws away what still arrives of a body, and lets it fail when the connection closes: anyone who reads it must not take it for whole,
- * as its client gets another answer.
+ * Throws away what still arrives of a body, and lets it fail when the connection closes: anyone who reads it
+ * must not take it for whole, as its client gets another answer.
  */
 function neverEnd(request: ServedRequest): void {
   request[FAULTY] = true;
@@ -126,8 +134,9 @@ function neverEnd(request: ServedRequest): void {
 }
 
 /**
- * Calls `answer` when what it writes is taken for the answer to the bytes at fault: behind the answers to all requests that arrived in
- * whole before them. Those may have taken effect, and keep their answers. Only the first fault of a connection counts.
+ * Calls `answer` when what it writes is taken for the answer to the bytes at fault: behind the answers to all
+ * requests that arrived in whole before them. Those may have taken effect, and keep their answers. Only the
+ * first fault of a connection counts.
  *
  * `answer` is not called when the connection ends before, or the request at fault has its answer already.
  */
@@ -152,7 +161,10 @@ export function whenItsTurn(socket: ServedSocket, answer: () => void): void {
   else answer();
 }
 
-/** Ends our half of a connection, behind `bytes`, and soon the whole: Node lets the client keep its half for as long as it likes. */
+/**
+ * Ends our half of a connection, behind `bytes`, and soon the whole: Node lets the client keep its half for
+ * as long as it likes.
+ */
 export function endSoon(socket: Socket, bytes = ''): void {
   socket.end(bytes);
   const timer = setTimeout(() => socket.destroy(), ENDED_LINGER_MS).unref();
@@ -160,8 +172,8 @@ export function endSoon(socket: Socket, bytes = ''): void {
 }
 
 /**
- * Calls `onGone` once the client cannot want more of an answer that may never end: its connection has closed, or it ended its
- * half of it, as one does that goes away.
+ * Calls `onGone` once the client cannot want more of an answer that may never end: its connection has closed,
+ * or it ended its half of it, as one does that goes away.
  */
 export function onceGone(response: ServerResponse, onGone: () => void): void {
   const { socket } = response.req;

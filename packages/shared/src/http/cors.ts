@@ -4,23 +4,29 @@ import type { FastifyInstance, FastifyReply } from 'fastify';
 const ALLOWED_METHODS = 'GET, HEAD, POST, PUT, PATCH, DELETE';
 const ALLOWED_HEADERS =
   'Authorization, Content-Type, If-Match, If-None-Match, Idempotency-Key, Last-Event-ID';
-/** What a script may read beside what the Fetch standard always lets it. A problem document has the id of its request in its body. */
+/**
+ * What a script may read beside what the Fetch standard always lets it. A problem document has the id of its
+ * request in its body.
+ */
 const EXPOSED_HEADERS = 'ETag, Location, Retry-After, Allow, Accept-Patch, Content-Disposition';
 /** How long a browser may go without asking again, seconds: what Chromium takes at most. */
 const MAX_AGE_S = 7_200;
 
 /**
- * Lets pages of these origins, and of no other, ask this server and read its answers, refusals among them (Fetch standard, section 3.3).
- * Without credentials: a token is in a header that the page must have, never in a cookie that it has by itself.
+ * Lets pages of these origins, and of no other, ask this server and read its answers, refusals among them
+ * (Fetch standard, section 3.3). Without credentials: a token is in a header that the page must have, never
+ * in a cookie that it has by itself.
  *
- * A preflight is answered where there is an endpoint, whatever its method; elsewhere it gets the 404 that any request gets. What HTTP
- * itself makes unreadable is answered without these headers, as its origin is not known.
+ * A preflight is answered where there is an endpoint, whatever its method; elsewhere it gets the 404 that any
+ * request gets. What HTTP itself makes unreadable is answered without these headers, as its origin is not
+ * known.
  *
  * To be called before any route is registered.
  */
 export function allowOrigins(app: FastifyInstance, origins: readonly string[]): void {
   const allowed = new Set(origins);
-  // Of the server and not a hook: refusals before routing and streams that Fastify lets go of need them as well.
+  // Of the server and not a hook: refusals before routing and streams that Fastify lets go of need them as
+  // well.
   app.server.prependListener('request', ({ headers }: IncomingMessage, response: ServerResponse) => {
     response.setHeader('Vary', 'Origin');
     if (headers.origin === undefined || !allowed.has(headers.origin)) return;

@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../runtime/clock.ts';
 import { Share } from '../shares/share.ts';
 import { EventStream } from './event-stream.ts';
-import { COUNTED_WRITE_BYTES_MIN, StreamRoom } from './stream-room.ts';
+import { COUNTED_WRITE_BYTES_MIN, StreamBufferBudget } from './stream-buffer-budget.ts';
 
 const MIB = 1_048_576;
 /** More than the system takes off a connection that nobody reads. */
@@ -29,7 +29,7 @@ describe('streams of events that share room', () => {
 
   function roomOf(capacity: number) {
     const share = new Share({ name: 'stream bytes', capacity, clock: systemClock, waitMs: 0 });
-    return { share, of: new StreamRoom(share) };
+    return { share, of: new StreamBufferBudget(share) };
   }
 
   /** A stream whose reader reads nothing until it is asked to. */

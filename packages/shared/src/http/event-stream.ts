@@ -3,10 +3,10 @@ import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import { TLSSocket } from 'node:tls';
 import type { ShareKey } from '../shares/share-key.ts';
 import { onceGone } from './connection.ts';
-import { COUNTED_WRITE_BYTES_MIN, type StreamRoom } from './stream-room.ts';
+import { COUNTED_WRITE_BYTES_MIN, type StreamBufferBudget } from './stream-buffer-budget.ts';
 
 /** Bytes that wait for a reader who does not keep up; beyond it the stream is cut. */
-export const WAITING_BYTES_MAX = 262_144;
+const WAITING_BYTES_MAX = 262_144;
 
 /** Where the events of one reader go. */
 export interface EventSink {
@@ -29,12 +29,12 @@ export interface EventStreamOptions {
   /** {@link WAITING_BYTES_MAX} by default. */
   readonly waitingBytesMax?: number;
   /** Shared with other streams; one that finds none left is cut off. */
-  readonly room?: { readonly of: StreamRoom; readonly key: ShareKey };
+  readonly room?: { readonly of: StreamBufferBudget; readonly key: ShareKey };
 }
 
 /**
- * A stream of server-sent events over an answer that Fastify has let go of. A reader that is too slow is cut off, and
- * may come back to where it was: nothing is held for it.
+ * A stream of server-sent events over an answer that Fastify has let go of. A reader that is too slow is cut
+ * off, and may come back to where it was: nothing is held for it.
  */
 export class EventStream implements EventSink {
   readonly #response: ServerResponse;

@@ -1,6 +1,8 @@
 import { MIMEType } from 'node:util';
 
-/** True unless the media type names another charset: JSON between systems is UTF-8 (RFC 8259, section 8.1). */
+/**
+ * True unless the media type names another charset: JSON between systems is UTF-8 (RFC 8259, section 8.1).
+ */
 export function isUtf8Type(contentType: string | undefined): boolean {
   if (contentType === undefined || contentType === 'application/json') return true;
   try {

@@ -1,9 +1,14 @@
 import type { IncomingMessage, Server } from 'node:http';
 import type { Socket } from 'node:net';
 
-/** Bytes of requests that may wait behind another on one connection. With as many, nothing further is parsed or read. */
+/**
+ * Bytes of requests that may wait behind another on one connection. With as many, nothing further is parsed
+ * or read.
+ */
 export const WAITING_BYTES_MAX = 32_768;
-/** The same for all connections of a server together. Beyond it, only one request may wait on each connection. */
+/**
+ * The same for all connections of a server together. Beyond it, only one request may wait on each connection.
+ */
 export const SERVER_WAITING_BYTES_MAX = 33_554_432;
 /** What a parsed request takes beside its head and body: the objects of Node for it and its response. */
 const REQUEST_BYTES = 1_024;
@@ -32,7 +37,10 @@ interface Parser {
 export interface ParsedSocket extends Socket {
   [WAITING]?: Waiting;
   readonly parser?: Parser | null;
-  /** The server itself reads nothing until the client has taken answers. Data that flows meanwhile would fail an assertion. */
+  /**
+   * The server itself reads nothing until the client has taken answers. Data that flows meanwhile would fail
+   * an assertion.
+   */
   readonly _paused?: boolean;
 }
 
@@ -41,11 +49,13 @@ interface WaitingRequest extends IncomingMessage {
 }
 
 /**
- * Bounds how far a server reads ahead of the requests that it carries out: by the bytes of those that wait, on a connection and in all.
- * What is beyond a bound is not parsed, and then not read, until requests had their turn: TCP holds the client up. Nothing is dropped.
+ * Bounds how far a server reads ahead of the requests that it carries out: by the bytes of those that wait,
+ * on a connection and in all. What is beyond a bound is not parsed, and then not read, until requests had
+ * their turn: TCP holds the client up. Nothing is dropped.
  *
- * One read brings up to 64 KiB, which may be thousands of requests, and each takes a kilobyte once it is parsed. So the parser stops
- * in the midst of what was read. Node reports that as the error `HPE_PAUSED`, for which {@link keepUnparsed} is to be called.
+ * One read brings up to 64 KiB, which may be thousands of requests, and each takes a kilobyte once it is
+ * parsed. So the parser stops in the midst of what was read. Node reports that as the error `HPE_PAUSED`, for
+ * which {@link keepUnparsed} is to be called.
  */
 export class ReadAhead {
   readonly #serverBytesMax: number;
@@ -57,7 +67,10 @@ export class ReadAhead {
     for (const event of ['connection', 'secureConnection'] as const) server.on(event, stopOnDemand);
   }
 
-  /** Counts a request that has just been parsed and waits for its turn. Stops the parser when nothing more may wait. */
+  /**
+   * Counts a request that has just been parsed and waits for its turn. Stops the parser when nothing more may
+   * wait.
+   */
   add(socket: ParsedSocket, request: WaitingRequest): void {
     const waiting = socket[WAITING] ?? this.#watch(socket);
     const bytes = bytesOf(request);
@@ -99,7 +112,10 @@ export class ReadAhead {
     return waiting;
   }
 
-  /** A connection that stopped is read again once half of what waited had its turn, so that it does not stop at each request. */
+  /**
+   * A connection that stopped is read again once half of what waited had its turn, so that it does not stop
+   * at each request.
+   */
   #mustStayPaused(socket: ParsedSocket): boolean {
     if (socket._paused === true) return true;
     const { count, bytes } = socket[WAITING] ?? { count: 0, bytes: 0 };
@@ -139,7 +155,10 @@ export function keepUnparsed(socket: ParsedSocket, read: Buffer, parsed: number)
   socket.pause();
 }
 
-/** Reads all that still arrives on a connection, and parses none of it. Unread, it would have the system cut the connection. */
+/**
+ * Reads all that still arrives on a connection, and parses none of it. Unread, it would have the system cut
+ * the connection.
+ */
 export function readInVain(socket: ParsedSocket): void {
   socket.removeAllListeners('data');
   socket.on('data', ignore);
@@ -147,7 +166,10 @@ export function readInVain(socket: ParsedSocket): void {
   readOn(socket);
 }
 
-/** A pause while the parser read from the handle itself stopped the handle. The stream does not know, and would never start it. */
+/**
+ * A pause while the parser read from the handle itself stopped the handle. The stream does not know, and
+ * would never start it.
+ */
 function readOn(socket: Socket): void {
   if (!socket.destroyed) socket._read(0);
 }

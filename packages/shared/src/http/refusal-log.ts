@@ -21,8 +21,9 @@ interface Refusals {
 }
 
 /**
- * Bounds what one client can write to the log: one line a second for each kind of refusal. The others are counted. The count stands in
- * the line of the next refusal, or follows as a line of its own when none comes for another second.
+ * Bounds what one client can write to the log: one line a second for each kind of refusal. The others are
+ * counted. The count stands in the line of the next refusal, or follows as a line of its own when none comes
+ * for another second.
  */
 export class RefusalLog {
   readonly #logger: Pick<Logger, RefusalLevel>;
@@ -35,7 +36,10 @@ export class RefusalLog {
     this.#clock = clock;
   }
 
-  /** How many refusals were counted before one that gets a line of its own; undefined when it was counted itself. */
+  /**
+   * How many refusals were counted before one that gets a line of its own; undefined when it was counted
+   * itself.
+   */
   take(client: string, kind: string, level: RefusalLevel): number | undefined {
     const known = this.#byKey.get(`${client} ${kind}`);
     if (known === undefined && this.#byKey.size >= REFUSALS_MAX) {
@@ -64,7 +68,9 @@ export class RefusalLog {
     clearTimeout(this.#timer);
   }
 
-  /** Writes the counts that no refusal took along, and forgets clients that were refused nothing for a while. */
+  /**
+   * Writes the counts that no refusal took along, and forgets clients that were refused nothing for a while.
+   */
   flush(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;

@@ -1,7 +1,10 @@
 import type { IncomingMessage } from 'node:http';
 import { AppError } from '../contract/app-error.ts';
 
-/** A host with an optional port (RFC 3986, section 3.2.2): a name, an IPv4 address, or another address in brackets. */
+/**
+ * A host with an optional port (RFC 3986, section 3.2.2): a name, an IPv4 address, or another address in
+ * brackets.
+ */
 const HOST =
   /^(?:\[[0-9A-Fa-f:.]+\]|\[v[0-9A-Fa-f]+\.[\w.~!$&'()*+,;=:-]+\]|(?:[\w.~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+)(?::\d*)?$/;
 
@@ -9,8 +12,9 @@ const HOST =
 let validHost: string | undefined;
 
 /**
- * What makes a request one that must not be carried out, although it could be read: its version, framing, host or target (RFC 9110,
- * RFC 9112). Undefined for nearly all requests. Whatever refuses a framing also ends the connection: nobody knows where it ends.
+ * What makes a request one that must not be carried out, although it could be read: its version, framing,
+ * host or target (RFC 9110, RFC 9112). Undefined for nearly all requests. Whatever refuses a framing also
+ * ends the connection: nobody knows where it ends.
  */
 export function requestFault(request: IncomingMessage): AppError | undefined {
   const { httpVersion, headers } = request;

@@ -1,7 +1,6 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { callerNetwork } from '../runtime/addresses.ts';
-import { enterShare } from '../shares/current-share.ts';
-import type { ShareKey } from '../shares/share-key.ts';
+import { enterShare, type ShareKey } from '../shares/share-key.ts';
 
 /** Whose share a request uses. */
 const SHARE = Symbol('share');

@@ -15,10 +15,10 @@ import { systemClock } from '../runtime/clock.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { guardTls, type ServerTls, tlsOptionsOf } from '../tls/server-tls.ts';
 import { AllowedMethods } from './allowed-methods.ts';
-import { boundAnswers } from './answer-room.ts';
-import { writeAnswersTogether } from './answers-together.ts';
-import { type BodyDone, boundBodies, readBody } from './body-room.ts';
+import { limitBufferedAnswers } from './answer-buffer-budget.ts';
+import { type BodyDone, limitBufferedBodies, readBody } from './body-buffer-budget.ts';
 import { answerClientError, refuseConnect } from './client-errors.ts';
+import { coalesceWrites } from './coalesce-writes.ts';
 import { beginInOrder } from './connection.ts';
 import { FIRST_BYTE_MS, limitConnections } from './connection-limit.ts';
 import { awaitsContinue, continueWhenRead } from './expectation.ts';
@@ -61,15 +61,15 @@ export interface HttpServerOptions {
 /** Longest time to receive a whole request, milliseconds. */
 export const REQUEST_TIMEOUT_MS = 30_000;
 /**
- * Longest time that a connection may stand still in the midst of a request or its answer, milliseconds. Without it, an answer that
- * nobody reads would be held for ever.
+ * Longest time that a connection may stand still in the midst of a request or its answer, milliseconds.
+ * Without it, an answer that nobody reads would be held for ever.
  */
 export const STALLED_TIMEOUT_MS = 60_000;
 /**
- * How long a closing server waits for its connections, milliseconds. One that is open but has sent nothing, or half a
- * request, does not count as idle for Node and would hold up the stop until its own timeout.
+ * How long a closing server waits for its connections, milliseconds. One that is open but has sent nothing,
+ * or half a request, does not count as idle for Node and would hold up the stop until its own timeout.
  */
-export const CLOSE_GRACE_MS = 5_000;
+const CLOSE_GRACE_MS = 5_000;
 const CHECKING_INTERVAL_MS = 5_000;
 const HEADER_BYTES_MAX = 16_384;
 /** Decoded characters of one path parameter; the schemas bound the bytes more tightly. */
@@ -83,28 +83,15 @@ const LOGGED_WITH_CAUSE: ReadonlySet<ProblemCode> = new Set([
 ]);
 
 /**
- * A Fastify instance with everything that both services have in common: limits, problem documents for every way to
- * fail (also those before routing), request ids, one log line a request, raw JSON bodies.
+ * A Fastify instance with everything that both services have in common: limits, problem documents for every
+ * way to fail (also those before routing), request ids, one log line a request, raw JSON bodies.
  *
- * Bodies reach the handlers as the client's bytes (`Buffer`), of `application/json` only and never compressed.
- * Once all routes are registered, call {@link refuseOtherMethods}.
+ * Bodies reach the handlers as the client's bytes (`Buffer`), of `application/json` only and never
+ * compressed. Once all routes are registered, call {@link refuseOtherMethods}.
  */
 export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   const newRequestId = requestIds();
-  const requestTimeoutMs = options.requestTimeoutMs ?? REQUEST_TIMEOUT_MS;
-
-  const fail = (thrown: unknown, request: FastifyRequest): AppError => {
-    const error = toAppError(thrown, request);
-    request[REFUSAL] = error;
-    try {
-      options.onProblem?.(request, error);
-    } catch (thrownByObserver) {
-      // The answer must not depend on who receives it.
-      options.logger.fatal({ reqId: request.id, err: thrownByObserver }, 'a refusal could not be reported');
-    }
-    return error;
-  };
-
+  const fail = failureReporter(options);
   let allowed: AllowedMethods | undefined;
   /** Why there is no route for a request. */
   const unrouted = (request: FastifyRequest): AppError => {
@@ -115,37 +102,12 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
       : new AppError('method_not_allowed', { allow });
   };
   const clientErrorPorts = { newRequestId, allowedAt: (target: string) => allowed?.at(target) };
-
   const shares = options.shares ?? createHttpShares();
   const { isProxy } = shares.connections;
-  const nodeOptions = {
-    maxHeaderSize: HEADER_BYTES_MAX,
-    headersTimeout: requestTimeoutMs,
-    connectionsCheckingInterval: Math.min(CHECKING_INTERVAL_MS, requestTimeoutMs),
-    // Node's own answer to a missing Host has no body: the hook below gives one.
-    requireHostHeader: false,
-    // Of a header that may stand once, Node would take the first and ignore the others. Joined, they are no valid value.
-    joinDuplicateHeaders: true,
-  };
   const app = Fastify({
-    loggerInstance: options.logger,
-    logController: new LogController({ disableRequestLogging: true }),
-    // Nothing logs through a request's own logger: our lines name the request's id themselves.
-    childLoggerFactory: (logger) => logger,
+    ...fastifyOptions(options),
     genReqId: newRequestId,
-    requestIdHeader: false,
     ...(isProxy === undefined ? {} : { trustProxy: isProxy }),
-    bodyLimit: options.bodyBytesMax,
-    routerOptions: { maxParamLength: PARAM_LENGTH_MAX },
-    exposeHeadRoutes: true,
-    requestTimeout: requestTimeoutMs,
-    connectionTimeout: options.stalledTimeoutMs ?? STALLED_TIMEOUT_MS,
-    keepAliveTimeout: 65_000,
-    forceCloseConnections: 'idle',
-    return503OnClosing: false,
-    ...(options.tls === undefined
-      ? { http: nodeOptions }
-      : { https: { ...nodeOptions, ...tlsOptionsOf(options.tls), handshakeTimeout: FIRST_BYTE_MS } }),
     frameworkErrors: (error, request, reply) => {
       replyProblem(fail(error, request), request, reply);
     },
@@ -158,13 +120,76 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   refuseConnect(app, clientErrorPorts);
   limitConnections(app, shares.connections);
   closeInTime(app, options.closeGraceMs ?? CLOSE_GRACE_MS);
-  boundBodies(app, shares.bodies);
+  limitBufferedBodies(app, shares.bodies);
   enterShares(app);
-  boundAnswers(app, shares.answers);
+  limitBufferedAnswers(app, shares.answers);
 
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('application/json', readUtf8);
-  // These three run for every request: with callbacks they cost no promise each.
+  refuseFaultyRequests(app, unrouted);
+  setAnswerHeaders(app);
+  coalesceWrites(app);
+  logRequests(app, options.logger);
+  app.setErrorHandler((error, request, reply) => replyProblem(fail(error, request), request, reply));
+  app.setNotFoundHandler((request, reply) => replyProblem(fail(unrouted(request), request), request, reply));
+  allowed = new AllowedMethods(app);
+  allowedByApp.set(app, allowed);
+  rememberRoutes(app);
+  return app;
+}
+
+/** What does not depend on the instance. */
+function fastifyOptions(options: HttpServerOptions) {
+  const requestTimeoutMs = options.requestTimeoutMs ?? REQUEST_TIMEOUT_MS;
+  const nodeOptions = {
+    maxHeaderSize: HEADER_BYTES_MAX,
+    headersTimeout: requestTimeoutMs,
+    connectionsCheckingInterval: Math.min(CHECKING_INTERVAL_MS, requestTimeoutMs),
+    // Node's own answer to a missing Host has no body: a hook gives one.
+    requireHostHeader: false,
+    // Of a header that may stand once, Node would take the first and ignore the others. Joined, they are no
+    // valid value.
+    joinDuplicateHeaders: true,
+  };
+  return {
+    loggerInstance: options.logger,
+    logController: new LogController({ disableRequestLogging: true }),
+    // Nothing logs through a request's own logger: our lines name the request's id themselves.
+    childLoggerFactory: <L>(logger: L) => logger,
+    requestIdHeader: false,
+    bodyLimit: options.bodyBytesMax,
+    routerOptions: { maxParamLength: PARAM_LENGTH_MAX },
+    exposeHeadRoutes: true,
+    requestTimeout: requestTimeoutMs,
+    connectionTimeout: options.stalledTimeoutMs ?? STALLED_TIMEOUT_MS,
+    keepAliveTimeout: 65_000,
+    forceCloseConnections: 'idle',
+    return503OnClosing: false,
+    ...(options.tls === undefined
+      ? { http: nodeOptions }
+      : { https: { ...nodeOptions, ...tlsOptionsOf(options.tls), handshakeTimeout: FIRST_BYTE_MS } }),
+  } as const;
+}
+
+/** Makes an error of what was thrown, and reports it. */
+function failureReporter({ onProblem, logger }: HttpServerOptions) {
+  return (thrown: unknown, request: FastifyRequest): AppError => {
+    const error = toAppError(thrown, request);
+    request[REFUSAL] = error;
+    try {
+      onProblem?.(request, error);
+    } catch (thrownByObserver) {
+      // The answer must not depend on who receives it.
+      logger.fatal({ reqId: request.id, err: thrownByObserver }, 'a refusal could not be reported');
+    }
+    return error;
+  };
+}
+
+// The hooks of the next three run for every request: with callbacks they cost no promise each.
+
+/** Refuses what is no valid request of HTTP, and what no route takes before its body is read. */
+function refuseFaultyRequests(app: FastifyInstance, unrouted: (request: FastifyRequest) => AppError): void {
   app.addHook('onRequest', (request, reply, done) => {
     const fault = requestFault(request.raw);
     if (fault === undefined) {
@@ -179,6 +204,9 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     if (fault.code !== 'unsupported_media_type') reply.header('connection', 'close');
     done(fault);
   });
+}
+
+function setAnswerHeaders(app: FastifyInstance): void {
   app.addHook('onSend', (request, reply, payload, done) => {
     // The client may send its body now, or not: what comes next could be either.
     if (awaitsContinue(request.raw)) reply.header('connection', 'close');
@@ -186,21 +214,17 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     if (!reply.hasHeader('cache-control')) reply.header('cache-control', 'no-store');
     done(null, payload);
   });
-  writeAnswersTogether(app);
-  const refusals = new RefusalLog(options.logger, systemClock);
+}
+
+function logRequests(app: FastifyInstance, logger: Logger): void {
+  const refusals = new RefusalLog(logger, systemClock);
   app.addHook('onResponse', (request, reply, done) => {
     const error = request[REFUSAL];
-    if (error !== undefined) logRefusal(options.logger, refusals, request, reply, error);
-    else if (options.logger.isLevelEnabled('debug')) options.logger.debug(lineOf(request, reply), 'request');
+    if (error !== undefined) logRefusal(logger, refusals, request, reply, error);
+    else if (logger.isLevelEnabled('debug')) logger.debug(lineOf(request, reply), 'request');
     done();
   });
   app.addHook('onClose', async () => refusals.close());
-  app.setErrorHandler((error, request, reply) => replyProblem(fail(error, request), request, reply));
-  app.setNotFoundHandler((request, reply) => replyProblem(fail(unrouted(request), request), request, reply));
-  allowed = new AllowedMethods(app);
-  allowedByApp.set(app, allowed);
-  rememberRoutes(app);
-  return app;
 }
 
 /** The parser of a content type whose bodies reach the handlers as bytes. */
@@ -243,7 +267,9 @@ function lineOf(request: FastifyRequest, reply: FastifyReply) {
   };
 }
 
-/** Ids that differ between processes and are cheap: a random prefix and a count. Never taken from the client. */
+/**
+ * Ids that differ between processes and are cheap: a random prefix and a count. Never taken from the client.
+ */
 function requestIds(): () => string {
   const prefix = randomBytes(6).toString('hex');
   let count = 0;
@@ -261,7 +287,9 @@ function closeInTime(app: FastifyInstance, graceMs: number): void {
 
 const allowedByApp = new WeakMap<FastifyInstance, AllowedMethods>();
 
-/** Answers 405 with `Allow` on every path that exists under another method. Call it once, after all routes. */
+/**
+ * Answers 405 with `Allow` on every path that exists under another method. Call it once, after all routes.
+ */
 export function refuseOtherMethods(app: FastifyInstance): void {
   allowedByApp.get(app)?.refuseOthers(app);
 }

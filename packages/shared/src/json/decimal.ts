@@ -1,30 +1,125 @@
-/** A JSON number as `0.DIGITS × 10^exponent`: no zeros at either end of `digits`; zero has none, no sign, and the exponent 0. */
-export interface Decimal {
+/**
+ * A JSON number that a double does not hold exactly: `sign 0.digits × 10^point`, digits without zeros at
+ * either end.
+ *
+ * Numbers of up to 15 significant digits and usual size are plain `number`s instead: distinct decimals of so
+ * few digits are distinct doubles in the same order (IEEE 754 binary64 keeps 15 digits), and their shortest
+ * text gives the decimal back. A number has one of the two forms by its value alone, never by its spelling:
+ * see {@link parseNumber}.
+ */
+export class Decimal {
   readonly negative: boolean;
   readonly digits: string;
-  readonly exponent: bigint;
+  readonly point: number;
+
+  constructor(negative: boolean, digits: string, point: number) {
+    this.negative = negative;
+    this.digits = digits;
+    this.point = point;
+  }
 }
 
-/** The exact value of a JSON number (RFC 8259, section 6), however many digits it has. */
-export function parseDecimal(text: string): Decimal {
+/**
+ * Places of the decimal point that are distinguished. Beyond, a number counts as one at this bound, so that
+ * no exponent that somebody writes makes a computation long; digits are compared all the same.
+ */
+export const POINT_MAX = 1_000_000_000_000;
+
+const DOUBLE_DIGITS = 15;
+/** Points at which a double surely keeps 15 digits: far from its smallest and largest. */
+const DOUBLE_POINT_MAX = 290;
+
+/**
+ * The exact value of a JSON number. Equal numbers have equal values, however they are spelled: `1`, `1.0`,
+ * `1e0`; `0` and `-0`.
+ *
+ * @param text is a number by the grammar of RFC 8259. Takes time in proportion to its length.
+ */
+export function parseNumber(text: string): number | Decimal {
+  // Most numbers: short integers and fractions without an exponent.
+  if (text.length <= DOUBLE_DIGITS && !/[eE]/.test(text)) return Number(text) + 0;
+  const { negative, digits, point } = partsOf(text);
+  if (digits === '') return 0;
+  if (digits.length <= DOUBLE_DIGITS && Math.abs(point) <= DOUBLE_POINT_MAX)
+    return Number(`${negative ? '-' : ''}0.${digits}e${point}`);
+  return new Decimal(negative, digits, point);
+}
+
+interface Parts {
+  readonly negative: boolean;
+  /** Empty for zero. */
+  readonly digits: string;
+  readonly point: number;
+}
+
+function partsOf(text: string): Parts {
+  const { negative, digits, point, exponent } = split(text);
+  return { negative, digits, point: clamp(clamp(Number(exponent)) + point) };
+}
+
+interface Split extends Parts {
+  /** As it is written, `0` where none is: it may have any number of digits. `point` leaves it out. */
+  readonly exponent: string;
+}
+
+function split(text: string): Split {
   const negative = text.startsWith('-');
   const exponentAt = text.search(/[eE]/);
-  const mantissa = text.slice(negative ? 1 : 0, exponentAt === -1 ? undefined : exponentAt);
-  const point = mantissa.indexOf('.');
-  const whole = point === -1 ? mantissa : mantissa.slice(0, point);
-  const all = point === -1 ? mantissa : whole + mantissa.slice(point + 1);
-  let start = 0;
-  while (all[start] === '0') start++;
+  const mantissa = text.slice(negative ? 1 : 0, exponentAt < 0 ? undefined : exponentAt);
+  const dot = mantissa.indexOf('.');
+  const whole = dot < 0 ? mantissa : mantissa.slice(0, dot);
+  const all = dot < 0 ? mantissa : whole + mantissa.slice(dot + 1);
+  let first = 0;
+  while (first < all.length && all[first] === '0') first++;
   let end = all.length;
-  while (end > start && all[end - 1] === '0') end--;
-  if (start === end) return { negative: false, digits: '', exponent: 0n };
-  const scale = exponentAt === -1 ? 0n : BigInt(text.slice(exponentAt + 1).replace('+', ''));
-  return { negative, digits: all.slice(start, end), exponent: scale + BigInt(whole.length - start) };
+  while (end > first && all[end - 1] === '0') end--;
+  const exponent = exponentAt < 0 ? '0' : text.slice(exponentAt + 1);
+  return { negative, digits: all.slice(first, end), point: whole.length - first, exponent };
 }
 
-/** Whether two JSON numbers are the same: `1` and `1.0`, but not `12345678901234567890` and `12345678901234567891`. */
-export function equalDecimals(a: string, b: string): boolean {
-  const left = parseDecimal(a);
-  const right = parseDecimal(b);
-  return left.negative === right.negative && left.digits === right.digits && left.exponent === right.exponent;
+function clamp(point: number): number {
+  return Math.max(-POINT_MAX, Math.min(POINT_MAX, point));
+}
+
+/** Parts of the decimal that a number's shortest text says. */
+export function decimalOf(number: number | Decimal): Parts {
+  return typeof number === 'number' ? partsOf(String(number)) : number;
+}
+
+/** Negative, zero or positive, exactly. */
+export function compareNumbers(a: number | Decimal, b: number | Decimal): number {
+  if (typeof a === 'number' && typeof b === 'number') return a - b;
+  const x = decimalOf(a);
+  const y = decimalOf(b);
+  const signs = signOf(x) - signOf(y);
+  if (signs !== 0) return signs;
+  const magnitudes = x.point - y.point || (x.digits < y.digits ? -1 : Number(x.digits > y.digits));
+  return x.negative ? -magnitudes : magnitudes;
+}
+
+function signOf({ negative, digits }: Parts): number {
+  if (digits === '') return 0;
+  return negative ? -1 : 1;
+}
+
+/**
+ * Whether two JSON numbers are the same: `1` and `1.0`, but not `12345678901234567890` and
+ * `12345678901234567891`. Unlike
+ * {@link compareNumbers} it tells any two exponents apart.
+ */
+export function equalNumbers(a: string, b: string): boolean {
+  const x = split(a);
+  const y = split(b);
+  if (x.digits !== y.digits) return false;
+  return x.digits === '' || (x.negative === y.negative && exactPoint(x) === exactPoint(y));
+}
+
+function exactPoint({ point, exponent }: Split): bigint {
+  return BigInt(exponent.replace('+', '')) + BigInt(point);
+}
+
+/** The nearest double; infinite beyond the largest. */
+export function toDouble(number: number | Decimal): number {
+  if (typeof number === 'number') return number;
+  return Number(`${number.negative ? '-' : ''}0.${number.digits}e${number.point}`);
 }

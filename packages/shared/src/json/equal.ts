@@ -1,9 +1,9 @@
-import { equalDecimals } from './decimal.ts';
+import { equalNumbers } from './decimal.ts';
 import { decodeString, type JsonNode, type JsonObject } from './tree.ts';
 
 /**
- * Whether two trees are the same JSON value: numbers by their exact decimal value, strings by what they stand for, members in any order
- * (RFC 6902, section 4.6). Neither text has an effect but by its value.
+ * Whether two trees are the same JSON value: numbers by their exact decimal value, strings by what they stand
+ * for, members in any order (RFC 6902, section 4.6). Neither text has an effect but by its value.
  */
 export function equalTrees(a: JsonNode, b: JsonNode): boolean {
   if (a.text !== undefined && a.text === b.text) return true;
@@ -33,7 +33,7 @@ function equalScalars(a: string, b: string): boolean {
   const isString = a.startsWith('"');
   if (isString !== b.startsWith('"')) return false;
   if (isString) return decodeString(a) === decodeString(b);
-  return isNumber(a) && isNumber(b) && equalDecimals(a, b);
+  return isNumber(a) && isNumber(b) && equalNumbers(a, b);
 }
 
 function isNumber(text: string): boolean {

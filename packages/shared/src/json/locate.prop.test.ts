@@ -1,7 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { locateMembers, locateObjects, valueStartOf } from './locate.ts';
-import { scanJson } from './scan.ts';
+import { locateMembers, locateObjects, scanJson, valueStartOf } from './scan.ts';
 import { parseTree, treeText } from './tree.ts';
 
 const space = fc.constantFrom('', '', ' ', '\n\t', '\r\n ');

@@ -76,10 +76,14 @@ const { text: jsonText, object: jsonObject } = fc.letrec<{ text: string; array: 
   }),
 );
 
-/** The value, with members as a map, since `JSON.parse` cannot be trusted with escaped names (see `read.ts`). */
+/**
+ * The value, with members as a map, since `JSON.parse` cannot be trusted with escaped names (see `read.ts`).
+ */
 type Tree = { readonly scalar: unknown } | readonly Tree[] | ReadonlyMap<string, Tree>;
 
-/** What the strict reader must say, by a slow and obvious reader of its own; undefined where it must refuse. */
+/**
+ * What the strict reader must say, by a slow and obvious reader of its own; undefined where it must refuse.
+ */
 function oracle(text: string): ReadonlyMap<string, Tree> | undefined {
   try {
     JSON.parse(text);

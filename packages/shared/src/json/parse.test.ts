@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { AppError } from '../contract/app-error.ts';
-import { cpuMsOf } from '../testing/cpu-time.ts';
+import { cpuMsOf } from '../testing/timing.ts';
 import { type ParsedJsonObject, parseJsonObject } from './parse.ts';
 import { JSON_DEPTH_MAX, scanJson } from './scan.ts';
 

@@ -32,13 +32,13 @@ function requireObject(value: unknown): void {
 
 /**
  * Reads JSON strictly: valid UTF-8 without a byte order mark, nesting of at most 100, no name twice in one
- * object (RFC 8259, section 4, calls the result of duplicates unpredictable), no member called `__proto__`. Fastify
- * gives a request without a body as `undefined`, which counts as empty.
+ * object (RFC 8259, section 4, calls the result of duplicates unpredictable), no member called `__proto__`.
+ * Fastify gives a request without a body as `undefined`, which counts as empty.
  *
  * @param checkRoot refuses values that the caller has no use for, by throwing.
  * @param depthMax nesting that is accepted: more for what holds documents.
- * @throws AppError `invalid_json`; `payload_too_large` for over {@link JSON_CONTAINERS_MAX} objects and arrays. No part
- * of the text is repeated in the error: it may be a secret.
+ * @throws AppError `invalid_json`; `payload_too_large` for over {@link JSON_CONTAINERS_MAX} objects and
+ * arrays. No part of the text is repeated in the error: it may be a secret.
  */
 export function parseJson(
   bytes: Buffer | undefined,

@@ -1,76 +1,120 @@
 /**
- * Builds the value of a JSON text, like `JSON.parse`, for texts whose member names hold escapes.
+ * Builds the value of a JSON text, like `JSON.parse`, for texts whose member names hold escapes or whose
+ * numbers must stay exact.
  *
- * `JSON.parse` of V8 13 and 14 (Node 24 and 26, nodejs/node#63785) may give a member with an escaped name another
- * name, one that an earlier and unrelated text had at that place: after `{"\\u0":1}`, the text `{"\u005fid":1}` yields
- * a member `\u0`, not `_id`. So one client could change how another's text is read. Names that are written without an
- * escape, and strings that are no names, are not affected.
+ * `JSON.parse` of V8 13 and 14 (Node 24 and 26, nodejs/node#63785) may give a member with an escaped name
+ * another name, one that an earlier and unrelated text had at that place: after `{"\\u0":1}`, the text
+ * `{"\u005fid":1}` yields a member `\u0`, not `_id`. So one client could change how another's text is read.
+ * Names that are written without an escape, and strings that are no names, are not affected.
  *
- * @param text is valid JSON without duplicate names and `__proto__`, and nests so little that recursion is safe; the
- * caller has checked all of it.
+ * @param text is valid JSON without duplicate names and `__proto__`, and nests so little that recursion is
+ * safe; the caller has checked all of it.
+ * @param readNumber makes the value of a number; by default as `JSON.parse` does.
  */
-export function readJson(text: string): unknown {
-  let at = 0;
+export function readJson(text: string, readNumber: (text: string) => unknown = Number): unknown {
+  return new Reader(text, readNumber).value();
+}
 
-  const skipSpace = (): void => {
-    while (at < text.length && isSpace(text.charCodeAt(at))) at++;
-  };
-  const readString = (): string => {
-    const start = at++;
-    while (text[at] !== '"') at += text[at] === '\\' ? 2 : 1;
-    at++;
-    return JSON.parse(text.slice(start, at)) as string;
-  };
-  const readObject = (): Record<string, unknown> => {
-    const object: Record<string, unknown> = {};
-    at++;
-    for (skipSpace(); text[at] !== '}'; skipSpace()) {
-      if (text[at] === ',') {
-        at++;
-        continue;
-      }
-      const name = readString();
-      skipSpace();
-      at++; // The colon.
-      object[name] = readValue();
-    }
-    at++;
-    return object;
-  };
-  const readArray = (): unknown[] => {
-    const array: unknown[] = [];
-    at++;
-    for (skipSpace(); text[at] !== ']'; skipSpace()) {
-      if (text[at] === ',') at++;
-      else array.push(readValue());
-    }
-    at++;
-    return array;
-  };
-  const readValue = (): unknown => {
-    skipSpace();
-    switch (text[at]) {
+const QUOTE = 0x22;
+const COMMA = 0x2c;
+const COLON = 0x3a;
+const BACKSLASH = 0x5c;
+
+class Reader {
+  readonly #text: string;
+  readonly #readNumber: (text: string) => unknown;
+  #at = 0;
+
+  constructor(text: string, readNumber: (text: string) => unknown) {
+    this.#text = text;
+    this.#readNumber = readNumber;
+  }
+
+  value(): unknown {
+    switch (this.#next()) {
       case '{':
-        return readObject();
+        return this.#object();
       case '[':
-        return readArray();
+        return this.#array();
       case '"':
-        return readString();
-      default: {
-        const start = at;
-        while (at < text.length && !endsScalar(text.charCodeAt(at))) at++;
-        return JSON.parse(text.slice(start, at));
-      }
+        return this.#string();
+      case 't':
+        this.#at += 4;
+        return true;
+      case 'f':
+        this.#at += 5;
+        return false;
+      case 'n':
+        this.#at += 4;
+        return null;
+      default:
+        return this.#number();
     }
-  };
+  }
 
-  return readValue();
+  /** The next character that is no white space, colon or comma. */
+  #next(): string | undefined {
+    const text = this.#text;
+    for (;;) {
+      const code = text.charCodeAt(this.#at);
+      if (code > 0x20 && code !== COMMA && code !== COLON) return text[this.#at];
+      if (Number.isNaN(code)) return undefined;
+      this.#at++;
+    }
+  }
+
+  #object(): Record<string, unknown> {
+    const object: Record<string, unknown> = {};
+    this.#at++;
+    while (this.#next() === '"') {
+      const name = this.#string();
+      object[name] = this.value();
+    }
+    this.#at++;
+    return object;
+  }
+
+  #array(): unknown[] {
+    const array: unknown[] = [];
+    this.#at++;
+    for (let next = this.#next(); next !== ']' && next !== undefined; next = this.#next())
+      array.push(this.value());
+    this.#at++;
+    return array;
+  }
+
+  #string(): string {
+    const text = this.#text;
+    const start = this.#at;
+    let escaped = false;
+    let at = start + 1;
+    for (let code = text.charCodeAt(at); code !== QUOTE; code = text.charCodeAt(at)) {
+      if (code === BACKSLASH) {
+        escaped = true;
+        at++;
+      }
+      at++;
+    }
+    this.#at = at + 1;
+    return escaped ? (JSON.parse(text.slice(start, at + 1)) as string) : text.slice(start + 1, at);
+  }
+
+  #number(): unknown {
+    const start = this.#at;
+    const text = this.#text;
+    while (isNumeric(text.charCodeAt(this.#at))) this.#at++;
+    return this.#readNumber(text.slice(start, this.#at));
+  }
 }
 
-function isSpace(code: number): boolean {
-  return code === 0x20 || code === 0x0a || code === 0x0d || code === 0x09;
-}
-
-function endsScalar(code: number): boolean {
-  return isSpace(code) || code === 0x2c || code === 0x5d || code === 0x7d;
+/** One of `+ - . 0-9 E e`. */
+function isNumeric(code: number): boolean {
+  return (
+    (code >= 0x30 && code <= 0x39) ||
+    code === 0x2b ||
+    code === 0x2d ||
+    code === 0x2e ||
+    code === 0x45 ||
+    code === 0x65
+  );
 }

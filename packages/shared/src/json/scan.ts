@@ -66,12 +66,12 @@ class NameSet {
 }
 
 /**
- * Looks through JSON text once, without recursion, for what `JSON.parse` does not tell: how deep it nests, duplicate
- * names, and where the members of the root object lie.
+ * Looks through JSON text once, without recursion, for what `JSON.parse` does not tell: how deep it nests,
+ * duplicate names, and where the members of the root object lie.
  *
- * It is no validator. On text that `JSON.parse` refuses, the result is meaningless but the scan ends and throws
- * nothing; it stops at a nesting beyond `depthMax`, and at too many containers. So scan first, refuse what is beyond
- * these bounds, parse, and only then believe the rest.
+ * It is no validator. On text that `JSON.parse` refuses, the result is meaningless but the scan ends and
+ * throws nothing; it stops at a nesting beyond `depthMax`, and at too many containers. So scan first, refuse
+ * what is beyond these bounds, parse, and only then believe the rest.
  */
 export function scanJson(bytes: Buffer, depthMax: number = JSON_DEPTH_MAX): JsonScan {
   const members: RootMember[] = [];
@@ -88,16 +88,10 @@ export function scanJson(bytes: Buffer, depthMax: number = JSON_DEPTH_MAX): Json
   let memberStart = 0;
   let member: { name: string; nameStart: number } | undefined;
 
-  const found = (): JsonScan => ({
-    bodyStart,
-    bodyEnd,
-    members,
-    depth,
-    duplicateName,
-    hasProtoMember,
-    hasEscapedName,
-    containers,
-  });
+  const found = (): JsonScan => {
+    const names = { duplicateName, hasProtoMember, hasEscapedName };
+    return { bodyStart, bodyEnd, members, depth, ...names, containers };
+  };
   const endMember = (end: number): void => {
     if (member !== undefined) members.push({ ...member, start: memberStart, end });
     member = undefined;
@@ -157,7 +151,10 @@ export function scanJson(bytes: Buffer, depthMax: number = JSON_DEPTH_MAX): Json
   return found();
 }
 
-/** Bytes of a string up to which a loop finds its end sooner than a call out of JavaScript: names, and most values. */
+/**
+ * Bytes of a string up to which a loop finds its end sooner than a call out of JavaScript: names, and most
+ * values.
+ */
 const SHORT_BYTES = 32;
 
 /** Offset of the quote that ends the string opened at `openAt`; the last byte when none does. */
@@ -176,10 +173,119 @@ export function closingQuote(bytes: Buffer, openAt: number): number {
 }
 
 /** The decoding of one string alone, where V8 makes no mistake. */
-export function decodeName(raw: string): string {
+function decodeName(raw: string): string {
   try {
     return String(JSON.parse(`"${raw}"`));
   } catch {
     return raw; // A bad escape: JSON.parse of the whole text refuses it.
   }
+}
+
+/** A member that was located: its value lies from `valueStart` to `valueEnd`, without white space. */
+export interface LocatedMember extends RootMember {
+  readonly valueStart: number;
+  readonly valueEnd: number;
+  /** The members of the value, when it is an object and they were asked for. */
+  readonly inner: LocatedObject | undefined;
+}
+
+export interface LocatedObject extends ObjectMembers {
+  readonly bodyStart: number;
+  readonly members: readonly LocatedMember[];
+}
+
+/**
+ * Finds the members of an object within a text, whose bytes are then taken as they are.
+ *
+ * @param bytes are valid JSON: the caller has parsed them.
+ * @param openAt the `{` of the object.
+ * @param levels also locates the members of values that are objects, so many levels down.
+ */
+export function locateMembers(bytes: Buffer, openAt: number, levels = 0): LocatedObject {
+  const members: LocatedMember[] = [];
+  let start = openAt + 1;
+  let at = skipSpace(bytes, start);
+  while (bytes[at] !== CLOSE_BRACE) {
+    const nameStart = at;
+    const nameEnd = closingQuote(bytes, at);
+    const raw = bytes.toString('utf8', nameStart + 1, nameEnd);
+    const name = raw.includes('\\') ? decodeName(raw) : raw;
+    const colonAt = skipSpace(bytes, nameEnd + 1);
+    const valueStart = skipSpace(bytes, colonAt + 1);
+    const inner =
+      levels > 0 && bytes[valueStart] === OPEN_BRACE
+        ? locateMembers(bytes, valueStart, levels - 1)
+        : undefined;
+    const valueEnd = inner === undefined ? endOfValue(bytes, valueStart) : inner.bodyEnd + 1;
+    const end = skipSpace(bytes, valueEnd);
+    members.push({ name, start, nameStart, valueStart, valueEnd, inner, end });
+    if (bytes[end] === CLOSE_BRACE) {
+      at = end;
+    } else {
+      start = end + 1;
+      at = skipSpace(bytes, start);
+    }
+  }
+  return { bodyStart: openAt + 1, bodyEnd: at, members };
+}
+
+/**
+ * Finds the objects of an array of nothing but objects within a text, as {@link locateMembers} does.
+ *
+ * @param openAt the `[` of the array.
+ * @param levels as for {@link locateMembers}.
+ */
+export function locateObjects(bytes: Buffer, openAt: number, levels = 0): readonly LocatedObject[] {
+  const objects: LocatedObject[] = [];
+  let at = skipSpace(bytes, openAt + 1);
+  while (bytes[at] === OPEN_BRACE) {
+    const object = locateMembers(bytes, at, levels);
+    objects.push(object);
+    at = skipSpace(bytes, object.bodyEnd + 1);
+    if (bytes[at] === COMMA) at = skipSpace(bytes, at + 1);
+  }
+  return objects;
+}
+
+/** Where the value of a member of a scanned object begins. */
+export function valueStartOf(bytes: Buffer, member: RootMember): number {
+  const colonAt = skipSpace(bytes, closingQuote(bytes, member.nameStart) + 1);
+  return skipSpace(bytes, colonAt + 1);
+}
+
+/** Offset behind the value that begins at `at`. */
+function endOfValue(bytes: Buffer, start: number): number {
+  let depth = 0;
+  for (let at = start; at < bytes.length; at++) {
+    switch (bytes[at]) {
+      case QUOTE:
+        at = closingQuote(bytes, at);
+        if (depth === 0) return at + 1;
+        break;
+      case OPEN_BRACE:
+      case OPEN_BRACKET:
+        depth++;
+        break;
+      case CLOSE_BRACE:
+      case CLOSE_BRACKET:
+        if (depth === 0) return at;
+        if (--depth === 0) return at + 1;
+        break;
+      case COMMA:
+      case 0x20:
+      case 0x0a:
+      case 0x0d:
+      case 0x09:
+        if (depth === 0) return at;
+        break;
+      default:
+    }
+  }
+  return bytes.length;
+}
+
+function skipSpace(bytes: Buffer, start: number): number {
+  let at = start;
+  while (bytes[at] === 0x20 || bytes[at] === 0x0a || bytes[at] === 0x0d || bytes[at] === 0x09) at++;
+  return at;
 }

@@ -1,8 +1,9 @@
 import { AppError } from '../contract/app-error.ts';
 
 /**
- * JSON text as a tree that keeps every character: what is not changed is written back as it was read, numbers, escapes, the order of
- * members and white space included. Trees are never changed; an edit makes a new one that shares what stayed the same.
+ * JSON text as a tree that keeps every character: what is not changed is written back as it was read,
+ * numbers, escapes, the order of members and white space included. Trees are never changed; an edit makes a
+ * new one that shares what stayed the same.
  */
 export type JsonNode = JsonScalar | JsonArray | JsonObject;
 
@@ -52,14 +53,18 @@ export interface JsonObject extends Measured {
 /** White space that a new neighbour takes over from an item, at most. */
 const SPACE_COPIED_MAX = 64;
 
-/** Values of one tree at most, which takes some 150 bytes for each: one of 16 MiB of text could have eight million. */
+/**
+ * Values of one tree at most, which takes some 150 bytes for each: one of 16 MiB of text could have eight
+ * million.
+ */
 export const TREE_VALUES_MAX = 2_000_000;
 
 /**
  * Reads a text into a tree.
  *
  * @throws AppError `payload_too_large` for one of over {@link TREE_VALUES_MAX} values.
- * @param text is valid JSON without duplicate names, and nests so little that recursion is safe; the caller has checked all of it.
+ * @param text is valid JSON without duplicate names, and nests so little that recursion is safe; the caller
+ * has checked all of it.
  */
 export function parseTree(text: string): JsonNode {
   let at = 0;
@@ -166,7 +171,7 @@ function writeTree(node: JsonNode, parts: string[]): void {
 }
 
 /** A string, number, `true`, `false` or `null`, by its text. */
-export function scalarOf(text: string): JsonScalar {
+function scalarOf(text: string): JsonScalar {
   return { kind: 'scalar', text, length: text.length, depth: 0 };
 }
 
@@ -198,7 +203,8 @@ export function memberValue(object: JsonObject, name: string): JsonNode | undefi
 }
 
 /**
- * The object with a member set: in its place when there is one of the name, else behind the others, laid out as the last of them.
+ * The object with a member set: in its place when there is one of the name, else behind the others, laid out
+ * as the last of them.
  *
  * @param nameText how a new name is written; by default as `JSON.stringify` does.
  */

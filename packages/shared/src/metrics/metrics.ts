@@ -1,5 +1,5 @@
+import { Counter, collectDefaultMetrics, Gauge, Registry } from '@prometheus-io/client';
 import type { FastifyInstance } from 'fastify';
-import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import type { Share } from '../shares/share.ts';
 import { RequestTimes } from './request-times.ts';
 
@@ -18,7 +18,10 @@ export interface ServiceMetrics {
   tlsRefused(listener: string): void;
   /** Shows when a certificate ends, whenever the metrics are asked for. */
   watchCertificate(use: string, certificate: WatchedCertificate): void;
-  /** Shows what is held of shares and what waits, whenever the metrics are asked for. Their names are the labels. */
+  /**
+   * Shows what is held of shares and what waits, whenever the metrics are asked for. Their names are the
+   * labels.
+   */
   watchShares(shares: readonly Share[]): void;
   /** Shows how many transfers and connections a share had cut off since they were too slow. */
   watchCuts(share: Share, cuts: () => number): void;
@@ -27,15 +30,27 @@ export interface ServiceMetrics {
 let processRegistry: Registry | undefined;
 
 /**
- * Those of the Node process, made once: their observers are never taken away, and would hold every registry
- * that had its own.
+ * The longest interval of a timer: nothing shows the utilization of the event loop, so nothing samples it.
  */
-function metricsOfProcess(): Registry {
+const NEVER_MS = 2_147_483_647;
+
+/**
+ * Metrics of the Node process. They are made once, because their observers stay and would keep every registry
+ * alive that had its own.
+ */
+function getProcessRegistry(): Registry {
   if (processRegistry === undefined) {
     processRegistry = new Registry();
-    collectDefaultMetrics({ register: processRegistry });
+    collectDefaultMetrics({ register: processRegistry, eventLoopUtilizationTimeout: NEVER_MS });
+    for (const metric of processRegistry.getMetricsAsArray())
+      if (!isNamedByConvention(metric)) processRegistry.removeSingleMetric(metric.name);
   }
   return processRegistry;
+}
+
+/** Only counters end in `_total`, and no name contains its type: `promtool check metrics` reports both. */
+function isNamedByConvention({ name, type }: { readonly name: string; readonly type: string }): boolean {
+  return name.endsWith('_total') ? type === 'counter' : !name.endsWith(`_${type}`);
 }
 
 /**
@@ -46,14 +61,14 @@ function metricsOfProcess(): Registry {
 export function createServiceMetrics(prefix: string): ServiceMetrics {
   const registry = new Registry();
   const registers = [registry];
-  const ofProcess = metricsOfProcess();
-  for (const { name } of ofProcess.getMetricsAsArray()) {
-    const metric = ofProcess.getSingleMetric(name);
+  const processMetrics = getProcessRegistry();
+  for (const { name } of processMetrics.getMetricsAsArray()) {
+    const metric = processMetrics.getSingleMetric(name);
     if (metric !== undefined) registry.registerMetric(metric);
   }
-  const times = new RequestTimes(`${prefix}http_request_seconds`, registry);
+  const times = new RequestTimes(`${prefix}http_request_duration_seconds`, registry);
   const tlsRefused = new Counter({
-    name: `${prefix}tls_refused_total`,
+    name: `${prefix}tls_refused_connections_total`,
     help: 'Connections that TLS refused: no or a wrong client certificate, an old version, no TLS at all.',
     labelNames: ['listener'],
     registers,

@@ -1,9 +1,9 @@
-import { Histogram, Registry } from 'prom-client';
+import { Histogram, Registry } from '@prometheus-io/client';
 import { describe, expect, it } from 'vitest';
 import { BOUNDS_S, RequestTimes } from './request-times.ts';
 
 describe('RequestTimes', () => {
-  it('gives the series that a histogram of prom-client gives for the same observations', async () => {
+  it("gives the series that the library's own histogram gives for the same observations", async () => {
     const own = new Registry();
     const times = new RequestTimes('requests', own);
     const reference = new Registry();

@@ -1,9 +1,10 @@
-import type { Histogram, Registry } from 'prom-client';
+import type { Histogram, Registry } from '@prometheus-io/client';
 
 /** Upper bounds of the buckets, seconds. */
 export const BOUNDS_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5];
 
-type Series = Awaited<ReturnType<Histogram['get']>>;
+type Labels = 'listener' | 'route' | 'method' | 'status' | 'le';
+type Series = Awaited<ReturnType<Histogram<Labels>['get']>>;
 
 /** Requests of one listener, route, method and status. */
 interface Cell {
@@ -24,8 +25,8 @@ type ByRoute = Map<string, Map<string, Map<number, Cell>>>;
 export type RequestRecorder = (route: string, method: string, status: number, seconds: number) => void;
 
 /**
- * A histogram of request times. prom-client's own builds and hashes a string of the labels at each observation, which costs a
- * tenth of a request; this one finds its counts through three maps, and makes the series when it is asked for them.
+ * A histogram of request times. The library's own builds a string of the labels at each observation, which
+ * costs a tenth of a request. This one finds its counts through three maps, and makes the series on a scrape.
  */
 export class RequestTimes {
   readonly name: string;

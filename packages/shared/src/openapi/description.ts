@@ -28,7 +28,10 @@ export interface RouteAnswer {
   readonly headers?: Readonly<Record<string, string>>;
 }
 
-/** Who may call a route. `token`: any valid one; `serviceOnly`: one of `typ: service`; `grant`: what the token must name besides. */
+/**
+ * Who may call a route. `token`: any valid one; `serviceOnly`: one of `typ: service`; `grant`: what the token
+ * must name besides.
+ */
 export type RouteAccess =
   | { readonly kind: 'public' }
   | {
@@ -39,8 +42,8 @@ export type RouteAccess =
     };
 
 /**
- * What the OpenAPI document says of a route. The schemas are the ones that the route validates with, so that the document cannot say
- * anything else than the edge does.
+ * What the OpenAPI document says of a route. The schemas are the ones that the route validates with, so that
+ * the document cannot say anything else than the edge does.
  */
 export interface RouteDescription {
   /** `operationId`: one of its kind in a document. */
@@ -74,8 +77,8 @@ declare module 'fastify' {
 }
 
 /**
- * The `config` of a described route. Not Fastify's `schema`: that would have Fastify validate and serialise, which the routes do by
- * themselves, some of them on the client's bytes.
+ * The `config` of a described route. Not Fastify's `schema`: that would have Fastify validate and serialise,
+ * which the routes do by themselves, some of them on the client's bytes.
  */
 export function describe(openapi: Openapi): { readonly openapi: Openapi } {
   return { openapi };

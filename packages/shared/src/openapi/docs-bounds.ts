@@ -9,8 +9,9 @@ export const DOCS_PER_WINDOW_MAX = 200;
 const WINDOW_MS = 1_000;
 
 /**
- * Bounds what strangers may ask of the routes of `app`: 503 `overloaded` while too many of their answers have not been taken, 429
- * `rate_limited` when they come too fast. Both concern these routes alone, so that nobody keeps others from theirs.
+ * Bounds what strangers may ask of the routes of `app`: 503 `overloaded` while too many of their answers have
+ * not been taken, 429 `rate_limited` when they come too fast. Both concern these routes alone, so that nobody
+ * keeps others from theirs.
  */
 export function boundDocs(app: FastifyInstance, clock: Clock): void {
   let underWay = 0;

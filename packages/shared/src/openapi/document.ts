@@ -19,7 +19,9 @@ export interface ServiceDescription {
   readonly title: string;
   readonly description: string;
   readonly tags: readonly { readonly name: string; readonly description: string }[];
-  /** Schemas that have a name in the document. Bodies and answers that have none are named by their operation. */
+  /**
+   * Schemas that have a name in the document. Bodies and answers that have none are named by their operation.
+   */
   readonly schemas: Readonly<Record<string, z.ZodType>>;
   readonly refusals: ServiceRefusals;
 }
@@ -34,7 +36,10 @@ export interface OpenapiDocument {
   readonly [member: string]: unknown;
 }
 
-/** @throws Error when two routes have the same `operationId`, or a route has no example or a tag that is not described. */
+/**
+ * @throws Error when two routes have the same `operationId`, or a route has no example or a tag that is not
+ * described.
+ */
 export function buildDocument(
   service: ServiceDescription,
   routes: readonly DescribedRoute[],
@@ -96,7 +101,10 @@ function requireSound(service: ServiceDescription, routes: readonly DescribedRou
   }
 }
 
-/** Names the bodies and answers of an operation that have no name: `createDocument` has a `CreateDocumentRequest`. */
+/**
+ * Names the bodies and answers of an operation that have no name: `createDocument` has a
+ * `CreateDocumentRequest`.
+ */
 function nameBodies(schemas: DocumentSchemas, { id, body, answers }: RouteDescription): void {
   const prefix = `${id.slice(0, 1).toUpperCase()}${id.slice(1)}`;
   const name = (schema: z.ZodType, suffix: string, at: number) =>
@@ -159,7 +167,10 @@ function operationOf(
   };
 }
 
-/** The examples of requests that are valid, those that are refused all the same marked as such; and of requests that are not. */
+/**
+ * The examples of requests that are valid, those that are refused all the same marked as such; and of
+ * requests that are not.
+ */
 function sorted(all: RouteDescription['examples']): {
   examples: RouteDescription['examples'];
   refused: RouteDescription['examples'];

@@ -20,7 +20,8 @@ export function rememberRoutes(app: FastifyInstance): void {
 /**
  * The routes of the API, in the order of their registration.
  *
- * @throws Error for routes without a description: what the document does not name would not be tested by what it says.
+ * @throws Error for routes without a description: what the document does not name would not be tested by what
+ * it says.
  */
 export function describedRoutes(app: FastifyInstance): DescribedRoute[] {
   const described: DescribedRoute[] = [];

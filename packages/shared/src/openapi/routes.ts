@@ -20,10 +20,10 @@ export interface OpenapiOptions {
 }
 
 /**
- * Nothing comes from elsewhere, nothing is inline, nobody frames the page. It may ask its own service (`connect-src`): that is its
- * "try it out". The style sheet has its pictures as `data:`.
+ * Nothing comes from elsewhere, nothing is inline, nobody frames the page. It may ask its own service
+ * (`connect-src`): that is its "try it out". The style sheet has its pictures as `data:`.
  */
-export const DOCS_CSP =
+const DOCS_CSP =
   "default-src 'none'; base-uri 'none'; connect-src 'self'; form-action 'none'; frame-ancestors 'none'; " +
   "img-src 'self' data:; script-src 'self'; style-src 'self'";
 
@@ -48,7 +48,8 @@ const DESCRIPTION: RouteDescription = {
 };
 
 /**
- * `/openapi.json`, and `/docs` with `page`: open to all, bounded. The document is built when everything is registered.
+ * `/openapi.json`, and `/docs` with `page`: open to all, bounded. The document is built when everything is
+ * registered.
  *
  * @throws Error when the app gets ready and a route is not described.
  */

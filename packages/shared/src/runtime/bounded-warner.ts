@@ -1,6 +1,6 @@
 /**
- * Tells of something that strangers can cause as often as they like: at most one line in `everyMs`, with the number since
- * the last.
+ * Tells of something that strangers can cause as often as they like: at most one line in `everyMs`, with the
+ * number since the last.
  */
 export function boundedWarner(
   warn: (what: string, count: number) => void,

@@ -16,8 +16,8 @@ export class ConfigError extends Error {
 export type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
- * Reads the environment by a schema whose members are named as the variables are. Empty variables count as absent,
- * which is what compose files and shells make of an unset one.
+ * Reads the environment by a schema whose members are named as the variables are. Empty variables count as
+ * absent, which is what compose files and shells make of an unset one.
  *
  * @throws ConfigError with all faults at once.
  */
@@ -29,7 +29,8 @@ export function parseEnvironment<S extends z.ZodType>(schema: S, environment: En
 }
 
 /**
- * Warns of variables that begin as a service's own and are none: a misspelt one is a setting that silently has its default.
+ * Warns of variables that begin as a service's own and are none: a misspelt one is a setting that silently
+ * has its default.
  *
  * @param prefix of the service's variables, with its underscore.
  * @param known those of the service, and of its command line, which may stand in the same environment.
@@ -51,7 +52,10 @@ export function warnOfUnknown(
 /** Zod leaves refinements out while a member is at fault, but all faults are to be listed at once. */
 export const always = () => true;
 
-/** Refuses a set of variables of which some are there and some are not: half of a set is a mistake, not a wish. */
+/**
+ * Refuses a set of variables of which some are there and some are not: half of a set is a mistake, not a
+ * wish.
+ */
 export function allOrNone<S extends z.ZodType<Record<string, unknown>>>(
   schema: S,
   names: readonly string[],
@@ -76,7 +80,10 @@ export const nameList = z
   .transform((text) => text.split(',').map((name) => name.trim()))
   .pipe(z.array(z.string().min(1, 'must be names separated by commas')));
 
-/** Origins of pages (RFC 6454) separated by commas, each exactly as a browser sends it: no path, no wildcard, no `null`. */
+/**
+ * Origins of pages (RFC 6454) separated by commas, each exactly as a browser sends it: no path, no wildcard,
+ * no `null`.
+ */
 export const originList = nameList.pipe(
   z
     .array(
@@ -89,7 +96,10 @@ function isWebOrigin(text: string): boolean {
   return /^https?:[^*]+$/.test(text) && URL.canParse(text) && new URL(text).origin === text;
 }
 
-/** Addresses and subnets of proxies, separated by commas: `10.0.0.7,fd00:1::/64`. @returns whether an address is among them. */
+/**
+ * Addresses and subnets of proxies, separated by commas: `10.0.0.7,fd00:1::/64`. @returns whether an address
+ * is among them.
+ */
 export const proxyList = nameList
   .pipe(
     z
@@ -137,8 +147,8 @@ export const portNumber = wholeNumber(0, 65_535);
 export const logLevel = z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']);
 
 /**
- * Reads a small secret file, without the white space at its end. An empty file is a fault: it is what an interrupted
- * set-up leaves behind.
+ * Reads a small secret file, without the white space at its end. An empty file is a fault: it is what an
+ * interrupted set-up leaves behind.
  *
  * @throws ConfigError that names the variable and the reason, never the content.
  */

@@ -3,12 +3,14 @@ import { ConfigError } from './config.ts';
 import type { Logger } from './logger.ts';
 
 /** Longest orderly stop, milliseconds; then the process ends anyway. */
-export const STOP_TIMEOUT_MS = 10_000;
+const STOP_TIMEOUT_MS = 10_000;
 
 /** How long what a failed start left behind may keep the process alive, milliseconds. */
 const FAILED_START_LINGER_MS = 500;
 
-/** A service does not start as things are. The message says what is wrong and what an operator does about it. */
+/**
+ * A service does not start as things are. The message says what is wrong and what an operator does about it.
+ */
 export class StartRefused extends Error {
   override readonly name = 'StartRefused';
 }
@@ -19,8 +21,8 @@ export interface RunningService {
 }
 
 /**
- * Runs a service until it must stop: SIGTERM, SIGINT, an uncaught error, or the end of the IPC channel to the
- * supervisor that spawned it, so that no service outlives `npm start`.
+ * Runs a service until it must stop: SIGTERM, SIGINT, an uncaught error, or the end of the IPC channel
+ * to the supervisor that spawned it, so that no service outlives `npm start`.
  *
  * A failed start is logged, once, and ends the process with code 1.
  */
@@ -35,7 +37,8 @@ export async function runService(logger: Logger, start: () => Promise<RunningSer
     logger.flush();
     process.exitCode = 1;
     if (process.connected) process.disconnect();
-    // A start that got half-way may have left a listener or a worker behind, which would keep the process alive.
+    // A start that got half-way may have left a listener or a worker behind, which would keep the process
+    // alive.
     setTimeout(() => process.exit(1), FAILED_START_LINGER_MS).unref();
     return;
   }

@@ -1,15 +1,18 @@
 import { type DestinationStream, pino } from 'pino';
 
-/** Takes whole lines; what is still held is written by {@link LogOutput.flushSync}, which pino calls for fatal lines. */
+/**
+ * Takes whole lines; what is still held is written by {@link LogOutput.flushSync}, which pino calls for fatal
+ * lines.
+ */
 export interface LogOutput extends DestinationStream {
   flush(): void;
   flushSync(): void;
 }
 
 /**
- * Standard output. The lines of one turn of the event loop are written together at its end: a call of the system for each costs as
- * much as all else of a line. They are written synchronously, at the exit of the process at the latest, so that they do not wait for
- * a reader that is gone.
+ * Standard output. The lines of one turn of the event loop are written together at its end: a call of the
+ * system for each costs as much as all else of a line. They are written synchronously, at the exit of the
+ * process at the latest, so that they do not wait for a reader that is gone.
  */
 export function standardOutput(): LogOutput {
   const output = pino.destination({ dest: 1, sync: true });

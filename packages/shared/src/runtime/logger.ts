@@ -14,8 +14,8 @@ export interface LoggerOptions {
 const CAUSES_MAX = 5;
 
 /**
- * Messages that quote what was read: `JSON.parse` repeats the text around its fault, and Node's argument checks
- * repeat the argument. Both may be a key or a document.
+ * Messages that quote what was read: `JSON.parse` repeats the text around its fault, and Node's argument
+ * checks repeat the argument. Both may be a key or a document.
  */
 function quotesItsInput(error: Error, code: unknown): boolean {
   return error instanceof SyntaxError || (typeof code === 'string' && code.startsWith('ERR_INVALID_ARG_'));
@@ -45,8 +45,8 @@ function serializeError(error: unknown, causesLeft: number = CAUSES_MAX): Record
 }
 
 /**
- * A JSON logger. Call sites name each member they log (an allow-list by construction): never a request, a header, a
- * body, a document id or an error's own members. `redact` is the backstop for a slip.
+ * A JSON logger. Call sites name each member they log (an allow-list by construction): never a request, a
+ * header, a body, a document id or an error's own members. `redact` is the backstop for a slip.
  */
 export function createLogger(options: LoggerOptions): Logger {
   return pino(

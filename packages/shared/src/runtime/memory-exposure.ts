@@ -10,7 +10,10 @@ export interface ProcessFacts {
   readonly writesReports: boolean;
 }
 
-/** Options of Node that open the memory of a process to a debugger, or write parts of it to a disk; beginnings of their names. */
+/**
+ * Options of Node that open the memory of a process to a debugger, or write parts of it to a disk; beginnings
+ * of their names.
+ */
 const EXPOSING = [
   '--inspect',
   '--debug',
@@ -31,9 +34,10 @@ const EXPOSING = [
 const DEVELOPMENT: readonly (string | undefined)[] = ['development', 'test'];
 
 /**
- * Refuses to run where the keys in memory could be read by a debugger or land on a disk: inspector, heap snapshots, profiles, diagnostic
- * reports. Not so with `NODE_ENV` of `development` or `test`. A mistake is what this keeps from happening, not an attacker: anyone who may choose
- * the options of a process may do anything with it.
+ * Refuses to run where the keys in memory could be read by a debugger or land on a disk: inspector, heap
+ * snapshots, profiles, diagnostic reports. Not so with `NODE_ENV` of `development` or `test`. A mistake is
+ * what this keeps from happening, not an attacker: anyone who may choose the options of a process may do
+ * anything with it.
  *
  * @throws ConfigError that names every option.
  */

@@ -14,8 +14,8 @@ export interface RateLimitOptions {
 const REMEMBERED_MAX = 10_000;
 
 /**
- * A bound on how often something is done for one caller, by the generic cell rate algorithm (ITU-T I.371): one number a
- * caller, no timers. Counts in this process alone, by the monotonic clock.
+ * A bound on how often something is done for one caller, by the generic cell rate algorithm (ITU-T I.371):
+ * one number a caller, no timers. Counts in this process alone, by the monotonic clock.
  */
 export class RateLimit {
   readonly #clock: Clock;
@@ -31,7 +31,8 @@ export class RateLimit {
   }
 
   /**
-   * Counts `times` more. Many at once pass when one would; what they are too many by is waited for afterwards.
+   * Counts `times` more. Many at once pass when one would; what they are too many by is waited for
+   * afterwards.
    *
    * @throws AppError `rate_limited`, which counts nothing.
    */

@@ -81,7 +81,10 @@ class World {
     );
   }
 
-  /** Whether an earlier one of the same project waits: they keep their order, the small ones and the large ones. */
+  /**
+   * Whether an earlier one of the same project waits: they keep their order, the small ones and the large
+   * ones.
+   */
   isBehind(asked: Asked): boolean {
     const isSmall = asked.units <= SMALL_MAX;
     const [first] = this.of('waiting').filter(

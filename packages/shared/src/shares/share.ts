@@ -20,7 +20,10 @@ export interface ShareOptions {
   /** Units of the capacity that only requests of at most `smallMax` units get; none by default. */
   readonly reserve?: number;
   readonly smallMax?: number;
-  /** Units that one subject, or one project of it, holds at most; no cap by default. Its first hold may be larger. */
+  /**
+   * Units that one subject, or one project of it, holds at most; no cap by default. Its first hold may be
+   * larger.
+   */
   readonly subjectMax?: number;
   readonly projectMax?: number;
   /** How long a request waits; 0 for not at all, {@link WAIT_MS_MAX} by default. */
@@ -98,10 +101,12 @@ class Held implements Hold {
 }
 
 /**
- * A resource of the process that is shared fairly: by subject, and by project within a subject. Who is alone gets all of it, up to the caps.
+ * A resource of the process that is shared fairly: by subject, and by project within a subject. Who is alone
+ * gets all of it, up to the caps.
  *
- * Requests that find no room wait in a bounded queue. Room goes to the subject that holds least, and to the project of it that holds
- * least. So no subject waits while another one that holds more is served, unless the caps of the first are reached.
+ * Requests that find no room wait in a bounded queue. Room goes to the subject that holds least, and to the
+ * project of it that holds least. So no subject waits while another one that holds more is served, unless the
+ * caps of the first are reached.
  */
 export class Share {
   readonly name: string;
@@ -168,8 +173,8 @@ export class Share {
   }
 
   /**
-   * The subject that holds most, if a request of another one has waited for so long, and that one will hold less once it is served.
-   * Who makes room for it takes that from this subject.
+   * The subject that holds most, if a request of another one has waited for so long, and that one will hold
+   * less once it is served. Who makes room for it takes that from this subject.
    */
   greedySubject(waitedMs: number): string | undefined {
     let most: SubjectAccount | undefined;
@@ -204,7 +209,8 @@ export class Share {
    *
    * @param signal gives the place in the queue up, at once; its reason is thrown then.
    * @param inMemory of the units, those that are in memory already: 0 for a reservation.
-   * @throws AppError `rate_limited` when the caller's own share is in use, `overloaded` when that of the whole process is.
+   * @throws AppError `rate_limited` when the caller's own share is in use, `overloaded` when that of the
+   * whole process is.
    */
   async take(key: ShareKey, units: number, signal?: AbortSignal, inMemory = units): Promise<Hold> {
     const hold = this.tryTake(key, units);

@@ -13,8 +13,9 @@ const running = new AsyncLocalStorage<Printed>();
 let isRouted = false;
 
 /**
- * Runs a command of a command line in this process, which takes a tenth of the time of a process of its own, and captures what it
- * prints. Several may run at once. What processes alone have (locks between them, exit with work left undone) it does not show.
+ * Runs a command of a command line in this process, which takes a tenth of the time of a process of its own,
+ * and captures what it prints. Several may run at once. What processes alone have (locks between them, exit
+ * with work left undone) it does not show.
  *
  * @param run answers the exit code.
  */

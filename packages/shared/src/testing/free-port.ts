@@ -2,7 +2,10 @@ import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 
-/** Below those that Linux gives to connections: one that is free now is not taken by a connection of another test before it is used. */
+/**
+ * Below those that Linux gives to connections: one that is free now is not taken by a connection of another
+ * test before it is used.
+ */
 const PORTS = { min: 15_000, max: 32_000 };
 /** More than test files run at once. */
 const SHARES = 17;
@@ -12,8 +15,8 @@ const SHARE = (PORTS.max - PORTS.min) / SHARES;
 const given = new Set<number>();
 
 /**
- * A port of the loopback interface that nobody listens on, for a process that gets its port. No other call gives it, in this test file or in
- * one that runs beside it: it may be left and come back to.
+ * A port of the loopback interface that nobody listens on, for a process that gets its port. No
+ * other call gives it, in this test file or in one that runs beside it: it may be left and come back to.
  */
 export async function freePort(): Promise<number> {
   // Of Vitest's slot for the file, which no other file has at the same time.

@@ -19,7 +19,8 @@ export interface SuiteGroup {
 const FILES_MIN = 46;
 
 /**
- * The required cases of the JSON Schema Test Suite for draft 2020-12, from `json-schema-2020-12` where other published vectors lie.
+ * The required cases of the JSON Schema Test Suite for draft 2020-12, from `json-schema-2020-12` where other
+ * published vectors lie.
  *
  * @returns undefined where the folder is missing, so that the caller can skip, visibly.
  * @throws where it is missing although `REQUIRE_VECTORS=1`, or has fewer files than the suite.

@@ -3,7 +3,10 @@ import { once } from 'node:events';
 import type { Readable, Writable } from 'node:stream';
 import type { Finished } from './captured-run.ts';
 
-/** Starts Node on arguments, sources of the project among them, with no environment but this. Its standard input is empty. */
+/**
+ * Starts Node on arguments, sources of the project among them, with no environment but this. Its standard
+ * input is empty.
+ */
 export function spawnNode(
   args: readonly string[],
   environment: Readonly<Record<string, string>>,

@@ -2,7 +2,7 @@ import { request } from 'node:http';
 import fc from 'fast-check';
 import type { OpenapiReader, Operation, SeenAnswer } from './openapi.ts';
 import { examplesOf, type FuzzRequest, requestOf } from './openapi-requests.ts';
-import { PATIENT_MS } from './patient.ts';
+import { PATIENT_MS } from './timing.ts';
 
 export interface FuzzOptions {
   readonly reader: OpenapiReader;
@@ -25,8 +25,8 @@ export interface FuzzOptions {
 const ENDLESS_MS = 200;
 
 /**
- * Sends requests of every operation, from sound to nonsense, and holds each answer against the document: no 5xx, no status, code or body
- * that it does not tell of.
+ * Sends requests of every operation, from sound to nonsense, and holds each answer against the document: no
+ * 5xx, no status, code or body that it does not tell of.
  *
  * @returns how often each status came.
  * @throws Error with the operation, the seed and the shrunk request of the first answer at fault.
@@ -37,7 +37,8 @@ export async function fuzz(options: FuzzOptions): Promise<ReadonlyMap<number, nu
     const endsAtMs = performance.now() + options.msMax / options.reader.operations.length;
     let runs = 0;
     const property = fc.asyncProperty(requestOf(options.reader, operation), async (generated) => {
-      // Not by fast-check's own limit: that leaves a request under way, and fails when not even the first was answered by then.
+      // Not by fast-check's own limit: that leaves a request under way, and fails when not even the first was
+      // answered by then.
       if (runs++ > 0 && performance.now() > endsAtMs) return;
       const prepared = await options.prepare(generated, operation);
       const answer = await send(options, operation, prepared);

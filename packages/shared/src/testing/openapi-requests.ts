@@ -13,7 +13,10 @@ export interface FuzzRequest {
   readonly token: 'good' | 'none' | 'foreign' | 'garbage';
 }
 
-/** Requests for an operation: an example as it is, parts that are each sound, or parts of which any may be nonsense. */
+/**
+ * Requests for an operation: an example as it is, parts that are each sound, or parts of which any may be
+ * nonsense.
+ */
 export function requestOf(reader: OpenapiReader, operation: Operation): fc.Arbitrary<FuzzRequest> {
   return fc.oneof(
     { weight: 2, arbitrary: fc.constantFrom(...examplesOf(reader, operation)) },

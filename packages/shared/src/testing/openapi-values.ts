@@ -4,7 +4,10 @@ import type { Json, OpenapiReader } from './openapi.ts';
 /** Longest text and list that is made, whatever a schema allows. */
 const LENGTH_MAX = 40;
 
-/** Values that a JSON Schema of a document allows, as far as it says; what only a refinement knows may be broken. */
+/**
+ * Values that a JSON Schema of a document allows, as far as it says; what only a refinement knows may be
+ * broken.
+ */
 export function valueAsIn(
   reader: OpenapiReader,
   schema: Json,

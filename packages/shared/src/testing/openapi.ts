@@ -222,8 +222,11 @@ function queryOf(query: Readonly<Record<string, string>>): string {
   return text === '' ? '' : `?${text}`;
 }
 
-/** The path of an operation with its parameters, percent-encoded; one that is missing stays as it stands in the document. */
-export function pathOf(operation: Operation, params: Readonly<Record<string, string>>): string {
+/**
+ * The path of an operation with its parameters, percent-encoded; one that is missing stays as it stands in
+ * the document.
+ */
+function pathOf(operation: Operation, params: Readonly<Record<string, string>>): string {
   return operation.path.replace(/\{(\w+)\}/g, (braces, name: string) => {
     const value = params[name];
     return value === undefined ? braces : encodeURIComponent(value);

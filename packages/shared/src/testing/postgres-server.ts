@@ -28,7 +28,10 @@ export interface PostgresDatabase {
   readonly url: string;
 }
 
-/** The programs of the newest PostgreSQL that Debian's packages have installed; undefined without one that is new enough. */
+/**
+ * The programs of the newest PostgreSQL that Debian's packages have installed; undefined without one that is
+ * new enough.
+ */
 export function postgresPrograms(): string | undefined {
   const majors = existsSync(INSTALLED) ? readdirSync(INSTALLED).map(Number) : [];
   const newest = Math.max(0, ...majors.filter((major) => Number.isInteger(major)));
@@ -37,7 +40,8 @@ export function postgresPrograms(): string | undefined {
 }
 
 /**
- * A real PostgreSQL in a temporary folder, on a free port of the loopback interface, as long as this process lives.
+ * A real PostgreSQL in a temporary folder, on a free port of the loopback interface, as long as this process
+ * lives.
  *
  * Roles come in by TCP with a password (SCRAM); the superuser only by the socket in that folder.
  */

@@ -2,7 +2,7 @@ import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { spawnNode } from './node-process.ts';
-import { PATIENT_MS } from './patient.ts';
+import { PATIENT_MS } from './timing.ts';
 
 /** A service as a process of its own, which a test may kill. */
 export class ServiceProcess implements AsyncDisposable {

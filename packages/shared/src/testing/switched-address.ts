@@ -2,8 +2,8 @@ import { once } from 'node:events';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 
 /**
- * One address on loopback for servers that change: what a virtual address does in front of a primary and its standby, and a balancer in front
- * of nodes. Connections go to the servers in turn, past one that takes none.
+ * One address on loopback for servers that change: what a virtual address does in front of a primary and its
+ * standby, and a balancer in front of nodes. Connections go to the servers in turn, past one that takes none.
  */
 export class SwitchedAddress implements AsyncDisposable {
   readonly #server: Server;

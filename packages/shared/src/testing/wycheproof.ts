@@ -14,9 +14,12 @@ export type WycheproofGroup<Group, Test> = Group & { readonly tests: readonly (T
 
 /** The project's root, seen from `src/testing` and from `dist/testing`. */
 const PROJECT_ROOT = fileURLToPath(new URL('../../../../', import.meta.url));
+/** As `WYCHEPROOF_DIR`: seen from the root. */
+const DEFAULT_DIR = '../shared/vectors';
+
 /**
- * The test groups of a file of published vectors (C2SP/wycheproof, `testvectors_v1`) in the folder `WYCHEPROOF_DIR`. They are not
- * copied into the project, and `.ci/run` sets the variable.
+ * The test groups of a file of published vectors (C2SP/wycheproof, `testvectors_v1`), from `WYCHEPROOF_DIR`
+ * or the folder beside the project. They are not copied into the project.
  *
  * @returns undefined where the file is missing, so that the caller can skip, visibly.
  * @throws where it is missing although `REQUIRE_VECTORS=1`, or is not such a file.
@@ -37,7 +40,7 @@ export function loadWycheproof<Group, Test>(
 }
 
 /**
- * A file or folder of published vectors in `WYCHEPROOF_DIR`, which is seen from the root.
+ * Where published vectors lie: a file or folder of `WYCHEPROOF_DIR`, or of the folder beside the project.
  *
  * @returns undefined where there is none, so that the caller can skip, visibly.
  * @throws where there is none although `REQUIRE_VECTORS=1`.
@@ -46,11 +49,10 @@ export function vectorsAt(
   name: string,
   environment: Readonly<Record<string, string | undefined>> = process.env,
 ): string | undefined {
-  const folder = environment['WYCHEPROOF_DIR'];
-  const path = folder ? resolve(PROJECT_ROOT, folder, name) : undefined;
-  if (path !== undefined && existsSync(path)) return path;
+  const path = resolve(PROJECT_ROOT, environment['WYCHEPROOF_DIR'] || DEFAULT_DIR, name);
+  if (existsSync(path)) return path;
   if (environment['REQUIRE_VECTORS'] === '1')
-    throw new Error(`REQUIRE_VECTORS=1, but ${path ?? 'WYCHEPROOF_DIR'} is missing`);
+    throw new Error(`REQUIRE_VECTORS=1, but the vectors ${path} are missing`);
   return undefined;
 }
 

@@ -48,8 +48,8 @@ export interface TlsMaterial {
 }
 
 /**
- * Reads the files and checks that they are usable and belong together. Whether the certificate has expired is not
- * asked: it must be possible to start, and to say so.
+ * Reads the files and checks that they are usable and belong together. Whether the certificate has expired is
+ * not asked: it must be possible to start, and to say so.
  *
  * @throws ConfigError with all faults; it repeats no content.
  */

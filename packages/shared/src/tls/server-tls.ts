@@ -26,7 +26,8 @@ export interface ServerTlsPorts {
 }
 
 /**
- * TLS of one listener by its files, with its metrics and a bounded word in the log for what it refuses. The caller disposes `tls`.
+ * TLS of one listener by its files, with its metrics and a bounded word in the log for what it refuses. The
+ * caller disposes `tls`.
  *
  * @param files undefined for plain HTTP. With authorities among them, clients must have a certificate.
  * @throws ConfigError when the files are invalid.
@@ -69,8 +70,10 @@ export function tlsOptionsOf({ tls, isMutual }: ServerTls): TlsOptions & SecureC
 }
 
 /**
- * Follows the certificate files, and ends every connection whose handshake failed or whose client is not one of
- * {@link ServerTls.clientNames}: no byte of it is read as HTTP. Connections that stand keep what they began with.
+ * Follows the certificate files, and ends every connection whose handshake failed or whose client is not one
+ * of
+ * {@link ServerTls.clientNames}: no byte of it is read as HTTP. Connections that stand keep what they began
+ * with.
  */
 export function guardTls(app: FastifyInstance, { tls, clientNames, onRefused }: ServerTls): void {
   const server = app.server as typeof app.server & {

@@ -23,9 +23,9 @@ const WARN_BEFORE_MS = 14 * DAY_MS;
 export const TLS_VERSION_MIN = 'TLSv1.3';
 
 /**
- * The certificate, key and authorities of one end of TLS, read again when their files change, so that they are renewed
- * without a restart. Files that are invalid, or do not belong together, change nothing: the last valid ones stay, and the
- * log says so once it is clear that nobody is just writing them.
+ * The certificate, key and authorities of one end of TLS, read again when their files change, so that they
+ * are renewed without a restart. Files that are invalid, or do not belong together, change nothing: the last
+ * valid ones stay, and the log says so once it is clear that nobody is just writing them.
  */
 export class WatchedTls implements Disposable {
   readonly #options: WatchedTlsOptions;
@@ -87,7 +87,10 @@ export class WatchedTls implements Disposable {
     clearInterval(this.#timer);
   }
 
-  /** Certificate and key are written one after the other: the first look may fall between, the second says what is wrong. */
+  /**
+   * Certificate and key are written one after the other: the first look may fall between, the second says
+   * what is wrong.
+   */
   #keepLastGood(stamp: string, error: unknown): void {
     const { logger, use } = this.#options;
     if (this.#broken?.stamp !== stamp) {

@@ -29,17 +29,19 @@ export interface PatchLimits {
 }
 
 /**
- * Members and items of the containers that the operations of one patch go through, after which none is begun any more: each operation takes time
- * in proportion to them.
+ * Members and items of the containers that the operations of one patch go through, after which none is begun
+ * any more: each operation takes time in proportion to them.
  */
 export const PATCH_WORK_MAX = 5_000_000;
 
 /**
- * Applies the operations in their order, all or none, with a step between any two. What they do not touch stays as it is written.
+ * Applies the operations in their order, all or none, with a step between any two. What they do not touch
+ * stays as it is written.
  *
  * @param part of the request that the operations came in.
- * @throws AppError `patch_test_failed`, `patch_inapplicable`, with the place of the operation in `errors`; `payload_too_large` once the
- * document is beyond the limit, if only in between, or the work beyond {@link PATCH_WORK_MAX}.
+ * @throws AppError `patch_test_failed`, `patch_inapplicable`, with the place of the operation in `errors`;
+ * `payload_too_large` once the document is beyond the limit, if only in between, or the work beyond
+ * {@link PATCH_WORK_MAX}.
  */
 export function* jsonPatchSteps(
   target: JsonNode,

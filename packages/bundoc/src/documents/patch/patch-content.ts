@@ -1,18 +1,34 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { type JsonObject, parseTree, treeText } from '@bundoc/shared/json/tree';
 import type { DocumentContent } from '../../crypto/stored-text.ts';
-import { bufferOf } from '../../work/large-bytes.ts';
+import { defineJobs } from '../../work/job.ts';
+import { bufferOf, copyOf, TREE_BYTES_MAX } from '../../work/large-bytes.ts';
 import type { Work } from '../../work/scheduler.ts';
-import { type Patch, patchSteps, TREE_BYTES_MAX } from './read-patch.ts';
+import { type Patch, patchSteps } from './read-patch.ts';
 
 /**
  * The own members of a document after a patch. Members that it does not touch keep their bytes.
  *
- * @throws AppError those of {@link patchSteps}, and `payload_too_large` for a document of over `bytesMax` bytes.
+ * @throws AppError those of {@link patchSteps}, and `payload_too_large` for a document of over `bytesMax`
+ * bytes.
  */
 export function patchContent(own: DocumentContent, patch: Patch, bytesMax: number): DocumentContent {
   return resultOf(contentSteps(own, patch, bytesMax));
 }
+
+/** @public The thread for large documents finds it by its name. */
+export const JOBS = defineJobs(import.meta.url, {
+  patch(input: {
+    readonly own: Uint8Array;
+    readonly hasMembers: boolean;
+    readonly patch: Patch;
+    readonly bytesMax: number;
+  }) {
+    const own = { bytes: bufferOf(input.own), hasMembers: input.hasMembers };
+    const { bytes, hasMembers } = patchContent(own, input.patch, input.bytesMax);
+    return { bytes: copyOf(bytes), hasMembers };
+  },
+});
 
 /** {@link patchSteps} without a pause. */
 export function applyPatchSteps(own: JsonObject, patch: Patch, bytesMax: number): JsonObject {
@@ -26,7 +42,9 @@ function resultOf<T>(steps: Generator<void, T, void>): T {
   }
 }
 
-/** {@link patchContent}, with others served between the steps; of a large document or patch in another thread. */
+/**
+ * {@link patchContent}, with others served between the steps; of a large document or patch in another thread.
+ */
 export async function patchContentInTurns(
   own: DocumentContent,
   patch: Patch,
@@ -34,8 +52,8 @@ export async function patchContentInTurns(
   work: Work,
 ): Promise<DocumentContent> {
   if (own.bytes.length > TREE_BYTES_MAX || patch.kind === 'large') {
-    const input = { own: own.bytes, hasMembers: own.hasMembers, patch, documentBytesMax: bytesMax };
-    const { bytes, hasMembers } = await work.elsewhere('patch', input);
+    const input = { own: own.bytes, hasMembers: own.hasMembers, patch, bytesMax };
+    const { bytes, hasMembers } = await work.elsewhere(JOBS.patch, input);
     return { bytes: bufferOf(bytes), hasMembers };
   }
   const steps = contentSteps(own, patch, bytesMax);

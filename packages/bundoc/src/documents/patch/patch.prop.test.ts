@@ -64,7 +64,10 @@ interface Sent {
 
 const REFUSED = Symbol('refused');
 
-/** The rules, as plainly as they can be put: on plain values, with a copy for every step. The peer takes more than they allow. */
+/**
+ * The rules, as plainly as they can be put: on plain values, with a copy for every step. The peer takes more
+ * than they allow.
+ */
 function naively(target: unknown, operations: readonly Sent[]): unknown {
   let root: unknown = structuredClone(target);
   const steps = (text: string) =>

@@ -43,12 +43,6 @@ export interface LargePatch {
   readonly part: RequestPart;
 }
 
-/**
- * Bytes of a document, or of a patch, up to which it is made a tree on the thread of the event loop: it has so few values that this takes a few
- * milliseconds.
- */
-export const TREE_BYTES_MAX = 65_536;
-
 export const operationSchema = z.discriminatedUnion('op', [
   z.object({ op: z.enum(['add', 'replace', 'test']), path: jsonPointerSchema, value: z.unknown() }),
   z.object({ op: z.literal('remove'), path: jsonPointerSchema }),

@@ -4,13 +4,14 @@ import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { DELETION_FILE, MOVE_FILE, PROJECT_FILE } from '@bundoc/shared/contract/project-file';
-import { type Disk, replaceFile, SMALL_FILE_BYTES_MAX } from './disk/disk.ts';
+import { SMALL_FILE_BYTES_MAX } from '../project-file.ts';
+import { type Disk, replaceFile } from './disk/disk.ts';
 import { writePart } from './disk/write-part.ts';
 import { comparePlaces, HANDLE_BYTES, isSamePlace, type Place } from './log/layout.ts';
 import type { Log } from './log/log.ts';
 import type { FoundBirth } from './log/log-content.ts';
 import type { PartKeys } from './log/part-seal.ts';
-import { type LoadedProject, newborn } from './store/project-loader.ts';
+import { type LoadedFolder, newborn } from './store/project-loader.ts';
 
 /** Births whose folders are looked at side by side. */
 const BIRTHS_AT_ONCE = 32;
@@ -209,7 +210,7 @@ export class Births {
    * What a project has that was made and never opened. The caller keeps others from opening it meanwhile, so
    * only its birth can be in the log; should there be another part all the same, the log is read.
    */
-  takeUnopened(project: string): LoadedProject | undefined {
+  takeUnopened(project: string): LoadedFolder | undefined {
     const born = this.#born.get(project);
     if (born?.unopened === undefined) return undefined;
     const { handle, unopened } = born;
@@ -280,7 +281,8 @@ export class Births {
     let areAllDurable = true;
     for (const [at, born] of births.entries())
       try {
-        // The sync of all did not say which of them it failed for, and a later one says nothing of what was written before.
+        // The sync of all did not say which of them it failed for, and a later one says nothing of what was
+        // written before.
         born.mustReplace = true;
         await this.#replaceIfFailed(basename(dirname(files[at] as string)), born);
         born.isDurable = true;

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { dirname, join } from 'node:path';
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { KeyedMutex } from '../../work/keyed-mutex.ts';
+import { KeyedMutex } from '@bundoc/shared/runtime/mutex';
 import type { Births } from './births.ts';
 import type { Disk } from './disk/disk.ts';
 import type { DocumentWriter } from './documents/document-writer.ts';
@@ -11,7 +11,9 @@ import type { Log } from './log/log.ts';
 import type { CarriedContent } from './log/log-api.ts';
 import { CARRIED_BYTES_MAX, CARRIED_FOLDER } from './store/project-loader.ts';
 
-/** Carried files from which on an open project gets a checkpoint, so that its next opening need not read them. */
+/**
+ * Carried files from which on an open project gets a checkpoint, so that its next opening need not read them.
+ */
 const CARRIED_FILES_MAX = 2;
 
 /** A file of carried parts that is being put in place. */

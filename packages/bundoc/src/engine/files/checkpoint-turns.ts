@@ -1,11 +1,11 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { KeyedMutex } from '../../work/keyed-mutex.ts';
+import { KeyedMutex } from '@bundoc/shared/runtime/mutex';
 import type { Births } from './births.ts';
 import type { CarriedFiles } from './carried-files.ts';
 import type { Disk } from './disk/disk.ts';
 import type { Log } from './log/log.ts';
 import type { LogMark } from './log/log-api.ts';
-import { type CheckpointPorts, type CheckpointSource, checkpointStores } from './store/checkpoint.ts';
+import { type CheckpointDeps, type CheckpointSource, checkpointStores } from './store/checkpoint.ts';
 import type { EmbeddedStore } from './store/embedded-store.ts';
 import { LoadedStore, type LogOfProjects, replayParts } from './store/project-loader.ts';
 
@@ -49,7 +49,10 @@ export class CheckpointTurns {
     return this.#turns.drained();
   }
 
-  /** A checkpoint that is under way lacks the latest commits. One that waits for its turn is shared by all who ask. */
+  /**
+   * A checkpoint that is under way lacks the latest commits. One that waits for its turn is shared by all who
+   * ask.
+   */
   of(store: EmbeddedStore): Promise<void> {
     let waiting = this.#waiting.get(store);
     if (waiting === undefined) {
@@ -83,7 +86,7 @@ export class CheckpointTurns {
     return outcomes.promise;
   }
 
-  get #ports(): CheckpointPorts {
+  get #ports(): CheckpointDeps {
     const { births, clock, disk, tmp } = this.#options;
     return {
       ...{ clock, disk, tmp },

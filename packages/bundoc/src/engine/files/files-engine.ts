@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
-import { currentShare } from '@bundoc/shared/shares/current-share';
+import { currentShare } from '@bundoc/shared/shares/share-key';
 import { type BirthKeys, Births } from './births.ts';
 import { CarriedFiles } from './carried-files.ts';
 import { catalogStartOf, coverFromCatalogs } from './catalog-scan.ts';
@@ -250,7 +250,8 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
 
   /** Ends a handle in the log: the project is gone, or has another handle. */
   async drop(project: string, handle: string): Promise<void> {
-    // Also when nothing is left of it: a segment that was freed is found again by a start before the next one has begun.
+    // Also when nothing is left of it: a segment that was freed is found again by a start before the next one
+    // has begun.
     await writePart(this.#log, { handle, project, keys: NO_KEYS }, { kind: 'gone', keyVersion: 0 });
     this.#projectOf.delete(handle);
     this.#carried.forget(handle);

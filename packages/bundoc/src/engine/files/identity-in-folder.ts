@@ -1,6 +1,8 @@
 import { join } from 'node:path';
 import { type AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { ageMs, type Clock, type Instant, instant, systemClock } from '@bundoc/shared/runtime/clock';
+import { Mutex } from '@bundoc/shared/runtime/mutex';
+import { SMALL_FILE_BYTES_MAX } from '../project-file.ts';
 import {
   formatStorageFile,
   newStorageFile,
@@ -11,9 +13,12 @@ import {
   type StorageIdentity,
   unidentified,
 } from '../storage-file.ts';
-import { type Disk, replaceFile, SMALL_FILE_BYTES_MAX } from './disk/disk.ts';
+import { type Disk, replaceFile } from './disk/disk.ts';
 
-/** What holds content of projects, below the data folder: the projects, a log of all of them, and what was moved away. */
+/**
+ * What holds content of projects, below the data folder: the projects, a log of all of them, and what was
+ * moved away.
+ */
 const CONTENT_FOLDERS = ['projects', 'log', 'moved'] as const;
 
 /**
@@ -41,7 +46,7 @@ export async function identifyFolder(
 class IdentityInFolder implements StorageIdentity {
   readonly #disk: Disk;
   readonly #dataDir: string;
-  #last: Promise<unknown> = Promise.resolve();
+  readonly #changing = new Mutex();
   readonly #clock: Clock;
   #changedAt: Instant;
 
@@ -63,7 +68,7 @@ class IdentityInFolder implements StorageIdentity {
   }
 
   change(change: (present: StorageFile) => StorageFile): Promise<StorageFile> {
-    const changed = this.#last.then(async () => {
+    return this.#changing.run(async () => {
       const file = change(await this.read());
       try {
         await this.write(file);
@@ -74,11 +79,12 @@ class IdentityInFolder implements StorageIdentity {
       this.#changedAt = instant(this.#clock);
       return file;
     });
-    this.#last = changed.catch(() => undefined);
-    return changed;
   }
 
-  /** On a full disk, documents are still to be read after a start. @throws `full` where the file is longer than a sector. */
+  /**
+   * On a full disk, documents are still to be read after a start. @throws `full` where the file is longer
+   * than a sector.
+   */
   async #overwrite(content: Buffer, full: AppError): Promise<void> {
     const present = await this.#disk.read(this.path, SMALL_FILE_BYTES_MAX);
     if (content.length !== STORAGE_FILE_BYTES || present?.length !== STORAGE_FILE_BYTES) throw full;

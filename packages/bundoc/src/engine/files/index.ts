@@ -2,12 +2,10 @@ import { randomBytes } from 'node:crypto';
 import { join, resolve } from 'node:path';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import { DataFolder } from '@bundoc/shared/files/data-folder';
-import { MOVED_FOLDER } from '../../cli/move-to-folder.ts';
-import type { BundocConfig } from '../../config.ts';
 import { formatProjectFile } from '../project-file.ts';
 import { limitsAfter, SEAL_LIMITS } from '../seal-budget.ts';
 import { SET_ASIDE_FOLDER } from '../set-aside.ts';
-import type { LogCounts, Storage, StoragePorts } from '../storage-engine.ts';
+import type { EngineDeps, LogCounts, StorageEngine } from '../storage-engine.ts';
 import { INDEX_FILE } from './catalog/index-file.ts';
 import { lockDataFolder } from './data-lock.ts';
 import type { Disk } from './disk/disk.ts';
@@ -16,8 +14,17 @@ import { createSealedCache } from './documents/sealed-cache.ts';
 import { type FilesEngine, TMP_FOLDER } from './files-engine.ts';
 import type { LogObserver } from './log/ports.ts';
 import { ExpiryMarksInFolders } from './projects/expiry-marks.ts';
-import { ProjectFolders } from './projects/project-folder.ts';
+import { FileProjects } from './projects/file-projects.ts';
+import { MOVED_FOLDER } from './projects/moved-folder.ts';
 import { openFolder } from './storage-folder.ts';
+import { FilesMoveSource } from './transfer/move-source.ts';
+
+export interface FileStorageConfig {
+  readonly dataDir: string;
+  readonly logBytes: number;
+  /** Sealed documents that are kept in memory. */
+  readonly cacheBytes: number;
+}
 
 /**
  * The part of the composition root that stores in files.
@@ -25,10 +32,10 @@ import { openFolder } from './storage-folder.ts';
  * @throws DataFolderInUse, StartRefused, LogDamaged, and what the disk throws.
  */
 export async function openFileStorage(
-  config: BundocConfig,
-  { clock, quota, logger }: StoragePorts,
+  config: FileStorageConfig,
+  { clock, quota, logger }: EngineDeps,
   wrapDisk: (disk: Disk) => Disk = (disk) => disk,
-): Promise<Storage> {
+): Promise<StorageEngine> {
   await using stack = new AsyncDisposableStack();
   const dataDir = resolve(config.dataDir);
   const folder = stack.use(DataFolder.make(dataDir));
@@ -73,11 +80,11 @@ export async function openFileStorage(
   return {
     place: dataDir,
     identity,
-    othersWrite: false,
+    isShared: false,
     counts: { backlogBytes: () => backlog.bytes, ...countsOf(engine, () => syncSeconds) },
     isReady: async () => !engine.stats.writesStopped && (await canWrite(disk, tmp)),
     projects: (keys, storage, onSetAside, settle) =>
-      new ProjectFolders({
+      new FileProjects({
         disk,
         directory: projectsDir,
         tmp,
@@ -114,14 +121,11 @@ export async function openFileStorage(
       const sizes = names.map((name) => disk.size(join(projectsDir, project, name)));
       return (await Promise.all(sizes)).reduce<number>((sum, size) => sum + (size ?? 0), 0);
     },
-    folders: {
-      placeOf: (project) => ({
-        directory: join(projectsDir, project),
-        tmp,
-        keptIn: join(dataDir, MOVED_FOLDER),
-        disk,
-        forget: () => forget(project),
-      }),
+    moveSource: (project, instances) => {
+      const directory = join(projectsDir, project);
+      const keptIn = join(dataDir, MOVED_FOLDER);
+      const place = { directory, keptIn, tmp, disk, forget: () => forget(project) };
+      return new FilesMoveSource({ project, place, instances });
     },
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };

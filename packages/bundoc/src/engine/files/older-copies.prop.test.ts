@@ -115,7 +115,8 @@ describe('what is put back in an older state, or taken away', () => {
         const outcome = await othersHaveAll(world.fork(), mixed, newer.contents, at);
         if (isDamage(outcome)) seen.damaged++;
         else {
-          // A folder alone may be older than its copy: the rest was in the log, which has nothing of it any more.
+          // A folder alone may be older than its copy: the rest was in the log, which has nothing of it any
+          // more.
           expect(world.projects[at]!.states).toContain(sorted(outcome as Model));
           seen[sorted(outcome as Model) === sorted(now) ? 'present' : 'older']++;
         }
@@ -133,7 +134,8 @@ describe('what is put back in an older state, or taken away', () => {
         bereft.boot(logless);
         await bereft.until(() => expect(bereft.start()).rejects.toThrow(LogDamaged));
 
-        // A file of carried parts is gone: nobody but its project misses it, unless its catalog has what was in it.
+        // A file of carried parts is gone: nobody but its project misses it, unless its catalog has what was
+        // in it.
         const carried = [...newer.disk.files().keys()].find((path) => path.includes('/carried/'));
         if (carried === undefined) return;
         const without = newer.disk.powerCut('everything');

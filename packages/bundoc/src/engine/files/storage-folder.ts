@@ -18,8 +18,8 @@ const MIB = 1_048_576;
 /** Sealed documents of all projects that may wait for their files before writes wait. */
 const BACKLOG_BYTES_MAX = 64 * MIB;
 /**
- * An open project gets a checkpoint once it has this many uncovered bytes in the log. A burst of creates meets
- * few of them then; an opening after a crash reads no more than that.
+ * An open project gets a checkpoint once it has this many uncovered bytes in the log. A burst of creates
+ * meets few of them then; an opening after a crash reads no more than that.
  */
 const CHECKPOINT_BYTES = 64 * MIB;
 

@@ -1,8 +1,13 @@
 import { encodeKeyPart } from '../../values/key.ts';
-import { type Path, someOrElementAt } from '../../values/path.ts';
-import type { Value } from '../../values/value.ts';
+import { type Path, pathOf, someOrElementAt } from '../../values/path.ts';
+import { readValue, type Value } from '../../values/value.ts';
+import { defineJobs } from '../../work/job.ts';
+import { bufferOf } from '../../work/large-bytes.ts';
 
-/** Entries of one document in one index at most. A document with more is not found by that index alone, see {@link IndexKeys.tooMany}. */
+/**
+ * Entries of one document in one index at most. A document with more is not found by that index alone, see
+ * {@link IndexKeys.tooMany}.
+ */
 export const ENTRIES_OF_DOCUMENT_MAX = 1_000;
 
 const MISSING = encodeKeyPart(undefined);
@@ -12,13 +17,25 @@ export interface IndexKeys {
   readonly keys: readonly string[];
   /** Of those, the ones that have a value for every field: what a unique index keeps apart. */
   readonly complete: readonly string[];
-  /** The document has more combinations of values than an index holds, and is a candidate of every search instead. */
+  /**
+   * The document has more combinations of values than an index holds, and is a candidate of every search
+   * instead.
+   */
   readonly tooMany: boolean;
 }
 
+export const JOBS = defineJobs(import.meta.url, {
+  /** The keys of a document in indexes on these fields. */
+  indexKeys(input: { readonly bytes: Uint8Array; readonly fields: readonly (readonly string[])[] }) {
+    const value = readValue(bufferOf(input.bytes).toString());
+    return input.fields.map((fields) => indexKeysOf(fields.map(pathOf), value));
+  },
+});
+
 /**
- * The keys of a document: for each combination of the values at the fields one, where an array stands for itself and for each of its elements, and
- * absence for a value. So whatever a comparison may look at has a key.
+ * The keys of a document: for each combination of the values at the fields one, where an array stands for
+ * itself and for each of its elements, and absence for a value. So whatever a comparison may look at has a
+ * key.
  */
 export function indexKeysOf(fields: readonly Path[], document: Value): IndexKeys {
   let keys: string[] = [''];

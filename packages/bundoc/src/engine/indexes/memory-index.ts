@@ -6,12 +6,15 @@ import type { IndexEntry, IndexSpec, IndexState, KeyRange } from '../index-port.
 import { type IndexKeys, indexKeysOf } from './index-keys.ts';
 
 /** Behind every key that begins so: keys are made of units up to 0xff. */
-export const BEHIND = '\u0100';
+const BEHIND = '\u0100';
 
 /** A CommonJS module whose default export bundlers and Node take for different things. */
 const { default: BTree } = createRequire(import.meta.url)('sorted-btree') as typeof import('sorted-btree');
 
-/** Bytes of memory of an entry beside the characters of its key: in the tree, in the map by ids, of the key itself. */
+/**
+ * Bytes of memory of an entry beside the characters of its key: in the tree, in the map by ids, of the key
+ * itself.
+ */
 const ENTRY_BYTES = 120;
 
 /** A document of an index. */
@@ -21,7 +24,10 @@ export interface IndexedDocument {
   readonly keys: IndexKeys;
 }
 
-/** One index in memory: an ordered tree from keys with places to ids, and each document's keys, to take them out again. */
+/**
+ * One index in memory: an ordered tree from keys with places to ids, and each document's keys, to take them
+ * out again.
+ */
 export class MemoryIndex {
   readonly spec: IndexSpec;
   readonly #paths: readonly Path[];
@@ -107,7 +113,9 @@ export class MemoryIndex {
     return this.#complete.get(id) ?? [];
   }
 
-  /** Keys of a unique index that more than one document has, each counted once for every document too many. */
+  /**
+   * Keys of a unique index that more than one document has, each counted once for every document too many.
+   */
   duplicates(): number {
     const seen = new Set<string>();
     let duplicates = 0;

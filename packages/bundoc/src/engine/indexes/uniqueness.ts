@@ -13,7 +13,7 @@ interface Written {
 }
 
 /** One commit on its way. */
-export interface UniquenessOfCommit<I> {
+export interface CommitUniqueness<I> {
   /**
    * A document, in the order of writes, with all of its keys in the unique indexes of its collection.
    *
@@ -25,7 +25,7 @@ export interface UniquenessOfCommit<I> {
 }
 
 /** Unique indexes as the commits of one group leave them, one commit after another. */
-export class UniquenessOfGroup<I extends { readonly spec: IndexSpec }> {
+export class GroupUniqueness<I extends { readonly spec: IndexSpec }> {
   readonly #holdersOf: HoldersOf<I>;
   readonly #written = new Map<I, Written>();
   /** What takes a commit back that was not accepted, the last change last. */
@@ -36,7 +36,7 @@ export class UniquenessOfGroup<I extends { readonly spec: IndexSpec }> {
   }
 
   /** Begins with the next commit. */
-  commit(): UniquenessOfCommit<I> {
+  commit(): CommitUniqueness<I> {
     for (const undo of this.#undo.reverse()) undo();
     this.#undo = [];
     return {

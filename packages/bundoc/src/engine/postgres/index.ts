@@ -4,20 +4,23 @@ import { ageMs, instant } from '@bundoc/shared/runtime/clock';
 import { readSecretFile } from '@bundoc/shared/runtime/config';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { readTlsMaterial } from '@bundoc/shared/tls/files';
-import type { PostgresConfig } from '../../storage-config.ts';
+import { MoveFailed } from '../errors.ts';
 import { limitsAfter, SEAL_LIMITS } from '../seal-budget.ts';
-import type { Storage, StoragePorts } from '../storage-engine.ts';
-import { ChangeNews } from './change-news.ts';
+import type { PostgresConfig } from '../storage-config.ts';
+import type { EngineDeps, StorageEngine } from '../storage-engine.ts';
+import type { OpenMoveTarget } from '../transfer-port.ts';
 import { GroupCommitter } from './commit/group-commit.ts';
+import { CommitNotifications } from './commit-notifications.ts';
 import { Database, type DatabaseOptions } from './database/database.ts';
-import { migrate } from './database/migrate.ts';
+import { migrate, SchemaMismatch } from './database/migrate.ts';
 import { checkServer, takesWrites } from './database/server-check.ts';
-import { identifyDatabase } from './identity-in-rows.ts';
 import { PostgresStore } from './postgres-store.ts';
 import { ExpiryMarksInRows } from './projects/expiry-rows.ts';
-import { ProjectRows, whyGone } from './projects/project-rows.ts';
+import { PostgresProjects, whyGone } from './projects/postgres-projects.ts';
 import { SharedReads } from './reads/shared-reads.ts';
 import { SharedStates } from './reads/shared-states.ts';
+import { identifyDatabase } from './rows/identity-in-rows.ts';
+import { moveTargetIn } from './transfer/move-target.ts';
 
 /** How long a start waits for a server that cannot serve yet. */
 const START_PATIENCE_MS = 30_000;
@@ -33,8 +36,8 @@ const READY_WITHIN_MS = 2_000;
  */
 export async function openPostgresStorage(
   config: PostgresConfig,
-  { clock, logger, quota }: StoragePorts,
-): Promise<Storage> {
+  { clock, logger, quota }: EngineDeps,
+): Promise<StorageEngine> {
   const options = databaseOptions(config, logger);
   warnInClear('BUNDOC_STORAGE', config, logger);
   await using stack = new AsyncDisposableStack();
@@ -43,17 +46,17 @@ export async function openPostgresStorage(
   const identity = await identifyDatabase(database, clock);
   const reads = new SharedReads(database);
   const states = new SharedStates(database);
-  const news = stack.use(new ChangeNews({ database, connection: options, logger }));
+  const news = stack.use(new CommitNotifications({ database, connection: options, logger }));
   const committer = new GroupCommitter({ database, clock });
   const running = stack.move();
   return {
     place: config.place,
     identity,
-    othersWrite: true,
+    isShared: true,
     counts: { databaseConnections: () => database.connections, databaseWaiting: () => database.waiting },
     isReady: () => Promise.race([takesWrites(database), sleep(READY_WITHIN_MS, false, { ref: false })]),
     projects: (keys, storage, onSetAside, settle) =>
-      new ProjectRows({ database, keys, clock, storage, onSetAside, settle }),
+      new PostgresProjects({ database, keys, clock, storage, onSetAside, settle }),
     expiry: new ExpiryMarksInRows({ database, clock }),
     statesOf: (projects) => states.of(projects),
     openStore: (project, { cipher, head }, watch, unknownSealers) =>
@@ -76,17 +79,22 @@ export async function openPostgresStorage(
 }
 
 /**
- * Connections to a database that projects are moved to: the caller's to close. Brings the schema forward, as
- * a node would.
+ * A database that projects are moved to. Brings the schema forward, as a node would.
  *
- * @throws ConfigError, SchemaMismatch; AppError `storage_unavailable`.
+ * @throws ConfigError; MoveFailed for a schema of another build; AppError `storage_unavailable`.
  */
-export async function openMoveTarget(config: PostgresConfig, logger: Logger): Promise<Database> {
+export async function openMoveTarget(
+  config: PostgresConfig,
+  { clock, logger }: EngineDeps,
+): Promise<OpenMoveTarget> {
   await using stack = new AsyncDisposableStack();
   const database = stack.use(new Database(databaseOptions(config, logger)));
-  await prepare(database, logger);
-  stack.move();
-  return database;
+  await prepare(database, logger).catch((error: unknown) => {
+    throw error instanceof SchemaMismatch ? new MoveFailed(error.message, { cause: error }) : error;
+  });
+  const target = await moveTargetIn(database, clock);
+  const open = stack.move();
+  return { ...target, [Symbol.asyncDispose]: () => open.disposeAsync() };
 }
 
 /** A connection in the clear is worth a word. */
@@ -113,7 +121,7 @@ export function databaseOptions(config: PostgresConfig, logger: DatabaseOptions[
   };
 }
 
-async function untilServed({ clock, logger }: StoragePorts, action: () => Promise<void>): Promise<void> {
+async function untilServed({ clock, logger }: EngineDeps, action: () => Promise<void>): Promise<void> {
   const begun = instant(clock);
   for (;;) {
     try {

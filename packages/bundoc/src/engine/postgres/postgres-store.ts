@@ -4,38 +4,37 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../crypto/project-cipher.ts';
 import type { DocumentRef } from '../../crypto/stored-text.ts';
 import type { OwnWork } from '../../work/scheduler.ts';
-import { ChangeWaiters } from '../change-waiters.ts';
+import { CommitNotifier } from '../commit-notifier.ts';
+import { admit } from '../commit-plan.ts';
 import { DEFINITIONS } from '../definition.ts';
 import type { EngineIndexes } from '../index-port.ts';
-import {
-  type ChangePage,
-  COMMIT_BYTES_MAX,
-  COMMITS_WAITING_MAX,
-  type CollectionSummary,
-  type CommitOptions,
-  type DocumentPage,
-  type ListQuery,
-  type Position,
-  type ProjectStore,
-  type SealedPage,
-  type SealedPageLimits,
-  type StoredDocument,
-  type Write,
-  type WriteResult,
+import type {
+  ChangePage,
+  CollectionSummary,
+  CommitOptions,
+  DocumentPage,
+  ListQuery,
+  Position,
+  ProjectStore,
+  SealedPage,
+  SealedPageLimits,
+  StoredDocument,
+  Write,
+  WriteResult,
 } from '../port.ts';
+import type { FoundHead } from '../projects.ts';
 import type { Quota } from '../quota.ts';
 import type { SealLimits } from '../seal-budget.ts';
-import type { News } from './change-news.ts';
 import type { CommittingProject, GroupCommitter } from './commit/group-commit.ts';
 import { MustReopen, ProjectGone } from './commit/must-reopen.ts';
-import type { Waiting } from './commit/plan-commits.ts';
+import type { QueuedCommit } from './commit/plan-commits.ts';
+import type { CommitChannel } from './commit-notifications.ts';
 import type { Database, Transaction } from './database/database.ts';
 import { searchedTokens } from './indexes/blind-index.ts';
 import { BlindIndexing } from './indexes/blind-indexing.ts';
-import { indexChanged, Reader } from './reads/reader.ts';
+import { indexChanged, RowReader } from './reads/row-reader.ts';
 import type { SharedReads } from './reads/shared-reads.ts';
 import type { KnownState, SharedStates } from './reads/shared-states.ts';
-import type { FoundHead } from './rows/file-row.ts';
 import { RowCipher, VersionUnknown } from './rows/row-cipher.ts';
 import { SealCounter } from './rows/seal-counter.ts';
 import { Upkeep } from './upkeep.ts';
@@ -53,7 +52,7 @@ export interface PostgresStoreOptions {
   /** Of all projects of the node. */
   readonly committer: GroupCommitter;
   /** Of the commits of all nodes. */
-  readonly news: News;
+  readonly news: CommitChannel;
   /** Told of every document whose row does not open, by its (opaque) name. */
   readonly onIntegrityError: (name: string) => void;
   /** Called with the reason why the store must be opened again. */
@@ -67,14 +66,12 @@ export interface PostgresStoreOptions {
   readonly ownWork?: OwnWork;
 }
 
-/** What a write adds to its document's bytes: names, the sealed state, the answer of an idempotency key. */
-const ROW_OVERHEAD_BYTES = 4_096;
 /** How often a store that is written to forgets what is old, milliseconds. */
 const PRUNE_EVERY_MS = 3_600_000;
 
 /**
- * A project in PostgreSQL, which other nodes read and write too. The node's committer puts its commits into transactions,
- * those that wait together with those of other projects.
+ * A project in PostgreSQL, which other nodes read and write too. The node's committer puts its commits into
+ * transactions, those that wait together with those of other projects.
  *
  * `failed` tells of nothing but a new version of the key, or that the project is gone: what is unknown about
  * a commit is found out.
@@ -83,13 +80,13 @@ export class PostgresStore implements ProjectStore {
   readonly isShared = true;
   readonly #options: PostgresStoreOptions;
   readonly #rows: RowCipher;
-  readonly #reader: Reader;
+  readonly #reader: RowReader;
   readonly #indexing: BlindIndexing;
   readonly #upkeep: Upkeep;
   readonly #committing: CommittingProject;
   /** Commits that are not answered yet. */
   readonly #commits = new Set<Promise<unknown>>();
-  readonly #waiters = new ChangeWaiters();
+  readonly #waiters = new CommitNotifier();
   #waitingBytes = 0;
   #pruning: Promise<void> | undefined;
   #failed = false;
@@ -106,7 +103,7 @@ export class PostgresStore implements ProjectStore {
     const rows = new RowCipher(project, cipher);
     this.#options = options;
     this.#rows = rows;
-    this.#reader = new Reader(options, rows);
+    this.#reader = new RowReader(options, rows);
     const list = (query: ListQuery) => this.#reader.list(query);
     const watched = <T>(work: Promise<T>) => this.#watched(work);
     this.#indexing = new BlindIndexing({ ...options, list, watched }, rows);
@@ -125,7 +122,8 @@ export class PostgresStore implements ProjectStore {
   /**
    * Loads what the store must know before it is used.
    *
-   * @param head what the project's rows said a moment ago, if they were read: most projects need nothing else.
+   * @param head what the project's rows said a moment ago, if they were read: most projects need nothing
+   * else.
    */
   async begin(head?: FoundHead): Promise<this> {
     const { project, states } = this.#options;
@@ -184,7 +182,7 @@ export class PostgresStore implements ProjectStore {
     // Before it is looked, so that nothing falls between.
     const news = this.#waiters.wait(after, AbortSignal.any([signal, stop.signal]));
     if (this.#waiters.isEmpty) return news;
-    if (!this.#isWatching) this.#options.news.watch(this.#options.project, this.#onNews);
+    if (!this.#isWatching) this.#options.news.watch(this.#options.project, this.#onCommit);
     this.#isWatching = true;
     try {
       this.#heard(await this.position());
@@ -199,8 +197,8 @@ export class PostgresStore implements ProjectStore {
     return this.#watched(this.#reader.collections());
   }
 
-  get toReseal(): number {
-    return this.#upkeep.toReseal;
+  get pendingReencryption(): number {
+    return this.#upkeep.pendingReencryption;
   }
 
   reseal(limit: number): Promise<number> {
@@ -217,10 +215,7 @@ export class PostgresStore implements ProjectStore {
   }
 
   async commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
-    const bytes = writes.reduce((sum, write) => sum + bytesOf(write), 0);
-    if (bytes > COMMIT_BYTES_MAX) throw new AppError('payload_too_large');
-    if (this.#commits.size >= COMMITS_WAITING_MAX || this.#waitingBytes > 2 * COMMIT_BYTES_MAX)
-      throw new AppError('overloaded');
+    const bytes = admit(writes, { commits: this.#commits.size, bytes: this.#waitingBytes });
     if (this.#failed) throw new AppError('storage_unavailable', { retryAfterS: 1 });
     this.#wasWritten = true;
     const names = writes.map(({ ref }) => this.#options.cipher.fileName(ref));
@@ -253,7 +248,7 @@ export class PostgresStore implements ProjectStore {
   }
 
   /** Answers commits of which nothing has taken effect. Never rejects. */
-  async #refuse(commits: readonly Waiting[], error: unknown): Promise<void> {
+  async #refuse(commits: readonly QueuedCommit[], error: unknown): Promise<void> {
     const told = await this.#toldOf(error);
     for (const { done } of commits) done.reject(told);
   }
@@ -266,7 +261,7 @@ export class PostgresStore implements ProjectStore {
     this.#pruning = this.#upkeep.prune().catch(() => undefined);
   }
 
-  readonly #onNews = (position: Position): void => {
+  readonly #onCommit = (position: Position): void => {
     this.#heard(position);
     if (this.#waiters.isEmpty) this.#unwatch();
   };
@@ -277,7 +272,7 @@ export class PostgresStore implements ProjectStore {
   }
 
   #unwatch(): void {
-    if (this.#isWatching) this.#options.news.unwatch(this.#options.project, this.#onNews);
+    if (this.#isWatching) this.#options.news.unwatch(this.#options.project, this.#onCommit);
     this.#isWatching = false;
   }
 
@@ -301,8 +296,4 @@ export class PostgresStore implements ProjectStore {
       return await this.#options.whyGone().catch((failure: unknown) => failure);
     return new AppError('storage_unavailable', { cause: error, retryAfterS: 1 });
   }
-}
-
-function bytesOf(write: Write): number {
-  return ROW_OVERHEAD_BYTES + (write.kind === 'put' ? write.content.bytes.length : 0);
 }

@@ -95,14 +95,17 @@ export interface UpkeepOptions {
   readonly clock: Clock;
 }
 
-/** Forgets what is old, and re-seals what is sealed under a former version of the key. Any node may do it at any time. */
+/**
+ * Forgets what is old, and re-seals what is sealed under a former version of the key. Any node may do it at
+ * any time.
+ */
 export class Upkeep {
   readonly #options: UpkeepOptions;
   readonly #rows: RowCipher;
   readonly #seals: SealCounter;
   /** Behind which name re-sealing goes on; undefined once it came to the end. */
   #resealAfter: Buffer | undefined = Buffer.alloc(0);
-  #toReseal = 0;
+  #pendingReencryption = 0;
 
   constructor(options: UpkeepOptions, rows: RowCipher, seals: SealCounter) {
     this.#options = options;
@@ -111,21 +114,21 @@ export class Upkeep {
   }
 
   /** Documents under former versions, as of the last look. */
-  get toReseal(): number {
-    return this.#toReseal;
+  get pendingReencryption(): number {
+    return this.#pendingReencryption;
   }
 
   /** @param found documents by version of the key, if they were counted a moment ago. */
   async begin(found?: ReadonlyMap<number, number>): Promise<void> {
     const { database, project, cipher } = this.#options;
     if (found !== undefined) {
-      this.#toReseal = found
+      this.#pendingReencryption = found
         .entries()
         .reduce((sum, [version, documents]) => sum + (version === cipher.version ? 0 : documents), 0);
       return;
     }
     const [row] = await database.query(FORMER, [project, cipher.version]);
-    this.#toReseal = Number(row?.[0] ?? 0);
+    this.#pendingReencryption = Number(row?.[0] ?? 0);
   }
 
   /** Forgets tombstones and idempotency keys from too long ago. */
@@ -175,7 +178,10 @@ export class Upkeep {
     return found.length;
   }
 
-  /** The row's bytes under the current version; nothing for a row that does not open: its readers get the error. */
+  /**
+   * The row's bytes under the current version; nothing for a row that does not open: anyone who reads it is
+   * told.
+   */
   #resealed(row: Row): Resealed[] {
     const { cipher } = this.#options;
     try {

@@ -1,7 +1,7 @@
 import { open, readFile, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { z } from 'zod';
-import { type ChainHead, GENESIS } from '../chain.ts';
+import { type ChainHead, GENESIS } from '../../records/chain.ts';
 
 const positionSchema = z.strictObject({
   format: z.literal(1),
@@ -12,13 +12,19 @@ const positionSchema = z.strictObject({
 
 /** Up to where the chain was copied to a target. */
 export interface Position {
-  /** The last place that is known to be there; the start of the chain for a target that is new, or when the file is gone or unreadable. */
+  /**
+   * The last place that is known to be there; the start of the chain for a target that is new, or when the
+   * file is gone or unreadable.
+   */
   read(): Promise<ChainHead>;
   /** Resolves when it survives `kill -9` and power loss. */
   write(place: ChainHead): Promise<void>;
 }
 
-/** Keeps a position in a file (`docs/formats/shipped-audit.md`). It holds for one target: another one gets the chain from its start. */
+/**
+ * Keeps a position in a file (`docs/formats/shipped-audit.md`). It holds for one target: another one gets the
+ * chain from its start.
+ */
 export function positionFile(path: string, target: string): Position {
   return {
     read: async () => {

@@ -8,7 +8,7 @@ import { createLogger } from '@bundoc/shared/runtime/logger';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import { createMetrics } from '../../metrics.ts';
-import { type AuditDraft, type ChainHead, GENESIS, nextRecord, verifyChain } from '../chain.ts';
+import { type AuditDraft, type ChainHead, GENESIS, nextRecord, verifyChain } from '../../records/chain.ts';
 import { type Position, positionFile } from './position.ts';
 import { AuditShipper } from './shipper.ts';
 import { fileSink, type ShipSink } from './sinks.ts';

@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { backoffMs } from '@bundoc/shared/runtime/backoff';
 import type { Logger } from '@bundoc/shared/runtime/logger';
-import type { Metrics } from '../../metrics.ts';
+import { type ChainHead, GENESIS } from '../../records/chain.ts';
 import type { KmsStore } from '../../store/port.ts';
-import { type ChainHead, GENESIS } from '../chain.ts';
 import { lineOf } from './line.ts';
 import type { Position } from './position.ts';
 import type { ShipSink } from './sinks.ts';
@@ -12,7 +12,9 @@ export interface ShipperOptions {
   readonly sink: ShipSink;
   readonly position: Position;
   readonly logger: Logger;
-  readonly metrics: Metrics;
+  readonly metrics: Readonly<
+    Record<'auditShipped' | 'auditShipFailures' | 'auditShipBreaks', { inc(count?: number): void }>
+  >;
   /** Waits; a test has its own. */
   readonly pause?: (ms: number, signal: AbortSignal) => Promise<void>;
   /** {@link HUNG_AFTER_MS} unless a test is in a hurry. */
@@ -22,22 +24,26 @@ export interface ShipperOptions {
 }
 
 const BATCH = 500;
-/** How often the chain is looked at when all of it is copied, milliseconds: other processes append to it as well. */
+/**
+ * How often the chain is looked at when all of it is copied, milliseconds: other processes append to it as
+ * well.
+ */
 const POLL_MS = 1_000;
-const BACKOFF_FIRST_MS = 500;
-const BACKOFF_MAX_MS = 30_000;
+const BACKOFF = { firstMs: 500, maxMs: 30_000 };
 /** How long a target may take for one batch before it counts as failing, milliseconds. */
 const HUNG_AFTER_MS = 10_000;
 /** How long the end of the service waits for a target that hangs, milliseconds. */
 const CLOSE_MS = 2_000;
 
 /**
- * Copies the audit chain to a target, record by record and without a gap, from where it stopped. It reads what is durable
- * already, so no request waits for it, and a target that fails or hangs holds up the copy alone.
+ * Copies the audit chain to a target, record by record and without a gap, from where it stopped. It reads
+ * what is durable already, so no request waits for it, and a target that fails or hangs holds up the copy
+ * alone.
  *
- * At least once: what was copied before a crash, but not noted as copied, is copied again; a reader drops a record whose
- * place it has. Each batch is read together with the record before it: when that is not the one that was copied, the
- * store was set back or exchanged, which is a fatal line in the log, and the chain is copied again from its start.
+ * At least once: what was copied before a crash, but not noted as copied, is copied again; a reader drops a
+ * record whose place it has. Each batch is read together with the record before it: when that is not the one
+ * that was copied, the store was set back or exchanged, which is a fatal line in the log, and the chain is
+ * copied again from its start.
  */
 export class AuditShipper implements AsyncDisposable {
   readonly #options: ShipperOptions;
@@ -81,8 +87,8 @@ export class AuditShipper implements AsyncDisposable {
         this.#failures = 0;
       } catch (error) {
         if (signal.aborted) break;
-        waitMs = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** Math.min(this.#failures, 10));
         this.#fail(error);
+        waitMs = backoffMs(BACKOFF, this.#failures);
       }
       if (waitMs > 0) await pause(waitMs, signal).catch(() => undefined);
     }

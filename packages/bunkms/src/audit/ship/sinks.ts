@@ -18,10 +18,12 @@ export interface ShipSink {
 }
 
 /**
- * A file that is only ever appended to, so that anyone who follows it keeps their place. One that was renamed, removed or
- * cut short meanwhile is made again under its name; a line that a crash or a full disk tore gets its end, and stays.
+ * A file that is only ever appended to, so that anyone who follows it keeps their place. One that was
+ * renamed, removed or cut short meanwhile is made again under its name; a line that a crash or a full disk
+ * tore gets its end, and stays.
  *
- * Only a regular file is taken: a pipe without a reader would hold a thread of the process, and with it its end.
+ * Only a regular file is taken: a pipe without a reader would hold a thread of the process, and with it its
+ * end.
  */
 export function fileSink(path: string): ShipSink {
   let file: FileHandle | undefined;
@@ -84,15 +86,18 @@ async function writeAll(file: FileHandle, bytes: Buffer): Promise<void> {
   }
 }
 
-/** Bytes that a pipe takes as a whole or not at all (POSIX `PIPE_BUF` on Linux), so that log lines do not get between. */
+/**
+ * Bytes that a pipe takes as a whole or not at all (POSIX `PIPE_BUF` on Linux), so that log lines do not get
+ * between.
+ */
 const PIPE_BYTES = 4_096;
 /** How long a full pipe is left alone, milliseconds. */
 const FULL_PIPE_MS = 50;
 const writeTo = promisify(write);
 
 /**
- * Standard output. A reader that stands still holds up the copy alone: the pipe is opened a second time, without blocking,
- * where the system lets us; where it does not, a write waits in a thread of its own.
+ * Standard output. A reader that stands still holds up the copy alone: the pipe is opened a second time,
+ * without blocking, where the system lets us; where it does not, a write waits in a thread of its own.
  *
  * @param path of the second opening, and `fd` of what is written to without it; tests have theirs.
  */

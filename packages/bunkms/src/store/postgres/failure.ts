@@ -1,7 +1,10 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { DatabaseError } from 'pg';
 
-/** SQLSTATE of a full disk, and classes and codes after which the connection, or the server behind it, is unusable. */
+/**
+ * SQLSTATE of a full disk, and classes and codes after which the connection, or the server behind it, is of
+ * no use.
+ */
 const DISK_FULL = '53100';
 const CONNECTION_CLASSES = ['08', '57', 'F0', 'XX'];
 const READ_ONLY = '25006';
@@ -17,8 +20,8 @@ export class NotPrimary extends Error {
 }
 
 /**
- * What the port throws for a failure of the database. The cause names the code and the server's message, and not its detail, which may
- * repeat stored values.
+ * What the port throws for a failure of the database. The cause names the code and the server's message, and
+ * not its detail, which may repeat stored values.
  */
 export function storageError(error: unknown): AppError {
   if (error instanceof AppError) return error;
@@ -27,7 +30,10 @@ export function storageError(error: unknown): AppError {
   return new AppError(error.code === DISK_FULL ? 'disk_full' : 'storage_unavailable', { cause });
 }
 
-/** Whether a server that is there, or takes over, may well do what this one did not: the connection broke, or there is none. */
+/**
+ * Whether a server that is there, or takes over, may well do what this one did not: the connection broke, or
+ * there is none.
+ */
 export function isConnectionFailure(error: unknown): boolean {
   if (error instanceof AppError) return false;
   if (!(error instanceof DatabaseError)) return true;
@@ -41,4 +47,9 @@ export function isTimeout(error: unknown): boolean {
   return (
     error instanceof DatabaseError && (error.code === LOCK_NOT_AVAILABLE || error.code === QUERY_CANCELED)
   );
+}
+
+/** The error of what needs the key of the chain before the store has it. */
+export function locked(): AppError {
+  return new AppError('storage_unavailable', { cause: new Error('the audit chain is locked') });
 }

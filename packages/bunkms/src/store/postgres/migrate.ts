@@ -22,7 +22,8 @@ export async function migrate(client: PoolClient): Promise<void> {
     .sort();
   if ((await versionOf(client, files)) === files.length) return;
   await client.query(`SET lock_timeout = ${TIMEOUT_MS}; SET statement_timeout = ${TIMEOUT_MS}`);
-  // Of the session, and before the transaction: one that began while another node was migrating would not see the new schema.
+  // Of the session, and before the transaction: one that began while another node was migrating would not see
+  // the new schema.
   await patiently(client, `SELECT pg_advisory_lock(${LOCK})`);
   await client.query('BEGIN');
   const version = await versionOf(client, files);

@@ -3,8 +3,9 @@ import { type ConnectionOptions, checkServerIdentity } from 'node:tls';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { ConfigError, readSecretFile } from '@bundoc/shared/runtime/config';
 import pg, { type PoolClient } from 'pg';
+import type { Sql } from '../sql/statement.ts';
 import { NotPrimary, storageError } from './failure.ts';
-import { type Session, sessionOf } from './session.ts';
+import { runOn, sessionOf } from './session.ts';
 import type { PostgresSettings } from './settings.ts';
 
 /** The schema that all tables are in. */
@@ -12,13 +13,19 @@ export const SCHEMA = 'bunkms';
 
 /** Calls that may wait at once; beyond it `overloaded`. */
 const PENDING_MAX = 1_024;
-/** How much longer than the server this side waits for a statement, milliseconds: the server's own word is better than none. */
+/**
+ * How much longer than the server this side waits for a statement, milliseconds: the server's own word is
+ * better than none.
+ */
 const ANSWER_SLACK_MS = 500;
 const IDLE_MS = 60_000;
 
 const BEGIN_SNAPSHOT = 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY';
 
-/** The connections of one process, all of them to the primary: those for reading, and one for writes, which take turns anyway. */
+/**
+ * The connections of one process, all of them to the primary: those for reading, and one for writes, which
+ * take turns anyway.
+ */
 export class Pools {
   readonly #reads: pg.Pool;
   readonly #writes: pg.Pool;
@@ -30,22 +37,27 @@ export class Pools {
     this.#writes = newPool(settings, 1);
   }
 
-  /** Runs statements that each may see another state. @throws AppError `storage_unavailable`, `overloaded`. */
-  read<T>(look: (session: Session) => Promise<T>): Promise<T> {
-    return this.#use(this.#reads, (client) => look(sessionOf(client)));
+  /**
+   * Runs statements that each may see another state. @throws AppError `storage_unavailable`, `overloaded`.
+   */
+  read<T>(work: Sql<T>): Promise<T> {
+    return this.#use(this.#reads, (client) => runOn(sessionOf(client), work));
   }
 
   /** Runs statements that all see the same state, while others write. */
-  snapshot<T>(look: (session: Session) => Promise<T>): Promise<T> {
+  snapshot<T>(work: Sql<T>): Promise<T> {
     return this.#use(this.#reads, async (client) => {
       await client.query(BEGIN_SNAPSHOT);
-      const seen = await look(sessionOf(client));
+      const seen = await runOn(sessionOf(client), work);
       await client.query('COMMIT');
       return seen;
     });
   }
 
-  /** A connection for something that takes more than one call. The taker releases it, with an error if it is unusable. */
+  /**
+   * A connection for something that takes more than one call. The taker releases it, with an error if it is
+   * unusable.
+   */
   async borrow(): Promise<PoolClient> {
     if (this.#closing !== undefined) throw closed();
     return await this.#reads.connect().catch((error: unknown) => {
@@ -131,7 +143,8 @@ function tlsOptionsOf(settings: PostgresSettings): ConnectionOptions {
   return {
     ...caOf(settings),
     rejectUnauthorized: true,
-    // Said here, since the driver tells Node of names alone, and Node would look for another one in the place of an address.
+    // Said here, since the driver tells Node of names alone, and Node would look for another one in the place
+    // of an address.
     checkServerIdentity: (_host, certificate) => checkServerIdentity(settings.host, certificate),
   };
 }

@@ -1,18 +1,13 @@
 import { isTimeout, storageError } from './failure.ts';
 import type { Pools } from './pools.ts';
-import type { Session } from './session.ts';
 
 /** How long one VACUUM may take, milliseconds. */
 const VACUUM_MS = 60_000;
 
-/** Notes that bytes of a key went out of the table. Inside the write that does it. */
-export async function noteRemoval(session: Session): Promise<void> {
-  await session.run('UPDATE scrubs SET wanted = wanted + 1, xid = pg_current_xact_id()');
-}
-
 /**
- * Lets go of the rows that earlier changes left behind, if there are any. PostgreSQL neither overwrites them nor the log that it wrote: what that
- * means for a destroyed key stands in `docs/operations/scaling-bunkms.md`.
+ * Lets go of the rows that earlier changes left behind, if there are any. PostgreSQL neither overwrites them
+ * nor the log that it wrote: what that means for a destroyed key stands in
+ * `docs/operations/scaling-bunkms.md`.
  *
  * @returns false when a transaction that sees them is still open, or another node is at it.
  */

@@ -7,12 +7,14 @@ interface Facts {
   readonly now_ms: number;
 }
 
-/** How far the clocks of a node and its database may be apart before that is worth a warning, milliseconds. */
+/**
+ * How far the clocks of a node and its database may be apart before that is worth a warning, milliseconds.
+ */
 const APART_MS = 5_000;
 
 /**
- * In which ways the server may lose what it has acknowledged, none for one that waits for its disk and for a standby's; and whether its clock
- * is another one than ours.
+ * In which ways the server may lose what it has acknowledged, none for one that waits for its disk and for a
+ * standby's; and whether its clock is another one than ours.
  *
  * @param nowMs of this node's wall clock.
  */

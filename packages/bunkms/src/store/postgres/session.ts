@@ -1,26 +1,67 @@
-import type { ClientBase } from 'pg';
-import type { Row } from '../row-records.ts';
+import type { ClientBase, QueryResult } from 'pg';
+import type { Row } from '../sql/row-records.ts';
+import { runAsync, type Sql, type SqlValue, type Statement } from '../sql/statement.ts';
 
-/** Runs statements, one after another, on one connection. */
+/** Runs statements of a repository, one after another, on one connection. */
 export interface Session {
-  rows(sql: string, ...values: readonly unknown[]): Promise<Row[]>;
-  row(sql: string, ...values: readonly unknown[]): Promise<Row | undefined>;
-  /** @returns the number of rows that were changed. */
-  run(sql: string, ...values: readonly unknown[]): Promise<number>;
+  execute(statement: Statement): Promise<unknown>;
 }
 
-/** Names of prepared statements by their text. There are a bounded number of texts: none is made of what callers say. */
+/**
+ * Names of prepared statements by their text. There are a bounded number of texts: none is made of what
+ * callers say.
+ */
 const names = new Map<string, string>();
+
+/** Does a repository's work on one connection. */
+export function runOn<T>(session: Session, work: Sql<T>): Promise<T> {
+  return runAsync(work, (statement) => session.execute(statement));
+}
 
 /** A statement with parameters is parsed and planned once for each connection. */
 export function sessionOf(client: ClientBase): Session {
-  const query = (sql: string, values: readonly unknown[]) =>
-    client.query<Row>({ name: nameOf(sql), text: sql, values: [...values] });
-  return {
-    rows: async (sql, ...values) => (await query(sql, values)).rows,
-    row: async (sql, ...values) => (await query(sql, values)).rows[0],
-    run: async (sql, ...values) => (await query(sql, values)).rowCount ?? 0,
-  };
+  return { execute: async (statement) => answerOf(statement, await query(client, ...textOf(statement))) };
+}
+
+function query(client: ClientBase, text: string, values: readonly unknown[]): Promise<QueryResult<Row>> {
+  return client.query<Row>({ name: nameOf(text), text, values: [...values] });
+}
+
+function textOf(statement: Statement): [text: string, values: readonly unknown[]] {
+  switch (statement.kind) {
+    case 'each':
+    case 'insert':
+      return [statement.query.sql, [...columnsOf(statement.tuples), ...statement.more]];
+    default:
+      return [statement.sql, statement.values];
+  }
+}
+
+function answerOf(statement: Statement, { rows, rowCount }: QueryResult<Row>): unknown {
+  switch (statement.kind) {
+    case 'row':
+      return rows[0];
+    case 'run':
+      return rowCount ?? 0;
+    case 'each': {
+      const found: Row[][] = statement.tuples.map(() => []);
+      for (const row of rows) found[(row['place'] as number) - 1]?.push(row);
+      return found;
+    }
+    default:
+      return rows;
+  }
+}
+
+/** The values of each column of the tuples. Of bytes in arrays the driver knows buffers alone. */
+function columnsOf(tuples: readonly (readonly SqlValue[])[]): SqlValue[][] {
+  const width = tuples[0]?.length ?? 0;
+  return Array.from({ length: width }, (_, at) =>
+    tuples.map((tuple) => {
+      const value = tuple[at] ?? null;
+      return value instanceof Uint8Array ? Buffer.from(value) : value;
+    }),
+  );
 }
 
 function nameOf(sql: string): string {

@@ -22,7 +22,10 @@ export interface PostgresSettings {
   readonly lockTimeoutMs: number;
   /** After this a node that stopped in the midst of a transaction holds up the others no longer. */
   readonly idleInTransactionTimeoutMs: number;
-  /** How long one operation may take, its wait for others, and trying again after a broken connection, included. */
+  /**
+   * How long one operation may take, its wait for others, and trying again after a broken connection,
+   * included.
+   */
   readonly deadlineMs: number;
 }
 
@@ -35,8 +38,9 @@ export type PostgresPlace = Pick<
 const PORT = 5_432;
 
 /**
- * The place that `postgres://user[:password]@host[:port]/database[?sslmode=disable]` names; undefined for any other text. TLS is the default but for this
- * very machine, and there is nothing between it and none: a server that is not verified may be anybody.
+ * The place that `postgres://user[:password]@host[:port]/database[?sslmode=disable]` names; undefined for any
+ * other text. TLS is the default but for this very machine, and there is nothing between it and none: a
+ * server that is not verified may be anybody.
  */
 export function placeOfUrl(text: string): PostgresPlace | undefined {
   let url: URL;
@@ -62,7 +66,7 @@ export function placeOfUrl(text: string): PostgresPlace | undefined {
 }
 
 /** Whether a name or address is this very machine. */
-export function isLoopback(host: string): boolean {
+function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host);
 }
 

@@ -1,31 +1,37 @@
 import { type KeyObject, randomUUID } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { backoffMs } from '@bundoc/shared/runtime/backoff';
+import { Batcher } from '@bundoc/shared/runtime/batcher';
 import type { PoolClient } from 'pg';
-import type { ChainHead } from '../../audit/chain.ts';
-import type { Row } from '../row-records.ts';
-import { headOf } from './audit-table.ts';
-import { isConnectionFailure, storageError } from './failure.ts';
+import type { ChainHead } from '../../records/chain.ts';
+import { HEAD, headOf } from '../sql/audit-table.ts';
+import { TOUCH } from '../sql/operations.ts';
+import type { Row } from '../sql/row-records.ts';
+import { row, run, type Sql } from '../sql/statement.ts';
+import { BufferedChain } from './chain.ts';
+import { isConnectionFailure, locked, storageError } from './failure.ts';
 import { closed, type Pools } from './pools.ts';
-import { sessionOf } from './session.ts';
-import { BufferedWriteSession, type WriteSession } from './write-session.ts';
+import { runOn, sessionOf } from './session.ts';
 
 /** Writes that may wait; beyond it `overloaded`. */
 const WAITING_MAX = 1_024;
 /** Writes of one transaction. */
 const BATCH_MAX = 64;
-/** How long is waited before a try with another connection, at first and at most, milliseconds; doubled each time. */
-const PAUSE_FIRST_MS = 50;
-const PAUSE_MAX_MS = 400;
+/** Before a try with another connection. */
+const BACKOFF = { firstMs: 50, maxMs: 400 };
 
 /** Key of the advisory lock whose holder alone appends to the chain ("bunkms" and 2, in hex). */
 const CHAIN_LOCK = BigInt('0x62756e6b6d7302');
-/** Each statement of it sees what was committed before it began, so the head is that of the moment at which the lock was got. */
+/**
+ * Each statement of it sees what was committed before it began, so the head is that of the moment at which
+ * the lock was got.
+ */
 export const BEGIN_WRITE = `BEGIN ISOLATION LEVEL READ COMMITTED;
-  SELECT pg_advisory_xact_lock(${CHAIN_LOCK}); SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1`;
+  SELECT pg_advisory_xact_lock(${CHAIN_LOCK}); ${HEAD}`;
 
 interface Job {
-  readonly action: (session: WriteSession) => Promise<unknown>;
+  readonly action: (chain: BufferedChain) => Sql<unknown>;
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: unknown) => void;
   readonly expiresAtMs: number;
@@ -34,12 +40,16 @@ interface Job {
   isSettled: boolean;
 }
 
-/** What an action came to: its value, or the refusal that it threw; neither, when nobody waited for it any more. */
+/**
+ * What an action came to: its value, or the refusal that it threw; neither, when nobody waited for it any
+ * more.
+ */
 type Result = { readonly value: unknown } | { readonly refusal?: AppError };
 
 /**
- * What became of a transaction. `failed`: the database refused it; `broken`: there was no connection, or it was cut: nothing of it is there in both
- * cases. `undurable`: it is there, and may yet be lost. `unknown`: the connection broke while it was being committed.
+ * What became of a transaction. `failed`: the database refused it; `broken`: there was no connection, or it
+ * was cut: nothing of it is there in both cases. `undurable`: it is there, and may yet be lost. `unknown`:
+ * the connection broke while it was being committed.
  */
 type Outcome =
   | { readonly kind: 'committed'; readonly results: readonly Result[] }
@@ -53,18 +63,19 @@ type Outcome =
     };
 
 /**
- * The writes of one node, with group commit: while one transaction is under way the writes that come wait, and go together in the next one. Each
- * transaction holds the lock of the chain, so all nodes' writes are one after another, and what a write reads stays true until it commits.
+ * The writes of one node, with group commit: while one transaction is under way the writes that come wait,
+ * and go together in the next one. Each transaction holds the lock of the chain, so all nodes' writes are one
+ * after another, and what a write reads stays true until it commits.
  *
- * Nothing is answered before it is durable, and nothing that may or may not have happened is answered at all: what became of a transaction whose
- * end was not heard is looked up by the id that stands beside its records. If it did not happen, it is tried again while its time lasts.
+ * Nothing is answered before it is durable, and nothing that may or may not have happened is answered at all:
+ * what became of a transaction whose end was not heard is looked up by the id that stands beside its records.
+ * If it did not happen, it is tried again while its time lasts.
  */
 export class Writer {
   readonly #pools: Pick<Pools, 'connectToWrite'>;
   readonly #deadlineMs: number;
-  readonly #waiting: Job[] = [];
+  readonly #batcher = new Batcher<Job>({ queue: BATCH_MAX, run: (batch) => this.#writeAll(batch) });
   #chainKey: KeyObject | undefined;
-  #running: Promise<void> | undefined;
   #isClosed = false;
 
   constructor(pools: Pick<Pools, 'connectToWrite'>, deadlineMs: number) {
@@ -83,20 +94,21 @@ export class Writer {
   }
 
   /**
-   * Runs an action as a part of a transaction. It may be run again, when an earlier try came to nothing, and must not write before it throws.
+   * Runs an action as a part of a transaction. It may be run again, when an earlier try came to nothing, and
+   * must not write before it throws.
    *
-   * @throws what the action throws, when that is an AppError; `storage_unavailable`, `disk_full`: then it may have happened; `overloaded`.
-   * `storage_unavailable` before {@link unlock}, too.
+   * @throws what the action throws, when that is an AppError; `storage_unavailable`, `disk_full`: then it may
+   * have happened; `overloaded`. `storage_unavailable` before {@link unlock}, too.
    */
-  write<T>(action: (session: WriteSession) => Promise<T>): Promise<T> {
+  write<T>(action: (chain: BufferedChain) => Sql<T>): Promise<T> {
     if (this.#chainKey === undefined) return Promise.reject(locked());
-    return this.touch(action);
+    return this.writeUnaudited(action);
   }
 
   /** {@link write} for what needs no record. */
-  touch<T>(action: (session: WriteSession) => Promise<T>): Promise<T> {
+  writeUnaudited<T>(action: (chain: BufferedChain) => Sql<T>): Promise<T> {
     if (this.#isClosed) return Promise.reject(closed());
-    if (this.#waiting.length >= WAITING_MAX) return Promise.reject(new AppError('overloaded'));
+    if (this.#batcher.waiting >= WAITING_MAX) return Promise.reject(new AppError('overloaded'));
     return new Promise<T>((resolve, reject) => {
       const job: Job = {
         action,
@@ -106,24 +118,18 @@ export class Writer {
         timer: setTimeout(() => refuse([job], late(this.#deadlineMs)), this.#deadlineMs),
         isSettled: false,
       };
-      this.#waiting.push(job);
-      this.#running ??= this.#run();
+      this.#batcher.add(job);
     });
   }
 
   /** Finishes what was asked before, and takes nothing more. */
   async close(): Promise<void> {
     this.#isClosed = true;
-    await this.#running;
-  }
-
-  async #run(): Promise<void> {
-    while (this.#waiting.length > 0) await this.#writeAll(this.#waiting.splice(0, BATCH_MAX));
-    this.#running = undefined;
+    await this.#batcher.settled();
   }
 
   async #writeAll(batch: readonly Job[]): Promise<void> {
-    for (let pauseMs = PAUSE_FIRST_MS; ; pauseMs = Math.min(PAUSE_MAX_MS, 2 * pauseMs)) {
+    for (let failures = 1; ; failures++) {
       // Nobody waits for the others any more: doing them now would only surprise.
       const jobs = batch.filter(({ isSettled }) => !isSettled);
       if (jobs.length === 0) return;
@@ -136,6 +142,7 @@ export class Writer {
         else refuse(jobs, outcome.error);
         return;
       }
+      const pauseMs = backoffMs(BACKOFF, failures);
       if (isOver(jobs, pauseMs)) return refuse(jobs, outcome.error);
       await pause(pauseMs);
     }
@@ -157,38 +164,41 @@ export class Writer {
   async #resolved(outcome: Outcome, jobs: readonly Job[]): Promise<Exclude<Outcome, { kind: 'unknown' }>> {
     if (outcome.kind !== 'unknown') return outcome;
     const { error, results, first, writeId } = outcome;
-    for (let pauseMs = PAUSE_FIRST_MS; ; pauseMs = Math.min(PAUSE_MAX_MS, 2 * pauseMs)) {
+    for (let failures = 1; ; failures++) {
       const happened = await this.#isThere(first, writeId).catch(() => undefined);
       if (happened === true) return { kind: 'committed', results };
       if (happened === false) return { kind: 'broken', error };
+      const pauseMs = backoffMs(BACKOFF, failures);
       if (isOver(jobs, pauseMs)) return { kind: 'undurable', error };
       await pause(pauseMs);
     }
   }
 
   /**
-   * Whether the transaction with that id has written that record, durably. It takes the lock, since one that is not over yet still has it; and
-   * writes, since a server that came back after a crash shows what its standby may lack, and a later commit waits for all before it.
+   * Whether the transaction with that id has written that record, durably. It takes the lock, since one that
+   * is not over yet still has it; and writes, since a server that came back after a crash shows what its
+   * standby may lack, and a later commit waits for all before it.
    */
   async #isThere({ seq, hash }: ChainHead, writeId: string): Promise<boolean> {
     const client = await this.#pools.connectToWrite();
     let isSound = false;
     try {
       await client.query(BEGIN_WRITE);
-      const session = sessionOf(client);
-      const row = await session.row('SELECT hash, write_id FROM audit WHERE seq = $1', seq);
-      await session.run(TOUCH);
+      const found = await runOn(sessionOf(client), lookUp(seq));
       await commit(client);
       isSound = true;
-      return row?.['write_id'] === writeId && row['hash'] === hash;
+      return found?.['write_id'] === writeId && found['hash'] === hash;
     } finally {
       client.release(!isSound);
     }
   }
 }
 
-/** A change that matters to nobody. */
-export const TOUCH = 'UPDATE probe SET count = count + 1';
+function* lookUp(seq: number): Sql<Row | undefined> {
+  const found = yield* row('SELECT hash, write_id FROM audit WHERE seq = $1', seq);
+  yield* run(TOUCH);
+  return found;
+}
 
 /** The server has committed, and says that it did not wait for a standby as configured. */
 class NotReplicated extends Error {
@@ -201,18 +211,18 @@ async function attempt(
   chainKey: KeyObject | undefined,
 ): Promise<Outcome> {
   const writeId = randomUUID();
-  let session: BufferedWriteSession;
+  let chain: BufferedChain;
   try {
     const [, , heads] = (await client.query<Row>(BEGIN_WRITE)) as unknown as { rows: Row[] }[];
-    session = new BufferedWriteSession(sessionOf(client), chainKey, headOf(heads?.rows[0]), writeId);
+    chain = new BufferedChain(sessionOf(client), chainKey, headOf(heads?.rows[0]), writeId);
   } catch (error) {
     // Others held the lock for too long, or the connection is unusable: nobody here is at fault.
     return { kind: 'broken', error };
   }
   const results: Result[] = [];
   try {
-    for (const job of jobs) results.push(job.isSettled ? {} : await resultOf(job.action, session));
-    await session.flush();
+    for (const job of jobs) results.push(job.isSettled ? {} : await resultOf(job.action, chain));
+    await chain.flush();
   } catch (error) {
     if (isConnectionFailure(error)) return { kind: 'broken', error };
     const isCleared = await client.query('ROLLBACK').then(
@@ -226,7 +236,7 @@ async function attempt(
     return { kind: 'committed', results };
   } catch (error) {
     if (error instanceof NotReplicated) return { kind: 'undurable', error };
-    const { first } = session;
+    const { first } = chain;
     // Without a record it was nothing that may not be done again.
     return first === undefined
       ? { kind: 'broken', error }
@@ -234,16 +244,19 @@ async function attempt(
   }
 }
 
-async function resultOf(action: Job['action'], session: WriteSession): Promise<Result> {
+async function resultOf(action: Job['action'], chain: BufferedChain): Promise<Result> {
   try {
-    return { value: await action(session) };
+    return { value: await chain.run(action(chain)) };
   } catch (error) {
     if (error instanceof AppError) return { refusal: error };
     throw error;
   }
 }
 
-/** @throws NotReplicated when somebody ended the server's wait for its standby: then the commit may be lost with the server. */
+/**
+ * @throws NotReplicated when somebody ended the server's wait for its standby: then the commit may be lost
+ * with the server.
+ */
 export async function commit(client: PoolClient): Promise<void> {
   let warning: string | undefined;
   const onNotice = ({
@@ -288,10 +301,6 @@ function settle(job: Job, how: () => void): void {
   job.isSettled = true;
   clearTimeout(job.timer);
   how();
-}
-
-function locked(): AppError {
-  return new AppError('storage_unavailable', { cause: new Error('the audit chain is locked') });
 }
 
 function late(deadlineMs: number): AppError {

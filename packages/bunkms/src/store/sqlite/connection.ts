@@ -1,11 +1,15 @@
 import { type BigIntStats, closeSync, mkdirSync, openSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
-import type { Row } from '../row-records.ts';
+import type { Row } from '../sql/row-records.ts';
+import type { SqlValue, Statement } from '../sql/statement.ts';
 import { migrate } from './schema.ts';
 
 const SQLITE_BUSY = 5;
-/** How long {@link Connection.truncateLog} waits for readers, milliseconds. Everything else waits for this thread meanwhile. */
+/**
+ * How long {@link Connection.truncateLog} waits for anyone who reads: all else waits for this thread
+ * meanwhile, milliseconds.
+ */
 const TRUNCATE_WAIT_MS = 50;
 /** How long an opener tries to switch a new database to WAL while another process does the same. */
 const WAL_TRIES = 100;
@@ -20,7 +24,8 @@ export class Connection {
   readonly #statements = new Map<string, StatementSync>();
 
   /**
-   * Opens the file, makes it (mode 0600, its folder 0700) if it is not there, and brings its schema up to date.
+   * Opens the file, makes it (mode 0600, its folder 0700) if it is not there, and brings its schema up to
+   * date.
    *
    * @param busyTimeoutMs how long a statement waits for another process's transaction.
    */
@@ -35,18 +40,37 @@ export class Connection {
     this.#useWal();
     // FULL makes a commit in WAL mode wait for fsync; NORMAL would lose the last commits with the power.
     this.#database.exec('PRAGMA synchronous = FULL');
-    // What is deleted or replaced is overwritten with zeros, so that a destroyed key does not linger in free pages.
+    // What is deleted or replaced is overwritten with zeros, so that a destroyed key does not linger in free
+    // pages.
     this.#database.exec('PRAGMA secure_delete = ON');
     this.write(() => migrate(this.#database));
   }
 
-  /** All rows of a query, or the part that the caller takes before it stops. */
-  *rows(sql: string, ...values: SQLInputValue[]): Generator<Row, void, undefined> {
-    yield* this.#prepare(sql).iterate(...values);
+  /** Runs one statement of a repository. */
+  execute(statement: Statement): unknown {
+    switch (statement.kind) {
+      case 'rows':
+        return this.#all(statement.sql, statement.values);
+      case 'row':
+        return this.row(statement.sql, ...statement.values);
+      case 'run':
+        return this.run(statement.sql, ...statement.values);
+      case 'each': {
+        const { query, tuples, more } = statement;
+        return tuples.map((tuple) => this.#all(query.sql, [...tuple, ...more]));
+      }
+      case 'insert':
+        for (const tuple of statement.tuples) this.run(statement.query.sql, ...tuple, ...statement.more);
+        return [];
+    }
   }
 
-  row(sql: string, ...values: SQLInputValue[]): Row | undefined {
-    return this.#prepare(sql).get(...values);
+  row(sql: string, ...values: readonly SqlValue[]): Row | undefined {
+    return this.#prepare(sql).get(...values.map(inputOf));
+  }
+
+  #all(sql: string, values: readonly SqlValue[]): Row[] {
+    return this.#prepare(sql).all(...values.map(inputOf));
   }
 
   /** A number that is another one once any other connection, of whatever process, has committed a change. */
@@ -55,8 +79,8 @@ export class Connection {
   }
 
   /** @returns the number of rows that were changed. */
-  run(sql: string, ...values: SQLInputValue[]): number {
-    return Number(this.#prepare(sql).run(...values).changes);
+  run(sql: string, ...values: readonly SqlValue[]): number {
+    return Number(this.#prepare(sql).run(...values.map(inputOf)).changes);
   }
 
   /** Runs `look` on one state of the database, while others write. */
@@ -69,7 +93,10 @@ export class Connection {
     }
   }
 
-  /** Runs `change` as one transaction that holds the write lock from its start, so what it reads stays true until it commits. */
+  /**
+   * Runs `change` as one transaction that holds the write lock from its start, so what it reads stays true
+   * until it commits.
+   */
   write<T>(change: () => T): T {
     this.beginWrite();
     try {
@@ -82,12 +109,18 @@ export class Connection {
     }
   }
 
-  /** Begins {@link write} for what does not end in one call; {@link commit} ends it, {@link close} takes it back. */
+  /**
+   * Begins {@link write} for what does not end in one call; {@link commit} ends it, {@link close} takes it
+   * back.
+   */
   beginWrite(): void {
     this.#database.exec('BEGIN IMMEDIATE');
   }
 
-  /** Begins to look at one state of the database, which is that of the first read; {@link commit} or {@link close} ends it. */
+  /**
+   * Begins to look at one state of the database, which is that of the first read; {@link commit} or
+   * {@link close} ends it.
+   */
   beginRead(): void {
     this.#database.exec('BEGIN');
   }
@@ -111,7 +144,10 @@ export class Connection {
     }
   }
 
-  /** SQLite would go on in a file that was removed or renamed: what is acknowledged would be gone with the process. */
+  /**
+   * SQLite would go on in a file that was removed or renamed: what is acknowledged would be gone with the
+   * process.
+   */
   #requireFile(): void {
     const file = statSync(this.#path, { bigint: true, throwIfNoEntry: false });
     if (file?.ino !== this.#file.ino || file.dev !== this.#file.dev)
@@ -125,12 +161,16 @@ export class Connection {
   #prepare(sql: string): StatementSync {
     const known = this.#statements.get(sql);
     if (known !== undefined) return known;
-    const statement = this.#database.prepare(sql);
+    // In SQLite `$1` is a name; `?1` is the first parameter.
+    const statement = this.#database.prepare(sql.replace(/\$(\d+)/g, '?$1'));
     this.#statements.set(sql, statement);
     return statement;
   }
 
-  /** The switch to WAL does not wait for the busy timeout when two new connections deadlock over it, so it is tried again here. */
+  /**
+   * The switch to WAL does not wait for the busy timeout when two new connections deadlock over it, so it is
+   * tried again here.
+   */
   #useWal(): void {
     for (let tries = 1; ; tries++) {
       try {
@@ -142,4 +182,9 @@ export class Connection {
       }
     }
   }
+}
+
+/** SQLite has no booleans. */
+function inputOf(value: SqlValue): SQLInputValue {
+  return typeof value === 'boolean' ? Number(value) : value;
 }

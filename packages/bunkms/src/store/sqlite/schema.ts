@@ -1,12 +1,15 @@
 import type { DatabaseSync } from 'node:sqlite';
 import { madeByEarlierBuild } from '../earlier-build.ts';
 
-/** The first schema whose keys name their holder and whose chain authenticates tokens. Databases of earlier builds have a lower one. */
+/**
+ * The first schema whose keys name their holder and whose chain authenticates tokens. Databases of earlier
+ * builds have a lower one.
+ */
 const FIRST = 7;
 
 /**
- * Each entry brings the schema from the version {@link FIRST} - 1 + its index to the next. Entries are never changed once
- * released, only added to.
+ * Each entry brings the schema from the version {@link FIRST} - 1 + its index to the next. Entries are never
+ * changed once released, only added to.
  */
 const MIGRATIONS: readonly string[] = [
   `

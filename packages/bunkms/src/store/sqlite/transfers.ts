@@ -1,14 +1,18 @@
 import assert from 'node:assert/strict';
 import type { KeyObject } from 'node:crypto';
-import { GENESIS } from '../../audit/chain.ts';
-import type { LoadEntry, StoreEntry } from '../port.ts';
-import { AuditTable } from './audit-table.ts';
+import { EntryReader, isEmpty, putEntries } from '../sql/entries.ts';
+import { readInstallation } from '../sql/installation-table.ts';
+import { createRepository } from '../sql/repository.ts';
+import { runSync, type Sql } from '../sql/statement.ts';
+import type { LoadEntry, StoreEntry } from '../transfer.ts';
+import { SqliteChain } from './chain.ts';
 import type { Connection } from './connection.ts';
-import { insertInstallation, readInstallation } from './installation-table.ts';
-import { allKeys, putKey, putVersion, readVersions } from './key-table.ts';
-import { allTokens, insertToken } from './token-table.ts';
+import { SQLITE } from './dialect.ts';
 
-/** Reading and filling a whole store, step by step, so that no call takes long. Each transfer has a connection of its own. */
+/**
+ * Reading and filling a whole store, step by step, so that no call takes long. Each transfer has a connection
+ * of its own.
+ */
 export interface TransferOperations {
   /** @returns the number that the other calls take. */
   beginReadAll(): number;
@@ -23,41 +27,32 @@ export interface TransferOperations {
   endTransfer(transfer: number): void;
 }
 
-const BATCH = 500;
-
 /** @param connect opens a further connection to the database. */
 export function transferOperations(connect: () => Connection): TransferOperations {
-  const readings = new Map<number, { connection: Connection; entries: Iterator<StoreEntry> }>();
-  const loads = new Map<number, { connection: Connection; audit: AuditTable }>();
+  const repository = createRepository(SQLITE, () => assert.fail('a transfer asks for no token'));
+  const readings = new Map<number, { connection: Connection; reader: EntryReader }>();
+  const loads = new Map<number, { connection: Connection; chain: SqliteChain }>();
   let last = 0;
   return {
     beginReadAll: () => {
       const connection = connect();
       connection.beginRead();
-      readings.set(++last, { connection, entries: allEntries(connection) });
+      readings.set(++last, { connection, reader: new EntryReader(repository) });
       return last;
     },
     readMore: (transfer) => {
       const reading = readings.get(transfer);
       assert(reading !== undefined, 'there is no such transfer');
-      const batch: StoreEntry[] = [];
-      while (batch.length < BATCH) {
-        const next = reading.entries.next();
-        if (next.done === true) break;
-        batch.push(next.value);
-      }
-      return batch;
+      return runOn(reading.connection, reading.reader.next());
     },
     beginLoad: (chainKey) => {
       const connection = connect();
       let begun: number | undefined;
       try {
-        const audit = new AuditTable(connection);
         connection.beginWrite();
-        if (!isEmpty(connection, audit)) return undefined;
-        audit.unlock(chainKey);
+        if (!runOn(connection, isEmpty(repository))) return undefined;
         begun = ++last;
-        loads.set(begun, { connection, audit });
+        loads.set(begun, { connection, chain: new SqliteChain(connection, chainKey, () => undefined) });
         return begun;
       } finally {
         if (begun === undefined) connection.close();
@@ -66,12 +61,12 @@ export function transferOperations(connect: () => Connection): TransferOperation
     loadMore: (transfer, entries) => {
       const load = loads.get(transfer);
       assert(load !== undefined, 'there is no such transfer');
-      for (const entry of entries) put(load.connection, load.audit, entry);
+      runOn(load.connection, putEntries(repository, load.chain, entries));
     },
     commitLoad: (transfer) => {
       const load = loads.get(transfer);
       assert(load !== undefined, 'there is no such transfer');
-      assert(readInstallation(load.connection) !== undefined, 'what is loaded has an installation');
+      assert(runOn(load.connection, readInstallation()) !== undefined, 'what is loaded has an installation');
       load.connection.commit();
     },
     endTransfer: (transfer) => {
@@ -82,44 +77,6 @@ export function transferOperations(connect: () => Connection): TransferOperation
   };
 }
 
-function* allEntries(connection: Connection): Generator<StoreEntry, void, undefined> {
-  const installation = readInstallation(connection);
-  if (installation !== undefined) yield { kind: 'installation', installation };
-  for (const record of new AuditTable(connection).all()) yield { kind: 'record', record };
-  for (const key of allKeys(connection)) {
-    yield { kind: 'key', key };
-    for (const version of readVersions(connection, key, 'all')) yield { kind: 'version', version };
-  }
-  for (const token of allTokens(connection)) yield { kind: 'token', token };
-}
-
-function isEmpty(connection: Connection, audit: AuditTable): boolean {
-  return (
-    readInstallation(connection) === undefined &&
-    audit.head().seq === GENESIS.seq &&
-    connection.row('SELECT 1 FROM keys LIMIT 1') === undefined &&
-    connection.row('SELECT 1 FROM tokens LIMIT 1') === undefined
-  );
-}
-
-function put(connection: Connection, audit: AuditTable, entry: LoadEntry): void {
-  switch (entry.kind) {
-    case 'installation':
-      insertInstallation(connection, entry.installation);
-      break;
-    case 'record':
-      audit.insert(entry.record);
-      break;
-    case 'new-record':
-      audit.append(entry.draft);
-      break;
-    case 'key':
-      putKey(connection, entry.key);
-      break;
-    case 'version':
-      putVersion(connection, entry.version);
-      break;
-    case 'token':
-      insertToken(connection, entry.token);
-  }
+function runOn<T>(connection: Connection, work: Sql<T>): T {
+  return runSync(work, (statement) => connection.execute(statement));
 }

@@ -1,5 +1,6 @@
 import type { DocumentRef } from '../../../crypto/stored-text.ts';
 import type { ByteWriter } from '../../bytes.ts';
+import type { CollectionSummary } from '../../port.ts';
 import { type DocumentState, FILE_NAME_BYTES, REV_BYTES, writeStateOf } from '../../state.ts';
 import { SeqIndex } from './seq-index.ts';
 
@@ -32,13 +33,6 @@ interface Collection {
   order: SeqIndex;
   alive: number;
   bytes: number;
-}
-
-export interface CollectionSummary {
-  readonly name: string;
-  readonly documents: number;
-  /** Sealed bytes. */
-  readonly bytes: number;
 }
 
 /** Names and revisions in hex. */

@@ -1,12 +1,16 @@
-import { randomBytes } from 'node:crypto';
-import { aadOf, OpenError, open, SEAL_OVERHEAD_BYTES, seal } from '@bundoc/shared/crypto/aead';
+import { type KeyObject, randomBytes } from 'node:crypto';
+import { OpenError } from '@bundoc/shared/crypto/aead';
+import { CHUNK_BYTES, SealedStream } from '@bundoc/shared/crypto/sealed-stream';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import { type OwnWork, ownWork } from '../../../work/scheduler.ts';
 import { ByteReader, ByteWriter } from '../../bytes.ts';
 import type { IndexSpec } from '../../index-port.ts';
 import type { IndexedDocument, MemoryIndex } from '../../indexes/memory-index.ts';
 
-/** Entries of a project's indexes, beside its catalog: it may be missing or useless, then they are made of the documents. */
+/**
+ * Entries of a project's indexes, beside its catalog: it may be missing or useless, then they are made of the
+ * documents.
+ */
 export const INDEX_FILE = 'indexes';
 
 /** An index as it was stored. */
@@ -25,15 +29,15 @@ export interface StoredIndexes {
 const MAGIC = Buffer.from('BUNDOCI1', 'latin1');
 const ID_BYTES = 16;
 const HEAD_BYTES = MAGIC.length + 4 + ID_BYTES;
-/** Plaintext bytes after which a chunk is sealed; between chunks other work gets its turn. */
-const CHUNK_BYTES = 262_144;
 const INDEX = 1;
 const DOCUMENT = 2;
 
 /**
- * Indexes as a file, piece by piece: a clear head, then sealed chunks, each bound to its place. Byte table: docs/formats/indexes.md.
+ * Indexes as a file, piece by piece: a clear head, then sealed chunks, each bound to its place. Byte table:
+ * docs/formats/indexes.md.
  *
- * Documents change while it is written. That is harmless: what has changed behind `asOf` is not taken from it.
+ * Documents change while it is written. That is harmless: what has changed behind `asOf` is not taken from
+ * it.
  */
 export async function* encodeIndexes(
   project: string,
@@ -51,16 +55,13 @@ export async function* encodeIndexes(
   head.writeUInt32BE(cipher.version, MAGIC.length);
   id.copy(head, MAGIC.length + 4);
   yield head;
-  let chunk = 0;
+  const stream = streamOf(key, project, id);
   let writer = new ByteWriter(CHUNK_BYTES + 2_048).u48(asOf);
-  const sealChunk = (last: boolean): Buffer => {
-    const sealed = seal(key, writer.finish(), chunkAad(project, id, chunk++, last));
-    const length = Buffer.alloc(4);
-    length.writeUInt32BE(sealed.length);
+  const sealChunk = (isLast: boolean): Buffer => {
+    const chunk = stream.seal(writer.finish(), isLast);
     writer = new ByteWriter(CHUNK_BYTES + 2_048);
-    const piece = Buffer.concat([length, sealed]);
     work.leave();
-    return piece;
+    return chunk;
   };
   for (const [collection, index] of indexes) {
     writer.u8(INDEX).text(collection).text(index.spec.name).u8(Number(index.spec.unique));
@@ -85,7 +86,10 @@ function writeDocument(writer: ByteWriter, { id, position, keys }: IndexedDocume
   }
 }
 
-/** What {@link encodeIndexes} wrote; undefined for anything but a whole, authentic file of this project under a live key version. */
+/**
+ * What {@link encodeIndexes} wrote; undefined for anything but a whole, authentic file of this project under
+ * a live key version.
+ */
 export function decodeIndexes(
   project: string,
   cipher: ProjectCipher,
@@ -97,26 +101,20 @@ export function decodeIndexes(
   if (key === undefined) return undefined;
   const indexes: { collection: string; spec: IndexSpec; documents: IndexedDocument[] }[] = [];
   let asOf: number | undefined;
-  for (let at = HEAD_BYTES, chunk = 0; ; chunk++) {
-    const length = at + 4 <= bytes.length ? bytes.readUInt32BE(at) : 0;
-    const end = at + 4 + length;
-    if (length < SEAL_OVERHEAD_BYTES || end > bytes.length) return undefined;
-    const last = end === bytes.length;
-    let reader: ByteReader;
-    try {
-      reader = new ByteReader(open(key, bytes.subarray(at + 4, end), chunkAad(project, id, chunk, last)));
-    } catch (error) {
-      if (error instanceof OpenError) return undefined;
-      throw error;
+  try {
+    for (const chunk of streamOf(key, project, id).openAll(bytes.subarray(HEAD_BYTES))) {
+      const reader = new ByteReader(chunk);
+      asOf ??= reader.u48();
+      while (!reader.done) {
+        if (reader.u8() === INDEX) indexes.push({ ...readIndex(reader), documents: [] });
+        else indexes.at(-1)?.documents.push(readDocument(reader));
+      }
     }
-    asOf ??= reader.u48();
-    while (!reader.done) {
-      if (reader.u8() === INDEX) indexes.push({ ...readIndex(reader), documents: [] });
-      else indexes.at(-1)?.documents.push(readDocument(reader));
-    }
-    if (last) return { asOf, indexes };
-    at = end;
+  } catch (error) {
+    if (error instanceof OpenError) return undefined;
+    throw error;
   }
+  return asOf === undefined ? undefined : { asOf, indexes };
 }
 
 function readIndex(reader: ByteReader): { collection: string; spec: IndexSpec } {
@@ -135,6 +133,6 @@ function readDocument(reader: ByteReader): IndexedDocument {
   return { id, position, keys: { keys: list(), complete: list(), tooMany } };
 }
 
-function chunkAad(project: string, id: Buffer, chunk: number, last: boolean): Buffer {
-  return aadOf('bundoc/indexes/v1', project, id.toString('hex'), String(chunk), last ? 'last' : 'more');
+function streamOf(key: KeyObject, project: string, id: Buffer): SealedStream {
+  return new SealedStream(key, 'bundoc/indexes/v1', project, id.toString('hex'));
 }

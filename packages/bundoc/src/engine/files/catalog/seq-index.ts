@@ -1,6 +1,6 @@
 /**
- * Slots in the order of sequence numbers, appended at the end. An entry that no longer holds is left in place and skipped;
- * when most are such, the index is packed. 12 bytes an entry.
+ * Slots in the order of sequence numbers, appended at the end. An entry that no longer holds is left in place
+ * and skipped; when most are such, the index is packed. 12 bytes an entry.
  */
 export class SeqIndex {
   readonly #holds: (seq: number, slot: number) => boolean;

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { hash, type KeyObject, randomBytes } from 'node:crypto';
 import {
   type CatalogHead,
@@ -5,18 +6,19 @@ import {
   encodeCatalogHead,
   parseCatalogHead,
 } from '@bundoc/shared/contract/catalog-head';
-import { aadOf, OpenError, open, SEAL_OVERHEAD_BYTES, seal } from '@bundoc/shared/crypto/aead';
+import { OpenError } from '@bundoc/shared/crypto/aead';
+import { CHUNK_BYTES, SealedStream } from '@bundoc/shared/crypto/sealed-stream';
 import { type OwnWork, ownWork } from '../../../work/scheduler.ts';
 import { ByteReader, ByteWriter } from '../../bytes.ts';
 import type { SealCount } from '../../seal-budget.ts';
 import {
   type DocumentState,
+  type IdempotencyRecord,
+  readIdempotencyRecord,
   readSeals,
   readState,
-  readUsedKey,
-  type UsedKey,
+  writeIdempotencyRecord,
   writeSeals,
-  writeUsedKey,
 } from '../../state.ts';
 import type { Catalog } from './catalog.ts';
 
@@ -45,8 +47,6 @@ export interface SnapshotKeys {
 }
 
 const ID_BYTES = 16;
-/** Plaintext bytes after which a chunk is sealed; between chunks others get their turn. */
-const CHUNK_BYTES = 262_144;
 
 /**
  * The catalog as a file, piece by piece: a clear head, then sealed chunks, each bound to its place and to the
@@ -60,7 +60,7 @@ export function encodeSnapshot(
   project: string,
   keys: SnapshotKeys,
   head: SnapshotHead,
-  usedKeys: Iterable<UsedKey>,
+  idempotencyRecords: Iterable<IdempotencyRecord>,
   catalog: Catalog,
   own: OwnWork = ownWork(project),
 ): AsyncGenerator<Buffer> {
@@ -69,7 +69,7 @@ export function encodeSnapshot(
   if (key === undefined) throw new CatalogDamaged('the current key version has no key');
   // In the caller's turn, so that the counts are of the moment of `head`.
   const clear = encodeCatalogHead({ ...head, ...sizeOf(catalog), keyVersion: keys.version, id });
-  return piecesOf(project, key, clear, head, usedKeys, catalog, own);
+  return piecesOf(project, key, clear, head, idempotencyRecords, catalog, own);
 }
 
 async function* piecesOf(
@@ -77,21 +77,17 @@ async function* piecesOf(
   key: KeyObject,
   clear: Buffer,
   head: SnapshotHead,
-  usedKeys: Iterable<UsedKey>,
+  idempotencyRecords: Iterable<IdempotencyRecord>,
   catalog: Catalog,
   own: OwnWork,
 ): AsyncGenerator<Buffer> {
   using work = own('snapshot');
   yield clear;
-  const bound = hashOf(clear);
-  let chunk = 0;
-  const sealChunk = (writer: ByteWriter, last: boolean): Buffer => {
-    const sealed = seal(key, writer.finish(), chunkAad(project, bound, chunk++, last));
-    const length = Buffer.alloc(4);
-    length.writeUInt32BE(sealed.length);
-    const piece = Buffer.concat([length, sealed]);
+  const stream = streamOf(key, project, clear);
+  const sealChunk = (writer: ByteWriter, isLast: boolean): Buffer => {
+    const chunk = stream.seal(writer.finish(), isLast);
     work.leave();
-    return piece;
+    return chunk;
   };
 
   let writer = new ByteWriter(FIRST_CHUNK_BYTES);
@@ -99,9 +95,9 @@ async function* piecesOf(
   for (const seals of head.seals) writeSeals(writer, seals);
   yield sealChunk(writer, false);
   writer = new ByteWriter(Math.min(CHUNK_BYTES, catalog.size * STATE_BYTES) + 2_048);
-  for (const used of usedKeys) {
+  for (const used of idempotencyRecords) {
     writer.u8(USED_KEY);
-    writeUsedKey(writer, used);
+    writeIdempotencyRecord(writer, used);
     if (writer.length < CHUNK_BYTES) continue;
     await work.pause();
     yield sealChunk(writer, false);
@@ -131,31 +127,29 @@ export function decodeSnapshot(
   project: string,
   keys: SnapshotKeys,
   bytes: Buffer,
-  sink: { state(state: DocumentState): void; usedKey(used: UsedKey): void },
+  sink: { state(state: DocumentState): void; idempotencyRecord(used: IdempotencyRecord): void },
 ): SnapshotHead {
   const clear = parseCatalogHead(bytes);
   if (clear === undefined) throw new CatalogDamaged('it is no catalog of a known format');
   const key = keys.snapshotKey(clear.keyVersion, clear.id);
   if (key === undefined) throw new CatalogDamaged('there is no key of its version');
-  const bound = hashOf(bytes.subarray(0, clear.end));
+  const stream = streamOf(key, project, bytes.subarray(0, clear.end));
   let head: SnapshotHead | undefined;
-  let at = clear.end;
-  for (let chunk = 0; ; chunk++) {
-    const length = at + 4 <= bytes.length ? bytes.readUInt32BE(at) : 0;
-    const end = at + 4 + length;
-    if (length < SEAL_OVERHEAD_BYTES || end > bytes.length) throw new CatalogDamaged('it is cut short');
-    const last = end === bytes.length;
-    const reader = new ByteReader(
-      openChunk(key, bytes.subarray(at + 4, end), chunkAad(project, bound, chunk, last)),
-    );
-    if (head === undefined) head = readHead(reader, clear);
-    while (!reader.done) {
-      if (reader.u8() === STATE) sink.state(readState(reader));
-      else sink.usedKey(readUsedKey(reader));
+  try {
+    for (const chunk of stream.openAll(bytes.subarray(clear.end))) {
+      const reader = new ByteReader(chunk);
+      head ??= readHead(reader, clear);
+      while (!reader.done) {
+        if (reader.u8() === STATE) sink.state(readState(reader));
+        else sink.idempotencyRecord(readIdempotencyRecord(reader));
+      }
     }
-    if (last) return head;
-    at = end;
+  } catch (error) {
+    if (error instanceof OpenError) throw new CatalogDamaged('it does not open');
+    throw error;
   }
+  assert(head !== undefined, 'a stream has a chunk');
+  return head;
 }
 
 function readHead(reader: ByteReader, { handle, covered, projectFile }: CatalogHead): SnapshotHead {
@@ -163,15 +157,6 @@ function readHead(reader: ByteReader, { handle, covered, projectFile }: CatalogH
   const purgedSeq = reader.u48();
   const seals = Array.from({ length: reader.u16() }, () => readSeals(reader));
   return { handle, covered, projectFile, lastSeq, purgedSeq, seals };
-}
-
-function openChunk(key: KeyObject, sealed: Buffer, aad: Buffer): Buffer {
-  try {
-    return open(key, sealed, aad);
-  } catch (error) {
-    if (error instanceof OpenError) throw new CatalogDamaged('it does not open');
-    throw error;
-  }
 }
 
 /** Living documents, and their sealed bytes. */
@@ -184,10 +169,7 @@ function sizeOf(catalog: Catalog): { documents: number; bytes: number } {
   return { documents, bytes };
 }
 
-function hashOf(head: Buffer): string {
-  return hash('sha256', head, 'hex');
-}
-
-function chunkAad(project: string, head: string, chunk: number, last: boolean): Buffer {
-  return aadOf('bundoc/catalog/v2', project, head, String(chunk), last ? 'last' : 'more');
+/** @param head is clear; each chunk is bound to it. */
+function streamOf(key: KeyObject, project: string, head: Buffer): SealedStream {
+  return new SealedStream(key, 'bundoc/catalog/v2', project, hash('sha256', head, 'hex'));
 }

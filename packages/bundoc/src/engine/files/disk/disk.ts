@@ -60,11 +60,6 @@ export interface Disk {
   syncFiles(paths: readonly string[], folders?: readonly string[]): Promise<void>;
 }
 
-/**
- * Bytes of the largest file that describes a project or a mark; a project file of 1,000 key versions has a
- * tenth.
- */
-export const SMALL_FILE_BYTES_MAX = 4_194_304;
 /** Bytes of the largest catalog and of the largest file of indexes: more than six million documents. */
 export const LARGE_FILE_BYTES_MAX = 1_073_741_824;
 

@@ -3,8 +3,8 @@ import type { SharedFolder } from '@bundoc/shared/files/data-folder';
 // What the main thread and the thread that writes document files say to each other.
 
 /**
- * Files to write, in full, or to remove. Names and contents come in one piece each, which costs a tenth of objects and copies of their
- * own; the memory of the contents is handed over.
+ * Files to write, in full, or to remove. Names and contents come in one piece each, which costs a tenth of
+ * objects and copies of their own; the memory of the contents is handed over.
  */
 export interface FilesToWrite {
   /** Below the data folder, joined by NUL. */
@@ -28,7 +28,10 @@ export interface WritePlace {
 /** Asks the thread to close what it holds and to end. */
 export const END = 'end';
 
-/** A file that could not be written: its place among those that were asked for, and the error's code and message. */
+/**
+ * A file that could not be written: its place among those that were asked for, and the error's code and
+ * message.
+ */
 export interface WriteFailure {
   readonly at: number;
   readonly code: string | undefined;

@@ -1,14 +1,14 @@
 import { tmpdir } from 'node:os';
 import { setImmediate } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
-import { FilesystemSync, type FilesystemSyncPorts } from './filesystem-sync.ts';
+import { FilesystemSync, type FilesystemSyncDeps } from './filesystem-sync.ts';
 
 const HERE = tmpdir();
 
 /** Rounds that end when the test says so. */
 function heldRounds() {
   const rounds: PromiseWithResolvers<void>[] = [];
-  const ports: FilesystemSyncPorts = {
+  const ports: FilesystemSyncDeps = {
     deviceOf: async () => 1,
     isTrusted: async () => true,
     sync: () => {

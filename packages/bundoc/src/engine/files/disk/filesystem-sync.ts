@@ -5,11 +5,14 @@ import { promisify } from 'node:util';
 
 const run = promisify(execFile);
 
-/** File systems whose `syncfs` makes contents, sizes and names durable, down to the device: ext4, XFS, Btrfs (`statfs(2)`). */
+/**
+ * File systems whose `syncfs` makes contents, sizes and names durable, down to the device: ext4, XFS, Btrfs
+ * (`statfs(2)`).
+ */
 const TRUSTED_TYPES: ReadonlySet<number> = new Set([0xef53, 0x58465342, 0x9123683e]);
 
 /** What it does to the system; a test puts something else in its place. */
-export interface FilesystemSyncPorts {
+export interface FilesystemSyncDeps {
   readonly deviceOf: (directory: string) => Promise<number>;
   /** Whether a sync of the file system of `directory` reports failed writes. */
   readonly isTrusted: (directory: string) => Promise<boolean>;
@@ -24,20 +27,22 @@ interface Round {
 }
 
 /**
- * Makes everything durable that was written to a file system, in one call instead of one for each file: `syncfs(2)`, by `sync -f` of
- * coreutils, since Node has no call for it. Per file it costs a tenth of an `fsync`.
+ * Makes everything durable that was written to a file system, in one call instead of one for each file:
+ * `syncfs(2)`, by `sync -f` of coreutils, since Node has no call for it. Per file it costs a tenth of an
+ * `fsync`.
  *
- * The kernel tells of a failed write only once to those who ask about the whole file system. So all who ask here share their
- * rounds, and after the first failure this process never asks so again: each file then is synced for itself, which knows of its own
- * failures, whichever caller received the report. (A report to another process, by its own `syncfs`, is lost to this one.)
+ * The kernel tells of a failed write only once to those who ask about the whole file system. So all who ask
+ * here share their rounds, and after the first failure this process never asks so again: each file then is
+ * synced for itself, which knows of its own failures, whichever caller received the report. (A report to
+ * another process, by its own `syncfs`, is lost to this one.)
  */
 export class FilesystemSync {
-  readonly #ports: FilesystemSyncPorts;
+  readonly #ports: FilesystemSyncDeps;
   readonly #rounds = new Map<number, Round>();
   readonly #trusted = new Map<number, Promise<boolean>>();
   #failed = false;
 
-  constructor(ports: FilesystemSyncPorts = systemPorts) {
+  constructor(ports: FilesystemSyncDeps = systemPorts) {
     this.#ports = ports;
   }
 
@@ -84,13 +89,14 @@ export class FilesystemSync {
   }
 }
 
-const systemPorts: FilesystemSyncPorts = {
+const systemPorts: FilesystemSyncDeps = {
   deviceOf: async (directory) => (await stat(directory)).dev,
   isTrusted: async (directory) => {
     const [major = 0, minor = 0] = release().split('.').map(Number);
     const tellsOfFailures = process.platform === 'linux' && (major > 5 || (major === 5 && minor >= 8));
     if (!tellsOfFailures || !TRUSTED_TYPES.has((await statfs(directory)).type)) return false;
-    // Not every `sync` knows of file systems: one that does not would sync all of them and hear of no failure.
+    // Not every `sync` knows of file systems: one that does not would sync all of them and hear of no
+    // failure.
     const { stdout } = await run('sync', ['--version']);
     return stdout.includes('GNU coreutils');
   },

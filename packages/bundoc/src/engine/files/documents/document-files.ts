@@ -1,13 +1,16 @@
 import { join } from 'node:path';
 import { hasCode } from '@bundoc/shared/contract/app-error';
-import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
-import { OpenError } from '@bundoc/shared/crypto/aead';
-import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import { readOwnMetadata } from '../../../crypto/stored-text.ts';
 import { COMMIT_BYTES_MAX, type SealedChange } from '../../port.ts';
+import type { OnProgress } from '../../reports.ts';
+import type { DocumentState } from '../../state.ts';
 import type { Disk } from '../disk/disk.ts';
 
 export const DOCS_FOLDER = 'docs';
+
+/** The name of a document's file. */
+export function nameOf({ fileName }: DocumentState): string {
+  return fileName.toString('hex');
+}
 
 /** Where a document file lies below the project's folder. */
 export function documentPath(fileName: string): string {
@@ -44,29 +47,6 @@ export async function readDocumentFile(
   }
 }
 
-export type OpenedDocument =
-  | { readonly metadata: DocumentMetadata; readonly text: Buffer }
-  /** Why the bytes are not the document of their file. */
-  | { readonly fault: string };
-
-/**
- * Opens sealed bytes and says whose they are: authentic, of a document, and that document's name is the
- * file's.
- */
-export function openOwnDocument(cipher: ProjectCipher, fileName: string, sealed: Buffer): OpenedDocument {
-  let text: Buffer;
-  try {
-    text = cipher.openDocument(fileName, sealed);
-  } catch (error) {
-    if (error instanceof OpenError) return { fault: 'does not open' };
-    throw error;
-  }
-  const metadata = readOwnMetadata(text);
-  if (metadata === undefined) return { fault: 'holds no document' };
-  const owner = cipher.fileName({ collection: metadata._collection, id: metadata._id });
-  return owner === fileName ? { metadata, text } : { fault: 'holds the document of another file' };
-}
-
 /** Puts the documents of sealed changes in their files, durably; of one that comes twice the last. */
 export async function putDocuments(
   disk: Disk,
@@ -80,4 +60,19 @@ export async function putDocuments(
   const failures = await disk.writeFiles(files);
   for (const failure of failures) if (failure !== undefined) throw failure;
   await disk.syncFiles(files.map(({ path }) => path));
+}
+
+/** Files that are read side by side. */
+const READS_AT_ONCE = 16;
+
+export async function inTurns<T>(
+  items: readonly T[],
+  onProgress: OnProgress,
+  task: (item: T) => Promise<void>,
+): Promise<void> {
+  for (let at = 0; at < items.length; at += READS_AT_ONCE) {
+    onProgress(at, items.length);
+    await Promise.all(items.slice(at, at + READS_AT_ONCE).map(task));
+  }
+  onProgress(items.length, items.length);
 }

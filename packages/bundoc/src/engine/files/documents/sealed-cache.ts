@@ -1,10 +1,11 @@
 import { LRUCache } from 'lru-cache';
 
 /**
- * Sealed bytes of documents of all projects that were read, the ones used longest ago going first. Nothing in it is readable.
+ * Sealed bytes of documents of all projects that were read, the ones used longest ago going first. Nothing in
+ * it is readable.
  *
- * What is only written does not come in: a long import must not push out what is read all the time, and until its file is written it is in
- * memory anyway.
+ * What is only written does not come in: a long import must not push out what is read all the time, and until
+ * its file is written it is in memory anyway.
  */
 export interface SealedCache {
   get(project: string, fileName: string): Buffer | undefined;

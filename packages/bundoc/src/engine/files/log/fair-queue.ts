@@ -5,9 +5,9 @@ interface Queued<T> {
 }
 
 /**
- * Takes turns among those who wait, by bytes: first by group, and within a group by item. Each round gives equal shares; a taker of more
- * waits until later rounds have paid for it (deficit round robin, M. Shreedhar and G. Varghese, 1995; with debt in place of a look at
- * what comes next).
+ * Takes turns among those who wait, by bytes: first by group, and within a group by item. Each round gives
+ * equal shares; a taker of more waits until later rounds have paid for it (deficit round robin, M. Shreedhar
+ * and G. Varghese, 1995; with debt in place of a look at what comes next).
  */
 export class FairQueue<T> {
   readonly #shareMin: number;

@@ -151,7 +151,7 @@ function writeFixed(buffer: Buffer, start: FrameStart, bytes: number, parts: num
 }
 
 /** The bytes of an entry up to its tag: as in a frame, and as its seal authenticates them. */
-export function writeEntry(buffer: Buffer, start: number, entry: Entry): void {
+function writeEntry(buffer: Buffer, start: number, entry: Entry): void {
   buffer.write(entry.handle, start, 'hex');
   buffer.writeUInt8(KINDS.indexOf(entry.kind) + 1, start + 8);
   buffer.writeUInt8(0, start + 9);

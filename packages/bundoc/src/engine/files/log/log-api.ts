@@ -43,7 +43,10 @@ export interface LogOptions {
    */
   readonly beforeSegment?: () => Promise<void>;
   readonly clock?: Clock;
-  /** Who writes: asked whenever a project has something to write. Turns are taken by it, and then by project. */
+  /**
+   * Who writes: asked whenever a project has something to write. LogTurns are taken by it, and then by
+   * project.
+   */
   readonly writer?: () => string;
   /** Resolves after so many milliseconds; rejects when the signal aborts. */
   readonly wait?: (ms: number, signal: AbortSignal) => Promise<unknown>;

@@ -16,4 +16,4 @@ export const STOP = -1;
 export const OFFSET_BYTES = 4_096;
 
 /** What the thread answers: undefined when the write is durable. */
-export type WriteFailure = { readonly code: string | undefined; readonly message: string } | undefined;
+export type LogWriteFailure = { readonly code: string | undefined; readonly message: string } | undefined;

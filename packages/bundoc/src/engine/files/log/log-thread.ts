@@ -5,11 +5,11 @@ import {
   BYTES,
   DESCRIPTOR,
   type LogThreadData,
+  type LogWriteFailure,
   OFFSET_BLOCKS,
   OFFSET_BYTES,
   STOP,
   WORDS,
-  type WriteFailure,
 } from './log-request.ts';
 
 /**
@@ -39,7 +39,7 @@ export class LogThread {
     const file = new URL(`./log-worker${extname(import.meta.url)}`, import.meta.url);
     this.#worker = new Worker(file, { env: {}, execArgv: [], workerData: shared });
     this.#worker.unref();
-    this.#worker.on('message', (failure: WriteFailure) => this.#settle(failure));
+    this.#worker.on('message', (failure: LogWriteFailure) => this.#settle(failure));
     this.#worker.on('error', (error) => this.#died(error));
     this.#worker.on('exit', () => this.#died(new Error('the thread of the log has ended')));
   }
@@ -79,7 +79,7 @@ export class LogThread {
     Atomics.notify(this.#words, ASKED);
   }
 
-  #settle(failure: WriteFailure): void {
+  #settle(failure: LogWriteFailure): void {
     const writing = this.#writing;
     this.#writing = undefined;
     this.#worker.unref();

@@ -5,10 +5,10 @@ import {
   BYTES,
   DESCRIPTOR,
   type LogThreadData,
+  type LogWriteFailure,
   OFFSET_BLOCKS,
   OFFSET_BYTES,
   STOP,
-  type WriteFailure,
 } from './log-request.ts';
 
 // The thread of `log-thread.ts`: waits for a request, writes, answers. It must import no other package of the
@@ -27,7 +27,7 @@ for (let seen = 0; ; seen++) {
   );
 }
 
-function writeWhole(descriptor: number, offset: number, bytes: number): WriteFailure {
+function writeWhole(descriptor: number, offset: number, bytes: number): LogWriteFailure {
   try {
     let written = 0;
     while (written < bytes)

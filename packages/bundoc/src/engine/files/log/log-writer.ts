@@ -4,11 +4,11 @@ import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { BLOCK_BYTES } from './layout.ts';
 import type { LogOptions, TakenPart } from './log-api.ts';
 import type { LogContent } from './log-content.ts';
+import { type Attached, LogTurns, type Sending } from './log-turns.ts';
 import type { LogScan } from './scan.ts';
 import { withPart } from './scan-frames.ts';
 import { type ActiveSegment, SegmentWriter } from './segment-writer.ts';
 import { isFull, type Segments } from './segments.ts';
-import { type Attached, type Sending, Turns } from './turns.ts';
 
 const RETRY_MS = 1_000;
 
@@ -23,7 +23,7 @@ export class LogWriter {
   readonly #content: LogContent;
   readonly #stopping = new AbortController();
   readonly #toAnswer: TakenPart[] = [];
-  readonly turns: Turns;
+  readonly turns: LogTurns;
   readonly segment: SegmentWriter;
   readonly counts = { frames: 0, commits: 0, cuts: 0 };
   #state: 'open' | 'stopped' | 'lost' | 'closed' = 'open';
@@ -46,7 +46,7 @@ export class LogWriter {
     this.#clock = options.clock ?? systemClock;
     this.#segments = segments;
     this.#content = content;
-    this.turns = new Turns(options, segments, content.index);
+    this.turns = new LogTurns(options, segments, content.index);
     this.segment = new SegmentWriter(options, buffer, scan, segments, content, {
       onBegun: (isReserve) => {
         if (isReserve) return;
@@ -168,7 +168,10 @@ export class LogWriter {
     return false;
   }
 
-  /** On a full disk, deletes may be all that waits: nobody else's write would find out that there is room again. */
+  /**
+   * On a full disk, deletes may be all that waits: nobody else's write would find out that there is room
+   * again.
+   */
   #tryAgain(): void {
     if (this.#isTryingAgain) return;
     this.#isTryingAgain = true;

@@ -64,7 +64,7 @@ export class Log implements ReadableLog, AsyncDisposable {
     await disk.syncDirectory(dirname(directory));
     const scan = await scanLog(disk, directory, storageId, limits.segmentBytes);
     if (mustExist && scan.nextNumber === 1) throw lostLog(directory);
-    for (const path of scan.stubs) await disk.remove(path);
+    for (const path of scan.truncated) await disk.remove(path);
     if (scan.unsure !== undefined) {
       const { path, offset, bytes } = scan.unsure;
       const file = await disk.openLogFile(path);

@@ -103,7 +103,10 @@ export function openPart(
   return plaintext;
 }
 
-/** A cipher copies it. A buffer of its own for each part would take longer to make than the rest of its cipher. */
+/**
+ * A cipher copies it. A buffer of its own for each part would take longer to make than the rest of its
+ * cipher.
+ */
 const nonce = Buffer.alloc(NONCE_BYTES);
 
 function nonceOf(frame: number): Buffer {

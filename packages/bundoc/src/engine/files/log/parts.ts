@@ -95,7 +95,9 @@ export class PartReader implements AsyncDisposable {
     return parts.reverse();
   }
 
-  /** The last part of a handle in a segment, on the way back from its newest one, as far as that can be read. */
+  /**
+   * The last part of a handle in a segment, on the way back from its newest one, as far as that can be read.
+   */
   async lastIn(segment: number, handle: string, newest: Place | undefined): Promise<Place | undefined> {
     let place = newest;
     while (place !== undefined && place.segment > segment)

@@ -34,7 +34,7 @@ export interface LogScan {
   /** Files that may be used for new segments. */
   readonly free: readonly string[];
   /** Files that are too short: their making was cut short. */
-  readonly stubs: readonly string[];
+  readonly truncated: readonly string[];
   readonly index: HandleIndex;
   /** Where the births are that the log still has, by handle. */
   readonly births: ReadonlyMap<string, FramePlace>;
@@ -74,13 +74,13 @@ export async function scanLog(
 ): Promise<LogScan> {
   const names = ((await disk.list(directory)) ?? []).filter(isSegmentFile).sort();
   const files: FileOnDisk[] = [];
-  const stubs: string[] = [];
+  const truncated: string[] = [];
   for (const name of names) {
     const path = join(directory, name);
     const file = await disk.openLogFile(path);
     try {
       const header = decodeHeader(await file.read(0, BLOCK_BYTES));
-      if (header === undefined && file.bytes < segmentBytes) stubs.push(path);
+      if (header === undefined && file.bytes < segmentBytes) truncated.push(path);
       else files.push({ path, header });
     } finally {
       await file.close();
@@ -105,7 +105,7 @@ export async function scanLog(
       end: chain[at + 1]?.header.cut,
     })),
     free: files.map(({ path }) => path).filter((path) => !live.has(path)),
-    stubs,
+    truncated,
     ...scanned,
     nextNumber: files.reduce((next, { header }) => Math.max(next, (header?.number ?? 0) + 1), 1),
     nextFile,

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { FrameWriter, type Repeat } from './frame.ts';
 import { HASH_BYTES, TAG_BYTES } from './layout.ts';
+import type { Attached, Sending } from './log-turns.ts';
 import { aadStart, type PartSeal, partKey, sealPart } from './part-seal.ts';
 import type { ActiveSegment } from './segment-writer.ts';
-import type { Attached, Sending } from './turns.ts';
 
 const NO_TAG = Buffer.alloc(TAG_BYTES);
 /** Of the frame before the first one of a log. */

@@ -4,13 +4,13 @@ import { frameBytes, type Repeat } from './frame.ts';
 import { BLOCK_BYTES, blocksOf, ID_BYTES } from './layout.ts';
 import type { LogOptions } from './log-api.ts';
 import type { LogContent } from './log-content.ts';
+import type { Sending } from './log-turns.ts';
 import type { LogFile } from './ports.ts';
 import type { LogScan } from './scan.ts';
 import type { SegmentIndex } from './scan-frames.ts';
 import { NO_HASH, type SealedFrame, sealFrame } from './seal-frame.ts';
 import { type Cut, encodeHeader } from './segment-header.ts';
 import type { Segments } from './segments.ts';
-import type { Sending } from './turns.ts';
 
 /** The segment that is written. */
 export interface ActiveSegment {

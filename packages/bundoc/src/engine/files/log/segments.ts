@@ -5,7 +5,7 @@ import { PartReader } from './parts.ts';
 import type { LogDisk } from './ports.ts';
 import type { LiveSegment, LogScan } from './scan.ts';
 import type { Cut } from './segment-header.ts';
-import { SharedReads } from './shared-reads.ts';
+import { SharedFiles } from './shared-files.ts';
 
 export interface SegmentLimits {
   /** Length of a segment's file. */
@@ -53,7 +53,7 @@ export class Segments {
   #free: FreedSegment[];
   readonly #readers = new Set<Reading>();
   readonly #onUsable: () => void;
-  readonly #reads: SharedReads;
+  readonly #reads: SharedFiles;
   #nextFile: number;
   #nextNumber: number;
   #growing: Promise<void> | undefined;
@@ -61,7 +61,7 @@ export class Segments {
   /** @param onUsable called when a reader has ended that kept segments from being used. */
   constructor(disk: LogDisk, directory: string, limits: SegmentLimits, scan: LogScan, onUsable: () => void) {
     this.#disk = disk;
-    this.#reads = new SharedReads(disk);
+    this.#reads = new SharedFiles(disk);
     this.#onUsable = onUsable;
     this.#directory = directory;
     this.#limits = limits;

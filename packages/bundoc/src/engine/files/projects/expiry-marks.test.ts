@@ -2,7 +2,8 @@ import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { describeExpiryMarks } from '../../../projects/expiry-conformance.ts';
 import { SimulatedDisk } from '../../../testing/simulated-disk.ts';
-import { ExpiryMarksInFolders, LOOK_EVERY_MS } from './expiry-marks.ts';
+import { SWEEP_INTERVAL_MS } from '../../expiry-marks.ts';
+import { ExpiryMarksInFolders } from './expiry-marks.ts';
 
 async function newPlace() {
   const clock = new FakeClock();
@@ -23,7 +24,7 @@ describe('expiry marks in folders', () => {
     expect(await afterPowerCut()).toBe(false);
     await marks.mark('a');
     expect(await afterPowerCut()).toBe(true);
-    clock.advance(LOOK_EVERY_MS);
+    clock.advance(SWEEP_INTERVAL_MS);
     const due = await marks.take();
     if (due !== undefined) await marks.unmark(due);
     expect(await afterPowerCut()).toBe(false);

@@ -1,42 +1,12 @@
 import { join } from 'node:path';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { KeyedMutex } from '../../../work/keyed-mutex.ts';
+import { KeyedMutex } from '@bundoc/shared/runtime/mutex';
+import { type DueProject, type ExpiryMarks, SWEEP_INTERVAL_MS } from '../../expiry-marks.ts';
 import type { Disk } from '../disk/disk.ts';
 
-/** How long nobody may look at the documents of a project that may expire, milliseconds. A look fetches its key, which BunKMS records. */
-export const LOOK_EVERY_MS = 3_600_000;
-
-/** A project that somebody was given to look at. */
-export interface DueProject {
-  readonly project: string;
-  /** What tells this turn from later ones. */
-  readonly turn: number;
-}
-
-/**
- * Which projects have collections whose documents expire, so that these go from disk though nobody opens the project. Kept with the
- * project, in the clear: that is all that it says.
- */
-export interface ExpiryMarks {
-  /** Keeps, durably, that documents of a project are about to get a time to live, and has it looked at an hour later. */
-  mark(project: string): Promise<void>;
-
-  /** The same of a project that has such documents already, which changes nothing where it is marked. */
-  ensureMarked(project: string): Promise<void>;
-
-  /** Gives out a project that is due, which nobody is given again for an hour; undefined when there is none. */
-  take(): Promise<DueProject | undefined>;
-
-  /** Has a project that was taken looked at again after `afterMs`. Nothing happens when it was marked or taken since. */
-  lookAgain(due: DueProject, afterMs: number): Promise<void>;
-
-  /** Forgets a project that was taken: nothing of it expires any more. Nothing happens when it was marked or taken since. */
-  unmark(due: DueProject): Promise<void>;
-}
-
 /** An empty file in the project's folder (docs/formats/expiry-mark.md). */
-export const EXPIRY_FILE = 'expires-1';
+const EXPIRY_FILE = 'expires-1';
 
 export interface ExpiryMarksInFoldersOptions {
   readonly disk: Disk;
@@ -45,7 +15,10 @@ export interface ExpiryMarksInFoldersOptions {
   readonly clock: Clock;
 }
 
-/** Marks as files in the folders of projects. When each is due is known in memory alone; a start spreads them over the hour. */
+/**
+ * Marks as files in the folders of projects. When each is due is known in memory alone; a start spreads them
+ * over the hour.
+ */
 export class ExpiryMarksInFolders implements ExpiryMarks {
   readonly #options: ExpiryMarksInFoldersOptions;
   /** By project: when, on the monotonic clock, and which turn of all that will be. */
@@ -60,12 +33,12 @@ export class ExpiryMarksInFolders implements ExpiryMarks {
 
   mark(project: string): Promise<void> {
     // First, so that a concurrent unmarking sees it.
-    this.#delay(project, LOOK_EVERY_MS);
+    this.#delay(project, SWEEP_INTERVAL_MS);
     return this.#write(project);
   }
 
   ensureMarked(project: string): Promise<void> {
-    if (!this.#turns.has(project)) this.#delay(project, LOOK_EVERY_MS);
+    if (!this.#turns.has(project)) this.#delay(project, SWEEP_INTERVAL_MS);
     return this.#write(project);
   }
 
@@ -81,10 +54,10 @@ export class ExpiryMarksInFolders implements ExpiryMarks {
       earliestMs = dueMs;
     }
     if (project === undefined) return undefined;
-    return { project, turn: this.#delay(project, LOOK_EVERY_MS) };
+    return { project, turn: this.#delay(project, SWEEP_INTERVAL_MS) };
   }
 
-  async lookAgain({ project, turn }: DueProject, afterMs: number): Promise<void> {
+  async reschedule({ project, turn }: DueProject, afterMs: number): Promise<void> {
     if (this.#turns.get(project)?.turn === turn) this.#delay(project, afterMs);
   }
 
@@ -134,6 +107,6 @@ export class ExpiryMarksInFolders implements ExpiryMarks {
       if (content?.includes(EXPIRY_FILE)) marked.push(name);
     }
     for (const [at, project] of marked.entries())
-      if (!this.#turns.has(project)) this.#delay(project, (LOOK_EVERY_MS * (at + 1)) / marked.length);
+      if (!this.#turns.has(project)) this.#delay(project, (SWEEP_INTERVAL_MS * (at + 1)) / marked.length);
   }
 }

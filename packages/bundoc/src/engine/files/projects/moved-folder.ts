@@ -5,6 +5,12 @@ import { MOVE_MARK_BYTES_MAX } from '../../move-mark.ts';
 import { type Disk, makeDirectoryDurably, replaceFile } from '../disk/disk.ts';
 
 /**
+ * Where the content of projects is put that were moved away, below the data folder: out of the service's
+ * sight.
+ */
+export const MOVED_FOLDER = 'moved';
+
+/**
  * @param directory the project's folder.
  *
  * @returns the empty text for an entry that can be no mark: a link, a pipe, a huge file.

@@ -1,12 +1,13 @@
-import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { CATALOG_FILE, CATALOG_HEAD_BYTES_MAX, parseCatalogHead } from '@bundoc/shared/contract/catalog-head';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { PROJECT_FILE, type ProjectFile } from '@bundoc/shared/contract/project-file';
-import type { KeyService, LeasedKey } from '../../../kms/port.ts';
-import { type LeasedKeys, openCipher, parseProjectFile } from '../../project-file.ts';
-import { type Disk, SMALL_FILE_BYTES_MAX } from '../disk/disk.ts';
+import type { KeyService } from '../../../kms/port.ts';
+import { openCipher, parseProjectFile, SMALL_FILE_BYTES_MAX } from '../../project-file.ts';
+import { leasing } from '../../project-keys.ts';
+import type { Finding } from '../../reports.ts';
+import type { Disk } from '../disk/disk.ts';
 import {
   birthIn,
   CARRIED_FOLDER,
@@ -15,7 +16,6 @@ import {
   type StorePlace,
 } from '../store/project-loader.ts';
 import type { ViewedLog } from '../store/viewed-log.ts';
-import type { Finding } from './verify.ts';
 
 /** What a tool that works on projects without the service needs. */
 export interface ProjectPlace {
@@ -106,25 +106,6 @@ async function copyInBirth(disk: Disk, directory: string): Promise<Buffer | unde
     if (error instanceof PartsDamaged) return undefined;
     throw error;
   }
-}
-
-/** Fetches the versions of the key that a project file lists, the latest first, each once. */
-export function leasing(
-  project: string,
-  keys: ProjectPlace['keys'],
-): (file: ProjectFile) => Promise<LeasedKeys> {
-  const fetched = new Map<number, Promise<LeasedKey>>();
-  return async (file) => {
-    const versions = file.versions.map(({ version }) => version).sort((a, b) => b - a);
-    const leases = versions.map((version) => {
-      const lease = fetched.get(version) ?? keys.exportKey(dekNameOf(project), version);
-      fetched.set(version, lease);
-      return lease;
-    });
-    const [latest, ...others] = await Promise.all(leases);
-    assert(latest !== undefined, 'a project file lists a version');
-    return [latest, ...others];
-  };
 }
 
 /** Neither `project.json` nor a copy of it tells what the project is. */

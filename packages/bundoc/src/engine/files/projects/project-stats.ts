@@ -1,27 +1,8 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
+import type { ProjectStats, StatsOutcome } from '../../reports.ts';
 import { CatalogDamaged } from '../catalog/snapshot.ts';
 import { loadProject, PartsDamaged } from '../store/project-loader.ts';
 import { ProjectFilesUnreadable, type ProjectPlace, readProject } from './project-reader.ts';
-
-export interface ProjectStats {
-  readonly documents: number;
-  /** Deleted documents that the change feed still tells of. */
-  readonly tombstones: number;
-  /** Collections that hold a document. */
-  readonly collections: number;
-  /** Bytes of all document files. */
-  readonly sealedBytes: number;
-  /** Bytes of the log that a checkpoint has not covered yet; in files. */
-  readonly logBytes?: number;
-  /** Versions of the project's key that `project.json` lists. */
-  readonly keyVersions: readonly number[];
-  /** Sequence number of the last commit. */
-  readonly lastSeq: number;
-}
-
-export type StatsOutcome =
-  | ({ readonly project: string } & ProjectStats)
-  | { readonly project: string; readonly error: string };
 
 const EXPECTED = [AppError, ProjectFilesUnreadable, CatalogDamaged, PartsDamaged];
 

@@ -1,11 +1,11 @@
 import { join } from 'node:path';
 import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
+import type { OnProgress } from '../../reports.ts';
 import { makeDirectoryDurably, replaceFile } from '../disk/disk.ts';
-import type { FilesEngine } from '../files-engine.ts';
 import { keepCopy, type Rebuilt, rebuildStore } from '../store/rebuild.ts';
 import { type ProjectPlace, readProject } from './project-reader.ts';
-import type { OnProgress } from './verify.ts';
 
 export interface RepairOptions {
   readonly clock: Clock;
@@ -13,7 +13,15 @@ export interface RepairOptions {
   readonly acceptLoss: boolean;
   readonly onProgress: OnProgress;
   /** Opens the engine of the data folder, and closes it behind the work. */
-  readonly withEngine: (work: (engine: FilesEngine) => Promise<void>) => Promise<void>;
+  readonly withEngine: (work: (engine: RepairEngine) => Promise<void>) => Promise<void>;
+}
+
+/** What the engine of a data folder does for a repair. */
+export interface RepairEngine {
+  /** The log is to know that a project has come under this handle. */
+  arrived(project: string, handle: string, cipher: ProjectCipher): Promise<void>;
+  /** Forgets a handle that the project had before. */
+  drop(project: string, handle: string): Promise<void>;
 }
 
 export interface RepairedProject extends Omit<Rebuilt, 'handle' | 'formerHandles'> {

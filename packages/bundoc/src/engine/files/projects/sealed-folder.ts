@@ -2,19 +2,21 @@ import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import type { Position, SealedChange, StoreRest } from '../../port.ts';
+import { openOwnDocument } from '../../open-document.ts';
+import type { Position, SealedChange, StoreMetadata } from '../../port.ts';
+import type { OnProgress } from '../../reports.ts';
 import { Catalog } from '../catalog/catalog.ts';
 import { encodeSnapshot } from '../catalog/snapshot.ts';
 import { type Disk, replaceFile } from '../disk/disk.ts';
 import {
   DOCS_FOLDER,
   documentPath,
-  openOwnDocument,
+  inTurns,
+  nameOf,
   putDocuments,
   readDocumentFile,
 } from '../documents/document-files.ts';
 import { HANDLE_BYTES } from '../log/layout.ts';
-import { inTurns, nameOf, type OnProgress } from './verify.ts';
 
 export interface SealedFolderOptions {
   readonly disk: Disk;
@@ -75,14 +77,14 @@ export class SealedFolder {
   /** Makes the documents durable, and writes the catalog. @returns what it holds. */
   async finish(
     cipher: ProjectCipher,
-    rest: Pick<StoreRest, 'lastSeq' | 'purgedSeq' | 'seals' | 'usedKeys'>,
+    rest: Pick<StoreMetadata, 'lastSeq' | 'purgedSeq' | 'seals' | 'idempotencyRecords'>,
     projectFile: Buffer,
   ): Promise<{ readonly documents: number; readonly bytes: number; readonly handle: string }> {
-    const { lastSeq, purgedSeq, seals, usedKeys } = rest;
+    const { lastSeq, purgedSeq, seals, idempotencyRecords } = rest;
     await this.#disk.syncDirectory(join(this.#directory, DOCS_FOLDER));
     const handle = randomBytes(HANDLE_BYTES).toString('hex');
     const head = { handle, covered: undefined, projectFile, lastSeq, purgedSeq, seals };
-    const snapshot = encodeSnapshot(this.#project, cipher, head, usedKeys, this.#catalog);
+    const snapshot = encodeSnapshot(this.#project, cipher, head, idempotencyRecords, this.#catalog);
     await replaceFile(this.#disk, this.#tmp, join(this.#directory, CATALOG_FILE), snapshot);
     let [documents, bytes] = [0, 0];
     for (const collection of this.#catalog.collections()) {

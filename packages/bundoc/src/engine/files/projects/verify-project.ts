@@ -1,22 +1,16 @@
 import { join } from 'node:path';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
-import { SMALL_FILE_BYTES_MAX } from '../disk/disk.ts';
-import { isWithoutContent } from './project-folder.ts';
+import { SMALL_FILE_BYTES_MAX } from '../../project-file.ts';
+import type { OnProgress, VerifiedProject } from '../../reports.ts';
+import { findingOf } from '../../reports.ts';
+import { isWithoutContent } from './file-projects.ts';
 import { ProjectFilesUnreadable, type ProjectPlace, readProject } from './project-reader.ts';
-import { type Finding, type OnProgress, verifyStore } from './verify.ts';
-
-export interface VerifiedProject {
-  readonly project: string;
-  /** Documents that were checked. */
-  readonly documents: number;
-  /** What is wrong; nothing when all is well. */
-  readonly findings: readonly Finding[];
-}
+import { verifyStore } from './verify.ts';
 
 /**
- * Opens and checks everything that a project holds, and changes nothing. A project that cannot be opened is a finding; whatever
- * else goes wrong while it is read is one too.
+ * Opens and checks everything that a project holds, and changes nothing. A project that cannot be opened is a
+ * finding; whatever else goes wrong while it is read is one too.
  */
 export async function verifyProject(place: ProjectPlace, onProgress: OnProgress): Promise<VerifiedProject> {
   const { project, disk, directory } = place;
@@ -32,18 +26,5 @@ export async function verifyProject(place: ProjectPlace, onProgress: OnProgress)
     if (error instanceof ProjectFilesUnreadable) return { project, documents: 0, findings: error.findings };
     if (error instanceof AppError) return { project, documents: 0, findings: [findingOf(error)] };
     throw error;
-  }
-}
-
-/** What an error says that kept a project from being looked at. */
-export function findingOf(error: AppError): Finding {
-  switch (error.code) {
-    case 'KEY_NOT_FOUND':
-      return { part: 'key', problem: 'key_missing: BunKMS has no key of this project' };
-    case 'disk_full':
-    case 'storage_unavailable':
-      return { part: 'disk', problem: error.code };
-    default:
-      return { part: 'key', problem: error.code };
   }
 }

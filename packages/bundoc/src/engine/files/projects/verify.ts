@@ -1,33 +1,18 @@
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
+import { openOwnDocument } from '../../open-document.ts';
+import type { Finding, OnProgress, VerifiedStore } from '../../reports.ts';
 import type { DocumentState } from '../../state.ts';
 import { CatalogDamaged } from '../catalog/snapshot.ts';
 import {
   documentPath,
+  inTurns,
   listDocumentFiles,
-  openOwnDocument,
+  nameOf,
   readDocumentFile,
 } from '../documents/document-files.ts';
 import { PartsDamaged } from '../log/sealed-part.ts';
 import { type LoadedStore, loadProject, type StorePlace } from '../store/project-loader.ts';
 
-/** One thing that is wrong. Names nothing that is sealed. */
-export interface Finding {
-  /** A part of the project, or the path of a file below its folder. */
-  readonly part: string;
-  readonly problem: string;
-}
-
-export interface VerifiedStore {
-  /** Living documents that were checked. */
-  readonly documents: number;
-  readonly findings: readonly Finding[];
-}
-
-/** Told how many of the documents are done. */
-export type OnProgress = (done: number, total: number) => void;
-
-/** Files that are read side by side. */
-const READS_AT_ONCE = 16;
 const NO_DOCUMENT = 'is no regular file, or larger than any document';
 
 /**
@@ -117,20 +102,4 @@ async function checkUnlisted(
     const opened = openOwnDocument(cipher, fileName, sealed);
     if ('fault' in opened) findings.push({ part: path, problem: opened.fault });
   });
-}
-
-export function nameOf({ fileName }: DocumentState): string {
-  return fileName.toString('hex');
-}
-
-export async function inTurns<T>(
-  items: readonly T[],
-  onProgress: OnProgress,
-  task: (item: T) => Promise<void>,
-): Promise<void> {
-  for (let at = 0; at < items.length; at += READS_AT_ONCE) {
-    onProgress(at, items.length);
-    await Promise.all(items.slice(at, at + READS_AT_ONCE).map(task));
-  }
-  onProgress(items.length, items.length);
 }

@@ -5,9 +5,9 @@ import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import type { OwnWork } from '../../../work/scheduler.ts';
+import type { IdempotencyRecords } from '../../idempotency-records.ts';
 import type { MemoryIndex } from '../../indexes/memory-index.ts';
 import { TOMBSTONE_TTL_MS } from '../../port.ts';
-import type { UsedKeys } from '../../used-keys.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import { encodeIndexes, INDEX_FILE } from '../catalog/index-file.ts';
 import { encodeSnapshot, type SnapshotHead } from '../catalog/snapshot.ts';
@@ -32,7 +32,7 @@ export interface CheckpointSource {
   readonly cipher: ProjectCipher;
   readonly files: ProjectFiles;
   readonly catalog: Catalog;
-  readonly usedKeys: UsedKeys;
+  readonly idempotencyRecords: IdempotencyRecords;
   readonly failed: boolean;
   /** Work of the service itself for the project. */
   readonly ownWork: OwnWork;
@@ -51,7 +51,7 @@ export interface CheckpointSource {
   fail(error: unknown): void;
 }
 
-export interface CheckpointPorts {
+export interface CheckpointDeps {
   readonly disk: Disk;
   /** A folder for temporary files, on the same file system. */
   readonly tmp: string;
@@ -87,7 +87,7 @@ interface Step {
  */
 export async function checkpointStores(
   sources: readonly CheckpointSource[],
-  ports: CheckpointPorts,
+  ports: CheckpointDeps,
   force = false,
 ): Promise<readonly unknown[]> {
   const failures = new Map<CheckpointSource, unknown>();
@@ -141,15 +141,15 @@ function begin(source: CheckpointSource, clock: Clock, force: boolean): Step | u
   if (isCovered && purged === 0 && !force) return undefined;
   const covered = mark?.place ?? before;
   const head = source.snapshotHead(covered);
-  const { project, cipher, usedKeys, catalog, ownWork } = source;
-  const snapshot = encodeSnapshot(project, cipher, head, usedKeys, catalog, ownWork);
+  const { project, cipher, idempotencyRecords, catalog, ownWork } = source;
+  const snapshot = encodeSnapshot(project, cipher, head, idempotencyRecords, catalog, ownWork);
   return { source, mark, covered, snapshot, lastSeq: head.lastSeq };
 }
 
 type Failed = (source: CheckpointSource, error: unknown) => void;
 
 /** Syncs document files, and the files and folders of new projects. */
-async function syncDocuments(steps: readonly Step[], ports: CheckpointPorts, failed: Failed): Promise<void> {
+async function syncDocuments(steps: readonly Step[], ports: CheckpointDeps, failed: Failed): Promise<void> {
   const { disk, unsyncedBirth, writeAgain } = ports;
   const written: {
     readonly source: CheckpointSource;
@@ -199,11 +199,7 @@ async function concat(pieces: AsyncIterable<Buffer>): Promise<Buffer> {
 }
 
 /** Replaces small catalogs, with a few syncs for all of them. */
-async function replaceTogether(
-  steps: readonly Step[],
-  ports: CheckpointPorts,
-  failed: Failed,
-): Promise<void> {
+async function replaceTogether(steps: readonly Step[], ports: CheckpointDeps, failed: Failed): Promise<void> {
   const { disk, tmp } = ports;
   const files: { readonly step: Step; readonly path: string; readonly content: Buffer }[] = [];
   for (const step of steps)
@@ -245,7 +241,7 @@ async function replaceTogether(
  * Stores the indexes, so that the next opening need not read all documents. While some are being built, the
  * former file stays, which names its position. A full disk is no failure: the file only saves time.
  */
-async function storeIndexes(source: CheckpointSource, { disk, tmp }: CheckpointPorts): Promise<void> {
+async function storeIndexes(source: CheckpointSource, { disk, tmp }: CheckpointDeps): Promise<void> {
   const { directory, cipher, project, wholeIndexes: whole, indexState, catalog, ownWork } = source;
   if (whole === undefined) return;
   const path = join(directory, INDEX_FILE);

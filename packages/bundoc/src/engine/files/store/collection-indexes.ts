@@ -1,8 +1,9 @@
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { DocumentContent, DocumentRef } from '../../../crypto/stored-text.ts';
-import { TREE_BYTES_MAX } from '../../../documents/patch/read-patch.ts';
 import { readValue } from '../../../values/value.ts';
+import { TREE_BYTES_MAX } from '../../../work/large-bytes.ts';
 import type { OwnWork, Work } from '../../../work/scheduler.ts';
+import type { PlanIndexing } from '../../commit-plan.ts';
 import {
   type DefinedBy,
   type EngineIndexes,
@@ -15,9 +16,9 @@ import {
   type KeyRange,
   type UsableIndex,
 } from '../../index-port.ts';
-import type { IndexKeys } from '../../indexes/index-keys.ts';
+import { type IndexKeys, JOBS } from '../../indexes/index-keys.ts';
 import { MemoryIndex } from '../../indexes/memory-index.ts';
-import { type UniquenessOfCommit, UniquenessOfGroup } from '../../indexes/uniqueness.ts';
+import { GroupUniqueness } from '../../indexes/uniqueness.ts';
 import type { DocumentPage, ListQuery, StoredDocument, Write } from '../../port.ts';
 import type { DocumentState } from '../../state.ts';
 import type { StoredIndex, StoredIndexes } from '../catalog/index-file.ts';
@@ -316,7 +317,10 @@ function isOfOwnMembers({ spec }: MemoryIndex): boolean {
   return spec.fields.every((field) => !field.startsWith('_'));
 }
 
-/** A document's keys, with others served before; of a large document they are made in another thread. @param text in pieces. */
+/**
+ * A document's keys, with others served before; of a large document they are made in another thread. @param
+ * text in pieces.
+ */
 async function keysInTurns(
   indexes: readonly MemoryIndex[],
   text: readonly Buffer[],
@@ -331,7 +335,7 @@ async function keysInTurns(
     return new Map(indexes.map((index) => [index, index.keysFor(value)]));
   }
   const fields = indexes.map(({ spec }) => spec.fields);
-  const keys = await work.elsewhere('indexKeys', { bytes, fields });
+  const keys = await work.elsewhere(JOBS.indexKeys, { bytes, fields });
   return new Map(indexes.map((index, at) => [index, keys[at] ?? NO_KEYS]));
 }
 
@@ -345,20 +349,25 @@ function finished(index: MemoryIndex) {
   return duplicates === 0 ? ({ state: 'ready' } as const) : ({ state: 'duplicates', duplicates } as const);
 }
 
-/** What the commits of one group do to the unique indexes. */
-export function uniquenessOfGroup(): UniquenessOfGroup<MemoryIndex> {
-  return new UniquenessOfGroup((index, key) => index.holdersOf(key));
+/** What the commits of one group do to the indexes. */
+export function planIndexing(indexes: CollectionIndexes): PlanIndexing<DocumentKeys> {
+  const uniqueness = new GroupUniqueness<MemoryIndex>((index, key) => index.holdersOf(key));
+  return {
+    commit: () => {
+      const { write, accept } = uniqueness.commit();
+      return { write: ({ state }, keys) => write(state.id, enforced(keys)), accept };
+    },
+    entriesOf: (write, { state: { collection }, text }) =>
+      text === undefined || write.kind === 'delete'
+        ? indexes.noKeysOf(collection)
+        : indexes.keysOf(collection, text, write.content),
+  };
 }
 
-/**
- * A document's keys, for those unique indexes that enforce something.
- *
- * @throws AppError `unique_violation`.
- */
-export function keepApart(commit: UniquenessOfCommit<MemoryIndex>, id: string, keys: DocumentKeys): void {
-  const kept = keys
+/** A document's keys, in those unique indexes that enforce something. */
+function enforced(keys: DocumentKeys): Iterable<readonly [MemoryIndex, readonly string[]]> {
+  return keys
     .entries()
     .filter(([index]) => index.spec.unique && index.progress.state !== 'duplicates')
     .map(([index, { complete }]) => [index, complete] as const);
-  commit.write(id, kept);
 }

@@ -213,7 +213,7 @@ describe('a fence', () => {
     held.shift()?.();
     await second;
     using _ = await fence;
-    expect((await store.rest()).lastSeq).toBe(3);
+    expect((await store.metadata()).lastSeq).toBe(3);
   });
 });
 
@@ -224,7 +224,7 @@ describe('opening, writing and closing a store', () => {
     for (let cycle = 1; cycle <= 10; cycle++) {
       const next = await project.open(disk);
       await next.commit([put('a', `{"v":${cycle}}`)]);
-      const [seals] = (await next.rest()).seals;
+      const [seals] = (await next.metadata()).seals;
       expect(seals?.count).toBeGreaterThanOrEqual(cycle);
       expect(seals?.count).toBeLessThanOrEqual(cycle * (256 + 1));
       await next[Symbol.asyncDispose]();
@@ -573,12 +573,12 @@ describe('the cache', () => {
     const [read, written] = ['a', 'b'].map((id) => project.cipher.fileName(ref(id)));
     await store.commit([put('a', '{"v":1}'), put('b', '{"v":1}')]);
     // In the turn of its commit, none of its files can have been written.
-    expect(store.getAtHand(ref('a'))?.text.toString()).toContain('"v":1');
+    expect(store.getSync(ref('a'))?.text.toString()).toContain('"v":1');
     const kept = cache.get('p', read as string);
     expect(kept?.buffer.byteLength).toBe(kept?.length);
     expect(cache.get('p', written as string)).toBeUndefined();
     await commitOne(store, put('a', '{"v":2}'));
-    expect(store.getAtHand(ref('a'))?.text.toString()).toContain('"v":2');
+    expect(store.getSync(ref('a'))?.text.toString()).toContain('"v":2');
     await store.checkpoint();
     expect((await store.get(ref('a')))?.text.toString()).toContain('"v":2');
   });
@@ -820,9 +820,9 @@ describe('after a rotation', () => {
   it('everything that the former version sealed opens, log and catalog included, and new writes use the current one', async () => {
     const { project, disk, store } = await rotated();
     await check(store);
-    expect(store.toReseal).toBe(29);
+    expect(store.pendingReencryption).toBe(29);
     await commitOne(store, put('d0', '{"n":0}'));
-    expect(store.toReseal).toBe(28);
+    expect(store.pendingReencryption).toBe(28);
     await store.checkpoint();
     await check(await project.open(disk.powerCut('synced only')));
   });
@@ -830,7 +830,7 @@ describe('after a rotation', () => {
   it('re-sealing moves all documents to the current version, with the same revisions, and is absent from the changes', async () => {
     const { project, disk, store } = await rotated();
     const before = await store.changes(0, 100);
-    while (store.toReseal > 0) await store.reseal(7);
+    while (store.pendingReencryption > 0) await store.reseal(7);
     expect(await store.changes(0, 100)).toEqual(before);
     expect(
       (await store.list({ collection: 'notes', after: 0, limit: 100, bytesMax: 1_000_000 })).documents,
@@ -840,7 +840,7 @@ describe('after a rotation', () => {
     project.forgetFormerVersions();
     const again = await project.open(disk.powerCut('synced only'));
     await check(again);
-    expect(again.toReseal).toBe(0);
+    expect(again.pendingReencryption).toBe(0);
     expect(await again.changes(0, 100)).toEqual(before);
   });
 
@@ -851,7 +851,7 @@ describe('after a rotation', () => {
     await store[Symbol.asyncDispose]();
     project.rotate();
     const rotatedStore = await project.open(disk);
-    while (rotatedStore.toReseal > 0) expect(await rotatedStore.reseal(500)).toBeLessThan(4);
+    while (rotatedStore.pendingReencryption > 0) expect(await rotatedStore.reseal(500)).toBeLessThan(4);
     const again = await project.open(disk.powerCut('synced only'));
     for (let n = 0; n < 14; n++)
       expect((await again.get(ref(`big-${n}`)))?.text.toString()).toContain(`"n":${n},`);
@@ -864,7 +864,7 @@ describe('after a rotation', () => {
     disk.tamper(`/p/docs/${name}`, Buffer.from('x'));
     let resealed = 0;
     for (let n = 0; n < 20; n++) resealed += await store.reseal(5);
-    expect([resealed, store.toReseal, project.damaged]).toEqual([28, 1, [name]]);
+    expect([resealed, store.pendingReencryption, project.damaged]).toEqual([28, 1, [name]]);
   });
 
   it('re-sealing goes on where a crash cut it short, and never undoes a write that came between', async () => {
@@ -879,7 +879,7 @@ describe('after a rotation', () => {
       const after = await project.open(disk.powerCut('synced only'));
       await check(after);
       await after.reseal(50);
-      expect(after.toReseal).toBe(0);
+      expect(after.pendingReencryption).toBe(0);
       await check(after);
       expect(project.damaged).toEqual([]);
     }

@@ -2,51 +2,42 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { DocumentRef } from '../../../crypto/stored-text.ts';
 import { type OwnWork, ownWork } from '../../../work/scheduler.ts';
-import { ByteWriter } from '../../bytes.ts';
-import { ChangeWaiters } from '../../change-waiters.ts';
+import { CommitNotifier } from '../../commit-notifier.ts';
+import { admit } from '../../commit-plan.ts';
+import type { IdempotencyRecords } from '../../idempotency-records.ts';
 import type { EngineIndexes } from '../../index-port.ts';
-import {
-  type ChangePage,
-  COMMIT_BYTES_MAX,
-  COMMITS_WAITING_MAX,
-  type CollectionSummary,
-  type CommitOptions,
-  type DocumentPage,
-  type ListQuery,
-  type MovableStore,
-  type Position,
-  type ProjectStore,
-  type SealedPage,
-  type SealedPageLimits,
-  type StoredDocument,
-  type StoreRest,
-  type Write,
-  type WriteResult,
+import type {
+  ChangePage,
+  CollectionSummary,
+  CommitOptions,
+  DocumentPage,
+  ListQuery,
+  MovableStore,
+  Position,
+  ProjectStore,
+  SealedPage,
+  SealedPageLimits,
+  StoredDocument,
+  StoreMetadata,
+  Write,
+  WriteResult,
 } from '../../port.ts';
 import type { Quota } from '../../quota.ts';
-import type { SealBudget, SealCount, SealLimits } from '../../seal-budget.ts';
-import { writeSealsRecord } from '../../state.ts';
-import type { UsedKeys } from '../../used-keys.ts';
+import type { SealBudget, SealLimits } from '../../seal-budget.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import type { StoredIndexes } from '../catalog/index-file.ts';
 import type { SnapshotHead } from '../catalog/snapshot.ts';
 import type { ProjectFiles } from '../documents/document-writer.ts';
 import type { Place } from '../log/layout.ts';
-import type { AttachedHandle, LogMark, PartSource, TakenPart } from '../log/log-api.ts';
-import type { PartKeys } from '../log/part-seal.ts';
+import type { AttachedHandle, LogMark, PartSource } from '../log/log-api.ts';
 import type { CheckpointSource, StoredIndexState } from './checkpoint.ts';
 import { CollectionIndexes } from './collection-indexes.ts';
-import {
-  type FrameChange,
-  GroupPreparer,
-  likelyBytes,
-  type Prepared,
-  type Unsealed,
-  type Waiting,
-} from './group-preparer.ts';
-import { Reader, type ReaderOptions } from './reader.ts';
+import { CommitQueue } from './commit-queue.ts';
+import { type FrameChange, GroupPreparer } from './group-preparer.ts';
+import { Resealing } from './resealing.ts';
+import { StoreReader, type StoreReaderOptions } from './store-reader.ts';
 
-export interface EmbeddedStoreOptions extends ReaderOptions {
+export interface EmbeddedStoreOptions extends StoreReaderOptions {
   readonly clock: Clock;
   /** Bytes of `project.json`. Every snapshot keeps a copy. */
   readonly projectFile: Buffer;
@@ -82,8 +73,6 @@ export interface EnginePort {
   closed(store: EmbeddedStore): Promise<void>;
 }
 
-/** Sealed bytes of documents that one part re-seals, beyond the first of them. */
-const RESEAL_BYTES_MAX = 4_194_304;
 /** A snapshot that is so many times longer than the parts that it covers is not worth writing. */
 const SNAPSHOT_WORTH = 16;
 /** Bytes of a document in a snapshot, about. */
@@ -94,7 +83,7 @@ export interface EmbeddedParts {
   /** Identifies its parts in the log. */
   readonly handle: string;
   readonly catalog: Catalog;
-  readonly usedKeys: UsedKeys;
+  readonly idempotencyRecords: IdempotencyRecords;
   readonly files: ProjectFiles;
   readonly seals: SealBudget;
   readonly indexes: StoredIndexes | undefined;
@@ -111,34 +100,24 @@ export interface EmbeddedParts {
  * of the log, together with commits of other projects. Once the frame is durable, the commit is published in
  * the catalog and acknowledged. Document files follow in the background. A checkpoint makes them and the
  * catalog durable, so that the log can use its segments again.
+ *
+ * It has as many members as its two ports; what they do is done by the reader, the queue of commits, the
+ * indexes and the resealing.
  */
-export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource {
+export class EmbeddedStore implements ProjectStore, CheckpointSource {
   readonly handle: string;
-  readonly keys: PartKeys;
   readonly #options: EmbeddedStoreOptions;
   readonly #parts: EmbeddedParts;
   readonly #engine: EnginePort;
-  readonly #attached: AttachedHandle;
-  #waiting: Waiting[] = [];
-  readonly #preparer: GroupPreparer;
+  readonly #queue: CommitQueue;
+  readonly #resealing: Resealing;
   readonly #indexes: CollectionIndexes;
   readonly ownWork: OwnWork;
-  readonly #reader: Reader;
-  readonly #waiters = new ChangeWaiters();
-  /** Resolved when no commit waits or is being written. */
-  #idle: PromiseWithResolvers<void> | undefined;
-  #partsBeingWritten = 0;
-  #waitingBytes = 0;
+  readonly #reader: StoreReader;
+  readonly #waiters = new CommitNotifier();
   #failed = false;
   #fences = 0;
   #covered: Place | undefined;
-  /** Key versions that catalog and log need, beside those of the documents. */
-  #versions: ReadonlySet<number>;
-  /**
-   * Where in the catalog re-sealing continues; undefined once it is at the end. Writes since then are under
-   * the current version.
-   */
-  #resealFrom: number | undefined = 0;
   readonly indexState: StoredIndexState;
 
   constructor(options: EmbeddedStoreOptions, parts: EmbeddedParts, engine: EnginePort) {
@@ -146,11 +125,9 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     this.#parts = parts;
     this.#engine = engine;
     this.handle = parts.handle;
-    this.keys = options.cipher;
     this.#covered = parts.covered;
-    this.#versions = parts.versions;
     const { catalog, files } = parts;
-    this.#reader = new Reader(options, catalog, files);
+    this.#reader = new StoreReader(options, catalog, files);
     this.ownWork = options.ownWork ?? ownWork(options.project);
     this.#indexes = new CollectionIndexes(
       {
@@ -169,9 +146,22 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     );
     this.indexState = { isThere: parts.indexes !== undefined, writtenFrom: undefined };
     const { cipher, clock, quota } = options;
-    this.#preparer = new GroupPreparer({ ...parts, indexes: this.#indexes, cipher, clock, quota });
     files.onFailure = (error) => this.fail(error);
-    this.#attached = engine.attach(this, parts.last);
+    this.#queue = new CommitQueue({
+      ...{ ...options, ...parts },
+      preparer: new GroupPreparer({ ...parts, indexes: this.#indexes, cipher, clock, quota }),
+      attach: (source) => engine.attach(source, parts.last),
+      publish: (changes) => this.#publish(changes),
+      onAnswered: () => {
+        if (this.#isCheckpointDue) void engine.checkpoint(this).catch(() => undefined);
+      },
+    });
+    this.#resealing = new Resealing({
+      ...{ catalog, queue: this.#queue, versions: parts.versions },
+      get: (state) => this.get(state),
+      checkpoint: () => this.checkpoint(),
+      isFenced: () => this.#fences > 0,
+    });
   }
 
   get project(): string {
@@ -198,8 +188,8 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     return this.#indexes;
   }
 
-  getAtHand(ref: DocumentRef): StoredDocument | undefined {
-    return this.#reader.getAtHand(ref);
+  getSync(ref: DocumentRef): StoredDocument | undefined {
+    return this.#reader.getSync(ref);
   }
 
   get(ref: DocumentRef): Promise<StoredDocument | undefined> {
@@ -211,18 +201,24 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     return this;
   }
 
-  async rest(): Promise<StoreRest> {
-    const { catalog, seals, usedKeys } = this.#parts;
+  async metadata(): Promise<StoreMetadata> {
+    const { catalog, seals, idempotencyRecords } = this.#parts;
     const { lastSeq, purgedSeq, size } = catalog;
     const collections = catalog.collections();
     const sum = (of: 'documents' | 'bytes') => collections.reduce((total, one) => total + one[of], 0);
     const counts = { size, documents: sum('documents'), bytes: sum('bytes') };
-    return { lastSeq, purgedSeq, seals: seals.durable, usedKeys: [...usedKeys], ...counts };
+    return {
+      lastSeq,
+      purgedSeq,
+      seals: seals.durable,
+      idempotencyRecords: [...idempotencyRecords],
+      ...counts,
+    };
   }
 
   async fence(): Promise<Disposable> {
     this.#fences++;
-    await this.#whenIdle();
+    await this.#queue.whenIdle();
     let isOver = false;
     return {
       [Symbol.dispose]: () => {
@@ -232,69 +228,28 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     };
   }
 
-  commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
-    if (this.#failed) return Promise.reject(new AppError('storage_unavailable'));
-    if (this.#fences > 0) return Promise.reject(new AppError('project_moving', { retryAfterS: 1 }));
-    const bytes = writes.reduce((sum, write) => sum + bytesOf(write), 0);
-    if (bytes > COMMIT_BYTES_MAX) return Promise.reject(new AppError('payload_too_large'));
-    if (this.#waiting.length >= COMMITS_WAITING_MAX || this.#waitingBytes > 2 * COMMIT_BYTES_MAX)
-      return Promise.reject(new AppError('overloaded'));
+  async commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
+    if (this.#failed) throw new AppError('storage_unavailable');
+    if (this.#fences > 0) throw new AppError('project_moving', { retryAfterS: 1 });
+    const bytes = admit(writes, this.#queue.load);
     if (writes.some(({ kind, ref }) => kind === 'put' && this.#indexes.isHeld(ref.collection)))
-      return Promise.reject(
-        new AppError('overloaded', { detail: 'a unique index is being read', retryAfterS: 1 }),
-      );
-    return this.#enqueue({ writes, reseals: [], options, bytes });
-  }
-
-  #enqueue(commit: Omit<Waiting, 'done'>): Promise<readonly WriteResult[]> {
-    const done = Promise.withResolvers<readonly WriteResult[]>();
-    this.#waiting.push({ ...commit, done });
-    this.#waitingBytes += commit.bytes;
-    this.#attached.ready();
-    return done.promise;
+      throw new AppError('overloaded', { detail: 'a unique index is being read', retryAfterS: 1 });
+    return this.#queue.enqueue({ writes, reseals: [], options, bytes });
   }
 
   get memoryBytes(): number {
-    const { catalog, files, usedKeys } = this.#parts;
-    return catalog.memoryBytes + files.memoryBytes + usedKeys.memoryBytes + this.#indexes.memoryBytes;
-  }
-
-  /** At least 1 while the catalog or parts of the log are under another version: their turn is last. */
-  get toReseal(): number {
-    const { version } = this.#options.cipher;
-    const isBehind = [...this.#versions].some((one) => one !== version);
-    return Math.max(this.#parts.catalog.sealedUnderOthers(version), isBehind ? 1 : 0);
-  }
-
-  async reseal(limit: number): Promise<number> {
-    if (this.#fences > 0) return 0;
-    if (this.#resealFrom === undefined) {
-      await this.#checkpointUnderCurrentKey();
-      return 0;
-    }
-    const { states, next } = this.#parts.catalog.someUnderOthers(
-      this.#options.cipher.version,
-      this.#resealFrom,
-      { limit, bytesMax: RESEAL_BYTES_MAX },
+    const { catalog, files, idempotencyRecords } = this.#parts;
+    return (
+      catalog.memoryBytes + files.memoryBytes + idempotencyRecords.memoryBytes + this.#indexes.memoryBytes
     );
-    const reseals: Unsealed[] = [];
-    for (const state of states) {
-      // A document that does not open stays as it is: reading it reports the damage.
-      const document = await this.get(state).catch(() => undefined);
-      if (document?.metadata._rev === state.rev.toString('hex')) reseals.push({ state, text: document.text });
-    }
-    const bytes = reseals.reduce((sum, { text }) => sum + text.length + RECORD_OVERHEAD_BYTES, 0);
-    if (this.#fences > 0) return 0;
-    if (reseals.length > 0) await this.#enqueue({ writes: [], reseals, options: {}, bytes });
-    this.#resealFrom = next;
-    if (next === undefined) await this.#checkpointUnderCurrentKey();
-    return reseals.length;
   }
 
-  /** Once no document is under a former key version, a checkpoint frees catalog and log from them, too. */
-  async #checkpointUnderCurrentKey(): Promise<void> {
-    const documents = this.#parts.catalog.sealedUnderOthers(this.#options.cipher.version);
-    if (documents === 0 && this.toReseal > 0) await this.checkpoint();
+  get pendingReencryption(): number {
+    return this.#resealing.pending;
+  }
+
+  reseal(limit: number): Promise<number> {
+    return this.#resealing.run(limit);
   }
 
   list(query: ListQuery): Promise<DocumentPage> {
@@ -328,10 +283,10 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#waiters.end();
-    await this.#whenIdle();
+    await this.#queue.whenIdle();
     await this.#indexes.stop();
     await this.#engine.closed(this);
-    this.#attached.detach();
+    this.#queue.attached.detach();
     this.#parts.files.onFailure = undefined;
   }
 
@@ -339,36 +294,8 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
   fail(error: unknown): void {
     if (this.#failed) return;
     this.#failed = true;
-    this.#refuseAll(new AppError('storage_unavailable', { cause: error }), () => true);
+    this.#queue.refuse(new AppError('storage_unavailable', { cause: error }));
     this.#options.onFailure(error);
-  }
-
-  // For the log.
-
-  get makesRoom(): boolean {
-    const [first] = this.#waiting;
-    return first !== undefined && onlyDeletes(first);
-  }
-
-  take(bytesMax: number, onlyMakingRoom: boolean): TakenPart | undefined {
-    const { files } = this.#parts;
-    if (files.isFull) this.#refuseAll(new AppError('disk_full'), isNoDelete);
-    while (this.#waiting.length > 0) {
-      if (!onlyMakingRoom && !files.hasCapacity) {
-        files.whenCapacity(() => this.#attached.ready());
-        return undefined;
-      }
-      const group = this.#takeGroup(bytesMax, onlyMakingRoom);
-      if (group.length === 0) return undefined;
-      const part = this.#partOf(group);
-      if (part !== undefined) return part;
-    }
-    this.#noteIdle();
-    return undefined;
-  }
-
-  refuse(error: AppError): void {
-    this.#refuseAll(error, error.code === 'disk_full' ? isNoDelete : () => true);
   }
 
   // For a checkpoint.
@@ -377,7 +304,7 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
   get #isCheckpointDue(): boolean {
     if (this.#failed) return false;
     const { least, most } = this.#engine.checkpointBytes;
-    const bytes = this.#attached.mark()?.bytes ?? 0;
+    const bytes = this.#queue.attached.mark()?.bytes ?? 0;
     // A snapshot is of the whole catalog; however large that is, the log needs its segments.
     return bytes > least && bytes > Math.min(this.#parts.catalog.size * SNAPSHOT_ENTRY_BYTES, most);
   }
@@ -387,7 +314,7 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
   }
 
   mark(): LogMark | undefined {
-    return this.#attached.mark();
+    return this.#queue.attached.mark();
   }
 
   get covered(): Place | undefined {
@@ -406,8 +333,8 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
     return this.#parts.catalog;
   }
 
-  get usedKeys(): UsedKeys {
-    return this.#parts.usedKeys;
+  get idempotencyRecords(): IdempotencyRecords {
+    return this.#parts.idempotencyRecords;
   }
 
   get wholeIndexes(): CollectionIndexes['whole'] {
@@ -420,138 +347,34 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
 
   /** Bytes that a snapshot takes, about. */
   get snapshotBytes(): number {
-    const { catalog, usedKeys } = this.#parts;
-    return catalog.size * SNAPSHOT_ENTRY_BYTES + usedKeys.memoryBytes;
+    const { catalog, idempotencyRecords } = this.#parts;
+    return catalog.size * SNAPSHOT_ENTRY_BYTES + idempotencyRecords.memoryBytes;
   }
 
-  /** Whether the log has enough of the project for a snapshot of it; otherwise its parts are better carried. */
+  /**
+   * Whether the log has enough of the project for a snapshot of it; otherwise its parts are better carried.
+   */
   get isWorthCheckpoint(): boolean {
-    return this.snapshotBytes <= SNAPSHOT_WORTH * (this.#attached.mark()?.bytes ?? 0);
+    return this.snapshotBytes <= SNAPSHOT_WORTH * (this.#queue.attached.mark()?.bytes ?? 0);
   }
 
   /** A snapshot that covers the log up to `place` is durable. */
   covers(place: Place | undefined): void {
     this.#covered = place;
-    const { version } = this.#options.cipher;
-    this.#versions = new Set([version]);
+    this.#resealing.checkpointed();
   }
 
-  /** The commits that wait longest, in order. */
-  #takeGroup(bytesMax: number, onlyMakingRoom: boolean): Waiting[] {
-    let count = 0;
-    let bytes = 0;
-    for (const waiting of this.#waiting) {
-      bytes += likelyBytes(waiting);
-      if ((count > 0 && bytes > bytesMax) || (onlyMakingRoom && !onlyDeletes(waiting))) break;
-      this.#waitingBytes -= waiting.bytes;
-      count++;
-    }
-    return this.#waiting.splice(0, count);
-  }
-
-  /** @returns undefined when the group writes nothing; each commit of it is answered then. */
-  #partOf(group: readonly Waiting[]): TakenPart | undefined {
-    const seals = group.reduce((sum, waiting) => sum + sealsOf(waiting), 0);
-    let reservation: SealCount | undefined;
-    try {
-      const plan = this.#parts.seals.planFor(seals);
-      reservation = plan.reservation;
-      if (plan.mustWait && reservation !== undefined) {
-        // The reservation goes first, in a part of its own.
-        this.#waiting = [...group, ...this.#waiting];
-        this.#waitingBytes += group.reduce((sum, { bytes }) => sum + bytes, 0);
-        return this.#taken([], [], Buffer.alloc(0), reservation);
-      }
-    } catch (error) {
-      for (const waiting of group) if (isNoDelete(waiting)) waiting.done.reject(error);
-      const deletes = group.filter(onlyDeletes);
-      return deletes.length === 0 ? undefined : this.#partOf(deletes);
-    }
-    let prepared: ReturnType<GroupPreparer['prepare']>;
-    try {
-      prepared = this.#preparer.prepare(group);
-    } catch (error) {
-      for (const { done } of group) done.reject(error);
-      return undefined;
-    }
-    if (prepared.frame.length > 0)
-      return this.#taken(prepared.commits, prepared.changes, prepared.frame, reservation);
-    // All are repetitions under idempotency keys.
-    for (const { results, waiting } of prepared.commits) waiting.done.resolve(results);
-    return undefined;
-  }
-
-  #taken(
-    commits: readonly Prepared[],
-    changes: readonly FrameChange[],
-    frame: Buffer,
-    reservation: SealCount | undefined,
-  ): TakenPart {
-    const refuse = (error: AppError) => {
-      for (const { waiting } of commits) waiting.done.reject(error);
-      this.#partsBeingWritten--;
-      this.#noteIdle();
-    };
-    this.#partsBeingWritten++;
-    return {
-      kind: 'data',
-      plaintext: reservation === undefined ? [frame] : [frame, recordOf(reservation)],
-      keyVersion: this.#options.cipher.version,
-      commits: commits.length,
-      durable: () => {
-        if (reservation !== undefined) this.#reserved(reservation);
-        for (const change of changes) this.#publish(change);
-        if (changes.length > 0 && !this.#waiters.isEmpty)
-          this.#waiters.committed(this.#parts.catalog.lastSeq);
-      },
-      answer: () => {
-        for (const { results, waiting } of commits) waiting.done.resolve(results);
-        this.#partsBeingWritten--;
-        this.#noteIdle();
-        if (this.#isCheckpointDue) void this.#engine.checkpoint(this).catch(() => undefined);
-      },
-      refused: refuse,
-      unknown: refuse,
-    };
-  }
-
-  #reserved(reservation: SealCount): void {
-    const { seals } = this.#parts;
-    seals.reserved(reservation);
-    if (seals.rotationDue) this.#options.onRotationDue(this.#options.cipher.version);
-  }
-
-  #refuseAll(error: AppError, isRefused: (waiting: Waiting) => boolean): void {
-    const left: Waiting[] = [];
-    for (const waiting of this.#waiting) {
-      if (!isRefused(waiting)) left.push(waiting);
-      else {
-        this.#waitingBytes -= waiting.bytes;
-        waiting.done.reject(error);
-      }
-    }
-    this.#waiting = left;
-    this.#noteIdle();
-  }
-
-  /** Resolves once no commit waits or is being written. */
-  async #whenIdle(): Promise<void> {
-    if (this.#waiting.length === 0 && this.#partsBeingWritten === 0) return;
-    this.#idle ??= Promise.withResolvers();
-    await this.#idle.promise;
-  }
-
-  #noteIdle(): void {
-    if (this.#idle === undefined || this.#waiting.length > 0 || this.#partsBeingWritten > 0) return;
-    this.#idle.resolve();
-    this.#idle = undefined;
+  /** Makes durable changes visible. */
+  #publish(changes: readonly FrameChange[]): void {
+    for (const change of changes) this.#publishOne(change);
+    if (changes.length > 0 && !this.#waiters.isEmpty) this.#waiters.committed(this.#parts.catalog.lastSeq);
   }
 
   /** Makes a durable change visible, and queues its file. */
-  #publish(change: FrameChange): void {
-    const { catalog, usedKeys, files } = this.#parts;
-    if (change.kind === 'used key') {
-      usedKeys.add(change.used);
+  #publishOne(change: FrameChange): void {
+    const { catalog, idempotencyRecords, files } = this.#parts;
+    if (change.kind === 'idempotency record') {
+      idempotencyRecords.add(change.used);
       return;
     }
     const { state, fileName, sealed } = change;
@@ -567,33 +390,4 @@ export class EmbeddedStore implements ProjectStore, PartSource, CheckpointSource
       cache.delete(project, fileName);
     }
   }
-}
-
-function recordOf(reservation: SealCount): Buffer {
-  const writer = new ByteWriter(16);
-  writeSealsRecord(writer, reservation);
-  return writer.finish();
-}
-
-/**
- * Bytes that a write adds to its document in a part, at most: an id of 512 bytes in the record, escaped in
- * the text and in the answer of an idempotency key, and names, numbers and times. So the counted bytes bound
- * the written ones.
- */
-const RECORD_OVERHEAD_BYTES = 4_096;
-
-function onlyDeletes({ writes, reseals }: Waiting): boolean {
-  return reseals.length === 0 && writes.every(({ kind }) => kind === 'delete');
-}
-
-function isNoDelete(waiting: Waiting): boolean {
-  return !onlyDeletes(waiting);
-}
-
-function sealsOf({ writes, reseals }: Waiting): number {
-  return reseals.length + writes.filter(({ kind }) => kind === 'put').length;
-}
-
-function bytesOf(write: Write): number {
-  return RECORD_OVERHEAD_BYTES + (write.kind === 'put' ? write.content.bytes.length : 0);
 }

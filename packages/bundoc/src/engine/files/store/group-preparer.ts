@@ -1,29 +1,22 @@
-import { AppError } from '@bundoc/shared/contract/app-error';
 import { SEAL_OVERHEAD_BYTES } from '@bundoc/shared/crypto/aead';
-import { smallRandom } from '@bundoc/shared/crypto/random';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import { composeStoredText, type DocumentRef } from '../../../crypto/stored-text.ts';
+import type { DocumentRef } from '../../../crypto/stored-text.ts';
 import { ByteWriter } from '../../bytes.ts';
+import type { PlanContext, PlannedWrite } from '../../commit-plan.ts';
+import { draftsOf, planCommits } from '../../commit-plan.ts';
+import type { IdempotencyRecords } from '../../idempotency-records.ts';
 import type { WaitingCommit, Write, WriteResult } from '../../port.ts';
-import { holds, preconditionsFailed } from '../../precondition.ts';
-import { addedBy, NOTHING, type Quota, QuotaOfGroup, sumOf } from '../../quota.ts';
+import { NOTHING, type Quota, sumOf } from '../../quota.ts';
 import type { SealBudget } from '../../seal-budget.ts';
 import {
+  appendIdempotencyRecord,
   type DocumentState,
-  REV_BYTES,
-  type UsedKey,
+  type IdempotencyRecord,
   writeDocument,
-  writeUsedKeyRecord,
 } from '../../state.ts';
-import type { UsedKeys } from '../../used-keys.ts';
 import type { Catalog } from '../catalog/catalog.ts';
-import {
-  type CollectionIndexes,
-  type DocumentKeys,
-  keepApart,
-  uniquenessOfGroup,
-} from './collection-indexes.ts';
+import { type CollectionIndexes, type DocumentKeys, planIndexing } from './collection-indexes.ts';
 
 /** A document to re-seal: its state when it was read, and its text. */
 export interface Unsealed {
@@ -53,7 +46,7 @@ export type FrameChange =
       readonly sealed: Buffer;
       readonly indexing: Indexing | undefined;
     }
-  | { readonly kind: 'used key'; readonly used: UsedKey };
+  | { readonly kind: 'idempotency record'; readonly used: IdempotencyRecord };
 
 /**
  * What a state changes in the indexes of its collection. Absent for a re-sealed document, which changes
@@ -75,7 +68,7 @@ export interface PreparedGroup {
 
 export interface GroupPreparerOptions {
   readonly catalog: Catalog;
-  readonly usedKeys: UsedKeys;
+  readonly idempotencyRecords: IdempotencyRecords;
   readonly seals: SealBudget;
   readonly indexes: CollectionIndexes;
   readonly cipher: ProjectCipher;
@@ -98,24 +91,24 @@ interface Placed {
   readonly indexing: Indexing | undefined;
 }
 
-type PlacedChange = Placed | Extract<FrameChange, { kind: 'used key' }>;
+type PlacedChange = Placed | Extract<FrameChange, { kind: 'idempotency record' }>;
 
 /**
- * Decides the commits of one frame, in their order, and seals what they write right into it. Changes nothing:
- * the changes take effect once the frame is durable. The seals must have been reserved.
+ * Plans the commits of one frame and seals what they write right into it. Changes nothing: the changes take
+ * effect once the frame is durable. The seals must have been reserved.
  */
 export class GroupPreparer {
   readonly #catalog: Catalog;
-  readonly #usedKeys: UsedKeys;
+  readonly #idempotencyRecords: IdempotencyRecords;
   readonly #seals: SealBudget;
   readonly #indexes: CollectionIndexes;
   readonly #cipher: ProjectCipher;
   readonly #clock: Clock;
   readonly #quota: Quota | undefined;
 
-  constructor({ catalog, usedKeys, seals, indexes, cipher, clock, quota }: GroupPreparerOptions) {
+  constructor({ catalog, idempotencyRecords, seals, indexes, cipher, clock, quota }: GroupPreparerOptions) {
     this.#catalog = catalog;
-    this.#usedKeys = usedKeys;
+    this.#idempotencyRecords = idempotencyRecords;
     this.#seals = seals;
     this.#indexes = indexes;
     this.#cipher = cipher;
@@ -123,144 +116,74 @@ export class GroupPreparer {
     this.#quota = quota;
   }
 
-  /** Checks each commit against all that come before it; one that is refused leaves no trace. */
+  /** Refusals are answered at once. */
   prepare(group: readonly Waiting[]): PreparedGroup {
+    const { outcomes } = planCommits(group, draftsOf(group, this.#clock), this.#context());
     const commits: Prepared[] = [];
     const placed: PlacedChange[] = [];
     const states = new Map<string, DocumentState>();
-    const usedHere = new Map<string, UsedKey>();
-    const uniqueness = uniquenessOfGroup();
-    const quota =
-      this.#quota && new QuotaOfGroup(this.#quota, this.#catalog.collections().reduce(sumOf, NOTHING));
     const writer = new ByteWriter(group.reduce((sum, waiting) => sum + likelyBytes(waiting), 0));
-    let seq = this.#catalog.lastSeq;
-    for (const waiting of group) {
-      const before = { bytes: writer.length, changes: placed.length };
-      try {
-        const nowMs = this.#clock.now();
-        const repeated = this.#repeated(waiting, usedHere, nowMs);
-        if (repeated !== undefined) {
-          commits.push({ waiting, results: repeated });
-          continue;
-        }
-        const own = new Map<string, DocumentState>();
-        const uniquely = uniqueness.commit();
-        const results: WriteResult[] = [];
-        let added = NOTHING;
-        const former = (ref: DocumentRef, key: string) =>
-          own.get(key) ?? states.get(key) ?? this.#catalog.get(ref);
-        for (const [index, write] of waiting.writes.entries()) {
-          const key = keyOf(write.ref);
-          const present = former(write.ref, key);
-          if (!holds(write.precondition, revOf(present)))
-            throw preconditionsFailed(waiting.writes, index, (at) => {
-              const { ref } = waiting.writes[at] as Write;
-              return revOf(former(ref, keyOf(ref)));
-            });
-          const { change, result } = this.#apply(writer, write, present, ++seq, nowMs);
-          own.set(key, change.state);
-          if (quota !== undefined) added = sumOf(added, addedBy(present, change.state));
-          const keys = change.indexing?.keys;
-          if (keys !== undefined) keepApart(uniquely, write.ref.id, keys);
-          placed.push(change);
-          results.push(result);
-        }
-        for (const { state, text } of waiting.reseals) {
-          const key = keyOf(state);
-          const now = states.get(key) ?? this.#catalog.get(state);
-          if (now?.seq === state.seq) placed.push(this.#resealed(writer, now, text));
-        }
-        quota?.admit(added);
-        const { idempotency } = waiting.options;
-        if (idempotency !== undefined) {
-          const used = { ...idempotency, atMs: nowMs, answer: JSON.stringify(results) };
-          usedHere.set(used.key, used);
-          writeUsedKeyRecord(writer, used);
-          placed.push({ kind: 'used key', used });
-        }
-        for (const [key, state] of own) states.set(key, state);
-        uniquely.accept();
-        commits.push({ waiting, results });
-      } catch (error) {
-        writer.truncate(before.bytes);
-        placed.length = before.changes;
-        waiting.done.reject(error);
+    for (const [place, outcome] of outcomes.entries()) {
+      const waiting = group[place] as Waiting;
+      if (outcome.kind === 'refused') {
+        waiting.done.reject(outcome.error);
+        continue;
       }
+      for (const write of outcome.writes) {
+        states.set(write.key, write.state);
+        placed.push(this.#place(writer, write));
+      }
+      for (const { state, text } of waiting.reseals) {
+        const now = states.get(keyOf(state)) ?? this.#catalog.get(state);
+        if (now?.seq === state.seq) placed.push(this.#resealed(writer, now, text));
+      }
+      if (outcome.idempotencyRecord !== undefined) {
+        appendIdempotencyRecord(writer, outcome.idempotencyRecord);
+        placed.push({ kind: 'idempotency record', used: outcome.idempotencyRecord });
+      }
+      commits.push({ waiting, results: outcome.results });
     }
     const frame = writer.finish();
     return { commits, frame, changes: placed.map((change) => changeOf(change, frame)) };
   }
 
-  #repeated(
-    { options }: Waiting,
-    usedHere: ReadonlyMap<string, UsedKey>,
-    nowMs: number,
-  ): readonly WriteResult[] | undefined {
-    const { idempotency } = options;
-    if (idempotency === undefined) return undefined;
-    const here = usedHere.get(idempotency.key);
-    if (here !== undefined && here.request !== idempotency.request)
-      throw new AppError('idempotency_mismatch');
-    const used = here ?? this.#usedKeys.find(idempotency, nowMs);
-    return used === undefined ? undefined : (JSON.parse(used.answer) as WriteResult[]);
+  #context(): PlanContext<Waiting, DocumentKeys> {
+    const catalog = this.#catalog;
+    return {
+      seq: catalog.lastSeq,
+      keyVersion: this.#cipher.version,
+      sealsLeft: Number.POSITIVE_INFINITY,
+      quota: this.#quota,
+      usage: this.#quota && catalog.collections().reduce(sumOf, NOTHING),
+      keyOf: ({ writes }, at) => keyOf((writes[at] as Write).ref),
+      stateOf: (ref) => catalog.get(ref),
+      fileNameOf: (ref) => this.#cipher.fileName(ref),
+      idempotencyRecordOf: (key) => this.#idempotencyRecords.get(key),
+      indexing: planIndexing(this.#indexes),
+    };
   }
 
-  #apply(
-    writer: ByteWriter,
-    write: Write,
-    before: DocumentState | undefined,
-    seq: number,
-    nowMs: number,
-  ): { change: Placed; result: WriteResult } {
-    const living = before?.deletedMs === 0 ? before : undefined;
-    const cipher = this.#cipher;
-    const rev = smallRandom(REV_BYTES);
-    const name = before?.fileName.toString('hex') ?? cipher.fileName(write.ref);
-    const common = {
-      collection: write.ref.collection,
-      id: write.ref.id,
-      fileName: Buffer.from(name, 'hex'),
-      seq,
-      createdSeq: living?.createdSeq ?? seq,
-      createdMs: living?.createdMs ?? nowMs,
-      rev,
-      keyVersion: cipher.version,
-    };
-    if (write.kind === 'delete') {
-      if (living === undefined) throw new AppError('document_not_found');
-      const state = { ...common, size: 0, deletedMs: Math.max(1, nowMs) };
-      writeDocument(writer, state);
-      const indexing = { text: undefined, keys: this.#indexes.noKeysOf(write.ref.collection) };
-      const change: Placed = { kind: 'document', state, fileName: name, start: writer.length, indexing };
-      return { change, result: { created: false, metadata: undefined } };
-    }
-    const metadata = {
-      _id: write.ref.id,
-      _collection: write.ref.collection,
-      _rev: rev.toString('hex'),
-      _created: timeOf(common.createdMs),
-      _updated: timeOf(nowMs),
-    };
-    const text = composeStoredText(metadata, write.content);
-    const indexing = { text, keys: this.#indexes.keysOf(write.ref.collection, text, write.content) };
-    const change = this.#seal(writer, common, name, text, indexing);
-    return { change, result: { created: living === undefined, metadata } };
+  #place(writer: ByteWriter, { state, fileName, text, entries }: PlannedWrite<DocumentKeys>): Placed {
+    const indexing = { text, keys: entries };
+    if (text !== undefined) return this.#seal(writer, state, fileName, text, indexing);
+    writeDocument(writer, state);
+    return { kind: 'document', state, fileName, start: writer.length, indexing };
   }
 
   /** The same state of a document, sealed under the current version. */
   #resealed(writer: ByteWriter, state: DocumentState, text: Buffer): Placed {
-    const former = { ...state, keyVersion: this.#cipher.version };
-    return this.#seal(writer, former, state.fileName.toString('hex'), text, undefined);
+    const size = text.length + SEAL_OVERHEAD_BYTES;
+    const now = { ...state, size, keyVersion: this.#cipher.version };
+    return this.#seal(writer, now, state.fileName.toString('hex'), text, undefined);
   }
 
   #seal(
     writer: ByteWriter,
-    common: Omit<DocumentState, 'size' | 'deletedMs'>,
+    state: DocumentState,
     fileName: string,
     text: Buffer,
     indexing: Indexing | undefined,
   ): Placed {
-    const state = { ...common, size: text.length + SEAL_OVERHEAD_BYTES, deletedMs: 0 };
     const room = writeDocument(writer, state);
     this.#seals.sealed();
     this.#cipher.sealDocument(fileName, text, room);
@@ -268,24 +191,12 @@ export class GroupPreparer {
   }
 }
 
-let latest = { ms: Number.NaN, text: '' };
-
-/** A moment as text: mostly it is the one that was asked for last, of whatever project. */
-function timeOf(ms: number): string {
-  if (ms !== latest.ms) latest = { ms, text: new Date(ms).toISOString() };
-  return latest.text;
-}
-
 function keyOf(ref: DocumentRef): string {
   return `${ref.collection}\0${ref.id}`;
 }
 
-function revOf(state: DocumentState | undefined): string | undefined {
-  return state?.deletedMs === 0 ? state.rev.toString('hex') : undefined;
-}
-
 function changeOf(change: PlacedChange, frame: Buffer): FrameChange {
-  if (change.kind === 'used key') return change;
+  if (change.kind === 'idempotency record') return change;
   const { kind, state, fileName, start, indexing } = change;
   return { kind, state, fileName, sealed: frame.subarray(start, start + state.size), indexing };
 }

@@ -8,7 +8,7 @@ import { LARGE_FILE_BYTES_MAX } from '../disk/disk.ts';
 import type { DocumentWriter } from '../documents/document-writer.ts';
 import { PartsDamaged } from '../log/sealed-part.ts';
 import { EmbeddedStore, type EmbeddedStoreOptions, type EnginePort } from './embedded-store.ts';
-import { type LoadedProject, type LogOfProjects, loadProject, type StorePlace } from './project-loader.ts';
+import { type LoadedFolder, type LogOfProjects, loadProject, type StorePlace } from './project-loader.ts';
 
 export interface StoreOptions extends EmbeddedStoreOptions {
   readonly disk: Disk;
@@ -19,7 +19,7 @@ export interface StoreOptions extends EmbeddedStoreOptions {
 /** What a store works with. */
 export interface OpenOn {
   /** What the project is known to have; it is read otherwise. */
-  readonly known?: LoadedProject | undefined;
+  readonly known?: LoadedFolder | undefined;
   readonly log: LogOfProjects;
   readonly writer: DocumentWriter;
   readonly engine: EnginePort;
@@ -35,16 +35,16 @@ export interface OpenOn {
 export async function openStore(
   options: StoreOptions,
   { log, writer, engine, known }: OpenOn,
-): Promise<{ readonly store: EmbeddedStore; readonly loaded: LoadedProject }> {
+): Promise<{ readonly store: EmbeddedStore; readonly loaded: LoadedFolder }> {
   const { project, directory, cipher } = options;
   const loaded = known ?? (await load({ ...options, log }));
-  const { catalog, usedKeys, sealedByFile, sealCounts } = loaded.store;
+  const { catalog, idempotencyRecords, sealedByFile, sealCounts } = loaded.store;
   catalog.finishLoading();
   const seals = new SealBudget(options.sealLimits, cipher.version, sealCounts);
   const indexes = loaded.hasIndexes ? await loadIndexes(options, catalog.lastSeq) : undefined;
   const files = writer.of(project, directory);
   const { handle, covered, last, versions } = loaded;
-  const parts = { handle, catalog, usedKeys, files, seals, indexes, covered, last, versions };
+  const parts = { handle, catalog, idempotencyRecords, files, seals, indexes, covered, last, versions };
   const store = new EmbeddedStore(options, parts, engine);
   if (!files.isUpToDate)
     for (const [fileName, sealed] of sealedByFile) {
@@ -71,7 +71,7 @@ async function loadIndexes(
   return stored !== undefined && stored.asOf <= lastSeq ? stored : undefined;
 }
 
-async function load(place: StorePlace): Promise<LoadedProject> {
+async function load(place: StorePlace): Promise<LoadedFolder> {
   try {
     return await loadProject(place);
   } catch (error) {

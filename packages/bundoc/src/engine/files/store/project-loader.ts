@@ -3,9 +3,9 @@ import { hasCode } from '@bundoc/shared/contract/app-error';
 import { CATALOG_FILE, parseCatalogHead } from '@bundoc/shared/contract/catalog-head';
 import { lineOf } from '@bundoc/shared/runtime/error-line';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
+import { IdempotencyRecords } from '../../idempotency-records.ts';
 import type { SealCount } from '../../seal-budget.ts';
 import { readRecords } from '../../state.ts';
-import { UsedKeys } from '../../used-keys.ts';
 import { Catalog } from '../catalog/catalog.ts';
 import { INDEX_FILE } from '../catalog/index-file.ts';
 import { CatalogDamaged, decodeSnapshot, type SnapshotHead } from '../catalog/snapshot.ts';
@@ -54,7 +54,7 @@ export interface StorePlace {
 /** The state of a store in memory: its catalog, updated by the replayed parts. */
 export class LoadedStore {
   readonly catalog = new Catalog();
-  readonly usedKeys = new UsedKeys();
+  readonly idempotencyRecords = new IdempotencyRecords();
   /** Durable counts of seals, by key version. The highest of a version counts. */
   readonly sealCounts: SealCount[] = [];
   /** The latest content of each document file in the log; undefined for a deleted document. */
@@ -63,7 +63,7 @@ export class LoadedStore {
   /** Applies the records of one part. Sealed bytes are views of it. */
   replay(plaintext: Buffer): void {
     for (const record of readRecords(plaintext)) {
-      if (record.kind === 'used key') this.usedKeys.add(record.used);
+      if (record.kind === 'idempotency record') this.idempotencyRecords.add(record.used);
       if (record.kind === 'seals') this.sealCounts.push(record.seals);
       if (record.kind !== 'document') continue;
       const { state, sealed } = record;
@@ -92,7 +92,7 @@ export async function loadSnapshot({
   const store = new LoadedStore();
   const head = decodeSnapshot(project, cipher, snapshot, {
     state: (state) => store.catalog.apply(state),
-    usedKey: (used) => store.usedKeys.add(used),
+    idempotencyRecord: (used) => store.idempotencyRecords.add(used),
   });
   store.sealCounts.push(...head.seals);
   store.catalog.restore(Math.max(head.lastSeq, store.catalog.lastSeq), head.purgedSeq);
@@ -109,7 +109,7 @@ async function readCatalog(disk: Pick<Disk, 'read'>, directory: string): Promise
 }
 
 /** A store as of its last acknowledged commit. */
-export interface LoadedProject {
+export interface LoadedFolder {
   readonly store: LoadedStore;
   readonly handle: string;
   /** The copy of `project.json` in the catalog; undefined without a catalog. */
@@ -134,7 +134,7 @@ export interface LoadedProject {
  *
  * @throws CatalogDamaged, PartsDamaged.
  */
-export async function loadProject(place: StorePlace): Promise<LoadedProject> {
+export async function loadProject(place: StorePlace): Promise<LoadedFolder> {
   const { project, log } = place;
   // First, so that parts which are carried out of the log meanwhile can be read in it.
   await using reader = log.reader();
@@ -158,8 +158,10 @@ export async function loadProject(place: StorePlace): Promise<LoadedProject> {
   return { store, handle, projectFile, covered, last, versions, carriedFiles, hasIndexes, logBytes: bytes };
 }
 
-/** A project that this process has made, and that nobody has opened yet: the log has its birth and no more. */
-export function newborn(handle: string, birth: Place, keyVersion: number): LoadedProject {
+/**
+ * A project that this process has made, and that nobody has opened yet: the log has its birth and no more.
+ */
+export function newborn(handle: string, birth: Place, keyVersion: number): LoadedFolder {
   const nothing = {
     projectFile: undefined,
     covered: undefined,

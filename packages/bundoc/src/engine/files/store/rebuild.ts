@@ -5,25 +5,26 @@ import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import { openOwnDocument } from '../../open-document.ts';
+import type { OnProgress } from '../../reports.ts';
 import { SEAL_LIMITS, type SealCount } from '../../seal-budget.ts';
 import { type DocumentState, readRecords } from '../../state.ts';
 import { INDEX_FILE } from '../catalog/index-file.ts';
 import { CatalogDamaged, encodeSnapshot } from '../catalog/snapshot.ts';
 import { type FileChange, LARGE_FILE_BYTES_MAX, makeDirectoryDurably, replaceFile } from '../disk/disk.ts';
-import { DOCS_FOLDER, documentPath, openOwnDocument } from '../documents/document-files.ts';
+import { DOCS_FOLDER, documentPath, nameOf } from '../documents/document-files.ts';
 import { HANDLE_BYTES } from '../log/layout.ts';
 import { PartsDamaged } from '../log/sealed-part.ts';
-import { nameOf, type OnProgress } from '../projects/verify.ts';
 import { CARRIED_FOLDER, FolderCopied, loadProject } from './project-loader.ts';
 import {
   commitsIn,
   type FoundFile,
-  type Remains,
   type RemainsPlace,
   readFiles,
-  readRemains,
+  type SalvageScan,
   type SeqRange,
-} from './remains.ts';
+  scanForSalvage,
+} from './salvage-scan.ts';
 
 export interface RebuildOptions {
   readonly clock: Clock;
@@ -90,7 +91,7 @@ export async function rebuildStore(place: RemainsPlace, options: RebuildOptions)
   const { found, bad } = await readFiles(place, options.onProgress);
   const isCopied = damage instanceof FolderCopied;
   const isOfParts = damage instanceof PartsDamaged && !isCopied;
-  const remains = await readRemains(place, found, isOfParts ? damage : undefined);
+  const remains = await scanForSalvage(place, found, isOfParts ? damage : undefined);
   const { store, catalogFault, partFaults, lostSeqs } = remains;
   if (partFaults.length > 0 && !options.acceptLoss)
     throw new LossNotAccepted(`${partFaults.join('; ')}; ${sentenceOf(lostSeqs)}`);
@@ -104,13 +105,13 @@ export async function rebuildStore(place: RemainsPlace, options: RebuildOptions)
   const adopted = adoptFiles(place, remains, found, clock);
   const aside = `${DOCS_FOLDER}${suffix}`;
   const whole = new Map([...found].map(([fileName, { metadata }]) => [fileName, metadata._rev]));
-  await moveAside(place, bad, aside);
-  await bringFiles(place, remains, whole);
-  const lost = buryMissing(remains, whole, clock);
-  const { catalog, usedKeys } = store;
+  await quarantine(place, bad, aside);
+  await writeFromLog(place, remains, whole);
+  const lost = tombstoneMissing(remains, whole, clock);
+  const { catalog, idempotencyRecords } = store;
   const living = new Set([...catalog.states()].filter(({ deletedMs }) => deletedMs === 0).map(nameOf));
   const stray = [...whole.keys()].filter((fileName) => !living.has(fileName)).map(documentPath);
-  await moveAside(place, stray, aside);
+  await quarantine(place, stray, aside);
   const kept = [...bad, ...stray];
   if (kept.length > 0) done.push(`kept ${kept.length} files that are no documents in ${aside}`);
   for (const path of kept) {
@@ -122,7 +123,7 @@ export async function rebuildStore(place: RemainsPlace, options: RebuildOptions)
   const { lastSeq, purgedSeq } = catalog;
   const seals = sealsAfterRepair(place, store.sealCounts);
   const head = { handle, covered: undefined, projectFile: options.projectFile, lastSeq, purgedSeq, seals };
-  const snapshot = encodeSnapshot(place.project, place.cipher, head, usedKeys, catalog);
+  const snapshot = encodeSnapshot(place.project, place.cipher, head, idempotencyRecords, catalog);
   // So far the log alone may have made them durable.
   await disk.syncFiles([join(directory, PROJECT_FILE)]);
   await disk.syncDirectory(dirname(directory));
@@ -160,7 +161,7 @@ async function setCarriedAside(place: RemainsPlace, suffix: string, done: string
     const names = await disk.list(path);
     if (names === undefined) return;
     const files = names.map((name) => join(CARRIED_FOLDER, name));
-    await moveAside(place, files, `${CARRIED_FOLDER}${suffix}`);
+    await quarantine(place, files, `${CARRIED_FOLDER}${suffix}`);
     await disk.removeTree(path);
   } catch (error) {
     // It is no folder.
@@ -192,7 +193,7 @@ export async function keepCopy(
   done.push(`kept the old ${name} as ${name}${suffix}`);
 }
 
-async function moveAside(
+async function quarantine(
   { disk, directory }: RemainsPlace,
   paths: readonly string[],
   folder: string,
@@ -220,7 +221,7 @@ function sentenceOf(lostSeqs: Rebuilt['lostSeqs']): string {
  */
 function adoptFiles(
   { cipher, log }: RemainsPlace,
-  remains: Remains,
+  remains: SalvageScan,
   found: ReadonlyMap<string, FoundFile>,
   clock: Clock,
 ): string[] {
@@ -263,7 +264,7 @@ function adoptFiles(
  * often this has been done before.
  */
 function seqBase(
-  { store, lostSeqs, catalogFault, firstSeq, endIsUnknown }: Remains,
+  { store, lostSeqs, catalogFault, firstSeq, endIsUnknown }: SalvageScan,
   segments: number,
   clock: Clock,
 ): number {
@@ -278,7 +279,7 @@ function seqBase(
  * tells which is later.
  */
 function isLater(
-  remains: Remains,
+  remains: SalvageScan,
   state: DocumentState | undefined,
   { fileName, metadata }: FoundFile,
 ): boolean {
@@ -297,9 +298,9 @@ function order(a: DocumentMetadata, b: DocumentMetadata): number {
 }
 
 /**
- * Places in the order of lists for documents that only files know, in the order of their creation among those
- * of `known`: for each the highest number below the next one's that nobody has. Where clocks leave no such
- * room, there are fewer places than files.
+ * SlotPool in the order of lists for documents that only files know, in the order of their creation among
+ * those of `known`: for each the highest number below the next one's that nobody has. Where clocks leave no
+ * such room, there are fewer places than files.
  */
 function placesAmong(
   known: Iterable<DocumentState>,
@@ -329,9 +330,9 @@ function placesAmong(
  * Writes the files as the parts of the log have them, durably; and `whole`, the revision in each, with them.
  * Files that are later are left alone.
  */
-async function bringFiles(
+async function writeFromLog(
   place: RemainsPlace,
-  { store, parts, deleted }: Remains,
+  { store, parts, deleted }: SalvageScan,
   whole: Map<string, string>,
 ): Promise<void> {
   const { disk, directory, cipher } = place;
@@ -377,7 +378,11 @@ async function bringFiles(
 }
 
 /** Documents in the catalog without a file become deletions, which the feed reports. */
-function buryMissing({ store }: Remains, whole: ReadonlyMap<string, string>, clock: Clock): LostDocument[] {
+function tombstoneMissing(
+  { store }: SalvageScan,
+  whole: ReadonlyMap<string, string>,
+  clock: Clock,
+): LostDocument[] {
   const { catalog } = store;
   const lost: LostDocument[] = [];
   for (const state of [...catalog.states()]) {

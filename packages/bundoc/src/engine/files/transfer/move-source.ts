@@ -1,33 +1,46 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import {
-  type FencedSource,
-  MoveFailed,
-  type MoveSource,
-  type ReadSealedChanges,
-} from '../../../operations/move-project.ts';
-import { handOver } from '../../../projects/hand-over.ts';
-import type { InstanceLease, InstanceManager } from '../../../projects/instance-manager.ts';
-import type { Position, StoreRest } from '../../port.ts';
+import { cutOver } from '../../cut-over.ts';
+import { MoveFailed } from '../../errors.ts';
+import type { Position, StoreMetadata } from '../../port.ts';
 import { formatProjectFile } from '../../project-file.ts';
-import type { ProjectPlaceInFiles } from '../../storage-engine.ts';
+import type {
+  FencedSource,
+  MoveSource,
+  ReadSealedChanges,
+  UsedProject,
+  UsedProjects,
+} from '../../transfer-port.ts';
+import type { Disk } from '../disk/disk.ts';
 import { putAwayMoved, readMoveMark, removeMoveMark, writeMoveMark } from '../projects/moved-folder.ts';
 
-export interface FolderSourceOptions {
+/** Where a project lies. */
+export interface FolderToMove {
+  readonly directory: string;
+  /** Where its content goes when it was moved away. */
+  readonly keptIn: string;
+  /** For what is being written, on the same file system. */
+  readonly tmp: string;
+  readonly disk: Disk;
+  /** Forgets all of the project but its folder. */
+  readonly forget: () => Promise<void>;
+}
+
+export interface FilesMoveSourceOptions {
   readonly project: string;
-  readonly place: ProjectPlaceInFiles;
-  readonly instances: Pick<InstanceManager, 'acquire' | 'exclusively'>;
+  readonly place: FolderToMove;
+  readonly instances: UsedProjects;
 }
 
 /**
  * A project in files that is moved away by the process that serves it. It is opened for one page at a time,
  * so it may be closed in between.
  */
-export class FolderSource implements MoveSource {
-  readonly #options: FolderSourceOptions;
+export class FilesMoveSource implements MoveSource {
+  readonly #options: FilesMoveSourceOptions;
   #cipher: ProjectCipher | undefined;
 
-  constructor(options: FolderSourceOptions) {
+  constructor(options: FilesMoveSourceOptions) {
     this.#options = options;
   }
 
@@ -45,7 +58,7 @@ export class FolderSource implements MoveSource {
 
   fence(action: (fenced: FencedSource) => Promise<void>, mark: () => string): Promise<void> {
     const { project, place, instances } = this.#options;
-    const run = async (open: InstanceLease) => {
+    const run = async (open: UsedProject) => {
       this.#cipher = open.cipher;
       // What is kept of the folder afterwards is whole without the log. It is only kept, so a full disk is no
       // reason to stay.
@@ -55,7 +68,7 @@ export class FolderSource implements MoveSource {
         last: async () => ({ ...(await restOf(open)), file: formatProjectFile(open.file).toString() }),
       });
     };
-    return handOver(instances, project, run, () =>
+    return cutOver(instances, project, run, () =>
       writeMoveMark(place.disk, place.tmp, place.directory, mark()),
     );
   }
@@ -83,7 +96,7 @@ export class FolderSource implements MoveSource {
     });
   }
 
-  async #withOpen<T>(action: (open: InstanceLease) => Promise<T>): Promise<T> {
+  async #withOpen<T>(action: (open: UsedProject) => Promise<T>): Promise<T> {
     using open = await this.#options.instances.acquire(this.#options.project, 'existing');
     if (open === undefined) throw new AppError('project_not_found');
     this.#cipher = open.cipher;
@@ -91,7 +104,7 @@ export class FolderSource implements MoveSource {
   }
 }
 
-function restOf({ store }: InstanceLease): Promise<StoreRest> {
+function restOf({ store }: UsedProject): Promise<StoreMetadata> {
   if (store.movable === undefined) throw new MoveFailed('the project cannot be moved from this storage');
-  return store.movable.rest();
+  return store.movable.metadata();
 }

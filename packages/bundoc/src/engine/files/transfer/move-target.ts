@@ -1,23 +1,19 @@
 import { join } from 'node:path';
 import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import {
-  type LastOfProject,
-  type MoveCounts,
-  MoveFailed,
-  type MoveTarget,
-} from '../../../operations/move-project.ts';
-import { clearFolder, type MarkedFolder } from '../../../projects/clear-marks.ts';
+import { MoveFailed } from '../../errors.ts';
 import type { Position, SealedChange } from '../../port.ts';
+import type { OnProgress } from '../../reports.ts';
+import type { FinalState, MoveCounts, MoveTarget } from '../../transfer-port.ts';
 import { makeDirectoryDurably, replaceFile } from '../disk/disk.ts';
 import { DOCS_FOLDER } from '../documents/document-files.ts';
+import { clearFolder, type MarkedFolder } from '../projects/clear-folder.ts';
+import { isWithoutContent } from '../projects/file-projects.ts';
 import { emptyMarkedFolder, readMoveMark, removeMoveMark, writeMoveMark } from '../projects/moved-folder.ts';
-import { isWithoutContent } from '../projects/project-folder.ts';
 import { SealedFolder } from '../projects/sealed-folder.ts';
-import type { OnProgress } from '../projects/verify.ts';
 
 /** The parent of the project's folder exists. */
-export interface IncomingFolderOptions extends Omit<MarkedFolder, 'isLeftOver'> {
+export interface FilesMoveTargetOptions extends Omit<MarkedFolder, 'isLeftOver'> {
   /** For what is being written, on the same file system; exists. */
   readonly tmp: string;
   /** The log is to know that a project has come under this handle. */
@@ -27,11 +23,11 @@ export interface IncomingFolderOptions extends Omit<MarkedFolder, 'isLeftOver'> 
 }
 
 /** The folder of a project that is brought in, in a data folder that this process has to itself. */
-export class IncomingFolder implements MoveTarget {
-  readonly #options: IncomingFolderOptions;
+export class FilesMoveTarget implements MoveTarget {
+  readonly #options: FilesMoveTargetOptions;
   readonly #folder: SealedFolder;
 
-  constructor(options: IncomingFolderOptions) {
+  constructor(options: FilesMoveTargetOptions) {
     this.#options = options;
     this.#folder = new SealedFolder(options);
   }
@@ -56,7 +52,7 @@ export class IncomingFolder implements MoveTarget {
     if (wrong !== undefined) throw new MoveFailed(`${wrong} differs from its copy`);
   }
 
-  async finish(last: LastOfProject, mark: string): Promise<MoveCounts> {
+  async finish(last: FinalState, mark: string): Promise<MoveCounts> {
     const { disk, directory, tmp, cipher, arrived } = this.#options;
     const projectFile = Buffer.from(last.file);
     const { handle, ...counts } = await this.#folder.finish(cipher(), last, projectFile);

@@ -50,7 +50,10 @@ const LANES: Record<LaneKind, Lane> = {
   large: { projectsMax: 64, writesMax: 1_024, bytesMax: 8 * MIB },
   alone: { projectsMax: 1, writesMax: 1_024, bytesMax: 32 * MIB },
 };
-/** A commit beyond this goes by the large lane: the others of its transaction wait until its bytes have been sent. */
+/**
+ * A commit beyond this goes by the large lane: the others of its transaction wait until its bytes have been
+ * sent.
+ */
 const SMALL_COMMIT = { bytes: 131_072, writes: 64 };
 /** How long a project that failed alone stays alone. */
 export const FAILED_ALONE_MS = 60_000;
@@ -82,8 +85,9 @@ interface Queue<P, C> {
 }
 
 /**
- * Decides which commit goes into which transaction. A project is in one transaction at a time and its commits stay in
- * their order. Projects take turns: within a transaction by commit, between transactions by the order in which they came.
+ * Decides which commit goes into which transaction. A project is in one transaction at a time and its commits
+ * stay in their order. Projects take turns: within a transaction by commit, between transactions by the order
+ * in which they came.
  */
 export class CommitLanes<P extends object, C extends LaneCommit> {
   readonly #slots: LaneSlots;
@@ -121,7 +125,9 @@ export class CommitLanes<P extends object, C extends LaneCommit> {
     if (queue.commits.length === 1 && !queue.isRunning) this.#ready[laneOf(queue, nowMs)].add(queue);
   }
 
-  /** The next transaction; undefined while every lane that has something to do has its transactions under way. */
+  /**
+   * The next transaction; undefined while every lane that has something to do has its transactions under way.
+   */
   take(): LaneBatch<P, C> | undefined {
     for (const kind of ['small', 'large', 'alone'] as const) {
       if (this.#running[kind] >= this.#slots[kind] || this.#ready[kind].size === 0) continue;

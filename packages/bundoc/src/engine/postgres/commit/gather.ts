@@ -1,5 +1,5 @@
-import { setImmediate } from 'node:timers/promises';
 import { hasCode } from '@bundoc/shared/contract/app-error';
+import { Batcher } from '@bundoc/shared/runtime/batcher';
 
 export interface GatherOptions<Question, Answer> {
   /** Answers all questions by one statement, in their order. */
@@ -15,48 +15,35 @@ interface Waiting<Question, Answer> {
 }
 
 /**
- * Gathers questions into statements. A statement that runs takes no further questions: each answer is of a moment after its question
- * was asked.
+ * Gathers questions into statements. A statement that runs takes no further questions: each answer is of a
+ * moment after its question was asked.
  */
 export class Gather<Question, Answer> {
-  readonly #options: GatherOptions<Question, Answer>;
-  #waiting: Waiting<Question, Answer>[] = [];
-  #running = 0;
+  readonly #batcher: Batcher<Waiting<Question, Answer>>;
 
-  constructor(options: GatherOptions<Question, Answer>) {
-    this.#options = options;
+  constructor({ ask, statementsMax, questionsMax }: GatherOptions<Question, Answer>) {
+    const answer = async (some: readonly Waiting<Question, Answer>[]) => {
+      const answers = await ask(some.map(({ question }) => question));
+      for (const [at, { done }] of some.entries()) done.resolve(answers[at] as Answer);
+    };
+    this.#batcher = new Batcher({
+      queue: questionsMax,
+      batchesMax: statementsMax,
+      isGathering: true,
+      run: (batch) => inHalves(batch, answer, ({ done }, error) => done.reject(error)),
+    });
   }
 
   ask(question: Question): Promise<Answer> {
     const done = Promise.withResolvers<Answer>();
-    this.#waiting.push({ question, done });
-    if (this.#running < this.#options.statementsMax) {
-      this.#running++;
-      void this.#run();
-    }
+    this.#batcher.add({ question, done });
     return done.promise;
-  }
-
-  async #run(): Promise<void> {
-    // Questions of the same turn of the event loop share the statement, also behind an earlier one.
-    for (await setImmediate(); this.#waiting.length > 0; await setImmediate())
-      await inHalves(
-        this.#waiting.splice(0, this.#options.questionsMax),
-        (some) => this.#answer(some),
-        ({ done }, error) => done.reject(error),
-      );
-    this.#running--;
-  }
-
-  async #answer(some: readonly Waiting<Question, Answer>[]): Promise<void> {
-    const answers = await this.#options.ask(some.map(({ question }) => question));
-    for (const [at, { done }] of some.entries()) done.resolve(answers[at] as Answer);
   }
 }
 
 /**
- * Runs an action that changes nothing for all. When it fails for another reason than an unavailable server, it runs for each half by
- * itself: a damaged row fails alone. Never rejects.
+ * Runs an action that changes nothing for all. When it fails for another reason than an unavailable server,
+ * it runs for each half by itself: a damaged row fails alone. Never rejects.
  */
 export async function inHalves<T>(
   all: readonly T[],

@@ -2,11 +2,13 @@ import { setImmediate } from 'node:timers/promises';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import { v7 as uuidv7 } from 'uuid';
+import { type CommitDraft, draftsOf } from '../../commit-plan.ts';
+import { OutcomeUnknown } from '../../errors.ts';
 import type { Position } from '../../port.ts';
-import { type Database, OutcomeUnknown, type Statement, type Transaction } from '../database/database.ts';
+import type { Database, Statement, Transaction } from '../database/database.ts';
 import { isOfDatabase, isOfStatement } from '../database/database-error.ts';
 import { textArray } from '../database/parameters.ts';
-import { Patience } from '../database/patience.ts';
+import { Backoff } from '../database/retry-unavailable.ts';
 import type { BlindIndexes } from '../indexes/blind-index.ts';
 import { GROUP_ENTRIES_MAX, GroupIndexContext, lookUpHolders } from '../indexes/group-index-context.ts';
 import type { NextCount } from '../rows/seal-counter.ts';
@@ -21,14 +23,7 @@ import {
   preStateQuery,
 } from './load-prestate.ts';
 import { ProjectGone } from './must-reopen.ts';
-import {
-  type CommitPlan,
-  type Draft,
-  draftsOf,
-  type PreState,
-  planCommits,
-  type Waiting,
-} from './plan-commits.ts';
+import { type GroupPlan, type PreState, planGroup, type QueuedCommit } from './plan-commits.ts';
 import { type ProjectWrites, type SealedNames, writeOfGroup } from './write-group.ts';
 
 /** Turns of the event loop that a transaction waits for more commits. */
@@ -39,8 +34,8 @@ const PRUNE_EVERY_MS = 600_000;
 const PRUNED_AT_ONCE = 10_000;
 
 /**
- * An hour is far longer than any node looks an outcome up. Ids begin with the time of the node that made them, so a
- * range of them ends the search early. The server's own time decides.
+ * An hour is far longer than any node looks an outcome up. Ids begin with the time of the node that made
+ * them, so a range of them ends the search early. The server's own time decides.
  */
 const PRUNE: Statement = {
   name: 'bundoc-prune-group-commits-1',
@@ -76,7 +71,7 @@ export interface CommittingProject extends LoadedProject {
   /** Commits up to `seq` have taken effect. Called before they are answered. */
   committed(seq: Position): void;
   /** Nothing of the commits has taken effect. Answers them. Never throws. */
-  refused(commits: readonly Waiting[], error: unknown): void;
+  refused(commits: readonly QueuedCommit[], error: unknown): void;
 }
 
 type Member = GroupMember<CommittingProject>;
@@ -85,7 +80,7 @@ type Member = GroupMember<CommittingProject>;
 type Outcome =
   | {
       readonly kind: 'planned';
-      readonly plan: CommitPlan;
+      readonly plan: GroupPlan;
       /** Whether anything is written. */
       readonly isChanged: boolean;
       readonly count: NextCount | undefined;
@@ -105,22 +100,23 @@ interface Locked {
   readonly at: number;
   readonly member: Member;
   readonly state: PreState;
-  readonly drafts: readonly Draft[];
+  readonly drafts: readonly CommitDraft[];
   readonly indexing: GroupIndexContext;
 }
 
 /**
- * Commits what waits of all projects that are open on this node, many projects a transaction. A transaction locks the heads of its
- * projects, so that `seq` is the order of a project's commits of all nodes, and who sees one sees all before it. It waits for
- * no head while it holds another. A refusal of one project leaves the others.
+ * Commits what waits of all projects that are open on this node, many projects a transaction. A transaction
+ * locks the heads of its projects, so that `seq` is the order of a project's commits of all nodes, and who
+ * sees one sees all before it. It waits for no head while it holds another. A refusal of one project leaves
+ * the others.
  *
- * When the connection breaks at the commit, the outcome is looked up by an id that the transaction wrote. Only a transaction that did
- * not take effect is tried again.
+ * When the connection breaks at the commit, the outcome is looked up by an id that the transaction wrote.
+ * Only a transaction that did not take effect is tried again.
  */
 export class GroupCommitter {
   readonly #database: Database;
   readonly #clock: Clock;
-  readonly #lanes: CommitLanes<CommittingProject, Waiting>;
+  readonly #lanes: CommitLanes<CommittingProject, QueuedCommit>;
   #isGathering = false;
   #prunedMs: number;
 
@@ -131,8 +127,11 @@ export class GroupCommitter {
     this.#prunedMs = clock.monotonic();
   }
 
-  /** Commits when its turn comes. The commit is answered by its `done`, or by {@link CommittingProject.refused}. */
-  commit(project: CommittingProject, commit: Omit<Waiting, 'queuedMs'>): void {
+  /**
+   * Commits when its turn comes. The commit is answered by its `done`, or by
+   * {@link CommittingProject.refused}.
+   */
+  commit(project: CommittingProject, commit: Omit<QueuedCommit, 'queuedMs'>): void {
     const nowMs = this.#clock.monotonic();
     this.#lanes.add(project, { ...commit, queuedMs: nowMs }, nowMs);
     this.#gather();
@@ -143,7 +142,10 @@ export class GroupCommitter {
     this.#lanes.leave(project);
   }
 
-  /** A transaction is expensive, and those that are left out wait for it: requests that are being read go along. */
+  /**
+   * A transaction is expensive, and those that are left out wait for it: requests that are being read go
+   * along.
+   */
   #gather(): void {
     if (this.#isGathering) return;
     this.#isGathering = true;
@@ -161,9 +163,9 @@ export class GroupCommitter {
   }
 
   /** Never rejects. */
-  async #run(batch: LaneBatch<CommittingProject, Waiting>): Promise<void> {
+  async #run(batch: LaneBatch<CommittingProject, QueuedCommit>): Promise<void> {
     const { kind, members } = batch;
-    const outcomes = await this.#commitPatiently(members, kind === 'alone').catch((error: unknown) =>
+    const outcomes = await this.#commitWithRetries(members, kind === 'alone').catch((error: unknown) =>
       members.map((): Outcome => ({ kind: 'failed', error })),
     );
     const leaving = outcomes.map((outcome, at) =>
@@ -175,12 +177,14 @@ export class GroupCommitter {
   }
 
   /**
-   * Commits one transaction, once. While the server cannot serve, it is tried again for as long as a caller may be kept waiting.
+   * Commits one transaction, once. While the server cannot serve, it is tried again for as long as a caller
+   * may be kept waiting.
    *
-   * @throws AppError `storage_unavailable` when the outcome stayed unknown, too; errors that are of no single project.
+   * @throws AppError `storage_unavailable` when the outcome stayed unknown, too; errors that are of no single
+   * project.
    */
-  async #commitPatiently(members: readonly Member[], isAlone: boolean): Promise<readonly Outcome[]> {
-    const patience = new Patience(this.#clock);
+  async #commitWithRetries(members: readonly Member[], isAlone: boolean): Promise<readonly Outcome[]> {
+    const backoff = new Backoff(this.#clock);
     for (;;) {
       const attempt = new Attempt(members, isAlone);
       try {
@@ -191,20 +195,20 @@ export class GroupCommitter {
         } else if (isOfStatement(error) && members.length > 1)
           return members.map(() => ({ kind: 'suspect' }));
         else if (!hasCode(error, 'storage_unavailable')) throw error;
-        await patience.wait(unavailable(error));
+        await backoff.wait(unavailable(error));
       }
     }
   }
 
   /**
-   * Whether a transaction took effect whose connection broke. It held the heads of its projects to its end, and a deletion
-   * takes a head away under its lock. So once one of the heads can be locked, or all are gone, the transaction has ended.
-   * What is written here is durable on a standby only behind it.
+   * Whether a transaction took effect whose connection broke. It held the heads of its projects to its end,
+   * and a deletion takes a head away under its lock. So once one of the heads can be locked, or all are gone,
+   * the transaction has ended. What is written here is durable on a standby only behind it.
    *
    * @throws AppError `storage_unavailable` when that cannot be found out in time.
    */
   async #tookEffect({ id, projects }: Attempt): Promise<boolean> {
-    const patience = new Patience(this.#clock);
+    const backoff = new Backoff(this.#clock);
     const heads = [textArray(projects)];
     const begin = [
       { statement: LOCK_ANY_HEAD, values: heads },
@@ -227,7 +231,7 @@ export class GroupCommitter {
         if (!(failure instanceof OutcomeUnknown || hasCode(failure, 'storage_unavailable'))) throw failure;
         error = failure;
       }
-      await patience.wait(unavailable(error));
+      await backoff.wait(unavailable(error));
     }
   }
 
@@ -246,7 +250,10 @@ export class GroupCommitter {
   }
 }
 
-/** One try of a transaction, with its outcomes once they are decided: those of a commit that is looked up had been. */
+/**
+ * One try of a transaction, with its outcomes once they are decided: those of a commit that is looked up had
+ * been.
+ */
 class Attempt {
   readonly id = uuidv7();
   readonly #members: readonly Member[];
@@ -320,20 +327,20 @@ class Attempt {
   }
 
   /** What the transaction writes of a project, if anything. */
-  #write({ at, member, state }: Locked, plan: CommitPlan | undefined): ProjectWrites[] {
+  #write({ at, member, state }: Locked, plan: GroupPlan | undefined): ProjectWrites[] {
     if (plan === undefined) {
       this.#outcomes[at] ??= { kind: 'postponed' };
       return [];
     }
     const { project, cipher, rows, names, seals } = member.project;
-    const { documents, usedKeys, seq } = plan;
-    const isChanged = seq !== state.seq || usedKeys.length > 0;
+    const { documents, idempotencyRecords, seq } = plan;
+    const isChanged = seq !== state.seq || idempotencyRecords.length > 0;
     const sealed = documents.filter(({ text }) => text !== undefined).length;
     seals.made(sealed);
     const count = sealed > 0 ? seals.next(state.seals) : undefined;
     this.#outcomes[at] = { kind: 'planned', plan, isChanged, count };
     if (!isChanged) return [];
-    return [{ project, documents, usedKeys, seq, seals: count?.sealed, cipher, rows, names }];
+    return [{ project, documents, idempotencyRecords, seq, seals: count?.sealed, cipher, rows, names }];
   }
 
   /** Of what goes wrong with one project, only that project hears. */
@@ -349,14 +356,14 @@ class Attempt {
 }
 
 /**
- * Plans the commits of all projects of a transaction. What they ask of blind indexes is looked up together. Projects
- * with indexes get no plan, and cost nothing, behind those whose entries fill the transaction.
+ * Plans the commits of all projects of a transaction. What they ask of blind indexes is looked up together.
+ * Projects with indexes get no plan, and cost nothing, behind those whose entries fill the transaction.
  */
 async function planAll(
   transaction: Transaction,
   locked: readonly Locked[],
-): Promise<ReadonlyMap<Locked, CommitPlan>> {
-  const plans = new Map<Locked, CommitPlan>();
+): Promise<ReadonlyMap<Locked, GroupPlan>> {
+  const plans = new Map<Locked, GroupPlan>();
   const writes = Math.max(
     0,
     ...locked.map(({ drafts }) => drafts.reduce((sum, { revs }) => sum + revs.length, 0)),
@@ -380,19 +387,23 @@ async function planAll(
   return plans;
 }
 
-function planOf({ member: { project, commits }, state, drafts, indexing }: Locked): CommitPlan {
-  return planCommits(commits, state, drafts, { ...project, indexing });
+function planOf({ member: { project, commits }, state, drafts, indexing }: Locked): GroupPlan {
+  return planGroup(commits, state, drafts, { ...project, indexing });
 }
 
 /** Answers the commits of a member. @returns how its project goes on. */
-function settle({ project, commits }: Member, outcome: Outcome, isSingle: boolean): Leaving<Waiting> {
+function settle({ project, commits }: Member, outcome: Outcome, isSingle: boolean): Leaving<QueuedCommit> {
   switch (outcome.kind) {
     case 'planned': {
       const { plan, isChanged, count } = outcome;
       if (count !== undefined) project.seals.committed(count);
       if (isChanged) project.committed(plan.seq);
-      for (const answer of plan.answers) answer();
-      return { left: commits.slice(plan.taken), next: 'any' };
+      for (const [at, answer] of plan.outcomes.entries()) {
+        const { done } = commits[at] as QueuedCommit;
+        if (answer.kind === 'accepted') done.resolve(answer.results);
+        else done.reject(answer.error);
+      }
+      return { left: commits.slice(plan.outcomes.length), next: 'any' };
     }
     case 'refused':
       project.refused(commits, outcome.error);

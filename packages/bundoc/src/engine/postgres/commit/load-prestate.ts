@@ -4,14 +4,14 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import type { DocumentRef } from '../../../crypto/stored-text.ts';
 import type { Quota } from '../../quota.ts';
-import type { DocumentState, UsedKey } from '../../state.ts';
+import type { DocumentState, IdempotencyRecord } from '../../state.ts';
 import type { BoundStatement, Row, Statement } from '../database/database.ts';
 import { numberArray, textArray } from '../database/parameters.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import { clearStateOf, orUndefined, ROW_COLUMNS, readStateRow } from '../rows/rows.ts';
 import { SEALED_COUNT, type SealCounter } from '../rows/seal-counter.ts';
 import { MustReopen } from './must-reopen.ts';
-import type { PreState, Waiting } from './plan-commits.ts';
+import type { PreState, QueuedCommit } from './plan-commits.ts';
 
 const HEADS = 'SELECT project, seq, key_version, index_version FROM bundoc.heads';
 /** Heads that another transaction holds are left out: this one waits for none while it holds others. */
@@ -73,7 +73,7 @@ function wanted(arrays: string, columns: string, row: string): string {
     CROSS JOIN LATERAL (${row}) AS found`;
 }
 
-/** Places in the order of commits have 48 bits; a group takes fewer than are left behind this. */
+/** SlotPool in the order of commits have 48 bits; a group takes fewer than are left behind this. */
 const SEQ_MAX = 2 ** 48 - 2 ** 20;
 
 /** A project of which commits wait, as far as its pre-state needs it. */
@@ -90,10 +90,13 @@ export interface LoadedProject {
 /** A project's commits of one transaction. */
 export interface GroupMember<P extends LoadedProject = LoadedProject> {
   readonly project: P;
-  readonly commits: readonly Waiting[];
+  readonly commits: readonly QueuedCommit[];
 }
 
-/** What a transaction reads as it begins, and of what: statements that follow each other without waiting in between. */
+/**
+ * What a transaction reads as it begins, and of what: statements that follow each other without waiting in
+ * between.
+ */
 export interface PreStateQuery {
   readonly statements: readonly BoundStatement[];
   /** Member and name, or idempotency key, of each place in the statements' arrays. */
@@ -103,8 +106,9 @@ export interface PreStateQuery {
 }
 
 /**
- * What a transaction reads first: the heads of its projects, locked, then, by statements that see what was committed before the
- * locks were had, the documents, idempotency keys, seals and counts that its commits need.
+ * What a transaction reads first: the heads of its projects, locked, then, by statements that see what was
+ * committed before the locks were had, the documents, idempotency keys, seals and counts that its commits
+ * need.
  *
  * @param mayWait for the head, when there is one project.
  */
@@ -131,7 +135,7 @@ export function preStateQuery(members: readonly GroupMember[], mayWait: boolean)
     },
   ];
   if (keys.length > 0) {
-    const tokens = keys.map(([member, key]) => projectAt(members, member).rows.usedKeyToken(key));
+    const tokens = keys.map(([member, key]) => projectAt(members, member).rows.idempotencyToken(key));
     statements.push({ statement: USED_KEYS, values: [projectsOf(keys), Buffer.concat(tokens)] });
   }
   if (counted.length > 0)
@@ -153,7 +157,7 @@ export interface FoundRows {
   seals: Buffer | null | undefined;
   readonly states: Row[];
   /** By idempotency key. */
-  readonly usedKeys: Map<string, Row>;
+  readonly idempotencyRecords: Map<string, Row>;
   usage: Row | undefined;
 }
 
@@ -169,7 +173,7 @@ export function foundRows(
       head: byProject.get(project.project),
       seals: undefined,
       states: [],
-      usedKeys: new Map(),
+      idempotencyRecords: new Map(),
       usage: undefined,
     }),
   );
@@ -180,7 +184,7 @@ export function foundRows(
   const used = keys.length > 0 ? others[0] : [];
   for (const [place, ...row] of used as [number, ...unknown[]][]) {
     const [member, key] = keys[place - 1] as readonly [number, string];
-    found[member]?.usedKeys.set(key, row);
+    found[member]?.idempotencyRecords.set(key, row);
   }
   const usages = counted.length > 0 ? others.at(-1) : [];
   for (const [place, ...row] of usages as [number, ...unknown[]][])
@@ -189,15 +193,16 @@ export function foundRows(
 }
 
 /**
- * Opens what was read of a project. A document whose row does not open can still be replaced and deleted; what its row says in the
- * clear stands for its state then. An idempotency key whose row does not open counts as forgotten.
+ * Opens what was read of a project. A document whose row does not open can still be replaced and deleted;
+ * what its row says in the clear stands for its state then. An idempotency key whose row does not open counts
+ * as forgotten.
  *
- * @throws VersionUnknown; MustReopen when a later version of the key is in use; OpenError for a count of seals that does not open;
- * AppError `integrity_error` for a head that says what no head says.
+ * @throws VersionUnknown; MustReopen when a later version of the key is in use; OpenError for a count of
+ * seals that does not open; AppError `integrity_error` for a head that says what no head says.
  */
 export function openPreState(
   { project, commits }: GroupMember,
-  { head, seals, states, usedKeys, usage }: FoundRows & { readonly head: Row },
+  { head, seals, states, idempotencyRecords, usage }: FoundRows & { readonly head: Row },
 ): PreState {
   const { rows, clock, onIntegrityError } = project;
   const [, seq, keyVersion, indexVersion] = head as unknown as [string, number, number, number];
@@ -214,7 +219,7 @@ export function openPreState(
     seals,
     sealsLeft: project.seals.left(seals),
     states: new Map<string, DocumentState>(),
-    usedKeys: new Map<string, UsedKey>(),
+    idempotencyRecords: new Map<string, IdempotencyRecord>(),
     usage: usage && { documents: Number(usage[0]), bytes: Number(usage[1]) },
   };
   for (const row of states) {
@@ -223,18 +228,18 @@ export function openPreState(
     if (state === undefined) onIntegrityError(name);
     known.states.set(name, state ?? clearStateOf(row, refOf(commits, name), clock.now()));
   }
-  for (const [key, row] of usedKeys) {
+  for (const [key, row] of idempotencyRecords) {
     const [token, atMs, version, answer] = row as [Buffer, number, number, Buffer];
-    const usedKey = orUndefined(() => {
-      if (!rows.usedKeyToken(key).equals(token)) throw new OpenError();
-      return rows.openUsedKey(token, version, answer);
+    const idempotencyRecord = orUndefined(() => {
+      if (!rows.idempotencyToken(key).equals(token)) throw new OpenError();
+      return rows.openIdempotencyRecord(token, version, answer);
     });
-    if (usedKey !== undefined) known.usedKeys.set(key, { ...usedKey, atMs });
+    if (idempotencyRecord !== undefined) known.idempotencyRecords.set(key, { ...idempotencyRecord, atMs });
   }
   return known;
 }
 
-function refOf(commits: readonly Waiting[], name: string): DocumentRef {
+function refOf(commits: readonly QueuedCommit[], name: string): DocumentRef {
   for (const { writes, names } of commits) {
     const write = writes[names.indexOf(name)];
     if (write !== undefined) return write.ref;

@@ -1,4 +1,6 @@
-/** A store is unusable, and its project must be opened again: it was given a new version of its key. */
+/**
+ * A store is unusable, and its project must be opened again: it was given a new version of its key.
+ */
 export class MustReopen extends Error {
   override readonly name: string = 'MustReopen';
 }

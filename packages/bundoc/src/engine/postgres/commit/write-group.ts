@@ -1,12 +1,12 @@
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import { ByteWriter } from '../../bytes.ts';
-import type { UsedKey } from '../../state.ts';
+import type { IdempotencyRecord } from '../../state.ts';
 import type { BoundStatement, Statement } from '../database/database.ts';
 import { RowParameters } from '../database/parameters.ts';
 import { tokensOf } from '../indexes/blind-index.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import { entriesByProjectAndName } from '../rows/rows.ts';
-import type { PlannedWrite } from './plan-commits.ts';
+import type { PlannedRow } from './plan-commits.ts';
 
 const NAME_BYTES = 16;
 const TOKEN_BYTES = 16;
@@ -14,7 +14,10 @@ const HEAD_BYTES = 44;
 /** What the rows of a write take beside its sealed bytes, about. */
 const ROW_BYTES = 512;
 
-/** The bytes of all rows come as one binary parameter, cut apart by the server: in arrays they would be hexadecimal text. */
+/**
+ * The bytes of all rows come as one binary parameter, cut apart by the server: in arrays they would be
+ * hexadecimal text.
+ */
 const BYTES = '$1::bytea';
 const COMMIT_ID = '$2::uuid';
 let parameters = 2;
@@ -69,9 +72,9 @@ function rowsOf<T extends ConstructorParameters<typeof RowParameters>[0]>(types:
 }
 
 /**
- * Entries that documents have no longer, and those that all have: neither touches a row of the other. They are distinguished by grouping,
- * which is by hashes or sorted, within whatever memory there is; a planner that expects too many rows for a table of hashes would look through all
- * new ones for each of the old.
+ * Entries that documents have no longer, and those that all have: neither touches a row of the other. They
+ * are distinguished by grouping, which is by hashes or sorted, within whatever memory there is; a planner
+ * that expects too many rows for a table of hashes would look through all new ones for each of the old.
  */
 const WRITE_ENTRIES = `, gone AS (
   DELETE FROM bundoc.blind_entries WHERE ctid = ANY (ARRAY(
@@ -86,8 +89,8 @@ const WRITE_ENTRIES = `, gone AS (
 )`;
 
 /**
- * Every row is found by a unique index, as ON CONFLICT does it, and none by a join: a planner whose statistics are old reads a whole
- * table for one row. Heads are locked, so they are there.
+ * Every row is found by a unique index, as ON CONFLICT does it, and none by a join: a planner whose
+ * statistics are old reads a whole table for one row. Heads are locked, so they are there.
  */
 function writeGroup(name: string, more: string): Statement {
   return {
@@ -137,8 +140,8 @@ export type SealedNames = Map<string, Buffer>;
 /** What a transaction writes of one project. */
 export interface ProjectWrites {
   readonly project: string;
-  readonly documents: readonly PlannedWrite[];
-  readonly usedKeys: readonly UsedKey[];
+  readonly documents: readonly PlannedRow[];
+  readonly idempotencyRecords: readonly IdempotencyRecord[];
   /** Of its last commit. */
   readonly seq: number;
   /** The sealed count of the current key version, with what is sealed here; undefined leaves it as it is. */
@@ -149,7 +152,8 @@ export interface ProjectWrites {
 }
 
 /**
- * Everything that a transaction writes, in one statement. Seals every document, into the one buffer that is sent.
+ * Everything that a transaction writes, in one statement. Seals every document, into the one buffer that is
+ * sent.
  *
  * @param commitId by which the outcome can be looked up; undefined when nobody does.
  */
@@ -169,7 +173,7 @@ class GroupWriter {
   readonly #documents = DOCUMENTS.collect();
   readonly #collections = COLLECTIONS.collect();
   readonly #versions = VERSIONS.collect();
-  readonly #usedKeys = USED_KEYS.collect();
+  readonly #idempotencyRecords = USED_KEYS.collect();
   readonly #heads = HEADS.collect();
   readonly #indexed = INDEXED.collect();
   readonly #entries = ENTRIES.collect();
@@ -194,7 +198,7 @@ class GroupWriter {
       ...this.#documents.values(),
       ...this.#collections.values(),
       ...this.#versions.values(),
-      ...this.#usedKeys.values(),
+      ...this.#idempotencyRecords.values(),
       ...this.#heads.values(),
     ];
     if (!this.#hasIndexes) return { statement: WRITE_GROUP, values };
@@ -203,7 +207,7 @@ class GroupWriter {
   }
 
   /** `name(16) | collection token(16) | revision(12) | sealed state | sealed document`. */
-  #addDocument({ state, former, text, sealed, entries }: PlannedWrite, writes: ProjectWrites): void {
+  #addDocument({ state, former, text, sealed, entries }: PlannedRow, writes: ProjectWrites): void {
     const { project, cipher, rows } = writes;
     const writer = this.#writer;
     const at = this.#place;
@@ -267,13 +271,13 @@ class GroupWriter {
     }
   }
 
-  #addUsedKeys({ project, usedKeys, rows }: ProjectWrites): void {
-    for (const used of usedKeys) {
-      const token = rows.usedKeyToken(used.key);
-      const answer = rows.sealUsedKey(token, used);
+  #addUsedKeys({ project, idempotencyRecords, rows }: ProjectWrites): void {
+    for (const used of idempotencyRecords) {
+      const token = rows.idempotencyToken(used.key);
+      const answer = rows.sealIdempotencyRecord(token, used);
       const at = this.#place;
       this.#writer.raw(token, 0, TOKEN_BYTES).raw(answer);
-      this.#usedKeys.push({
+      this.#idempotencyRecords.push({
         project,
         key_version: rows.version,
         at,
@@ -304,7 +308,7 @@ interface CollectionChange {
   bytes: number;
 }
 
-function changesOfCollections(documents: readonly PlannedWrite[]): Map<string, CollectionChange> {
+function changesOfCollections(documents: readonly PlannedRow[]): Map<string, CollectionChange> {
   const changes = new Map<string, CollectionChange>();
   for (const { state, former } of documents) {
     const change = changes.get(state.collection) ?? { firstSeq: state.seq, documents: 0, bytes: 0 };
@@ -316,7 +320,7 @@ function changesOfCollections(documents: readonly PlannedWrite[]): Map<string, C
   return changes;
 }
 
-function changesOfVersions(documents: readonly PlannedWrite[]): Map<number, number> {
+function changesOfVersions(documents: readonly PlannedRow[]): Map<number, number> {
   const changes = new Map<number, number>();
   const add = (version: number, change: number) => changes.set(version, (changes.get(version) ?? 0) + change);
   for (const { state, former } of documents) {

@@ -8,9 +8,15 @@ const DISK_FULL = '53100';
 const STATEMENT_CANCELED = '57014';
 /** SQLSTATE class of a row that contradicts others: somebody has edited them, or put older ones back. */
 const CONTRADICTION_CLASS = '23';
-/** SQLSTATE classes of a server, or a connection, that cannot serve at the moment: connection, resources, intervention, system. */
+/**
+ * SQLSTATE classes of a server, or a connection, that cannot serve at the moment: connection, resources,
+ * intervention, system.
+ */
 const UNAVAILABLE_CLASSES: readonly string[] = ['08', '53', '57', '58'];
-/** Transaction rolled back (40…), lock not available, a standby where the primary was expected, no longer allowed in. */
+/**
+ * Transaction rolled back (40…), lock not available, a standby where the primary was expected, no longer
+ * allowed in.
+ */
 const UNAVAILABLE_CODES: readonly string[] = [
   '40001',
   '40P01',
@@ -28,10 +34,10 @@ function sqlStateOf(error: unknown): string | undefined {
 }
 
 /**
- * True when the server did not answer, or answered that it cannot serve now: the same may be tried again, on another connection. All
- * other refusals of the server are defects of ours.
+ * True when the server did not answer, or answered that it cannot serve now: the same may be tried again, on
+ * another connection. All other refusals of the server are defects of ours.
  */
-export function isUnavailable(error: unknown): boolean {
+function isUnavailable(error: unknown): boolean {
   const state = sqlStateOf(error);
   if (state !== undefined)
     return UNAVAILABLE_CLASSES.includes(state.slice(0, 2))
@@ -41,8 +47,9 @@ export function isUnavailable(error: unknown): boolean {
 }
 
 /**
- * True for an error of callers that may be of one statement, and not of the server or its connection: it failed, or took longer
- * than the server gives it. A full disk may be of one statement as well: others need less of it.
+ * True for an error of callers that may be of one statement, and not of the server or its connection: it
+ * failed, or took longer than the server gives it. A full disk may be of one statement as well: others need
+ * less of it.
  */
 export function isOfStatement(error: unknown): boolean {
   if (!(error instanceof AppError)) return true;

@@ -1,6 +1,7 @@
 import { type ConnectionOptions, checkServerIdentity } from 'node:tls';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import pg from 'pg';
+import { OutcomeUnknown } from '../../errors.ts';
 import { ConnectionTrouble, storageErrorOf } from './database-error.ts';
 
 export interface DatabaseOptions {
@@ -14,17 +15,21 @@ export interface DatabaseOptions {
   readonly connectTimeoutMs: number;
   /** After which the server gives a statement up, milliseconds. */
   readonly statementTimeoutMs: number;
-  /** After which the server ends a transaction whose client fell silent, and frees its locks, milliseconds. */
+  /**
+   * After which the server ends a transaction whose client fell silent, and frees its locks, milliseconds.
+   */
   readonly idleInTransactionTimeoutMs: number;
   /**
-   * Whether a pooler gives each transaction another connection: then nothing is prepared, nothing is listened to, and the role's own
-   * settings bound statements and transactions.
+   * Whether a pooler gives each transaction another connection: then nothing is prepared, nothing is listened
+   * to, and the role's own settings bound statements and transactions.
    */
   readonly isPooled: boolean;
   readonly logger: Logger;
 }
 
-/** How much later than the server this side gives up: only a server that does not answer at all gets there. */
+/**
+ * How much later than the server this side gives up: only a server that does not answer at all gets there.
+ */
 const SILENCE_MS = 2_000;
 const DEFAULT_PORT = 5_432;
 const IDLE_CONNECTION_MS = 60_000;
@@ -54,17 +59,16 @@ export interface Queryable {
 export interface Transaction extends Queryable {
   /** Runs statements without parameters, one trip for all. @returns the rows of each. */
   run(text: string): Promise<readonly (readonly Row[])[]>;
-  /** Runs the last statement and commits, in one trip: nothing may follow. @throws OutcomeUnknown as the commit itself. */
+  /**
+   * Runs the last statement and commits, in one trip: nothing may follow. @throws OutcomeUnknown as the
+   * commit itself.
+   */
   last(statement: Statement, values: readonly unknown[]): Promise<void>;
 }
 
-/** A transaction's connection broke after its commit was asked for: it may have taken effect or not. */
-export class OutcomeUnknown extends Error {
-  override readonly name = 'OutcomeUnknown';
-}
-
 /**
- * Connections to PostgreSQL. Errors of every method: `storage_unavailable` when the server cannot be reached or cannot serve, `disk_full`.
+ * Connections to PostgreSQL. Errors of every method: `storage_unavailable` when the server cannot be reached
+ * or cannot serve, `disk_full`.
  */
 export class Database implements AsyncDisposable {
   readonly #pool: pg.Pool;
@@ -80,14 +84,16 @@ export class Database implements AsyncDisposable {
       max: options.connectionsMax,
       idleTimeoutMillis: IDLE_CONNECTION_MS,
     });
-    // Every statement finds its rows by an index. The server keeps plans: one from when a table was small would read all of a large one.
-    // And it compiles plans that it takes for dear, which costs more than any statement here.
+    // Every statement finds its rows by an index. The server keeps plans: one from when a table was small
+    // would read all of a large one. And it compiles plans that it takes for dear, which costs more than any
+    // statement here.
     if (!options.isPooled)
       this.#pool.on('connect', (client) => {
         // If it fails, so does what the connection was made for.
         client.query('SET enable_seqscan = off; SET jit = off').catch(() => undefined);
       });
-    // Without a listener, an idle connection that breaks would end the process. The next statement makes another.
+    // Without a listener, an idle connection that breaks would end the process. The next statement makes
+    // another.
     this.#pool.on('error', (error) =>
       options.logger.info({ err: error }, 'a connection to PostgreSQL broke'),
     );
@@ -115,8 +121,8 @@ export class Database implements AsyncDisposable {
   /**
    * Runs `action` in one transaction (READ COMMITTED) and commits it.
    *
-   * @param begin statements that go along with BEGIN, in one trip: a text without parameters, or statements with theirs. `action` gets
-   * their rows.
+   * @param begin statements that go along with BEGIN, in one trip: a text without parameters, or statements
+   * with theirs. `action` gets their rows.
    * @param action undefined instead of a value rolls back.
    * @throws OutcomeUnknown when the connection broke while it was committed.
    */
@@ -134,7 +140,8 @@ export class Database implements AsyncDisposable {
             query: (statement, values) => this.#query(client, statement, values),
             run: (text) => runOn(client, text),
             last: async (statement, values) => {
-              // Both are on their way before the first is answered. A statement that fails makes a rollback of the commit.
+              // Both are on their way before the first is answered. A statement that fails makes a rollback
+              // of the commit.
               const [done, committed] = await Promise.allSettled([
                 this.#query(client, statement, values),
                 commit(client),
@@ -256,7 +263,10 @@ export function clientConfig(options: DatabaseOptions): pg.ClientConfig {
   };
 }
 
-/** The server is checked by the name or address that it is connected to by. Said here: a driver that passes no address on has "localhost" looked for. */
+/**
+ * The server is checked by the name or address that it is connected to by. Said here: a driver that passes no
+ * address on has "localhost" looked for.
+ */
 function checkedTls(tls: ConnectionOptions, host: string): ConnectionOptions {
   return {
     ...tls,
@@ -285,7 +295,10 @@ async function commit(client: pg.PoolClient): Promise<void> {
   }
 }
 
-/** The server's refusals and defects of ours stay what they are; the rest are connections that broke, were not made or were given up. */
+/**
+ * The server's refusals and defects of ours stay what they are; the rest are connections that broke, were not
+ * made or were given up.
+ */
 function troubleOf(error: unknown): unknown {
   if (error instanceof pg.DatabaseError && error.code !== undefined) return error;
   if (error instanceof TypeError || error instanceof RangeError) return error;

@@ -23,12 +23,12 @@ export class SchemaMismatch extends Error {
 }
 
 /**
- * Brings the schema forward to what this build knows. Files are applied in their order, each once, all in one transaction under an
- * advisory lock, so that several nodes may start at once. Each says from which schema version on builds still work with it: nodes of the
- * former version go on while those of this one start.
+ * Brings the schema forward to what this build knows. Files are applied in their order, each once, all in one
+ * transaction under an advisory lock, so that several nodes may start at once. Each says from which schema
+ * version on builds still work with it: nodes of the former version go on while those of this one start.
  *
- * @throws SchemaMismatch for a database that a later build has changed so that this one cannot work with it, or that has projects of a build from
- * before there were storages.
+ * @throws SchemaMismatch for a database that a later build has changed so that this one cannot work with it,
+ * or that has projects of a build from before there were storages.
  */
 export async function migrate(
   database: Database,
@@ -59,7 +59,10 @@ export async function migrate(
   });
 }
 
-/** Asked first and without any change, so that a role that may only read and write rows is enough once the schema is there. */
+/**
+ * Asked first and without any change, so that a role that may only read and write rows is enough once the
+ * schema is there.
+ */
 async function isUpToDate(database: Database, known: number): Promise<boolean> {
   const [exists] = await database.run("SELECT to_regclass('bundoc.migrations') IS NOT NULL");
   return exists?.[0]?.[0] === true && (await appliedOf(database, known)) >= known;
@@ -86,7 +89,9 @@ async function requireNoProjects(transaction: Transaction): Promise<void> {
   );
 }
 
-/** The files `<number>-<what>.sql`; the first line of each is `-- works with builds from: <schema version>`. */
+/**
+ * The files `<number>-<what>.sql`; the first line of each is `-- works with builds from: <schema version>`.
+ */
 export function readMigrations(folder: string = FOLDER): Migration[] {
   const names = readdirSync(folder).filter((name) => name.endsWith('.sql'));
   return names.sort().map((name, at) => {

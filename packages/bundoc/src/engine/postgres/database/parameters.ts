@@ -8,8 +8,8 @@ type RowOf<T extends ColumnTypes> = {
 };
 
 /**
- * Rows as parameters of a statement: an array for each column, in PostgreSQL's text format. The driver would look at each element
- * by itself, which takes longer than all else that a node does for a row.
+ * Rows as parameters of a statement: an array for each column, in PostgreSQL's text format. The driver would
+ * look at each element by itself, which takes longer than all else that a node does for a row.
  */
 export class RowParameters<T extends ColumnTypes> {
   readonly #types: T;

@@ -64,7 +64,10 @@ const FORGET: Statement = {
   text: 'DELETE FROM bundoc.blind_indexes WHERE project = $1 AND id = $2 AND dropped',
 };
 
-/** What one step of a build reads, and entries that one transaction writes or removes, beyond those of one document. */
+/**
+ * What one step of a build reads, and entries that one transaction writes or removes, beyond those of one
+ * document.
+ */
 const BUILD_PAGE = { limit: 200, bytesMax: 1_048_576 };
 const ENTRIES_AT_ONCE = 2_000;
 /** Entries that are looked at together for duplicates. */
@@ -82,15 +85,19 @@ export interface BlindIndexBuilderOptions {
 }
 
 /**
- * Builds the blind indexes of a project, in the background: documents older than an index are looked at in the order of their creation, without the
- * project's lock, and get their entries under it unless they have changed. Those of an index that was dropped are removed. What several nodes are at
- * work on, one of them does; where one stopped, another goes on.
+ * Builds the blind indexes of a project, in the background: documents older than an index are looked at in
+ * the order of their creation, without the project's lock, and get their entries under it unless they have
+ * changed. Those of an index that was dropped are removed. What several nodes are at work on, one of them
+ * does; where one stopped, another goes on.
  */
 export class BlindIndexBuilder {
   readonly #options: BlindIndexBuilderOptions;
   readonly #rows: RowCipher;
   readonly #ownWork: OwnWork;
-  /** How far builds had come when they were looked at the last time: one that has gone on since is another node's. */
+  /**
+   * How far builds had come when they were looked at the last time: one that has gone on since is another
+   * node's.
+   */
   #seen = new Map<number, number>();
   #work: Promise<void> | undefined;
   #stopped = false;
@@ -168,7 +175,10 @@ export class BlindIndexBuilder {
     for (const index of indexes) await this.#judge(index);
   }
 
-  /** A page's documents in pieces, each with the entries that one transaction writes; undefined between two documents of a piece. */
+  /**
+   * A page's documents in pieces, each with the entries that one transaction writes; undefined between two
+   * documents of a piece.
+   */
   *#steps(
     indexes: readonly BlindIndex[],
     documents: readonly ListedDocument[],
@@ -197,7 +207,9 @@ export class BlindIndexBuilder {
     return tokensOf(entries, this.#rows).map((token) => ({ id: entries.index.id, token, name, rev }));
   }
 
-  /** One step of a build. @returns false when another node was faster, or the indexes are not wanted any more. */
+  /**
+   * One step of a build. @returns false when another node was faster, or the indexes are not wanted any more.
+   */
   async #advance(
     indexes: readonly BlindIndex[],
     from: number,
@@ -221,8 +233,8 @@ export class BlindIndexBuilder {
   }
 
   /**
-   * An index that has all entries is whole; a unique one, once it is known whether earlier documents have equal values. No more come to have some
-   * meanwhile: it refuses them.
+   * An index that has all entries is whole; a unique one, once it is known whether earlier documents have
+   * equal values. No more come to have some meanwhile: it refuses them.
    */
   async #judge(index: BlindIndex): Promise<void> {
     const { database, project } = this.#options;

@@ -33,7 +33,10 @@ export interface BlindIndexes {
   readonly byCollection: ReadonlyMap<string, readonly BlindIndex[]>;
   /** Ids of those whose entries are to be removed. */
   readonly dropped: readonly number[];
-  /** Ids of those that do not open, by the token of their collection in hex: nobody knows what is to be written for it. */
+  /**
+   * Ids of those that do not open, by the token of their collection in hex: nobody knows what is to be
+   * written for it.
+   */
   readonly damaged: ReadonlyMap<string, readonly number[]>;
 }
 

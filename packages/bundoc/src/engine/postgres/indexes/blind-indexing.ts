@@ -1,6 +1,7 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import { definitionRef } from '../../definition.ts';
+import { OutcomeUnknown } from '../../errors.ts';
 import {
   type DefinedBy,
   type EngineIndexes,
@@ -11,8 +12,8 @@ import {
   isSameSpec,
   type UsableIndex,
 } from '../../index-port.ts';
-import { OutcomeUnknown, type Row, type Statement, type Transaction } from '../database/database.ts';
-import { patiently } from '../database/patience.ts';
+import type { Row, Statement, Transaction } from '../database/database.ts';
+import { retryUnavailable } from '../database/retry-unavailable.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import { orUndefined, ROW_COLUMNS, readStateRow } from '../rows/rows.ts';
 import {
@@ -26,7 +27,9 @@ import {
 } from './blind-index.ts';
 import { BlindIndexBuilder, type BlindIndexBuilderOptions } from './blind-index-builder.ts';
 
-/** The definition that an index is made for, and how many documents it is to hold, under the project's lock. */
+/**
+ * The definition that an index is made for, and how many documents it is to hold, under the project's lock.
+ */
 const DEFINITION: Statement = {
   name: 'bundoc-definition-1',
   text: `SELECT ${ROW_COLUMNS} FROM bundoc.documents WHERE project = $1 AND name = $2`,
@@ -53,12 +56,14 @@ interface Wanted {
 }
 
 /**
- * The blind indexes of a project, which every node writes entries for. They are rows, changed under the project's lock like all others, and numbered
- * through by `heads.index_version`, which each commit compares with what its node knows: so whatever is committed behind an index's beginning has its
- * entries, whichever node it came by and whatever that had read of definitions. Earlier documents get theirs by the {@link BlindIndexBuilder}.
+ * The blind indexes of a project, which every node writes entries for. They are rows, changed under the
+ * project's lock like all others, and numbered through by `heads.index_version`, which each commit compares
+ * with what its node knows: so whatever is committed behind an index's beginning has its entries, whichever
+ * node it came by and whatever that had read of definitions. Earlier documents get theirs by the
+ * {@link BlindIndexBuilder}.
  */
 export class BlindIndexing implements EngineIndexes {
-  readonly areBlind = true;
+  readonly isBlind = true;
   readonly #options: BlindIndexingOptions;
   readonly #rows: RowCipher;
   readonly #wanted = new Map<string, Wanted>();
@@ -74,7 +79,7 @@ export class BlindIndexing implements EngineIndexes {
   /** Looks at what there is. */
   async begin(): Promise<void> {
     const { database, project } = this.#options;
-    this.#known = await this.#patiently(() => readBlindIndexes(database, project, this.#rows));
+    this.#known = await this.#retry(() => readBlindIndexes(database, project, this.#rows));
   }
 
   /** What commits obey. */
@@ -138,13 +143,13 @@ export class BlindIndexing implements EngineIndexes {
     await this.begin();
     const collections = new Set([...this.#wanted.keys(), ...this.#known.byCollection.keys()]);
     for (const collection of collections)
-      if (!this.#isKept(collection)) await this.#patiently(() => this.#agree(collection));
+      if (!this.#isKept(collection)) await this.#retry(() => this.#agree(collection));
     this.#builder.goOn(this.#known, () => this.begin());
   }
 
   /** All that is done here may be done twice: what was done already is found so. */
-  #patiently<T>(action: () => Promise<T>): Promise<T> {
-    return patiently(this.#options.clock, () =>
+  #retry<T>(action: () => Promise<T>): Promise<T> {
+    return retryUnavailable(this.#options.clock, () =>
       action().catch((error: unknown) => {
         if (!(error instanceof OutcomeUnknown)) throw error;
         throw new AppError('storage_unavailable', { cause: error, retryAfterS: 1 });
@@ -177,8 +182,9 @@ export class BlindIndexing implements EngineIndexes {
   }
 
   /**
-   * Makes the indexes of a collection those that its definition asks for, under the project's lock. Changes nothing when the definition is not the one
-   * that this node has read: then it, or another node, comes again.
+   * Makes the indexes of a collection those that its definition asks for, under the project's lock. Changes
+   * nothing when the definition is not the one that this node has read: then it, or another node, comes
+   * again.
    */
   async #agree(collection: string): Promise<void> {
     const { project, database, cipher } = this.#options;
@@ -215,7 +221,10 @@ export class BlindIndexing implements EngineIndexes {
     await this.begin();
   }
 
-  /** Whether a definition is still of this revision, undefined where there is none. A row that does not open is of none that anybody has read. */
+  /**
+   * Whether a definition is still of this revision, undefined where there is none. A row that does not open
+   * is of none that anybody has read.
+   */
   #isOf(row: Row | undefined, rev: string | undefined): boolean {
     if (row === undefined) return rev === undefined;
     const state = orUndefined(() => readStateRow(row, this.#rows));

@@ -1,22 +1,36 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
+import type { PlanIndexing, PlannedWrite } from '../../commit-plan.ts';
 import { ENTRIES_OF_DOCUMENT_MAX } from '../../indexes/index-keys.ts';
-import { UniquenessOfGroup } from '../../indexes/uniqueness.ts';
+import { GroupUniqueness } from '../../indexes/uniqueness.ts';
+import type { Write } from '../../port.ts';
 import type { DocumentState } from '../../state.ts';
 import type { Statement, Transaction } from '../database/database.ts';
 import { byteaArray, numberArray, textArray } from '../database/parameters.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import { entriesByName } from '../rows/rows.ts';
-import { type BlindEntries, type BlindIndex, type BlindIndexes, entriesOf } from './blind-index.ts';
+import {
+  type BlindEntries,
+  type BlindIndex,
+  type BlindIndexes,
+  entriesOf,
+  isEnforced,
+} from './blind-index.ts';
 
 /**
- * Entries of a transaction's documents after which it ends, those that the documents had included. It makes, writes and removes
- * them while its projects are locked.
+ * Entries of a transaction's documents after which it ends, those that the documents had included. It makes,
+ * writes and removes them while its projects are locked.
  */
 export const GROUP_ENTRIES_MAX = 10_000;
-/** Entries that one commit makes and takes away at most. A single document has fewer, with those of indexes on their way out. */
+/**
+ * Entries that one commit makes and takes away at most. A single document has fewer, with those of indexes on
+ * their way out.
+ */
 const COMMIT_ENTRIES_MAX = 50_000;
 
-/** Which documents have a token, in indexes of some projects. One more than a group writes tells whether there is another one. */
+/**
+ * Which documents have a token, in indexes of some projects. One more than a group writes tells whether there
+ * is another one.
+ */
 const HOLDERS: Statement = {
   name: 'bundoc-holders-2',
   text: `
@@ -40,11 +54,11 @@ export interface Asked {
 }
 
 /**
- * What the blind indexes of a project say of the documents that a transaction writes, under the project's lock. Who has a token
- * of a unique index is not known at first: the commits are planned, {@link lookUpHolders} answers what the plan asked, and they are
- * planned again, until nothing more is asked.
+ * What the blind indexes of a project say of the documents that a transaction writes, under the project's
+ * lock. Who has a token of a unique index is not known at first: the commits are planned,
+ * {@link lookUpHolders} answers what the plan asked, and they are planned again, until nothing more is asked.
  */
-export class GroupIndexContext {
+export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> {
   readonly project: string;
   readonly #indexes: BlindIndexes;
   readonly #rows: RowCipher;
@@ -53,8 +67,11 @@ export class GroupIndexContext {
   #asked = new Map<string, Asked>();
   /** By revision: a document is looked at once, however often the group is decided. */
   readonly #made = new Map<Buffer, { readonly text: Buffer; readonly entries: readonly BlindEntries[] }>();
-  #uniqueness = new UniquenessOfGroup<BlindIndex>(() => []);
-  /** Entries that documents have which the group replaces or deletes, by name; empty where they are few in any case. */
+  #uniqueness = new GroupUniqueness<BlindIndex>(() => []);
+  /**
+   * Entries that documents have which the group replaces or deletes, by name; empty where they are few in any
+   * case.
+   */
   #former: ReadonlyMap<string, number> = new Map();
   #entries = 0;
   #entriesOfCommit = 0;
@@ -66,8 +83,8 @@ export class GroupIndexContext {
   }
 
   /**
-   * Counts the entries of what the group may replace or delete, unless one commit could take all of them away. Those beyond what one could are taken for as many
-   * as a document may have.
+   * Counts the entries of what the group may replace or delete, unless one commit could take all of them
+   * away. Those beyond what one could are taken for as many as a document may have.
    */
   async countFormer(transaction: Transaction, states: ReadonlyMap<string, DocumentState>): Promise<void> {
     const most = new Map<string, number>();
@@ -88,34 +105,37 @@ export class GroupIndexContext {
   /** Begins a plan. */
   begin(): void {
     this.#entries = 0;
-    this.#uniqueness = new UniquenessOfGroup((index, token) => this.#holdersOf(index, token));
+    this.#uniqueness = new GroupUniqueness((index, token) => this.#holdersOf(index, token));
   }
 
   /** Begins a commit. Undefined when it waits for another transaction. */
   commit() {
     if (this.#entries > GROUP_ENTRIES_MAX) return undefined;
     this.#entriesOfCommit = 0;
-    return this.#uniqueness.commit();
+    const { write, accept } = this.#uniqueness.commit();
+    return {
+      write: ({ fileName }: { readonly fileName: string }, entries: readonly BlindEntries[]) =>
+        write(fileName, keptApart(entries)),
+      accept,
+    };
   }
 
   /**
    * A document's entries; undefined in a collection without indexes.
    *
-   * @param name of the document, in hex.
-   * @param text undefined for a deleted one.
-   * @throws AppError `integrity_error` when an index does not open, so that nobody knows what they are; `payload_too_large`.
+   * @throws AppError `integrity_error` when an index does not open, so that nobody knows what they are;
+   * `payload_too_large`.
    */
   entriesOf(
-    { collection, rev }: Pick<DocumentState, 'collection' | 'rev'>,
-    name: string,
-    text: Buffer | undefined,
+    _write: Write,
+    { state: { collection, rev }, fileName, text }: Omit<PlannedWrite<unknown>, 'entries'>,
   ): readonly BlindEntries[] | undefined {
     const { byCollection, damaged } = this.#indexes;
     if (damaged.size > 0 && damaged.has(this.#rows.collectionToken(collection).toString('hex')))
       throw new AppError('integrity_error');
     const indexes = byCollection.get(collection);
     if (indexes === undefined) return undefined;
-    this.#count(this.#former.get(name) ?? 0);
+    this.#count(this.#former.get(fileName) ?? 0);
     if (text === undefined) return indexes.map((index) => ({ index, tokens: [], always: false }));
     let made = this.#made.get(rev);
     if (made?.text.equals(text) !== true) {
@@ -200,6 +220,11 @@ function sumOf(numbers: Iterable<number>): number {
   let sum = 0;
   for (const number of numbers) sum += number;
   return sum;
+}
+
+/** Entries in those unique indexes that enforce something. */
+function keptApart(entries: readonly BlindEntries[]): (readonly [BlindIndex, readonly string[]])[] {
+  return entries.flatMap(({ index, tokens }) => (isEnforced(index) ? [[index, tokens] as const] : []));
 }
 
 function placeOf(id: number, token: string): string {

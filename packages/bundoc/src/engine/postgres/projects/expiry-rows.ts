@@ -1,7 +1,7 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { type DueProject, type ExpiryMarks, LOOK_EVERY_MS } from '../../files/projects/expiry-marks.ts';
+import { type DueProject, type ExpiryMarks, SWEEP_INTERVAL_MS } from '../../expiry-marks.ts';
 import type { Database, Statement } from '../database/database.ts';
-import { patiently } from '../database/patience.ts';
+import { retryUnavailable } from '../database/retry-unavailable.ts';
 
 const MARK: Statement = {
   name: 'bundoc-mark-expiry-1',
@@ -39,21 +39,21 @@ export class ExpiryMarksInRows implements ExpiryMarks {
   }
 
   async mark(project: string): Promise<void> {
-    await this.#query(MARK, [project, this.#in(LOOK_EVERY_MS)]);
+    await this.#query(MARK, [project, this.#in(SWEEP_INTERVAL_MS)]);
   }
 
   async ensureMarked(project: string): Promise<void> {
-    await this.#query(ENSURE_MARKED, [project, this.#in(LOOK_EVERY_MS)]);
+    await this.#query(ENSURE_MARKED, [project, this.#in(SWEEP_INTERVAL_MS)]);
   }
 
   async take(): Promise<DueProject | undefined> {
-    const [row] = await this.#query(TAKE, [this.#in(0), this.#in(LOOK_EVERY_MS)]);
+    const [row] = await this.#query(TAKE, [this.#in(0), this.#in(SWEEP_INTERVAL_MS)]);
     if (row === undefined) return undefined;
     const [project, turn] = row as unknown as [string, number];
     return { project, turn };
   }
 
-  async lookAgain({ project, turn }: DueProject, afterMs: number): Promise<void> {
+  async reschedule({ project, turn }: DueProject, afterMs: number): Promise<void> {
     await this.#query(LOOK_AGAIN, [project, turn, this.#in(afterMs)]);
   }
 
@@ -66,6 +66,6 @@ export class ExpiryMarksInRows implements ExpiryMarks {
   }
 
   #query(statement: Statement, values: readonly unknown[]) {
-    return patiently(this.#clock, () => this.#database.query(statement, values));
+    return retryUnavailable(this.#clock, () => this.#database.query(statement, values));
   }
 }

@@ -3,10 +3,13 @@ import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import type { ProjectStore } from '../../port.ts';
 import type { Queryable } from '../database/database.ts';
 import { RowCipher } from '../rows/row-cipher.ts';
-import { Reader } from './reader.ts';
+import { RowReader } from './row-reader.ts';
 import { SharedReads } from './shared-reads.ts';
 
-/** Reads what changed in a project as nodes do: over any connection, or inside a transaction that holds its lock. */
+/**
+ * Reads what changed in a project as nodes do: over any connection, or inside a transaction that holds its
+ * lock.
+ */
 export function pagesOfRows(
   queryable: Queryable,
   project: string,
@@ -14,7 +17,7 @@ export function pagesOfRows(
 ): ProjectStore['sealedChanges'] {
   const reads = new SharedReads(queryable);
   const options = { project, database: queryable, reads, cipher, clock: systemClock };
-  const reader = new Reader(
+  const reader = new RowReader(
     { ...options, onIntegrityError: () => undefined },
     new RowCipher(project, cipher),
   );

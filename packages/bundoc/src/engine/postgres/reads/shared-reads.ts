@@ -1,4 +1,4 @@
-import { setImmediate } from 'node:timers/promises';
+import { Batcher, type BatchQueue } from '@bundoc/shared/runtime/batcher';
 import { COMMIT_BYTES_MAX, type Position } from '../../port.ts';
 import { Gather, inHalves } from '../commit/gather.ts';
 import type { Queryable, Row, Statement } from '../database/database.ts';
@@ -6,25 +6,28 @@ import { ROW_COLUMNS, small } from '../rows/rows.ts';
 
 /** Statements of small documents that run at once, and documents of each. */
 const SMALL_STATEMENTS_MAX = 4;
-export const SMALL_DOCUMENTS_MAX = 128;
-/** Sealed bytes of a small document. A larger one is read by a second statement, in the lane of large documents. */
+const SMALL_DOCUMENTS_MAX = 128;
+/**
+ * Sealed bytes of a small document. A larger one is read by a second statement, in the lane of large
+ * documents.
+ */
 export const INLINE_BYTES_MAX = 65_536;
 /** The same for large documents. */
 const LARGE_STATEMENTS_MAX = 2;
 const LARGE_DOCUMENTS_MAX = 32;
 /**
- * Sealed bytes that a statement of large documents returns, unless a single document has more. On the wire, and while the client
- * reads them, they take a few times as much.
+ * Sealed bytes that a statement of large documents returns, unless a single document has more. On the wire,
+ * and while the client reads them, they take a few times as much.
  */
 export const LARGE_BYTES_MAX = 4_194_304;
 
 /**
- * Rows of two kinds: of each document that is there, with its place in the arrays, and of each project that has its head, which a
- * deletion and a move remove first.
+ * Rows of two kinds: of each document that is there, with its place in the arrays, and of each project that
+ * has its head, which a deletion and a move remove first.
  *
- * The LIMIT keeps each look-up in the primary key, whatever statistics the planner has. The condition on tombstones stands outside of
- * it for the same reason: inside, the index of creations looks as good as that of names. The sub-selects hide the length of the
- * arrays, so that one generic plan serves all.
+ * The LIMIT keeps each look-up in the primary key, whatever statistics the planner has. The condition on
+ * tombstones stands outside of it for the same reason: inside, the index of creations looks as good as that
+ * of names. The sub-selects hide the length of the arrays, so that one generic plan serves all.
  */
 const READ: Statement = {
   name: 'bundoc-read-2',
@@ -104,19 +107,19 @@ interface Wanted {
 }
 
 /**
- * Gathers the most frequent reads of all projects of a node into statements. A statement that runs takes no further reads: each
- * caller sees every commit that was acknowledged before its call.
+ * Gathers the most frequent reads of all projects of a node into statements. A statement that runs takes no
+ * further reads: each caller sees every commit that was acknowledged before its call.
  *
- * Projects take turns, one document each. Large documents have statements of their own, so that they delay no small ones. Heads, and
- * pages of changes, are gathered in the same way.
+ * Projects take turns, one document each. Large documents have statements of their own, so that they delay no
+ * small ones. Heads, and pages of changes, are gathered in the same way.
  */
 export class SharedReads {
   readonly #database: Queryable;
   /** Documents whose size is not known yet. */
-  readonly #small = new Waiting();
-  readonly #large = new Waiting();
-  #smallRunning = 0;
-  #largeRunning = 0;
+  readonly #small = new Waiting(SMALL_DOCUMENTS_MAX, Number.POSITIVE_INFINITY);
+  readonly #large = new Waiting(LARGE_DOCUMENTS_MAX, LARGE_BYTES_MAX);
+  readonly #smallReads = this.#batcherOf(this.#small, SMALL_STATEMENTS_MAX);
+  readonly #largeReads = this.#batcherOf(this.#large, LARGE_STATEMENTS_MAX);
   readonly #positions: Gather<string, Position | undefined>;
   readonly #changes: Gather<WantedChanges, FoundChanges | undefined>;
 
@@ -151,11 +154,7 @@ export class SharedReads {
     const waiting = this.#small.find(project, name);
     if (waiting !== undefined) return waiting.done.promise;
     const wanted = { project, name, size: INLINE_BYTES_MAX, done: Promise.withResolvers<FoundRow>() };
-    this.#small.add(wanted);
-    if (this.#smallRunning < SMALL_STATEMENTS_MAX) {
-      this.#smallRunning++;
-      void this.#runSmall();
-    }
+    this.#smallReads.add(wanted);
     return wanted.done.promise;
   }
 
@@ -181,17 +180,8 @@ export class SharedReads {
     });
   }
 
-  async #runSmall(): Promise<void> {
-    // Reads of the same turn of the event loop share the statement, also behind an earlier one.
-    for (await setImmediate(); this.#small.size > 0; await setImmediate())
-      await this.#read(this.#small.take(SMALL_DOCUMENTS_MAX, Number.POSITIVE_INFINITY));
-    this.#smallRunning--;
-  }
-
-  async #runLarge(): Promise<void> {
-    for (await setImmediate(); this.#large.size > 0; await setImmediate())
-      await this.#read(this.#large.take(LARGE_DOCUMENTS_MAX, LARGE_BYTES_MAX));
-    this.#largeRunning--;
+  #batcherOf(queue: Waiting, batchesMax: number): Batcher<Wanted> {
+    return new Batcher({ queue, batchesMax, isGathering: true, run: (wanted) => this.#read(wanted) });
   }
 
   #readLater(wanted: Wanted): void {
@@ -201,10 +191,7 @@ export class SharedReads {
       waiting.done.promise.then(wanted.done.resolve, wanted.done.reject);
       return;
     }
-    this.#large.add(wanted);
-    if (this.#largeRunning === LARGE_STATEMENTS_MAX) return;
-    this.#largeRunning++;
-    void this.#runLarge();
+    this.#largeReads.add(wanted);
   }
 
   /** Never rejects. */
@@ -252,10 +239,18 @@ export class SharedReads {
 }
 
 /** Documents that no statement reads yet, by project and name. */
-class Waiting {
+class Waiting implements BatchQueue<Wanted> {
   /** In the order of turns. */
   readonly #projects = new Map<string, Map<string, Wanted>>();
+  readonly #documentsMax: number;
+  readonly #bytesMax: number;
   #size = 0;
+
+  /** @param bytesMax of all documents that are taken at once; the first is taken whatever it has. */
+  constructor(documentsMax: number, bytesMax: number) {
+    this.#documentsMax = documentsMax;
+    this.#bytesMax = bytesMax;
+  }
 
   get size(): number {
     return this.#size;
@@ -273,20 +268,16 @@ class Waiting {
     this.#size++;
   }
 
-  /**
-   * Takes one document of each project in turn, round after round.
-   *
-   * @param bytesMax of all documents that are taken; the first is taken whatever it has.
-   */
-  take(documentsMax: number, bytesMax: number): Wanted[] {
+  /** Takes one document of each project in turn, round after round. */
+  take(): Wanted[] {
     const taken: Wanted[] = [];
     let bytes = 0;
     // The loop visits a project again that it moved to the end.
     for (const [project, names] of this.#projects) {
       const [first] = names.values();
-      if (first === undefined || taken.length === documentsMax) break;
+      if (first === undefined || taken.length === this.#documentsMax) break;
       bytes += first.size;
-      if (bytes > bytesMax && taken.length > 0) break;
+      if (bytes > this.#bytesMax && taken.length > 0) break;
       taken.push(first);
       names.delete(first.name);
       this.#projects.delete(project);

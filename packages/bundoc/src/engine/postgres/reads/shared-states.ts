@@ -1,10 +1,13 @@
 import { definitionsState, NO_DEFINITIONS } from '../../definitions-state.ts';
+import type { FoundHead } from '../../projects.ts';
 import type { Queryable, Statement } from '../database/database.ts';
-import type { FoundHead } from '../rows/file-row.ts';
 
 /** More than a revision has. */
 const REV_BYTES_MAX = 64;
-/** Of the projects whose head has changed, or is gone: the head, and a digest of the revisions of their definitions. */
+/**
+ * Of the projects whose head has changed, or is gone: the head, and a digest of the revisions of their
+ * definitions.
+ */
 const CHANGED: Statement = {
   name: 'bundoc-changed-states-1',
   text: `
@@ -38,7 +41,10 @@ export interface KnownState {
   text: string | undefined;
 }
 
-/** In which state the definitions of open projects are: one statement for all of them, which returns those that have changed. */
+/**
+ * In which state the definitions of open projects are: one statement for all of them, which returns those
+ * that have changed.
+ */
 export class SharedStates {
   readonly #database: Queryable;
   readonly #states = new Map<string, KnownState>();
@@ -47,7 +53,10 @@ export class SharedStates {
     this.#database = database;
   }
 
-  /** @param head as it was before its definitions were read, of a project that has none; undefined of any other. */
+  /**
+   * @param head as it was before its definitions were read, of a project that has none; undefined of any
+   * other.
+   */
   add(project: string, token: Buffer, head: FoundHead | undefined): KnownState {
     const { seq, indexVersion } = head ?? { seq: UNKNOWN, indexVersion: UNKNOWN };
     const text = head && definitionsState(indexVersion, NO_DEFINITIONS);

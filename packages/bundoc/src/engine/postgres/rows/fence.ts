@@ -1,5 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { type Connections, OutcomeUnknown, type Statement, type Transaction } from '../database/database.ts';
+import { OutcomeUnknown } from '../../errors.ts';
+import type { Connections, Statement, Transaction } from '../database/database.ts';
 import { changeMarker, leaveMarker, lockRow } from './file-row.ts';
 import { deleteContentRows, deleteHead, lockOf } from './project-rows.ts';
 
@@ -13,17 +14,20 @@ const UNFENCE: Statement = {
          INSERT INTO bundoc.heads SELECT * FROM head ON CONFLICT (project) DO NOTHING RETURNING 1`,
 };
 /**
- * What is done before the fence takes its time; writers get an answer to come back after as long as a statement may take. A mover that lost its power
- * or its network is found out by the server's TCP within half a minute, and one that hangs, after ten minutes: then its locks are free.
+ * What is done before the fence takes its time; writers get an answer to come back after as long as a
+ * statement may take. A mover that lost its power or its network is found out by the server's TCP within half
+ * a minute, and one that hangs, after ten minutes: then its locks are free.
  */
 const NO_HURRY = `SET LOCAL idle_in_transaction_session_timeout = '10min'; SET LOCAL tcp_user_timeout = '30s';
   SET LOCAL tcp_keepalives_idle = 10; SET LOCAL tcp_keepalives_interval = 5; SET LOCAL tcp_keepalives_count = 4`;
 
 /**
- * Runs `action` with the locks that every commit takes, then puts a mark beside the project's file and its head out of reach: from then on, no node commits to
- * the project or reads from it. If this process ends before, nodes go on.
+ * Runs `action` with the locks that every commit takes, then puts a mark beside the project's file and its
+ * head out of reach: from then on, no node commits to the project or reads from it. If this process ends
+ * before, nodes go on.
  *
- * @param action returns the mark; it may throw, and nothing has changed then. Told whether there is a project.
+ * @param action returns the mark; it may throw, and nothing has changed then. Told whether there is a
+ * project.
  * @throws AppError `project_moving` where there is a mark already.
  */
 export async function fenceRows(
@@ -56,7 +60,10 @@ export async function fenceHead(transaction: Transaction, project: string): Prom
   await transaction.query(FENCE, [project]);
 }
 
-/** Runs `action` in a transaction that alone sees the head of a project which is fenced. @returns undefined when there is no such head. */
+/**
+ * Runs `action` in a transaction that alone sees the head of a project which is fenced. @returns undefined
+ * when there is no such head.
+ */
 export async function inFence<T>(
   transaction: Transaction,
   project: string,
@@ -68,7 +75,10 @@ export async function inFence<T>(
   return result;
 }
 
-/** Takes the mark away, and brings the head back. @returns false where another mark stands, or none: nothing has changed then. */
+/**
+ * Takes the mark away, and brings the head back. @returns false where another mark stands, or none: nothing
+ * has changed then.
+ */
 export async function unfenceRows(database: Connections, project: string, mark: string): Promise<boolean> {
   const isChanged = await database.transaction('', async (transaction) => {
     if (!(await changeMarker(transaction, project, undefined, mark))) return undefined;
@@ -78,7 +88,10 @@ export async function unfenceRows(database: Connections, project: string, mark: 
   return isChanged === true;
 }
 
-/** Removes all that the database has of a project, and leaves a mark, durably. The head goes first: without one, no node commits to the project. May be done again. */
+/**
+ * Removes all that the database has of a project, and leaves a mark, durably. The head goes first: without
+ * one, no node commits to the project. May be done again.
+ */
 export async function removeRows(
   transact: <T>(action: (transaction: Transaction) => Promise<T>) => Promise<T | undefined>,
   project: string,

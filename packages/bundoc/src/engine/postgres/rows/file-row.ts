@@ -1,9 +1,13 @@
-import { SMALL_FILE_BYTES_MAX } from '../../files/disk/disk.ts';
+import { SMALL_FILE_BYTES_MAX } from '../../project-file.ts';
+import type { FoundHead } from '../../projects.ts';
 import type { Queryable, Row, Statement, Transaction } from '../database/database.ts';
 
 /** Of a mark, in characters: more than any genuine one has. */
-export const MARKER_LENGTH_MAX = 65_536;
-/** A longer file is read as an empty one, which is damaged. Without these bounds, one planted row would exhaust the memory of each node. */
+const MARKER_LENGTH_MAX = 65_536;
+/**
+ * A longer file is read as an empty one, which is damaged. Without these bounds, one planted row would
+ * exhaust the memory of each node.
+ */
 const FILE = `CASE WHEN octet_length(file) > ${SMALL_FILE_BYTES_MAX} THEN '' ELSE file END`;
 /** Of a longer mark, only the beginning is read: it is not genuine. */
 export const MARKER = `left(marker, ${MARKER_LENGTH_MAX})`;
@@ -55,23 +59,15 @@ const REPLACE: Statement = {
 
 /** What the database has under a project's id. */
 export interface FileRow {
-  /** The project's file, or a mark in its place; undefined where there is neither, and empty where it is too long for either. */
+  /**
+   * The project's file, or a mark in its place; undefined where there is neither, and empty where it is too
+   * long for either.
+   */
   readonly text: string | undefined;
   /** The mark beside the file, or where there is none; at most {@link MARKER_LENGTH_MAX} characters of it. */
   readonly marker: string | undefined;
   /** Undefined where there are no rows of content. */
   readonly head: FoundHead | undefined;
-}
-
-/** What the rows of a project say in the clear. */
-export interface FoundHead {
-  /** Of the last commit. */
-  readonly seq: number;
-  readonly indexVersion: number;
-  /** Documents by version of the key; undefined where there are too many versions. */
-  readonly documents: ReadonlyMap<number, number> | undefined;
-  /** Tokens of collections in hex; undefined where there are too many. */
-  readonly collections: ReadonlySet<string> | undefined;
 }
 
 /** As of one moment. @throws AppError of the database, as all of these. */
@@ -132,7 +128,10 @@ export async function lockRow(
   return { text: text ?? undefined, marker: marker ?? undefined };
 }
 
-/** Changes the mark beside a project's file from the very one that the change was decided on. @returns false when it is another one by now. */
+/**
+ * Changes the mark beside a project's file from the very one that the change was decided on. @returns false
+ * when it is another one by now.
+ */
 export async function changeMarker(
   queryable: Queryable,
   project: string,

@@ -1,5 +1,5 @@
+import type { FoundHead } from '../../projects.ts';
 import type { Queryable, Statement, Transaction } from '../database/database.ts';
-import type { FoundHead } from './file-row.ts';
 
 const INSERT_HEAD: Statement = {
   name: 'bundoc-insert-head-1',
@@ -55,15 +55,24 @@ const TABLES = [
   'fenced_heads',
 ];
 
-/** Locks a project: to be run as a transaction begins. Rows are changed under this lock alone, so that nobody waits for one another in a ring. */
+/**
+ * Locks a project: to be run as a transaction begins. Rows are changed under this lock alone, so that nobody
+ * waits for one another in a ring.
+ */
 export function lockOf(project: string): string {
   return `SELECT seq FROM bundoc.heads WHERE project = '${project}' FOR UPDATE`;
 }
 
-/** Rows that one transaction removes of a project at most: many at once would hold up others, and end at the time limit. */
+/**
+ * Rows that one transaction removes of a project at most: many at once would hold up others, and end at the
+ * time limit.
+ */
 const ROWS_AT_ONCE = 5_000;
 
-/** Removes all that the database has of a project but its file, in several transactions. Nobody may be able to commit to it. */
+/**
+ * Removes all that the database has of a project but its file, in several transactions. Nobody may be able to
+ * commit to it.
+ */
 export async function deleteContentRows(
   project: string,
   transact: (action: (transaction: Transaction) => Promise<number>) => Promise<number | undefined>,

@@ -2,7 +2,7 @@ import { createHmac, type KeyObject } from 'node:crypto';
 import { aadOf, OpenError, open, seal } from '@bundoc/shared/crypto/aead';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import { ByteReader, ByteWriter } from '../../bytes.ts';
-import { type DocumentState, readState, type UsedKey, writeState } from '../../state.ts';
+import { type DocumentState, type IdempotencyRecord, readState, writeState } from '../../state.ts';
 
 /** Bytes of a token: as much of an HMAC as a document's name is. */
 const TOKEN_BYTES = 16;
@@ -12,14 +12,18 @@ const ID_BYTES = 8;
 
 type Purpose = 'row' | 'collection' | 'used-key' | 'index' | 'seals';
 
-/** A row is sealed under a version of the key that this opening of the project does not have: it must be opened again. */
+/**
+ * A row is sealed under a version of the key that this opening of the project does not have: it must be
+ * opened again.
+ */
 export class VersionUnknown extends Error {
   override readonly name = 'VersionUnknown';
 }
 
 /**
- * Names and seals what the database has of a project beside the documents' own bytes: collections and indexed values by tokens, and sealed under subkeys, each
- * with its place as AAD, the state of a document, the name of a collection, what an idempotency key led to, what an index is of, and how often a version of the key
+ * Names and seals what the database has of a project beside the documents' own bytes: collections and indexed
+ * values by tokens, and sealed under subkeys, each with its place as AAD, the state of a document, the name
+ * of a collection, what an idempotency key led to, what an index is of, and how often a version of the key
  * has sealed.
  *
  * The formats are in docs/formats/postgres-rows.md.
@@ -52,7 +56,7 @@ export class RowCipher {
   }
 
   /** What an idempotency key is called in the database: hashes of what somebody chose could be guessed. */
-  usedKeyToken(key: string): Buffer {
+  idempotencyToken(key: string): Buffer {
     return this.#token('used-key', key);
   }
 
@@ -88,12 +92,12 @@ export class RowCipher {
     return this.#open('collection', token, version, sealed).toString();
   }
 
-  sealUsedKey(token: Buffer, { key, request, answer }: UsedKey): Buffer {
+  sealIdempotencyRecord(token: Buffer, { key, request, answer }: IdempotencyRecord): Buffer {
     return this.#seal('used-key', token, Buffer.from(`${key}${request}${answer}`));
   }
 
   /** @throws OpenError, VersionUnknown. */
-  openUsedKey(token: Buffer, version: number, sealed: Buffer): Omit<UsedKey, 'atMs'> {
+  openIdempotencyRecord(token: Buffer, version: number, sealed: Buffer): Omit<IdempotencyRecord, 'atMs'> {
     const text = this.#open('used-key', token, version, sealed).toString();
     return { key: text.slice(0, 32), request: text.slice(32, 64), answer: text.slice(64) };
   }

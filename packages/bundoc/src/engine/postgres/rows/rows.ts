@@ -7,7 +7,10 @@ import type { RowCipher } from './row-cipher.ts';
 
 /** More than a revision, a collection's token or the sealed state of a document has. */
 const SMALL_BYTES_MAX = 4_096;
-/** The beginning of a longer value does not open. Without this bound, one planted row would exhaust the memory of each node. */
+/**
+ * The beginning of a longer value does not open. Without this bound, one planted row would exhaust the memory
+ * of each node.
+ */
 export const small = (column: string) => `substr(${column}, 1, ${SMALL_BYTES_MAX}) AS ${column}`;
 /** Columns of {@link readStateRow}, in their order. */
 export const ROW_COLUMNS = `name, ${small('collection')}, seq, created_seq, deleted_ms, key_version, ${small('rev')}, ${small('state')}, coalesce(octet_length(sealed), 0)`;
@@ -15,8 +18,9 @@ export const ROW_COLUMNS = `name, ${small('collection')}, seq, created_seq, dele
 export const SEALED = `CASE WHEN octet_length(sealed) <= ${COMMIT_BYTES_MAX} THEN sealed END`;
 
 /**
- * A query for the rows of many names, which looks up each by itself in the index that says it is the only one. Asked for with `= ANY`, a planner
- * whose statistics are of a smaller project, or none, reads the whole of a project instead: with each group commit.
+ * A query for the rows of many names, which looks up each by itself in the index that says it is the only
+ * one. Asked for with `= ANY`, a planner whose statistics are of a smaller project, or none, reads the whole
+ * of a project instead: with each group commit.
  *
  * @param names what gives an array of them.
  * @param row a query for the row of the name `wanted.one`.
@@ -46,7 +50,10 @@ function entriesOfWanted(project: string, columns: string): string {
     WHERE blind_entries.project = ${project} AND blind_entries.name = wanted.one LIMIT ${ENTRIES_OF_NAME_MAX}`;
 }
 
-/** More than a document can have: an index has a thousand, a collection sixteen indexes, and as many may be on their way out. */
+/**
+ * More than a document can have: an index has a thousand, a collection sixteen indexes, and as many may be on
+ * their way out.
+ */
 const ENTRIES_OF_NAME_MAX = 100_000;
 
 type StateRow = readonly [Buffer, Buffer, number, number, number, number, Buffer, Buffer, number];
@@ -74,7 +81,10 @@ export function readStateRow(row: Row, rows: RowCipher): DocumentState {
   return state;
 }
 
-/** What a row says in the clear, where it does not open. When the document was made is known only to what is sealed. */
+/**
+ * What a row says in the clear, where it does not open. When the document was made is known only to what is
+ * sealed.
+ */
 export function clearStateOf(row: Row, { collection, id }: DocumentRef, createdMs: number): DocumentState {
   const [fileName, , seq, createdSeq, deletedMs, keyVersion, rev, , size] = row as unknown as StateRow;
   return { collection, id, fileName, seq, createdSeq, createdMs, deletedMs, keyVersion, rev, size };

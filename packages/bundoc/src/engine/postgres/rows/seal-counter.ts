@@ -24,11 +24,12 @@ export interface NextCount {
 }
 
 /**
- * Counts what this node seals under a project's current key version. A transaction that writes what was sealed reads the count
- * under the project's lock and writes the next one. Seals of attempts that failed stay with this node until one succeeds:
- * the death of a node forgets those of one transaction.
+ * Counts what this node seals under a project's current key version. A transaction that writes what was
+ * sealed reads the count under the project's lock and writes the next one. Seals of attempts that failed stay
+ * with this node until one succeeds: the death of a node forgets those of one transaction.
  *
- * The count is sealed under its version: nobody without the key can write one at which a node asks for a rotation.
+ * The count is sealed under its version: nobody without the key can write one at which a node asks for a
+ * rotation.
  */
 export class SealCounter {
   readonly #options: SealCounterOptions;

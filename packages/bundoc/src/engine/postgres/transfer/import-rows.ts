@@ -1,7 +1,7 @@
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import type { Position } from '../../port.ts';
 import type { ProjectContents, StoredEntry } from '../../project-contents.ts';
-import type { DocumentState, UsedKey } from '../../state.ts';
+import type { DocumentState, IdempotencyRecord } from '../../state.ts';
 import { writeOfGroup } from '../commit/write-group.ts';
 import type { Statement, Transaction } from '../database/database.ts';
 import { insertProjectRows, raiseKeyVersion } from '../rows/project-rows.ts';
@@ -55,23 +55,24 @@ export async function importProject(
   if (inserted.length === 0) return false;
   await insertProjectRows(transaction, project, cipher.version);
   for (const version of cipher.versions) await raiseKeyVersion(transaction, project, version);
-  const { lastSeq: seq, usedKeys } = contents;
+  const { lastSeq: seq, idempotencyRecords } = contents;
   let [batch, bytes, done]: [StoredEntry[], number, number] = [[], 0, 0];
   for await (const entry of contents.entries()) {
     batch.push(entry);
     bytes += entry.state.size;
     onProgress(++done, contents.size);
     if (batch.length < ROWS_MAX && bytes < BYTES_MAX) continue;
-    await writeSealed(transaction, { project, cipher }, { changes: batch, usedKeys: [], seq });
+    await writeSealed(transaction, { project, cipher }, { changes: batch, idempotencyRecords: [], seq });
     [batch, bytes] = [[], 0];
   }
-  await writeSealed(transaction, { project, cipher }, { changes: batch, usedKeys, seq });
-  await setRest(transaction, { project, cipher }, contents);
+  await writeSealed(transaction, { project, cipher }, { changes: batch, idempotencyRecords, seq });
+  await writeStoreMetadata(transaction, { project, cipher }, contents);
   return true;
 }
 
 /**
- * Writes documents and deletions with their sealed bytes as they are. The transaction holds the project's lock.
+ * Writes documents and deletions with their sealed bytes as they are. The transaction holds the project's
+ * lock.
  *
  * @param written.isUpdate whether some of them may be there already.
  */
@@ -80,14 +81,15 @@ export async function writeSealed(
   { project, cipher }: Pick<ImportedProject, 'project' | 'cipher'>,
   written: {
     readonly changes: readonly StoredEntry[];
-    readonly usedKeys: readonly UsedKey[];
+    readonly idempotencyRecords: readonly IdempotencyRecord[];
     readonly seq: Position;
     readonly isUpdate?: boolean;
   },
 ): Promise<void> {
-  const { changes, usedKeys, seq, isUpdate = false } = written;
+  const { changes, idempotencyRecords, seq, isUpdate = false } = written;
   const former = isUpdate ? await formerOf(transaction, { project, cipher }, changes) : undefined;
-  // A row's state is sealed under the version that its document is; a deletion may be older than any that is still live.
+  // A row's state is sealed under the version that its document is; a deletion may be older than any that is
+  // still live.
   const byVersion = Map.groupBy(changes, ({ state, sealed }) =>
     sealed !== undefined && cipher.hasVersion(state.keyVersion) ? state.keyVersion : cipher.version,
   );
@@ -100,8 +102,8 @@ export async function writeSealed(
       sealed,
     }));
     const rows = new RowCipher(project, cipher, version);
-    const keys = version === cipher.version ? usedKeys : [];
-    const writes = { project, documents, usedKeys: keys, seq, cipher, rows, names: new Map() };
+    const keys = version === cipher.version ? idempotencyRecords : [];
+    const writes = { project, documents, idempotencyRecords: keys, seq, cipher, rows, names: new Map() };
     const { statement, values } = writeOfGroup([writes], undefined);
     await transaction.query(statement, values);
   }
@@ -120,7 +122,7 @@ async function formerOf(
 }
 
 /** Sets what a project has beside its documents and its idempotency keys. */
-export async function setRest(
+export async function writeStoreMetadata(
   transaction: Transaction,
   { project, cipher }: Pick<ImportedProject, 'project' | 'cipher'>,
   { seals, purgedSeq }: Pick<ProjectContents, 'seals' | 'purgedSeq'>,

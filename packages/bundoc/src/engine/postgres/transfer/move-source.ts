@@ -1,17 +1,17 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import type { FencedSource, MoveSource, ReadSealedChanges } from '../../../operations/move-project.ts';
 import type { Position } from '../../port.ts';
+import type { FencedSource, MoveSource, ReadSealedChanges } from '../../transfer-port.ts';
 import type { Queryable } from '../database/database.ts';
-import { type ProjectInRows, readProjectRow } from '../projects/project-in-rows.ts';
+import { type ProjectInRows, readProjectRow } from '../projects/admin.ts';
 import { pagesOfRows } from '../reads/pages-of-rows.ts';
 import { fenceRows, removeRows, unfenceRows } from '../rows/fence.ts';
 import { readFileRow } from '../rows/file-row.ts';
 import { VersionUnknown } from '../rows/row-cipher.ts';
-import { EXTENT, restOfRows } from '../rows/rows-rest.ts';
+import { EXTENT, readStoreMetadata } from '../rows/store-metadata.ts';
 
 /** A project in PostgreSQL that is moved away, while nodes serve it. */
-export class RowsSource implements MoveSource {
+export class PostgresMoveSource implements MoveSource {
   readonly #place: ProjectInRows;
   #cipher: ProjectCipher | undefined;
 
@@ -41,7 +41,7 @@ export class RowsSource implements MoveSource {
       if (!isThere) throw new AppError('project_not_found');
       const { text: file, cipher } = await readProjectRow(transaction, this.#place);
       this.#cipher = cipher;
-      const last = async () => ({ ...(await restOfRows(transaction, project, cipher)), file });
+      const last = async () => ({ ...(await readStoreMetadata(transaction, project, cipher)), file });
       await action({ page: this.#pageOf(transaction), last });
       return mark();
     });

@@ -1,25 +1,23 @@
 import { hasCode } from '@bundoc/shared/contract/app-error';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import {
-  type LastOfProject,
-  type MoveCounts,
-  MoveFailed,
-  type MoveTarget,
-} from '../../../operations/move-project.ts';
-import { clearRows } from '../../../projects/clear-marks.ts';
-import type { OnProgress } from '../../files/projects/verify.ts';
+import { MoveFailed } from '../../errors.ts';
 import type { Position, SealedChange } from '../../port.ts';
+import type { OnProgress } from '../../reports.ts';
 import type { OnSetAside } from '../../set-aside.ts';
-import type { UsedKey } from '../../state.ts';
-import type { Connections, Statement, Transaction } from '../database/database.ts';
+import type { IdempotencyRecord } from '../../state.ts';
+import type { FinalState, MoveCounts, MoveTarget, OpenMoveTarget } from '../../transfer-port.ts';
+import type { Connections, Database, Statement, Transaction } from '../database/database.ts';
 import { pagesOfRows } from '../reads/pages-of-rows.ts';
+import { clearRows } from '../rows/clear-rows.ts';
 import { fenceHead, inFence, removeRows, unfenceRows } from '../rows/fence.ts';
 import { MARKER, readFileRow } from '../rows/file-row.ts';
+import { identifyDatabase } from '../rows/identity-in-rows.ts';
 import { insertProjectRows, raiseKeyVersion } from '../rows/project-rows.ts';
-import { countsOfRows } from '../rows/rows-rest.ts';
-import { setRest, writeSealed } from './import-rows.ts';
+import { countsOfRows } from '../rows/store-metadata.ts';
+import { writeSealed, writeStoreMetadata } from './import-rows.ts';
 
-export interface IncomingRowsOptions {
+export interface PostgresMoveTargetOptions {
   readonly project: string;
   readonly database: Connections;
   readonly onSetAside: OnSetAside;
@@ -36,14 +34,26 @@ const USED_KEYS_AT_ONCE = 1_000;
 /** Of one page that is read again. */
 const PAGE = { limit: 500, bytesMax: 4_194_304 };
 
+/** A database that projects are moved to. */
+export async function moveTargetIn(
+  database: Database,
+  clock: Clock,
+): Promise<Pick<OpenMoveTarget, 'identity' | 'project'>> {
+  return {
+    identity: await identifyDatabase(database, clock),
+    project: (project, cipher, onSetAside) =>
+      new PostgresMoveTarget({ project, database, cipher, onSetAside }),
+  };
+}
+
 /** The rows of a project that is brought in, beside nodes that run. */
-export class IncomingRows implements MoveTarget {
-  readonly #options: IncomingRowsOptions;
+class PostgresMoveTarget implements MoveTarget {
+  readonly #options: PostgresMoveTargetOptions;
   #cipher: ProjectCipher | undefined;
   /** Without it, somebody else brings the project in. */
   #mark: string | undefined;
 
-  constructor(options: IncomingRowsOptions) {
+  constructor(options: PostgresMoveTargetOptions) {
     this.#options = options;
   }
 
@@ -84,15 +94,15 @@ export class IncomingRows implements MoveTarget {
     }
   }
 
-  async finish(last: LastOfProject, mark: string): Promise<MoveCounts> {
+  async finish(last: FinalState, mark: string): Promise<MoveCounts> {
     const { project } = this.#options;
-    const { file, lastSeq, usedKeys } = last;
-    for (let at = 0; at < usedKeys.length; at += USED_KEYS_AT_ONCE)
+    const { file, lastSeq, idempotencyRecords } = last;
+    for (let at = 0; at < idempotencyRecords.length; at += USED_KEYS_AT_ONCE)
       await this.#transact((transaction) =>
-        this.#write(transaction, [], usedKeys.slice(at, at + USED_KEYS_AT_ONCE), lastSeq),
+        this.#write(transaction, [], idempotencyRecords.slice(at, at + USED_KEYS_AT_ONCE), lastSeq),
       );
     const counts = await this.#transact(async (transaction) => {
-      await setRest(transaction, { project, cipher: this.#options.cipher() }, last);
+      await writeStoreMetadata(transaction, { project, cipher: this.#options.cipher() }, last);
       await transaction.query(SET_FILE, [project, file, mark]);
       return await countsOfRows(transaction, project);
     });
@@ -118,7 +128,10 @@ export class IncomingRows implements MoveTarget {
     await this.open();
   }
 
-  /** Nodes that have the project open from before must not see what is brought in. So its head is fenced between two transactions. */
+  /**
+   * Nodes that have the project open from before must not see what is brought in. So its head is fenced
+   * between two transactions.
+   */
   async #transact<T>(action: (transaction: Transaction) => Promise<T>): Promise<T> {
     const { project, database } = this.#options;
     const lock = `SELECT ${MARKER} FROM bundoc.projects WHERE project = '${project}' FOR UPDATE`;
@@ -144,10 +157,10 @@ export class IncomingRows implements MoveTarget {
   #write(
     transaction: Transaction,
     changes: readonly SealedChange[],
-    usedKeys: readonly UsedKey[],
+    idempotencyRecords: readonly IdempotencyRecord[],
     seq: Position,
   ): Promise<void> {
     const place = { project: this.#options.project, cipher: this.#options.cipher() };
-    return writeSealed(transaction, place, { changes, usedKeys, seq, isUpdate: true });
+    return writeSealed(transaction, place, { changes, idempotencyRecords, seq, isUpdate: true });
   }
 }

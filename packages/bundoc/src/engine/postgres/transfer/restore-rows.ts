@@ -1,9 +1,8 @@
-import { BackupDamaged } from '../../../operations/errors.ts';
-import { type BackupEnd, changesIn, openBackup } from '../../../operations/read-backup.ts';
-import { ProjectExists, type RestoreSource, SKIPPED_SEQS } from '../../files/transfer/restore-project.ts';
+import { BackupDamaged, ProjectExists } from '../../errors.ts';
 import type { ProjectContents } from '../../project-contents.ts';
 import { formatProjectFile } from '../../project-file.ts';
 import { SEAL_LIMITS } from '../../seal-budget.ts';
+import { type BackupEnd, type RestoreSource, SKIPPED_SEQS, takeAll } from '../../transfer-port.ts';
 import type { Database, Queryable } from '../database/database.ts';
 import { readFileRow } from '../rows/file-row.ts';
 import { verifyRows } from '../verify/verify-rows.ts';
@@ -17,36 +16,38 @@ export interface RestoreRowsOptions extends RestoreSource {
 }
 
 /**
- * Makes a project of a backup in PostgreSQL, beside nodes that run, in one transaction: whole and checked, or not at all. What a folder that is restored
- * says of the feed and of the key holds here, too.
+ * Makes a project of a backup in PostgreSQL, beside nodes that run, in one transaction: whole and checked, or
+ * not at all. What a folder that is restored says of the feed and of the key holds here, too.
  *
- * @throws ProjectExists; BackupDamaged, and those of the database: then there is no project. OutcomeUnknown: there is none, or all of it.
+ * @throws ProjectExists; BackupDamaged, and those of the database: then there is no project. OutcomeUnknown:
+ * there is none, or all of it.
  */
 export async function restoreProjectInRows(options: RestoreRowsOptions): Promise<BackupEnd> {
-  const { facts, cipher, database, onProgress = () => undefined } = options;
-  const { project } = facts.head;
+  const { file, cipher, changes, database, onProgress = () => undefined } = options;
+  const { project } = file;
   await requireFreeRows(database, project);
-  // Before the database is touched: that all of it is authentic, and which of the states of a document is its last.
+  // Before the database is touched: that all of it is authentic, and which of the states of a document is its
+  // last.
   const last = new Map<string, number>();
-  const end = await openBackup(options.open(), cipher, async (changes) => {
-    for (const { state } of changes) last.set(state.fileName.toString('hex'), state.seq);
+  const end = await takeAll(changes(), async (some) => {
+    for (const { state } of some) last.set(state.fileName.toString('hex'), state.seq);
   });
   const lastSeq = end.lastSeq + SKIPPED_SEQS;
   const contents: ProjectContents = {
     lastSeq,
     purgedSeq: lastSeq,
     seals: [{ version: cipher.version, count: SEAL_LIMITS.rotateAt }],
-    usedKeys: [],
+    idempotencyRecords: [],
     size: last.size,
     async *entries() {
-      for await (const changes of changesIn(options.open(), cipher))
-        for (const change of changes)
+      for await (const some of changes())
+        for (const change of some)
           if (last.get(change.state.fileName.toString('hex')) === change.state.seq) yield change;
     },
   };
-  const file = formatProjectFile(facts.file).toString();
+  const text = formatProjectFile(file).toString();
   await database.transaction(NO_HURRY, async (transaction) => {
-    const imported = await importProject(transaction, { project, file, cipher, contents }, onProgress);
+    const imported = await importProject(transaction, { project, file: text, cipher, contents }, onProgress);
     if (!imported) throw new ProjectExists(`${project} is in the database already`);
     const { findings } = await verifyRows(transaction, project, cipher, () => undefined);
     const [wrong] = findings;

@@ -1,4 +1,4 @@
-import type { Finding } from '../../files/projects/verify.ts';
+import type { Finding } from '../../reports.ts';
 import type { DocumentState } from '../../state.ts';
 import type { Queryable, Statement } from '../database/database.ts';
 import { type BlindIndexes, entriesOf, readBlindIndexes, tokensOf } from '../indexes/blind-index.ts';
@@ -23,7 +23,10 @@ export interface CheckedDocument {
   readonly text: Buffer | undefined;
 }
 
-/** Holds the entries of whole blind indexes against the values of documents. Everything must be seen as of one moment. */
+/**
+ * Holds the entries of whole blind indexes against the values of documents. Everything must be seen as of one
+ * moment.
+ */
 export class EntriesCheck {
   readonly #queryable: Queryable;
   readonly #project: string;

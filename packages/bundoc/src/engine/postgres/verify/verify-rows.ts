@@ -1,13 +1,13 @@
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import { openOwnDocument } from '../../files/documents/document-files.ts';
-import type { Finding, OnProgress, VerifiedStore } from '../../files/projects/verify.ts';
+import { openOwnDocument } from '../../open-document.ts';
+import type { Finding, OnProgress, VerifiedStore } from '../../reports.ts';
 import type { DocumentState } from '../../state.ts';
 import type { Queryable, Row, Statement } from '../database/database.ts';
 import { RowCipher, VersionUnknown } from '../rows/row-cipher.ts';
 import { orUndefined, readStateRow } from '../rows/rows.ts';
-import { EXTENT, ROWS_BY_NAME } from '../rows/rows-rest.ts';
 import { SEALED_COUNT } from '../rows/seal-counter.ts';
+import { EXTENT, ROWS_BY_NAME } from '../rows/store-metadata.ts';
 import { type CheckedDocument, EntriesCheck } from './verify-entries.ts';
 
 const COLLECTIONS: Statement = {
@@ -35,8 +35,9 @@ interface CheckedRow {
 }
 
 /**
- * Opens and checks everything that the database has of a project, and that its counts and the entries of its blind indexes are right; changes nothing. A row that was removed, or put back
- * whole from an earlier state together with the counts, is not noticed.
+ * Opens and checks everything that the database has of a project, and that its counts and the entries of its
+ * blind indexes are right; changes nothing. A row that was removed, or put back whole from an earlier state
+ * together with the counts, is not noticed.
  */
 export async function verifyRows(
   queryable: Queryable,

@@ -1,0 +1,279 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { SEAL_OVERHEAD_BYTES } from '@bundoc/shared/crypto/aead';
+import { smallRandom } from '@bundoc/shared/crypto/random';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import { composeStoredText, type DocumentRef } from '../crypto/stored-text.ts';
+import {
+  COMMIT_BYTES_MAX,
+  COMMITS_WAITING_MAX,
+  IDEMPOTENCY_TTL_MS,
+  type Position,
+  type WaitingCommit,
+  type Write,
+  type WriteResult,
+} from './port.ts';
+import { holds, preconditionsFailed } from './precondition.ts';
+import { addedBy, GroupQuota, NOTHING, type Quota, sumOf, type Usage } from './quota.ts';
+import { type DocumentState, type IdempotencyRecord, REV_BYTES } from './state.ts';
+
+// Both engines decide their commits here, in groups: one commit after another, each against all before it.
+
+/**
+ * What a write adds to its document's bytes, at most: an id of 512 bytes in the record, escaped in the text
+ * and in the answer of an idempotency key, and names, numbers and times. So the counted bytes bound the
+ * written ones.
+ */
+export const WRITE_OVERHEAD_BYTES = 4_096;
+
+/**
+ * Bytes that a commit counts with, if it is let in behind those that wait.
+ *
+ * @throws AppError `payload_too_large`, `overloaded`.
+ */
+export function admit(
+  writes: readonly Write[],
+  waiting: { readonly commits: number; readonly bytes: number },
+): number {
+  let bytes = 0;
+  for (const write of writes)
+    bytes += WRITE_OVERHEAD_BYTES + (write.kind === 'put' ? write.content.bytes.length : 0);
+  if (bytes > COMMIT_BYTES_MAX) throw new AppError('payload_too_large');
+  if (waiting.commits >= COMMITS_WAITING_MAX || waiting.bytes > 2 * COMMIT_BYTES_MAX)
+    throw new AppError('overloaded');
+  return bytes;
+}
+
+/** The time and the revisions of a commit, drawn once: it may be planned more than once. */
+export interface CommitDraft {
+  readonly nowMs: number;
+  /** Of each write. */
+  readonly revs: readonly Buffer[];
+}
+
+export function draftsOf(group: readonly Pick<WaitingCommit, 'writes'>[], clock: Clock): CommitDraft[] {
+  return group.map(({ writes }) => ({ nowMs: clock.now(), revs: writes.map(() => smallRandom(REV_BYTES)) }));
+}
+
+/** A document as one write of a commit leaves it. */
+export interface PlannedWrite<E> {
+  /** As {@link PlanContext.keyOf} calls it. */
+  readonly key: string;
+  /** Hex of the state's file name. */
+  readonly fileName: string;
+  readonly state: DocumentState;
+  /** To be sealed; undefined for a delete. */
+  readonly text: Buffer | undefined;
+  /** All that it is to have in the indexes of its collection; undefined where there are none. */
+  readonly entries: E | undefined;
+}
+
+/** One that is repeated under an idempotency key writes nothing. */
+export type CommitOutcome<E> =
+  | {
+      readonly kind: 'accepted';
+      readonly results: readonly WriteResult[];
+      readonly writes: readonly PlannedWrite<E>[];
+      readonly idempotencyRecord: IdempotencyRecord | undefined;
+    }
+  | { readonly kind: 'refused'; readonly error: unknown };
+
+export interface CommitPlan<E> {
+  /** Of each commit, in their order; those behind the last are for another group. */
+  readonly outcomes: readonly CommitOutcome<E>[];
+  /** Of the last commit that is accepted. */
+  readonly seq: Position;
+}
+
+/** What the engine knows of a project, while nobody else writes to it. */
+export interface PlanContext<C, E> {
+  /** Of the last commit. */
+  readonly seq: Position;
+  /** Of the key that seals. */
+  readonly keyVersion: number;
+  /** Documents that it may still seal. */
+  readonly sealsLeft: number;
+  readonly quota: Quota | undefined;
+  /** What the project holds, for the quota; undefined for no quota. */
+  readonly usage: Usage | undefined;
+  /** Tells the documents of the project apart, by the write of a commit. */
+  keyOf(commit: C, at: number): string;
+  /** Tombstones, too. */
+  stateOf(ref: DocumentRef, key: string): DocumentState | undefined;
+  /** Hex of the file name of a document that has no state. */
+  fileNameOf(ref: DocumentRef, key: string): string;
+  /** What an idempotency key led to. */
+  idempotencyRecordOf(key: string): IdempotencyRecord | undefined;
+  readonly indexing: PlanIndexing<E>;
+}
+
+/** The indexes of a project as the commits of a group leave them. */
+export interface PlanIndexing<E> {
+  /** Begins a commit: what the one before did counts if it was accepted. Undefined ends the group. */
+  commit(): { write(write: PlannedWrite<E>, entries: E): void; accept(): void } | undefined;
+  /**
+   * All that a document has in the indexes of its collection; undefined where there are none.
+   *
+   * @param text undefined for a deleted one.
+   */
+  entriesOf(write: Write, document: Omit<PlannedWrite<E>, 'entries'>): E | undefined;
+}
+
+/**
+ * Decides the commits of one project, in their order. Seals nothing, answers nobody and changes nothing; the
+ * same input gives the same plan.
+ */
+export function planCommits<C extends Pick<WaitingCommit, 'writes' | 'options'>, E>(
+  group: readonly C[],
+  drafts: readonly CommitDraft[],
+  context: PlanContext<C, E>,
+): CommitPlan<E> {
+  const planner = new Planner(context);
+  const outcomes: CommitOutcome<E>[] = [];
+  for (const [place, commit] of group.entries()) {
+    const outcome = planner.plan(commit, drafts[place] as CommitDraft);
+    if (outcome === undefined) break;
+    outcomes.push(outcome);
+  }
+  return { outcomes, seq: planner.seq };
+}
+
+class Planner<C extends Pick<WaitingCommit, 'writes' | 'options'>, E> {
+  readonly #context: PlanContext<C, E>;
+  readonly #quota: GroupQuota | undefined;
+  readonly #states = new Map<string, DocumentState>();
+  readonly #idempotencyRecords = new Map<string, IdempotencyRecord>();
+  #sealsLeft: number;
+  seq: Position;
+
+  constructor(context: PlanContext<C, E>) {
+    const { quota, usage, seq, sealsLeft } = context;
+    this.#context = context;
+    this.#quota = quota && usage && new GroupQuota(quota, usage);
+    this.#sealsLeft = sealsLeft;
+    this.seq = seq;
+  }
+
+  plan(commit: C, draft: CommitDraft): CommitOutcome<E> | undefined {
+    const indexed = this.#context.indexing.commit();
+    if (indexed === undefined) return undefined;
+    try {
+      const results = this.#repeated(commit, draft.nowMs);
+      if (results !== undefined)
+        return { kind: 'accepted', results, writes: [], idempotencyRecord: undefined };
+      return this.#decide(commit, draft, indexed);
+    } catch (error) {
+      return { kind: 'refused', error };
+    }
+  }
+
+  /** What the commit was answered when it was made before. @throws AppError `idempotency_mismatch`. */
+  #repeated({ options: { idempotency } }: C, nowMs: number): readonly WriteResult[] | undefined {
+    if (idempotency === undefined) return undefined;
+    const used =
+      this.#idempotencyRecords.get(idempotency.key) ?? this.#context.idempotencyRecordOf(idempotency.key);
+    if (used === undefined || used.atMs + IDEMPOTENCY_TTL_MS <= nowMs) return undefined;
+    if (used.request !== idempotency.request) throw new AppError('idempotency_mismatch');
+    return JSON.parse(used.answer) as WriteResult[];
+  }
+
+  /** A commit that is refused leaves no trace. */
+  #decide(
+    commit: C,
+    { nowMs, revs }: CommitDraft,
+    indexed: NonNullable<ReturnType<PlanIndexing<E>['commit']>>,
+  ): CommitOutcome<E> {
+    const context = this.#context;
+    const own = new Map<string, DocumentState>();
+    const stateOf = (at: number) => {
+      const key = context.keyOf(commit, at);
+      const { ref } = commit.writes[at] as Write;
+      return own.get(key) ?? this.#states.get(key) ?? context.stateOf(ref, key);
+    };
+    const planned: PlannedWrite<E>[] = [];
+    const results: WriteResult[] = [];
+    let [added, seals] = [NOTHING, 0];
+    for (const [at, write] of commit.writes.entries()) {
+      const before = stateOf(at);
+      if (!holds(write.precondition, revOf(before)))
+        throw preconditionsFailed(commit.writes, at, (other) => revOf(stateOf(other)));
+      const key = context.keyOf(commit, at);
+      const fileName = before?.fileName.toString('hex') ?? context.fileNameOf(write.ref, key);
+      const seq = this.seq + at + 1;
+      const fresh = { seq, nowMs, fileName, rev: revs[at] as Buffer, keyVersion: context.keyVersion };
+      const { result, ...after } = stateAfter(write, before, fresh);
+      const document = { key, fileName, ...after };
+      const one = { ...document, entries: context.indexing.entriesOf(write, document) };
+      own.set(key, one.state);
+      if (one.entries !== undefined) indexed.write(one, one.entries);
+      if (this.#quota !== undefined) added = sumOf(added, addedBy(before, one.state));
+      if (one.text !== undefined) seals++;
+      planned.push(one);
+      results.push(result);
+    }
+    if (seals > this.#sealsLeft) throw new AppError('key_exhausted');
+    this.#quota?.admit(added);
+    indexed.accept();
+    this.#sealsLeft -= seals;
+    this.seq += planned.length;
+    for (const [key, state] of own) this.#states.set(key, state);
+    const { idempotency } = commit.options;
+    const idempotencyRecord = idempotency && { ...idempotency, atMs: nowMs, answer: JSON.stringify(results) };
+    if (idempotencyRecord !== undefined)
+      this.#idempotencyRecords.set(idempotencyRecord.key, idempotencyRecord);
+    return { kind: 'accepted', results, writes: planned, idempotencyRecord };
+  }
+}
+
+/** What is new of a document's state. */
+interface Fresh {
+  readonly seq: Position;
+  readonly nowMs: number;
+  readonly fileName: string;
+  readonly rev: Buffer;
+  readonly keyVersion: number;
+}
+
+function stateAfter(
+  write: Write,
+  before: DocumentState | undefined,
+  { seq, nowMs, fileName, rev, keyVersion }: Fresh,
+): { state: DocumentState; text: Buffer | undefined; result: WriteResult } {
+  const living = before?.deletedMs === 0 ? before : undefined;
+  const { collection, id } = write.ref;
+  const common = {
+    ...{ collection, id },
+    fileName: Buffer.from(fileName, 'hex'),
+    seq,
+    createdSeq: living?.createdSeq ?? seq,
+    createdMs: living?.createdMs ?? nowMs,
+    rev,
+    keyVersion,
+  };
+  if (write.kind === 'delete') {
+    if (living === undefined) throw new AppError('document_not_found');
+    const state = { ...common, size: 0, deletedMs: Math.max(1, nowMs) };
+    return { state, text: undefined, result: { created: false, metadata: undefined } };
+  }
+  const metadata = {
+    _id: id,
+    _collection: collection,
+    _rev: rev.toString('hex'),
+    _created: timeOf(common.createdMs),
+    _updated: timeOf(nowMs),
+  };
+  const text = composeStoredText(metadata, write.content);
+  const state = { ...common, size: text.length + SEAL_OVERHEAD_BYTES, deletedMs: 0 };
+  return { state, text, result: { created: living === undefined, metadata } };
+}
+
+function revOf(state: DocumentState | undefined): string | undefined {
+  return state?.deletedMs === 0 ? state.rev.toString('hex') : undefined;
+}
+
+let latest = { ms: Number.NaN, text: '' };
+
+/** A moment as text: mostly it is the one that was asked for last, of whatever project. */
+function timeOf(ms: number): string {
+  if (ms !== latest.ms) latest = { ms, text: new Date(ms).toISOString() };
+  return latest.text;
+}

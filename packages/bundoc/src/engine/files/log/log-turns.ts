@@ -1,0 +1,276 @@
+import assert from 'node:assert/strict';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { FairQueue } from './fair-queue.ts';
+import { ENTRY_BYTES, type Entry, REPEAT_BYTES } from './frame.ts';
+import type { HandleIndex } from './handle-index.ts';
+import { FRAME_PARTS_MAX, type Place } from './layout.ts';
+import type { LogLimits, LogMark, LogOptions, PartSource, TakenPart } from './log-api.ts';
+import { encodeBirth, type PartSeal } from './part-seal.ts';
+import type { LogObserver } from './ports.ts';
+import type { Segments } from './segments.ts';
+
+/** From this fill of the log on, the source with most uncovered bytes waits first. */
+const WAIT_FROM = 0.75;
+const SHARES = 8;
+const SHARE_BYTES_MIN = 16_384;
+
+/** A commit that goes into the log chunk by chunk. */
+interface Large {
+  readonly part: TakenPart;
+  readonly plaintext: Buffer;
+  readonly before: LogMark | undefined;
+  sent: number;
+  chunks: number;
+  /** Its last chunk is on its way: what becomes of that frame decides. */
+  isEnding: boolean;
+}
+
+/** A project that writes. */
+export interface Attached {
+  readonly source: PartSource;
+  /** Who wrote last, whose turn it takes. */
+  subject: string;
+  newest: Place | undefined;
+  seal: { readonly segmentId: Buffer; readonly version: number; readonly seal: PartSeal } | undefined;
+  large: Large | undefined;
+  /** In the segments of the reserve. */
+  reserveBytes: number;
+}
+
+/** One part of the frame that is being made. */
+export interface Sending {
+  readonly attached: Attached;
+  readonly part: TakenPart;
+  readonly kind: Entry['kind'];
+  readonly chunks: number;
+  readonly clear: Buffer | undefined;
+  readonly plaintext: readonly Buffer[];
+  readonly bytes: number;
+  /** Made durable by this frame, and not by a later chunk. */
+  readonly isLast: boolean;
+}
+
+/** The sources that are ready, the order of their turns, and those that must wait. */
+export class LogTurns {
+  readonly #limits: LogLimits;
+  readonly #observer: LogObserver | undefined;
+  readonly #segments: Segments;
+  readonly #index: HandleIndex;
+  readonly #queue = new FairQueue<Attached>(SHARE_BYTES_MIN, ({ subject }) => subject);
+  /** Who has something, and must wait until a segment is free or its own parts are covered. */
+  readonly #held = new Set<Attached>();
+  readonly #attached = new Map<string, Attached>();
+
+  constructor({ limits, observer }: LogOptions, segments: Segments, index: HandleIndex) {
+    this.#limits = limits;
+    this.#observer = observer;
+    this.#segments = segments;
+    this.#index = index;
+  }
+
+  get isAnyoneWaiting(): boolean {
+    return this.#queue.size > 0;
+  }
+
+  attach(source: PartSource, after: Place | undefined): Attached {
+    const { handle } = source;
+    assert(!this.#attached.has(handle), 'a handle is attached once');
+    const newest = this.#index.newest(handle) ?? after;
+    const attached: Attached = {
+      ...{ source, subject: '', newest, seal: undefined, large: undefined, reserveBytes: 0 },
+    };
+    this.#attached.set(handle, attached);
+    return attached;
+  }
+
+  detach(attached: Attached): void {
+    assert(attached.large === undefined, 'nothing is on its way');
+    this.#attached.delete(attached.source.handle);
+    this.#queue.remove(attached);
+    this.#held.delete(attached);
+  }
+
+  /** The last part of a project that writes. */
+  newestOf(handle: string): Place | undefined {
+    return this.#attached.get(handle)?.newest;
+  }
+
+  mark({ source: { handle }, newest, large }: Attached): LogMark | undefined {
+    // Chunks do not count before the last one is there.
+    if (large !== undefined) return large.before;
+    return newest && { place: newest, bytes: this.#index.uncoveredBytesOf(handle) };
+  }
+
+  /** Waits for its turn. @returns false when it must wait for more than that. */
+  join(attached: Attached): boolean {
+    if (this.#held.has(attached)) {
+      if (!attached.source.makesRoom) return false;
+      this.#held.delete(attached);
+    }
+    this.#queue.add(attached);
+    return true;
+  }
+
+  /** A project's own parts are covered. @returns it when it waited for that. */
+  unhold(handle: string): Attached | undefined {
+    const attached = this.#attached.get(handle);
+    return attached !== undefined && this.#held.delete(attached) ? attached : undefined;
+  }
+
+  /** Gives sources that must wait their turns again. @returns whether there are any. */
+  unholdAll(): boolean {
+    if (this.#held.size === 0) return false;
+    const held = [...this.#held];
+    this.#held.clear();
+    for (const attached of held) this.#queue.add(attached);
+    return true;
+  }
+
+  /** A segment that is not of the reserve has begun. */
+  forgetReserve(): void {
+    for (const attached of this.#attached.values()) attached.reserveBytes = 0;
+  }
+
+  /**
+   * Asks the ready sources, in turn, for their parts of the next frame.
+   *
+   * @param bytesMax of their bodies and entries.
+   * @param isReserve whether it goes into a segment of the reserve.
+   */
+  take(bytesMax: number, isReserve: boolean): Sending[] {
+    const { chunkBytes } = this.#limits;
+    const group: Sending[] = [];
+    let left = bytesMax;
+    this.#queue.round(
+      left,
+      () => left < chunkBytes || group.length >= FRAME_PARTS_MAX,
+      (attached, max) => {
+        const sending = this.#takeFrom(attached, Math.min(max, left), isReserve);
+        if (sending === undefined) return undefined;
+        group.push(sending);
+        const taken = sending.bytes + ENTRY_BYTES + REPEAT_BYTES;
+        left -= taken;
+        return taken;
+      },
+    );
+    return group;
+  }
+
+  #takeFrom(attached: Attached, bytesMax: number, isReserve: boolean): Sending | undefined {
+    const { source, large } = attached;
+    if (large !== undefined && isReserve) {
+      this.#held.add(attached);
+      return undefined;
+    }
+    if (large !== undefined) return this.#nextChunk(attached, large);
+    if (isReserve && attached.reserveBytes > this.#shareOfReserve()) {
+      source.refuse(new AppError('disk_full'));
+      if (source.makesRoom) this.#held.add(attached);
+      return undefined;
+    }
+    if (!isReserve && !source.makesRoom && this.#isOverShare(attached)) {
+      this.#held.add(attached);
+      this.#observer?.onPressure?.(source.handle);
+      return undefined;
+    }
+    const part = source.take(bytesMax, isReserve);
+    if (part === undefined) return undefined;
+    const clear = part.birth && encodeBirth(part.birth);
+    const bytes = part.plaintext.reduce((sum, piece) => sum + piece.length, clear?.length ?? 0);
+    if (bytes > Math.max(bytesMax, this.#limits.chunkBytes)) {
+      assert(part.kind === 'data', 'only data comes in chunks');
+      const plaintext = Buffer.concat(part.plaintext);
+      attached.large = { part, plaintext, before: this.mark(attached), sent: 0, chunks: 0, isEnding: false };
+      return this.#nextChunk(attached, attached.large);
+    }
+    const { kind, plaintext } = part;
+    return { attached, part, kind, chunks: 0, clear, plaintext, bytes, isLast: true };
+  }
+
+  #nextChunk(attached: Attached, large: Large): Sending {
+    const { part, plaintext, sent, chunks } = large;
+    const piece = plaintext.subarray(sent, sent + this.#limits.chunkBytes);
+    const isLast = sent + piece.length === plaintext.length;
+    large.isEnding = isLast;
+    return {
+      attached,
+      part,
+      kind: isLast ? 'data' : 'chunk',
+      chunks: isLast ? chunks : 0,
+      clear: undefined,
+      plaintext: [piece],
+      bytes: piece.length,
+      isLast,
+    };
+  }
+
+  /**
+   * A chunk that is not the last one is durable; nobody waits for it when its commit was refused meanwhile.
+   */
+  sent({ large }: Attached, bytes: number): void {
+    if (large === undefined) return;
+    large.sent += bytes;
+    large.chunks++;
+  }
+
+  #shareOfReserve(): number {
+    return (2 * this.#limits.segmentBytes) / SHARES;
+  }
+
+  /**
+   * When the log is nearly full, the source with most uncovered bytes waits first: the share shrinks with
+   * what is left.
+   */
+  #isOverShare({ source: { handle } }: Attached): boolean {
+    const { fill } = this.#segments;
+    if (fill < WAIT_FROM) return false;
+    const { segmentBytes, segmentsMax } = this.#limits;
+    const share = ((Math.max(0, 1 - fill) / (1 - WAIT_FROM)) * segmentBytes * segmentsMax) / SHARES;
+    return this.#index.uncoveredBytesOf(handle) > Math.max(share, segmentBytes / SHARES);
+  }
+
+  /**
+   * Without a free segment, only what makes room is taken: the others are refused on a full disk, and wait
+   * otherwise.
+   */
+  holdOrRefuse(full: AppError | undefined): void {
+    this.#queue.keep((attached) => {
+      if (full !== undefined) attached.source.refuse(full);
+      if (attached.source.makesRoom) return true;
+      if (full === undefined) this.#held.add(attached);
+      else this.#refuseLarge(attached, full);
+      return false;
+    });
+  }
+
+  /** Refuses what waits for a segment. @returns the sources that still have something that makes room. */
+  refuseHeld(error: AppError): Attached[] {
+    const refused = [...this.#held];
+    this.#held.clear();
+    for (const attached of refused) {
+      attached.source.refuse(error);
+      this.#refuseLarge(attached, error);
+    }
+    return refused.filter(({ source }) => source.makesRoom);
+  }
+
+  refuseAll(error: AppError): void {
+    const waiting = [...this.#queue.items(), ...this.#held];
+    this.#queue.keep(() => false);
+    this.#held.clear();
+    for (const attached of waiting) {
+      attached.source.refuse(error);
+      this.#refuseLarge(attached, error);
+      // On a full disk deletes wait for the next segment.
+      if (attached.source.makesRoom) this.#held.add(attached);
+    }
+  }
+
+  /** Chunks without the last one never count, so a commit that is half written may still be refused. */
+  #refuseLarge(attached: Attached, error: AppError): void {
+    const { large } = attached;
+    if (large === undefined || large.isEnding) return;
+    attached.large = undefined;
+    large.part.refused(error);
+  }
+}

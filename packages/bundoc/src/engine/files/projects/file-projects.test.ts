@@ -1,0 +1,394 @@
+import { randomUUID } from 'node:crypto';
+import type { ProjectFile } from '@bundoc/shared/contract/project-file';
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { describe, expect, it, vi } from 'vitest';
+import { KeyCache } from '../../../crypto/key-cache.ts';
+import { FakeKeyService } from '../../../testing/fake-key-service.ts';
+import { SimulatedDisk, type Survival } from '../../../testing/simulated-disk.ts';
+import { engineOn, openTestStore } from '../../../testing/test-engine.ts';
+import { put, ref } from '../../conformance.ts';
+import { formatProjectFile, unknownSealers } from '../../project-file.ts';
+import { limitsAfter, SEAL_LIMITS, SealBudget } from '../../seal-budget.ts';
+import type { MarkSetAside } from '../../set-aside.ts';
+import type { EmbeddedStore } from '../store/embedded-store.ts';
+import { FileProjects } from './file-projects.ts';
+
+type Entry = ProjectFile['versions'][number];
+
+const ROOT = '/projects';
+const FILE = `${ROOT}/p/project.json`;
+
+function start(disk = new SimulatedDisk('/', ROOT), service?: FakeKeyService) {
+  const clock = new FakeClock();
+  const keyService = service ?? new FakeKeyService(clock);
+  const keys = new KeyCache({ keys: keyService.held, clock, ttlMs: 900_000 });
+  const setAside: MarkSetAside[] = [];
+  const folders = new FileProjects({
+    disk,
+    directory: ROOT,
+    keys,
+    clock,
+    storage: keyService.storage,
+    setAside: '/set-aside',
+    settle: async () => undefined,
+    onSetAside: (mark) => setAside.push(mark),
+    tmp: '/tmp',
+    engine: {
+      create: async (...args) => (await engineOn(disk, { clock })).create(...args),
+      writeBirth: async (...args) => (await engineOn(disk, { clock })).writeBirth(...args),
+      syncBirth: async (...args) => (await engineOn(disk, { clock })).syncBirth(...args),
+      forget: async (...args) => (await engineOn(disk, { clock })).forget(...args),
+    },
+  });
+  /** Opens or makes the project and writes a document. */
+  let store: EmbeddedStore | undefined;
+  const write = async (id: string, json: string) => {
+    await store?.[Symbol.asyncDispose]();
+    store = undefined;
+    const opened = await folders.openOrCreate('p');
+    store = await openTestStore('p', opened.directory, disk, opened.cipher, clock);
+    await store.commit([put(id, json)]);
+    return store;
+  };
+  return { clock, disk, service: keyService, keys, folders, write, setAside };
+}
+
+describe('a project whose key', () => {
+  const OTHER = randomUUID();
+
+  it('another storage holds is not opened or made here, and says which: no key is made, and nothing is written', async () => {
+    const { disk, folders, service, write } = start();
+    service.put('p-dek', OTHER);
+    const refused = { code: 'project_elsewhere', storage: OTHER };
+    await expect(write('a', '{}')).rejects.toMatchObject(refused);
+    expect([service.changes, await disk.list(ROOT)]).toEqual([[], []]);
+    service.takeOverKey('p-dek', service.acting.storage);
+    await start(disk, service).write('a', '{}');
+    service.takeOverKey('p-dek', OTHER);
+    for (const mode of ['open', 'openOrCreate'] as const)
+      await expect(start(disk, service).folders[mode]('p')).rejects.toMatchObject(refused);
+    expect(await folders.exists('p')).toBe(true);
+  });
+
+  it('nobody holds is claimed for an empty place, and not for content', async () => {
+    const { disk, service, write } = start();
+    service.put('p-dek', null);
+    expect(await start(disk, service).folders.open('p')).toBeUndefined();
+    expect(service.changes).toEqual([]);
+    await write('a', '{}');
+    expect(service.changes).toEqual([{ kind: 'claim', name: 'p-dek' }]);
+    service.standings.get('p-dek')!.holder = undefined;
+    for (const mode of ['open', 'openOrCreate'] as const)
+      await expect(start(disk, service).folders[mode]('p')).rejects.toMatchObject({
+        code: 'project_unclaimed',
+      });
+    expect(service.changes).toHaveLength(1);
+  });
+
+  it('another storage claims first belongs to that one', async () => {
+    const { disk, service, write } = start();
+    service.put('p-dek', null);
+    const { claimKey } = service;
+    service.claimKey = async (name, acting) => {
+      service.takeOverKey(name, OTHER);
+      return claimKey.call(service, name, acting);
+    };
+    await expect(write('a', '{}')).rejects.toMatchObject({ code: 'project_elsewhere', storage: OTHER });
+    expect(await disk.list(ROOT)).toEqual([]);
+  });
+
+  it('is about to be destroyed is being deleted', async () => {
+    const { disk, service, write } = start();
+    await write('a', '{}');
+    await service.held.intendDeletion('p-dek');
+    await expect(start(disk, service).write('b', '{}')).rejects.toMatchObject({ code: 'project_deleting' });
+  });
+});
+
+describe('the storage that was taken over', () => {
+  it('counts the seals of its copies against each key version that they may have used, until the key is rotated', async () => {
+    const { disk, service, folders } = start();
+    const { file } = await folders.openOrCreate('p');
+    const after = (takeOvers: number) => ({ ...service.storage, takeOvers });
+    const takenOver = (...of: Parameters<typeof unknownSealers>) => unknownSealers(...of).takenOver;
+    expect([0, 1, 3].map((count) => takenOver(file, 1, after(count)))).toEqual([0, 1, 3]);
+    // Of another storage, it is not known how often it had been taken over.
+    expect(takenOver(file, 1, { id: randomUUID(), takeOvers: 2 })).toBe(2);
+    service.storage.takeOvers = 3;
+    await service.rotateKey('p-dek', 1);
+    const rotated = await start(disk, service).folders.open('p');
+    expect([1, 2].map((version) => takenOver(rotated!.file, version, after(3)))).toEqual([3, 0]);
+    expect(takenOver(rotated!.file, 2, after(4))).toBe(1);
+    const kept = await folders.keepWrappings('p', rotated!.file, [{ ...rotated!.keys[0], wrapped: 'bmV3' }]);
+    expect(takenOver(kept, 2, after(3))).toBe(0);
+  });
+
+  it('counts those of a key that was there before the project, too', async () => {
+    const { service, folders } = start();
+    service.put('p-dek');
+    const { file } = await folders.openOrCreate('p');
+    expect(unknownSealers(file, 1, service.storage)).toEqual({ takenOver: 0, missing: 1 });
+    service.put('q-dek', null);
+    for (const project of ['q', 'r'])
+      expect(unknownSealers((await folders.openOrCreate(project)).file, 1, service.storage)).toEqual({
+        takenOver: 0,
+        missing: 0,
+      });
+  });
+
+  it.each([
+    ['adds that the key was adopted', (entry: Entry): Entry => ({ ...entry, adopted: true })],
+    [
+      'adds take-overs',
+      (entry: Entry): Entry => ({ ...entry, takeOvers: { storage: randomUUID(), count: 7 } }),
+    ],
+  ])('has no key rotated because somebody %s in the file', async (_what, edit) => {
+    const { disk, service, folders } = start();
+    const { file } = await folders.openOrCreate('p');
+    const edited = { ...file, versions: file.versions.map(edit) };
+    await disk.remove(FILE);
+    await disk.createFile(FILE, formatProjectFile(edited));
+    await expect(start(disk, service).folders.open('p')).rejects.toMatchObject({ code: 'project_damaged' });
+  });
+
+  it('rotates a key with its next seals, and is never left without any', () => {
+    for (const takenOver of [1, 2, 5]) {
+      const limits = limitsAfter(SEAL_LIMITS, { takenOver, missing: 0 });
+      const budget = new SealBudget(limits, 1, [{ version: 1, count: 100 }]);
+      expect(budget.rotationDue).toBe(true);
+      expect(() => budget.planFor(1_000)).not.toThrow();
+    }
+    expect(limitsAfter(SEAL_LIMITS, { takenOver: 0, missing: 0 })).toEqual(SEAL_LIMITS);
+    expect(limitsAfter(SEAL_LIMITS, { takenOver: 1, missing: 0 }).max).toBe(2 ** 32 - 2 ** 30);
+  });
+
+  it('rotates no key because its project was missing: such a key may seal less, and is rotated by what is counted since', () => {
+    const limits = limitsAfter(SEAL_LIMITS, { takenOver: 0, missing: 1 });
+    expect(limits).toEqual({ ...SEAL_LIMITS, max: 2 ** 32 - 2 ** 30 });
+    const dueAfter = (count: number) => new SealBudget(limits, 1, [{ version: 1, count }]).rotationDue;
+    expect([0, 2 ** 30 - 1, 2 ** 30].map(dueAfter)).toEqual([false, false, true]);
+    expect(limitsAfter(SEAL_LIMITS, { takenOver: 2, missing: 5 }).max).toBe(2 ** 30);
+  });
+});
+
+describe('creating a project', () => {
+  it('leaves a folder whose only readable content is project.json, without any secret', async () => {
+    const { disk, service, write } = start();
+    await write('a', '{"planted":"secret words"}');
+    const file = JSON.parse(String(disk.files().get(FILE)));
+    expect(Object.keys(file)).toEqual(['format', 'project', 'createdAt', 'key', 'versions', 'nameKey']);
+    const everything = Buffer.concat(
+      [...disk.files()].flatMap(([path, bytes]) => [Buffer.from(path), bytes]),
+    );
+    const dek = service.keys.get('p-dek')!.dek.export();
+    for (const needle of [
+      'planted',
+      'secret words',
+      'notes',
+      dek,
+      dek.toString('hex'),
+      dek.toString('base64'),
+    ])
+      expect(everything.includes(needle)).toBe(false);
+  });
+
+  it('asks for no key and makes no folder when the project is only looked for', async () => {
+    const { clock, disk, service, folders } = start();
+    const engine = await engineOn(disk, { clock });
+    const { operations } = disk;
+    expect(await folders.open('p')).toBeUndefined();
+    expect([service.exports, disk.operations, engine.stats.frames]).toEqual([0, operations, 0]);
+  });
+
+  it('that a crash cut short at any step is begun again under the same key, and loses no acknowledged document', async () => {
+    const whole = start();
+    await whole.write('a', '{"v":1}');
+    expect(whole.disk.operations).toBeGreaterThan(8);
+    let seed = 11;
+    const random = () => {
+      seed = (seed * 1_103_515_245 + 12_345) % 2_147_483_648;
+      return seed / 2_147_483_648;
+    };
+    const survivals: Survival[] = [
+      'synced only',
+      'everything',
+      { random },
+      { random },
+      { random },
+      { random },
+    ];
+    for (let operation = 1; operation <= whole.disk.operations; operation++) {
+      for (const when of ['before', 'after'] as const) {
+        for (const survival of survivals) {
+          const before = start();
+          before.disk.failAt({ operation, when, what: 'crash' });
+          // What is under way when the process dies never settles.
+          const acknowledged = await Promise.race([before.write('a', '{"v":1}'), before.disk.crashes]).then(
+            () => true,
+            () => false,
+          );
+          const after = start(before.disk.powerCut(survival), before.service);
+          const store = await after.write('b', '{"v":2}');
+          const label = `crash ${when} operation ${operation} (${whole.disk.trace[operation - 1]})`;
+          expect(before.service.keys.size, label).toBe(1);
+          expect((await store.get(ref('b')))?.text.toString(), label).toContain('"v":2');
+          if (acknowledged) expect((await store.get(ref('a')))?.text.toString(), label).toContain('"v":1');
+        }
+      }
+    }
+  });
+
+  it('that a crash cut short between minting the key and using it adopts that key', async () => {
+    const first = start();
+    first.service.put('p-dek');
+    const [minted] = first.service.keys.values();
+    const { file } = await first.folders.openOrCreate('p');
+    expect(first.service.keys.size).toBe(1);
+    expect(file.key.id).toBe(minted?.keyId);
+    // Earlier seals under it are unknown.
+    expect(file.versions).toEqual([expect.objectContaining({ adopted: true })]);
+  });
+
+  it('asks the key service for a new key and for its export, and for nothing else', async () => {
+    const { service, folders } = start();
+    const { file } = await folders.openOrCreate('p');
+    expect([service.creations, service.exports]).toEqual([1, 1]);
+    expect(file.versions).toEqual([expect.not.objectContaining({ adopted: true })]);
+  });
+
+  it('while another node does the same ends with one key', async () => {
+    const { service, write } = start();
+    service.beforeCreate = (name) => service.put(name);
+    await write('a', '{"v":1}');
+    expect(service.keys.size).toBe(1);
+    expect(service.exports).toBe(1);
+  });
+
+  it('on a full disk makes nothing that stands in the way later', async () => {
+    const whole = start();
+    await whole.write('a', '{}');
+    for (let operation = 1; operation <= whole.disk.operations; operation++) {
+      const { disk, write } = start();
+      disk.failAt({ operation, when: 'before', what: 'disk_full' });
+      // Once the log has the document, the write stands, and its file follows when there is room.
+      const outcome: unknown = await write('a', '{}').catch((error: unknown) => error);
+      if (outcome instanceof Error)
+        expect(outcome).toMatchObject({ code: expect.stringMatching(/disk_full|storage_unavailable/) });
+      // When there is room again is found out within half a second.
+      const store = await vi.waitFor(() => write('a', '{}'), { timeout: 2_000 });
+      expect(await store.get(ref('a'))).toBeDefined();
+    }
+  });
+});
+
+describe('a project is not opened, and nothing written,', () => {
+  it('when its key is gone: key_missing, never a new key', async () => {
+    const { clock, service, folders, write } = start();
+    await write('a', '{}');
+    service.keys.delete('p-dek');
+    clock.advance(900_000);
+    await expect(folders.open('p')).rejects.toMatchObject({ code: 'key_missing' });
+    await expect(write('b', '{}')).rejects.toMatchObject({ code: 'key_missing' });
+    expect(service.creations).toBe(1);
+  });
+
+  it('when the key service has another key under its name: key_mismatch', async () => {
+    const { clock, disk, service, write } = start();
+    await write('a', '{}');
+    const before = String(disk.files().get(FILE));
+    const { keyId } = service.keys.get('p-dek')!;
+    const other = service.put('p-dek');
+    clock.advance(900_000);
+    await expect(write('b', '{}')).rejects.toMatchObject({ code: 'key_mismatch' });
+    service.keys.set('p-dek', { ...other, keyId });
+    clock.advance(900_000);
+    await expect(write('b', '{}')).rejects.toMatchObject({ code: 'key_mismatch' });
+    expect(String(disk.files().get(FILE))).toBe(before);
+  });
+
+  it('when it has content but no project.json: project_damaged, and no key is asked for', async () => {
+    const { disk, service, folders, write } = start();
+    await write('a', '{}');
+    const exportsBefore = service.exports;
+    const stripped = new SimulatedDisk('/', ROOT, `${ROOT}/p`, `${ROOT}/p/docs`, `${ROOT}/p/docs/ab`);
+    const damaged = start(stripped, service);
+    await engineOn(stripped);
+    const { operations } = stripped;
+    await expect(damaged.folders.open('p')).rejects.toMatchObject({ code: 'project_damaged' });
+    await expect(damaged.folders.openOrCreate('p')).rejects.toMatchObject({ code: 'project_damaged' });
+    expect(service.exports).toBe(exportsBefore);
+    expect(stripped.operations).toBe(operations);
+    expect(await folders.open('p')).toBeDefined();
+    expect(disk.files().has(FILE)).toBe(true);
+  });
+
+  it.each([
+    ['is no JSON', (text: string) => text.slice(1)],
+    ['is empty', () => ''],
+    ['is of another project', (text: string) => text.replaceAll('"p', '"q')],
+    ['names another key', (text: string) => text.replace('p-dek', 'q-dek')],
+    ['is of a later format', (text: string) => text.replace('"format": 1', '"format": 2')],
+  ])('when its project.json %s: project_damaged', async (_name, change) => {
+    const { disk, folders, write } = start();
+    await write('a', '{}');
+    disk.tamper(FILE, Buffer.from(change(String(disk.files().get(FILE)))));
+    await expect(folders.open('p')).rejects.toMatchObject({ code: 'project_damaged' });
+  });
+
+  it('when its name key was changed: project_damaged', async () => {
+    const { disk, folders, write } = start();
+    await write('a', '{}');
+    const file = JSON.parse(String(disk.files().get(FILE)));
+    file.nameKey[0].sealed = Buffer.alloc(60).toString('base64');
+    disk.tamper(FILE, Buffer.from(JSON.stringify(file)));
+    await expect(folders.open('p')).rejects.toMatchObject({ code: 'project_damaged' });
+  });
+});
+
+describe('the wrapped key', () => {
+  it('in project.json follows the key service', async () => {
+    const { clock, disk, service, folders, write } = start();
+    await write('a', '{}');
+    service.keys.get('p-dek')!.wrapped = Buffer.alloc(69, 7).toString('base64');
+    clock.advance(900_000);
+    await folders.open('p');
+    expect(String(disk.files().get(FILE))).toContain(Buffer.alloc(69, 7).toString('base64'));
+  });
+
+  it.each(['with a new version', 'without one'])(
+    'in project.json follows the key service for every version, %s',
+    async (how) => {
+      const { clock, disk, service, folders, write } = start();
+      const wrappedIn = () =>
+        (JSON.parse(String(disk.files().get(FILE))) as ProjectFile).versions.map(({ wrapped }) => wrapped);
+      await write('a', '{}');
+      await service.rotateKey('p-dek', 1);
+      if (how === 'without one') {
+        clock.advance(900_000);
+        await folders.open('p');
+      }
+      const current = service.keys.get('p-dek')!;
+      current.wrapped = Buffer.alloc(69, 7).toString('base64');
+      current.before![0]!.wrapped = Buffer.alloc(69, 8).toString('base64');
+      clock.advance(900_000);
+      await folders.open('p');
+      expect(wrappedIn()).toEqual([8, 7].map((byte) => Buffer.alloc(69, byte).toString('base64')));
+    },
+  );
+
+  it('of another key never gets into project.json, though it has the number of a version', async () => {
+    const { clock, disk, service, folders, write } = start();
+    await write('a', '{}');
+    await service.rotateKey('p-dek', 1);
+    clock.advance(900_000);
+    await folders.open('p');
+    const before = String(disk.files().get(FILE));
+    const current = service.keys.get('p-dek')!;
+    const [former] = current.before!;
+    const other = { ...service.put('x-dek'), keyId: former!.keyId, version: 1 };
+    service.keys.set('p-dek', { ...current, before: [other] });
+    clock.advance(900_000);
+    await expect(folders.open('p')).rejects.toMatchObject({ code: 'key_mismatch' });
+    expect(String(disk.files().get(FILE))).toBe(before);
+  });
+});

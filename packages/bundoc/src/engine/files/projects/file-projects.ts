@@ -1,0 +1,283 @@
+import { join } from 'node:path';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import type { DeletionMark } from '@bundoc/shared/contract/deletion-mark';
+import {
+  DELETION_FILE,
+  MOVE_FILE,
+  PROJECT_FILE,
+  type ProjectFile,
+} from '@bundoc/shared/contract/project-file';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { KeyCache } from '../../../crypto/key-cache.ts';
+import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
+import type { LeasedKey } from '../../../kms/port.ts';
+import { formatDeletionMark, readDeletionMark } from '../../deletion-mark.ts';
+import { judgeMoveMark, mayBeRemoved, type SettleMove } from '../../judge-move-mark.ts';
+import {
+  formatProjectFile,
+  type LeasedKeys,
+  newProjectFile,
+  openCipher,
+  parseProjectFile,
+  SMALL_FILE_BYTES_MAX,
+  type TakenOver,
+  withNewVersion,
+  withWrappings,
+} from '../../project-file.ts';
+import { keysOfFile, mintOrAdopt, requireNotDestroyed } from '../../project-keys.ts';
+import type { OpenedProject, Projects } from '../../projects.ts';
+import type { OnSetAside } from '../../set-aside.ts';
+import { type Disk, makeDirectoryDurably, replaceFile } from '../disk/disk.ts';
+import { DOCS_FOLDER } from '../documents/document-files.ts';
+import { readMoveMark, removeMoveMark } from './moved-folder.ts';
+import { setFileAside } from './set-file-aside.ts';
+
+export interface FileProjectsOptions {
+  readonly disk: Disk;
+  /** `<data>/projects`; exists. */
+  readonly directory: string;
+  readonly keys: KeyCache;
+  readonly clock: Clock;
+  /** The storage that this is. */
+  readonly storage: TakenOver;
+  /** Where marks go that are set aside: a folder that is made below an existing one. */
+  readonly setAside: string;
+  readonly onSetAside?: OnSetAside;
+  /** Ends a move out of this storage that was cut short. */
+  readonly settle: SettleMove;
+  /** A folder for what is being written, on the same file system; exists. */
+  readonly tmp: string;
+  readonly engine: FolderEngine;
+}
+
+/** What keeps the content of projects, as their folders need it. */
+export interface FolderEngine {
+  /** Makes a project with its folder and `project.json`. Once resolved, it is durable. */
+  create(project: string, directory: string, cipher: ProjectCipher, projectFile: Buffer): Promise<void>;
+  /** Writes the folder of a project that was made without it, since that failed. */
+  writeBirth(project: string, directory: string): Promise<void>;
+  /** Makes the folder of a project that is new durable by itself, before something in it is replaced. */
+  syncBirth(project: string): Promise<void>;
+  /** Nothing of a project is kept any more, here or in memory: its content is to be removed. */
+  forget(project: string): Promise<void>;
+}
+
+/** A project, and where it lies. */
+export interface OpenedFolder extends OpenedProject {
+  readonly directory: string;
+}
+
+/**
+ * Finds and makes project folders. `project.json` is what makes a folder a project. A key is minted only for
+ * a folder without content; nothing is ever written under a second key.
+ *
+ * Callers hold the project's lock: two calls for one project must not overlap.
+ */
+export class FileProjects implements Projects {
+  readonly #options: FileProjectsOptions;
+
+  constructor(options: FileProjectsOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Opens an existing project.
+   *
+   * @returns undefined when there is none; nothing was made, and no key was asked for unless there is a mark.
+   * @throws AppError `project_destroyed`, `project_moving`, `project_elsewhere`, `project_damaged`,
+   * `key_missing`, `project_unclaimed`, or what the key service threw.
+   */
+  async open(project: string): Promise<OpenedFolder | undefined> {
+    const directory = join(this.#options.directory, project);
+    await this.#options.engine.writeBirth(project, directory);
+    const names = (await this.#options.disk.list(directory)) ?? [];
+    if (names.length === 0) return undefined;
+    if (names.includes(DELETION_FILE)) await this.#requireNotDeleted(project, directory);
+    if (names.includes(MOVE_FILE)) await this.#requireHere(project, directory);
+    const content = await this.#options.disk.read(join(directory, PROJECT_FILE), SMALL_FILE_BYTES_MAX);
+    if (content === undefined) {
+      await this.#requireEmpty(directory);
+      return undefined;
+    }
+    const file = parseProjectFile(project, content);
+    const keys = await keysOfFile(this.#options.keys, project, file);
+    return { ...(await this.#brought(directory, file, keys)), entries: names };
+  }
+
+  /**
+   * Makes a project, or opens it when it exists. Once resolved, its folder is durable.
+   *
+   * The order matters: the folder's emptiness is checked before a key is asked for, the key exists before the
+   * project's birth in the log, and that before the folder and the first document. A crash before the birth
+   * leaves a key that the next call adopts; one behind it, a project.
+   *
+   * @throws AppError as {@link open}.
+   */
+  async openOrCreate(project: string): Promise<OpenedFolder> {
+    const existing = await this.open(project);
+    if (existing !== undefined) return existing;
+    const { clock, storage } = this.#options;
+    const made = await mintOrAdopt(this.#options.keys, project);
+    const directory = join(this.#options.directory, project);
+    const file = newProjectFile(project, made, new Date(clock.now()), storage);
+    const keys: LeasedKeys = [made.key];
+    const cipher = openCipher(file, keys);
+    await this.#options.engine.create(project, directory, cipher, formatProjectFile(file));
+    return { directory, file, keys, cipher, entries: [PROJECT_FILE] };
+  }
+
+  async names(after: string, limit: number, only?: readonly string[]): Promise<readonly string[]> {
+    const { disk, directory } = this.#options;
+    const candidates = only ?? (await disk.list(directory)) ?? [];
+    const found: string[] = [];
+    for (const name of [...new Set(candidates)].sort()) {
+      if (found.length === limit) break;
+      if (name <= after) continue;
+      const content = (await listIfFolder(disk, join(directory, name))) ?? [];
+      if (content.includes(PROJECT_FILE) && !content.includes(MOVE_FILE)) found.push(name);
+    }
+    return found;
+  }
+
+  /**
+   * Keeps the present wrappings of the key's versions in `project.json`, which a rebuild of a lost key store
+   * needs.
+   */
+  async keepWrappings(project: string, file: ProjectFile, keys: readonly LeasedKey[]): Promise<ProjectFile> {
+    const changed = withWrappings(file, keys);
+    if (changed === undefined) return file;
+    // It may have been deleted or moved since it was opened.
+    const directory = join(this.#options.directory, project);
+    const names = (await this.#options.disk.list(directory)) ?? [];
+    if (!names.includes(PROJECT_FILE) || names.includes(MOVE_FILE)) return file;
+    await this.#write(project, directory, changed);
+    return changed;
+  }
+
+  async exists(project: string): Promise<boolean> {
+    const { disk, keys } = this.#options;
+    const directory = join(this.#options.directory, project);
+    const names = (await disk.list(directory)) ?? [];
+    const text = await readMoveMark(disk, directory);
+    if (text !== undefined && (await mayBeRemoved(project, text, names.includes(PROJECT_FILE), keys)))
+      return true;
+    await this.#requireHere(project, directory);
+    return !(await isWithoutContent(disk, directory));
+  }
+
+  async deletionOf(project: string): Promise<DeletionMark | undefined> {
+    const { disk, directory } = this.#options;
+    try {
+      const content = await disk.read(join(directory, project, DELETION_FILE), SMALL_FILE_BYTES_MAX);
+      return content && readDeletionMark(project, content.toString());
+    } catch (error) {
+      // No regular file, or too large for a mark.
+      if (hasCode(error, 'project_damaged')) return undefined;
+      throw error;
+    }
+  }
+
+  async remove(project: string, mark: DeletionMark): Promise<void> {
+    const { disk, engine } = this.#options;
+    await engine.forget(project);
+    const directory = join(this.#options.directory, project);
+    await makeDirectoryDurably(disk, directory);
+    for (const name of (await disk.list(directory)) ?? [])
+      if (name !== DELETION_FILE) await disk.removeTree(join(directory, name));
+    await disk.syncDirectory(directory);
+    // Not by way of `tmp`, which went with the rest; what a crash leaves goes the next time.
+    await replaceFile(disk, directory, join(directory, DELETION_FILE), Buffer.from(formatDeletionMark(mark)));
+  }
+
+  /**
+   * @throws AppError `project_destroyed` when the key service confirms what a mark says; any other mark is
+   * set aside.
+   */
+  async #requireNotDeleted(project: string, directory: string): Promise<void> {
+    const { disk, keys, setAside, onSetAside } = this.#options;
+    if ((await disk.list(directory))?.includes(DELETION_FILE) !== true) return;
+    await requireNotDestroyed(keys, project);
+    onSetAside?.(await setFileAside(disk, setAside, directory, DELETION_FILE, project));
+  }
+
+  /**
+   * A mark that is over is taken away, and one that is not authentic is set aside.
+   *
+   * @throws AppError as {@link judgeMoveMark}.
+   */
+  async #requireHere(project: string, directory: string): Promise<void> {
+    const { disk, setAside, onSetAside } = this.#options;
+    const text = await readMoveMark(disk, directory);
+    if (text === undefined) return;
+    const hasContent = (await disk.list(directory))?.includes(PROJECT_FILE) === true;
+    if ((await judgeMoveMark(project, text, hasContent, this.#options)) === 'over')
+      await removeMoveMark(disk, directory);
+    else onSetAside?.(await setFileAside(disk, setAside, directory, MOVE_FILE, project));
+  }
+
+  /**
+   * Brings the file up to date: with a version that is new, and with the present wrappings of the key's
+   * versions.
+   */
+  async #brought(directory: string, file: ProjectFile, keys: LeasedKeys): Promise<OpenedFolder> {
+    const [current] = keys;
+    if (file.versions.every(({ version }) => version !== current.version)) {
+      const withNew = withNewVersion(withWrappings(file, keys) ?? file, keys, this.#options.storage);
+      await this.#write(file.project, directory, withNew);
+      return { directory, file: withNew, keys, cipher: openCipher(withNew, keys) };
+    }
+    // Nothing of a key is written down before it is certain that it is the project's own.
+    const cipher = openCipher(file, keys);
+    const rewrapped = withWrappings(file, keys);
+    if (rewrapped !== undefined) await this.#write(file.project, directory, rewrapped);
+    return { directory, file: rewrapped ?? file, keys, cipher };
+  }
+
+  /**
+   * @throws AppError `project_damaged` when the folder holds anything but what a cut-short creation leaves.
+   */
+  async #requireEmpty(directory: string): Promise<void> {
+    if (await isWithoutContent(this.#options.disk, directory)) return;
+    throw new AppError('project_damaged', { cause: new Error(`content without ${PROJECT_FILE}`) });
+  }
+
+  /** When the outcome is not known, the next call reads what is there and goes on from it. */
+  async #write(project: string, directory: string, file: ProjectFile): Promise<void> {
+    const { disk, tmp, engine } = this.#options;
+    await engine.syncBirth(project);
+    await writeProjectFile(disk, tmp, directory, file);
+  }
+}
+
+/** What is no folder is no project, and must not keep the others from being listed. */
+async function listIfFolder(disk: Disk, path: string): Promise<string[] | undefined> {
+  try {
+    return await disk.list(path);
+  } catch (error) {
+    if (hasCode(error, 'project_damaged')) return undefined;
+    throw error;
+  }
+}
+
+/**
+ * True for a folder that is not there, or holds nothing but the mark of a deletion and what a restore that
+ * was cut short has left.
+ */
+export async function isWithoutContent(disk: Disk, directory: string): Promise<boolean> {
+  for (const name of (await disk.list(directory)) ?? []) {
+    if (name === DELETION_FILE) continue;
+    if (name === DOCS_FOLDER && (await disk.list(join(directory, name)))?.length === 0) continue;
+    return false;
+  }
+  return true;
+}
+
+/** Writes `project.json`, durably. @param tmp a folder on the same file system. */
+export async function writeProjectFile(
+  disk: Disk,
+  tmp: string,
+  directory: string,
+  file: ProjectFile,
+): Promise<void> {
+  await replaceFile(disk, tmp, join(directory, PROJECT_FILE), formatProjectFile(file));
+}

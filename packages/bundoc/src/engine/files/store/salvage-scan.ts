@@ -1,0 +1,408 @@
+import { join } from 'node:path';
+import { hasCode } from '@bundoc/shared/contract/app-error';
+import { CATALOG_FILE, CATALOG_START_BYTES, parseCatalogStart } from '@bundoc/shared/contract/catalog-head';
+import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
+import { openOwnDocument } from '../../open-document.ts';
+import type { OnProgress } from '../../reports.ts';
+import { type DocumentState, readRecords } from '../../state.ts';
+import { CatalogDamaged } from '../catalog/snapshot.ts';
+import {
+  documentPath,
+  inTurns,
+  listDocumentFiles,
+  nameOf,
+  readDocumentFile,
+} from '../documents/document-files.ts';
+import { decodeCarried } from '../log/carried-file.ts';
+import { comparePlaces, isSamePlace, type Place } from '../log/layout.ts';
+import { nameOfPlace, openSealedPart } from '../log/parts.ts';
+import { PartsDamaged, type SealedPart } from '../log/sealed-part.ts';
+import {
+  CARRIED_BYTES_MAX,
+  CARRIED_FOLDER,
+  LoadedStore,
+  loadSnapshot,
+  type StorePlace,
+} from './project-loader.ts';
+import type { ViewedLog } from './viewed-log.ts';
+
+/** A store that is to be repaired: nobody writes to the log. */
+export interface RemainsPlace extends StorePlace {
+  readonly log: ViewedLog;
+}
+
+/** Everything that is left of a store, read and weighed. */
+export interface SalvageScan {
+  /** What catalog and log know; without sealed bytes. */
+  readonly store: LoadedStore;
+  readonly parts: PartsLeft;
+  /** Why there is no catalog to go by. */
+  readonly catalogFault: string | undefined;
+  /** What is damaged of the project's parts, by which commits may be lost. */
+  readonly partFaults: readonly string[];
+  readonly lostSeqs: readonly SeqRange[];
+  /** Acknowledged commits may be missing, so a file may be later than all that is known of its document. */
+  readonly filesMayBeLater: boolean;
+  /** Commits may be missing behind the last that is there. */
+  readonly endIsUnknown: boolean;
+  /** Lowest sequence number that the parts have. */
+  readonly firstSeq: number | undefined;
+  /** Revisions that each file is known to have had, by file name. */
+  readonly knownRevs: ReadonlyMap<string, ReadonlySet<string>>;
+  /** When the latest revision that the parts have of a file was made, for files that hold another. */
+  readonly updatedMs: ReadonlyMap<string, number>;
+  /** Files whose last change in the parts is a deletion. */
+  readonly deleted: ReadonlySet<string>;
+}
+
+/** The parts of a project that can be had. */
+export interface PartsLeft {
+  /** Under which they lie in the log: one, but for a repair that was cut short. */
+  readonly handles: ReadonlySet<string>;
+  /** Parts that were carried out of the log. */
+  readonly carried: readonly SealedPart[];
+  /** Of each handle the last part that is to be brought in; without one, all that are there. */
+  readonly newest: ReadonlyMap<string, Place>;
+  /** Handles that may have had later parts: nothing says whose those were. */
+  readonly doubtful: ReadonlySet<string>;
+  /** What the catalog covers: nothing of the parts up to here is brought in. */
+  readonly covered: Place | undefined;
+}
+
+/** Both ends included; no `to` when it is not known how far it goes. */
+export interface SeqRange {
+  readonly from: number;
+  readonly to?: number;
+}
+
+/** A document file that is whole. */
+export interface FoundFile {
+  readonly fileName: string;
+  readonly metadata: DocumentMetadata;
+  readonly size: number;
+}
+
+/**
+ * Reads everything that is left of a store. Changes nothing, and keeps no sealed bytes but those of carried
+ * parts.
+ *
+ * @param damage what kept the store from being loaded, if it was the parts.
+ */
+export async function scanForSalvage(
+  place: RemainsPlace,
+  found: ReadonlyMap<string, FoundFile>,
+  damage: PartsDamaged | undefined,
+): Promise<SalvageScan> {
+  const { log, cipher } = place;
+  const partFaults: string[] = [];
+  const { store, catalogFault, handle, covered } = await readCatalog(place);
+  const files = await readCarriedFiles(place, partFaults);
+  const handles = handle === undefined ? await handlesLeft(place, files, partFaults) : new Set([handle]);
+  for (const one of handles)
+    for (const file of await log.stuckOf(one)) addCarried(files, file, 'a file beside the log', partFaults);
+  const parts = partsLeft(log, handles, files, covered);
+
+  const knownRevs = new Map<string, Set<string>>();
+  const know = (state: DocumentState) => {
+    const revs = knownRevs.get(nameOf(state)) ?? new Set();
+    knownRevs.set(nameOf(state), revs.add(state.rev.toString('hex')));
+  };
+  for (const state of store.catalog.states()) know(state);
+  const updatedMs = new Map<string, number>();
+  const deleted = new Set<string>();
+  const last = new Map<string, Place>();
+  const lostSeqs: SeqRange[] = [];
+  let firstSeq: number | undefined;
+  let seqBefore = store.catalog.lastSeq;
+  let isBehindHole = false;
+  for await (const { part, plaintext } of commitsIn(place, parts)) {
+    const { handle: of, previous } = part.entry;
+    const before = last.get(of);
+    last.set(of, part.place);
+    const isCovered = covered !== undefined && comparePlaces(part.place, covered) <= 0;
+    if (!isCovered && !follows(previous, before)) {
+      partFaults.push(`${nameOfPlace(part.place)}: parts before this one are damaged or missing`);
+      isBehindHole = true;
+    }
+    for (const record of plaintext === undefined ? [] : readRecords(plaintext)) {
+      if (record.kind !== 'document') continue;
+      const { state, sealed } = record;
+      const fileName = nameOf(state);
+      know(state);
+      if (isCovered) continue;
+      if (state.seq > seqBefore) {
+        if (isBehindHole && state.seq > seqBefore + 1)
+          lostSeqs.push({ from: seqBefore + 1, to: state.seq - 1 });
+        isBehindHole = false;
+        seqBefore = state.seq;
+      }
+      firstSeq = Math.min(firstSeq ?? state.seq, state.seq);
+      if (state.deletedMs === 0) deleted.delete(fileName);
+      else deleted.add(fileName);
+      noteUpdate(state, sealed);
+    }
+    if (plaintext === undefined || isCovered) continue;
+    store.replay(plaintext);
+    store.sealedByFile.clear();
+  }
+  let endIsUnknown = isBehindHole || handles.size > 1;
+  for (const one of handles) {
+    const newest = parts.newest.get(one);
+    const reached = last.get(one) ?? covered;
+    if (parts.doubtful.has(one)) partFaults.push('frames of the log are lost, and nothing says whose');
+    else if (newest === undefined || (covered !== undefined && comparePlaces(newest, covered) <= 0)) continue;
+    else if (reached !== undefined && isSamePlace(reached, newest)) continue;
+    else partFaults.push(`${nameOfPlace(newest)}: the last part is damaged or missing`);
+    endIsUnknown = true;
+  }
+  if (handles.size === 0 && log.isDoubtful('', undefined))
+    partFaults.push('frames of the log are lost, and nothing says whose');
+  if (partFaults.length === 0 && damage !== undefined) partFaults.push(damage.message);
+  // Also damage whose extent nothing shows.
+  endIsUnknown ||= partFaults.length > 0 && lostSeqs.length === 0;
+  if (endIsUnknown && partFaults.length > 0) lostSeqs.push({ from: seqBefore + 1 });
+  const filesMayBeLater = partFaults.length > 0 || handles.size > 1;
+  return {
+    ...{ store, parts, catalogFault, partFaults, lostSeqs, filesMayBeLater, endIsUnknown },
+    ...{ firstSeq, knownRevs, updatedMs, deleted },
+  };
+
+  function follows(previous: Place | undefined, before: Place | undefined): boolean {
+    if (previous === undefined) return before === undefined && covered === undefined;
+    if (before !== undefined && isSamePlace(previous, before)) return true;
+    if (covered !== undefined) return isSamePlace(previous, covered);
+    // What was freed, a catalog has covered: it is in the document files.
+    return before === undefined && catalogFault !== undefined && previous.segment < log.firstLive;
+  }
+
+  function noteUpdate(state: DocumentState, sealed: Buffer): void {
+    const fileName = nameOf(state);
+    const inFile = found.get(fileName)?.metadata._rev;
+    if (state.deletedMs !== 0 || inFile === undefined || inFile === state.rev.toString('hex')) {
+      updatedMs.delete(fileName);
+      return;
+    }
+    const opened = openOwnDocument(cipher, fileName, sealed);
+    if ('metadata' in opened) updatedMs.set(fileName, Date.parse(opened.metadata._updated));
+  }
+}
+
+interface ReadCatalog {
+  readonly store: LoadedStore;
+  readonly catalogFault?: string;
+  /** What the catalog says, once it is known to be authentic. */
+  readonly handle?: string;
+  readonly covered?: Place | undefined;
+}
+
+async function readCatalog(place: RemainsPlace): Promise<ReadCatalog> {
+  try {
+    const snapshot = await loadSnapshot(place);
+    if (snapshot === undefined)
+      return { store: new LoadedStore(), catalogFault: `${CATALOG_FILE}: the catalog is missing` };
+    const { handle, covered } = snapshot.head;
+    return { store: snapshot.store, handle, covered };
+  } catch (error) {
+    if (!(error instanceof CatalogDamaged)) throw error;
+    return { store: new LoadedStore(), catalogFault: `${CATALOG_FILE}: ${error.message}` };
+  }
+}
+
+/** Files of parts in the project's folder that are whole. */
+async function readCarriedFiles({ disk, directory }: RemainsPlace, faults: string[]): Promise<CarriedFiles> {
+  const files: CarriedFiles = [];
+  const folder = join(directory, CARRIED_FOLDER);
+  let path = CARRIED_FOLDER;
+  try {
+    for (const name of (await disk.list(folder)) ?? []) {
+      path = join(CARRIED_FOLDER, name);
+      const file = await disk.read(join(folder, name), CARRIED_BYTES_MAX);
+      if (file !== undefined) addCarried(files, file, path, faults);
+    }
+  } catch (error) {
+    if (!hasCode(error, 'project_damaged')) throw error;
+    faults.push(`${path}: is no file of parts that were carried out of the log`);
+  }
+  return files;
+}
+
+type CarriedFiles = ReturnType<typeof decodeCarried>[];
+
+function addCarried(files: CarriedFiles, file: Buffer, name: string, faults: string[]): void {
+  try {
+    files.push(decodeCarried(file));
+  } catch (error) {
+    if (!(error instanceof PartsDamaged)) throw error;
+    faults.push(`${name}: ${error.message}`);
+  }
+}
+
+/**
+ * Under which handles the log may have parts of a project without a catalog: what is left of the catalog says
+ * so, the birth, files of carried parts, or the parts themselves, since those of no other project open.
+ */
+async function handlesLeft(
+  { project, directory, disk, cipher, log }: RemainsPlace,
+  carried: CarriedFiles,
+  faults: string[],
+): Promise<Set<string>> {
+  const claimed = new Set(carried.map(({ handle }) => handle));
+  const start = await disk
+    .readStart(join(directory, CATALOG_FILE), CATALOG_START_BYTES)
+    .catch((error: unknown) => {
+      if (hasCode(error, 'project_damaged')) return undefined;
+      throw error;
+    });
+  for (const handle of [start && parseCatalogStart(start)?.handle, log.handleOf(project)])
+    if (handle !== undefined && log.handles.has(handle)) claimed.add(handle);
+  let isAnyUnread = false;
+  await using reader = log.reader();
+  for (const handle of log.handles) {
+    const newest = log.newest(handle);
+    const part = newest && (await reader.read(handle, newest));
+    isAnyUnread ||= newest !== undefined && part === undefined;
+    const parts = part === undefined ? (await log.stuckOf(handle)).flatMap(partsIn) : [part];
+    const isOwn = parts.some((one) => opened(one) !== undefined);
+    if (isOwn) claimed.add(handle);
+  }
+  if (claimed.size === 0 && isAnyUnread)
+    faults.push('parts in the log are damaged, and nothing says whether they are of this project');
+  return claimed;
+
+  function opened(part: SealedPart): Buffer | undefined {
+    if (part.entry.kind === 'gone') return undefined;
+    return openIfWhole({ project, cipher, log }, part);
+  }
+}
+
+function partsIn(file: Buffer): readonly SealedPart[] {
+  const files: CarriedFiles = [];
+  addCarried(files, file, '', []);
+  return files.flatMap(({ parts }) => parts);
+}
+
+function partsLeft(
+  log: ViewedLog,
+  handles: ReadonlySet<string>,
+  files: CarriedFiles,
+  covered: Place | undefined,
+): PartsLeft {
+  const own = files.filter(({ handle }) => handles.has(handle));
+  const newest = new Map<string, Place>();
+  const doubtful = new Set<string>();
+  for (const handle of handles) {
+    const places = own.filter((file) => file.handle === handle).map((file) => file.newest);
+    const inLog = log.newest(handle);
+    if (inLog !== undefined) places.push(inLog);
+    const last = places.sort(comparePlaces).at(-1);
+    if (last !== undefined) newest.set(handle, last);
+    const known = [last, covered].filter((place) => place !== undefined).sort(comparePlaces);
+    if (log.isDoubtful(handle, known.at(-1))) doubtful.add(handle);
+  }
+  return { handles, carried: own.flatMap(({ parts }) => parts), newest, doubtful, covered };
+}
+
+interface FoundCommit {
+  /** The last part of it, or one of its chunks. */
+  readonly part: SealedPart;
+  /** Undefined for a chunk, and for the end of a commit whose chunks are not all there. */
+  readonly plaintext: Buffer | undefined;
+}
+
+/** Opens every part that is whole, in their order, and joins the chunks of large commits. */
+export async function* commitsIn(place: RemainsPlace, parts: PartsLeft): AsyncGenerator<FoundCommit> {
+  const chunks = new Map<string, { readonly place: Place; readonly plaintext: Buffer }[]>();
+  for await (const copies of inOrder(place.log.partsOf(parts.handles), parts.carried)) {
+    const [part, plaintext] = firstWhole(place, copies);
+    if (part === undefined || plaintext === undefined) continue;
+    const { handle, kind, chunks: count, previous } = part.entry;
+    const newest = parts.newest.get(handle);
+    // A frame that a crash tore: its commits are not acknowledged, and a start has passed over it.
+    const isTorn = newest !== undefined && comparePlaces(part.place, newest) > 0;
+    if (isTorn && !parts.doubtful.has(handle)) continue;
+    const before = chunks.get(handle) ?? [];
+    const lastChunk = before.at(-1)?.place;
+    const isNext = previous !== undefined && lastChunk !== undefined && isSamePlace(previous, lastChunk);
+    const own = isNext ? before : [];
+    if (kind === 'chunk') {
+      chunks.set(handle, [...own, { place: part.place, plaintext }]);
+      yield { part, plaintext: undefined };
+      continue;
+    }
+    chunks.delete(handle);
+    if (count > own.length) yield { part, plaintext: undefined };
+    else if (count === 0) yield { part, plaintext };
+    else
+      yield { part, plaintext: Buffer.concat([...own.slice(-count).map((one) => one.plaintext), plaintext]) };
+  }
+}
+
+function firstWhole(
+  place: RemainsPlace,
+  copies: readonly SealedPart[],
+): readonly [SealedPart, Buffer] | readonly [undefined, undefined] {
+  for (const part of copies) {
+    const plaintext = openIfWhole(place, part);
+    if (plaintext !== undefined) return [part, plaintext];
+  }
+  return [undefined, undefined];
+}
+
+function openIfWhole(
+  { project, cipher, log }: Pick<RemainsPlace, 'project' | 'cipher' | 'log'>,
+  part: SealedPart,
+): Buffer | undefined {
+  try {
+    return openSealedPart(project, log.storageId, cipher, part);
+  } catch (error) {
+    if (error instanceof PartsDamaged) return undefined;
+    throw error;
+  }
+}
+
+/** Merges what the log has with what was carried out of it, by their places; of one place, all copies. */
+async function* inOrder(
+  inLog: AsyncIterable<SealedPart>,
+  carried: readonly SealedPart[],
+): AsyncGenerator<readonly SealedPart[]> {
+  const keyOf = ({ place: { segment, frame }, entry }: SealedPart) => `${segment} ${frame} ${entry.handle}`;
+  const copies = Map.groupBy(
+    carried.toSorted((a, b) => comparePlaces(a.place, b.place)),
+    keyOf,
+  );
+  for await (const part of inLog) {
+    for (const [key, [first]] of copies) {
+      if (first === undefined || comparePlaces(first.place, part.place) >= 0) break;
+      yield copies.get(key) ?? [];
+      copies.delete(key);
+    }
+    const key = keyOf(part);
+    yield [part, ...(copies.get(key) ?? [])];
+    copies.delete(key);
+  }
+  yield* copies.values();
+}
+
+/** Opens every document file. @returns those that are whole, by name, and the paths of all others. */
+export async function readFiles(
+  { disk, directory, cipher }: StorePlace,
+  onProgress: OnProgress,
+): Promise<{ found: Map<string, FoundFile>; bad: string[] }> {
+  const paths = (await listDocumentFiles(disk, directory)) ?? [];
+  const found = new Map<string, FoundFile>();
+  const bad: string[] = [];
+  await inTurns(paths, onProgress, async (path) => {
+    const fileName = path.slice(path.lastIndexOf('/') + 1);
+    const sealed = await readDocumentFile(disk, directory, path);
+    const opened = Buffer.isBuffer(sealed) ? openOwnDocument(cipher, fileName, sealed) : undefined;
+    if (
+      path === documentPath(fileName) &&
+      Buffer.isBuffer(sealed) &&
+      opened !== undefined &&
+      'metadata' in opened
+    )
+      found.set(fileName, { fileName, metadata: opened.metadata, size: sealed.length });
+    else bad.push(path);
+  });
+  return { found, bad };
+}

@@ -1,0 +1,29 @@
+import { describe, expect, it } from 'vitest';
+import { IdempotencyRecords } from './idempotency-records.ts';
+import { IDEMPOTENCY_ANSWERS_MAX } from './port.ts';
+
+const used = (key: string, answerLength: number) => ({
+  key,
+  request: 'r',
+  atMs: 1,
+  answer: 'x'.repeat(answerLength),
+});
+
+describe('the idempotency keys that are remembered', () => {
+  it('have a bound on their answers, and the oldest go first', () => {
+    const keys = new IdempotencyRecords();
+    const quarter = IDEMPOTENCY_ANSWERS_MAX / 4;
+    for (const key of ['a', 'b', 'c', 'd']) keys.add(used(key, quarter));
+    expect(keys.get('a')).toBeDefined();
+    keys.add(used('e', 1));
+    expect([...keys].map(({ key }) => key)).toEqual(['b', 'c', 'd', 'e']);
+  });
+
+  it('count an answer that is given again once', () => {
+    const keys = new IdempotencyRecords();
+    const half = IDEMPOTENCY_ANSWERS_MAX / 2;
+    keys.add(used('a', half));
+    for (let times = 0; times < 5; times++) keys.add(used('b', half));
+    expect([...keys].map(({ key }) => key)).toEqual(['a', 'b']);
+  });
+});

@@ -1,0 +1,82 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
+import type { ProjectFile } from '@bundoc/shared/contract/project-file';
+import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
+import type { KeyService } from '../../../kms/port.ts';
+import { openCipher, parseProjectFile } from '../../project-file.ts';
+import { leasing } from '../../project-keys.ts';
+import type { OnProgress, ProjectStats, StatsOutcome } from '../../reports.ts';
+import { findingOf, type VerifiedProject } from '../../reports.ts';
+import type { Connections, Queryable, Statement } from '../database/database.ts';
+import { readFileRow } from '../rows/file-row.ts';
+import { ONE_MOMENT, verifyRows } from '../verify/verify-rows.ts';
+
+/** What a tool needs that works on a project in the database, beside the service or without it. */
+export interface ProjectInRows {
+  readonly project: string;
+  readonly database: Connections;
+  readonly keys: Pick<KeyService, 'exportKey'>;
+}
+
+const STATS: Statement = {
+  name: 'bundoc-stats-1',
+  text: `
+SELECT (SELECT count(*) FROM bundoc.documents WHERE project = $1 AND deleted_ms > 0),
+  (SELECT coalesce(sum(documents), 0)::bigint FROM bundoc.collections WHERE project = $1),
+  (SELECT count(*) FROM bundoc.collections WHERE project = $1 AND documents > 0),
+  (SELECT coalesce(sum(bytes), 0)::bigint FROM bundoc.collections WHERE project = $1),
+  (SELECT seq FROM bundoc.heads WHERE project = $1)`,
+};
+
+/**
+ * @throws AppError `project_damaged` without a file that will do, `key_mismatch`, and those of the key
+ * service.
+ */
+export async function readProjectRow(
+  queryable: Queryable,
+  { project, keys }: Pick<ProjectInRows, 'project' | 'keys'>,
+): Promise<{ text: string; file: ProjectFile; cipher: ProjectCipher }> {
+  const { text } = await readFileRow(queryable, project);
+  if (text === undefined)
+    throw new AppError('project_damaged', { cause: new Error('there is no project file') });
+  const file = parseProjectFile(project, Buffer.from(text));
+  return { text, file, cipher: openCipher(file, await leasing(project, keys)(file)) };
+}
+
+/** Opens and checks everything that a project holds, as of one moment; others may write meanwhile. */
+export async function verifyProjectInRows(
+  place: ProjectInRows,
+  onProgress: OnProgress,
+): Promise<VerifiedProject> {
+  const { project, database } = place;
+  try {
+    const { cipher } = await readProjectRow(database, place);
+    const verified = await database.transaction(ONE_MOMENT, (transaction) =>
+      verifyRows(transaction, project, cipher, onProgress),
+    );
+    return { project, documents: verified?.documents ?? 0, findings: verified?.findings ?? [] };
+  } catch (error) {
+    if (error instanceof AppError) return { project, documents: 0, findings: [findingOf(error)] };
+    throw error;
+  }
+}
+
+/** What a project holds, by its counts; nothing is opened, so no key is needed. */
+export async function statsOfProjectInRows({
+  project,
+  database,
+}: Omit<ProjectInRows, 'keys'>): Promise<StatsOutcome> {
+  try {
+    const { text } = await readFileRow(database, project);
+    const { versions } = parseProjectFile(project, Buffer.from(String(text)));
+    const [counts] = await database.query(STATS, [project]);
+    const [tombstones, documents, collections, sealedBytes, lastSeq] = counts as unknown as number[];
+    const stats = { documents, tombstones, collections, sealedBytes, lastSeq } as Omit<
+      ProjectStats,
+      'keyVersions'
+    >;
+    return { project, ...stats, keyVersions: versions.map(({ version }) => version) };
+  } catch (error) {
+    if (!(error instanceof AppError)) throw error;
+    return { project, error: error.message };
+  }
+}

@@ -1,0 +1,245 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
+import type { DeletionMark } from '@bundoc/shared/contract/deletion-mark';
+import type { ProjectFile } from '@bundoc/shared/contract/project-file';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { KeyCache } from '../../../crypto/key-cache.ts';
+import type { LeasedKey } from '../../../kms/port.ts';
+import { formatDeletionMark, projectDestroyed, readDeletionMark } from '../../deletion-mark.ts';
+import { OutcomeUnknown } from '../../errors.ts';
+import { judgeMoveMark, mayBeRemoved, type SettleMove } from '../../judge-move-mark.ts';
+import { MOVE_MARK_BEGINS } from '../../move-mark.ts';
+import {
+  formatProjectFile,
+  newProjectFile,
+  openCipher,
+  parseProjectFile,
+  type TakenOver,
+  withNewVersion,
+  withWrappings,
+} from '../../project-file.ts';
+import { keysOfFile, mintOrAdopt, requireNotDestroyed } from '../../project-keys.ts';
+import type { OpenedProject, Projects } from '../../projects.ts';
+import { loggable, type OnSetAside } from '../../set-aside.ts';
+import { Gather } from '../commit/gather.ts';
+import type { Database, Statement, Transaction } from '../database/database.ts';
+import { retryUnavailable } from '../database/retry-unavailable.ts';
+import { removeRows, unfenceRows } from '../rows/fence.ts';
+import { changeMarker, type FileRow, readFileRow, readFileRows, replaceFileRow } from '../rows/file-row.ts';
+import { makeProject, raiseKeyVersion } from '../rows/project-rows.ts';
+
+/** Of a row of `bundoc.projects` that holds a project, and not only a mark. */
+export const IS_PROJECT = `file IS NOT NULL AND NOT starts_with(coalesce(marker, ''), '${MOVE_MARK_BEGINS}')`;
+const NAMES: Statement = {
+  name: 'bundoc-project-names-5',
+  text: `SELECT project FROM bundoc.projects WHERE project > $1 AND ($3::text[] IS NULL OR project = ANY ($3))
+         AND ${IS_PROJECT} ORDER BY project LIMIT $2`,
+};
+
+/** Projects whose rows one statement reads for their openings, and such statements that run at once. */
+const OPENINGS_OF_STATEMENT_MAX = 32;
+const OPENING_STATEMENTS_MAX = 2;
+/** Nodes that change the same file at once: each lets one be first at most. */
+const TRIES_MAX = 10;
+
+export interface PostgresProjectsOptions {
+  readonly database: Database;
+  readonly keys: KeyCache;
+  readonly clock: Clock;
+  /** The storage that this is. */
+  readonly storage: TakenOver;
+  readonly onSetAside?: OnSetAside;
+  /** Ends a move out of this storage that was cut short. */
+  readonly settle: SettleMove;
+}
+type RowsPlace = Pick<PostgresProjectsOptions, 'database' | 'clock'>;
+
+/**
+ * Finds and makes projects in the database, side by side with other nodes. The first row that is inserted is
+ * the project's, with its name key; a change is made only to the very text that it was decided on.
+ */
+export class PostgresProjects implements Projects {
+  readonly #options: PostgresProjectsOptions;
+  readonly #openings: Gather<string, FileRow>;
+
+  constructor(options: PostgresProjectsOptions) {
+    this.#options = options;
+    this.#openings = new Gather({
+      ask: (projects) => readFileRows(options.database, projects),
+      statementsMax: OPENING_STATEMENTS_MAX,
+      questionsMax: OPENINGS_OF_STATEMENT_MAX,
+    });
+  }
+
+  async open(project: string): Promise<OpenedProject | undefined> {
+    for (let tries = 0; tries < TRIES_MAX; tries++) {
+      const { text, head } = await this.#read(project);
+      if (text === undefined) return undefined;
+      const file = parseProjectFile(project, Buffer.from(text));
+      const keys = await keysOfFile(this.#options.keys, project, file);
+      const [current] = keys;
+      const isKnown = file.versions.some(({ version }) => version === current.version);
+      // Nothing of a key is written down before it is certain that it is the project's own.
+      const cipher = isKnown ? openCipher(file, keys) : undefined;
+      const rewrapped = withWrappings(file, keys);
+      if (cipher !== undefined && rewrapped === undefined) return { file, keys, cipher, head };
+      const changed =
+        cipher === undefined
+          ? withNewVersion(rewrapped ?? file, keys, this.#options.storage)
+          : (rewrapped ?? file);
+      if (await this.#replace(text, changed, current.version))
+        return { file: changed, keys, cipher: cipher ?? openCipher(changed, keys), head };
+    }
+    throw new AppError('storage_unavailable', { retryAfterS: 1 });
+  }
+
+  /**
+   * The row that was first counts, of whichever node: its key was adopted by the others, and its name key is
+   * the only one.
+   */
+  async openOrCreate(project: string): Promise<OpenedProject> {
+    const existing = await this.open(project);
+    if (existing !== undefined) return existing;
+    const { keys, clock, storage, database } = this.#options;
+    const made = await mintOrAdopt(keys, project);
+    const file = newProjectFile(project, made, new Date(clock.now()), storage);
+    // Asked for again after a broken connection, it finds what the first try has made.
+    const head = await retryUnavailable(clock, () =>
+      makeProject(database, project, textOf(file), made.key.version),
+    );
+    if (head !== undefined) return { file, keys: [made.key], cipher: openCipher(file, [made.key]), head };
+    const opened = await this.open(project);
+    if (opened === undefined) throw new AppError('storage_unavailable', { retryAfterS: 1 });
+    return opened;
+  }
+
+  async names(after: string, limit: number, only?: readonly string[]): Promise<readonly string[]> {
+    const { database, clock } = this.#options;
+    const rows = await retryUnavailable(clock, () => database.query(NAMES, [after, limit, only ?? null]));
+    return rows.map((row) => (row as unknown as [string])[0]);
+  }
+
+  async keepWrappings(project: string, file: ProjectFile, keys: readonly LeasedKey[]): Promise<ProjectFile> {
+    if (withWrappings(file, keys) === undefined) return file;
+    for (let tries = 0; tries < TRIES_MAX; tries++) {
+      const { text } = await this.#read(project);
+      if (text === undefined) break;
+      const present = parseProjectFile(project, Buffer.from(text));
+      const changed = withWrappings(present, keys);
+      if (changed === undefined) return present;
+      if (await this.#replace(text, changed, undefined)) return changed;
+    }
+    throw new AppError('storage_unavailable', { retryAfterS: 1 });
+  }
+
+  async exists(project: string): Promise<boolean> {
+    const row = await readFileRowWithRetries(this.#options, project);
+    if (row.marker?.startsWith(MOVE_MARK_BEGINS)) {
+      if (await mayBeRemoved(project, row.marker, row.text !== undefined, this.#options.keys)) return true;
+      await this.#requireHere(project, row.marker, row.text);
+    }
+    return row.text !== undefined || row.head !== undefined;
+  }
+
+  async deletionOf(project: string): Promise<DeletionMark | undefined> {
+    const { marker } = await readFileRowWithRetries(this.#options, project);
+    return marker === undefined ? undefined : readDeletionMark(project, marker);
+  }
+
+  /** The head goes first: without one, no node commits to the project. */
+  async remove(project: string, mark: DeletionMark): Promise<void> {
+    const { database, clock } = this.#options;
+    const transact: Database['transaction'] = (begin, action) =>
+      retryUnavailable(clock, () => database.transaction(begin, action));
+    try {
+      await removeRows((action) => transact('', action), project, formatDeletionMark(mark));
+    } catch (error) {
+      if (!(error instanceof OutcomeUnknown)) throw error;
+      throw new AppError('storage_unavailable', { cause: error, retryAfterS: 1 });
+    }
+  }
+
+  /**
+   * @throws AppError `project_damaged` for content without a file; `project_destroyed` as
+   * {@link requireNotDestroyed}.
+   */
+  async #read(project: string): Promise<Pick<FileRow, 'text' | 'head'>> {
+    for (let tries = 0; tries < TRIES_MAX; tries++) {
+      const { text, marker, head } = await retryUnavailable(this.#options.clock, () =>
+        this.#openings.ask(project),
+      );
+      if (marker?.startsWith(MOVE_MARK_BEGINS)) {
+        await this.#requireHere(project, marker, text);
+        continue;
+      }
+      if (marker !== undefined) await this.#requireNotDeleted(project, marker);
+      if (text === undefined && head !== undefined)
+        throw new AppError('project_damaged', { cause: new Error('rows without a project file') });
+      return { text, head };
+    }
+    // Nobody takes its mark away: BunKMS is not asked without end.
+    throw new AppError('storage_unavailable', { retryAfterS: 1 });
+  }
+
+  /**
+   * @throws AppError `project_destroyed` when the key service confirms what a mark says; any other mark is
+   * set aside.
+   */
+  async #requireNotDeleted(project: string, marker: string): Promise<void> {
+    const { database, clock, keys, onSetAside } = this.#options;
+    await requireNotDestroyed(keys, project);
+    const isSetAside = await retryUnavailable(clock, () =>
+      changeMarker(database, project, undefined, marker),
+    );
+    if (isSetAside) onSetAside?.({ project, text: loggable(marker) });
+  }
+
+  /**
+   * A mark that is over is taken away, and one that is not authentic is set aside. @throws AppError as
+   * {@link judgeMoveMark}.
+   */
+  async #requireHere(project: string, marker: string, text: string | undefined): Promise<void> {
+    const { database, clock, onSetAside } = this.#options;
+    const verdict = await judgeMoveMark(project, marker, text !== undefined, this.#options);
+    const isChanged = await retryUnavailable(clock, () => unfenceRows(database, project, marker));
+    if (isChanged && verdict === 'forged') onSetAside?.({ project, text: loggable(marker) });
+  }
+
+  /** @returns false when another node changed the file first, or nobody knows: the caller reads it again. */
+  async #replace(text: string, file: ProjectFile, keyVersion: number | undefined): Promise<boolean> {
+    const { database, clock } = this.#options;
+    const replace = async (transaction: Transaction) => {
+      if (!(await replaceFileRow(transaction, file.project, textOf(file), text))) return undefined;
+      if (keyVersion !== undefined) await raiseKeyVersion(transaction, file.project, keyVersion);
+      return true;
+    };
+    try {
+      return (await retryUnavailable(clock, () => database.transaction('', replace))) === true;
+    } catch (error) {
+      if (error instanceof OutcomeUnknown) return false;
+      throw error;
+    }
+  }
+}
+
+/**
+ * The error for a project that is open here and has no head any more: `project_destroyed`, or
+ * `project_moving`: then BunKMS says where it is when it is opened again.
+ *
+ * @throws AppError of the database.
+ */
+export async function whyGone(place: RowsPlace, project: string): Promise<AppError> {
+  const { text, marker } = await readFileRowWithRetries(place, project);
+  if (marker?.startsWith(MOVE_MARK_BEGINS)) return new AppError('project_moving', { retryAfterS: 1 });
+  if (text === undefined)
+    return marker === undefined ? new AppError('project_not_found') : projectDestroyed();
+  // It has come back meanwhile.
+  return new AppError('storage_unavailable', { retryAfterS: 1 });
+}
+
+function readFileRowWithRetries({ database, clock }: RowsPlace, project: string): Promise<FileRow> {
+  return retryUnavailable(clock, () => readFileRow(database, project));
+}
+
+function textOf(file: ProjectFile): string {
+  return formatProjectFile(file).toString();
+}

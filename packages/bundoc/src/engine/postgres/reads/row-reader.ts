@@ -1,0 +1,286 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
+import { type DocumentRef, readStoredMetadata } from '../../../crypto/stored-text.ts';
+import type {
+  ChangePage,
+  CollectionSummary,
+  DocumentPage,
+  ListedDocument,
+  ListQuery,
+  Position,
+  SealedChange,
+  SealedPage,
+  SealedPageLimits,
+  StoredDocument,
+} from '../../port.ts';
+import { ProjectGone } from '../commit/must-reopen.ts';
+import type { Queryable, Row, Statement } from '../database/database.ts';
+import { retryUnavailable } from '../database/retry-unavailable.ts';
+import { type RowCipher, VersionUnknown } from '../rows/row-cipher.ts';
+import { orUndefined, ROW_COLUMNS, readStateRow, SEALED } from '../rows/rows.ts';
+import type { SealedRow, SharedReads } from './shared-reads.ts';
+
+/**
+ * With the head as of the same moment: no row says that the project is not there, and a row of nothing that
+ * the page is empty. Asked for by itself, a head that a fence kept away could be back, and the empty page
+ * would be taken for the truth.
+ */
+const LIST: Statement = {
+  name: 'bundoc-list-4',
+  text: `
+SELECT d.* FROM bundoc.heads AS h LEFT JOIN LATERAL (
+  SELECT ${ROW_COLUMNS}, ${SEALED}, total FROM (
+    SELECT *, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running, count(*) OVER () AS total FROM (
+      SELECT * FROM bundoc.documents
+      WHERE project = $1 AND collection = $2 AND deleted_ms = 0 AND created_seq > $3
+      ORDER BY created_seq LIMIT $4 + 1
+    ) AS d WINDOW w AS (ORDER BY created_seq)
+  ) AS d WHERE place <= $4 AND (place = 1 OR running <= $5)
+) AS d ON true WHERE h.project = $1 ORDER BY d.created_seq`,
+};
+
+/**
+ * The same of documents that some indexes find by tokens, a page of each token at most. A row of nothing says
+ * that the index is there and finds none; no row, that it is not, or not whole.
+ */
+const LIST_FOUND: Statement = {
+  name: 'bundoc-list-found-3',
+  text: `
+SELECT d.* FROM bundoc.blind_indexes AS i LEFT JOIN LATERAL (
+  SELECT ${ROW_COLUMNS}, ${SEALED}, total FROM (
+    SELECT *, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running, count(*) OVER () AS total FROM (
+      SELECT d.* FROM (
+        SELECT DISTINCT e.created_seq, e.name FROM unnest($6::bytea[]) AS t(token) CROSS JOIN LATERAL (
+          SELECT created_seq, name FROM bundoc.blind_entries
+          WHERE project = $1 AND index_id = $7 AND token = t.token AND created_seq > $3 ORDER BY created_seq LIMIT $4 + 1
+        ) AS e ORDER BY e.created_seq LIMIT $4 + 1
+      ) AS found CROSS JOIN LATERAL (
+        SELECT * FROM bundoc.documents WHERE project = $1 AND documents.name = found.name LIMIT 1
+      ) AS d WHERE d.created_seq = found.created_seq AND d.collection = $2 AND d.deleted_ms = 0
+    ) AS d WINDOW w AS (ORDER BY created_seq)
+  ) AS d WHERE place <= $4 AND (place = 1 OR running <= $5)
+) AS d ON true WHERE i.project = $1 AND i.id = $7 AND i.duplicates IS NOT NULL AND NOT i.dropped
+  AND EXISTS (SELECT FROM bundoc.heads WHERE project = $1) ORDER BY d.created_seq`,
+};
+
+/** The head, and the changes with their bytes, as many as there is room for, as of one moment. */
+const SEALED_CHANGES: Statement = {
+  name: 'bundoc-sealed-changes-2',
+  text: `
+SELECT h.seq, h.purged_seq, d.* FROM bundoc.heads AS h LEFT JOIN LATERAL (
+  SELECT ${ROW_COLUMNS}, ${SEALED}, total FROM (
+    SELECT *, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running, count(*) OVER () AS total FROM (
+      SELECT * FROM bundoc.documents WHERE project = $1 AND documents.seq > $2 ORDER BY documents.seq LIMIT $3
+    ) AS d WINDOW w AS (ORDER BY d.seq)
+  ) AS d WHERE place = 1 OR running IS NULL OR running <= $4
+) AS d ON true WHERE h.project = $1 ORDER BY d.seq`,
+};
+
+const COLLECTIONS: Statement = {
+  name: 'bundoc-collections-3',
+  text: `SELECT c.token, c.key_version, c.name, c.documents, c.bytes
+         FROM bundoc.heads AS h LEFT JOIN bundoc.collections AS c ON c.project = $1 AND c.documents > 0
+         WHERE h.project = $1 ORDER BY c.first_seq, c.token`,
+};
+
+export interface RowReaderOptions {
+  readonly project: string;
+  readonly database: Queryable;
+  /** Reads of all projects of this node. */
+  readonly reads: SharedReads;
+  readonly cipher: ProjectCipher;
+  readonly clock: Clock;
+  readonly onIntegrityError: (name: string) => void;
+}
+
+/**
+ * Reads of one project. What a row says in the clear is compared with what is sealed in it. Anyone who finds
+ * nothing looks whether the project is there: another node deletes one by taking its head away first. Errors
+ * of every method: VersionUnknown, ProjectGone, and those of the database.
+ */
+export class RowReader {
+  readonly #options: RowReaderOptions;
+  readonly #rows: RowCipher;
+
+  constructor(options: RowReaderOptions, rows: RowCipher) {
+    this.#options = options;
+    this.#rows = rows;
+  }
+
+  /** @throws AppError `integrity_error`. */
+  async get(ref: DocumentRef): Promise<StoredDocument | undefined> {
+    const name = this.#options.cipher.fileName(ref);
+    const { clock, reads, project } = this.#options;
+    const row = await retryUnavailable(clock, () => reads.get(project, name));
+    if (row === 'gone') throw gone();
+    if (row === 'absent') return undefined;
+    const document = this.#open(ref, name, row);
+    if (document === undefined) throw this.#damaged(name);
+    return document;
+  }
+
+  /**
+   * A page of a collection.
+   *
+   * @param by the index and the tokens of its that a document must have one of; all documents without.
+   * @throws AppError `overloaded` when the index is not there any more.
+   */
+  async list(
+    { collection, after, limit, bytesMax }: ListQuery,
+    by?: { readonly id: number; readonly tokens: readonly string[] },
+  ): Promise<DocumentPage> {
+    const { project } = this.#options;
+    const values = [project, this.#rows.collectionToken(collection), after, limit, bytesMax];
+    const found =
+      by === undefined ? await this.#asOfHead(LIST, values) : await this.#listFound(values, by.id, by.tokens);
+    const documents: ListedDocument[] = [];
+    const unreadable: string[] = [];
+    const unnamed: string[] = [];
+    for (const row of found) {
+      const name = (row[0] as Buffer).toString('hex');
+      const state = this.#stateOf(row);
+      const document = state && this.#open(state, name, { ...state, sealed: row[9] as Buffer });
+      if (document !== undefined) {
+        documents.push({ ...document, position: row[3] as number });
+        continue;
+      }
+      this.#options.onIntegrityError(name);
+      if (state === undefined) unnamed.push(name);
+      else unreadable.push(state.id);
+    }
+    const last = found.at(-1);
+    const hasMore = last !== undefined && (last[10] as number) > found.length;
+    return { documents, unreadable, unnamed, next: hasMore ? (last[3] as number) : undefined };
+  }
+
+  /** @throws AppError `position_gone`. */
+  async changes(after: Position, limit: number, horizon: Position): Promise<ChangePage> {
+    const { clock, reads, project } = this.#options;
+    const found = await retryUnavailable(clock, () => reads.changes({ project, after, limit }));
+    if (found === undefined) throw gone();
+    const { seq, purgedSeq, rows } = found;
+    // Who begins now has seen nothing that a forgotten deletion could be of.
+    const known = after === 0 ? purgedSeq : horizon;
+    if (purgedSeq > Math.max(after, known)) throw new AppError('position_gone');
+    const states = rows.map((row) => this.#requiredState(row));
+    return {
+      changes: states.map((state) => ({
+        ref: { collection: state.collection, id: state.id },
+        rev: state.rev.toString('hex'),
+        deleted: state.deletedMs !== 0,
+        position: state.seq,
+      })),
+      position: states.at(-1)?.seq ?? Math.max(after, seq),
+      horizon: known,
+    };
+  }
+
+  /**
+   * As of one moment: a page with all that there is behind its beginning is up to the head. @throws AppError
+   * `integrity_error`.
+   */
+  async sealedChanges(after: Position, { limit, bytesMax }: SealedPageLimits): Promise<SealedPage> {
+    const rows = await this.#query(SEALED_CHANGES, [this.#options.project, after, limit, bytesMax]);
+    const [head] = rows;
+    if (head === undefined) throw gone();
+    const [seq, forgotten] = head as unknown as [number, number];
+    const changes = rows.filter((row) => row[2] !== null).map((row) => this.#sealedChange(row.slice(2)));
+    const total = Number(head.at(-1) ?? 0);
+    const isComplete = changes.length === total && total < limit;
+    const position = isComplete ? seq : (changes.at(-1)?.state.seq ?? after);
+    return { changes, position, isComplete, forgotten };
+  }
+
+  async position(): Promise<Position> {
+    const { clock, reads, project } = this.#options;
+    const position = await retryUnavailable(clock, () => reads.position(project));
+    if (position === undefined) throw gone();
+    return position;
+  }
+
+  async collections(): Promise<readonly CollectionSummary[]> {
+    const rows = await this.#asOfHead(COLLECTIONS, [this.#options.project]);
+    return rows.map((row) => {
+      const [token, keyVersion, name, documents, bytes] = row as unknown as [
+        Buffer,
+        number,
+        Buffer,
+        number,
+        number,
+      ];
+      return { name: this.#rows.openCollectionName(token, keyVersion, name), documents, bytes };
+    });
+  }
+
+  /** Rows of a statement that joins them to the project's head. @throws ProjectGone. */
+  async #asOfHead(statement: Statement, values: readonly unknown[]): Promise<readonly Row[]> {
+    const rows = await this.#query(statement, values);
+    if (rows.length === 0) throw gone();
+    return rows.filter(([first]) => first !== null);
+  }
+
+  async #listFound(
+    values: readonly unknown[],
+    id: number,
+    tokens: readonly string[],
+  ): Promise<readonly Row[]> {
+    const bytes = tokens.map((token) => Buffer.from(token, 'hex'));
+    const rows = await this.#query(LIST_FOUND, [...values, bytes, id]);
+    if (rows.length === 0) {
+      await this.position();
+      throw indexChanged();
+    }
+    return rows.filter(([name]) => name !== null);
+  }
+
+  #query(statement: Statement, values: readonly unknown[]): Promise<readonly Row[]> {
+    const { database, clock } = this.#options;
+    return retryUnavailable(clock, () => database.query(statement, values));
+  }
+
+  /** The document, or undefined when the bytes are not it, or not this state of it. */
+  #open(ref: DocumentRef, name: string, { keyVersion, rev, sealed }: SealedRow): StoredDocument | undefined {
+    const { cipher } = this.#options;
+    if (!cipher.hasVersion(keyVersion)) throw new VersionUnknown(`version ${keyVersion} is not at hand`);
+    const text = orUndefined(() => cipher.openDocument(name, sealed, keyVersion));
+    if (text === undefined) return undefined;
+    const metadata = readStoredMetadata(text, ref);
+    return metadata !== undefined && metadata._rev === rev?.toString('hex') ? { metadata, text } : undefined;
+  }
+
+  #stateOf(row: Row) {
+    return orUndefined(() => readStateRow(row, this.#rows));
+  }
+
+  /** A change that cannot be read must not be left out in silence. */
+  #requiredState(row: Row) {
+    const state = this.#stateOf(row);
+    if (state === undefined) throw this.#damaged((row[0] as Buffer).toString('hex'));
+    return state;
+  }
+
+  /** A document that does not open is no part of a backup. */
+  #sealedChange(row: Row): SealedChange {
+    const state = this.#requiredState(row);
+    if (state.deletedMs !== 0) return { state, sealed: undefined };
+    const sealed = row[9] as Buffer;
+    const name = state.fileName.toString('hex');
+    if (this.#open(state, name, { ...state, sealed }) === undefined) throw this.#damaged(name);
+    return { state, sealed };
+  }
+
+  #damaged(name: string): AppError {
+    this.#options.onIntegrityError(name);
+    return new AppError('integrity_error');
+  }
+}
+
+/** The error of a list by an index that no longer exists. */
+export function indexChanged(): AppError {
+  return new AppError('overloaded', { detail: 'the index has changed meanwhile', retryAfterS: 1 });
+}
+
+function gone(): ProjectGone {
+  return new ProjectGone('the project is not there any more');
+}

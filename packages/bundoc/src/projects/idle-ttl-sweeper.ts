@@ -1,0 +1,83 @@
+import { hasCode } from '@bundoc/shared/contract/app-error';
+import type { Logger } from '@bundoc/shared/runtime/logger';
+import type { SweepPlace } from '../collections/expiry-sweep.ts';
+import type { DueProject, ExpiryMarks } from '../engine/expiry-marks.ts';
+import type { InstanceManager } from './instance-manager.ts';
+
+const PAGES_MAX = 100;
+/** When a look is gone on with that did not come to the end, or found no room, milliseconds. */
+const GO_ON_AFTER_MS = 60_000;
+
+export interface IdleTtlSweeperOptions {
+  readonly marks: ExpiryMarks;
+  readonly instances: Pick<InstanceManager, 'visit'>;
+  readonly logger: Logger;
+  /** Pages of documents that one look goes through at most. */
+  readonly pagesMax?: number;
+}
+
+/**
+ * Removes expired documents of projects that nobody has open: one project after another, each for a bounded
+ * while, and only where there is room for it among the open ones. Those that are open are swept by the
+ * {@link InstanceManager}.
+ */
+export class IdleTtlSweeper implements Disposable {
+  readonly #options: IdleTtlSweeperOptions;
+  /** Where looks go on that did not come to the end. */
+  readonly #places = new Map<string, SweepPlace>();
+  readonly #stop = new AbortController();
+  #isSweeping = false;
+
+  constructor(options: IdleTtlSweeperOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Looks at one project that is due, if there is one. Never rejects; to be called every second or so, which
+   * bounds the rate.
+   */
+  async sweep(): Promise<void> {
+    if (this.#isSweeping || this.#stop.signal.aborted) return;
+    this.#isSweeping = true;
+    const { marks, logger } = this.#options;
+    let due: DueProject | undefined;
+    try {
+      due = await marks.take();
+      if (due !== undefined) await this.#sweep(due);
+    } catch (error) {
+      logger.warn({ err: error, project: due?.project }, 'expired documents could not be looked for');
+    } finally {
+      this.#isSweeping = false;
+    }
+  }
+
+  /** Ends the look that is under way, behind its page. */
+  [Symbol.dispose](): void {
+    this.#stop.abort();
+  }
+
+  async #sweep(due: DueProject): Promise<void> {
+    const { marks, instances, logger, pagesMax = PAGES_MAX } = this.#options;
+    const { project } = due;
+    let mayExpire = true;
+    let place = this.#places.get(project);
+    let removed = 0;
+    try {
+      const outcome = await instances.visit(project, async (store) => {
+        mayExpire = store.mayExpire;
+        const swept = await store.expired.goThrough(place, pagesMax, this.#stop.signal);
+        ({ removed, next: place } = swept);
+      });
+      if (outcome === 'absent') mayExpire = false;
+      if (outcome === 'open') place = undefined;
+      if (outcome === 'no-room' || place !== undefined) await marks.reschedule(due, GO_ON_AFTER_MS);
+    } catch (error) {
+      if (!hasCode(error, 'project_destroyed')) throw error;
+      mayExpire = false;
+    }
+    if (place === undefined || !mayExpire) this.#places.delete(project);
+    else this.#places.set(project, place);
+    if (!mayExpire) await marks.unmark(due);
+    if (removed > 0) logger.debug({ project, removed }, 'expired documents were removed');
+  }
+}

@@ -1,0 +1,85 @@
+import { once } from 'node:events';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import type { Position, ProjectStore } from '../engine/port.ts';
+
+/** How long a project that others may write to stays closed while somebody waits for its changes. */
+const REOPEN_MS = 1_000;
+
+/** Projects that are open now, or can be opened. */
+export interface OpenableProjects {
+  /** The store of a project that is open. This does not count as a use. */
+  storeIfOpen(project: string): Pick<ProjectStore, 'waitForChange'> | undefined;
+  acquire(project: string, mode: 'existing'): Promise<Disposable | undefined>;
+}
+
+/**
+ * Those that wait for changes of projects. No project is kept open, or kept from closing, by it: while one is
+ * closed, anyone who opens it ends the wait.
+ */
+export class ProjectChangeWaiter {
+  readonly #projects: OpenableProjects;
+  readonly #isShared: boolean;
+  /** What to call, by project, when it is opened or taken out of use. */
+  readonly #waiting = new Map<string, Set<() => void>>();
+
+  /**
+   * @param isShared whether other processes write to the same storage, so that a project which is closed
+   * here may change.
+   */
+  constructor(projects: OpenableProjects, isShared: boolean) {
+    this.#projects = projects;
+    this.#isShared = isShared;
+  }
+
+  /** To be called when the project was opened, and when it was taken out of use. */
+  turned(project: string): void {
+    for (const wake of this.#waiting.get(project) ?? []) wake();
+  }
+
+  /**
+   * Waits until something behind `after` is committed in a project.
+   *
+   * @returns false when the signal was aborted.
+   * @throws AppError `project_not_found`, and what opening a project throws, where others write and it cannot
+   * be opened any more.
+   */
+  async wait(project: string, after: Position, signal: AbortSignal): Promise<boolean> {
+    while (!signal.aborted) {
+      const store = this.#projects.storeIfOpen(project);
+      using turn = this.#nextTurn(project, signal);
+      if (store !== undefined) {
+        if ((await store.waitForChange(after, turn.signal)) !== undefined) return true;
+      } else if (this.#isShared) {
+        const timer = setTimeout(turn.end, REOPEN_MS);
+        await once(turn.signal, 'abort');
+        clearTimeout(timer);
+        if (!signal.aborted) await this.#open(project);
+      } else await once(turn.signal, 'abort');
+    }
+    return false;
+  }
+
+  /** A signal that is aborted when the project is opened or taken out of use, or when `signal` is. */
+  #nextTurn(project: string, signal: AbortSignal) {
+    const turn = new AbortController();
+    const end = () => turn.abort();
+    const waiting = this.#waiting.get(project) ?? new Set();
+    this.#waiting.set(project, waiting.add(end));
+    signal.addEventListener('abort', end);
+    return {
+      signal: turn.signal,
+      end,
+      [Symbol.dispose]: () => {
+        signal.removeEventListener('abort', end);
+        waiting.delete(end);
+        if (waiting.size === 0) this.#waiting.delete(project);
+      },
+    };
+  }
+
+  async #open(project: string): Promise<void> {
+    if (this.#projects.storeIfOpen(project) !== undefined) return;
+    using lease = await this.#projects.acquire(project, 'existing');
+    if (lease === undefined) throw new AppError('project_not_found');
+  }
+}

@@ -1,0 +1,193 @@
+import { hasCode } from '@bundoc/shared/contract/app-error';
+import type { Explanation, OrderBy } from '@bundoc/shared/contract/query';
+import { positionOf } from '../values/key.ts';
+import type { Path } from '../values/path.ts';
+import { weightOf } from '../values/value.ts';
+import { LARGE_BYTES } from '../work/large-bytes.ts';
+import type { Predicate } from './evaluate.ts';
+import { JOBS } from './evaluation.ts';
+import type { Order } from './order.ts';
+import type { IndexPlan } from './plan.ts';
+import type { Scan } from './scan.ts';
+import { type Candidate, scanCollection } from './scan.ts';
+import { searchIndex } from './search.ts';
+export interface ExecutionStats {
+  /**
+   * Ids of documents whose stored bytes do not open: nobody knows whether they are among what was asked for.
+   */
+  readonly unreadable: readonly string[];
+  readonly explanation: Explanation;
+}
+
+/** How a request goes through a collection. */
+export interface QueryPlan {
+  readonly scan: Scan;
+  readonly holds: Predicate;
+  readonly operators: number;
+  readonly whereText: string;
+  readonly orderBy: OrderBy;
+  readonly order: Order;
+  /** Paths whose values are wanted of each document that is found. */
+  readonly paths: readonly Path[];
+  readonly indexPlan: IndexPlan | undefined;
+  /** Documents that are likely to be enough. */
+  readonly wanted: number;
+}
+
+/** Documents up to this are taken to have a value for so many bytes; those of larger ones are counted. */
+const ESTIMATED_BYTES_MAX = 4_096;
+const BYTES_OF_VALUE = 8;
+/** Memory of a parsed document, for a byte of its text. */
+const PARSED_TO_TEXT = 8;
+/**
+ * Comparisons of one document that are made on the thread of the event loop at most, which takes some
+ * milliseconds.
+ */
+const WORK_AT_ONCE_MAX = 50_000;
+/** Bytes of a document from which on it is read in one step, and looked at in the next. */
+const STEP_BYTES = 65_536;
+/** Comparisons that the key of a value takes, for each value in it. */
+const WORK_OF_KEY = 4;
+/** Memory of a document that was found by an index, so that it is not found twice. */
+const SEEN_BYTES = 128;
+
+/** One request on its way. */
+export class QueryExecution {
+  readonly #plan: QueryPlan;
+  #matched = 0;
+  #keptBytes = 0;
+  #pageBytes = 0;
+
+  constructor(plan: QueryPlan) {
+    this.#plan = plan;
+  }
+
+  /** Documents that the condition holds for, so far. */
+  get matched(): number {
+    return this.#matched;
+  }
+
+  /** Documents come in the order that is asked for. */
+  get isInOrder(): boolean {
+    const { indexPlan, order } = this.#plan;
+    return indexPlan?.kind === 'ranges' ? indexPlan.inOrder !== undefined : order.length === 0;
+  }
+
+  /**
+   * Takes each document that the condition holds for, until `take` returns true. Others are served between
+   * any two.
+   *
+   * @param after the sort key of the document before the first, when they come in order.
+   */
+  async each(after: string, take: (match: Candidate) => boolean): Promise<void> {
+    const { scan, indexPlan, wanted } = this.#plan;
+    const from = this.isInOrder ? after : '';
+    // Of those that are sorted, all are looked at.
+    const enough = this.isInOrder ? wanted : Number.POSITIVE_INFINITY;
+    const candidates =
+      indexPlan?.kind === 'ranges'
+        ? searchIndex(scan, indexPlan, from, enough)
+        : scanCollection(scan, from === '' ? 0 : positionOf(from), enough, indexPlan);
+    for await (const some of candidates) {
+      this.#holdPage(some);
+      for (const candidate of some) {
+        const turn = scan.work.pause();
+        if (turn !== undefined) await turn;
+        const holds = this.#holds(candidate);
+        if (holds === true || (holds !== false && (await holds))) {
+          this.#matched++;
+          if (take(candidate)) return;
+        }
+        candidate.forgetValue();
+      }
+      this.#pageBytes = 0;
+    }
+  }
+
+  /**
+   * Bytes of memory that the request keeps of what it has found, all together. @throws AppError
+   * `rate_limited`, `overloaded`.
+   */
+  keeps(bytes: number): void {
+    this.#keptBytes = bytes;
+    this.#hold();
+  }
+
+  #holdPage(page: readonly Candidate[]): void {
+    let [bytes, largest] = [0, 0];
+    for (const { document } of page) {
+      bytes += document.text.length;
+      largest = Math.max(largest, document.text.length);
+    }
+    this.#pageBytes = bytes + PARSED_TO_TEXT * Math.min(largest, LARGE_BYTES);
+    this.#hold();
+  }
+
+  #hold(): void {
+    const { scan, indexPlan } = this.#plan;
+    const seen = indexPlan?.kind === 'ranges' && indexPlan.inOrder === undefined ? scan.budget.documents : 0;
+    scan.work.hold(this.#pageBytes + this.#keptBytes + seen * SEEN_BYTES);
+  }
+
+  #holds(candidate: Candidate): boolean | Promise<boolean> {
+    const { order, paths } = this.#plan;
+    const { document, isExactMatch } = candidate;
+    const keys = order.length + paths.length;
+    if (isExactMatch && keys === 0) return true;
+    const bytes = document.text.length;
+    if (bytes > LARGE_BYTES) return this.#holdsElsewhere(candidate);
+    if (bytes > STEP_BYTES) return this.#holdsInSteps(candidate);
+    const values = bytes > ESTIMATED_BYTES_MAX ? weightOf(candidate.value) : bytes / BYTES_OF_VALUE;
+    return this.#holdsOf(candidate, values);
+  }
+
+  async #holdsInSteps(candidate: Candidate): Promise<boolean> {
+    const values = weightOf(candidate.value);
+    await this.#plan.scan.work.pause();
+    return await this.#holdsOf(candidate, values);
+  }
+
+  /** @param values in the document, about. */
+  #holdsOf(candidate: Candidate, values: number): boolean | Promise<boolean> {
+    const { scan, holds, operators, order, paths } = this.#plan;
+    const keys = order.length + paths.length;
+    if (values * (operators + keys * WORK_OF_KEY) > WORK_AT_ONCE_MAX) return this.#holdsElsewhere(candidate);
+    if (candidate.isExactMatch) return true;
+    scan.budget.spendWork(values * operators);
+    return holds(candidate.value);
+  }
+
+  /** A large document, or one that takes long, is looked at in another thread. */
+  async #holdsElsewhere(candidate: Candidate): Promise<boolean> {
+    const { scan, whereText, orderBy, paths } = this.#plan;
+    const { document, position, isExactMatch } = candidate;
+    candidate.forgetValue();
+    const input = {
+      ...{ text: document.text, position, orderBy, budget: scan.budget.ofDocument },
+      where: isExactMatch || whereText === '' ? undefined : whereText,
+      fields: paths.map((path) => path.join('.')),
+    };
+    const evaluated = await scan.work.elsewhere(JOBS.evaluate, input).catch((error: unknown) => {
+      // It took too long: as much as the condition asks for.
+      throw hasCode(error, 'payload_too_large') ? scan.budget.refusal() : error;
+    });
+    scan.budget.spendWork(evaluated.work);
+    candidate.wasEvaluated(evaluated);
+    return evaluated.holds;
+  }
+
+  get stats(): ExecutionStats {
+    const { scan, indexPlan, order } = this.#plan;
+    const ordered = order.length === 0 ? 'creation' : 'index';
+    return {
+      unreadable: scan.unreadable,
+      explanation: {
+        index: indexPlan?.index.name ?? null,
+        order: this.isInOrder ? ordered : 'sorted',
+        documents_scanned: scan.budget.documents,
+        bytes_scanned: scan.budget.bytes,
+        documents_matched: this.#matched,
+      },
+    };
+  }
+}

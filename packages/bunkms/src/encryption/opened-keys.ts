@@ -1,0 +1,94 @@
+import { createSecretKey, type KeyObject } from 'node:crypto';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import type { AuditReceipt } from '@bundoc/shared/contract/keys';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import { LRUCache } from 'lru-cache';
+import { requireEnabled } from '../keys/key-state.ts';
+import { openDek } from '../keys/open-dek.ts';
+import { type KeyDeps, readStoredKey, versionOf } from '../keys/stored-key.ts';
+import type { KeyRecord } from '../records/key-record.ts';
+import { encryptionKeyOf } from './ciphertext.ts';
+
+/** A key that may be used, as one look at the store found it. */
+export interface OpenedKey {
+  readonly record: KeyRecord;
+  /** Where in the audit chain its latest change was. */
+  readonly change: AuditReceipt;
+  /** The encryption keys of its versions, as far as they were needed. */
+  readonly encryptionKeys: LRUCache<number, KeyObject>;
+}
+
+const KEYS_MAX = 1_024;
+const VERSIONS_MAX = 16;
+/**
+ * How long an encryption key is kept in memory, milliseconds; one that is needed again is then unwrapped
+ * again.
+ */
+const KEPT_MS = 300_000;
+
+/**
+ * Keys in use, so that not every use reads and unwraps. What is kept is never believed by itself: each use
+ * asks the store where in the audit chain the key's latest change is, and only while that is the very record
+ * which the key was authenticated with does it stand. So a change counts at once, whichever process made it.
+ */
+export class OpenedKeys {
+  readonly #kept: LRUCache<string, OpenedKey>;
+
+  constructor(clock: Clock) {
+    this.#kept = new LRUCache({
+      max: KEYS_MAX,
+      ttl: KEPT_MS,
+      ttlResolution: 0,
+      // Never zero, which would mean to it that there is no time.
+      perf: { now: () => clock.monotonic() + 1 },
+    });
+  }
+
+  /**
+   * The key of that name, which is enabled.
+   *
+   * @throws AppError `KEY_NOT_FOUND`, `key_disabled`, `key_pending_deletion`, `key_destroyed`, `key_damaged`.
+   */
+  async open(deps: KeyDeps, name: string): Promise<OpenedKey> {
+    const place = await deps.store.lastChange(name);
+    const kept = this.#kept.get(name);
+    if (kept !== undefined && place !== undefined && isSame(kept.change, place)) return kept;
+    this.#kept.delete(name);
+    const { record, change } = await readStoredKey(deps, name, 'current');
+    requireEnabled(record);
+    const opened = { record, change, encryptionKeys: new LRUCache<number, KeyObject>({ max: VERSIONS_MAX }) };
+    this.#kept.set(name, opened);
+    return opened;
+  }
+
+  /**
+   * The encryption key of a version that the key has or had.
+   *
+   * @throws AppError `key_version_destroyed`, `key_damaged`; `precondition_failed` when the key was changed
+   * since it was opened.
+   */
+  async encryptionKey(deps: KeyDeps, opened: OpenedKey, number: number): Promise<KeyObject> {
+    const { name } = opened.record;
+    const key = await readStoredKey(deps, name, number);
+    if (!isSame(key.change, opened.change)) throw new AppError('precondition_failed');
+    const version = versionOf(key, number, deps.logger);
+    if (version.state === 'destroyed') throw new AppError('key_version_destroyed');
+    const dek = openDek(deps, name, version);
+    try {
+      const encryptionKey = encryptionKeyOf(createSecretKey(dek));
+      opened.encryptionKeys.set(number, encryptionKey);
+      return encryptionKey;
+    } finally {
+      dek.fill(0);
+    }
+  }
+
+  /** Forgets what was kept for long enough. Call it every few seconds. */
+  sweep(): void {
+    this.#kept.purgeStale();
+  }
+}
+
+function isSame(one: AuditReceipt, other: AuditReceipt): boolean {
+  return one.seq === other.seq && one.hash === other.hash;
+}

@@ -1,0 +1,217 @@
+import { HEARTBEAT_MS, type KmsEvent } from '@bundoc/shared/contract/events';
+import { mayUseKey } from '@bundoc/shared/contract/grants';
+import type { Claims } from '@bundoc/shared/contract/tokens';
+import type { EventSink } from '@bundoc/shared/http/event-stream';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { Logger } from '@bundoc/shared/runtime/logger';
+import { Mutex } from '@bundoc/shared/runtime/mutex';
+import { Share } from '@bundoc/shared/shares/share';
+import type { ChainHead } from '../records/chain.ts';
+import type { KmsStore } from '../store/port.ts';
+import type { RevocationPlace } from '../store/tokens.ts';
+import { blockOf, eventOf, placeOf } from './record-events.ts';
+
+export interface EventFeedOptions {
+  readonly store: Pick<KmsStore, 'listAudit' | 'auditHead' | 'listRevoked' | 'findActiveTokenFamily'>;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly metrics: {
+    watchShares(shares: readonly Share[]): void;
+    readonly eventStreams: { set(count: number): void };
+  };
+}
+
+export interface Subscription {
+  readonly claims: Claims;
+  readonly family: string;
+  readonly sink: EventSink;
+  /** The id of the last event that the subscriber has; undefined when it knows of none. */
+  readonly lastEventId: string | undefined;
+}
+
+interface Subscriber extends Subscription {
+  /**
+   * False while the subscriber may lack what happened before: then no id tells it that it has everything up
+   * to there.
+   */
+  isComplete: boolean;
+}
+
+/**
+ * How often the chain is looked at while somebody listens, milliseconds: other processes append to it as
+ * well.
+ */
+const POLL_MS = 200;
+const PAGE = 500;
+/** Records that are replayed for a subscriber that resumes. Beyond it, a reset is cheaper. */
+const REPLAY_MAX = 1_000;
+const SUBSCRIBERS_MAX = 256;
+const SUBSCRIBERS_OF_SUBJECT_MAX = 16;
+
+/**
+ * Tells services what happens to keys and tokens, as the audit chain has it: so nothing is sent that is not
+ * durable, whichever process did it, and a place in the chain is enough to go on from. Only the records
+ * besides exports are read.
+ *
+ * A subscriber that names its place gets what came after it; any other gets a `reset`, and the tokens that
+ * are revoked now.
+ */
+export class EventFeed {
+  readonly #options: EventFeedOptions;
+  readonly #subscribers = new Set<Subscriber>();
+  readonly #places: Share;
+  /** Up to where all subscribers have the events; undefined while there are none. */
+  #position: ChainHead | undefined;
+  #heartbeatAtMs = 0;
+  #timer: NodeJS.Timeout | undefined;
+  /** Looking and joining take turns, so that nobody gets an event twice or never. */
+  readonly #turns = new Mutex();
+  #failing = false;
+
+  constructor(options: EventFeedOptions) {
+    this.#options = options;
+    this.#places = new Share({
+      ...{ name: 'event streams', capacity: SUBSCRIBERS_MAX, subjectMax: SUBSCRIBERS_OF_SUBJECT_MAX },
+      ...{ clock: options.clock, waitMs: 0 },
+    });
+    options.metrics.watchShares([this.#places]);
+  }
+
+  /**
+   * Takes a place among the subscribers, before anything is done for one. Disposing gives it back.
+   *
+   * @param subject the root of the token.
+   * @throws AppError `rate_limited` when the subject has its share, `overloaded` when all places are taken.
+   */
+  reserve(subject: string): Disposable {
+    const key = { subject, project: '' };
+    const hold = this.#places.tryTake(key, 1);
+    if (hold === undefined) throw this.#places.refusal(key, 1);
+    return hold;
+  }
+
+  /** Tells the subscriber from now on, until its sink is closed. @throws AppError of the store. */
+  async subscribe(subscription: Subscription): Promise<void> {
+    const subscriber: Subscriber = { ...subscription, isComplete: false };
+    await this.#turns.run(async () => {
+      const { store } = this.#options;
+      this.#position ??= await store.auditHead();
+      const position = this.#position;
+      // A revocation from before this place is sent to nobody any more.
+      if ((await store.findActiveTokenFamily(subscription.claims.jti)) === undefined)
+        return subscriber.sink.end();
+      subscriber.isComplete = await this.#replay(subscriber, position);
+      if (!subscriber.isComplete) subscriber.sink.send(blockOf({ type: 'reset' }));
+      this.#subscribers.add(subscriber);
+      this.#observe();
+    });
+    this.#schedule();
+    // Not in turn: others do not wait for this one to read.
+    if (!subscriber.isComplete && !subscriber.sink.isClosed) await this.#tellRevoked(subscriber);
+    if (this.#position !== undefined) subscriber.sink.send(blockOf({ type: 'heartbeat' }, this.#position));
+  }
+
+  /** Looks once at what is new and tells it. Never rejects. */
+  async look(): Promise<void> {
+    try {
+      await this.#turns.run(() => this.#tellNew());
+      this.#failing = false;
+    } catch (error) {
+      if (!this.#failing)
+        this.#options.logger.warn({ err: error }, 'the audit chain cannot be read: events are delayed');
+      this.#failing = true;
+    }
+  }
+
+  #schedule(): void {
+    if (this.#timer !== undefined) return;
+    this.#timer = setTimeout(() => {
+      void this.look().then(() => {
+        this.#timer = undefined;
+        if (this.#subscribers.size > 0) this.#schedule();
+      });
+    }, POLL_MS).unref();
+  }
+
+  async #tellNew(): Promise<void> {
+    this.#dropEnded();
+    for (let more = true; more && this.#position !== undefined; ) {
+      const { seq } = this.#position;
+      const page = await this.#options.store.listAudit({ after: seq, bulk: false, limit: PAGE });
+      for (const record of page.items) {
+        this.#position = { seq: record.seq, hash: record.hash };
+        const event = eventOf(record);
+        if (event !== undefined) this.#tell(event, this.#position);
+      }
+      more = page.more;
+    }
+    // Only now: what is declared complete up to a place has been read up to it.
+    const nowMs = this.#options.clock.monotonic();
+    if (this.#position === undefined || nowMs - this.#heartbeatAtMs < HEARTBEAT_MS) return;
+    this.#heartbeatAtMs = nowMs;
+    for (const { sink, isComplete } of this.#subscribers)
+      sink.send(blockOf({ type: 'heartbeat' }, isComplete ? this.#position : undefined));
+  }
+
+  #tell(event: KmsEvent, place: ChainHead): void {
+    for (const subscriber of this.#subscribers) {
+      if (!concerns(event, subscriber)) continue;
+      subscriber.sink.send(blockOf(event, subscriber.isComplete ? place : undefined));
+      if (event.type === 'token.revoke' && event.family === subscriber.family) subscriber.sink.end();
+    }
+  }
+
+  /** Those that are gone, and those whose token has expired. */
+  #dropEnded(): void {
+    const nowS = this.#options.clock.now() / 1_000;
+    for (const subscriber of this.#subscribers) {
+      if (subscriber.claims.exp <= nowS) subscriber.sink.end();
+      if (subscriber.sink.isClosed) this.#subscribers.delete(subscriber);
+    }
+    if (this.#subscribers.size === 0) this.#position = undefined;
+    this.#observe();
+  }
+
+  #observe(): void {
+    this.#options.metrics.eventStreams.set(this.#subscribers.size);
+  }
+
+  /** @returns false when the subscriber's place is unknown, or too long ago. */
+  async #replay(subscriber: Subscriber, position: ChainHead): Promise<boolean> {
+    const { store } = this.#options;
+    const place = placeOf(subscriber.lastEventId);
+    if (place === undefined || place.seq > position.seq) return false;
+    // The hash tells whether it is a place of this chain, and not of one that a backup has replaced.
+    const [record] = (await store.listAudit({ after: place.seq - 1, limit: 1 })).items;
+    if (record?.seq !== place.seq || record.hash !== place.hash) return false;
+    const missed = await store.listAudit({ after: place.seq, bulk: false, limit: REPLAY_MAX });
+    if (missed.more) return false;
+    for (const { seq, hash, ...record } of missed.items) {
+      if (seq > position.seq) break;
+      const event = eventOf({ seq, hash, ...record });
+      if (event !== undefined && concerns(event, subscriber))
+        subscriber.sink.send(blockOf(event, { seq, hash }));
+    }
+    return true;
+  }
+
+  async #tellRevoked(subscriber: Subscriber): Promise<void> {
+    const now = new Date(this.#options.clock.now()).toISOString();
+    const { sink } = subscriber;
+    for (let after: RevocationPlace | undefined, more = true; more && !sink.isClosed; ) {
+      const page = await this.#options.store.listRevoked(now, { after, limit: PAGE });
+      for (const record of page.items) {
+        const event = eventOf(record);
+        if (event !== undefined) sink.send(blockOf(event));
+        after = { expiresAt: String(record.detail?.['expires_at']), seq: record.seq };
+      }
+      await sink.drained();
+      more = page.more;
+    }
+    subscriber.isComplete = true;
+  }
+}
+
+function concerns(event: KmsEvent, { claims }: Subscriber): boolean {
+  return !('name' in event) || mayUseKey(claims, event.name);
+}

@@ -1,0 +1,64 @@
+import { auditHeadSchema, auditPageSchema, auditSeveritySchema } from '@bundoc/shared/contract/audit';
+import { keyNameSchema } from '@bundoc/shared/contract/keys';
+import { subjectSchema } from '@bundoc/shared/contract/tokens';
+import { validate } from '@bundoc/shared/http/validate';
+import { describe } from '@bundoc/shared/openapi/description';
+import type { FastifyInstance } from 'fastify';
+import { z } from 'zod';
+import { cursorOf } from '../store/page.ts';
+import type { Guards } from './guard.ts';
+import { noQuery, pageQuery, seqCursor } from './query.ts';
+import type { ServiceGate } from './services.ts';
+
+const hashedName = z.string().regex(/^sha256:[0-9a-f]{64}$/);
+/** Stored times are UTC with milliseconds and are compared as text, so a filter is brought to that form. */
+const time = z.iso
+  .datetime({ offset: true, error: 'must be a time such as 2026-11-25T03:00:00Z' })
+  .transform((text) => new Date(text).toISOString());
+
+const listQuery = z.strictObject({
+  ...pageQuery(seqCursor),
+  severity: auditSeveritySchema.optional(),
+  key: z.union([keyNameSchema, hashedName], 'must be a key name or sha256:<hex>').optional(),
+  actor: subjectSchema.optional(),
+  from: time.optional(),
+  to: time.optional(),
+});
+
+const ACCESS = { kind: 'token', scopes: ['kms:audit'] } as const;
+
+export function registerAuditRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
+  const listing = describe({
+    id: 'listAudit',
+    tag: 'audit',
+    summary: 'Records of the audit chain, oldest first',
+    access: ACCESS,
+    query: listQuery,
+    answers: { 200: { description: 'A page', schema: auditPageSchema } },
+    examples: {
+      critical: { query: { severity: 'CRITICAL', limit: '20' }, status: 200 },
+      ofAKey: { query: { key: 'project-a-dek', from: '2026-01-01T00:00:00Z' }, status: 200 },
+    },
+  });
+  app.get('/v1/audit', { onRequest: guards.scope('kms:audit'), config: listing }, async (request) => {
+    const { cursor, ...filter } = validate(listQuery, request.query, 'query');
+    const page = await services().store.listAudit({ ...filter, after: cursor });
+    const next = cursorOf(page, ({ seq }) => seq);
+    return { records: page.items, ...(next === undefined ? {} : { next_cursor: String(next) }) };
+  });
+
+  const head = describe({
+    id: 'readAuditHead',
+    tag: 'audit',
+    summary: 'A receipt of the whole chain',
+    description:
+      'Keep it elsewhere: `bunkms audit verify --receipt seq:hash` shows that nothing before it is gone.',
+    access: ACCESS,
+    answers: { 200: { description: 'Where the chain ends', schema: auditHeadSchema } },
+    examples: { read: { status: 200 } },
+  });
+  app.get('/v1/audit/head', { onRequest: guards.scope('kms:audit'), config: head }, async (request) => {
+    validate(noQuery, request.query, 'query');
+    return services().store.auditHead();
+  });
+}

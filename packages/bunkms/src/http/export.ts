@@ -1,0 +1,84 @@
+import { exportedKeySchema, keyVersionParamSchema } from '@bundoc/shared/contract/keys';
+import { generationSchema, storageIdSchema } from '@bundoc/shared/contract/storages';
+import { encodeExportedKey } from '@bundoc/shared/crypto/exported-key';
+import { validate } from '@bundoc/shared/http/validate';
+import { describe } from '@bundoc/shared/openapi/description';
+import type { FastifyInstance } from 'fastify';
+import { z } from 'zod';
+import { exportKey } from '../keys/export-key.ts';
+import { callerOf, type Guards, subjectOf } from './guard.ts';
+import { EXAMPLE_STORAGE, HOLDER_REFUSALS, KEY_REFUSALS, keyParamsSchema } from './key-requests.ts';
+import type { ServiceGate } from './services.ts';
+
+const exportQuery = z
+  .strictObject({
+    version: keyVersionParamSchema.optional(),
+    storage: storageIdSchema.optional().describe('The storage that asks: only what it holds is released'),
+    generation: generationSchema.optional().describe('Of that storage, the current one'),
+  })
+  .refine(
+    ({ storage, generation }) => (storage === undefined) === (generation === undefined),
+    'storage and generation go together',
+  );
+
+/** The release of keys. Registered on the internal listener only. */
+export function registerExportRoute(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
+  app.get(
+    '/v1/export/:name',
+    {
+      // A key that is released to nobody would still be on record as released.
+      exposeHeadRoute: false,
+      onRequest: guards.serviceForKeyInPath('kms:export_key'),
+      config: describe({
+        id: 'exportKey',
+        tag: 'export',
+        summary: 'Release a raw key',
+        description:
+          'After a durable CRITICAL audit record, whose receipt is `audit`. The key may be kept for `lease.ttl_ms`. Without `storage`, whatever its holder.',
+        access: { kind: 'token', scopes: ['kms:export_key'], serviceOnly: true, grant: 'key' },
+        params: keyParamsSchema,
+        query: exportQuery,
+        answers: { 200: { description: 'The key', schema: exportedKeySchema } },
+        refusals: [
+          ...KEY_REFUSALS,
+          'key_not_exportable',
+          'key_disabled',
+          'key_pending_deletion',
+          'key_version_destroyed',
+          ...HOLDER_REFUSALS,
+          'key_deletion_intended',
+          'rate_limited',
+          'audit_unavailable',
+        ],
+        examples: {
+          current: { params: { name: 'project-a-dek' }, status: 200 },
+          version: { params: { name: 'project-a-dek' }, query: { version: '1' }, status: 200 },
+          another: { params: { name: 'none-dek' }, status: 404 },
+          superseded: {
+            summary: 'Refused, since the storage is not known',
+            params: { name: 'project-a-dek' },
+            query: { storage: EXAMPLE_STORAGE.storage, generation: EXAMPLE_STORAGE.generation },
+            status: 409,
+          },
+        },
+      }),
+    },
+    async (request, reply) => {
+      const { version, storage, generation } = validate(exportQuery, request.query, 'query');
+      const acting = storage === undefined || generation === undefined ? undefined : { storage, generation };
+      const { name } = validate(keyParamsSchema, request.params, 'params');
+      const { keys, limits } = services();
+      limits.takeExport(subjectOf(request), name);
+      const { dek, facts } = await exportKey(keys, { name, version, acting }, callerOf(request));
+      let body: Buffer;
+      try {
+        body = encodeExportedKey(facts, dek);
+      } finally {
+        dek.fill(0);
+      }
+      // Comes when the last byte is handed to the system, and when the connection ends before that.
+      reply.raw.once('close', () => body.fill(0));
+      return reply.type('application/json; charset=utf-8').send(body);
+    },
+  );
+}

@@ -1,0 +1,220 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { destroyReceiptSchema, keyInfoSchema } from '@bundoc/shared/contract/keys';
+import type { ProblemCode } from '@bundoc/shared/contract/problem';
+import {
+  claimKeySchema,
+  deletionIntentSchema,
+  holderOfKeySchema,
+  moveOfKeySchema,
+  offerKeySchema,
+  shredKeySchema,
+  takeOverKeySchema,
+} from '@bundoc/shared/contract/storages';
+import type { Scope } from '@bundoc/shared/contract/tokens';
+import { claimsOf, type Guard } from '@bundoc/shared/http/guard';
+import { validate } from '@bundoc/shared/http/validate';
+import { parseJsonObject } from '@bundoc/shared/json/parse';
+import { describe, jsonBody, type RouteAnswer, type RouteExample } from '@bundoc/shared/openapi/description';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { z } from 'zod';
+import { noQuery } from '../http/query.ts';
+import { acceptKey, claimKey, offerKey, takeOverKey, withdrawKey } from '../keys/key-holder.ts';
+import { finishDeletion, intendDeletion, shredKey } from '../keys/shred-key.ts';
+import { callerOf, type Guards, subjectOf } from './guard.ts';
+import { sendKey } from './if-match.ts';
+import {
+  type BodyRoute,
+  EXAMPLE_STORAGE,
+  HOLDER_REFUSALS,
+  KEY_HEADERS,
+  KEY_REFUSALS,
+  keyAccess,
+  keyParamsSchema,
+} from './key-requests.ts';
+import type { ServiceGate } from './services.ts';
+
+const EXAMPLE_PARAMS = { name: 'project-a-dek' };
+const EXAMPLE_MOVE = '5e4d3c2b-1a0f-4e7d-9c5a-3f1b6e4d2c9a';
+const EXAMPLE_RECEIPT = { seq: 42, hash: 'ab'.repeat(32) };
+const KEY = { description: 'The key', schema: keyInfoSchema, headers: KEY_HEADERS };
+/** Refusals of everything that a storage asks of a key. */
+const REFUSALS = [...KEY_REFUSALS, ...HOLDER_REFUSALS, 'disk_full'] as const satisfies readonly ProblemCode[];
+
+interface Action<S extends z.ZodType> {
+  /** The last part of the path. */
+  readonly action: string;
+  readonly id: string;
+  readonly summary: string;
+  readonly description?: string;
+  readonly scope: Scope;
+  /** In place of the one for service tokens with the scope and the key. */
+  readonly guard?: Guard;
+  readonly body: S;
+  readonly answer: RouteAnswer;
+  readonly refusals: readonly ProblemCode[];
+  readonly examples: Readonly<Record<string, Omit<RouteExample, 'params'>>>;
+  readonly act: (
+    wanted: z.output<S> & { readonly name: string },
+    request: FastifyRequest,
+    reply: FastifyReply,
+  ) => Promise<unknown>;
+}
+
+/** Which storage holds a key, and the deletion that its holder asks for. */
+export function registerKeyHolderRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
+  const post = <S extends z.ZodType>(route: Action<S>) =>
+    app.post<BodyRoute>(
+      `/v1/keys/:name/${route.action}`,
+      {
+        onRequest: route.guard ?? guards.serviceForKeyInPath(route.scope),
+        config: describe({
+          id: route.id,
+          tag: 'storages',
+          summary: route.summary,
+          ...(route.description === undefined ? {} : { description: route.description }),
+          access: keyAccess(route.scope, route.guard === undefined),
+          params: keyParamsSchema,
+          body: jsonBody(route.body),
+          answers: { 200: route.answer },
+          refusals: route.refusals,
+          examples: Object.fromEntries(
+            Object.entries(route.examples).map(([name, one]) => [name, { params: EXAMPLE_PARAMS, ...one }]),
+          ),
+        }),
+      },
+      async (request, reply) => {
+        validate(noQuery, request.query, 'query');
+        const { name } = validate(keyParamsSchema, request.params, 'params');
+        const wanted = validate(route.body, parseJsonObject(request.body).value, 'body');
+        return route.act({ ...(wanted as z.output<S> & object), name }, request, reply);
+      },
+    );
+
+  post({
+    action: 'claim',
+    id: 'claimKey',
+    summary: 'Make a storage the holder of a key that nobody holds',
+    description:
+      'With `generation`, which must be the current one, for service tokens only. Without it the scope `kms:manage_key` is needed, which also claims a key whose holder is unknown.',
+    scope: 'kms:create_key',
+    guard: guards.keyInPathWithAny(['kms:create_key', 'kms:manage_key']),
+    body: claimKeySchema,
+    answer: KEY,
+    refusals: REFUSALS,
+    examples: {
+      byAdministrator: { body: { storage: EXAMPLE_STORAGE.storage }, status: 200 },
+      superseded: { body: EXAMPLE_STORAGE, status: 409 },
+    },
+    act: async (wanted, request, reply) => {
+      const claims = claimsOf(request);
+      const isAdministrator = claims.scope.includes('kms:manage_key');
+      if (wanted.generation !== undefined && claims.typ !== 'service')
+        throw new AppError('forbidden', { detail: 'with a generation a service token is needed' });
+      if (wanted.generation === undefined && !isAdministrator)
+        throw new AppError('forbidden', {
+          detail: 'without a generation the scope kms:manage_key is needed',
+        });
+      return sendKey(reply, await claimKey(services().keys, wanted, isAdministrator, callerOf(request)));
+    },
+  });
+  post({
+    action: 'take-over',
+    id: 'takeOverKey',
+    summary: 'Make a storage the holder of a key, whatever its holder',
+    description:
+      'Refused with `until` while anybody but that storage may use the key, unless `force` is true. Refused with `key_deletion_intended` while the holder wants the key shredded, also with `force`.',
+    scope: 'kms:manage_key',
+    guard: guards.keyInPath('kms:manage_key'),
+    body: takeOverKeySchema,
+    answer: KEY,
+    refusals: [...KEY_REFUSALS, 'lease_live', 'key_deletion_intended', 'disk_full'],
+    examples: { takeOver: { body: { storage: EXAMPLE_STORAGE.storage }, status: 200 } },
+    act: async (wanted, request, reply) =>
+      sendKey(reply, await takeOverKey(services().keys, wanted, callerOf(request))),
+  });
+  post({
+    action: 'offer',
+    id: 'offerKey',
+    summary: 'Offer a key to another storage, as its holder',
+    description: 'In the place of an earlier offer.',
+    scope: 'kms:create_key',
+    body: offerKeySchema,
+    answer: KEY,
+    refusals: [...REFUSALS, 'key_deletion_intended'],
+    examples: {
+      superseded: {
+        body: { ...EXAMPLE_STORAGE, to: '9a2c4d6e-1b3f-4a5c-8d7e-0f1a2b3c4d5e', move: EXAMPLE_MOVE },
+        status: 409,
+      },
+    },
+    act: async (wanted, request, reply) =>
+      sendKey(reply, await offerKey(services().keys, wanted, callerOf(request))),
+  });
+  post({
+    action: 'withdraw',
+    id: 'withdrawKey',
+    summary: 'Take the offer of a move back, as the holder',
+    description: 'Once it is answered, nobody accepts that offer. The offer of another move stays.',
+    scope: 'kms:create_key',
+    body: moveOfKeySchema,
+    answer: KEY,
+    refusals: REFUSALS,
+    examples: { superseded: { body: { ...EXAMPLE_STORAGE, move: EXAMPLE_MOVE }, status: 409 } },
+    act: async (wanted, request, reply) =>
+      sendKey(reply, await withdrawKey(services().keys, wanted, callerOf(request))),
+  });
+  post({
+    action: 'accept',
+    id: 'acceptKey',
+    summary: 'Become the holder of a key that was offered in this move',
+    scope: 'kms:create_key',
+    body: moveOfKeySchema,
+    answer: KEY,
+    refusals: [...KEY_REFUSALS, 'storage_superseded', 'key_not_offered', 'integrity_error', 'disk_full'],
+    examples: { superseded: { body: { ...EXAMPLE_STORAGE, move: EXAMPLE_MOVE }, status: 409 } },
+    act: async (wanted, request, reply) =>
+      sendKey(reply, await acceptKey(services().keys, wanted, callerOf(request))),
+  });
+  post({
+    action: 'deletion-intent',
+    id: 'intendDeletion',
+    summary: 'Record that a key is to be shredded, as its holder',
+    description:
+      'The key is not released any more. Its destruction must name `receipt`, which is good until the key changes again.',
+    scope: 'kms:shred_key',
+    body: holderOfKeySchema,
+    answer: { description: 'The intent', schema: deletionIntentSchema },
+    refusals: REFUSALS,
+    examples: { superseded: { body: EXAMPLE_STORAGE, status: 409 } },
+    act: (wanted, request) => intendDeletion(services().keys, wanted, callerOf(request)),
+  });
+  post({
+    action: 'shred',
+    id: 'shredKey',
+    summary: 'Destroy a key whose deletion is intended, as its holder',
+    description:
+      'Refused with `precondition_failed` unless `receipt` is that of the latest change of the key.',
+    scope: 'kms:shred_key',
+    body: shredKeySchema,
+    answer: { description: 'Destroyed, for ever', schema: destroyReceiptSchema, headers: KEY_HEADERS },
+    refusals: [...REFUSALS, 'precondition_failed', 'rate_limited'],
+    examples: { superseded: { body: { ...EXAMPLE_STORAGE, receipt: EXAMPLE_RECEIPT }, status: 409 } },
+    act: async (wanted, request, reply) => {
+      services().limits.takeDestruction(subjectOf(request));
+      return sendKey(reply, await shredKey(services().keys, wanted, callerOf(request)));
+    },
+  });
+  post({
+    action: 'content-removed',
+    id: 'finishDeletion',
+    summary: 'Say that the content of a shredded key is removed',
+    description: 'Nobody holds the key then. Refused with `precondition_failed` unless it was shredded.',
+    scope: 'kms:shred_key',
+    body: holderOfKeySchema,
+    answer: KEY,
+    refusals: [...REFUSALS, 'precondition_failed', 'rate_limited'],
+    examples: { superseded: { body: EXAMPLE_STORAGE, status: 409 } },
+    act: async (wanted, request, reply) =>
+      sendKey(reply, await finishDeletion(services().keys, wanted, callerOf(request))),
+  });
+}

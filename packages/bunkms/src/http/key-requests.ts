@@ -1,0 +1,79 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { keyNameSchema } from '@bundoc/shared/contract/keys';
+import type { ProblemCode } from '@bundoc/shared/contract/problem';
+import type { Scope } from '@bundoc/shared/contract/tokens';
+import { validate } from '@bundoc/shared/http/validate';
+import type { RouteAccess } from '@bundoc/shared/openapi/description';
+import type { FastifyRequest } from 'fastify';
+import { z } from 'zod';
+import type { KeyRequest } from '../keys/change-key.ts';
+import { ifMatchOf } from './if-match.ts';
+
+export const keyParamsSchema = z.object({ name: keyNameSchema });
+
+/** A request whose body, if it has one, is the client's bytes. */
+export interface BodyRoute {
+  Body: Buffer | undefined;
+}
+
+/**
+ * What a route asks of its caller that is about one key. @param serviceOnly whether it takes service tokens
+ * alone.
+ */
+export function keyAccess(scope: Scope, serviceOnly = false): RouteAccess {
+  return { kind: 'token', scopes: [scope], grant: 'key', ...(serviceOnly ? { serviceOnly } : {}) };
+}
+
+/** Refusals of every route that looks at a key. */
+export const KEY_REFUSALS = [
+  'KEY_NOT_FOUND',
+  'key_damaged',
+  'key_destroyed',
+] as const satisfies readonly ProblemCode[];
+
+/** Refusals of every route that changes a key. */
+export const CHANGE_REFUSALS = [
+  ...KEY_REFUSALS,
+  'key_pending_deletion',
+  'precondition_failed',
+  'disk_full',
+] as const satisfies readonly ProblemCode[];
+
+/** Refusals of every route that a storage calls about a key that it holds. */
+export const HOLDER_REFUSALS = [
+  'storage_superseded',
+  'key_held_elsewhere',
+  'key_unheld',
+  'integrity_error',
+] as const satisfies readonly ProblemCode[];
+
+export const EXAMPLE_STORAGE = {
+  storage: '3f1b0e5a-9f0c-4f0e-8a53-1d2f7e8a9001',
+  generation: '7c9e6679-7425-40de-944b-e07fc1f90ae7',
+};
+
+export const KEY_HEADERS = { ETag: 'Of the state of the key' };
+
+export const EXAMPLE_KEY = {
+  id: '0b6f4a0e-6b0c-4b8e-9a53-3c1d2f7e8a90',
+  name: 'project-a-dek',
+  type: 'aes-256',
+  state: 'enabled',
+  version: 1,
+  revision: 1,
+  exportable: true,
+  rotate_after_days: null,
+  kcv: '6f1d2c3b4a5968778695a4b3c2d1e0f0',
+  created_at: '2026-11-25T08:00:00.000Z',
+};
+
+export function keyRequestOf(request: FastifyRequest): KeyRequest {
+  const { name } = validate(keyParamsSchema, request.params, 'params');
+  return { name, ifMatch: ifMatchOf(request) };
+}
+
+/** @throws AppError `invalid_request` for a request with a body. */
+export function refuseBody(request: FastifyRequest<BodyRoute>): void {
+  if ((request.body?.length ?? 0) > 0)
+    throw new AppError('invalid_request', { detail: 'this request takes no body' });
+}

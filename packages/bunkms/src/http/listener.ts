@@ -1,0 +1,133 @@
+import type { AppError } from '@bundoc/shared/contract/app-error';
+import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { createHttpShares, type HttpShares, watchHttpShares } from '@bundoc/shared/http/http-shares';
+import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
+import { registerMetricsRoute } from '@bundoc/shared/http/service-routes';
+import type { ServiceMetrics } from '@bundoc/shared/metrics/metrics';
+import { PUBLIC } from '@bundoc/shared/openapi/description';
+import { registerOpenapi } from '@bundoc/shared/openapi/routes';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { Logger } from '@bundoc/shared/runtime/logger';
+import type { ServerTls } from '@bundoc/shared/tls/server-tls';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { PublicJwk } from '../records/installation.ts';
+import { pemOf } from '../vault/signing-key.ts';
+import { registerAuditRoutes } from './audit.ts';
+import { registerCryptoRoutes } from './crypto.ts';
+import { registerEventsRoute } from './events.ts';
+import { registerExportRoute } from './export.ts';
+import { createGuards } from './guard.ts';
+import { registerKekRoutes } from './kek.ts';
+import { registerKeyHolderRoutes } from './key-holder.ts';
+import { registerKeyLifecycleRoutes } from './key-lifecycle.ts';
+import { registerKeyRoutes } from './keys.ts';
+import { bunkmsApi } from './openapi.ts';
+import { registerPublicRoutes } from './public.ts';
+import type { Readiness } from './readiness.ts';
+import { OPEN_WHILE_SEALED, refuseWhileSealed } from './sealed-hook.ts';
+import type { ServiceGate } from './services.ts';
+import { registerStorageRoutes } from './storages.ts';
+import { registerTokenRoutes } from './tokens.ts';
+
+/** Enough for the largest token request; routes that take more say so themselves. */
+const BODY_BYTES_MAX = 65_536;
+
+export interface ListenerOptions {
+  readonly logger: Logger;
+  readonly clock: Clock;
+  readonly metrics: ServiceMetrics;
+  readonly publicKey: PublicJwk;
+  readonly sealed: boolean;
+  /** Of both listeners, but for the connections of each; each has its own when absent. */
+  readonly shares?: HttpShares;
+  readonly services: ServiceGate;
+  readonly readiness: () => Promise<Readiness>;
+  /** Longest time to receive a whole request, milliseconds. */
+  readonly requestTimeoutMs?: number | undefined;
+}
+
+/** Told of every refused or failed request before its answer is sent. */
+export type OnProblem = (request: FastifyRequest, error: AppError) => void;
+
+/** The listener for administration and for encryption; export does not exist on it. */
+export function createApiListener(
+  options: ListenerOptions,
+  tls: ServerTls | undefined,
+  onProblem: OnProblem,
+): Promise<FastifyInstance> {
+  return createListener('api', options, tls, onProblem);
+}
+
+/** The listener for services on the internal network: everything, export and events. */
+export function createInternalListener(
+  options: ListenerOptions,
+  tls: ServerTls | undefined,
+  onProblem: OnProblem,
+): Promise<FastifyInstance> {
+  return createListener('internal', options, tls, onProblem);
+}
+
+async function createListener(
+  listener: 'api' | 'internal',
+  options: ListenerOptions,
+  tls: ServerTls | undefined,
+  onProblem: OnProblem,
+): Promise<FastifyInstance> {
+  const { clock, metrics, publicKey, services, shares = createHttpShares() } = options;
+  const app = createHttpServer({
+    logger: options.logger.child({ listener }),
+    bodyBytesMax: BODY_BYTES_MAX,
+    tls,
+    onProblem,
+    shares,
+    ...(options.requestTimeoutMs === undefined ? {} : { requestTimeoutMs: options.requestTimeoutMs }),
+  });
+  app.decorateRequest('identity', null);
+  metrics.measureRequests(app, listener);
+  watchHttpShares(metrics, app, shares);
+  if (options.sealed) refuseWhileSealed(app);
+
+  const pem = pemOf(publicKey);
+  const isCurrent = (kid: string) => kid === publicKey.kid;
+  const auth = new BearerAuth({
+    audience: 'bunkms',
+    clock,
+    keys: { isCurrent, find: async (kid) => (isCurrent(kid) ? pem : undefined) },
+  });
+  await auth.register(app);
+  const guards = createGuards(auth, () => services().store);
+
+  registerPublicRoutes(app, { readiness: options.readiness, jwks: { keys: [publicKey] } });
+  registerKeyRoutes(app, guards, services);
+  registerKeyLifecycleRoutes(app, guards, services);
+  registerKeyHolderRoutes(app, guards, services);
+  registerStorageRoutes(app, guards, services);
+  registerCryptoRoutes(app, guards, services);
+  registerKekRoutes(app, guards, services);
+  registerTokenRoutes(app, guards, services);
+  registerAuditRoutes(app, guards, services);
+  registerMetricsRoute(
+    app,
+    metrics.registry,
+    listener === 'api'
+      ? {
+          access: { kind: 'token', scopes: ['kms:metrics'], serviceOnly: true },
+          guard: guards.service('kms:metrics'),
+        }
+      : // The network is the guard. A sealed service answers as well, so that `bunkms_sealed` can be seen.
+        { access: PUBLIC, config: OPEN_WHILE_SEALED },
+  );
+  if (listener === 'internal') {
+    registerExportRoute(app, guards, services);
+    registerEventsRoute(app, guards, services);
+  }
+  await registerOpenapi(app, {
+    service: bunkmsApi(listener),
+    clock,
+    // Services need no page, and the listener that releases keys has nothing that it does not need.
+    page: listener === 'api',
+    config: OPEN_WHILE_SEALED,
+  });
+  refuseOtherMethods(app);
+  return app;
+}

@@ -1,0 +1,97 @@
+import { createLogger } from '@bundoc/shared/runtime/logger';
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { OpenapiReader } from '@bundoc/shared/testing/openapi';
+import { describe, expect, it } from 'vitest';
+import { createMetrics } from '../metrics.ts';
+import { createApiListener, createInternalListener } from './listener.ts';
+
+const refuse = () => {
+  throw new Error('not called');
+};
+
+function listenerOf(kind: 'api' | 'internal', sealed = false) {
+  const options = {
+    logger: createLogger({ service: 'bunkms', level: 'silent' }),
+    clock: new FakeClock(),
+    metrics: createMetrics(),
+    publicKey: {
+      kty: 'OKP',
+      crv: 'Ed25519',
+      use: 'sig',
+      alg: 'EdDSA',
+      kid: 'one',
+      x: 'A'.repeat(43),
+    } as const,
+    sealed,
+    services: refuse,
+    readiness: refuse,
+  };
+  const create = kind === 'api' ? createApiListener : createInternalListener;
+  return create(options, undefined, () => undefined);
+}
+
+describe.each(['api', 'internal'] as const)('the OpenAPI document of the %s listener', (kind) => {
+  it('is valid and describes every route', async () => {
+    await using app = await listenerOf(kind);
+    const reader = new OpenapiReader((await app.inject('/openapi.json')).json());
+    expect(await reader.faults()).toEqual([]);
+    expect(reader.operations.length).toBeGreaterThan(25);
+  });
+
+  it('shows integers as integers, and names the requests that are refused as such', async () => {
+    await using app = await listenerOf(kind);
+    const reader = new OpenapiReader((await app.inject('/openapi.json')).json());
+    let [integers, refusals] = [0, 0];
+    for (const { operationId, parameters, requestBody, ...operation } of reader.operations) {
+      for (const { name, schema, examples } of parameters)
+        for (const { value } of Object.values(examples ?? {}))
+          if (schema['type'] === 'integer') {
+            integers++;
+            expect([operationId, name, value]).toEqual([operationId, name, expect.any(Number)]);
+          } else expect([operationId, name, value]).toEqual([operationId, name, expect.any(String)]);
+      for (const request of Object.values(operation['x-refused-requests'] ?? {})) {
+        refusals++;
+        expect([operationId, request.status, request.summary]).toEqual([
+          operationId,
+          request.status,
+          expect.stringContaining(`Refused with ${request.status}`),
+        ]);
+      }
+      const shown = [
+        ...parameters.map(({ examples }) => examples),
+        ...Object.values(requestBody?.content ?? {}).map(({ examples }) => examples),
+      ].flatMap((examples) => Object.entries(examples ?? {}) as [string, { summary?: string }][]);
+      for (const [name, { summary = '' }] of shown) {
+        const status = Number(operation['x-example-status'][name]);
+        if (status >= 400) refusals++;
+        expect([operationId, name, summary.startsWith(`Refused with ${status}`)]).toEqual([
+          operationId,
+          name,
+          status >= 400,
+        ]);
+      }
+    }
+    expect(integers).toBeGreaterThan(3);
+    expect(refusals).toBeGreaterThan(10);
+  });
+
+  it('is answered without a token while the service is sealed', async () => {
+    await using app = await listenerOf(kind, true);
+    expect((await app.inject('/openapi.json')).statusCode).toBe(200);
+    expect((await app.inject('/docs/')).statusCode).toBe(kind === 'api' ? 200 : 503);
+  });
+});
+
+describe('the API listener', () => {
+  it('names nothing in its document that exists on the internal listener alone', async () => {
+    await using internal = await listenerOf('internal');
+    await using api = await listenerOf('api');
+    const pathsOf = async (app: typeof api) =>
+      Object.keys((await app.inject('/openapi.json')).json().paths as object);
+    const apiPaths = await pathsOf(api);
+    const only = (await pathsOf(internal)).filter((path) => !apiPaths.includes(path));
+    expect(only.sort()).toEqual(['/v1/events', '/v1/export/{name}']);
+    const text = (await api.inject('/openapi.json')).body;
+    expect(text).not.toMatch(/\/v1\/export|\/v1\/events|key_material|ExportedKey|"export"|"events"/);
+  });
+});

@@ -1,0 +1,24 @@
+import type { AuditLog } from '../audit/log.ts';
+import type { CryptoDeps } from '../encryption/encrypt-items.ts';
+import type { EventFeed } from '../events/event-feed.ts';
+import type { KekDeps } from '../kek/kek-rotation.ts';
+import type { KekUpkeep } from '../kek/kek-upkeep.ts';
+import type { ExportDeps } from '../keys/export-key.ts';
+import type { KmsStore } from '../store/port.ts';
+import type { TokenService } from '../tokens/token-service.ts';
+import type { Limits } from './limits.ts';
+
+/** What only an unsealed service has. */
+export interface Services {
+  readonly store: KmsStore;
+  readonly audit: AuditLog;
+  readonly keys: ExportDeps;
+  readonly crypto: CryptoDeps;
+  readonly kek: { readonly deps: KekDeps; readonly upkeep: KekUpkeep };
+  readonly tokens: TokenService;
+  readonly limits: Limits;
+  readonly events: EventFeed;
+}
+
+/** Gives the services. @throws AppError `SEALED` while there are none. */
+export type ServiceGate = () => Services;

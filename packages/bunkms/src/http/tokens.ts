@@ -1,0 +1,125 @@
+import { issuedTokenSchema, issueTokenSchema, tokenPageSchema } from '@bundoc/shared/contract/tokens';
+import { reserveAnswer } from '@bundoc/shared/http/answer-buffer-budget';
+import { claimsOf } from '@bundoc/shared/http/guard';
+import { validate } from '@bundoc/shared/http/validate';
+import { parseJsonObject } from '@bundoc/shared/json/parse';
+import { describe, jsonBody } from '@bundoc/shared/openapi/description';
+import type { FastifyInstance } from 'fastify';
+import { z } from 'zod';
+import { noQuery, pageQuery } from '../http/query.ts';
+import { callerOf, type Guards, subjectOf } from './guard.ts';
+import { type BodyRoute, refuseBody } from './key-requests.ts';
+import type { ServiceGate } from './services.ts';
+
+const jtiParamsSchema = z.object({ jti: z.uuid() });
+const listQuery = z.strictObject(pageQuery(z.uuid()));
+const revokeQuery = z.strictObject({
+  cascade: z.enum(['true', 'false']).default('false').meta({
+    description: 'Whether every token ends, too, that the token issued, and what those issued in turn',
+  }),
+});
+/** A token (`TOKEN_LENGTH_MAX`), and beside it what it grants and may issue. */
+const ISSUED_BYTES_MAX = 65_536;
+const ADMIN = { kind: 'token', scopes: ['kms:admin'], serviceOnly: true } as const;
+
+export function registerTokenRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
+  const issue = describe({
+    id: 'issueToken',
+    tag: 'tokens',
+    summary: 'Issue a token',
+    description:
+      "It is for the service that its scopes belong to. The answer is the only time that it is shown. Nothing beyond the caller's `may_issue` is issued.",
+    access: ADMIN,
+    body: jsonBody(issueTokenSchema),
+    answers: { 201: { description: 'Issued', schema: issuedTokenSchema } },
+    refusals: ['disk_full'],
+    examples: {
+      forAnApp: {
+        body: { sub: 'app', typ: 'client', scope: ['docs:read', 'docs:write'], projects: ['project-a'] },
+        status: 201,
+      },
+      forAnAdministrator: {
+        body: { sub: 'ops', typ: 'client', scope: ['kms:read_key'], keys: ['*'], ttl_s: 600 },
+        status: 201,
+      },
+      forBoth: { body: { sub: 'app', typ: 'client', scope: ['docs:read', 'kms:audit'] }, status: 400 },
+    },
+  });
+  app.post<BodyRoute>(
+    '/v1/tokens',
+    { onRequest: guards.service('kms:admin'), config: issue },
+    async (request, reply) => {
+      validate(noQuery, request.query, 'query');
+      const wanted = validate(issueTokenSchema, parseJsonObject(request.body).value, 'body');
+      await reserveAnswer(request, ISSUED_BYTES_MAX);
+      return reply
+        .code(201)
+        .send(await services().tokens.issue(wanted, callerOf(request), claimsOf(request)));
+    },
+  );
+
+  const renewal = describe({
+    id: 'renewToken',
+    tag: 'tokens',
+    summary: 'The same rights for another life',
+    access: { kind: 'token', serviceOnly: true },
+    answers: { 201: { description: 'Renewed', schema: issuedTokenSchema } },
+    refusals: ['rate_limited', 'disk_full'],
+    examples: { renew: { status: 201 } },
+  });
+  app.post<BodyRoute>(
+    '/v1/tokens/renew',
+    { onRequest: guards.token, config: renewal },
+    async (request, reply) => {
+      validate(noQuery, request.query, 'query');
+      refuseBody(request);
+      const { tokens, limits } = services();
+      limits.takeRenewal(subjectOf(request));
+      await reserveAnswer(request, ISSUED_BYTES_MAX);
+      return reply.code(201).send(await tokens.renew(claimsOf(request), callerOf(request)));
+    },
+  );
+
+  const listing = describe({
+    id: 'listTokens',
+    tag: 'tokens',
+    summary: 'List what was issued; never the tokens themselves',
+    access: ADMIN,
+    query: listQuery,
+    answers: { 200: { description: 'A page', schema: tokenPageSchema } },
+    examples: { firstPage: { query: { limit: '20' }, status: 200 } },
+  });
+  app.get('/v1/tokens', { onRequest: guards.service('kms:admin'), config: listing }, async (request) => {
+    const { limit, cursor } = validate(listQuery, request.query, 'query');
+    const { tokens, damaged, next } = await services().tokens.list({ limit, after: cursor });
+    return {
+      tokens,
+      ...(damaged.length === 0 ? {} : { damaged }),
+      ...(next === undefined ? {} : { next_cursor: next }),
+    };
+  });
+
+  const revocation = describe({
+    id: 'revokeToken',
+    tag: 'tokens',
+    summary: 'Revoke a token, and all that were renewed from the same one',
+    description:
+      'With `cascade=true`, repeat it after a failure: it ends the rest. `integrity_error`: an audit record of a token was changed; all that is found without it is revoked.',
+    access: ADMIN,
+    params: jtiParamsSchema,
+    query: revokeQuery,
+    answers: { 204: { description: 'Revoked' } },
+    refusals: ['token_not_found', 'integrity_error', 'disk_full'],
+    examples: { unknown: { params: { jti: '0b6f4a0e-6b0c-4b8e-9a53-3c1d2f7e8a90' }, status: 404 } },
+  });
+  app.delete(
+    '/v1/tokens/:jti',
+    { onRequest: guards.service('kms:admin'), config: revocation },
+    async (request, reply) => {
+      const { cascade } = validate(revokeQuery, request.query, 'query');
+      const { jti } = validate(jtiParamsSchema, request.params, 'params');
+      await services().tokens.revoke(jti, callerOf(request), { cascade: cascade === 'true' });
+      return reply.code(204).send();
+    },
+  );
+}

@@ -1,0 +1,266 @@
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import type {
+  KekInfo,
+  KekStatus,
+  KekVerification,
+  RetiredKek,
+  RetireKek,
+  RotateKek,
+  UnfetchedPage,
+} from '@bundoc/shared/contract/kek';
+import { openDek } from '../keys/open-dek.ts';
+import { authenticate, type KeyDeps } from '../keys/stored-key.ts';
+import type { Caller } from '../records/caller.ts';
+import type { AuditDraft } from '../records/chain.ts';
+import type { KekState } from '../records/kek-state.ts';
+import type { NamedKey } from '../records/key-record.ts';
+import { kekIdOf } from '../records/wrapped-key.ts';
+import type { PageQuery } from '../store/page.ts';
+import type { Keks } from '../vault/keks.ts';
+
+export interface KekDeps extends KeyDeps {
+  readonly keks: Pick<Keks, 'refresh' | 'reload'>;
+}
+
+/** How the KEKs stand, and how far the latest rotation has come. */
+export async function kekStatus(deps: KekDeps): Promise<KekStatus> {
+  const { vault, store, keks } = deps;
+  const { current, keks: known, rotation } = await keks.refresh();
+  const uses = new Map((await store.kekUses()).map((use) => [use.kekId, use]));
+  const ids = new Set([...known.keys(), ...uses.keys()]);
+  const infos = [...ids].map((id): KekInfo => {
+    const { standing, since } = known.get(id) ?? {};
+    const { versions = 0, secrets = 0 } = uses.get(id) ?? {};
+    return {
+      id,
+      state: standing ?? 'unknown',
+      ...(since === undefined ? {} : { since }),
+      in_ring: vault.holds(id),
+      versions,
+      secrets,
+    };
+  });
+  if (rotation === undefined) return { current, keks: infos };
+  const { from, startedAt, completedAt } = rotation;
+  return {
+    current,
+    keks: infos,
+    rotation: {
+      from,
+      started_at: startedAt,
+      ...(completedAt === undefined ? {} : { completed_at: completedAt }),
+      total: infos.reduce((sum, { versions }) => sum + versions, 0),
+      done: uses.get(current)?.versions ?? 0,
+    },
+  };
+}
+
+/** Others may rotate or stage at the same time; beyond it something is wrong. */
+const ROUNDS_MAX = 16;
+
+/**
+ * Makes a KEK the current one, on record: from then on everything is wrapped with it, in every process, and
+ * `KeyRewrap` brings what there is to it. The KEK that is the current one already may be named: then what is
+ * left under others is brought to it.
+ *
+ * @throws AppError `kek_not_found`; `kek_unusable` also when a service that is up lacks the KEK.
+ */
+export async function rotateKek(deps: KekDeps, wanted: RotateKek, caller: Caller): Promise<void> {
+  await deps.keks.reload();
+  for (let round = 0; round < ROUNDS_MAX; round++) {
+    const state = await deps.keks.refresh();
+    const kekId = nextKek(deps, state, wanted);
+    const draft = draftOf(deps, caller, 'kek.rotate', { kek_id: kekId, from: state.current });
+    try {
+      await deps.audit.append(draft, {
+        jti: caller.jti,
+        kekRecord: state.seq,
+        kekHeldByAllNodes: { kekId, now: draft.time },
+      });
+      await deps.keks.refresh();
+      return;
+    } catch (error) {
+      if (hasCode(error, 'kek_unusable'))
+        throw new AppError('kek_unusable', {
+          detail:
+            'a service that is up lacks the KEK: it reads its ring file every few seconds, or at a restart',
+        });
+      if (!hasCode(error, 'precondition_failed')) throw error;
+    }
+  }
+  throw new AppError('overloaded');
+}
+
+function nextKek({ vault }: KekDeps, { keks, current }: KekState, { kek_id: named }: RotateKek): string {
+  if (named !== undefined) {
+    const standing = keks.get(named)?.standing;
+    if (standing === undefined) throw new AppError('kek_not_found');
+    if (standing === 'retired') throw new AppError('kek_unusable', { detail: 'the KEK is retired' });
+    if (!vault.holds(named)) throw new AppError('kek_unusable', { detail: 'the ring lacks the KEK' });
+    return named;
+  }
+  const staged = vault.kekIds.filter((kekId) => keks.get(kekId)?.standing === 'staged');
+  const [one, ...others] = staged;
+  if (one === undefined) throw new AppError('kek_unusable', { detail: `no KEK is staged beside ${current}` });
+  if (others.length > 0) throw new AppError('kek_unusable', { detail: 'several KEKs are staged: name one' });
+  return one;
+}
+
+/**
+ * Says that a KEK is not needed any more, on record: nothing in the store is wrapped with it, and nothing
+ * will be. The former wrappings are out of the files of the store then.
+ *
+ * @throws AppError `kek_not_found`; `kek_in_use` for the current KEK, and while something is wrapped with it;
+ * `kek_unfetched` while holders may have copies that are wrapped with it alone.
+ */
+export async function retireKek(deps: KekDeps, wanted: RetireKek, caller: Caller): Promise<RetiredKek> {
+  const { store, keks, audit } = deps;
+  const { kek_id: kekId, accept_unfetched: acceptUnfetched, accept_damaged: acceptDamaged } = wanted;
+  for (let round = 0; round < ROUNDS_MAX; round++) {
+    const state = await keks.refresh();
+    requireRetirable(state, kekId);
+    if (acceptDamaged) await requireOnlyDamaged(deps, kekId);
+    else await requireUnused(deps, kekId);
+    if (!acceptUnfetched && (await firstUnfetched(deps, kekId)) !== undefined)
+      throw new AppError('kek_unfetched');
+    await store.scrub();
+    const draft = draftOf(deps, caller, 'kek.retire', {
+      kek_id: kekId,
+      accept_unfetched: acceptUnfetched,
+      accept_damaged: acceptDamaged,
+    });
+    const condition = {
+      jti: caller.jti,
+      kekRecord: state.seq,
+      ...(acceptDamaged ? {} : { requireUnusedKek: kekId }),
+    };
+    try {
+      const receipt = await audit.append(draft, condition);
+      await keks.refresh();
+      return { id: kekId, state: 'retired', audit: receipt };
+    } catch (error) {
+      if (!hasCode(error, 'precondition_failed')) throw error;
+    }
+  }
+  throw new AppError('overloaded');
+}
+
+function requireRetirable({ keks }: KekState, kekId: string): void {
+  const standing = keks.get(kekId)?.standing;
+  if (standing === undefined) throw new AppError('kek_not_found');
+  if (standing === 'current') throw new AppError('kek_in_use', { detail: 'it is the current KEK' });
+}
+
+async function requireUnused({ store }: KekDeps, kekId: string): Promise<void> {
+  const use = (await store.kekUses()).find((one) => one.kekId === kekId);
+  if (use !== undefined)
+    throw new AppError('kek_in_use', {
+      detail: `${use.versions} versions of keys and ${use.secrets} secrets are wrapped with it`,
+    });
+}
+
+const PAGE = 100;
+
+/** @throws AppError `kek_in_use` when something that opens is wrapped with the KEK. */
+async function requireOnlyDamaged(deps: KekDeps, kekId: string): Promise<void> {
+  if (!deps.vault.holds(kekId))
+    throw new AppError('kek_in_use', { detail: 'the ring lacks it, so it is unknown what opens with it' });
+  const use = (await deps.store.kekUses()).find((one) => one.kekId === kekId);
+  if ((use?.secrets ?? 0) > 0) throw new AppError('kek_in_use', { detail: 'secrets are wrapped with it' });
+  for (let after: string | undefined, more = true; more; ) {
+    const page = await deps.store.listWrapped(kekId, { after, limit: PAGE });
+    for (const key of page.items)
+      if (checked(deps, key).opened.some((one) => one === kekId))
+        throw new AppError('kek_in_use', { detail: 'versions of keys that open are wrapped with it' });
+    const last = page.items.at(-1);
+    after = last?.record?.id ?? last?.name;
+    more = page.more;
+  }
+}
+
+async function firstUnfetched({ store }: KekDeps, kekId: string): Promise<string | undefined> {
+  for (let after: string | undefined; ; ) {
+    const { names, next } = await store.listStaleCopies(kekId, { after, limit: 1 });
+    if (names[0] !== undefined || next === undefined) return names[0];
+    after = next;
+  }
+}
+
+/**
+ * Keys that somebody may hold in no wrapping but with that KEK, or older ones. @throws AppError
+ * `kek_not_found`.
+ */
+export async function listStaleCopies(
+  { store, keks }: KekDeps,
+  kekId: string,
+  page: PageQuery<string>,
+): Promise<UnfetchedPage> {
+  if (!(await keks.refresh()).keks.has(kekId)) throw new AppError('kek_not_found');
+  const { names, next } = await store.listStaleCopies(kekId, page);
+  return { keys: [...names], ...(next === undefined ? {} : { next_cursor: next }) };
+}
+
+/** Unwraps every version of a page of keys, and says what does not open. */
+export async function verifyWrapping(
+  deps: KekDeps,
+  page: PageQuery<string>,
+  caller: Caller,
+): Promise<KekVerification> {
+  const { store, vault, audit } = deps;
+  const { items, more } = await store.listKeys(['*'], page);
+  const damaged: string[] = [];
+  let count = 0;
+  let underOthers = 0;
+  for (const { name } of items) {
+    const stored = await store.findKey(name, 'all');
+    if (stored === undefined) continue;
+    const { opened, isDamaged } = checked(deps, { name, ...stored });
+    count += opened.length;
+    underOthers += opened.filter((kekId) => kekId !== vault.currentKekId).length;
+    if (isDamaged) damaged.push(name);
+  }
+  audit.appendInBackground({
+    ...draftOf(deps, caller, 'kek.verify', {
+      checked: count,
+      under_others: underOthers,
+      damaged: damaged.length,
+    }),
+    severity: 'INFO',
+  });
+  const last = items.at(-1);
+  return {
+    checked: count,
+    under_others: underOthers,
+    damaged,
+    ...(more && last !== undefined ? { next_cursor: last.name } : {}),
+  };
+}
+
+/** The KEKs of the versions that open, and whether one does not. */
+function checked(deps: KekDeps, stored: NamedKey): { opened: (string | undefined)[]; isDamaged: boolean } {
+  const key = authenticate(deps, stored.name, stored);
+  if (key === undefined) return { opened: [], isDamaged: true };
+  const opened: (string | undefined)[] = [];
+  let isDamaged = key.versions.length < key.record.version;
+  for (const version of key.versions) {
+    if (version.state === 'destroyed') continue;
+    try {
+      openDek(deps, key.record.name, version).fill(0);
+      opened.push(kekIdOf(version.wrapped));
+    } catch (error) {
+      if (!hasCode(error, 'key_damaged')) throw error;
+      isDamaged = true;
+    }
+  }
+  return { opened, isDamaged };
+}
+
+function draftOf(
+  { clock }: KekDeps,
+  caller: Caller,
+  action: string,
+  detail: NonNullable<AuditDraft['detail']>,
+): AuditDraft {
+  const time = new Date(clock.now()).toISOString();
+  return { ...caller, time, severity: 'CRITICAL', action, outcome: 'allowed', detail };
+}

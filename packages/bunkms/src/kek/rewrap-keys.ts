@@ -1,0 +1,278 @@
+import assert from 'node:assert/strict';
+import { setImmediate as turn } from 'node:timers/promises';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { openDek } from '../keys/open-dek.ts';
+import { rewrapDek, rewrapSecret } from '../keys/rewrap-dek.ts';
+import { authenticate, type KeyDeps, stampOf } from '../keys/stored-key.ts';
+import type { Caller } from '../records/caller.ts';
+import type { AuditDraft } from '../records/chain.ts';
+import type { WrappedSecrets } from '../records/installation.ts';
+import type { KekState } from '../records/kek-state.ts';
+import { type KeyVersionRecord, keyChangeDraft, type NamedKey, withDigests } from '../records/key-record.ts';
+import { kekIdOf } from '../records/wrapped-key.ts';
+import type { KeyUpdate } from '../store/keys.ts';
+
+export interface RewrapDeps extends KeyDeps {
+  readonly caller: Caller;
+  /** Of this process, among those that may do the same work. */
+  readonly holder: string;
+  /** Versions of one transaction; {@link BATCH} unless a test says otherwise. */
+  readonly batch?: number;
+}
+
+/**
+ * Versions of one transaction. Exports wait for it, so it is small; each costs a sync, so it is not too
+ * small.
+ */
+const BATCH = 40;
+/** Versions that are wrapped in one turn of the event loop. */
+const AT_ONCE = 8;
+const TASK = 'kek-rotation';
+/** How long the work stays with a process that says nothing, milliseconds. */
+const CLAIM_MS = 15_000;
+const CLAIM_AGAIN_MS = 5_000;
+/** Keys that others change while they are being wrapped are left for another pass. */
+const PASSES_MAX = 32;
+
+/** What a run came to. */
+export type RewrapOutcome = 'nothing to do' | 'others are at it' | 'stopped' | 'done';
+
+/**
+ * Brings everything that is wrapped with another KEK under the current one, once somebody has made that so:
+ * all versions of all keys, a transaction for some keys at a time with an audit record for each, then the
+ * service's own secrets. It is decided by what is stored alone, so it goes on wherever it was cut off, in
+ * whichever process; and each step leaves everything readable for a ring that has both KEKs.
+ *
+ * A key stays in its revision, as nothing that is shown of it changes. What does not open is left as it is.
+ */
+export class KeyRewrap {
+  readonly #deps: RewrapDeps;
+  #running: Promise<RewrapOutcome> | undefined;
+  #claimedAtMs = 0;
+  #isStopped = false;
+  #wrapped = 0;
+  /** How many were left by a run that came to its end: those that do not open. */
+  #left = -1;
+
+  constructor(deps: RewrapDeps) {
+    this.#deps = deps;
+  }
+
+  /**
+   * Does what there is to do. A call during another joins that one. Never rejects: what fails is in the log,
+   * and done by the next call.
+   */
+  run(): Promise<RewrapOutcome> {
+    this.#running ??= this.#run().finally(() => {
+      this.#running = undefined;
+    });
+    return this.#running;
+  }
+
+  /** Ends a run after its present step; later ones do nothing. */
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    await this.#running;
+  }
+
+  async #run(): Promise<RewrapOutcome> {
+    const { store, logger, holder } = this.#deps;
+    try {
+      if (this.#isStopped || !(await this.#hasWork())) return 'nothing to do';
+      if (!(await this.#claim())) return 'others are at it';
+      try {
+        // The former holder of the claim may have finished before this process got it.
+        return (await this.#hasWork()) ? await this.#rewrapAll() : 'nothing to do';
+      } finally {
+        await store.release({ task: TASK, holder });
+      }
+    } catch (error) {
+      logger.warn({ err: error }, 'the rewrapping of keys was interrupted and continues later');
+      return 'stopped';
+    }
+  }
+
+  async #hasWork(): Promise<boolean> {
+    const { store, keks } = this.#deps;
+    const { rotation, current } = await keks.refresh();
+    // Whatever an earlier release left under several KEKs is nobody's wish yet.
+    if (rotation === undefined) return false;
+    if (rotation.completedAt === undefined) return true;
+    const left = await store.countNotWrappedBy(current);
+    return left > 0 && left !== this.#left;
+  }
+
+  /**
+   * Takes the work for this process, or says that it is still at it. @returns false when another one has it.
+   */
+  async #claim(): Promise<boolean> {
+    const { store, clock, holder } = this.#deps;
+    this.#claimedAtMs = clock.monotonic();
+    const nowMs = clock.now();
+    const until = new Date(nowMs + CLAIM_MS).toISOString();
+    return store.claim({ task: TASK, holder, now: new Date(nowMs).toISOString(), until });
+  }
+
+  async #rewrapAll(): Promise<RewrapOutcome> {
+    const { store, keks, logger, clock } = this.#deps;
+    const begunMs = clock.monotonic();
+    for (let pass = 0; pass < PASSES_MAX; pass++) {
+      const state = await keks.refresh();
+      const overtaken = await this.#pass(state);
+      if (overtaken === 'stopped') return 'stopped';
+      if (overtaken > 0 || !(await this.#rewrapSecrets(state))) continue;
+      const left = await store.countNotWrappedBy(state.current);
+      if (!(await this.#recordEnd(state, left))) continue;
+      this.#left = left;
+      const ms = Math.round(clock.monotonic() - begunMs);
+      logger.info({ kekId: state.current, ms, left }, 'everything is wrapped with the current KEK');
+      return 'done';
+    }
+    throw new AppError('overloaded');
+  }
+
+  /** Goes once over all that is wrapped with other KEKs. @returns how many keys others changed meanwhile. */
+  async #pass({ current }: KekState): Promise<number | 'stopped'> {
+    const { store, batch = BATCH } = this.#deps;
+    let overtaken = 0;
+    for (const { kekId, versions } of await store.kekUses()) {
+      if (kekId === current || versions === 0) continue;
+      let next = store.listWrapped(kekId, { limit: batch });
+      for (let more = true; more; ) {
+        const page = await next;
+        more = page.more;
+        // The next page is read while this one is wrapped and written.
+        if (more) next = store.listWrapped(kekId, { after: idOf(page.items.at(-1)), limit: batch });
+        // Nobody may be waiting for it when this one fails.
+        next.catch(() => undefined);
+        if (this.#isStopped || !(await this.#isOurs())) return 'stopped';
+        overtaken += await this.#rewrapBatch(page.items);
+      }
+    }
+    return overtaken;
+  }
+
+  async #isOurs(): Promise<boolean> {
+    const isFresh = this.#deps.clock.monotonic() - this.#claimedAtMs < CLAIM_AGAIN_MS;
+    return isFresh || (await this.#claim());
+  }
+
+  /** @returns how many of the keys others changed meanwhile. */
+  async #rewrapBatch(keys: readonly NamedKey[]): Promise<number> {
+    const { store, batch = BATCH } = this.#deps;
+    let overtaken = 0;
+    let changes: KeyUpdate[] = [];
+    let versions = 0;
+    const write = async (): Promise<void> => {
+      const receipts = await store.updateKeys(changes);
+      overtaken += receipts.filter((receipt) => receipt === undefined).length;
+      changes = [];
+      versions = 0;
+    };
+    for (const key of keys) {
+      const change = await this.#rewrapped(key);
+      if (change === undefined) continue;
+      changes.push(change);
+      versions += change.versions.length;
+      if (versions >= batch) await write();
+    }
+    if (versions > 0) await write();
+    return overtaken;
+  }
+
+  /**
+   * The key with every version that opens wrapped with the current KEK; undefined when there is none to wrap.
+   */
+  async #rewrapped(stored: NamedKey): Promise<KeyUpdate | undefined> {
+    const deps = this.#deps;
+    const key = authenticate(deps, stored.name, stored);
+    if (key === undefined) return undefined;
+    const { record: previous } = key;
+    const versions: KeyVersionRecord[] = [];
+    for (const version of key.versions) {
+      if (++this.#wrapped % AT_ONCE === 0) await turn();
+      const renewed = rewrappedVersion(deps, previous.name, version);
+      if (renewed !== undefined) versions.push(renewed);
+    }
+    if (versions.length === 0) return undefined;
+    // By the bytes: the current KEK may have become another one in the course of this; then the store takes
+    // none of it.
+    const kekId = kekIdOf(versions.at(-1)?.wrapped ?? new Uint8Array()) ?? '';
+    const record = {
+      ...previous,
+      kekIds: previous.kekIds.includes(kekId) ? previous.kekIds : [...previous.kekIds, kekId],
+      versionDigests: withDigests(previous.versionDigests, versions),
+    };
+    const { caller, clock } = deps;
+    const origin = { caller, time: new Date(clock.now()).toISOString(), action: 'kek.rewrap' };
+    const audit = keyChangeDraft(origin, record, { detail: { kek_id: kekId } });
+    return { record, versions, previous: stampOf(previous), audit };
+  }
+
+  /**
+   * The last step: anyone who takes the former KEK out of the ring too early must not find a service that
+   * knows half of its keys.
+   */
+  async #rewrapSecrets({ current }: KekState): Promise<boolean> {
+    const { store, vault, clock, caller } = this.#deps;
+    const installation = await store.readInstallation();
+    assert(installation !== undefined, 'an unsealed store has an installation');
+    const { chainKeyWrapped, signingSeedWrapped } = installation;
+    if (kekIdOf(chainKeyWrapped) === current && kekIdOf(signingSeedWrapped) === current) return true;
+    const secrets: WrappedSecrets = {
+      chainKeyWrapped: rewrapSecret(vault, chainKeyWrapped, 'audit-chain-key'),
+      signingSeedWrapped: rewrapSecret(vault, signingSeedWrapped, 'token-signing-seed'),
+    };
+    return store.replaceSecrets(secrets, installation, {
+      ...caller,
+      time: new Date(clock.now()).toISOString(),
+      severity: 'INFO',
+      action: 'kek.rewrap_secrets',
+      outcome: 'allowed',
+      detail: { kek_id: kekIdOf(secrets.chainKeyWrapped) ?? '' },
+    });
+  }
+
+  /** @returns false when somebody has rotated, staged or retired meanwhile. */
+  async #recordEnd({ current, rotation, seq }: KekState, left: number): Promise<boolean> {
+    const { store, clock, caller, keks } = this.#deps;
+    if (rotation === undefined || rotation.completedAt !== undefined) return true;
+    const draft: AuditDraft = {
+      ...caller,
+      time: new Date(clock.now()).toISOString(),
+      severity: 'INFO',
+      action: 'kek.rewrapped',
+      outcome: 'allowed',
+      detail: { kek_id: current, rotation: rotation.seq, damaged: left },
+    };
+    const [receipt] = await store.appendAudit([draft], [{ kekRecord: seq }]);
+    await keks.refresh();
+    return receipt !== undefined && typeof receipt !== 'string';
+  }
+}
+
+function idOf(key: NamedKey | undefined): string {
+  // A version without a key has the id in the place of the name.
+  return key?.record?.id ?? key?.name ?? '';
+}
+
+/**
+ * The version wrapped with the current KEK; undefined when it is, when there are no bytes of it, and when it
+ * does not open.
+ */
+function rewrappedVersion(
+  deps: RewrapDeps,
+  name: string,
+  version: KeyVersionRecord,
+): KeyVersionRecord | undefined {
+  const { vault } = deps;
+  if (version.state === 'destroyed' || kekIdOf(version.wrapped) === vault.currentKekId) return undefined;
+  try {
+    // With its check value, which a rewrap alone does not look at.
+    openDek(deps, name, version).fill(0);
+    return { ...version, wrapped: rewrapDek(vault, name, version) };
+  } catch (error) {
+    if (hasCode(error, 'key_damaged')) return undefined;
+    throw error;
+  }
+}

@@ -1,0 +1,147 @@
+import { createSecretKey, hash, randomBytes, randomUUID } from 'node:crypto';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { type CreateKey, IDEMPOTENCY_MS, type KeyInfo } from '@bundoc/shared/contract/keys';
+import { KEY_BYTES, keyCheckValue } from '@bundoc/shared/crypto/aead';
+import type { Caller } from '../records/caller.ts';
+import {
+  type KeyRecord,
+  type KeyVersionRecord,
+  keyChangeDraft,
+  type StoredKey,
+  withDigests,
+} from '../records/key-record.ts';
+import type { KeyChange } from '../store/keys.ts';
+import { infoOf, nextRotationAt } from './key-state.ts';
+import { authenticate, type KeyDeps, readStoredKey, versionOf } from './stored-key.ts';
+
+/** The `Idempotency-Key` of a create, and whose it is. */
+export interface Idempotency {
+  readonly subject: string;
+  readonly key: string;
+}
+
+/**
+ * Mints a DEK and stores it wrapped, together with its audit record. The same request of the same subject
+ * with the same idempotency key makes one key and gets the same answer, for {@link IDEMPOTENCY_MS}, whatever
+ * became of the key since.
+ *
+ * @throws AppError `KEY_EXISTS`, also when the stored key of that name is damaged: it is never replaced;
+ * `key_destroyed`: nor is one that was; `idempotency_mismatch`.
+ */
+export async function createKey(
+  deps: KeyDeps,
+  wanted: CreateKey,
+  caller: Caller,
+  idempotency?: Idempotency,
+): Promise<KeyInfo> {
+  for (let round = 0; round < ROUNDS_MAX; round++) {
+    const dek = randomBytes(KEY_BYTES);
+    try {
+      const nowMs = deps.clock.now();
+      const { change, first } = newKey(deps, dek, wanted, {
+        caller,
+        time: new Date(nowMs).toISOString(),
+        idempotency: idempotency === undefined ? null : hashesOf(idempotency, wanted),
+      });
+      const since = idempotency === undefined ? undefined : new Date(nowMs - IDEMPOTENCY_MS).toISOString();
+      const before = await insert(deps, change, since);
+      if (before === undefined) return infoOf(change.record, first);
+      if (before !== 'keks_changed') return replay(deps, before, change.record);
+    } finally {
+      dek.fill(0);
+    }
+    await deps.keks.refresh();
+  }
+  throw new AppError('overloaded');
+}
+
+/** Nobody rotates KEKs more often than this during one request. */
+const ROUNDS_MAX = 8;
+
+interface Origin {
+  readonly caller: Caller;
+  readonly time: string;
+  readonly idempotency: KeyRecord['idempotency'];
+}
+
+function newKey(
+  { vault }: KeyDeps,
+  dek: Buffer,
+  { name, type, exportable, rotate_after_days: rotateAfterDays, storage }: CreateKey,
+  { caller, time, idempotency }: Origin,
+): { readonly change: KeyChange; readonly first: KeyVersionRecord } {
+  const id = randomUUID();
+  const first: KeyVersionRecord = {
+    keyId: id,
+    version: 1,
+    kcv: keyCheckValue(createSecretKey(dek)),
+    state: 'available',
+    createdAt: time,
+    destroyedAt: null,
+    wrapped: vault.wrapDek(dek, { keyId: id, name, version: 1 }),
+  };
+  const policies = { state: 'enabled', rotateAfterDays, version: 1 } as const;
+  const record: KeyRecord = {
+    ...policies,
+    id,
+    name,
+    type,
+    revision: 1,
+    exportable,
+    dueAt: nextRotationAt(policies, time),
+    createdAt: time,
+    destroyedAt: null,
+    kekIds: [vault.currentKekId],
+    idempotency,
+    versionDigests: withDigests(new Uint8Array(), [first]),
+    holder: storage ?? null,
+    offer: null,
+    intendedAt: null,
+  };
+  const draft = keyChangeDraft({ caller, time, action: 'key.create' }, record, {
+    version: 1,
+    // With them the chain alone says how a key stood whose record is lost.
+    detail: {
+      kcv: first.kcv,
+      ...(exportable ? {} : { exportable }),
+      ...(rotateAfterDays === null ? {} : { rotate_after_days: rotateAfterDays }),
+      ...(storage === undefined ? {} : { holder: storage }),
+    },
+  });
+  return { change: { record, versions: [first], audit: draft, jti: caller.jti }, first };
+}
+
+async function insert(
+  deps: KeyDeps,
+  change: KeyChange,
+  since: string | undefined,
+): Promise<StoredKey | 'keks_changed' | undefined> {
+  try {
+    return await deps.store.insertKey(change, since);
+  } catch (error) {
+    if (!hasCode(error, 'KEY_EXISTS')) throw error;
+    const present = await readStoredKey(deps, change.record.name, 'current').catch(() => undefined);
+    throw present?.record.state === 'destroyed' ? new AppError('key_destroyed') : error;
+  }
+}
+
+/** The answer that the first such request got. */
+function replay(deps: KeyDeps, stored: StoredKey, asked: KeyRecord): KeyInfo {
+  const key = authenticate(deps, stored.record?.name ?? '', stored);
+  if (key === undefined) throw new AppError('key_damaged');
+  if (key.record.idempotency?.request !== asked.idempotency?.request)
+    throw new AppError('idempotency_mismatch');
+  const { id, createdAt } = key.record;
+  const dueAt = nextRotationAt(asked, createdAt);
+  return infoOf({ ...asked, id, createdAt, dueAt }, versionOf(key, 1, deps.logger));
+}
+
+/** Hashes, so that neither what callers call their requests nor a subject beside it stands in the store. */
+function hashesOf({ subject, key }: Idempotency, wanted: CreateKey): { key: string; request: string } {
+  const { name, type, exportable, rotate_after_days: days, storage = null } = wanted;
+  const request = JSON.stringify(['bunkms/create-key/v2', name, type, exportable, days, storage]);
+  return {
+    key: hash('sha256', JSON.stringify(['bunkms/idempotency-key/v1', subject, key]), 'hex'),
+    request: hash('sha256', request, 'hex'),
+  };
+}

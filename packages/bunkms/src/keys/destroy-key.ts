@@ -1,0 +1,154 @@
+import assert from 'node:assert/strict';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import type { DestroyReceipt } from '@bundoc/shared/contract/keys';
+import type { Caller } from '../records/caller.ts';
+import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
+import { type ChangedKey, changeKey, type Decision, type KeyRequest } from './change-key.ts';
+import { refuseDestroyed, refuseEnding } from './key-state.ts';
+import { type AuthenticKey, type KeyDeps, versionOf } from './stored-key.ts';
+
+const NO_BYTES = new Uint8Array();
+
+/**
+ * Destroys a key at once and for ever: its wrapped versions leave the store, and its name is burned. Works on
+ * a key whose versions are damaged, too.
+ *
+ * @throws AppError `key_destroyed`, and of `changeKey`.
+ */
+export async function destroyKey(
+  deps: KeyDeps,
+  request: KeyRequest,
+  caller: Caller,
+): Promise<DestroyReceipt> {
+  const changed = await changeKey(deps, request, 'all', caller, destruction);
+  await scrub(deps);
+  return receiptOf(changed, changed.record.version);
+}
+
+/**
+ * Destroys a key whose deletion is due, as the service does by itself. Anyone who else does the same
+ * meanwhile, or restores the key, is given way.
+ *
+ * @returns whether this call destroyed it.
+ */
+export async function purgeKey(deps: KeyDeps, name: string, until: string, caller: Caller): Promise<boolean> {
+  const { receipt } = await changeKey(deps, { name }, 'all', caller, (key, time) => {
+    const { state, dueAt } = key.record;
+    return state === 'pending_deletion' && dueAt !== null && dueAt <= until
+      ? destruction(key, time)
+      : undefined;
+  });
+  return receipt !== undefined;
+}
+
+export function destruction({ record, versions }: AuthenticKey, time: string): Decision {
+  refuseDestroyed(record);
+  return {
+    action: 'key.destroy',
+    record: { ...record, state: 'destroyed', dueAt: null, destroyedAt: time },
+    versions: allDestroyed(record, versions, time),
+    detail: { kek_ids: record.kekIds.join(',') },
+  };
+}
+
+/**
+ * Every version of a key, destroyed. A damaged one is not among those that were read; it is made again, so
+ * that its bytes go as well.
+ *
+ * @param versions those that are genuine.
+ */
+export function allDestroyed(
+  { id, version: count }: Pick<KeyRecord, 'id' | 'version'>,
+  versions: readonly KeyVersionRecord[],
+  time: string,
+): KeyVersionRecord[] {
+  const genuine = new Map(versions.map((version) => [version.version, version]));
+  const numbers = Array.from({ length: count }, (_, index) => index + 1);
+  return numbers.map((number) => destroyed(genuine.get(number) ?? lostVersion(id, number, time), time));
+}
+
+/**
+ * Destroys one version that nothing needs any more, never the current one.
+ *
+ * @throws AppError `KEY_NOT_FOUND` of a version that the key never had, `key_version_current`,
+ * `key_version_destroyed`, `key_pending_deletion`, `key_destroyed`, and of `changeKey`.
+ */
+export async function destroyVersion(
+  deps: KeyDeps,
+  request: KeyRequest & { readonly version: number },
+  caller: Caller,
+): Promise<DestroyReceipt> {
+  const number = request.version;
+  const changed = await changeKey(deps, request, number, caller, (key, time) => {
+    refuseEnding(key.record);
+    if (number > key.record.version) throw new AppError('KEY_NOT_FOUND');
+    if (number === key.record.version) throw new AppError('key_version_current');
+    const version = versionOf(key, number, deps.logger);
+    if (version.state === 'destroyed') throw new AppError('key_version_destroyed');
+    return {
+      action: 'key.destroy_version',
+      record: key.record,
+      versions: [destroyed(version, time)],
+      version: number,
+      detail: { kek_ids: key.record.kekIds.join(',') },
+    };
+  });
+  await scrub(deps);
+  return { ...receiptOf(changed, number), version: number };
+}
+
+/** The version without its bytes. */
+export function destroyed(version: KeyVersionRecord, time: string): KeyVersionRecord {
+  if (version.state === 'destroyed') return version;
+  return { ...version, state: 'destroyed', destroyedAt: time, wrapped: NO_BYTES };
+}
+
+/** What is known of a version whose record is lost. */
+export function lostVersion(keyId: string, version: number, time: string): KeyVersionRecord {
+  return {
+    keyId,
+    version,
+    kcv: '',
+    state: 'available',
+    createdAt: time,
+    destroyedAt: null,
+    wrapped: NO_BYTES,
+  };
+}
+
+/**
+ * The receipt of a destruction.
+ *
+ * The KEKs are all that the key ever had: a copy of any version may have been made while each of them was the
+ * current one.
+ *
+ * @param changed the key as the destruction left it.
+ */
+export function receiptOf(
+  { record, change, versions }: Pick<ChangedKey, 'record' | 'change' | 'versions'>,
+  version: number,
+): DestroyReceipt {
+  const destroyedAt = record.destroyedAt ?? versions.find((one) => one.version === version)?.destroyedAt;
+  assert(typeof destroyedAt === 'string', 'a destruction changes the key and its version');
+  return {
+    id: record.id,
+    name: record.name,
+    state: record.state,
+    revision: record.revision,
+    destroyed_at: destroyedAt,
+    kek_ids: [...record.kekIds],
+    audit: change,
+  };
+}
+
+/**
+ * Drops the bytes from the storage for good. The key is destroyed by now, whatever becomes of this: the
+ * service's sweep continues with it until it succeeds.
+ */
+export async function scrub({ store, logger }: KeyDeps): Promise<void> {
+  try {
+    await store.scrub();
+  } catch (error) {
+    logger.warn({ err: error }, 'the storage could not be scrubbed yet');
+  }
+}

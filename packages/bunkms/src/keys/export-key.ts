@@ -1,0 +1,140 @@
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import type { AuditReceipt } from '@bundoc/shared/contract/keys';
+import type { ExportedKeyFacts } from '@bundoc/shared/crypto/exported-key';
+import type { Caller } from '../records/caller.ts';
+import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
+import type { StorageStamp } from '../store/storages.ts';
+import { refuseDestroyed, refuseIntended, requireEnabled, requireHolder } from './key-state.ts';
+import { leaseIdOf } from './leases.ts';
+import { openDek } from './open-dek.ts';
+import { type ActingStorage, requireCurrent } from './storages.ts';
+import { type KeyDeps, readStoredKey, stampOf, versionOf } from './stored-key.ts';
+
+export interface ExportDeps extends KeyDeps {
+  readonly metrics: { readonly exports: { inc(labels: { readonly outcome: string }): void } };
+  /** How long the receiver of a key may keep it, milliseconds; at most `LEASE_TTL_MS`. */
+  readonly leaseTtlMs: number;
+}
+
+export interface ReleasedKey {
+  /** The raw DEK, which the caller wipes. */
+  readonly dek: Buffer;
+  readonly facts: ExportedKeyFacts;
+}
+
+export interface ExportRequest {
+  readonly name: string;
+  /** The current one when absent. */
+  readonly version?: number | undefined;
+  /** The storage that asks, if one does: then only what it holds is released. */
+  readonly acting?: ActingStorage | undefined;
+}
+
+/** A key that is changed more often than this during one export has nothing steady to release. */
+const ROUNDS_MAX = 32;
+
+/**
+ * Releases a DEK, that of the current version unless another is asked for. The one place where key material
+ * leaves the service, and it leaves only after its CRITICAL record is durable: whatever fails before that,
+ * nothing of the key is in the answer. The record is written only while the key is what was read: when it was
+ * changed meanwhile, it is read again, so that in the chain no release follows the disabling or the end of
+ * its key.
+ *
+ * Refused and failed calls are recorded where they are answered (`http/export-audit.ts`).
+ *
+ * A request that names no storage gets what anybody holds. One that does gets what that storage holds, while
+ * its generation is the current one: both are decided in the transaction of the record, too.
+ *
+ * @throws AppError `storage_superseded`, `key_unheld`, `key_held_elsewhere`, `key_deletion_intended` to a
+ * storage; `KEY_NOT_FOUND` (of a version that the key never had, too), `key_disabled`,
+ * `key_pending_deletion`, `key_destroyed`, `key_not_exportable`, `key_version_destroyed`, `key_damaged`,
+ * `audit_unavailable`; `unauthenticated` when the token was revoked meanwhile.
+ */
+export async function exportKey(
+  deps: ExportDeps,
+  request: ExportRequest,
+  caller: Caller,
+): Promise<ReleasedKey> {
+  for (let round = 0; round < ROUNDS_MAX; round++) {
+    try {
+      return await tryExport(deps, request, caller);
+    } catch (error) {
+      if (!hasCode(error, 'precondition_failed')) throw error;
+    }
+  }
+  throw new AppError('overloaded');
+}
+
+/** @throws AppError `precondition_failed` when the key was changed meanwhile. */
+async function tryExport(deps: ExportDeps, request: ExportRequest, caller: Caller): Promise<ReleasedKey> {
+  const { acting } = request;
+  // First, so that a copy of a storage learns that it is one, whatever there is of the key.
+  const storage = acting === undefined ? undefined : await requireCurrent(deps, acting);
+  const key = await readStoredKey(deps, request.name, request.version ?? 'current');
+  const { record } = key;
+  if (storage !== undefined) requireHeld(record, storage.id);
+  requireEnabled(record);
+  if (!record.exportable) throw new AppError('key_not_exportable');
+  const number = request.version ?? record.version;
+  if (number > record.version) throw new AppError('KEY_NOT_FOUND');
+  const version = versionOf(key, number, deps.logger);
+  if (version.state === 'destroyed') throw new AppError('key_version_destroyed');
+  const dek = openDek(deps, record.name, version);
+  try {
+    const receipt = await recordRelease(deps, record, version, storage, caller);
+    const facts: ExportedKeyFacts = {
+      algorithm: 'AES-256-GCM',
+      name: record.name,
+      key_id: record.id,
+      version: version.version,
+      kcv: version.kcv,
+      wrapped_b64: Buffer.from(version.wrapped).toString('base64'),
+      lease: { id: leaseIdOf(receipt), ttl_ms: deps.leaseTtlMs },
+      audit: receipt,
+    };
+    return { dek, facts };
+  } catch (error) {
+    dek.fill(0);
+    throw error;
+  }
+}
+
+function requireHeld(record: KeyRecord, storage: string): void {
+  refuseDestroyed(record);
+  requireHolder(record, storage);
+  refuseIntended(record);
+}
+
+async function recordRelease(
+  { audit, clock, metrics, logger, leaseTtlMs }: ExportDeps,
+  key: KeyRecord,
+  { version }: KeyVersionRecord,
+  storage: StorageStamp | undefined,
+  caller: Caller,
+): Promise<AuditReceipt> {
+  const { id, name } = key;
+  const receipt = await audit.append(
+    {
+      ...caller,
+      time: new Date(clock.now()).toISOString(),
+      severity: 'CRITICAL',
+      action: 'key.export',
+      outcome: 'allowed',
+      key: name,
+      version,
+      detail: {
+        key_id: id,
+        lease_ttl_ms: leaseTtlMs,
+        ...(storage === undefined ? {} : { storage: storage.id }),
+      },
+    },
+    { jti: caller.jti, key: stampOf(key), storage },
+  );
+  metrics.exports.inc({ outcome: 'allowed' });
+  const { actor, jti, source, request_id: reqId } = caller;
+  logger.info(
+    { keyName: name, version, actor, jti, source, reqId, outcome: 'allowed', auditSeq: receipt.seq },
+    'key exported',
+  );
+  return receipt;
+}

@@ -1,0 +1,105 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import { type AuditReceipt, type KeyLease, LEASE_TTL_MS, type LeasePage } from '@bundoc/shared/contract/keys';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { Caller } from '../records/caller.ts';
+import type { BackwardPage } from '../store/page.ts';
+import type { KeyDeps } from './stored-key.ts';
+
+const PAGE = 100;
+/**
+ * How much longer than its lease a key may be in use, milliseconds: its holder counts by another clock, and
+ * the answer took time.
+ */
+const MARGIN_MS = 5_000;
+const LONGEST_MS = LEASE_TTL_MS + MARGIN_MS;
+
+/** A lease is the release that the audit chain tells of, so its place there is its id. */
+export function leaseIdOf({ seq }: Pick<AuditReceipt, 'seq'>): string {
+  return String(seq);
+}
+
+/**
+ * Who may hold a key now, newest first. Read from the audit chain, which has a record of every release before
+ * it happens: so no release is missing, whatever crashed, and there is no second list to disagree with it.
+ *
+ * By the wall clock: one that was set forward hides leases that their holders, who count by themselves, still
+ * keep; for 15 minutes at most.
+ *
+ * @throws AppError `KEY_NOT_FOUND`.
+ */
+export async function listLeases(
+  { store, audit, clock }: KeyDeps,
+  name: string,
+  page: { readonly before?: number | undefined; readonly limit: number },
+  caller: Caller,
+): Promise<LeasePage> {
+  // Also of a key that is damaged or destroyed: who holds it is a question then, too.
+  if ((await store.findKey(name, 'current')) === undefined) throw new AppError('KEY_NOT_FOUND');
+  const nowMs = clock.now();
+  const { items, next } = await store.listExports(name, isoOf(nowMs - LEASE_TTL_MS), page);
+  const leases = items.map(leaseOf).filter(({ until }) => Date.parse(until) > nowMs);
+  audit.appendInBackground({
+    ...caller,
+    time: isoOf(nowMs),
+    severity: 'INFO',
+    action: 'key.leases',
+    outcome: 'allowed',
+    key: name,
+    detail: { count: leases.length },
+  });
+  return { leases, ...(next === undefined ? {} : { next_cursor: String(next) }) };
+}
+
+/**
+ * Until when somebody may hold a key of those releases; undefined when nobody does.
+ *
+ * @param read gives records of releases from `from` on, newest first.
+ * @param concerns leaves out releases that do not matter.
+ */
+export async function liveUntil(
+  clock: Pick<Clock, 'now'>,
+  read: (
+    from: string,
+    page: { readonly before?: number; readonly limit: number },
+  ) => Promise<BackwardPage<AuditRecord>>,
+  concerns: (record: AuditRecord) => boolean = () => true,
+): Promise<string | undefined> {
+  const nowMs = clock.now();
+  let latestMs = nowMs;
+  const answer = () => (latestMs > nowMs ? isoOf(latestMs) : undefined);
+  for (let before: number | undefined, more = true; more; ) {
+    const page = { ...(before === undefined ? {} : { before }), limit: PAGE };
+    const { items, next } = await read(isoOf(nowMs - LONGEST_MS), page);
+    for (const record of items) {
+      // Those before it were released earlier, and none lasts longer than this.
+      if (Date.parse(record.time) + LONGEST_MS <= latestMs) return answer();
+      if (concerns(record)) latestMs = Math.max(latestMs, Date.parse(leaseOf(record).until) + MARGIN_MS);
+    }
+    before = next;
+    more = next !== undefined;
+  }
+  return answer();
+}
+
+/** The refusal of a take-over, until the last lease has ended. */
+export function leaseLive(until: string): AppError {
+  return new AppError('lease_live', { until, detail: `a copy of a key may be in use until ${until}` });
+}
+
+function leaseOf(record: AuditRecord): KeyLease {
+  const ttlMs = record.detail?.['lease_ttl_ms'];
+  return {
+    id: leaseIdOf(record),
+    version: record.version ?? 1,
+    subject: record.actor ?? 'unknown',
+    jti: record.jti ?? 'unknown',
+    source: record.source ?? 'unknown',
+    issued_at: record.time,
+    until: isoOf(Date.parse(record.time) + (typeof ttlMs === 'number' ? ttlMs : LEASE_TTL_MS)),
+  };
+}
+
+function isoOf(ms: number): string {
+  return new Date(ms).toISOString();
+}

@@ -1,0 +1,130 @@
+import { createSecretKey, randomBytes } from 'node:crypto';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { KEY_VERSIONS_MAX, type KeyInfo } from '@bundoc/shared/contract/keys';
+import { KEY_BYTES, keyCheckValue } from '@bundoc/shared/crypto/aead';
+import type { Caller } from '../records/caller.ts';
+import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
+import type { Vault } from '../vault/vault.ts';
+import { type ChangedKey, changeKey, type Decision, type KeyRequest } from './change-key.ts';
+import { infoOfKey, nextRotationAt, requireEnabled } from './key-state.ts';
+import { openDek } from './open-dek.ts';
+import { type AuthenticKey, type KeyDeps, versionOf } from './stored-key.ts';
+
+export interface Rotation extends KeyRequest {
+  /** Rotates only if this version is the current one. */
+  readonly expectedVersion?: number | undefined;
+  /** Rotates also when the current version does not open: what was sealed under it is given up. */
+  readonly acceptLoss?: boolean;
+}
+
+/**
+ * Mints the next version of a key and makes it the current one, together with its audit record. Older
+ * versions stay as they are.
+ *
+ * Anyone who rotates at the same time, in this process or another, makes one version: the store takes the
+ * first, and the others answer with that one. It came to be after each of them had asked, so it is as new
+ * as what they asked for.
+ *
+ * A key whose current version does not open is not rotated, unless its loss is accepted: it may be brought
+ * back yet (`bunkms recover`).
+ *
+ * @returns the key in its current version, durable: the new one, or with another `expectedVersion` the
+ * present one.
+ * @throws AppError `KEY_NOT_FOUND`, `key_disabled`, `key_pending_deletion`, `key_destroyed`,
+ * `key_versions_exhausted`, `key_damaged`, `precondition_failed`. After `storage_unavailable` it may have
+ * happened: with `expectedVersion` asking again does not rotate again.
+ */
+export async function rotateKey(deps: KeyDeps, rotation: Rotation, caller: Caller): Promise<KeyInfo> {
+  const { expectedVersion } = rotation;
+  let firstSeen: number | undefined;
+  const changed = await changeKey(deps, rotation, 'current', caller, (key, time) => {
+    requireEnabled(key.record);
+    firstSeen ??= key.record.version;
+    const isUnneeded = key.record.version !== (expectedVersion ?? firstSeen);
+    return isUnneeded ? undefined : nextVersion(deps, key, time, rotation.acceptLoss);
+  });
+  if (changed.receipt === undefined) await recordUnneeded(deps, changed, rotation, caller);
+  return infoOfKey(changed);
+}
+
+/**
+ * Rotates a key whose policy says so, as the service does by itself. Anyone who else rotates it meanwhile is
+ * given way.
+ *
+ * @returns whether this call rotated it.
+ */
+export async function rotateDueKey(
+  deps: KeyDeps,
+  name: string,
+  until: string,
+  caller: Caller,
+): Promise<boolean> {
+  const { receipt } = await changeKey(deps, { name }, 'current', caller, (key, time) => {
+    const { state, dueAt } = key.record;
+    return state === 'enabled' && dueAt !== null && dueAt <= until ? nextVersion(deps, key, time) : undefined;
+  });
+  return receipt !== undefined;
+}
+
+function nextVersion(deps: KeyDeps, key: AuthenticKey, time: string, acceptLoss = false): Decision {
+  const present = key.record;
+  if (present.version >= KEY_VERSIONS_MAX)
+    throw new AppError('key_versions_exhausted', {
+      detail: `a key has at most ${KEY_VERSIONS_MAX} versions`,
+    });
+  if (!acceptLoss) openDek(deps, present.name, versionOf(key, present.version, deps.logger)).fill(0);
+  const added = mint(deps.vault, present, time);
+  const record = { ...present, version: added.version, kekIds: withKek(present.kekIds, deps.vault) };
+  return {
+    action: 'key.rotate',
+    record: { ...record, dueAt: nextRotationAt(record, time) },
+    versions: [added],
+    version: added.version,
+    detail: { kcv: added.kcv, ...(acceptLoss ? { accepted_loss: true } : {}) },
+  };
+}
+
+function mint(vault: Vault, { id, name, version: present }: KeyRecord, time: string): KeyVersionRecord {
+  const dek = randomBytes(KEY_BYTES);
+  try {
+    const version = present + 1;
+    return {
+      keyId: id,
+      version,
+      kcv: keyCheckValue(createSecretKey(dek)),
+      state: 'available',
+      createdAt: time,
+      destroyedAt: null,
+      wrapped: vault.wrapDek(dek, { keyId: id, name, version }),
+    };
+  } finally {
+    dek.fill(0);
+  }
+}
+
+/** The KEKs of a key of which a version is wrapped with the current one as well. */
+function withKek(kekIds: readonly string[], { currentKekId }: Vault): readonly string[] {
+  return kekIds.includes(currentKekId) ? kekIds : [...kekIds, currentKekId];
+}
+
+/** Nothing was rotated by this call; that, too, is on record. */
+async function recordUnneeded(
+  { store, clock }: KeyDeps,
+  { record }: ChangedKey,
+  { expectedVersion }: Rotation,
+  caller: Caller,
+): Promise<void> {
+  const expected = expectedVersion === undefined ? {} : { expected_version: expectedVersion };
+  await store.appendAudit([
+    {
+      ...caller,
+      time: new Date(clock.now()).toISOString(),
+      severity: 'INFO',
+      action: 'key.rotate_unneeded',
+      outcome: 'allowed',
+      key: record.name,
+      version: record.version,
+      detail: { key_id: record.id, ...expected },
+    },
+  ]);
+}

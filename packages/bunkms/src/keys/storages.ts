@@ -1,0 +1,184 @@
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import type { AdvanceStorage, StorageInfo, TakeOverStorage } from '@bundoc/shared/contract/storages';
+import type { Caller } from '../records/caller.ts';
+import {
+  type RecordedStorage,
+  type StorageState,
+  storageDraft,
+  storageIn,
+} from '../records/storage-record.ts';
+import type { StorageStamp } from '../store/storages.ts';
+import { leaseLive, liveUntil } from './leases.ts';
+import type { KeyDeps } from './stored-key.ts';
+
+/** Of concurrent writers each round lets one succeed. */
+const ROUNDS_MAX = 256;
+
+/** A storage that acts, as it calls itself. */
+export interface ActingStorage {
+  readonly storage: string;
+  readonly generation: string;
+}
+
+/**
+ * How a storage stands, by its latest record in the audit chain.
+ *
+ * @returns undefined when there is no such storage.
+ * @throws AppError `integrity_error` when that record was changed.
+ */
+export async function readStorage(
+  { store, chainKey, logger }: Pick<KeyDeps, 'store' | 'chainKey' | 'logger'>,
+  id: string,
+): Promise<RecordedStorage | undefined> {
+  const record = await store.storageRecord(id);
+  if (record === undefined) return undefined;
+  const state = storageIn(chainKey, id, record);
+  if (state !== undefined) return state;
+  logger.error({ storage: id, auditSeq: record.seq }, 'the audit record of a storage was changed');
+  throw new AppError('integrity_error', { detail: 'the audit record of the storage was changed' });
+}
+
+/**
+ * Lets a storage pass that is of its current generation.
+ *
+ * @returns what a write must find unchanged, so that no copy acts after another one took its place.
+ * @throws AppError `storage_superseded`, also for a storage that is not known, and of {@link readStorage}.
+ */
+export async function requireCurrent(
+  deps: Pick<KeyDeps, 'store' | 'chainKey' | 'logger'>,
+  { storage, generation }: ActingStorage,
+): Promise<StorageStamp> {
+  const state = await readStorage(deps, storage);
+  if (state === undefined || state.generation !== generation) throw new AppError('storage_superseded');
+  return { id: storage, seq: state.seq };
+}
+
+/** @throws AppError `storage_not_found`, and of {@link readStorage}. */
+export async function storageInfo(deps: KeyDeps, id: string): Promise<StorageInfo> {
+  const state = await readStorage(deps, id);
+  if (state === undefined) throw new AppError('storage_not_found');
+  return infoOf(state, state.changedAt);
+}
+
+/**
+ * Brings a storage from one of the generations that it may have to a fresh one; one that is not known is
+ * registered. May be repeated.
+ *
+ * @throws AppError `storage_superseded` when its generation is another one; `unauthenticated` when the token
+ * was revoked meanwhile; `audit_unavailable`, and of {@link readStorage}.
+ */
+export async function advanceStorage(
+  deps: KeyDeps,
+  id: string,
+  { from, to }: AdvanceStorage,
+  caller: Caller,
+): Promise<StorageInfo> {
+  return change(deps, id, caller, 'storage.advance', async () => {
+    const state = await readStorage(deps, id);
+    if (state?.generation === to) return { present: state };
+    if (typeof state?.generation === 'string' && !from.includes(state.generation))
+      throw new AppError('storage_superseded');
+    return { before: state, next: { id, generation: to, takeOvers: state?.takeOvers ?? 0 } };
+  });
+}
+
+/**
+ * Lets another copy of a storage take its place: the one that has `generation`, or without it the one whose
+ * start asks next. It is an administrator's act, and the way back from a record that was changed. May be
+ * repeated: a storage that stands so already is left as it is.
+ *
+ * @throws AppError `storage_not_found`; `lease_live` while a key that was released to the storage may be in
+ * use, unless forced; `unauthenticated` when the token was revoked meanwhile; `audit_unavailable`, and of
+ * {@link readStorage} unless forced.
+ */
+export async function takeOverStorage(
+  deps: KeyDeps,
+  id: string,
+  { generation, force }: TakeOverStorage,
+  caller: Caller,
+): Promise<StorageInfo> {
+  return change(deps, id, caller, 'storage.take_over', async () => {
+    const before = await stateToTakeOver(deps, id, force);
+    if ('generation' in before && before.generation === (generation ?? null)) return { present: before };
+    const quietSince = force ? undefined : await requireQuiet(deps, id);
+    return {
+      before,
+      quietSince,
+      next: { id, generation: generation ?? null, takeOvers: before.takeOvers + 1 },
+    };
+  });
+}
+
+async function stateToTakeOver(
+  deps: KeyDeps,
+  id: string,
+  force: boolean,
+): Promise<RecordedStorage | Pick<RecordedStorage, 'takeOvers' | 'seq'>> {
+  try {
+    const state = await readStorage(deps, id);
+    if (state !== undefined) return state;
+  } catch (error) {
+    const record = await deps.store.storageRecord(id);
+    if (!force || !hasCode(error, 'integrity_error') || record === undefined) throw error;
+    // How often it was taken over is not known; but never as often as there are records before.
+    return { takeOvers: record.seq, seq: record.seq };
+  }
+  throw new AppError('storage_not_found');
+}
+
+/**
+ * @returns the place in the chain up to which no key is in use by the storage. @throws AppError `lease_live`.
+ */
+async function requireQuiet({ store, clock }: KeyDeps, id: string): Promise<number> {
+  const { seq } = await store.auditHead();
+  const until = await liveUntil(clock, (from, page) => store.listStorageExports(id, from, page));
+  if (until !== undefined) throw leaseLive(until);
+  return seq;
+}
+
+/**
+ * `present`: the storage stands as it shall already. Else `next` takes the place of `before`, unless that has
+ * changed.
+ */
+type Step =
+  | { readonly present: RecordedStorage }
+  | {
+      readonly before: Pick<RecordedStorage, 'seq'> | undefined;
+      readonly next: StorageState;
+      readonly quietSince?: number | undefined;
+    };
+
+async function change(
+  { audit, clock }: KeyDeps,
+  id: string,
+  caller: Caller,
+  action: 'storage.advance' | 'storage.take_over',
+  decide: () => Promise<Step>,
+): Promise<StorageInfo> {
+  for (let round = 0; round < ROUNDS_MAX; round++) {
+    const step = await decide();
+    if ('present' in step) return infoOf(step.present, step.present.changedAt);
+    const { before, next, quietSince } = step;
+    const time = new Date(clock.now()).toISOString();
+    try {
+      await audit.append(storageDraft({ caller, time }, action, next), {
+        jti: caller.jti,
+        storage: { id, seq: before?.seq, quietSince },
+      });
+      return infoOf(next, time);
+    } catch (error) {
+      // Another one was faster.
+      if (!hasCode(error, 'precondition_failed')) throw error;
+    }
+  }
+  throw new AppError('overloaded');
+}
+
+function infoOf({ id, generation, takeOvers }: StorageState, advancedAt: string): StorageInfo {
+  return {
+    id,
+    ...(generation === null ? {} : { generation }),
+    take_overs: takeOvers,
+    advanced_at: advancedAt,
+  };
+}

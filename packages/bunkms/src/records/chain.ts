@@ -1,0 +1,123 @@
+import { createHmac, type KeyObject } from 'node:crypto';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import type { AuditReceipt } from '@bundoc/shared/contract/keys';
+
+/** What a writer knows of a record before it has its place in the chain. */
+export type AuditDraft = Omit<AuditRecord, 'seq' | 'prev_hash' | 'hash'>;
+
+/** The end of a chain, and where it begins: nothing written yet. */
+export interface ChainHead {
+  readonly seq: number;
+  readonly hash: string;
+}
+
+/** The head of an empty chain. */
+export const GENESIS: ChainHead = { seq: 0, hash: '0'.repeat(64) };
+
+/**
+ * The bytes of a record that its hash covers: a JSON array of its fields in a fixed order, `null` for an
+ * absent one, `detail` as name and value pairs in the order of the names (`docs/formats/audit-chain.md`). An
+ * array, since it leaves no choice of order, and JSON, since no field can pass for the one beside it.
+ */
+export function canonicalBytes(seq: number, draft: AuditDraft): Buffer {
+  const detail =
+    draft.detail === undefined
+      ? null
+      : Object.entries(draft.detail).sort(([one], [other]) => (one < other ? -1 : one > other ? 1 : 0));
+  const fields = [
+    'bunkms/audit/v1',
+    seq,
+    draft.time,
+    draft.severity,
+    draft.action,
+    draft.outcome,
+    draft.actor ?? null,
+    draft.jti ?? null,
+    draft.key ?? null,
+    draft.version ?? null,
+    draft.source ?? null,
+    draft.request_id ?? null,
+    draft.code ?? null,
+    detail,
+  ];
+  return Buffer.from(JSON.stringify(fields), 'utf8');
+}
+
+/** Hash of a record in hex: `HMAC-SHA256(chainKey, previous hash (32 bytes) | canonical bytes)`. */
+export function recordHash(
+  chainKey: KeyObject,
+  previousHash: string,
+  seq: number,
+  draft: AuditDraft,
+): string {
+  return createHmac('sha256', chainKey)
+    .update(Buffer.from(previousHash, 'hex'))
+    .update(canonicalBytes(seq, draft))
+    .digest('hex');
+}
+
+/** The record that follows `head`. */
+export function nextRecord(chainKey: KeyObject, head: ChainHead, draft: AuditDraft): AuditRecord {
+  const seq = head.seq + 1;
+  return { ...draft, seq, prev_hash: head.hash, hash: recordHash(chainKey, head.hash, seq, draft) };
+}
+
+/** Where a chain is broken, and how. */
+export interface ChainFault {
+  /** The first record that is not as it was written, or not there. */
+  readonly seq: number;
+  readonly reason:
+    | 'missing'
+    | 'before the first record'
+    | 'does not follow the record before it'
+    | 'changed'
+    | 'not the record of the receipt';
+}
+
+export type ChainVerdict =
+  | { readonly intact: true; readonly head: ChainHead }
+  | { readonly intact: false; readonly fault: ChainFault };
+
+/**
+ * Walks a chain from its first record and stops at the first that is broken.
+ *
+ * A chain cannot show by itself that its last records were cut off: anyone who holds receipts of some (every
+ * export answers with its own) passes them, and the chain must still hold exactly those records.
+ *
+ * @param records all records in ascending order of `seq`; a fault of reading them is thrown on.
+ */
+export async function verifyChain(
+  chainKey: KeyObject,
+  records: AsyncIterable<AuditRecord> | Iterable<AuditRecord>,
+  receipts: readonly AuditReceipt[] = [],
+): Promise<ChainVerdict> {
+  const receiptsBySeq = Map.groupBy(receipts, ({ seq }) => seq);
+  // The first record is made together with the chain key, so an empty chain was emptied.
+  let leastSeq = 1;
+  for (const { seq } of receipts) leastSeq = Math.max(leastSeq, seq);
+  let head = GENESIS;
+  for await (const record of records) {
+    const fault = faultOf(chainKey, head, record, receiptsBySeq.get(head.seq + 1) ?? []);
+    if (fault !== undefined) return { intact: false, fault };
+    head = { seq: record.seq, hash: record.hash };
+  }
+  if (head.seq < leastSeq) return { intact: false, fault: { seq: head.seq + 1, reason: 'missing' } };
+  return { intact: true, head };
+}
+
+/** What is wrong with the record that shall follow `head`; undefined when nothing is. */
+export function faultOf(
+  chainKey: KeyObject,
+  head: ChainHead,
+  record: AuditRecord,
+  receipts: readonly AuditReceipt[] = [],
+): ChainFault | undefined {
+  const seq = head.seq + 1;
+  if (record.seq <= GENESIS.seq) return { seq: record.seq, reason: 'before the first record' };
+  if (record.seq !== seq) return { seq, reason: 'missing' };
+  if (record.prev_hash !== head.hash) return { seq, reason: 'does not follow the record before it' };
+  if (recordHash(chainKey, head.hash, seq, record) !== record.hash) return { seq, reason: 'changed' };
+  if (receipts.some(({ hash }) => hash !== record.hash))
+    return { seq, reason: 'not the record of the receipt' };
+  return undefined;
+}

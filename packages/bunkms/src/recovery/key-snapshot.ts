@@ -1,0 +1,258 @@
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import {
+  HOLDER_UNKNOWN,
+  keyNameSchema,
+  keyStateSchema,
+  keyTypeSchema,
+  rotateAfterDaysSchema,
+} from '@bundoc/shared/contract/keys';
+import { z } from 'zod';
+import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
+
+export const holderSchema = z.union([z.uuid(), z.literal(HOLDER_UNKNOWN)]);
+export const offerSchema = z.strictObject({ to: z.uuid(), move: z.uuid(), generation: z.uuid() });
+
+/** How a key stands: all that is to be known of it but for the keys themselves. */
+export const keySnapshotSchema = z.strictObject({
+  name: keyNameSchema,
+  id: z.uuid(),
+  type: keyTypeSchema,
+  state: keyStateSchema,
+  /** The current version. */
+  version: z.int().positive(),
+  /** Versions that were destroyed by themselves, ascending; not those that went with their key. */
+  destroyed_versions: z.array(z.int().positive()).readonly(),
+  revision: z.int().nonnegative(),
+  exportable: z.boolean(),
+  rotate_after_days: rotateAfterDaysSchema,
+  /** When one that is pending deletion is destroyed. */
+  deletion_at: z.iso.datetime().nullable(),
+  created_at: z.iso.datetime(),
+  destroyed_at: z.iso.datetime().nullable(),
+  /** Every KEK that is known to have wrapped a copy. */
+  kek_ids: z.array(z.string().regex(/^[0-9a-f]{16}$/)).readonly(),
+  /** The storage that holds the key. */
+  holder: holderSchema.nullable(),
+  offer: offerSchema.nullable(),
+  /** Since when its holder wants it shredded. */
+  intended_at: z.iso.datetime().nullable(),
+});
+export type KeySnapshot = z.infer<typeof keySnapshotSchema>;
+
+/** @param versions those that are genuine. */
+export function snapshotOf(record: KeyRecord, versions: readonly KeyVersionRecord[]): KeySnapshot {
+  const isAlone = record.state !== 'destroyed';
+  return {
+    name: record.name,
+    id: record.id,
+    type: record.type,
+    state: record.state,
+    version: record.version,
+    destroyed_versions: versions
+      .filter(({ state }) => isAlone && state === 'destroyed')
+      .map(({ version }) => version),
+    revision: record.revision,
+    exportable: record.exportable,
+    rotate_after_days: record.rotateAfterDays,
+    deletion_at: record.state === 'pending_deletion' ? record.dueAt : null,
+    created_at: record.createdAt,
+    destroyed_at: record.destroyedAt,
+    kek_ids: record.kekIds,
+    holder: holderSchema.nullable().parse(record.holder),
+    offer: record.offer,
+    intended_at: record.intendedAt,
+  };
+}
+
+/**
+ * How a key stands after a change that the audit chain tells of. What the record does not say stays as it
+ * was.
+ *
+ * @param snapshot undefined for a key that nothing was known of; then only the record of its making, or of
+ * its recovery, says what it is.
+ */
+export function afterChange(snapshot: KeySnapshot | undefined, record: AuditRecord): KeySnapshot | undefined {
+  const { action, outcome, detail = {} } = record;
+  // A restore without knowledge of what became of a key whose own record is damaged.
+  if (action === 'key.recover' && outcome === 'failed') return snapshot && forceDisabled(snapshot);
+  if (outcome !== 'allowed') return snapshot;
+  const made = snapshot ?? (action === 'key.create' || action === 'key.recover' ? asMade(record) : undefined);
+  if (made === undefined) return undefined;
+  const { revision } = detail;
+  const changed = { ...made, ...effectOf(made, record) };
+  return typeof revision === 'number' ? { ...changed, revision } : changed;
+}
+
+/** Not to be used until somebody says so, and held by nobody knows whom; what was destroyed stays so. */
+export function forceDisabled(snapshot: KeySnapshot): KeySnapshot {
+  if (snapshot.state === 'destroyed') return snapshot;
+  return {
+    ...snapshot,
+    state: 'disabled',
+    deletion_at: null,
+    holder: HOLDER_UNKNOWN,
+    offer: null,
+    intended_at: null,
+  };
+}
+
+function asMade({ key, time, detail = {} }: AuditRecord): KeySnapshot | undefined {
+  const { key_id: id, exportable, rotate_after_days: days } = detail;
+  if (key === undefined || typeof id !== 'string') return undefined;
+  return {
+    name: key,
+    id,
+    type: 'aes-256',
+    state: 'enabled',
+    version: 1,
+    destroyed_versions: [],
+    revision: 0,
+    exportable: exportable !== false,
+    rotate_after_days: typeof days === 'number' ? days : null,
+    deletion_at: null,
+    created_at: time,
+    destroyed_at: null,
+    kek_ids: [],
+    holder: holderOr(detail['holder'], null),
+    offer: null,
+    intended_at: null,
+  };
+}
+
+function effectOf(
+  before: KeySnapshot,
+  { action, time, version, detail = {} }: AuditRecord,
+): Partial<KeySnapshot> {
+  switch (action) {
+    case 'key.rotate':
+      return { version: version ?? before.version };
+    case 'key.enable':
+      return { state: 'enabled', deletion_at: null };
+    case 'key.disable':
+      return { state: 'disabled', deletion_at: null };
+    case 'key.restore':
+      return { state: 'disabled', deletion_at: null, intended_at: null };
+    case 'key.claim':
+    case 'key.accept':
+    case 'key.take_over':
+      return { holder: holderOr(detail['holder'], HOLDER_UNKNOWN), offer: null };
+    case 'key.offer':
+      return { offer: offerIn(detail) };
+    case 'key.withdraw':
+      return { offer: null };
+    case 'key.deletion_intent':
+      return {
+        state: 'pending_deletion',
+        deletion_at: textOr(detail['deletion_at'], null),
+        offer: null,
+        intended_at: textOr(detail['intended_at'], time),
+      };
+    case 'key.content_removed':
+      return { holder: null };
+    case 'key.schedule_deletion':
+      return { state: 'pending_deletion', deletion_at: textOr(detail['deletion_at'], null) };
+    case 'key.destroy':
+      return {
+        state: 'destroyed',
+        destroyed_versions: [],
+        deletion_at: null,
+        destroyed_at: time,
+        kek_ids: wordsOf(detail['kek_ids']),
+      };
+    case 'key.destroy_version':
+      return version === undefined
+        ? {}
+        : { destroyed_versions: withNumber(before.destroyed_versions, version) };
+    case 'key.update':
+      return policiesOf(detail);
+    case 'kek.rewrap':
+      return { kek_ids: withWord(before.kek_ids, detail['kek_id']) };
+    case 'key.recover':
+      return recoveredOf(before, detail, version);
+    default:
+      return {};
+  }
+}
+
+function withWord(words: readonly string[], word: unknown): readonly string[] {
+  return typeof word !== 'string' || words.includes(word) ? words : [...words, word];
+}
+
+/** A record of `key.recover` says all of it, since what it changed may have been anything. */
+function recoveredOf(
+  before: KeySnapshot,
+  detail: NonNullable<AuditRecord['detail']>,
+  version: number | undefined,
+): Partial<KeySnapshot> {
+  const state = keyStateSchema.safeParse(detail['state']).data ?? before.state;
+  return {
+    ...policiesOf(detail),
+    state,
+    id: textOr(detail['key_id'], before.id),
+    version: version ?? before.version,
+    destroyed_versions:
+      state === 'destroyed'
+        ? []
+        : wordsOf(detail['destroyed_versions']).map(Number).reduce(withNumber, before.destroyed_versions),
+    deletion_at: textOr(detail['deletion_at'], null),
+    destroyed_at: textOr(detail['destroyed_at'], null),
+    created_at: textOr(detail['created_at'], before.created_at),
+    kek_ids: wordsOf(detail['kek_ids']),
+    holder: holderOr(detail['holder'], null),
+    offer: offerIn(detail),
+    intended_at: textOr(detail['intended_at'], null),
+  };
+}
+
+function holderOr<T>(value: unknown, otherwise: T): z.infer<typeof holderSchema> | T {
+  return holderSchema.safeParse(value).data ?? otherwise;
+}
+
+function offerIn({
+  offered_to: to,
+  move,
+  generation,
+}: NonNullable<AuditRecord['detail']>): KeySnapshot['offer'] {
+  return offerSchema.safeParse({ to, move, generation }).data ?? null;
+}
+
+function offerDetail({ to, move, generation }: NonNullable<KeySnapshot['offer']>) {
+  return { offered_to: to, move, generation };
+}
+
+/** {@link KeySnapshot} as the detail of an audit record tells it; `key` and `version` stand beside it. */
+export function detailOfSnapshot(snapshot: KeySnapshot): NonNullable<AuditRecord['detail']> {
+  return {
+    state: snapshot.state,
+    exportable: snapshot.exportable,
+    rotate_after_days: snapshot.rotate_after_days ?? 'never',
+    destroyed_versions: snapshot.destroyed_versions.join(','),
+    created_at: snapshot.created_at,
+    ...(snapshot.deletion_at === null ? {} : { deletion_at: snapshot.deletion_at }),
+    ...(snapshot.destroyed_at === null ? {} : { destroyed_at: snapshot.destroyed_at }),
+    kek_ids: snapshot.kek_ids.join(','),
+    ...(snapshot.holder === null ? {} : { holder: snapshot.holder }),
+    ...(snapshot.offer === null ? {} : offerDetail(snapshot.offer)),
+    ...(snapshot.intended_at === null ? {} : { intended_at: snapshot.intended_at }),
+  };
+}
+
+function policiesOf(detail: NonNullable<AuditRecord['detail']>): Partial<KeySnapshot> {
+  const { exportable, rotate_after_days: days } = detail;
+  return {
+    ...(typeof exportable === 'boolean' ? { exportable } : {}),
+    ...(days === undefined ? {} : { rotate_after_days: typeof days === 'number' ? days : null }),
+  };
+}
+
+function withNumber(numbers: readonly number[], added: number): readonly number[] {
+  return [...new Set([...numbers, added])].sort((one, other) => one - other);
+}
+
+function textOr<T>(value: unknown, otherwise: T): string | T {
+  return typeof value === 'string' ? value : otherwise;
+}
+
+function wordsOf(value: unknown): string[] {
+  return typeof value === 'string' && value !== '' ? value.split(',') : [];
+}

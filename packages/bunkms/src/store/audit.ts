@@ -1,0 +1,94 @@
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import type { AuditReceipt } from '@bundoc/shared/contract/keys';
+import type { AuditDraft, ChainHead } from '../records/chain.ts';
+import type { KeyVersionStamp } from './keys.ts';
+import type { BackwardPage, FilteredPage, PageQuery } from './page.ts';
+import type { StorageStamp } from './storages.ts';
+
+/** What must hold at the moment at which an audit record is appended; else the record is rejected. */
+export interface AuditCondition {
+  /** The `jti` of a token that must be active (`findActiveTokenFamily`). */
+  readonly jti?: string | undefined;
+  /** A key that must be as it was read. */
+  readonly key?: KeyVersionStamp | undefined;
+  readonly storage?: StorageStamp | undefined;
+  /** Number of the record that must still be the latest of the KEKs. */
+  readonly kekRecord?: number | undefined;
+  /** A KEK that nothing may be wrapped with. */
+  readonly requireUnusedKek?: string | undefined;
+  /** A KEK that every service which is up at `now` must have announced (`ClusterStore.announce`). */
+  readonly kekHeldByAllNodes?: { readonly kekId: string; readonly now: string } | undefined;
+}
+
+/** Why a record was rejected. */
+export type RejectReason =
+  | 'token_revoked'
+  | 'key_changed'
+  | 'storage_changed'
+  | 'keks_changed'
+  | 'kek_in_use'
+  | 'kek_not_held';
+
+/** All that is given must hold. Times are ISO 8601 in UTC, `from` inclusive, `to` exclusive. */
+export interface AuditQuery extends PageQuery<number> {
+  readonly severity?: AuditRecord['severity'] | undefined;
+  readonly key?: string | undefined;
+  readonly actor?: string | undefined;
+  readonly from?: string | undefined;
+  readonly to?: string | undefined;
+  /** False leaves out records of uses of keys (`USE_ACTIONS`). */
+  readonly uses?: false | undefined;
+  /** False leaves out all records that come in great numbers (`BULK_ACTIONS`), without a walk over them. */
+  readonly bulk?: false | undefined;
+}
+
+/** A page of releases. `before` is the `next` of the page before; absent for the first. */
+export interface ReleasePageQuery {
+  readonly before?: number | undefined;
+  readonly limit: number;
+}
+
+/** Actions of records of uses of keys. */
+export const USE_ACTIONS: readonly string[] = ['key.export', 'key.encrypt', 'key.decrypt', 'key.rewrap'];
+/** Actions of records that come in great numbers: uses of keys, and their rewrappings. */
+export const BULK_ACTIONS: readonly string[] = [...USE_ACTIONS, 'kek.rewrap'];
+
+/**
+ * The audit chain. Appending fails with `storage_unavailable` before `unlock`. Errors of every method: see
+ * `KmsStore`.
+ */
+export interface AuditStore {
+  /**
+   * Appends records in this order.
+   *
+   * @param conditions for each record, if given, what must hold, decided in the same transaction: so in the
+   * chain no release follows the revocation of its token, or the disabling or the end of its key.
+   * @returns for each record its place in the chain, or why it was rejected.
+   */
+  appendAudit(
+    records: readonly AuditDraft[],
+    conditions?: readonly (AuditCondition | undefined)[],
+  ): Promise<(AuditReceipt | RejectReason)[]>;
+
+  /**
+   * Appends a record of no key, unless the chain has one with the same action and detail. @returns whether it
+   * was appended.
+   */
+  appendAuditOnce(record: AuditDraft): Promise<boolean>;
+
+  /**
+   * Records in ascending order of `seq`, which is the cursor; without one from the lowest number on. Pages
+   * are full while there are more, unless `severity`, `actor`, `from` or `to` filters them.
+   */
+  listAudit(query: AuditQuery): Promise<FilteredPage<AuditRecord, number>>;
+
+  /**
+   * Records of allowed exports of a key, newest first, back to the first record of that key that is older
+   * than `from`. Looks at a bounded number of records: a page may have fewer than `limit` items, or none, and
+   * still have a `next`.
+   */
+  listExports(key: string, from: string, page: ReleasePageQuery): Promise<BackwardPage<AuditRecord>>;
+
+  /** The place of the last record, or the genesis of an empty chain. */
+  auditHead(): Promise<ChainHead>;
+}

@@ -1,0 +1,34 @@
+import type { KeyObject } from 'node:crypto';
+import type { AuditDraft } from '../records/chain.ts';
+import type { Installation, WrappedSecrets } from '../records/installation.ts';
+
+/** The installation: what the first start makes. Errors of every method: see `KmsStore`. */
+export interface InstallationStore {
+  /** @returns the installation; undefined before the first start. */
+  readInstallation(): Promise<Installation | undefined>;
+
+  /**
+   * Stores the installation and the first audit record, unless there is an installation. Unlocks the store
+   * with `chainKey` if it did.
+   *
+   * @returns false, with nothing written, when another process was first.
+   */
+  initialise(installation: Installation, chainKey: KeyObject, record: AuditDraft): Promise<boolean>;
+
+  /**
+   * Gives the key of the audit chain, which stays in memory. Before it, writes of records, and questions
+   * whether a token is active, fail.
+   *
+   * @throws nothing else than every method.
+   */
+  unlock(chainKey: KeyObject): Promise<void>;
+
+  /**
+   * Replaces the service's secrets by the same ones, wrapped with the current KEK.
+   *
+   * @returns false, with nothing written, when others than `previous` are stored, or another KEK is the
+   * current one.
+   * @throws AppError `storage_unavailable` before {@link unlock}.
+   */
+  replaceSecrets(secrets: WrappedSecrets, previous: WrappedSecrets, record: AuditDraft): Promise<boolean>;
+}

@@ -1,0 +1,47 @@
+/** Keyset paging: at most `limit` entries behind the entry `after`, or from the start without it. */
+export interface PageQuery<Cursor> {
+  readonly after?: Cursor | undefined;
+  readonly limit: number;
+}
+
+export interface Page<T> {
+  readonly items: readonly T[];
+  /** True when more follow behind the last item. */
+  readonly more: boolean;
+}
+
+/**
+ * A page of a filtered list. For one page a store looks at a bounded number of entries, so that no filter
+ * holds up the others. So a page may have fewer than `limit` items, or none, and still have `more`.
+ */
+export interface FilteredPage<T, Cursor> extends Page<T> {
+  /** The cursor of the next page when that is not the last item: see {@link cursorOf}. */
+  readonly next?: Cursor | undefined;
+}
+
+/**
+ * Records from the newest back. `next` is the cursor of the next page: it goes on below that `seq`. Absent at
+ * the end.
+ */
+export interface BackwardPage<T> {
+  readonly items: readonly T[];
+  readonly next?: number;
+}
+
+/** Names of keys. `next` is the cursor of the next page: it goes on behind that name. Absent at the end. */
+export interface NamePage {
+  readonly names: readonly string[];
+  readonly next?: string;
+}
+
+/**
+ * The cursor of the next page; undefined at the end. @param cursorOfItem the cursor that stands for an item.
+ */
+export function cursorOf<T, Cursor>(
+  { items, more, next }: FilteredPage<T, Cursor>,
+  cursorOfItem: (item: T) => Cursor,
+): Cursor | undefined {
+  if (!more || next !== undefined) return next;
+  const last = items.at(-1);
+  return last === undefined ? undefined : cursorOfItem(last);
+}

@@ -1,0 +1,82 @@
+import type { KeyObject } from 'node:crypto';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import type { AuditReceipt } from '@bundoc/shared/contract/keys';
+import { type AuditDraft, type ChainHead, nextRecord } from '../../records/chain.ts';
+import { AUDIT_COLUMNS, auditValuesOf } from '../sql/audit-table.ts';
+import type { ChainWriter } from '../sql/chain-writer.ts';
+import { type EachQuery, runAsync, type Sql } from '../sql/statement.ts';
+import { locked } from './failure.ts';
+import type { Session } from './session.ts';
+
+/** Records that wait before they are written, at most. */
+const BUFFERED_MAX = 500;
+
+/** Two nodes that took the same place would violate the primary key. */
+const INSERT: EachQuery = {
+  sql: `INSERT INTO audit (${AUDIT_COLUMNS.map(([name]) => name).join(', ')}, write_id)
+  SELECT *, $${AUDIT_COLUMNS.length + 1}::uuid
+    FROM unnest(${AUDIT_COLUMNS.map(([, type], index) => `$${index + 1}::${type}[]`).join(', ')})`,
+};
+
+/**
+ * The audit chain of one write. Keeps records back until something is asked of the database, so that many of
+ * them go in one statement.
+ */
+export class BufferedChain implements ChainWriter {
+  readonly #session: Session;
+  #chainKey: KeyObject | undefined;
+  readonly #writeId: string;
+  #head: ChainHead;
+  #buffer: AuditRecord[] = [];
+  #first: ChainHead | undefined;
+
+  /** @param writeId of the transaction; stands beside each of its records. */
+  constructor(session: Session, chainKey: KeyObject | undefined, head: ChainHead, writeId: string) {
+    this.#session = session;
+    this.#chainKey = chainKey;
+    this.#head = head;
+    this.#writeId = writeId;
+  }
+
+  get chainKey(): KeyObject {
+    if (this.#chainKey === undefined) throw locked();
+    return this.#chainKey;
+  }
+
+  /** The first record of this write; undefined while there is none. */
+  get first(): ChainHead | undefined {
+    return this.#first;
+  }
+
+  append(draft: AuditDraft): AuditReceipt {
+    const record = nextRecord(this.chainKey, this.#head, draft);
+    this.take(record);
+    return { seq: record.seq, hash: record.hash };
+  }
+
+  unlock(chainKey: KeyObject): void {
+    this.#chainKey = chainKey;
+  }
+
+  take(record: AuditRecord): void {
+    this.#buffer.push(record);
+    this.#head = { seq: record.seq, hash: record.hash };
+    this.#first ??= this.#head;
+  }
+
+  /** Does work in this write. Each of its statements sees the records that were appended before. */
+  run<T>(work: Sql<T>): Promise<T> {
+    return runAsync(work, async (statement) => {
+      await this.flush();
+      return await this.#session.execute(statement);
+    });
+  }
+
+  /** Writes what is kept back. */
+  async flush(): Promise<void> {
+    while (this.#buffer.length > 0) {
+      const tuples = this.#buffer.splice(0, BUFFERED_MAX).map(auditValuesOf);
+      await this.#session.execute({ kind: 'insert', query: INSERT, tuples, more: [this.#writeId] });
+    }
+  }
+}

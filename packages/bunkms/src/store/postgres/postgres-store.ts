@@ -1,0 +1,94 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
+import type { KmsStore } from '../port.ts';
+import { createRepository } from '../sql/repository.ts';
+import { postgresDialect } from './dialect.ts';
+import { storageError } from './failure.ts';
+import { migrate } from './migrate.ts';
+import { type PostgresOperations, postgresOperations } from './operations.ts';
+import { closed, Pools } from './pools.ts';
+import { serverWarnings } from './server-warnings.ts';
+import type { PostgresSettings } from './settings.ts';
+import { load, readAll } from './transfers.ts';
+import { Writer } from './writer.ts';
+
+export interface PostgresStoreOptions {
+  readonly settings: PostgresSettings;
+  /** Told of each way in which the server may lose what it acknowledged. */
+  readonly warn: (message: string) => void;
+}
+
+/** A VACUUM may take long. Only sweeps and destructions of keys wait for it. */
+const SCRUB_DEADLINE_MS = 70_000;
+
+/**
+ * Opens the store in PostgreSQL (15 or newer), and brings its schema up to date. Any number of nodes may have
+ * it open.
+ *
+ * @throws AppError `storage_unavailable` when it cannot be opened: also for a standby, and for a schema of a
+ * newer release.
+ */
+export async function openPostgresStore({ settings, warn }: PostgresStoreOptions): Promise<KmsStore> {
+  const pools = new Pools(settings);
+  try {
+    const client = await pools.borrow();
+    try {
+      await migrate(client);
+      for (const warning of await serverWarnings(client, Date.now())) warn(warning);
+    } finally {
+      client.release(true);
+    }
+  } catch (error) {
+    await pools.close();
+    throw storageError(error);
+  }
+  return storeOf(pools, settings.deadlineMs);
+}
+
+function storeOf(pools: Pools, deadlineMs: number): KmsStore {
+  const writer = new Writer(pools, deadlineMs);
+  const repository = createRepository(postgresDialect(), () => writer.chainKey);
+  let closing: Promise<void> | undefined;
+  const close = () => {
+    closing ??= writer.close().then(() => pools.close());
+    return closing;
+  };
+  const inTime =
+    (operation: (...args: never[]) => Promise<unknown>, ms: number) =>
+    async (...args: never[]): Promise<unknown> => {
+      if (closing !== undefined) throw closed();
+      return await within(ms, operation(...args));
+    };
+  const bounded = Object.entries(postgresOperations(repository, pools, writer)).map(([name, operation]) => [
+    name,
+    inTime(operation, name === 'scrub' ? SCRUB_DEADLINE_MS : deadlineMs),
+  ]);
+  return {
+    // Each has the type of the operation that it passes its arguments to.
+    ...(Object.fromEntries(bounded) as PostgresOperations),
+    readAll: () => readAll(pools, repository),
+    load: async (entries, chainKey) => {
+      if (!(await load(pools, repository, entries, chainKey))) return false;
+      writer.unlock(chainKey);
+      return true;
+    },
+    close,
+    [Symbol.asyncDispose]: close,
+  };
+}
+
+/**
+ * What is not answered by then goes on, with nobody who waits for it; each of its steps has a time of its
+ * own.
+ */
+async function within<T>(ms: number, result: Promise<T>): Promise<T> {
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => {
+    const cause = new Error(`PostgreSQL did not answer within ${ms} ms`);
+    late.reject(new AppError('storage_unavailable', { cause }));
+  }, ms);
+  try {
+    return await Promise.race([result, late.promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,311 @@
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import type { AuditReceipt } from '@bundoc/shared/contract/keys';
+import { type AuditDraft, type ChainHead, GENESIS } from '../../records/chain.ts';
+import { KEK_ACTIONS } from '../../records/kek-state.ts';
+import { STORAGE_ACTIONS } from '../../records/storage-record.ts';
+import { type AuditQuery, BULK_ACTIONS, type ReleasePageQuery, USE_ACTIONS } from '../audit.ts';
+import type { BackwardPage, FilteredPage } from '../page.ts';
+import type { StorageStamp } from '../storages.ts';
+import type { Dialect } from './dialect.ts';
+import { pageOf } from './page-of.ts';
+import { auditRecordIn, auditRecordOf, detailText, parseDetail, type Row } from './row-records.ts';
+import { firstOfEach, row, rows, type Sql, type SqlValue } from './statement.ts';
+
+/** Columns of the table, in their order. */
+export const AUDIT_COLUMNS = [
+  ['seq', 'bigint'],
+  ['time', 'text'],
+  ['severity', 'text'],
+  ['action', 'text'],
+  ['outcome', 'text'],
+  ['actor', 'text'],
+  ['jti', 'text'],
+  ['key', 'text'],
+  ['version', 'integer'],
+  ['source', 'text'],
+  ['request_id', 'text'],
+  ['code', 'text'],
+  ['detail', 'text'],
+  ['prev_hash', 'text'],
+  ['hash', 'text'],
+] as const;
+
+/** Values of {@link AUDIT_COLUMNS}. */
+export function auditValuesOf(record: AuditRecord) {
+  return [
+    record.seq,
+    record.time,
+    record.severity,
+    record.action,
+    record.outcome,
+    record.actor ?? null,
+    record.jti ?? null,
+    record.key ?? null,
+    record.version ?? null,
+    record.source ?? null,
+    record.request_id ?? null,
+    record.code ?? null,
+    detailText(record),
+    record.prev_hash,
+    record.hash,
+  ] as const;
+}
+
+/** Columns of a record, named apart from those of what it is joined with. */
+export const JOINED_RECORD = AUDIT_COLUMNS.map(([name]) => `a.${name} AS a_${name}`).join(', ');
+
+/** The record among what it was joined with, by {@link JOINED_RECORD}; undefined when there is none. */
+export function joinedRecordOf(joined: Row): AuditRecord | undefined {
+  return joined['a_seq'] === null ? undefined : auditRecordIn(joined, 'a_');
+}
+
+export const HEAD = 'SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1';
+
+export function headOf(last: Row | undefined): ChainHead {
+  return last === undefined ? GENESIS : placeOf(last);
+}
+
+/** Word for word the conditions of the indexes: only so they are used. */
+const BUT_BULK = `action NOT IN (${listOf(BULK_ACTIONS)})`;
+const BUT_USES = `action NOT IN (${listOf(USE_ACTIONS)})`;
+const OF_KEKS = `action IN (${listOf(KEK_ACTIONS)})`;
+const OF_STORAGES = `action IN (${listOf(STORAGE_ACTIONS)})`;
+const IS_RELEASE = `action = 'key.export' AND outcome = 'allowed'`;
+
+/**
+ * Where a list begins, the least number of 64 bits: who can write to the database can add records in front of
+ * the first.
+ */
+const BEFORE_ALL = '-9223372036854775808';
+/**
+ * Records that one page looks at, and how many of them at once: refusals may be many, and others wait
+ * meanwhile.
+ */
+const LOOKED_AT_MAX = 10_000;
+const LOOK_MIN = 100;
+const LOOK_MAX = 1_000;
+
+/** The table of the audit chain, and what is found in it. */
+export class AuditTable {
+  readonly #dialect: Dialect;
+  readonly #lastChanges;
+  readonly #placesOfLastChanges;
+  readonly #storageRecords;
+  readonly #storagePlaces;
+
+  constructor(dialect: Dialect) {
+    this.#dialect = dialect;
+    const { forEach } = dialect;
+    this.#lastChanges = forEach(['text'], (key) => this.latestChangeOf(key));
+    this.#placesOfLastChanges = forEach(['text'], (key) => this.latestChangeOf(key, 'seq, hash'));
+    this.#storageRecords = forEach(['text'], (id) => this.latestOfStorage(id));
+    this.#storagePlaces = forEach(['text'], (id) => this.latestOfStorage(id, 'seq'));
+  }
+
+  /**
+   * A query for the latest change of a key, by the expression that names it: a record whose detail has a
+   * revision. In JSON no string can pass for that member.
+   */
+  latestChangeOf(key: string, columns = '*', more = ''): string {
+    const { indexedBy, contains, newestFirst } = this.#dialect;
+    return `SELECT ${columns} FROM audit ${indexedBy('audit_key_changes')}
+      WHERE key = ${key} AND ${contains('detail', `'"revision":'`)} ${more} ORDER BY ${newestFirst('seq')} LIMIT 1`;
+  }
+
+  /** A query for the latest record of a storage, by the expression that names it. */
+  latestOfStorage(storage: string, columns = '*'): string {
+    const { indexedBy, storageOfDetail, newestFirst } = this.#dialect;
+    return `SELECT ${columns} FROM audit ${indexedBy('audit_storages')}
+      WHERE ${storageOfDetail} = ${storage} AND ${OF_STORAGES} ORDER BY ${newestFirst('seq')} LIMIT 1`;
+  }
+
+  *head(): Sql<ChainHead> {
+    return headOf(yield* row(HEAD));
+  }
+
+  /** Whether there is a record of no key with the same action and detail. */
+  *has(draft: AuditDraft): Sql<boolean> {
+    const sql = `SELECT 1 FROM audit WHERE ${this.#dialect.isSameRecord} LIMIT 1`;
+    return (yield* row(sql, draft.action, detailText(draft))) !== undefined;
+  }
+
+  *lastChange(key: string): Sql<AuditRecord | undefined> {
+    return (yield* this.lastChanges([key])).get(key);
+  }
+
+  /** The latest changes of keys, by name. */
+  *lastChanges(keys: readonly string[]): Sql<Map<string, AuditRecord>> {
+    return mapOf(yield* firstOfEach(this.#lastChanges, keys), auditRecordOf);
+  }
+
+  /** Where the latest changes of keys are, by name. */
+  *placesOfLastChanges(keys: readonly string[]): Sql<Map<string, AuditReceipt>> {
+    return mapOf(yield* firstOfEach(this.#placesOfLastChanges, keys), placeOf);
+  }
+
+  /** Number of the record that tells of the latest new wrapping of a key. */
+  *lastRewrap(key: string): Sql<number | undefined> {
+    const found = yield* row(this.latestChangeOf('$1', 'seq', `AND action = 'kek.rewrap'`), key);
+    return found?.['seq'] as number | undefined;
+  }
+
+  /** The records that say what the KEKs are. */
+  *kekRecords(): Sql<AuditRecord[]> {
+    return (yield* rows(`SELECT * FROM ${this.#ofKeks} ORDER BY seq`)).map(auditRecordOf);
+  }
+
+  /** Number of the latest of {@link kekRecords}. */
+  *latestKekRecord(): Sql<number | undefined> {
+    const latest = yield* row(`SELECT seq FROM ${this.#ofKeks} ORDER BY seq DESC LIMIT 1`);
+    return latest?.['seq'] as number | undefined;
+  }
+
+  /** Id of the KEK that the latest record which made one so calls the current one. */
+  *currentKek(): Sql<string | undefined> {
+    const latest = yield* row(
+      `SELECT detail FROM ${this.#ofKeks} AND action IN ('vault.initialised', 'kek.added', 'kek.rotate')
+        ORDER BY seq DESC LIMIT 1`,
+    );
+    const kekId = latest === undefined ? undefined : parseDetail(String(latest['detail']))['kek_id'];
+    return typeof kekId === 'string' ? kekId : undefined;
+  }
+
+  get #ofKeks(): string {
+    return `audit ${this.#dialect.indexedBy('audit_keks')} WHERE ${OF_KEKS}`;
+  }
+
+  /** Records behind `after`, as they are stored, by `seq`; from the first without it. */
+  *after(after: number | undefined, limit: number): Sql<AuditRecord[]> {
+    const sql = 'SELECT * FROM audit WHERE seq > $1 ORDER BY seq LIMIT $2';
+    return (yield* rows(sql, after ?? BEFORE_ALL, limit)).map(auditRecordOf);
+  }
+
+  *list(query: AuditQuery): Sql<FilteredPage<AuditRecord, number>> {
+    const { unindexed } = this.#dialect;
+    const until = yield* this.#lookedAtUntil(query);
+    const values: SqlValue[] = [];
+    const conditions = [
+      ...(query.bulk === false ? [BUT_BULK] : []),
+      ...(query.uses === false ? [BUT_USES] : []),
+    ];
+    const require = (sql: string, value: string | number | undefined) => {
+      if (value !== undefined) conditions.push(`${sql} $${values.push(value)}`);
+    };
+    require('seq >', query.after ?? BEFORE_ALL);
+    require('seq <=', until);
+    require('severity =', query.severity);
+    require('key =', query.key);
+    require('actor =', query.actor);
+    // By the index of times all that match would be read and sorted.
+    require(`${unindexed('time')} >=`, query.from);
+    require(`${unindexed('time')} <`, query.to);
+    const limit = `$${values.push(query.limit + 1)}`;
+    const found = yield* rows(
+      `SELECT * FROM audit WHERE ${conditions.join(' AND ')} ORDER BY seq LIMIT ${limit}`,
+      ...values,
+    );
+    const page = pageOf(found, query.limit, auditRecordOf);
+    return page.more || until === undefined ? page : { ...page, more: true, next: until };
+  }
+
+  /** Where a page that is filtered ends its look; undefined when it may look to the end. */
+  *#lookedAtUntil({ after, key, actor, severity, from, to }: AuditQuery): Sql<number | undefined> {
+    if ([actor, severity, from, to].every((filter) => filter === undefined)) return undefined;
+    // The records of one key, or of one actor, are found by an index.
+    const [of, value] = key !== undefined ? ['key', key] : actor !== undefined ? ['actor', actor] : [];
+    const last = yield* row(
+      `SELECT seq FROM audit WHERE seq > $1 ${of === undefined ? '' : `AND ${of} = $3`} ORDER BY seq LIMIT 1 OFFSET $2`,
+      after ?? BEFORE_ALL,
+      LOOKED_AT_MAX - 1,
+      ...(value === undefined ? [] : [value]),
+    );
+    return last?.['seq'] as number | undefined;
+  }
+
+  /** The latest records that say how storages stand, by the ids of the storages. */
+  *storageRecords(ids: readonly string[]): Sql<Map<string, AuditRecord>> {
+    return mapOf(yield* firstOfEach(this.#storageRecords, ids), auditRecordOf);
+  }
+
+  /** Numbers of {@link storageRecords}. */
+  *storagePlaces(ids: readonly string[]): Sql<Map<string, number>> {
+    return mapOf(yield* firstOfEach(this.#storagePlaces, ids), (found) => found['seq'] as number);
+  }
+
+  /** @param places the present {@link storagePlaces}. */
+  *isStorageAsRead({ id, seq, quietSince }: StorageStamp, places: ReadonlyMap<string, number>): Sql<boolean> {
+    if (places.get(id) !== seq) return false;
+    if (quietSince === undefined) return true;
+    const since = this.#dialect.newerThan('seq', '$2');
+    const sql = `SELECT 1 FROM ${this.#exportsToStorage} AND outcome = 'allowed' AND ${since} LIMIT 1`;
+    return (yield* row(sql, id, quietSince)) === undefined;
+  }
+
+  /** Whether a key was released behind that record. */
+  *isReleasedSince(key: string, seq: number): Sql<boolean> {
+    const sql = `SELECT 1 FROM audit WHERE key = $1 AND seq > $2 AND ${IS_RELEASE} LIMIT 1`;
+    return (yield* row(sql, key, seq)) !== undefined;
+  }
+
+  exportsOf(key: string, from: string, page: ReleasePageQuery): Sql<BackwardPage<AuditRecord>> {
+    return releases(
+      'SELECT * FROM audit WHERE key = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3',
+      key,
+      from,
+      page,
+    );
+  }
+
+  exportsToStorage(storage: string, from: string, page: ReleasePageQuery): Sql<BackwardPage<AuditRecord>> {
+    const { olderThan, newestFirst } = this.#dialect;
+    return releases(
+      `SELECT * FROM ${this.#exportsToStorage} AND ${olderThan('seq', '$2')} ORDER BY ${newestFirst('seq')} LIMIT $3`,
+      storage,
+      from,
+      page,
+    );
+  }
+
+  get #exportsToStorage(): string {
+    const { indexedBy, storageOfDetail, contains } = this.#dialect;
+    return `audit ${indexedBy('audit_storage_exports')}
+      WHERE ${storageOfDetail} = $1 AND action = 'key.export' AND ${contains('detail', `'"storage":'`)}`;
+  }
+}
+
+/** The allowed exports among records that come newest first. */
+function* releases(
+  sql: string,
+  of: string,
+  from: string,
+  page: ReleasePageQuery,
+): Sql<BackwardPage<AuditRecord>> {
+  const items: AuditRecord[] = [];
+  let before = page.before ?? Number.MAX_SAFE_INTEGER;
+  const look = Math.min(LOOK_MAX, Math.max(LOOK_MIN, 2 * page.limit));
+  for (let looked = 0; looked < LOOKED_AT_MAX; ) {
+    const found = yield* rows(sql, of, before, look);
+    for (const record of found) {
+      if ((record['time'] as string) < from) return { items };
+      before = record['seq'] as number;
+      looked++;
+      if (record['action'] === 'key.export' && record['outcome'] === 'allowed')
+        items.push(auditRecordOf(record));
+      if (items.length === page.limit) return { items, next: before };
+    }
+    if (found.length < look) return { items };
+  }
+  return { items, next: before };
+}
+
+function placeOf(found: Row): AuditReceipt {
+  return { seq: found['seq'] as number, hash: found['hash'] as string };
+}
+
+function mapOf<T>(found: ReadonlyMap<string, Row>, to: (row: Row) => T): Map<string, T> {
+  return new Map([...found].map(([id, one]) => [id, to(one)]));
+}
+
+function listOf(actions: readonly string[]): string {
+  return actions.map((action) => `'${action}'`).join(', ');
+}

@@ -1,0 +1,63 @@
+import { auditReads, auditWrites } from './audit-operations.ts';
+import type { ReadBodies, WriteBodies } from './bodies.ts';
+import { insertInstallation, readInstallation } from './installation-table.ts';
+import { kekReads, kekSnapshots, kekWrites } from './kek-operations.ts';
+import { keyReads, keySnapshots, keyWrites } from './key-operations.ts';
+import type { Repository } from './repository.ts';
+import { row, run } from './statement.ts';
+import { tokenReads, tokenSnapshots, tokenWrites } from './token-operations.ts';
+
+/** A change that matters to nobody. */
+export const TOUCH = 'UPDATE probe SET count = count + 1';
+
+/**
+ * The operations of the port, as work on the database, by what they need of it. What is not here is the
+ * engine's own.
+ */
+export function operationsOf(repository: Repository) {
+  return {
+    /** Look at one state, or statement by statement at whatever there is. */
+    reads: {
+      ...keyReads(repository),
+      ...tokenReads(repository),
+      ...auditReads(repository),
+      ...kekReads(repository),
+      *counts() {
+        const found = yield* row(
+          'SELECT (SELECT count(*) FROM keys) AS keys, (SELECT count(*) FROM tokens) AS tokens',
+        );
+        return { keys: found?.['keys'] as number, tokens: found?.['tokens'] as number };
+      },
+    } satisfies Partial<ReadBodies<'counts'>>,
+    /** Look with several statements at one state. */
+    snapshots: { ...keySnapshots(repository), ...tokenSnapshots(repository), ...kekSnapshots(repository) },
+    /** Write, each with its record. */
+    writes: {
+      ...keyWrites(repository),
+      ...tokenWrites(repository),
+      ...auditWrites(repository),
+      ...kekWrites(repository),
+    },
+    unauditedWrites: unauditedWrites(repository),
+  };
+}
+
+/** Writes that no record tells of, or that begin the chain: they need no key of the chain. */
+function unauditedWrites({ cluster }: Repository) {
+  return {
+    *initialise(chain, installation, chainKey, record) {
+      if ((yield* readInstallation()) !== undefined) return false;
+      chain.unlock(chainKey);
+      yield* insertInstallation(installation);
+      chain.append(record);
+      return true;
+    },
+    claim: (_chain, claim) => cluster.claim(claim),
+    release: (_chain, claim) => cluster.release(claim),
+    announce: (_chain, presence) => cluster.announce(presence),
+    withdraw: (_chain, service) => cluster.withdraw(service),
+    *probe() {
+      yield* run(TOUCH);
+    },
+  } satisfies WriteBodies<'initialise' | 'claim' | 'release' | 'announce' | 'withdraw' | 'probe'>;
+}

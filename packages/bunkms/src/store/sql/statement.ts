@@ -1,0 +1,95 @@
+import type { Row } from './row-records.ts';
+
+/** What a statement takes as a parameter. */
+export type SqlValue = string | number | boolean | null | Uint8Array;
+
+/** A query that is asked for many tuples of parameters at once: made by {@link Dialect.forEach}. */
+export interface EachQuery {
+  readonly sql: string;
+}
+
+/**
+ * What a repository asks of the database. Parameters are `$1`, `$2`, …
+ *
+ * `rows`, `row` and `run` are answered with all rows, the first row or undefined, and the number of changed
+ * rows. `each` is answered with the rows of each tuple, in the order of the tuples; `insert` with what the
+ * statement returns, of all tuples.
+ */
+export type Statement =
+  | { readonly kind: 'rows' | 'row' | 'run'; readonly sql: string; readonly values: readonly SqlValue[] }
+  | {
+      readonly kind: 'each' | 'insert';
+      readonly query: EachQuery;
+      readonly tuples: readonly (readonly SqlValue[])[];
+      /** Parameters behind those of a tuple, the same for all. */
+      readonly more: readonly SqlValue[];
+    };
+
+/**
+ * Work on the database that yields each {@link Statement} and resumes with its answer. So one text serves
+ * both engines: SQLite runs it in one go in its thread ({@link runSync}), PostgreSQL awaits each answer
+ * ({@link runAsync}).
+ */
+export type Sql<T> = Generator<Statement, T, unknown>;
+
+export function* rows(sql: string, ...values: readonly SqlValue[]): Sql<readonly Row[]> {
+  return (yield { kind: 'rows', sql, values }) as readonly Row[];
+}
+
+/** The first row. */
+export function* row(sql: string, ...values: readonly SqlValue[]): Sql<Row | undefined> {
+  return (yield { kind: 'row', sql, values }) as Row | undefined;
+}
+
+/** @returns the number of rows that were changed. */
+export function* run(sql: string, ...values: readonly SqlValue[]): Sql<number> {
+  return (yield { kind: 'run', sql, values }) as number;
+}
+
+/** @returns the rows of each tuple, in the order of the tuples. Without a tuple nothing is asked. */
+export function* each(
+  query: EachQuery,
+  tuples: readonly (readonly SqlValue[])[],
+  ...more: readonly SqlValue[]
+): Sql<readonly (readonly Row[])[]> {
+  if (tuples.length === 0) return [];
+  return (yield { kind: 'each', query, tuples, more }) as readonly (readonly Row[])[];
+}
+
+/** The first row of each id that has one, by id. */
+export function* firstOfEach(query: EachQuery, ids: Iterable<string>): Sql<Map<string, Row>> {
+  const distinct = [...new Set(ids)];
+  const found = yield* each(
+    query,
+    distinct.map((id) => [id]),
+  );
+  return new Map(
+    distinct.flatMap((id, at) => {
+      const first = found[at]?.[0];
+      return first === undefined ? [] : [[id, first] as const];
+    }),
+  );
+}
+
+/** @returns what the statement returns, of all tuples. Without a tuple nothing is asked. */
+export function* insert(query: EachQuery, tuples: readonly (readonly SqlValue[])[]): Sql<readonly Row[]> {
+  if (tuples.length === 0) return [];
+  return (yield { kind: 'insert', query, tuples, more: [] }) as readonly Row[];
+}
+
+/** Runs work on a database that answers at once. */
+export function runSync<T>(work: Sql<T>, execute: (statement: Statement) => unknown): T {
+  let step = work.next();
+  while (step.done !== true) step = work.next(execute(step.value));
+  return step.value;
+}
+
+/** Runs work on a database whose answers are awaited, one after another. */
+export async function runAsync<T>(
+  work: Sql<T>,
+  execute: (statement: Statement) => Promise<unknown>,
+): Promise<T> {
+  let step = work.next();
+  while (step.done !== true) step = work.next(await execute(step.value));
+  return step.value;
+}

@@ -1,0 +1,65 @@
+import type { AuditDraft } from '../../records/chain.ts';
+import { isSaidBy } from '../../records/token-record.ts';
+import type { ReadBodies, WriteBodies } from './bodies.ts';
+import type { Repository } from './repository.ts';
+
+export function tokenSnapshots({ tokens }: Repository) {
+  return {
+    findToken: (jti) => tokens.find(jti),
+    listTokens: (page) => tokens.list(page),
+  } satisfies ReadBodies<'findToken' | 'listTokens'>;
+}
+
+export function tokenReads({ tokens, activeFamilies }: Repository) {
+  return {
+    *findActiveTokenFamily(jti) {
+      return (yield* activeFamilies([jti])).get(jti);
+    },
+    listIssues: (by, places, limit) => tokens.listIssues(by, places, limit),
+    listRevoked: (time, page) => tokens.listRevoked(time, page),
+  } satisfies ReadBodies<'findActiveTokenFamily' | 'listIssues' | 'listRevoked'>;
+}
+
+export function tokenWrites({ tokens, activeFamilies }: Repository) {
+  return {
+    *insertToken(chain, token, record) {
+      const { issuer } = token;
+      if (issuer !== undefined && !(yield* activeFamilies([issuer])).has(issuer)) return false;
+      yield* tokens.insert(token);
+      chain.append(record);
+      return true;
+    },
+    *renewToken(chain, parentJti, token, record) {
+      if (!(yield* activeFamilies([parentJti])).has(parentJti)) return false;
+      yield* tokens.insert(token);
+      chain.append(record);
+      return true;
+    },
+    *revokeFamilies(chain, records) {
+      let count = 0;
+      for (const [family, record] of byFamily(records)) {
+        const revocations = yield* tokens.revocationsOf(family);
+        if (revocations.some((revocation) => isSaidBy(chain.chainKey, record, revocation))) continue;
+        yield* tokens.markRevoked(family, record.time);
+        chain.append(record);
+        count++;
+      }
+      return count;
+    },
+    *pruneTokens(chain, time, limit, record) {
+      const count = yield* tokens.prune(time, limit);
+      if (count > 0) chain.append({ ...record, detail: { ...record.detail, count } });
+      return count;
+    },
+  } satisfies WriteBodies<'insertToken' | 'renewToken' | 'revokeFamilies' | 'pruneTokens'>;
+}
+
+/** The families that revocations name, each with the first of them. */
+function byFamily(records: readonly AuditDraft[]): Map<string, AuditDraft> {
+  const byName = new Map<string, AuditDraft>();
+  for (const record of records) {
+    const family = String(record.detail?.['family']);
+    if (!byName.has(family)) byName.set(family, record);
+  }
+  return byName;
+}

@@ -1,0 +1,38 @@
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import type { NamedKey } from '../records/key-record.ts';
+import type { ReleasePageQuery } from './audit.ts';
+import type { BackwardPage, Page, PageQuery } from './page.ts';
+
+/** A storage of Bundoc as it was read. */
+export interface StorageStamp {
+  readonly id: string;
+  /** Number of its latest record; undefined when there was none. */
+  readonly seq: number | undefined;
+  /** Behind this record no key may have been released to the storage. */
+  readonly quietSince?: number | undefined;
+}
+
+/** Storages of Bundoc and the keys that they hold. Errors of every method: see `KmsStore`. */
+export interface StorageStore {
+  /**
+   * The latest record of the state of a storage (`STORAGE_ACTIONS`), found by an index; undefined when there
+   * is none. Not authenticated.
+   */
+  storageRecord(id: string): Promise<AuditRecord | undefined>;
+
+  /** As `listExports`, for the keys that were released to a storage. */
+  listStorageExports(
+    storage: string,
+    from: string,
+    page: ReleasePageQuery,
+  ): Promise<BackwardPage<AuditRecord>>;
+
+  /**
+   * Keys with their current version that a storage holds and wants shredded, in the order of their names.
+   * Destroyed keys whose content is not removed yet are among them. Found by an index.
+   */
+  listDeletions(holder: string, page: PageQuery<string>): Promise<Page<NamedKey>>;
+
+  /** How many keys {@link listDeletions} has, of all storages. */
+  countDeletions(): Promise<number>;
+}

@@ -1,0 +1,91 @@
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import type { TokenInfo } from '@bundoc/shared/contract/tokens';
+import type { AuditDraft } from '../records/chain.ts';
+import type { StoredToken } from '../records/token-record.ts';
+import type { Page, PageQuery } from './page.ts';
+
+/** Records of the issue of tokens of one family, or by one token, behind that number. */
+export interface IssuePlace {
+  readonly of: string;
+  readonly after: number;
+}
+
+/** A place among the revocations, which are in the order of the ends of what they revoke. */
+export interface RevocationPlace {
+  readonly expiresAt: string;
+  readonly seq: number;
+}
+
+/**
+ * Tokens. One is active while it has a row, the record of its issue is genuine, and no record revokes its
+ * family. Writes fail with `storage_unavailable` before `unlock`. Errors of every method: see `KmsStore`.
+ */
+export interface TokenStore {
+  /**
+   * Stores a token with the record of its issue, and checks in the same transaction that its `issuer`, if it
+   * has one, is active.
+   *
+   * @returns false, with nothing written, when the issuer is not active.
+   */
+  insertToken(token: TokenInfo, record: AuditDraft): Promise<boolean>;
+
+  /**
+   * Stores `token` as the renewal of `parentJti`, and checks in the same transaction that the parent is
+   * active. So no renewal escapes a revocation of its family.
+   *
+   * @returns false, with nothing written, when the parent is not active.
+   */
+  renewToken(parentJti: string, token: TokenInfo, record: AuditDraft): Promise<boolean>;
+
+  /**
+   * What is stored of a token; undefined when there is neither a row nor a record of its issue. Not
+   * authenticated.
+   */
+  findToken(jti: string): Promise<StoredToken | undefined>;
+
+  /**
+   * The family of an active token, by the record of its issue; undefined for any other token. Every request
+   * asks this, so it is cheap.
+   *
+   * @throws AppError `storage_unavailable` before `unlock`.
+   */
+  findActiveTokenFamily(jti: string): Promise<string | undefined>;
+
+  /**
+   * Tokens that have a row, in the order of their issue. The cursor is a `jti`; an unknown one gives an empty
+   * page.
+   */
+  listTokens(page: PageQuery<string>): Promise<Page<StoredToken>>;
+
+  /**
+   * Appends revocations, each of which ends the family that its `detail` names, and marks the rows. It leaves
+   * out families that a genuine record revokes already, unless the new record is the first that says
+   * `cascade: true`. From then on every process sees the revocation.
+   *
+   * @returns how many were appended.
+   */
+  revokeFamilies(records: readonly AuditDraft[]): Promise<number>;
+
+  /**
+   * Records of the issue of tokens, found by their family or their issuer. Not authenticated.
+   *
+   * @returns for each place at most `limit` of them, in the order of `seq`.
+   */
+  listIssues(
+    by: 'family' | 'issuer',
+    places: readonly IssuePlace[],
+    limit: number,
+  ): Promise<readonly (readonly AuditRecord[])[]>;
+
+  /** Revocations of what expires at `time` or later, by the audit chain alone, in the order of those ends. */
+  listRevoked(time: string, page: PageQuery<RevocationPlace>): Promise<Page<AuditRecord>>;
+
+  /**
+   * Removes at most `limit` tokens that expired before `time`, of families of which every token did: a family
+   * stays revocable by any of its tokens. The record is appended with their number as `detail.count`, unless
+   * there are none.
+   *
+   * @returns how many.
+   */
+  pruneTokens(time: string, limit: number, record: AuditDraft): Promise<number>;
+}

@@ -1,0 +1,40 @@
+import type { KeyObject } from 'node:crypto';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import type { TokenInfo } from '@bundoc/shared/contract/tokens';
+import type { AuditDraft } from '../records/chain.ts';
+import type { Installation } from '../records/installation.ts';
+import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
+
+/** One thing that a store has. */
+export type StoreEntry =
+  | { readonly kind: 'installation'; readonly installation: Installation }
+  | { readonly kind: 'record'; readonly record: AuditRecord }
+  | { readonly kind: 'key'; readonly key: KeyRecord }
+  | { readonly kind: 'version'; readonly version: KeyVersionRecord }
+  | { readonly kind: 'token'; readonly token: TokenInfo };
+
+/**
+ * What fills a new store: the entries of another one, and new records, which get their places in the chain.
+ */
+export type LoadEntry = StoreEntry | { readonly kind: 'new-record'; readonly draft: AuditDraft };
+
+/** A store as a whole, for backups. Errors of every method: see `KmsStore`. */
+export interface TransferStore {
+  /**
+   * All entries of one moment, in batches, while others write: the installation, the audit records by
+   * `seq`, the keys by name, each followed by its versions, and the tokens in the order of their issue. The
+   * moment is that of the first batch. Until the iteration ends, `scrub` may find it in the way.
+   */
+  readAll(): AsyncIterable<readonly StoreEntry[]>;
+
+  /**
+   * Fills an empty store as one write: until this resolves, and when it fails, the store stays empty. Other
+   * writers wait, or fail with `storage_unavailable`. Unlocks the store with `chainKey`.
+   *
+   * @param entries an installation first, records in ascending order of `seq`, a key before its versions.
+   * @param chainKey the one of that installation.
+   * @returns false, with `entries` not begun, when the store is not empty.
+   * @throws what `entries` throws, too.
+   */
+  load(entries: AsyncIterable<readonly LoadEntry[]>, chainKey: KeyObject): Promise<boolean>;
+}

@@ -1,0 +1,117 @@
+import type { KeyObject } from 'node:crypto';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import type { AuditDraft } from '../records/chain.ts';
+import { isGenuine } from '../records/chain-walk.ts';
+import type { KmsStore } from '../store/port.ts';
+
+/** What one call of the store looks for, and how many records of each it gives: others wait for that call. */
+const PLACES = 50;
+const RECORDS = 200;
+
+interface Ports {
+  readonly store: Pick<KmsStore, 'listIssues' | 'revokeFamilies'>;
+  readonly chainKey: KeyObject;
+}
+
+/** What became of {@link IssuedFamilies.end}. */
+interface Ended {
+  readonly count: number;
+  /** False when a record was not genuine: there may be more tokens, which nothing leads to. */
+  readonly isWhole: boolean;
+}
+
+/**
+ * Families that the tokens of one family have issued, and those that their tokens have issued in turn. Only
+ * genuine records are followed. Each family is looked at once, generation by generation, with a bounded
+ * number of records at a time.
+ */
+export class IssuedFamilies {
+  readonly #deps: Ports;
+  readonly #root: string;
+  #isWhole = true;
+
+  constructor(deps: Ports, root: string) {
+    this.#deps = deps;
+    this.#root = root;
+  }
+
+  /**
+   * Ends those that have a token which expires at `time` or later. The root is revoked before.
+   *
+   * @param draftOf makes the revocation, of the record of the token of a family that expires last.
+   */
+  async end(time: string, draftOf: (issue: AuditRecord) => AuditDraft): Promise<Ended> {
+    const known = new Set([this.#root]);
+    let count = 0;
+    for (let generation = [this.#root]; generation.length > 0; ) {
+      const next: string[] = [];
+      for (let at = 0; at < generation.length; at += PLACES) {
+        const { jtis, ended } = await this.#endFamilies(generation.slice(at, at + PLACES), time, draftOf);
+        count += ended;
+        for await (const issue of this.#issues('issuer', jtis)) {
+          const family = textIn(issue, 'family');
+          if (known.has(family)) continue;
+          known.add(family);
+          next.push(family);
+        }
+      }
+      generation = next;
+    }
+    return { count, isWhole: this.#isWhole };
+  }
+
+  /**
+   * @returns all tokens of the families: once a family is revoked, nobody adds one, nor issues in the name of
+   * one.
+   */
+  async #endFamilies(families: readonly string[], time: string, draftOf: (issue: AuditRecord) => AuditDraft) {
+    const jtis: string[] = [];
+    const revoked = new Set([this.#root]);
+    const looked = new Map<string, number>();
+    for (let ended = 0; ; ) {
+      const found: AuditRecord[] = [];
+      for await (const issue of this.#issues('family', families, looked)) found.push(issue);
+      if (found.length === 0) return { jtis, ended };
+      const latest = new Map<string, AuditRecord>();
+      for (const issue of found) {
+        jtis.push(textIn(issue, 'token'));
+        const family = textIn(issue, 'family');
+        const before = latest.get(family);
+        if (before === undefined || textIn(before, 'expires_at') < textIn(issue, 'expires_at'))
+          latest.set(family, issue);
+      }
+      const live = [...latest].filter(
+        ([family, issue]) => !revoked.has(family) && textIn(issue, 'expires_at') >= time,
+      );
+      for (const [family] of live) revoked.add(family);
+      if (live.length > 0)
+        ended += await this.#deps.store.revokeFamilies(live.map(([, issue]) => draftOf(issue)));
+    }
+  }
+
+  /** @param looked up to which record of each was looked at; kept up to date. */
+  async *#issues(
+    by: 'family' | 'issuer',
+    of: readonly string[],
+    looked = new Map<string, number>(),
+  ): AsyncGenerator<AuditRecord, void, undefined> {
+    const { store, chainKey } = this.#deps;
+    for (const open = [...of]; open.length > 0; ) {
+      const places = open.splice(0, PLACES).map((one) => ({ of: one, after: looked.get(one) ?? 0 }));
+      const found = await store.listIssues(by, places, RECORDS);
+      for (const [at, { of: one }] of places.entries()) {
+        const records = found[at] ?? [];
+        if (records.length === RECORDS) open.push(one);
+        for (const record of records) {
+          looked.set(one, record.seq);
+          if (record.detail?.[by] === one && isGenuine(chainKey, record)) yield record;
+          else this.#isWhole = false;
+        }
+      }
+    }
+  }
+}
+
+function textIn({ detail = {} }: AuditRecord, member: string): string {
+  return String(detail[member]);
+}

@@ -1,0 +1,31 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { globCovers } from '@bundoc/shared/contract/grants';
+import type { IssueToken, MayIssue } from '@bundoc/shared/contract/tokens';
+
+/** A request of which it is known how long the token will live. */
+export type SizedRequest = IssueToken & { readonly ttl_s: number };
+
+/**
+ * Holds a request to what its caller may issue: the token's own rights, its life, and in turn what it may
+ * issue.
+ *
+ * @throws AppError `forbidden` naming the first thing that goes beyond.
+ */
+export function requireMayIssue(limit: MayIssue | undefined, request: SizedRequest): void {
+  if (limit === undefined) throw new AppError('forbidden', { detail: 'the token has no may_issue' });
+  const { scope: scopes, keys, projects, ttl_s, may_issue: further } = request;
+  requireWithin(limit, { scopes, keys, projects, ttl_s }, 'may_issue allows no');
+  if (further !== undefined) requireWithin(limit, further, 'may_issue lets nobody pass on');
+}
+
+function requireWithin(limit: MayIssue, wanted: MayIssue, words: string): void {
+  const refuse = (what: string) => {
+    throw new AppError('forbidden', { detail: `${words} ${what}` });
+  };
+  for (const scope of wanted.scopes) if (!limit.scopes.includes(scope)) refuse(`scope ${scope}`);
+  for (const glob of wanted.keys)
+    if (!limit.keys.some((outer) => globCovers(outer, glob))) refuse(`keys ${glob}`);
+  for (const project of wanted.projects)
+    if (!limit.projects.includes('*') && !limit.projects.includes(project)) refuse(`project ${project}`);
+  if (wanted.ttl_s > limit.ttl_s) refuse(`ttl_s above ${limit.ttl_s}`);
+}

@@ -1,0 +1,28 @@
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { KmsStore } from '../store/port.ts';
+
+/** How long a token is remembered after its end, milliseconds: so long lists of tokens show what it was. */
+export const KEPT_AFTER_EXPIRY_MS = 30 * 86_400_000;
+/** Tokens of one transaction. */
+const BATCH = 500;
+
+/**
+ * Forgets what has long expired, so that renewals do not fill the store. The audit chain keeps its records of
+ * them. @returns how many.
+ */
+export async function pruneTokens(store: Pick<KmsStore, 'pruneTokens'>, clock: Clock): Promise<number> {
+  const nowMs = clock.now();
+  const time = new Date(nowMs).toISOString();
+  const before = new Date(nowMs - KEPT_AFTER_EXPIRY_MS).toISOString();
+  let pruned = 0;
+  for (let count = BATCH; count === BATCH; pruned += count)
+    count = await store.pruneTokens(before, BATCH, {
+      time,
+      severity: 'INFO',
+      action: 'token.prune',
+      outcome: 'allowed',
+      actor: 'system',
+      detail: { expired_before: before },
+    });
+  return pruned;
+}

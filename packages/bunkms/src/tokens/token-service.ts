@@ -1,0 +1,253 @@
+import { type KeyObject, randomUUID } from 'node:crypto';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import {
+  audienceOf,
+  type Claims,
+  type IssuedToken,
+  type IssueToken,
+  TOKEN_ISSUER,
+  TOKEN_LENGTH_MAX,
+  TOKEN_TTL_S_DEFAULT,
+  type TokenInfo,
+} from '@bundoc/shared/contract/tokens';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { Logger } from '@bundoc/shared/runtime/logger';
+import { shareKeyOf } from '@bundoc/shared/shares/share-key';
+import { SignJWT } from 'jose';
+import type { Caller } from '../records/caller.ts';
+import {
+  authenticToken,
+  familyOfIssue,
+  revocationDraft,
+  type StoredToken,
+  tokenFault,
+  tokenIssueDraft,
+} from '../records/token-record.ts';
+import type { PageQuery } from '../store/page.ts';
+import type { KmsStore } from '../store/port.ts';
+import { IssuedFamilies } from './issued-families.ts';
+import { requireMayIssue } from './may-issue.ts';
+
+export interface TokenServiceOptions {
+  readonly store: KmsStore;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly signingKey: KeyObject;
+  readonly kid: string;
+  /** Key of the audit chain: only what the chain says of a token is believed. */
+  readonly chainKey: KeyObject;
+}
+
+/** Some tokens of a list, in its order. */
+export interface TokenList {
+  readonly tokens: readonly TokenInfo[];
+  /** Ids of those that are not what the audit chain says of them. */
+  readonly damaged: readonly string[];
+  /** Where to go on behind them; undefined at the end. */
+  readonly next: string | undefined;
+}
+
+const CASCADE_NOT_WHOLE =
+  'audit records of tokens were changed: what they led to may live on; "bunkms audit verify" names it once they are put back';
+
+/**
+ * Issues, renews, lists and revokes tokens (Ed25519 JWT). The store keeps what tokens say, never the tokens.
+ * Each change and its audit record are one transaction, and a token is handed out only once that is durable.
+ */
+export class TokenService {
+  readonly #options: TokenServiceOptions;
+
+  constructor(options: TokenServiceOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Issues a token of a new family. The request has passed `issueTokenSchema`.
+   *
+   * @param issuer claims of the token in whose name this is done: nothing beyond its `may_issue`. Undefined
+   * for the command line.
+   * @throws AppError `forbidden`; `unauthenticated` when the issuer was revoked meanwhile; `invalid_request`
+   * when the token would be longer than a header may be.
+   */
+  async issue(request: IssueToken, caller: Caller, issuer?: Claims): Promise<IssuedToken> {
+    const [firstScope] = request.scope;
+    if (firstScope === undefined) throw new AppError('invalid_request');
+    const lifeS = request.ttl_s ?? defaultLifeS(request, issuer);
+    if (issuer !== undefined) requireMayIssue(issuer.may_issue, { ...request, ttl_s: lifeS });
+    const jti = randomUUID();
+    const { token, info } = await this.#make({
+      jti,
+      root: rootOfIssue(issuer) ?? jti,
+      family: jti,
+      ...(issuer === undefined ? {} : { issuer: issuer.jti }),
+      sub: request.sub,
+      typ: request.typ,
+      aud: audienceOf(firstScope),
+      scope: [...new Set(request.scope)],
+      keys: [...new Set(request.keys)],
+      projects: [...new Set(request.projects)],
+      ...(request.may_issue === undefined ? {} : { may_issue: request.may_issue }),
+      lifeS,
+    });
+    const draft = tokenIssueDraft({ caller, time: this.#now(), action: 'token.issue' }, info);
+    if (!(await this.#options.store.insertToken(info, draft))) throw new AppError('unauthenticated');
+    return { token, ...info };
+  }
+
+  /**
+   * Renews a service token for BunKMS: the same claims and length of life, a new `jti`, the same family and
+   * issuer. So that a service stays connected without anybody's help, and a revocation of what it began with
+   * still ends it.
+   *
+   * @throws AppError `forbidden` for other tokens, `unauthenticated` when it was revoked meanwhile or its row
+   * is not what the audit chain says.
+   */
+  async renew(claims: Claims, caller: Caller): Promise<IssuedToken> {
+    if (claims.typ !== 'service')
+      throw new AppError('forbidden', { detail: 'only service tokens are renewed' });
+    const stored = await this.#options.store.findToken(claims.jti);
+    const parent = stored && this.#believed(stored);
+    if (parent === undefined) throw new AppError('unauthenticated', { tokenFault: 'revoked or unknown' });
+    const { token, info } = await this.#make({
+      jti: randomUUID(),
+      root: shareKeyOf(claims).subject,
+      family: parent.family,
+      ...(parent.issuer === undefined ? {} : { issuer: parent.issuer }),
+      sub: claims.sub,
+      typ: claims.typ,
+      aud: claims.aud,
+      scope: claims.scope,
+      keys: claims.keys,
+      projects: claims.projects,
+      ...(claims.may_issue === undefined ? {} : { may_issue: claims.may_issue }),
+      lifeS: claims.exp - claims.iat,
+    });
+    const draft = tokenIssueDraft({ caller, time: this.#now(), action: 'token.renew' }, info);
+    if (!(await this.#options.store.renewToken(claims.jti, info, draft)))
+      throw new AppError('unauthenticated', { tokenFault: 'revoked' });
+    return { token, ...info };
+  }
+
+  /**
+   * Revokes a token and all that were renewed from the same first one, at once. Revoking again changes
+   * nothing.
+   *
+   * With `cascade` also every token that one of those issued, and what those issued in turn, some at a time.
+   * The token itself comes first, so nothing is issued meanwhile that escapes. When this is cut short,
+   * calling it again ends the rest.
+   *
+   * @returns how many further families were ended.
+   * @throws AppError `token_not_found`, also for a token whose audit record was changed: such a token is
+   * refused anyway. `integrity_error` when the record of a token that it issued was changed: then all is
+   * ended that is found without that record.
+   */
+  async revoke(jti: string, caller: Caller, options: { readonly cascade?: boolean } = {}): Promise<number> {
+    const { store, chainKey } = this.#options;
+    const issued = (await store.findToken(jti))?.issued;
+    if (issued === undefined || familyOfIssue(chainKey, jti, issued) === undefined)
+      throw new AppError('token_not_found');
+    const root = namedBy(issued);
+    const time = this.#now();
+    const cascade = options.cascade === true;
+    await store.revokeFamilies([revocationDraft(caller, time, root, cascade ? { cascade } : {})]);
+    if (!cascade) return 0;
+    const families = new IssuedFamilies({ store, chainKey }, root.family);
+    const { count, isWhole } = await families.end(time, (issue) =>
+      revocationDraft(caller, time, namedBy(issue), { cascade: jti }),
+    );
+    if (!isWhole) throw new AppError('integrity_error', { detail: CASCADE_NOT_WHOLE });
+    return count;
+  }
+
+  /** Tokens in the order of their issue, the expired and revoked ones too. */
+  async list(page: PageQuery<string>): Promise<TokenList> {
+    const { items, more } = await this.#options.store.listTokens(page);
+    const tokens: TokenInfo[] = [];
+    const damaged: string[] = [];
+    for (const item of items) {
+      const token = this.#believed(item);
+      if (token === undefined) damaged.push(item.jti);
+      else tokens.push(token);
+    }
+    return { tokens, damaged, next: more ? items.at(-1)?.jti : undefined };
+  }
+
+  /** @returns undefined, and tells the log why, when the row must not be believed. */
+  #believed(stored: StoredToken): TokenInfo | undefined {
+    const { chainKey, logger } = this.#options;
+    const token = authenticToken(chainKey, stored);
+    if (token === undefined)
+      logger.error({ jti: stored.jti, reason: tokenFault(chainKey, stored) }, 'a stored token is damaged');
+    return token;
+  }
+
+  async #make(
+    token: Omit<TokenInfo, 'issued_at' | 'expires_at' | 'revoked_at'> & {
+      lifeS: number;
+      root: string;
+    },
+  ): Promise<{
+    token: string;
+    info: TokenInfo;
+  }> {
+    const { clock, kid, signingKey } = this.#options;
+    const iat = Math.floor(clock.now() / 1000);
+    const exp = iat + token.lifeS;
+    const { lifeS: _, root, ...said } = token;
+    const { jti, sub, typ, aud, scope, keys, projects, may_issue } = said;
+    const claims = {
+      iss: TOKEN_ISSUER,
+      aud,
+      sub,
+      typ,
+      scope: scope.join(' '),
+      keys,
+      projects,
+      ...(may_issue === undefined ? {} : { may_issue }),
+      jti,
+      root,
+      iat,
+      exp,
+    };
+    const header = { alg: 'EdDSA', typ: 'JWT', kid };
+    const signed = await new SignJWT(claims).setProtectedHeader(header).sign(signingKey);
+    if (signed.length > TOKEN_LENGTH_MAX)
+      throw new AppError('invalid_request', {
+        detail: `the token would have ${signed.length} characters, and may have ${TOKEN_LENGTH_MAX}: name fewer keys or projects`,
+      });
+    return { token: signed, info: { ...said, issued_at: isoOf(iat), expires_at: isoOf(exp) } };
+  }
+
+  #now(): string {
+    return new Date(this.#options.clock.now()).toISOString();
+  }
+}
+
+/**
+ * The root of a token that `issuer` issues: its own root, so that a tenant who may issue tokens gets no more
+ * shares by it. A token that may issue for all projects is an operator's, and what it issues goes to tenants:
+ * each has a share of its own.
+ */
+function rootOfIssue(issuer: Claims | undefined): string | undefined {
+  if (issuer === undefined || issuer.may_issue?.projects.includes('*') === true) return undefined;
+  return shareKeyOf(issuer).subject;
+}
+
+/** As long as the type of token lives by default, if the issuer may issue that. */
+function defaultLifeS({ typ }: IssueToken, issuer: Claims | undefined): number {
+  return Math.min(TOKEN_TTL_S_DEFAULT[typ], issuer?.may_issue?.ttl_s ?? Number.POSITIVE_INFINITY);
+}
+
+function namedBy({ detail = {} }: AuditRecord) {
+  return {
+    jti: String(detail['token']),
+    family: String(detail['family']),
+    sub: String(detail['sub']),
+    expires_at: String(detail['expires_at']),
+  };
+}
+
+function isoOf(seconds: number): string {
+  return new Date(seconds * 1000).toISOString();
+}

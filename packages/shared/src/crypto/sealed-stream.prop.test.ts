@@ -1,0 +1,59 @@
+import { randomBytes } from 'node:crypto';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { aadOf, OpenError, open, takeKey } from './aead.ts';
+import { LENGTH_BYTES, SealedStream } from './sealed-stream.ts';
+
+const key = takeKey(randomBytes(32));
+const chunks = fc.array(fc.uint8Array({ maxLength: 40 }), { minLength: 1, maxLength: 6 });
+
+function sealAll(plaintexts: readonly Uint8Array[], ...context: readonly string[]): Buffer[] {
+  const stream = new SealedStream(key, ...context);
+  return plaintexts.map((plaintext, at) => stream.seal(plaintext, at === plaintexts.length - 1));
+}
+
+const openAll = (bytes: Buffer, ...context: readonly string[]) => [
+  ...new SealedStream(key, ...context).openAll(bytes),
+];
+
+describe('a sealed stream', () => {
+  it('gives the chunks back that were sealed', () => {
+    fc.assert(
+      fc.property(chunks, (plaintexts) => {
+        const opened = openAll(Buffer.concat(sealAll(plaintexts, 'format', 'id')), 'format', 'id');
+        expect(opened).toEqual(plaintexts.map((plaintext) => Buffer.from(plaintext)));
+      }),
+    );
+  });
+
+  it('binds each chunk to its stream, its number and whether it is the last, as the formats say', () => {
+    const [first, last] = sealAll([Buffer.from('a'), Buffer.from('b')], 'bundoc/x/v1', 'p') as [
+      Buffer,
+      Buffer,
+    ];
+    const sealedIn = (chunk: Buffer) => chunk.subarray(LENGTH_BYTES);
+    expect(first.readUInt32BE()).toBe(first.length - LENGTH_BYTES);
+    expect(open(key, sealedIn(first), aadOf('bundoc/x/v1', 'p', '0', 'more')).toString()).toBe('a');
+    expect(open(key, sealedIn(last), aadOf('bundoc/x/v1', 'p', '1', 'last')).toString()).toBe('b');
+  });
+
+  it('does not open once it is cut, extended, or has a chunk moved, repeated, dropped or taken from another stream', () => {
+    fc.assert(
+      fc.property(chunks, fc.nat(), (plaintexts, pick) => {
+        const sealed = sealAll(plaintexts, 'format', 'id');
+        const [foreign] = sealAll([plaintexts[0] as Uint8Array, Buffer.alloc(0)], 'format', 'other');
+        const whole = Buffer.concat(sealed);
+        const at = pick % sealed.length;
+        const changed = [
+          whole.subarray(0, pick % whole.length),
+          Buffer.concat([whole, Buffer.alloc(1 + (pick % 64))]),
+          Buffer.concat(sealed.toSpliced(at, 1)),
+          Buffer.concat(sealed.toSpliced(at, 0, sealed[at] as Buffer)),
+          Buffer.concat(sealed.with(0, foreign as Buffer)),
+          ...(sealed.length > 1 ? [Buffer.concat(sealed.toReversed())] : []),
+        ];
+        for (const bytes of changed) expect(() => openAll(bytes, 'format', 'id')).toThrow(OpenError);
+      }),
+    );
+  });
+});

@@ -1,0 +1,272 @@
+import type { ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import { AppError } from '../contract/app-error.ts';
+import type { Hold, Share } from '../shares/share.ts';
+import { bySpeed, PATIENCE_MS, Pace, slowest } from './pace.ts';
+import { shareOfRequest } from './request-share.ts';
+
+/** Room that is kept for the answer of a write. */
+const RESERVED = Symbol('reserved room');
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    [RESERVED]?: Hold;
+  }
+
+  interface FastifyContextConfig {
+    /** A POST that changes nothing. */
+    isRead?: boolean;
+  }
+}
+
+/** Part of the `config` of a POST that changes nothing. */
+export const READ = { isRead: true } as const;
+
+/**
+ * Answers below this are not counted: Node stops reading from a connection long before many of them wait on
+ * it.
+ */
+const COUNTED_BYTES_MIN = 16_384;
+const SWEEP_EVERY_MS = 1_000;
+
+/** A connection whose client has answers to take. */
+interface Reader {
+  readonly socket: Socket;
+  /** By the subject of each. */
+  readonly holds: Map<Hold, string>;
+  readonly pace: Pace;
+  /** To be called when nothing is held for it any more. */
+  readonly forget: () => void;
+  /** Bytes that were seen to leave, and how the connection stood then. */
+  taken: number;
+  written: number;
+  queued: number;
+}
+
+/** Room for answers that their clients have not taken yet, and for those that writes will have. */
+export class AnswerBufferBudget {
+  readonly #share: Share;
+  readonly #readers = new Map<Socket, Reader>();
+  #cuts = 0;
+
+  constructor(share: Share) {
+    this.#share = share;
+  }
+
+  /** Connections that were closed since their clients read too slowly. */
+  get cuts(): number {
+    return this.#cuts;
+  }
+
+  /** @throws AppError `rate_limited`, `overloaded`. */
+  async reserve(request: FastifyRequest, bytes: number): Promise<void> {
+    if (bytes >= COUNTED_BYTES_MIN) request[RESERVED] = await this.#take(request, bytes, 0);
+  }
+
+  /** As {@link reserve}, for a subject whose clients have answers that they have not taken. */
+  async reserveWhereHeld(request: FastifyRequest, bytes: number): Promise<void> {
+    if (this.#share.heldBy(shareOfRequest(request).subject) > 0) await this.reserve(request, bytes);
+  }
+
+  /** Ends a reservation, if there is one. */
+  giveBack(request: FastifyRequest): void {
+    request[RESERVED]?.[Symbol.dispose]();
+    delete request[RESERVED];
+  }
+
+  /**
+   * Holds an answer until its last byte is handed to the system, or the connection is closed.
+   *
+   * @param done gets `rate_limited` or `overloaded` in the place of an answer of a read.
+   */
+  hold(
+    request: FastifyRequest,
+    response: ServerResponse,
+    bytes: number,
+    done: (error?: Error) => void,
+  ): void {
+    const { [RESERVED]: reserved } = request;
+    delete request[RESERVED];
+    const { socket } = request.raw;
+    if (bytes < COUNTED_BYTES_MIN || socket.destroyed) {
+      reserved?.[Symbol.dispose]();
+      done();
+      return;
+    }
+    const key = shareOfRequest(request);
+    reserved?.resize(bytes);
+    let hold = reserved ?? this.#share.tryTake(key, bytes);
+    // The write has taken effect.
+    if (!isRead(request)) hold ??= this.#share.charge(key, bytes);
+    if (hold !== undefined) {
+      this.#keep(request, response, hold);
+      done();
+      return;
+    }
+    this.#take(request, bytes, bytes).then(
+      (taken) => {
+        if (socket.destroyed) taken[Symbol.dispose]();
+        else this.#keep(request, response, taken);
+        done();
+      },
+      (error: unknown) => done(error as Error),
+    );
+  }
+
+  /**
+   * Measures how fast clients read, and closes the slowest connections while the room is more than half full,
+   * and those of a subject that holds most of it while others wait. To be called each second.
+   */
+  sweep(): void {
+    for (const reader of this.#readers.values()) reader.pace.note(progressOf(reader));
+    this.#cutSlow();
+    this.#cutGreedy();
+  }
+
+  #cutSlow(): void {
+    const half = this.#share.capacity / 2;
+    let { held } = this.#share;
+    if (held <= half) return;
+    for (const reader of slowest(this.#readers.values())) {
+      if (held <= half) return;
+      for (const { units } of reader.holds.keys()) held -= units;
+      this.#cut(reader);
+    }
+  }
+
+  /** A reader that is fast enough may still hold its room for long. */
+  #cutGreedy(): void {
+    for (;;) {
+      const subject = this.#share.greedySubject(PATIENCE_MS);
+      if (subject === undefined) return;
+      const next = bySpeed(this.#readers.values()).find(({ holds }) => [...holds.values()].includes(subject));
+      if (next === undefined) return;
+      this.#cut(next);
+    }
+  }
+
+  #cut(reader: Reader): void {
+    this.#cuts++;
+    reader.socket.destroy();
+    // Now, not when the socket has told that it is closed.
+    reader.forget();
+  }
+
+  /** Gives up when the client goes away. */
+  async #take(request: FastifyRequest, bytes: number, inMemory: number): Promise<Hold> {
+    const { socket } = request.raw;
+    const closed = new AbortController();
+    const close = (): void => closed.abort(new AppError('request_timeout'));
+    socket.once('close', close);
+    try {
+      return await this.#share.take(shareOfRequest(request), bytes, closed.signal, inMemory);
+    } finally {
+      socket.off('close', close);
+    }
+  }
+
+  #keep(request: FastifyRequest, response: ServerResponse, hold: Hold): void {
+    const { socket } = request.raw;
+    const reader = this.#readers.get(socket) ?? this.#watch(socket);
+    reader.holds.set(hold, shareOfRequest(request).subject);
+    response.once('finish', () => {
+      hold[Symbol.dispose]();
+      reader.holds.delete(hold);
+      if (reader.holds.size === 0) reader.forget();
+    });
+  }
+
+  #watch(socket: Socket): Reader {
+    const { written, queued } = standingOf(socket);
+    const holds = new Map<Hold, string>();
+    const forget = (): void => {
+      for (const hold of holds.keys()) hold[Symbol.dispose]();
+      this.#readers.delete(socket);
+      socket.off('close', forget);
+    };
+    const reader = { socket, holds, pace: new Pace(), forget, taken: 0, written, queued };
+    this.#readers.set(socket, reader);
+    // An answer that waits behind another of its connection hears nothing of the end of that connection.
+    socket.once('close', forget);
+    return reader;
+  }
+}
+
+/** What Node has handed over as a whole, and what the system has not taken of the rest. */
+function standingOf(socket: Socket): { readonly written: number; readonly queued: number } {
+  const { _handle: handle } = socket as Socket & {
+    readonly _handle?: { readonly writeQueueSize?: number } | null;
+  };
+  return { written: socket.bytesWritten - socket.writableLength, queued: handle?.writeQueueSize ?? 0 };
+}
+
+/** Bytes that a client has taken since it was first looked at. A large write leaves bit by bit. */
+function progressOf(reader: Reader): number {
+  const { written, queued } = standingOf(reader.socket);
+  reader.taken += written - reader.written + Math.max(0, reader.queued - queued);
+  reader.written = written;
+  reader.queued = queued;
+  return reader.taken;
+}
+
+/** Whether a refusal in the place of the answer is true: nothing has changed. */
+function isRead({ method, routeOptions }: FastifyRequest): boolean {
+  return method === 'GET' || method === 'HEAD' || routeOptions.config.isRead === true;
+}
+
+const rooms = new WeakMap<object, AnswerBufferBudget>();
+
+/**
+ * Has the answers of a server take room while their clients have not taken them. Without it, one client could
+ * ask on many connections, many times on each, and read nothing.
+ *
+ * Only the answer of a read is refused. A write has taken effect by then: one whose answer may be large calls
+ * {@link reserveAnswer} before it begins.
+ */
+export function limitBufferedAnswers(app: FastifyInstance, share: Share): void {
+  const room = new AnswerBufferBudget(share);
+  rooms.set(app.server, room);
+  const timer = setInterval(() => room.sweep(), SWEEP_EVERY_MS).unref();
+  app.addHook('onClose', async () => clearInterval(timer));
+  app.addHook('onSend', (request, reply, payload, done) => {
+    const bytes = typeof payload === 'string' || Buffer.isBuffer(payload) ? Buffer.byteLength(payload) : 0;
+    room.hold(request, reply.raw, bytes, (error) => {
+      if (error === undefined) done(null, payload);
+      else done(error);
+    });
+  });
+}
+
+/** The room for the answers of a server. */
+export function answerRoomOf(app: FastifyInstance): AnswerBufferBudget {
+  const room = rooms.get(app.server);
+  if (room === undefined) throw new Error('the server has no room for answers');
+  return room;
+}
+
+/**
+ * Keeps room for the largest answer that a write may have, before it begins. Its answer, or refusal, gives
+ * the room back.
+ *
+ * @throws AppError `rate_limited`, `overloaded`: nothing was begun.
+ */
+export async function reserveAnswer(request: FastifyRequest, bytesMax: number): Promise<void> {
+  await answerRoomOf(request.server).reserve(request, bytesMax);
+}
+
+/**
+ * Keeps room for the largest answer that a read may have, where clients of its subject have answers that they
+ * have not taken: so that nobody has large pages made that nobody reads. Who has taken all answers is not
+ * held up by what a page may be at most.
+ *
+ * @throws AppError `rate_limited`, `overloaded`.
+ */
+export async function reserveAnotherPage(request: FastifyRequest, bytesMax: number): Promise<void> {
+  await answerRoomOf(request.server).reserveWhereHeld(request, bytesMax);
+}
+
+/** Gives back what {@link reserveAnotherPage} keeps, of a read that waits for something to read. */
+export function giveBackReserved(request: FastifyRequest): void {
+  answerRoomOf(request.server).giveBack(request);
+}

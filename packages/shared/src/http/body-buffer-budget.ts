@@ -1,0 +1,305 @@
+import type { IncomingMessage } from 'node:http';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import { AppError } from '../contract/app-error.ts';
+import type { Hold, Share } from '../shares/share.ts';
+import type { ShareKey } from '../shares/share-key.ts';
+import { bySpeed, PATIENCE_MS, Pace, slowest } from './pace.ts';
+import { shareOfRequest } from './request-share.ts';
+
+/** Bodies and answers up to this have a reserve. */
+export const SMALL_BYTES_MAX = 65_536;
+/**
+ * A larger body takes room in such steps. They are larger than small ones, and so leave the reserve to these.
+ */
+const STEP_BYTES = 262_144;
+/**
+ * Bodies that are read to their end although there is no room may take so much of the capacity beside it, or
+ * be one.
+ */
+const FINISHING = 1 / 5;
+const SWEEP_EVERY_MS = 1_000;
+
+const BODY = Symbol('body');
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    [BODY]?: IncomingBody;
+  }
+}
+
+export type BodyDone = (error: AppError | null, body?: Buffer) => void;
+
+/** A body on its way. */
+interface Arriving {
+  readonly key: ShareKey;
+  readonly payload: IncomingMessage;
+  readonly holds: Hold[];
+  readonly end: (error: AppError | null) => void;
+  pace: Pace;
+  /** The length that it will have, or else may have. */
+  readonly endBytes: number;
+  received: number;
+  /** Bytes that its holds allow. */
+  held: number;
+  /** While it waits for room: ends the wait. */
+  waiting: AbortController | undefined;
+  isFinishing: boolean;
+  hasEnded: boolean;
+}
+
+/** The body of a request, until the request is answered. */
+interface IncomingBody extends Disposable {
+  readonly isCutOff: boolean;
+}
+
+/**
+ * Room for the bodies of requests. A body takes room by what has arrived of it and gives it back when its
+ * request is answered. For which there is no room, that is not read on: TCP holds the client up, for 5 s at
+ * most.
+ *
+ * Half-read bodies that fill the room could wait for one another. So one body of a subject, the nearest to
+ * its end, is read to its end in room beside the capacity, and the next one once that is answered. While the
+ * room is more than half full, bodies that are too slow are refused, the slowest first.
+ */
+export class BodyBufferBudget {
+  readonly #share: Share;
+  readonly #arriving = new Set<Arriving>();
+  /** Those that are read to their end, by subject. */
+  readonly #finishing = new Map<string, number>();
+  #cuts = 0;
+
+  constructor(share: Share) {
+    this.#share = share;
+  }
+
+  /** Bodies that were refused since they were too slow. */
+  get cuts(): number {
+    return this.#cuts;
+  }
+
+  /**
+   * Reads the body of a request. `done` gets it, or `payload_too_large`, `rate_limited`, `overloaded`,
+   * `request_timeout`.
+   */
+  read(request: FastifyRequest, payload: IncomingMessage, done: BodyDone): void {
+    const limit = request.routeOptions.bodyLimit;
+    const announced = announcedBytes(payload);
+    if (announced !== undefined && announced > limit) {
+      done(new AppError('payload_too_large'));
+      return;
+    }
+    const chunks: Buffer[] = [];
+    let isOver = false;
+    const leave = (): void => {
+      isOver = true;
+      payload.off('data', onData).off('end', onEnd).off('error', onError);
+      this.#leave(arriving);
+    };
+    const end = (error: AppError | null): void => {
+      if (isOver) return;
+      leave();
+      done(error, error === null ? Buffer.concat(chunks, arriving.received) : undefined);
+    };
+    const onData = (chunk: Buffer): void => {
+      arriving.received += chunk.length;
+      if (arriving.received > limit) {
+        end(new AppError('payload_too_large'));
+        return;
+      }
+      chunks.push(chunk);
+      if (arriving.received > arriving.held) this.#grow(arriving);
+    };
+    const onEnd = (): void => {
+      arriving.hasEnded = true;
+      // What came last may wait for room.
+      if (arriving.waiting === undefined) end(null);
+    };
+    const onError = (cause: Error): void => end(new AppError('invalid_request', { cause }));
+    const arriving: Arriving = {
+      ...{ key: shareOfRequest(request), payload, holds: [], end, pace: new Pace() },
+      endBytes: announced ?? limit,
+      ...{ received: 0, held: 0, waiting: undefined, isFinishing: false, hasEnded: false },
+    };
+    request[BODY] = {
+      get isCutOff() {
+        return !payload.complete;
+      },
+      [Symbol.dispose]: () => {
+        if (!isOver) leave();
+        this.#giveBack(arriving);
+      },
+    };
+    this.#arriving.add(arriving);
+    payload.on('data', onData).on('end', onEnd).on('error', onError);
+    payload.resume();
+  }
+
+  /**
+   * Measures how fast bodies come, and refuses the slowest while the room is more than half full, and those
+   * of a subject that holds most of it while others wait. To be called each second.
+   */
+  sweep(): void {
+    for (const { pace, received } of this.#arriving) pace.note(received);
+    const half = this.#share.capacity / 2;
+    for (const body of slowest(this.#read())) {
+      if (this.#share.held <= half) break;
+      this.#cut(body);
+    }
+    this.#cutGreedy();
+  }
+
+  /** A body that comes fast enough may still hold its room for long. */
+  #cutGreedy(): void {
+    for (;;) {
+      const subject = this.#share.greedySubject(PATIENCE_MS);
+      if (subject === undefined) return;
+      const theirs = bySpeed(this.#read()).filter(({ key, held }) => key.subject === subject && held > 0);
+      // While one is read beside the capacity, the end of another may make no room.
+      const next = theirs.find(({ isFinishing }) => isFinishing) ?? theirs[0];
+      if (next === undefined) return;
+      this.#cut(next);
+    }
+  }
+
+  /** Who waits for us is not slow. */
+  #read(): Arriving[] {
+    return [...this.#arriving].filter(({ waiting }) => waiting === undefined);
+  }
+
+  #cut(body: Arriving): void {
+    this.#cuts++;
+    const detail = `the body came too slowly while ${this.#share.name} were scarce`;
+    body.end(new AppError('request_timeout', { detail }));
+    // Now, not when the refusal is sent.
+    this.#giveBack(body);
+  }
+
+  /** Takes room for what has arrived, or holds the client up until there is some. */
+  #grow(body: Arriving): void {
+    const { key, endBytes, held, received, holds } = body;
+    const step = endBytes <= SMALL_BYTES_MAX ? endBytes : Math.min(STEP_BYTES, endBytes - held);
+    const units = Math.max(received - held, step);
+    const hold = this.#share.tryTake(key, units);
+    if (hold === undefined) {
+      void this.#wait(body, units);
+      return;
+    }
+    holds.push(hold);
+    body.held += units;
+  }
+
+  async #wait(body: Arriving, units: number): Promise<void> {
+    const { key, payload, holds } = body;
+    const waiting = new AbortController();
+    body.waiting = waiting;
+    payload.pause();
+    const taken = this.#share.take(key, units, waiting.signal);
+    this.#finishNext();
+    try {
+      const hold = await taken;
+      if (waiting.signal.aborted) {
+        hold[Symbol.dispose]();
+        return;
+      }
+      holds.push(hold);
+      body.held += units;
+    } catch (error) {
+      if (!waiting.signal.aborted) body.end(error as AppError);
+      return;
+    }
+    this.#readOn(body);
+  }
+
+  #readOn(body: Arriving): void {
+    body.waiting = undefined;
+    body.pace = new Pace();
+    if (body.hasEnded) body.end(null);
+    else body.payload.resume();
+  }
+
+  /** Has bodies that wait read to their end: of the subject that holds least, the one nearest to it. */
+  #finishNext(): void {
+    for (;;) {
+      let next: Arriving | undefined;
+      for (const body of this.#arriving)
+        if (body.waiting !== undefined && this.#mayFinish(body) && (!next || this.#isBefore(body, next)))
+          next = body;
+      if (next === undefined) return;
+      const { key, holds, endBytes, held, waiting } = next;
+      const rest = endBytes - held;
+      this.#finishing.set(key.subject, rest);
+      next.isFinishing = true;
+      holds.push(this.#share.charge(key, rest));
+      next.held = endBytes;
+      waiting?.abort();
+      this.#readOn(next);
+    }
+  }
+
+  #mayFinish({ key, endBytes, held }: Arriving): boolean {
+    // A small one waits for a short time only: small ones are what comes to an end.
+    if (endBytes <= SMALL_BYTES_MAX || this.#finishing.has(key.subject)) return false;
+    const bytes = this.#finishing.values().reduce((sum, rest) => sum + rest, 0);
+    return bytes === 0 || bytes + endBytes - held <= this.#share.capacity * FINISHING;
+  }
+
+  #isBefore(one: Arriving, other: Arriving): boolean {
+    const more = this.#share.heldBy(one.key.subject) - this.#share.heldBy(other.key.subject);
+    return more < 0 || (more === 0 && one.endBytes - one.received < other.endBytes - other.received);
+  }
+
+  #leave(body: Arriving): void {
+    if (!this.#arriving.delete(body)) return;
+    body.waiting?.abort();
+    body.waiting = undefined;
+  }
+
+  /**
+   * A body that was read beside the capacity makes place for the next one only now: until its answer, it is
+   * in memory.
+   */
+  #giveBack(body: Arriving): void {
+    for (const hold of body.holds.splice(0)) hold[Symbol.dispose]();
+    if (!body.isFinishing) return;
+    body.isFinishing = false;
+    this.#finishing.delete(body.key.subject);
+    this.#finishNext();
+  }
+}
+
+/** Bytes of the body that a request announces; undefined when it has one of unknown length. */
+function announcedBytes({ headers }: IncomingMessage): number | undefined {
+  if (headers['transfer-encoding'] !== undefined) return undefined;
+  return Number(headers['content-length'] ?? 0);
+}
+
+const rooms = new WeakMap<object, BodyBufferBudget>();
+
+/** Has the bodies of a server take room. */
+export function limitBufferedBodies(app: FastifyInstance, share: Share): void {
+  const room = new BodyBufferBudget(share);
+  rooms.set(app.server, room);
+  const timer = setInterval(() => room.sweep(), SWEEP_EVERY_MS).unref();
+  app.addHook('onClose', async () => clearInterval(timer));
+  app.addHook('onSend', (request, reply, payload, done) => {
+    const body = request[BODY];
+    if (body !== undefined) {
+      if (body.isCutOff) reply.header('connection', 'close');
+      body[Symbol.dispose]();
+      delete request[BODY];
+    }
+    done(null, payload);
+  });
+}
+
+/** The room for the bodies of a server. */
+export function bodyRoomOf(app: FastifyInstance): BodyBufferBudget {
+  const room = rooms.get(app.server);
+  if (room === undefined) throw new Error('the server has no room for bodies');
+  return room;
+}
+
+/** Reads the body of a request as bytes: for parsers of content types. */
+export function readBody(request: FastifyRequest, payload: IncomingMessage, done: BodyDone): void {
+  bodyRoomOf(request.server).read(request, payload, done);
+}

@@ -1,0 +1,55 @@
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { Claims } from '../contract/tokens.ts';
+import { shareKeyOf } from '../shares/share-key.ts';
+import { chargeRequest } from './request-share.ts';
+
+const CLAIMS = Symbol('claims');
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    [CLAIMS]?: Claims;
+  }
+}
+
+/** An `onRequest` hook. */
+export type Guard = (request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) => void;
+
+/**
+ * Makes the guard of a route. It decides who may ask before the body is read and before anything is looked
+ * up, so that no refusal tells what exists. A request that it lets pass is charged to the share of its token.
+ *
+ * @param authenticate finds out who asks; at once where it can, since no promise is made then.
+ * @param authorize throws unless they may. It returns the project whose share the request uses, if there is
+ * one.
+ */
+export function createGuard(
+  authenticate: (request: FastifyRequest) => Claims | Promise<Claims>,
+  authorize: (claims: Claims, request: FastifyRequest) => string | undefined,
+): Guard {
+  const admit = (request: FastifyRequest, claims: Claims): void => {
+    const project = authorize(claims, request);
+    request[CLAIMS] = claims;
+    chargeRequest(request, shareKeyOf(claims, project));
+  };
+  return (request, _reply, done) => {
+    try {
+      const claims = authenticate(request);
+      if (claims instanceof Promise) {
+        void claims.then((known) => admit(request, known)).then(() => done(), done);
+        return;
+      }
+      admit(request, claims);
+    } catch (error) {
+      done(error as Error);
+      return;
+    }
+    done();
+  };
+}
+
+/** The claims of the token of a request that a guard let pass. */
+export function claimsOf(request: FastifyRequest): Claims {
+  const claims = request[CLAIMS];
+  if (claims === undefined) throw new Error('the route has no guard');
+  return claims;
+}

@@ -1,0 +1,58 @@
+import type { Registry } from '@prometheus-io/client';
+import type { FastifyContextConfig, FastifyInstance } from 'fastify';
+import { z } from 'zod';
+import { describe, PUBLIC, type RouteAccess } from '../openapi/description.ts';
+import type { Guard } from './guard.ts';
+
+/**
+ * `/health`: the process lives.
+ *
+ * @param config of the route, beside its description.
+ */
+export function registerHealthRoute(app: FastifyInstance, config: FastifyContextConfig = {}): void {
+  const description = describe({
+    id: 'health',
+    tag: 'service',
+    summary: 'Whether the process lives',
+    access: PUBLIC,
+    answers: { 200: { description: 'It does', schema: z.object({ status: z.literal('ok') }) } },
+    examples: { ask: { status: 200, answer: { status: 'ok' } } },
+  });
+  app.get('/health', { config: { ...config, ...description } }, async () => ({ status: 'ok' }));
+}
+
+export interface MetricsRoute {
+  readonly access: RouteAccess;
+  /** Absent where the network is the guard. */
+  readonly guard?: Guard | undefined;
+  /** Of the route, beside its description. */
+  readonly config?: FastifyContextConfig;
+}
+
+/** `/metrics` for Prometheus. */
+export function registerMetricsRoute(
+  app: FastifyInstance,
+  registry: Registry,
+  { access, guard, config = {} }: MetricsRoute,
+): void {
+  const description = describe({
+    id: 'metrics',
+    tag: 'service',
+    summary: 'Metrics for Prometheus',
+    access,
+    answers: {
+      200: {
+        description: 'Text in the exposition format of Prometheus',
+        schema: z.string(),
+        contentType: 'text/plain',
+      },
+    },
+    examples: { scrape: { status: 200 } },
+  });
+  app.get(
+    '/metrics',
+    { config: { ...config, ...description }, ...(guard === undefined ? {} : { onRequest: guard }) },
+    async (_request, reply) =>
+      reply.header('content-type', registry.contentType).send(await registry.metrics()),
+  );
+}

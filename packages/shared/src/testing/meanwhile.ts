@@ -1,5 +1,0 @@
-/** Work that goes on beside a test: should it fail, that is thrown where it is awaited, and is not an error of the whole run before. */
-export function meanwhile<T>(work: Promise<T>): Promise<T> {
-  work.catch(() => undefined);
-  return work;
-}

@@ -1,0 +1,54 @@
+import { spawnSync } from 'node:child_process';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { call, Installation } from './support/installation.ts';
+
+const hasPromtool = spawnSync('promtool', ['--version']).status === 0;
+if (!hasPromtool && process.env['REQUIRE_PROMTOOL'] === '1')
+  throw new Error('REQUIRE_PROMTOOL=1, and promtool is not installed');
+
+/** What `promtool check metrics` reports about a scrape; empty when it finds no fault. */
+function checkMetrics(scrape: string): string {
+  const { status, stdout, stderr } = spawnSync('promtool', ['check', 'metrics'], {
+    input: scrape,
+    encoding: 'utf8',
+  });
+  if (status === null) throw new Error('promtool did not end by itself');
+  return status === 0 ? '' : `${stdout}${stderr}`;
+}
+
+let installation: Installation;
+beforeAll(async () => {
+  installation = await Installation.start();
+  const token = await installation.client(['p']);
+  const path = '/v1/projects/p/collections/notes/documents/first';
+  const { status } = await call(installation.url, path, { method: 'PUT', token, body: '{"v":1}' });
+  expect(status).toBe(201);
+});
+afterAll(() => installation[Symbol.asyncDispose]());
+
+const scrapes = {
+  Bundoc: () => installation.metrics(),
+  BunKMS: async () => (await call(installation.kms.internalUrl, '/metrics')).text,
+};
+
+describe.each(Object.entries(scrapes))('the metrics of a running %s', (service, scrape) => {
+  const skipped = hasPromtool ? '' : ' [skipped: promtool is not installed]';
+
+  it.skipIf(!hasPromtool)(`pass promtool check metrics${skipped}`, async () => {
+    const text = await scrape();
+    expect(text).toMatch(
+      new RegExp(`^${service.toLowerCase()}_http_request_duration_seconds_count\\{.+\\} [1-9]`, 'm'),
+    );
+    expect(checkMetrics(text)).toBe('');
+    expect(checkMetrics(`${text}# HELP x_total X.\n# TYPE x_total gauge\nx_total 1\n`)).toContain('x_total');
+  });
+
+  it('contain no gauge named _total', async () => {
+    const types = (await scrape()).matchAll(/^# TYPE (\S+) (\S+)$/gm);
+    const totals = Array.from(types, ([, name, type]) => [name, type]).filter(([name]) =>
+      name?.endsWith('_total'),
+    );
+    expect(totals.length).toBeGreaterThan(5);
+    expect(totals.filter(([, type]) => type !== 'counter')).toEqual([]);
+  });
+});
