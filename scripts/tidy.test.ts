@@ -10,9 +10,6 @@ interface Biome {
   readonly formatter: { readonly lineWidth: number };
 }
 
-/** Packages whose folders still import each other in a circle. */
-const CIRCLES_STILL_OPEN: readonly string[] = ['bunkms'];
-
 /** A file and what is in it. */
 interface Source {
   readonly path: string;
@@ -160,12 +157,9 @@ describe('imports', () => {
 });
 
 describe('folders', () => {
-  it.each(PACKAGES.filter((name) => !CIRCLES_STILL_OPEN.includes(name)))(
-    'of %s import each other in no circle',
-    (name) => {
-      expect(circlesOf(sourcesOf(`packages/${name}/src/**/*.ts`))).toEqual([]);
-    },
-  );
+  it.each(PACKAGES)('of %s import each other in no circle', (name) => {
+    expect(circlesOf(sourcesOf(`packages/${name}/src/**/*.ts`))).toEqual([]);
+  });
 
   it('are seen to be in a circle of three', () => {
     const sources = [

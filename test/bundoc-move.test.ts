@@ -73,7 +73,7 @@ describeWithPostgres('bundoc move', () => {
       expect((await call(node.url, `${CHANGES}?since=${since}`, { token })).json()['changes']).toEqual(later);
       expect(await bundoc(onPostgres, 'verify')).toMatchObject({
         code: 0,
-        output: 'bundoc: 3 documents in 1 projects: all good\n',
+        output: 'bundoc: 3 documents in 1 project: all good\n',
       });
       const { output } = await bundoc(onPostgres, 'stats', '--json');
       expect(JSON.parse(output)).toMatchObject({
@@ -85,7 +85,7 @@ describeWithPostgres('bundoc move', () => {
     const back = await bundoc(onPostgres, 'move', 'travelling', '--to', 'files');
     expect(back).toMatchObject({ code: 0, output: expect.stringContaining('travelling is in ') });
     expect(await server.sql('SELECT count(*) FROM bundoc.documents', 'bundoc')).toBe('0');
-    expect((await bundoc('files', 'verify')).output).toBe('bundoc: 4 documents in 1 projects: all good\n');
+    expect((await bundoc('files', 'verify')).output).toBe('bundoc: 4 documents in 1 project: all good\n');
     await installation.startBundoc();
     const after = await view(installation.url);
     expect(after.repeated).toBe(before.repeated);

@@ -1,10 +1,3 @@
-import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
-import { allowOrigins } from '@bundoc/shared/http/cors';
-import { createHttpShares, watchHttpShares } from '@bundoc/shared/http/http-shares';
-import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
-import { registerMetricsRoute } from '@bundoc/shared/http/service-routes';
-import { registerOpenapi } from '@bundoc/shared/openapi/routes';
-import { cachedCheck } from '@bundoc/shared/runtime/cached-check';
 import { type Clock, every, systemClock } from '@bundoc/shared/runtime/clock';
 import type { RunningService } from '@bundoc/shared/runtime/lifecycle';
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
@@ -12,6 +5,7 @@ import { memoryLimit } from '@bundoc/shared/runtime/memory-limit';
 import { RateLimit } from '@bundoc/shared/runtime/rate-limit';
 import { openServerTls, type ServerTlsPorts } from '@bundoc/shared/tls/server-tls';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
+import { createApi } from './api.ts';
 import type { BundocConfig } from './config.ts';
 import { KeyCache } from './crypto/key-cache.ts';
 import type { Disk } from './engine/files/disk/disk.ts';
@@ -23,21 +17,8 @@ import type { Projects } from './engine/projects.ts';
 import type { OnSetAside } from './engine/set-aside.ts';
 import { runningStorage } from './engine/started-storage.ts';
 import type { EngineDeps, StorageEngine, StoreWatch } from './engine/storage-engine.ts';
-import { type GenerationState, StorageGeneration } from './engine/storage-generation.ts';
-import { guardService } from './http/access.ts';
-import { registerBackup } from './http/backup.ts';
-import { registerBatch } from './http/batch.ts';
-import { registerChanges } from './http/changes.ts';
-import { registerCollections } from './http/collections.ts';
-import { registerDocuments } from './http/documents.ts';
-import { type Readiness, registerHealth } from './http/health.ts';
-import { registerLists } from './http/lists.ts';
-import { registerMoves } from './http/moves.ts';
-import { BUNDOC_API } from './http/openapi.ts';
-import { registerPatch } from './http/patch.ts';
-import { BURST_S, limitProcessorTime } from './http/processor-time.ts';
-import { registerProjectDeletion, registerProjects } from './http/projects.ts';
-import { registerQueries } from './http/queries.ts';
+import { StorageGeneration } from './engine/storage-generation.ts';
+import { BURST_S } from './http/processor-time.ts';
 import { KmsClient } from './kms/client.ts';
 import { KmsEvents } from './kms/events.ts';
 import { RevokedTokens } from './kms/revoked-tokens.ts';
@@ -51,15 +32,8 @@ import { IdleTtlSweeper } from './projects/idle-ttl-sweeper.ts';
 import { InstanceManager } from './projects/instance-manager.ts';
 import { ProjectUpkeep } from './projects/project-upkeep.ts';
 import { SpreadRotations } from './projects/spread-rotations.ts';
-import { SCAN_LIMITS } from './queries/scan-budget.ts';
-import { Backups } from './service/backups.ts';
-import { Batches } from './service/batches.ts';
 import { ChangeFeed } from './service/change-feed.ts';
-import { Collections } from './service/collections.ts';
-import { Documents } from './service/documents.ts';
 import { type MoveDestination, Moves } from './service/moves.ts';
-import { ProjectDirectory } from './service/project-directory.ts';
-import { Queries } from './service/queries.ts';
 import { type OwnWork, Scheduler } from './work/scheduler.ts';
 import { createServiceShares, type ServiceShares } from './work/service-shares.ts';
 import { roomForWork, workingMemory, workingMemoryBytes } from './working-memory.ts';
@@ -92,13 +66,7 @@ const RESUME_EVERY_MS = 5_000;
 /** How often it is looked how old the generation is, and how old it may become. */
 const GENERATION_CHECK_MS = 300_000;
 const GENERATION_AGE_S_MAX = 3_600;
-const READINESS_KEPT_MS = 1_000;
-/** Why nothing is served, by the state of the generation. */
-const REASONS: Readonly<Record<GenerationState, Readiness['reason']>> = {
-  confirmed: undefined,
-  unconfirmed: 'kms_unavailable',
-  superseded: 'storage_superseded',
-};
+
 /** Documents of one project that are re-sealed after a rotation, each time the projects are swept. */
 const RESEALS_A_SECOND = 500;
 
@@ -117,19 +85,89 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     await openStorage(config, { clock, logger, quota: config.quota }, parts.wrapDisk),
   );
   const metrics = createBundocMetrics();
-  const limit = processorLimit(config, clock);
-  const memory = workingMemory(workingMemoryBytes(memoryLimit(), config.documentBytesMax), clock);
-  const places = roomForWork(clock);
-  const scheduler = stack.use(
-    new Scheduler({
-      ...{ memory, places },
-      onUsed: ({ subject, project }, us) => {
-        if (subject !== '') limit?.charge(project, us / 1_000);
-      },
-    }),
+  const { limit, scheduler, shares } = divideWork(config, clock, metrics);
+  stack.use(scheduler);
+  const { kms, token, listenerTls } = connect(config, { clock, logger, metrics, parts }, stack);
+  const { id } = await storage.identity.read();
+  const generation = new StorageGeneration({
+    ...{ id, identity: storage.identity, calls: kms, logger },
+    isUp: () => kms.isUp(),
+    onConfirmed: () => deletion.look(),
+    onSuperseded: () => {
+      keys.evictAll();
+      instances.sweep();
+      feed.endAll();
+    },
+  });
+  const service = new StorageKeys(kms, generation);
+  const from = runningStorage(generation, kms);
+  const onSetAside = reportSetAside(metrics, logger);
+  const { keys, projects, instances, rotations } = composeInstances({
+    ...{ config, clock, logger, metrics, storage, service, generation, onSetAside, scheduler },
+    shares,
+    settle: (project, move) => settleMove(from, project, move),
+  });
+  stack.use(instances);
+  const feed = new ChangeFeed({ instances, clock, logger, ...shares });
+  const deletion = new ProjectDeletion({
+    ...{ projects, instances, keys, service, feed, clock, logger },
+    settleDoubt: () => generation.advance(),
+  });
+  const target = moveDestination(config, { clock, logger });
+  const { moveSource: source } = storage;
+  const ends = source && target && { source, target };
+  const moves = new Moves({
+    ...{ instances, keys, feed, logger, onSetAside, from, ends },
+    share: shares.moves,
+  });
+  stack.use(every(RESUME_EVERY_MS, () => void deletion.resume()));
+  stack.use(generation);
+  const { checkGenerationEveryMs = GENERATION_CHECK_MS } = parts;
+  stack.use(every(checkGenerationEveryMs, () => void advanceOld(storage, generation, logger)));
+  const confirmed = generation.start();
+  const revoked = new RevokedTokens(clock);
+  const events = new KmsEvents({
+    open: (lastEventId, signal) => kms.openEvents(lastEventId, signal),
+    ready: generation.answered,
+    onEvent: (event) => applyEvent(event, { storage: generation, keys, instances, revoked, feed, deletion }),
+    logger,
+  });
+  stack.use(events);
+  observe({ metrics, storage, generation, scheduler, instances, keys, feed, events, revoked, token });
+  keepUp({ storage, generation, instances, rotations, revoked, feed, logger }, stack);
+  const tokenKeys = new TokenKeys({ fetchJwks: () => kms.fetchJwks(), clock });
+  stack.use(every(TOKEN_KEYS_EVERY_MS, () => void tokenKeys.refresh()));
+  void generation.answered.then(() => tokenKeys.refresh());
+
+  const app = await createApi({
+    ...{ config, clock, logger, metrics, limit, scheduler, storage, generation, kms, events },
+    ...{ revoked, tokenKeys, instances, projects, deletion, feed, moves, id },
+    ...{ serviceShares: shares, tls: listenerTls, requestTimeoutMs: parts.requestTimeoutMs },
+  });
+  stack.defer(() => app.close());
+  const url = await app.listen({ host: config.host, port: config.port });
+  logger.info(
+    { ...{ url, storage: storage.place, storageId: id }, kmsUrl: config.kms.url },
+    'Bundoc is listening',
   );
-  const serviceShares = createServiceShares(config.shares, clock);
-  metrics.watchShares([...Object.values(serviceShares), memory, places]);
+
+  const running = stack.move();
+  return { url, moves, confirmed, close: () => running.disposeAsync() };
+}
+
+function reportSetAside(metrics: BundocMetrics, logger: Logger): OnSetAside {
+  return (mark) => {
+    metrics.markSetAside();
+    logger.error(mark, 'an unconfirmed mark was set aside: somebody may have planted it in the storage');
+  };
+}
+
+/** The listener's certificate, and the way to BunKMS. */
+function connect(
+  config: BundocConfig,
+  { clock, logger, metrics, parts }: Connected,
+  stack: AsyncDisposableStack,
+) {
   const token = new ServiceToken({ path: config.kms.tokenFile, clock, logger });
   const tlsPorts = { clock, logger, metrics, checkEveryMs: parts.checkTlsEveryMs };
   const listenerTls = openServerTls('api', config.tls, undefined, tlsPorts);
@@ -147,55 +185,41 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   stack.defer(() => kms.close());
   token.keepRenewed(() => kms.renewToken());
   stack.defer(() => token.stop());
+  return { kms, token, listenerTls };
+}
 
-  const { id } = await storage.identity.read();
-  const generation = new StorageGeneration({
-    ...{ id, identity: storage.identity, calls: kms, logger },
-    isUp: () => kms.isUp(),
-    onConfirmed: () => deletion.look(),
-    onSuperseded: () => {
-      keys.evictAll();
-      instances.sweep();
-      feed.endAll();
+/** Who may use how much of the processor and of memory. */
+function divideWork(config: BundocConfig, clock: Clock, metrics: BundocMetrics) {
+  const limit = processorLimit(config, clock);
+  const memory = workingMemory(workingMemoryBytes(memoryLimit(), config.documentBytesMax), clock);
+  const places = roomForWork(clock);
+  const scheduler = new Scheduler({
+    ...{ memory, places },
+    onUsed: ({ subject, project }, us) => {
+      if (subject !== '') limit?.charge(project, us / 1_000);
     },
   });
-  const service = new StorageKeys(kms, generation);
-  const from = runningStorage(generation, kms);
-  const onSetAside: OnSetAside = (mark) => {
-    metrics.markSetAside();
-    logger.error(mark, 'an unconfirmed mark was set aside: somebody may have planted it in the storage');
-  };
-  const { keys, projects, instances, rotations } = composeInstances({
-    ...{ config, clock, logger, metrics, storage, service, generation, onSetAside, scheduler },
-    shares: serviceShares,
-    settle: (project, move) => settleMove(from, project, move),
-  });
-  stack.use(instances);
-  const feed = new ChangeFeed({ instances, clock, logger, ...serviceShares });
-  const deletion = new ProjectDeletion({
-    ...{ projects, instances, keys, service, feed, clock, logger },
-    settleDoubt: () => generation.advance(),
-  });
-  const target = moveDestination(config, { clock, logger });
-  const { moveSource: source } = storage;
-  const ends = source && target && { source, target };
-  const moves = new Moves({
-    ...{ instances, keys, feed, logger, onSetAside, from, ends },
-    share: serviceShares.moves,
-  });
-  stack.use(every(RESUME_EVERY_MS, () => void deletion.resume()));
-  stack.use(generation);
-  const { checkGenerationEveryMs = GENERATION_CHECK_MS } = parts;
-  stack.use(every(checkGenerationEveryMs, () => void advanceOld(storage, generation, logger)));
-  const confirmed = generation.start();
-  const revoked = new RevokedTokens(clock);
-  const events = new KmsEvents({
-    open: (lastEventId, signal) => kms.openEvents(lastEventId, signal),
-    ready: generation.answered,
-    onEvent: (event) => applyEvent(event, { storage: generation, keys, instances, revoked, feed, deletion }),
-    logger,
-  });
-  stack.use(events);
+  const shares = createServiceShares(config.shares, clock);
+  metrics.watchShares([...Object.values(shares), memory, places]);
+  return { limit, scheduler, shares };
+}
+
+interface Connected extends Pick<Composition, 'clock' | 'logger' | 'metrics'> {
+  readonly parts: BundocParts;
+}
+
+interface Observed extends Pick<Composition, 'metrics' | 'storage' | 'generation' | 'scheduler'> {
+  readonly instances: InstanceManager;
+  readonly keys: KeyCache;
+  readonly feed: ChangeFeed;
+  readonly events: KmsEvents;
+  readonly revoked: RevokedTokens;
+  readonly token: ServiceToken;
+}
+
+/** What is measured when the metrics are asked for. */
+function observe(observed: Observed): void {
+  const { metrics, storage, generation, scheduler, instances, keys, feed, events, revoked, token } = observed;
   metrics.observe({
     projectsOpen: () => instances.size,
     openBytes: () => instances.bytes,
@@ -213,6 +237,13 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     tokenExpiryS: () => (token.expiresAtMs ?? Number.NaN) / 1_000,
   });
   metrics.observeWork(scheduler);
+}
+
+/** What is done every second. */
+function keepUp(
+  { storage, generation, instances, rotations, revoked, feed, logger }: KeptUp,
+  stack: AsyncDisposableStack,
+): void {
   const upkeep = new ProjectUpkeep({
     ...{ instances, logger, rotations, resealsMax: RESEALS_A_SECOND },
     statesOf: storage.statesOf,
@@ -230,79 +261,13 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     if (generation.state === 'confirmed') void idleSweeper.sweep();
   };
   stack.use(every(SWEEP_EVERY_MS, lookWhereServed));
+}
 
-  const tokenKeys = new TokenKeys({ fetchJwks: () => kms.fetchJwks(), clock });
-  stack.use(every(TOKEN_KEYS_EVERY_MS, () => void tokenKeys.refresh()));
-  void generation.answered.then(() => tokenKeys.refresh());
-
-  const readiness = cachedCheck(clock, READINESS_KEPT_MS, async (): Promise<Readiness> => {
-    const [isReady, kmsUp] = await Promise.all([storage.isReady(), kms.isUp()]);
-    return {
-      storage: isReady ? 'ok' : 'failing',
-      storage_id: id,
-      kms: kmsUp ? 'up' : 'down',
-      kms_events: events.isLive ? 'live' : 'down',
-    };
-  });
-
-  const shares = createHttpShares(config.shares, clock);
-  const app = createHttpServer({
-    logger,
-    bodyBytesMax: config.documentBytesMax,
-    tls: listenerTls,
-    shares,
-    ...(parts.requestTimeoutMs === undefined ? {} : { requestTimeoutMs: parts.requestTimeoutMs }),
-  });
-  stack.defer(() => app.close());
-  if (config.corsOrigins.length > 0) allowOrigins(app, config.corsOrigins);
-  const auth = new BearerAuth({
-    audience: 'bundoc',
-    keys: tokenKeys,
-    clock,
-    isRevoked: (claims) => revoked.has(claims),
-  });
-  await auth.register(app);
-  metrics.measureRequests(app, 'api');
-  if (limit !== undefined) limitProcessorTime(app, limit, metrics.rateLimited);
-  watchHttpShares(metrics, app, shares);
-  metrics.watchCuts(shares.connections.share, () => shares.connections.cuts);
-  const documents = new Documents(instances, { documentBytesMax: config.documentBytesMax });
-  registerDocuments(app, documents, auth, scheduler);
-  await registerPatch(app, documents, auth, scheduler);
-  registerBatch(app, new Batches(instances, config.documentBytesMax), auth, config, scheduler);
-  registerLists(app, documents, auth, scheduler, serviceShares.pageReads);
-  registerProjects(app, new ProjectDirectory(projects, instances, () => void generation.acting()), auth);
-  registerProjectDeletion(app, deletion, auth);
-  registerCollections(app, new Collections(instances), auth, scheduler);
-  registerQueries(app, new Queries(instances, SCAN_LIMITS), auth, scheduler);
-  registerChanges(app, feed, auth, serviceShares.streamBytes);
-  registerBackup(app, new Backups({ instances, clock }, serviceShares.backups), auth);
-  registerMoves(app, moves, auth);
-  registerHealth(app, async () => {
-    const checked = await readiness();
-    // Never remembered: nothing is served from the moment that a generation is refused.
-    const { state, generation: confirmed } = generation;
-    const reason = REASONS[state] ?? (checked.storage === 'ok' ? undefined : 'storage_unavailable');
-    return {
-      ...checked,
-      ...(confirmed === undefined ? {} : { generation: confirmed }),
-      ...(reason === undefined ? {} : { reason }),
-    };
-  });
-  registerMetricsRoute(app, metrics.registry, {
-    access: { kind: 'token', scopes: ['docs:metrics'], serviceOnly: true },
-    guard: guardService(auth, 'docs:metrics'),
-  });
-  await registerOpenapi(app, { service: BUNDOC_API, clock, page: true });
-  refuseOtherMethods(app);
-  const url = await app.listen({ host: config.host, port: config.port });
-  logger.info(
-    { ...{ url, storage: storage.place, storageId: id }, kmsUrl: config.kms.url },
-    'Bundoc is listening',
-  );
-
-  const running = stack.move();
-  return { url, moves, confirmed, close: () => running.disposeAsync() };
+interface KeptUp extends Pick<Composition, 'storage' | 'generation' | 'logger'> {
+  readonly instances: InstanceManager;
+  readonly rotations: SpreadRotations;
+  readonly revoked: RevokedTokens;
+  readonly feed: ChangeFeed;
 }
 
 /** Of milliseconds, by project; undefined for none. */

@@ -10,7 +10,7 @@ const level = logLevel.catch('info').parse(process.env['BUNDOC_LOG_LEVEL']);
 const logger = createLogger({ service: 'bundoc', level });
 
 /** Of the commands that go through the running service, which may share its environment. */
-const OF_COMMANDS = ['BUNDOC_URL', 'BUNDOC_TOKEN', 'BUNDOC_TOKEN_FILE'];
+const OF_COMMANDS = ['BUNDOC_URL', 'BUNDOC_TOKEN', 'BUNDOC_TOKEN_FILE', 'BUNDOC_PROFILE', 'BUNDOC_CA_FILE'];
 
 await runService(logger, async () => {
   const fault = nodeFault();

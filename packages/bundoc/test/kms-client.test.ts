@@ -106,7 +106,7 @@ describe('KmsClient', () => {
 
   it('creates a key of type aes-256, and is content when another node was first', async () => {
     const { client, seen } = await start((_request, response, call) =>
-      call === 1 ? answer(response, 201, {}) : problem(response, 409, 'KEY_EXISTS'),
+      call === 1 ? answer(response, 201, {}) : problem(response, 409, 'key_exists'),
     );
     expect(await client.createKey('p-dek')).toBe(true);
     expect(await client.createKey('p-dek')).toBe(false);
@@ -254,10 +254,10 @@ describe('KmsClient', () => {
   });
 
   it.each([
-    [404, 'KEY_NOT_FOUND', 'KEY_NOT_FOUND'],
+    [404, 'key_not_found', 'key_not_found'],
     [503, 'key_damaged', 'key_damaged'],
     [410, 'key_destroyed', 'project_destroyed'],
-    [410, 'key_version_destroyed', 'KEY_NOT_FOUND'],
+    [410, 'key_version_destroyed', 'key_not_found'],
     [409, 'key_held_elsewhere', 'project_elsewhere'],
     [409, 'key_unheld', 'key_unheld'],
     [409, 'key_deletion_intended', 'project_deleting'],
@@ -265,7 +265,7 @@ describe('KmsClient', () => {
     [409, 'key_disabled', 'project_disabled'],
     [409, 'key_pending_deletion', 'project_disabled'],
     [403, 'key_not_exportable', 'project_disabled'],
-    [503, 'SEALED', 'kms_unavailable'],
+    [503, 'sealed', 'kms_unavailable'],
     [401, 'unauthenticated', 'kms_unavailable'],
     [403, 'forbidden', 'kms_unavailable'],
     [500, 'internal_error', 'kms_unavailable'],
@@ -280,7 +280,7 @@ describe('KmsClient', () => {
     [401, 'unauthenticated', 'BUNDOC_KMS_TOKEN_FILE'],
     [403, 'forbidden', 'BUNDOC_KMS_TOKEN_FILE'],
     [404, 'not_found', 'BUNDOC_KMS_URL'],
-    [503, 'SEALED', 'another KEK'],
+    [503, 'sealed', 'another KEK'],
   ])('tells anyone who operates it what to do about %d %s', async (status, code, remedy) => {
     const { client, lines } = await start((_request, response) => problem(response, status, code));
     await client.exportKey('p-dek').catch(() => undefined);
@@ -374,7 +374,7 @@ describe('KmsClient', () => {
 
   it.each([
     [403, 'forbidden', true],
-    [409, 'KEY_EXISTS', true],
+    [409, 'key_exists', true],
     [410, 'position_gone', true],
     [401, 'unauthenticated', false],
     [403, undefined, false],

@@ -465,7 +465,7 @@ describeWithPostgres('a move that does not go as planned', () => {
     const refused: unknown[] = [];
     const calls = withCall('acceptKey', async (...args) => {
       for (const use of [
-        (store: ProjectStore): Promise<unknown> => store.get(ref('a')),
+        async (store: ProjectStore): Promise<unknown> => store.get(ref('a')),
         (store: ProjectStore): Promise<unknown> => store.commit([put('a', '{"from":"a node of before"}')]),
       ])
         await moving.withStore(node, use).catch((error: AppError) => refused.push(error.code));

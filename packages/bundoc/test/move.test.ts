@@ -75,7 +75,9 @@ describeWithPostgres('a project that is moved', () => {
         while (!isMoved) {
           await setImmediate();
           try {
-            const read = await moving.withStore(node, (store) => store.get(ref(`before-${reads % 60}`)));
+            const read = await moving.withStore(node, async (store) =>
+              store.get(ref(`before-${reads % 60}`)),
+            );
             if (read === undefined) unexpected.push(`before-${reads % 60} was not there`);
             reads++;
           } catch (error) {
@@ -102,9 +104,9 @@ describeWithPostgres('a project that is moved', () => {
       const there = await moving.identity(isOut ? 'files' : 'rows');
       const elsewhere = { code: 'project_elsewhere', storage: (await there.read()).id };
       for (const node of from) {
-        await expect(moving.withStore(node, (store) => store.get(ref('before-0')))).rejects.toMatchObject(
-          elsewhere,
-        );
+        await expect(
+          moving.withStore(node, async (store) => store.get(ref('before-0'))),
+        ).rejects.toMatchObject(elsewhere);
         const late = moving.withStore(node, (store) => store.commit([put('late', '{}')]));
         await expect(late).rejects.toMatchObject(elsewhere);
       }
@@ -147,7 +149,7 @@ describeWithPostgres('a project that is moved', () => {
     );
     await expect(moving.toFolder()).rejects.toMatchObject({ code: 'integrity_error' });
     const rows = await moving.node('rows');
-    expect(await moving.withStore(rows, (store) => store.get(ref('a')))).toBeDefined();
+    expect(await moving.withStore(rows, async (store) => store.get(ref('a')))).toBeDefined();
     await server.sql(
       `UPDATE bundoc.key_versions SET seals = kept.seals FROM kept WHERE project = '${moving.project}'; DROP TABLE kept`,
       'bundoc',

@@ -36,6 +36,7 @@ import { openStore } from './open-store.ts';
 import { SYSTEM } from './records/caller.ts';
 import { neededKeks } from './records/kek-state.ts';
 import type { KmsStore } from './store/port.ts';
+import type { TokenStore } from './store/tokens.ts';
 import { pruneTokens } from './tokens/prune-tokens.ts';
 import { TokenService } from './tokens/token-service.ts';
 import { type KekProvider, kekProviderOf } from './vault/kek-provider.ts';
@@ -250,9 +251,9 @@ function createServices({ config, state, recorders, provider, stamp, ...deps }: 
   });
   const keys: KeyDeps = { store, vault, keks, chainKey, audit, clock, logger };
   const { uses, crypto: failures } = recorders;
-  const kek: KekDeps = { ...keys, keks };
+  const kek: KekDeps = { ...keys, keks, store };
   const service = randomUUID();
-  const rewrap = new KeyRewrap({ ...keys, caller: SYSTEM, holder: service });
+  const rewrap = new KeyRewrap({ ...kek, caller: SYSTEM, holder: service });
   return {
     store,
     audit,
@@ -301,7 +302,7 @@ async function startKekUpkeep(
   void upkeep.run();
 }
 
-function prune(store: KmsStore, clock: Clock, logger: Logger): void {
+function prune(store: TokenStore, clock: Clock, logger: Logger): void {
   pruneTokens(store, clock).then(
     (count) => count > 0 && logger.info({ count }, 'removed tokens that expired long ago'),
     (error: unknown) => logger.warn({ err: error }, 'failed to remove expired tokens; trying again'),
@@ -320,7 +321,7 @@ function createShipper(target: ShipTarget, dataDir: string, deps: ShipperDeps): 
 
 function gateOf(services: Services | undefined): ServiceGate {
   return () => {
-    if (services === undefined) throw new AppError('SEALED');
+    if (services === undefined) throw new AppError('sealed');
     return services;
   };
 }

@@ -26,6 +26,7 @@ test('has the documented defaults', () => {
       cryptoPerKey: 5_000,
       destructionsPerToken: 1,
       renewalsPerMinute: 30,
+      issuesPerToken: 20,
     },
     shares: {
       ...{ bodyBytes: defaultRoomBytes(), answerBytes: defaultRoomBytes() },

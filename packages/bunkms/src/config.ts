@@ -102,6 +102,7 @@ const variables = z
     BUNKMS_CRYPTO_PER_KEY: wholeNumber(0, RATE_MAX).default(5_000),
     BUNKMS_DESTRUCTIONS_PER_TOKEN: wholeNumber(0, RATE_MAX).default(1),
     BUNKMS_RENEWALS_PER_MINUTE: wholeNumber(0, RATE_MAX).default(30),
+    BUNKMS_ISSUES_PER_TOKEN: wholeNumber(0, RATE_MAX).default(20),
     BUNKMS_BODY_BYTES: wholeNumber(MIB, BYTES_MAX).optional(),
     BUNKMS_ANSWER_BYTES: wholeNumber(MIB, BYTES_MAX).optional(),
     BUNKMS_CONNECTIONS: wholeNumber(16, 1_000_000).default(CONNECTIONS_MAX),
@@ -159,6 +160,7 @@ export function readConfig(environment: Environment): BunkmsConfig {
       cryptoPerKey: parsed.BUNKMS_CRYPTO_PER_KEY,
       destructionsPerToken: parsed.BUNKMS_DESTRUCTIONS_PER_TOKEN,
       renewalsPerMinute: parsed.BUNKMS_RENEWALS_PER_MINUTE,
+      issuesPerToken: parsed.BUNKMS_ISSUES_PER_TOKEN,
     },
     shares: {
       bodyBytes: parsed.BUNKMS_BODY_BYTES ?? defaultRoomBytes(),

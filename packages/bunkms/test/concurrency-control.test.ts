@@ -150,9 +150,9 @@ describe('an Idempotency-Key', () => {
     const body = { name: 'b-dek', type: 'aes-256' };
     expect((await kms.api('/v1/keys', { token, body, headers })).status).toBe(201);
     expect((await kms.api('/v1/keys', { token, body: { ...body, name: NAME } })).json()).toMatchObject({
-      code: 'KEY_EXISTS',
+      code: 'key_exists',
     });
-    expect((await keys.create(NAME)).json()).toMatchObject({ code: 'KEY_EXISTS' });
+    expect((await keys.create(NAME)).json()).toMatchObject({ code: 'key_exists' });
   });
 
   test.each(['', ' ', 'a b', 'é', 'x'.repeat(256)])('of %j is refused as invalid', async (value) => {

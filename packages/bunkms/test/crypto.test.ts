@@ -153,7 +153,7 @@ describe('encryption', () => {
     for (const operation of ['encrypt', 'decrypt', 'rewrap'] as const) {
       const body = operation === 'encrypt' ? { plaintext_b64: '' } : { ciphertext_b64: '' };
       expect((await keys.crypto(operation, 'none-dek', body)).json()).toMatchObject({
-        code: 'KEY_NOT_FOUND',
+        code: 'key_not_found',
       });
     }
   });

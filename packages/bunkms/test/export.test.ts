@@ -166,9 +166,9 @@ describe('export', () => {
 
   test('of a key that is not there is 404, and a failed access', async () => {
     const answer = await kms.internal('/v1/export/none-dek', { token });
-    expect(answer.json()).toMatchObject({ status: 404, code: 'KEY_NOT_FOUND' });
+    expect(answer.json()).toMatchObject({ status: 404, code: 'key_not_found' });
     expect(await accesses()).toMatchObject([
-      { severity: 'CRITICAL', outcome: 'failed', code: 'KEY_NOT_FOUND', key: 'none-dek' },
+      { severity: 'CRITICAL', outcome: 'failed', code: 'key_not_found', key: 'none-dek' },
     ]);
   });
 
@@ -200,7 +200,7 @@ describe('export', () => {
     const answer = await kms.internal('/v1/export/bad-dek', { token });
     expect(answer.json()).toMatchObject({ status: 503, code: 'key_damaged' });
     expect(answer.text).not.toContain('unwrap');
-    expect((await create('bad-dek')).json()).toMatchObject({ status: 409, code: 'KEY_EXISTS' });
+    expect((await create('bad-dek')).json()).toMatchObject({ status: 409, code: 'key_exists' });
     expect((await kms.internal('/v1/export/good-dek', { token })).status).toBe(200);
     expect((await kms.internal('/ready')).status).toBe(200);
     expect((await accesses()).map(({ outcome, code }) => [outcome, code])).toEqual([
@@ -250,7 +250,7 @@ describe('export', () => {
     });
     await refuse('/v1/export/a-dek?version=7', 'GET', token, {
       outcome: 'failed',
-      code: 'KEY_NOT_FOUND',
+      code: 'key_not_found',
       key: 'a-dek',
       version: 7,
     });

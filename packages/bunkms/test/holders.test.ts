@@ -621,7 +621,7 @@ describe('a deletion', () => {
       expectRefused(answer, 409, 'key_held_elsewhere', { storage: s.id });
     await keys.create('b-dek');
     expectRefused(await s.act('deletion-intent', 'b-dek'), 409, 'key_unheld');
-    expectRefused(await s.act('deletion-intent', 'none-dek'), 404, 'KEY_NOT_FOUND');
+    expectRefused(await s.act('deletion-intent', 'none-dek'), 404, 'key_not_found');
   });
 
   test('stays the holder’s until the key is destroyed: no take-over hands it on, not even a forced one', async () => {

@@ -171,6 +171,70 @@ describe('tokens that issue others', () => {
     expect(answer.json().detail).toContain('name fewer keys or projects');
   });
 
+  describe('and have kms:issue_client alone', () => {
+    const GRANT: MayIssue = {
+      scopes: ['docs:read', 'docs:write'],
+      projects: ['project-a'],
+      keys: [],
+      ttl_s: 900,
+    };
+    const backend = (ttl_s = 86_400) =>
+      kms.issue({ sub: 'shop', scope: ['kms:issue_client'], may_issue: GRANT, ttl_s });
+    const user = { typ: 'client', scope: ['docs:read'], projects: ['project-a'] };
+
+    test('issue a client token by one call, on record with who asked', async () => {
+      const { token, jti } = await backend();
+      const issuedNow = await issued(token, user);
+      expect(issuedNow).toMatchObject({ typ: 'client', issuer: jti, projects: ['project-a'] });
+      expect(Date.parse(issuedNow.expires_at) - Date.parse(issuedNow.issued_at)).toBe(900_000);
+      expect((await kms.records()).find(({ detail }) => detail?.['token'] === issuedNow.jti)).toMatchObject({
+        action: 'token.issue',
+        actor: 'shop',
+        jti,
+        outcome: 'allowed',
+      });
+    });
+
+    test('issue no token that outlives them, and say when it ends', async () => {
+      const { token, expires_at } = await backend(600);
+      for (const body of [user, { ...user, ttl_s: 900 }])
+        expect((await issued(token, body)).expires_at).toBe(expires_at);
+      expect((await ask(token, { ...user, ttl_s: 901 })).json()).toMatchObject({ code: 'forbidden' });
+    });
+
+    test('issue neither service tokens, nor tokens that issue, nor anything beyond their grant', async () => {
+      const { token } = await backend();
+      for (const [body, detail] of [
+        [{ ...user, typ: 'service' }, 'kms:issue_client issues client tokens alone'],
+        [{ ...user, scope: ['docs:admin'] }, 'may_issue allows no scope docs:admin'],
+        [{ ...user, projects: ['project-b'] }, 'may_issue allows no project project-b'],
+        [{ ...user, projects: ['*'] }, 'may_issue allows no project *'],
+      ] as const)
+        expect((await ask(token, body)).json()).toMatchObject({ code: 'forbidden', detail });
+      const further = { ...user, typ: 'service', scope: ['kms:issue_client'], may_issue: GRANT };
+      expect((await ask(token, further)).json()).toMatchObject({ code: 'forbidden' });
+      expect((await ask(token, { ...user, may_issue: GRANT })).json()).toMatchObject({
+        code: 'invalid_request',
+      });
+    });
+
+    test('list and revoke nothing', async () => {
+      const { token, jti } = await backend();
+      expect((await kms.api('/v1/tokens', { token })).status).toBe(403);
+      expect((await kms.api(`/v1/tokens/${jti}`, { token, method: 'DELETE' })).status).toBe(403);
+    });
+
+    test('are themselves issued only by a may_issue that has the scope, and never without a grant', async () => {
+      const body = { typ: 'service', scope: ['kms:issue_client'], may_issue: GRANT, ttl_s: 600 };
+      const limit: MayIssue = { ...GRANT, scopes: [...GRANT.scopes, 'kms:issue_client'] };
+      const child = await issued(await issuer(limit), body);
+      expect((await issued(child.token, user)).issuer).toBe(child.jti);
+      expect((await ask(await issuer(GRANT), body)).json()).toMatchObject({ code: 'forbidden' });
+      const { may_issue: _, ...without } = body;
+      expect((await ask(await issuer(limit), without)).json()).toMatchObject({ code: 'invalid_request' });
+    });
+  });
+
   describe('and are revoked with cascade', () => {
     const pass = (token: string) =>
       issued(token, {

@@ -381,7 +381,7 @@ describe('keys that are damaged', () => {
     expect((await retire(kms, { accept_unfetched: true })).json()).toMatchObject({
       status: 409,
       code: 'kek_in_use',
-      detail: '3 versions of keys and 0 secrets are wrapped with it',
+      detail: 'wrapped with it: 3 versions of keys, 0 secrets',
     });
     await edit(
       `INSERT INTO key_versions (key_id, version, kcv, state, created_at, wrapped) SELECT id, 9, '', 'available', '', x'01ab' FROM keys LIMIT 1`,

@@ -80,7 +80,7 @@ describe('the leases of a key', () => {
 
   test('of a key that does not exist are 404, and who looks is on record', async () => {
     expect((await kms.api('/v1/keys/none-dek/leases', { token })).json()).toMatchObject({
-      code: 'KEY_NOT_FOUND',
+      code: 'key_not_found',
     });
     await leases('a-dek');
     expect((await kms.records()).at(-1)).toMatchObject({

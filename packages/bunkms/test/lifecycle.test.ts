@@ -39,9 +39,9 @@ const MATRIX: Record<
   create: {
     call: (keys, name) => keys.create(name),
     in: {
-      enabled: refused(409, 'KEY_EXISTS')('enabled'),
-      disabled: refused(409, 'KEY_EXISTS')('disabled'),
-      pending_deletion: refused(409, 'KEY_EXISTS')('pending_deletion'),
+      enabled: refused(409, 'key_exists')('enabled'),
+      disabled: refused(409, 'key_exists')('disabled'),
+      pending_deletion: refused(409, 'key_exists')('pending_deletion'),
       destroyed: gone('destroyed'),
     },
   },
@@ -292,7 +292,7 @@ describe('the deletion of a key', () => {
       { name: NAME, state: 'destroyed' },
     ]);
     await testStorage().edit(again.dataDir, 'DELETE FROM key_versions; DELETE FROM keys;');
-    expect((await later.create(NAME)).json()).toMatchObject({ code: 'KEY_EXISTS' });
+    expect((await later.create(NAME)).json()).toMatchObject({ code: 'key_exists' });
     expect((await later.export(NAME)).json()).toMatchObject({ code: 'key_damaged' });
   });
 
@@ -323,7 +323,7 @@ describe('the deletion of a key', () => {
     });
     expect((await keys.export(NAME, 1)).json()).toMatchObject({ status: 410, code: 'key_version_destroyed' });
     expect((await keys.destroyVersion(NAME, 1)).json()).toMatchObject({ code: 'key_version_destroyed' });
-    expect((await keys.destroyVersion(NAME, 3)).json()).toMatchObject({ code: 'KEY_NOT_FOUND' });
+    expect((await keys.destroyVersion(NAME, 3)).json()).toMatchObject({ code: 'key_not_found' });
     expect((await keys.export(NAME)).json().key_material_b64).toBe(second.key_material_b64);
     expect(keyDetailSchema.strict().parse((await keys.read(NAME)).json()).versions).toMatchObject([
       { version: 1, state: 'destroyed', destroyed_at: receipt.destroyed_at },

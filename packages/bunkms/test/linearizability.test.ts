@@ -53,8 +53,8 @@ function step(model: Model, operation: Operation): readonly Model[] {
 
 function refusalOf({ state }: Model, kind: Kind): string | undefined {
   if (kind === 'create')
-    return state === 'absent' ? undefined : state === 'destroyed' ? 'key_destroyed' : 'KEY_EXISTS';
-  if (state === 'absent') return 'KEY_NOT_FOUND';
+    return state === 'absent' ? undefined : state === 'destroyed' ? 'key_destroyed' : 'key_exists';
+  if (state === 'absent') return 'key_not_found';
   if (state === 'destroyed') return 'key_destroyed';
   if (kind === 'restore') return state === 'pending_deletion' ? undefined : 'key_not_pending_deletion';
   const isUse = kind === 'rotate' || kind === 'export' || kind === 'encrypt' || kind === 'decrypt';

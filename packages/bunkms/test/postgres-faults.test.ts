@@ -136,7 +136,7 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
     ]);
     const codes = results.map((one) => (one.status === 'rejected' ? one.reason.code : one.value));
     expect(codes.slice(0, 40)).toEqual(Array.from({ length: 40 }, () => undefined));
-    expect(codes.slice(40)).toEqual(Array.from({ length: 39 }, () => 'KEY_EXISTS'));
+    expect(codes.slice(40)).toEqual(Array.from({ length: 39 }, () => 'key_exists'));
     expect(await records()).toHaveLength(41);
     const transactions = new Set(
       (await admin('SELECT write_id FROM bunkms.audit')).rows.map((row) => row.write_id),

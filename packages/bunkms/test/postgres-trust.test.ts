@@ -81,7 +81,7 @@ describeWithPostgres('who has the database of BunKMS', () => {
   ])('and %s has that key damaged, and no other', async (_what, sql, column = 'key_id') => {
     await edit(`${sql.replace('$B', of('b-dek'))} WHERE ${column} = ${of('a-dek')}`);
     expect((await keys.export('a-dek')).json()).toMatchObject({ status: 503, code: 'key_damaged' });
-    expect((await keys.create('a-dek')).json()).toMatchObject({ code: 'KEY_EXISTS' });
+    expect((await keys.create('a-dek')).json()).toMatchObject({ code: 'key_exists' });
     expect((await keys.export('b-dek')).status).toBe(200);
     expect(await kms.verify()).toMatchObject({ intact: true });
   });

@@ -9,6 +9,7 @@ const LIMITS = {
   cryptoPerToken: 0,
   cryptoPerKey: 0,
   renewalsPerMinute: 0,
+  issuesPerToken: 0,
   destructionsPerToken: 0,
 };
 
@@ -226,5 +227,19 @@ describe('rate limits', () => {
     expect((await kms.store.counts()).tokens).toBe(before);
     clock.advance(30_000);
     expect((await renew()).status).toBe(201);
+  });
+
+  test('bound the tokens that one family issues, and a refused one makes no token', async () => {
+    await start({ issuesPerToken: 1 });
+    const may_issue = { scopes: ['docs:read' as const], projects: ['project-a'], keys: [], ttl_s: 600 };
+    const { token } = await kms.issue({ scope: ['kms:issue_client'], may_issue });
+    const body = { sub: 'user', typ: 'client', scope: ['docs:read'], projects: ['project-a'] };
+    const issue = () => kms.api('/v1/tokens', { token, body });
+    for (let n = 0; n < 5; n++) expect((await issue()).status).toBe(201);
+    const before = (await kms.store.counts()).tokens;
+    expect(await issue()).toMatchObject({ status: 429, headers: { 'retry-after': '1' } });
+    expect((await kms.store.counts()).tokens).toBe(before);
+    clock.advance(1_000);
+    expect((await issue()).status).toBe(201);
   });
 });

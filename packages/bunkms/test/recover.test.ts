@@ -122,7 +122,7 @@ describe('a store that is lost altogether', () => {
     const calls = await KeyCalls.of(service);
     for (const name of [NAME, 'q-dek']) {
       expect(await codeOf(calls, name)).toBe('key_disabled');
-      expect((await calls.create(name)).json()).toMatchObject({ code: 'KEY_EXISTS' });
+      expect((await calls.create(name)).json()).toMatchObject({ code: 'key_exists' });
       expect((await calls.post(name, 'enable')).status).toBe(200);
     }
     await expectWhole(service, [...first, ...second]);
@@ -211,7 +211,7 @@ describe('a store that is lost altogether', () => {
       expect(await codeOf(calls, 'worn-dek', 1)).toBe('key_version_destroyed');
       expect((await calls.export('worn-dek')).status).toBe(200);
       expect(await codeOf(calls, 'ending-dek')).toBe('key_pending_deletion');
-      expect(await codeOf(calls, 'gone-dek')).toBe('KEY_NOT_FOUND');
+      expect(await codeOf(calls, 'gone-dek')).toBe('key_not_found');
       expect(keyDetailSchema.parse((await calls.read('alive-dek')).json())).toMatchObject({
         rotate_after_days: 40,
         next_rotation_at: expect.any(String),

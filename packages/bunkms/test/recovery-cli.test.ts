@@ -185,7 +185,10 @@ describe('bunkms backup, inventory, restore and recover', () => {
       dry_run: true,
       projects: [{ project: 'p', key: 'p-dek', outcome: 'recovered', state: 'disabled', versions: [1, 2] }],
     });
-    await expectFailure(3, /KEY_NOT_FOUND/, 'key', 'show', 'p-dek');
+    expect(await ok(...recover('--accept-resurrection', '--dry-run'))).toBe(
+      'p  p-dek  would recover  disabled  versions 1,2\n',
+    );
+    await expectFailure(3, /key_not_found/, 'key', 'show', 'p-dek');
     expect(await ok(...recover('--accept-resurrection'))).toBe(
       'p  p-dek  recovered  disabled  versions 1,2\n',
     );

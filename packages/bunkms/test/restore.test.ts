@@ -233,7 +233,7 @@ describe('a backup', () => {
       expect((await calls.post('turned-dek', 'rotate')).json()).toMatchObject({ code: 'key_damaged' });
       expect(await materialOf(calls, 'turned-dek', 2)).toBe(material);
       for (const name of ['new-dek', 'kept-dek'])
-        expect((await calls.create(name)).json()).toMatchObject({ code: 'KEY_EXISTS' });
+        expect((await calls.create(name)).json()).toMatchObject({ code: 'key_exists' });
 
       for (const [{ token }, status] of [
         [revoked, 401],
@@ -403,7 +403,7 @@ describe('a backup', () => {
     const calls = await KeyCalls.of(restored);
     for (const name of ['edited-dek', 'lost-dek', 'odd-dek']) {
       expect((await calls.export(name)).json(), name).toMatchObject({ code: 'key_damaged' });
-      expect((await calls.create(name)).json()).toMatchObject({ code: 'KEY_EXISTS' });
+      expect((await calls.create(name)).json()).toMatchObject({ code: 'key_exists' });
     }
     expect((await calls.export('torn-dek', 1)).json()).toMatchObject({ code: 'key_damaged' });
     expect((await calls.export('torn-dek')).status).toBe(200);

@@ -224,11 +224,11 @@ describe('rotation', () => {
 
   test('of a key that does not exist, and the export of a version that never was, is 404', async () => {
     const answer = await kms.api('/v1/keys/none-dek/rotate', { method: 'POST', token });
-    expect(answer.json()).toMatchObject({ status: 404, code: 'KEY_NOT_FOUND' });
-    expect(await codeOf('?version=2')).toBe('KEY_NOT_FOUND');
+    expect(answer.json()).toMatchObject({ status: 404, code: 'key_not_found' });
+    expect(await codeOf('?version=2')).toBe('key_not_found');
     await rotated();
     expect((await exported('?version=2')).version).toBe(2);
-    expect(await codeOf('?version=3')).toBe('KEY_NOT_FOUND');
+    expect(await codeOf('?version=3')).toBe('key_not_found');
     expect((await recordsOf('key.export')).map(({ outcome, version }) => [outcome, version])).toEqual([
       ['failed', 2],
       ['allowed', 2],

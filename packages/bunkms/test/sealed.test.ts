@@ -40,13 +40,13 @@ describe('a service with another KEK than its store was made with', () => {
           expect([path, answer.status, answer.json().code, answer.headers['retry-after']]).toEqual([
             path,
             503,
-            'SEALED',
+            'sealed',
             '1',
           ]);
         }
       const metrics = await kms[listener]('/metrics', { token });
       if (listener === 'internal') expect(metrics.text).toMatch(/^bunkms_sealed 1$/m);
-      else expect([metrics.status, metrics.json().code]).toEqual([503, 'SEALED']);
+      else expect([metrics.status, metrics.json().code]).toEqual([503, 'sealed']);
       expect((await kms[listener]('/health')).json()).toEqual({ status: 'ok' });
       const ready = await kms[listener]('/ready');
       expect([ready.status, ready.json().status]).toEqual([503, 'sealed']);
@@ -84,11 +84,11 @@ describe('a service with another KEK than its store was made with', () => {
           severity: 'CRITICAL',
           action: 'key.export',
           outcome: 'failed',
-          code: 'SEALED',
+          code: 'sealed',
           key: 'a-dek',
           source: '127.0.0.1',
         },
-        { code: 'SEALED', key: expect.stringMatching(/^sha256:/) },
+        { code: 'sealed', key: expect.stringMatching(/^sha256:/) },
         { code: 'invalid_request', key: expect.stringMatching(/^sha256:/) },
       ]),
     );
@@ -96,7 +96,7 @@ describe('a service with another KEK than its store was made with', () => {
     const sha256 = createHash('sha256').update(file).digest('hex');
     for (let start = 0; start < 2; start++) {
       await using kms = await startKms({ dataDir, kek });
-      const adopted = (await kms.records()).filter(({ code }) => code === 'SEALED');
+      const adopted = (await kms.records()).filter(({ code }) => code === 'sealed');
       expect(adopted).toMatchObject([
         { severity: 'CRITICAL', outcome: 'failed', detail: { sha256, lines: 6, dropped: 0 } },
       ]);

@@ -69,7 +69,7 @@ describe('a key whose record was touched behind the service', () => {
       () => keys.destroyVersion(NAME, 1),
     ])
       expect((await call()).json()).toMatchObject({ status: 503, code: 'key_damaged' });
-    expect((await keys.create(NAME)).json()).toMatchObject({ status: 409, code: 'KEY_EXISTS' });
+    expect((await keys.create(NAME)).json()).toMatchObject({ status: 409, code: 'key_exists' });
     expect(await kms.store.findKey(NAME, 'all')).toEqual(before);
     const page = keyPageSchema.strict().parse((await keys.list()).json());
     if (listed) expect(page.damaged).toEqual([NAME]);
@@ -123,7 +123,7 @@ describe('a key whose record was touched behind the service', () => {
     edit(kms, `UPDATE keys SET name = 'c-dek' ${OF_A}`);
     for (const name of [NAME, 'c-dek']) {
       expect((await keys.export(name)).json()).toMatchObject({ code: 'key_damaged' });
-      expect((await keys.create(name)).json()).toMatchObject({ code: 'KEY_EXISTS' });
+      expect((await keys.create(name)).json()).toMatchObject({ code: 'key_exists' });
     }
     expect(keyPageSchema.parse((await keys.list()).json()).damaged).toEqual(['c-dek']);
   });
@@ -238,7 +238,7 @@ describe('a key whose record was touched behind the service', () => {
       `INSERT INTO key_versions (key_id, version, kcv, state, created_at, wrapped)
          SELECT key_id, 3, kcv, state, created_at, wrapped FROM key_versions WHERE key_id = ${ID_OF_A} AND version = 1`,
     );
-    expect((await keys.export(NAME, 3)).json()).toMatchObject({ code: 'KEY_NOT_FOUND' });
+    expect((await keys.export(NAME, 3)).json()).toMatchObject({ code: 'key_not_found' });
     expect(keyDetailSchema.parse((await keys.read(NAME)).json()).versions).toHaveLength(2);
     expect(infoIn(await keys.post(NAME, 'rotate'))).toMatchObject({ version: 3 });
     expect((await keys.export(NAME, 3)).status).toBe(200);

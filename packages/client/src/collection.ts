@@ -10,6 +10,7 @@ import {
   Document,
   type DocumentPage,
   documentsOf,
+  JsonText,
   type Metadata,
   pageOf,
   tellUnreadable,
@@ -127,23 +128,25 @@ export class Collection<T extends object = Record<string, unknown>> {
 
   /**
    * Changes parts of a document: an object is a merge patch (RFC 7396), an array a JSON Patch (RFC 6902). The
-   * rest of its text stays as it is.
+   * rest of its text stays as it is. A `JsonText` is sent to the byte.
    *
    * @throws BundocError `document_not_found`, `precondition_failed`, and what a patch that does not fit is
    * refused with.
    */
   async patch(
     id: string,
-    patch: object | readonly PatchOperation[],
+    patch: object | readonly PatchOperation[] | JsonText,
     options: ConditionalOptions = {},
   ): Promise<Metadata> {
-    const type = Array.isArray(patch) ? 'application/json-patch+json' : 'application/merge-patch+json';
+    const body = patch instanceof JsonText ? patch.text : JSON.stringify(patch);
+    const isArray = body.trimStart().startsWith('[');
+    const type = isArray ? 'application/json-patch+json' : 'application/merge-patch+json';
     const { text } = await this.#transport.send({
       ...options,
       method: 'PATCH',
       path: this.#documentPath(id),
       headers: { ...conditionsOf(options), 'content-type': type },
-      body: JSON.stringify(patch),
+      body,
       isIdempotent: true,
     });
     return JSON.parse(text) as Metadata;
@@ -207,7 +210,7 @@ export class Collection<T extends object = Record<string, unknown>> {
   }
 
   /** How many documents a condition holds for. */
-  async count(where?: Where, options: QuestionOptions = {}): Promise<number> {
+  async count(where?: Where | JsonText, options: QuestionOptions = {}): Promise<number> {
     return (await this.#figures<{ count: number }>('count', { where }, options)).count;
   }
 
@@ -319,7 +322,7 @@ export class Collection<T extends object = Record<string, unknown>> {
       ...options,
       method: 'POST',
       path: `${this.#path}/${what}`,
-      body: JSON.stringify(question),
+      body: questionText(question),
       isIdempotent: true,
     });
     return text;
@@ -328,6 +331,14 @@ export class Collection<T extends object = Record<string, unknown>> {
   #documentPath(id: string): string {
     return `${this.#path}/documents/${segment(id)}`;
   }
+}
+
+/** The body of a question; an exact condition stays exact. */
+function questionText(question: object): string {
+  const { where, ...rest } = question as { readonly where?: unknown };
+  if (!(where instanceof JsonText)) return JSON.stringify(question);
+  const others = JSON.stringify(rest).slice(1);
+  return `{"where":${where.text}${others === '}' ? '' : ','}${others}`;
 }
 
 /** A path segment. @throws TypeError for one that a URL would lose. */

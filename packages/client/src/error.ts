@@ -21,7 +21,12 @@ export type ClientCode =
   /** The deadline of the call is over. As above. */
   | 'deadline_exceeded'
   /** An answer that is none of Bundoc's: a proxy's, perhaps. */
-  | 'unexpected_answer';
+  | 'unexpected_answer'
+  /**
+   * In a browser: the service answers, and lets no page of this origin read it (`BUNDOC_CORS_ORIGINS`). The
+   * client does not try again.
+   */
+  | 'cors_refused';
 
 /** A code of an error. The last part is for those of a Bundoc that is newer than this client. */
 export type ErrorCode = BundocCode | ClientCode | (string & {});

@@ -1,4 +1,4 @@
-import type { Document } from './document.ts';
+import type { Document, JsonText } from './document.ts';
 
 /** A condition, as `docs/query.md` has it: `{ stars: { $gte: 3 }, 'author.name': 'Ada' }`. */
 export type Where = Readonly<Record<string, unknown>>;
@@ -10,7 +10,8 @@ export interface OrderBy {
 }
 
 export interface Query {
-  readonly where?: Where | undefined;
+  /** A `JsonText` is sent to the byte: for numbers that a double does not hold. */
+  readonly where?: Where | JsonText | undefined;
   /** The order of creation when absent. */
   readonly orderBy?: readonly OrderBy[] | undefined;
   /** Documents of a page, 1 to 1,000; 100 by default. */
@@ -25,7 +26,7 @@ export type Figure =
   | { readonly op: 'sum' | 'avg' | 'min' | 'max'; readonly field: string };
 
 export interface Aggregation<F extends Readonly<Record<string, Figure>>> {
-  readonly where?: Where | undefined;
+  readonly where?: Where | JsonText | undefined;
   /** At most two fields. */
   readonly groupBy?: readonly string[] | undefined;
   readonly figures: F;

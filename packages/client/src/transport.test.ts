@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { BundocError } from './error.ts';
 import { type Request, Transport, type TransportOptions } from './transport.ts';
 
@@ -57,18 +57,6 @@ describe('a request', () => {
     const { transport } = start([new Error('refused')], { triesMax: 1 });
     await expect(transport.send(get)).rejects.toThrow('there is no answer from https://docs.example.org');
     await expect(start([cutShort()], { triesMax: 1 }).transport.send(get)).rejects.toThrow('broke off');
-  });
-
-  it('asks for the token at each try', async () => {
-    let asked = 0;
-    const { transport, requests } = start([problem(503, 'overloaded'), ok()], {
-      token: async () => `t${++asked}`,
-    });
-    await transport.send(get);
-    expect(requests.map(({ init }) => new Headers(init.headers).get('authorization'))).toEqual([
-      'Bearer t1',
-      'Bearer t2',
-    ]);
   });
 
   it.each([429, 502, 503, 504])('is tried again after %i', async (status) => {
@@ -171,5 +159,135 @@ describe('a request', () => {
 
   it.each(['ftp://x', 'x', ''])('is not made to %j', (url) => {
     expect(() => start([], { url })).toThrow(TypeError);
+  });
+});
+
+/** A token that says nothing but its times, seconds since 1970. */
+const tokenOf = (name: string, iat: number, exp: number) =>
+  `${name}.${btoa(JSON.stringify({ iat, exp }))}.signature`;
+const refusal = () => problem(401, 'unauthenticated');
+const bearers = (requests: readonly { init: RequestInit }[]) =>
+  requests.map(({ init }) => new Headers(init.headers).get('authorization')?.slice('Bearer '.length));
+
+describe('a token that a function gives', () => {
+  it('is asked for once while it is good, and again before it ends', async () => {
+    let nowS = 1_000;
+    const given: string[] = [];
+    const token = async () => {
+      given.push(tokenOf(`t${given.length + 1}`, nowS, nowS + 900));
+      return String(given.at(-1));
+    };
+    const { transport, requests } = start([ok(), ok(), ok()], { token, now: () => nowS * 1_000 });
+    await transport.send(get);
+    nowS += 900 - 61;
+    await transport.send(get);
+    nowS += 2;
+    await transport.send(get);
+    expect(given).toHaveLength(2);
+    expect(bearers(requests)).toEqual([given[0], given[0], given[1]]);
+  });
+
+  it('is asked for once by requests at the same time, and a request that is given up ends alone', async () => {
+    const { promise, resolve } = Promise.withResolvers<string>();
+    let asked = 0;
+    const token = () => {
+      asked++;
+      return promise;
+    };
+    const { transport, requests } = start([ok('1'), ok('2')], { token });
+    const stop = new AbortController();
+    const sent = [transport.send(get), transport.send(get), transport.send({ ...get, signal: stop.signal })];
+    stop.abort(new Error('enough'));
+    await expect(sent[2]).rejects.toThrow('enough');
+    resolve('t');
+    await Promise.all(sent.slice(0, 2));
+    expect([asked, ...bearers(requests)]).toEqual([1, 't', 't']);
+  });
+
+  it('is asked for again when it is refused, once for all requests that it was refused to', async () => {
+    let asked = 0;
+    const { transport, requests } = start([refusal(), refusal(), ok(), ok()], {
+      token: async () => `t${++asked}`,
+    });
+    await Promise.all([transport.send(get), transport.send(post)]);
+    expect(asked).toBe(2);
+    expect(bearers(requests)).toEqual(['t1', 't1', 't2', 't2']);
+  });
+
+  it('ends the call when the new one is refused too, or is the same', async () => {
+    let asked = 0;
+    const fresh = start([refusal(), refusal()], { token: async () => `t${++asked}` });
+    await expect(fresh.transport.send(get)).rejects.toMatchObject({ code: 'unauthenticated', status: 401 });
+    expect(asked).toBe(2);
+    const same = start([refusal()], { token: async () => 't' });
+    await expect(same.transport.send(get)).rejects.toMatchObject({ code: 'unauthenticated' });
+    expect(same.requests).toHaveLength(1);
+  });
+
+  it('is used to its end when no new one can be had, and then the call ends with why', async () => {
+    let nowS = 1_000;
+    let isDown = false;
+    const token = async () => {
+      if (isDown) throw new Error('the backend is down');
+      return tokenOf('t', nowS, nowS + 600);
+    };
+    const { transport } = start([ok(), ok()], { token, now: () => nowS * 1_000 });
+    await transport.send(get);
+    isDown = true;
+    nowS += 599;
+    await transport.send(get);
+    nowS += 1;
+    await expect(transport.send(get)).rejects.toThrow('the backend is down');
+  });
+
+  it('is not asked for with each request by a clock that runs ahead', async () => {
+    let asked = 0;
+    const token = async () => tokenOf(`t${++asked}`, 1_000, 1_600);
+    const { transport } = start([ok(), ok(), ok()], { token, now: () => 5_000_000 });
+    for (let n = 0; n < 3; n++) await transport.send(get);
+    expect(asked).toBe(1);
+  });
+
+  it('opens a stream again with a new one when the first is refused', async () => {
+    let asked = 0;
+    const { transport, requests } = start([refusal(), ok('x')], { token: async () => `t${++asked}` });
+    await transport.open(get, new AbortController().signal);
+    expect(bearers(requests)).toEqual(['t1', 't2']);
+  });
+});
+
+describe('in a browser', () => {
+  afterEach(() => {
+    vi.unstubAllGlobals();
+  });
+  const blocked = () => new TypeError('Failed to fetch');
+
+  it('a service without CORS for the page ends the call at once, and the error says what to set', async () => {
+    vi.stubGlobal('location', { origin: 'https://app.example.org' });
+    const { transport, requests } = start([blocked(), ok()]);
+    const error = await transport.send(get).catch((caught: unknown) => caught);
+    expect(error).toMatchObject({ code: 'cors_refused', status: 0 });
+    expect(String(error)).toContain('add https://app.example.org to its BUNDOC_CORS_ORIGINS');
+    expect(requests.map(({ url, init }) => [url, init.mode])).toEqual([
+      ['https://docs.example.org/base/v1/x', undefined],
+      ['https://docs.example.org/health', 'no-cors'],
+    ]);
+    expect(new Headers(requests[1]?.init.headers).has('authorization')).toBe(false);
+  });
+
+  it('a service that does not answer is a failure of the network, which is tried again', async () => {
+    vi.stubGlobal('location', { origin: 'https://app.example.org' });
+    const { transport } = start([blocked(), blocked(), ok('"x"')]);
+    expect((await transport.send(get)).text).toBe('"x"');
+  });
+
+  it('a service whose answers a page has read, or of the same origin, is not suspected', async () => {
+    vi.stubGlobal('location', { origin: 'https://app.example.org' });
+    const { transport } = start([ok(), blocked(), ok('"x"')]);
+    await transport.send(get);
+    expect((await transport.send(get)).text).toBe('"x"');
+    vi.stubGlobal('location', { origin: 'https://docs.example.org' });
+    const own = start([blocked(), ok('"x"')]);
+    expect((await own.transport.send(get)).text).toBe('"x"');
   });
 });

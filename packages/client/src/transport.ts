@@ -1,4 +1,5 @@
 import { BundocError, errorOf } from './error.ts';
+import { type TokenProvider, TokenSource } from './token-source.ts';
 
 /** What every call takes. */
 export interface CallOptions {
@@ -11,10 +12,11 @@ export interface TransportOptions {
   /** Where Bundoc listens, with a path before `/v1` if there is one: `https://docs.example.org`. */
   readonly url: string;
   /**
-   * A token with the scopes that the calls need, or what gives one; it is asked for each try, so a new one is
-   * used as soon as there is one.
+   * A token with the scopes that the calls need, or a function that gives one. The client calls the function
+   * before the token ends, and once when the service refuses it (401); requests at the same time share one
+   * call.
    */
-  readonly token: string | (() => string | Promise<string>);
+  readonly token: string | TokenProvider;
   /** The platform's by default. */
   readonly fetch?: typeof globalThis.fetch;
   /** Longest time of a call, over all its tries, milliseconds; 30,000 by default. */
@@ -24,6 +26,7 @@ export interface TransportOptions {
   /** What a test may replace. */
   readonly random?: () => number;
   readonly pause?: (ms: number, signal: AbortSignal) => Promise<void>;
+  readonly now?: () => number;
 }
 
 export interface Request extends CallOptions {
@@ -65,9 +68,13 @@ const LASTING: ReadonlySet<string> = new Set([
 export class Transport {
   readonly #options: TransportOptions;
   readonly #base: string;
+  readonly #tokens: TokenSource;
+  /** An answer was read: so a page may read answers, and a failure is one of the network. */
+  #hasAnswered = false;
 
   constructor(options: TransportOptions) {
     this.#options = options;
+    this.#tokens = new TokenSource(options.token, options.now);
     const { protocol, origin, pathname } = new URL(options.url);
     if (protocol !== 'http:' && protocol !== 'https:') throw new TypeError('the URL must be http or https');
     this.#base = `${origin}${pathname.replace(/\/+$/, '')}/v1`;
@@ -134,21 +141,35 @@ export class Transport {
     }
   }
 
-  /** @throws BundocError `network_error`; the signal's reason. */
-  async #fetch(
+  /**
+   * With a new token when the present one is refused, once.
+   *
+   * @throws BundocError `network_error`, `cors_refused`; the signal's reason.
+   */
+  async #fetch(request: Request, signal: AbortSignal): Promise<Response> {
+    const token = await unlessAborted(this.#tokens.current(), signal);
+    const response = await this.#fetchWith(token, request, signal);
+    if (response.status !== 401) return response;
+    const next = await unlessAborted(this.#tokens.after(token), signal);
+    if (next === undefined) return response;
+    await response.body?.cancel();
+    return this.#fetchWith(next, request, signal);
+  }
+
+  async #fetchWith(
+    token: string,
     { method, path, query = {}, headers = {}, body }: Request,
     signal: AbortSignal,
   ): Promise<Response> {
-    const { token, fetch = globalThis.fetch } = this.#options;
+    const { fetch = globalThis.fetch } = this.#options;
     const url = new URL(this.#base + path);
     for (const [name, value] of Object.entries(query))
       if (value !== undefined) url.searchParams.set(name, String(value));
-    const bearer = typeof token === 'string' ? token : await token();
-    const all = new Headers({ authorization: `Bearer ${bearer}` });
+    const all = new Headers({ authorization: `Bearer ${token}` });
     for (const [name, value] of Object.entries(headers)) if (value !== undefined) all.set(name, value);
     if (body !== undefined && !all.has('content-type')) all.set('content-type', 'application/json');
     try {
-      return await fetch(url, {
+      const response = await fetch(url, {
         method,
         headers: all,
         signal,
@@ -156,10 +177,47 @@ export class Transport {
         cache: 'no-store',
         ...(body === undefined ? {} : { body }),
       });
+      this.#hasAnswered = true;
+      return response;
     } catch (cause) {
+      const page = this.#hasAnswered ? undefined : pageOrigin(url);
+      if (page !== undefined && !signal.aborted && (await this.#answersUnread(url.origin, signal)))
+        throw new BundocError('cors_refused', {
+          cause,
+          detail: `${url.origin} answers, but lets no page of ${page} read it: add ${page} to its BUNDOC_CORS_ORIGINS`,
+        });
       throw failureOf(cause, signal, `there is no answer from ${url.origin}`);
     }
   }
+
+  /** Whether the service answers a request whose answer a page may not read. */
+  async #answersUnread(origin: string, signal: AbortSignal): Promise<boolean> {
+    const { fetch = globalThis.fetch } = this.#options;
+    try {
+      await fetch(`${origin}/health`, { mode: 'no-cors', cache: 'no-store', credentials: 'omit', signal });
+      return true;
+    } catch {
+      return false;
+    }
+  }
+}
+
+/**
+ * The origin of the page that this runs in, when it is not the service's own; undefined outside of browsers.
+ */
+function pageOrigin(url: URL): string | undefined {
+  const origin = (globalThis as { location?: { origin?: string } }).location?.origin;
+  return origin === url.origin ? undefined : origin;
+}
+
+/** @throws the signal's reason, once it is aborted. The promise goes on without a reader then. */
+function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal.reason as Error);
+    if (signal.aborted) abort();
+    signal.addEventListener('abort', abort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+  });
 }
 
 async function textOf(response: Response, signal: AbortSignal): Promise<string> {

@@ -2,8 +2,8 @@ import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { answerRoomOf, READ, reserveAnotherPage, reserveAnswer } from '../src/http/answer-buffer-budget.ts';
-import { bodyRoomOf } from '../src/http/body-buffer-budget.ts';
+import { answerBudgetOf, READ, reserveAnotherPage, reserveAnswer } from '../src/http/answer-buffer-budget.ts';
+import { bodyBudgetOf } from '../src/http/body-buffer-budget.ts';
 import { createHttpShares, type HttpShares } from '../src/http/http-shares.ts';
 import { PACE_MIN, PATIENCE_MS } from '../src/http/pace.ts';
 import { chargeRequest } from '../src/http/request-share.ts';
@@ -155,7 +155,7 @@ describe('bodies', () => {
     const slowest = await begun(server, shares.bodies, 200_000, 1_000);
     const slow = await begun(server, shares.bodies, 200_000, 40_000);
     const fast = await begun(server, shares.bodies, 200_000, 150_000);
-    const room = bodyRoomOf(server.app);
+    const room = bodyBudgetOf(server.app);
     for (let second = 0; second < 6; second++) room.sweep();
     expectProblem(await readAnswer(slowest), 'request_timeout');
     expect([room.cuts, shares.bodies.held]).toEqual([1, 400_000]);
@@ -170,7 +170,7 @@ describe('bodies', () => {
     const clock = new FakeClock();
     const shares = sharesOf({ capacity: 1_000_000, clock });
     await using server = await startWith(shares);
-    const room = bodyRoomOf(server.app);
+    const room = bodyBudgetOf(server.app);
     // Three fill the room, and the fourth one is read beside it: nobody else is.
     const greedy = [];
     for (let n = 0; n < 4; n++) greedy.push(await begun(server, shares.bodies, 1_000_000, 250_000, 'greedy'));
@@ -192,7 +192,7 @@ describe('bodies', () => {
     const shares = sharesOf({ capacity: 1_000_000 });
     await using server = await startWith(shares);
     const socket = await begun(server, shares.bodies, 400_000, 1_000);
-    for (let second = 0; second < 60; second++) bodyRoomOf(server.app).sweep();
+    for (let second = 0; second < 60; second++) bodyBudgetOf(server.app).sweep();
     socket.write('x'.repeat(399_000));
     expect((await readAnswer(socket)).status).toBe(200);
   });
@@ -385,7 +385,7 @@ describe('answers', () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
     const shares = sharesOf({ capacity: 1_000 }, { capacity: 3 * BIG });
     await using server = await startWith(shares, big);
-    const room = answerRoomOf(server.app);
+    const room = answerBudgetOf(server.app);
     const [stalled] = await acceptedReader(server, shares.answers);
     const [reading, client] = await acceptedReader(server, shares.answers);
     // The room is still more than half full without the first one.
@@ -408,7 +408,7 @@ describe('answers', () => {
     const clock = new FakeClock();
     const shares = sharesOf({ capacity: 1_000 }, { capacity: 3 * BIG, clock });
     await using server = await startWith(shares, big);
-    const room = answerRoomOf(server.app);
+    const room = answerBudgetOf(server.app);
     await greedyReaders(server, shares.answers, 3);
     const answer = sendRaw(server.port, get('/big', 'Subject: other\r\n'));
     await expect.poll(() => shares.answers.waiting).toBe(1);

@@ -28,6 +28,7 @@ import { CommandError } from './errors.ts';
 import { idOf } from './names.ts';
 import { withEmptyPlace, withKeys, withStorageKeys } from './open-data.ts';
 import { withDatabase } from './open-database.ts';
+import { isTerminal, write } from './output.ts';
 import { type ServiceOptions, serviceClient, stopSignal } from './service-client.ts';
 import { printSetAside } from './set-aside.ts';
 import type { StorageExporter } from './storage-exporter.ts';
@@ -39,7 +40,7 @@ interface Output {
 
 /**
  * Backs up a project of a running service. The file appears when the backup is whole, checked and durable, or
- * not at all.
+ * not at all. To standard output for `-`: then the exit code alone says whether what was written is whole.
  */
 export async function backupCommand(
   environment: Environment,
@@ -47,22 +48,35 @@ export async function backupCommand(
   path: string,
   options: ServiceOptions & Output,
 ): Promise<void> {
-  if (existsSync(path)) throw new CommandError(`${path} exists already`);
+  const toOutput = path === '-';
+  if (toOutput && isTerminal())
+    throw new CommandError('a backup is no text: redirect standard output, or name a file');
+  if (!toOutput && existsSync(path)) throw new CommandError(`${path} exists already`);
   const project = idOf(named);
   const signal = stopSignal();
-  const stream = await serviceClient(environment, options).project(project).backup({ signal });
+  const bundoc = await serviceClient(environment, options);
+  const stream = await bundoc.project(project).backup({ signal });
   using bar = createTransferBar(undefined);
-  const facts = await writeChecked(path, stream, (bytes) => bar.update(bytes, 0));
+  const take = toOutput ? writeAll : (pieces: AsyncIterable<Uint8Array>) => makeFile(path, pieces);
+  const facts = await writeChecked(stream, take, (bytes) => bar.update(bytes, 0));
   bar[Symbol.dispose]();
   if (facts.head.project !== project)
     throw new CommandError('the service has sent the backup of another project');
-  print(facts, options);
+  print(facts, options, {}, toOutput ? console.error : console.log);
 }
 
-/** What is written is checked on its way; the file gets its name behind both. */
+async function makeFile(path: string, pieces: AsyncIterable<Uint8Array>): Promise<void> {
+  if (!(await createPrivateFile(path, pieces))) throw new CommandError(`${path} exists already`);
+}
+
+async function writeAll(pieces: AsyncIterable<Uint8Array>): Promise<void> {
+  for await (const piece of pieces) await write(piece);
+}
+
+/** What is written is checked on its way; `take` ends only if it was good. */
 async function writeChecked(
-  path: string,
   stream: AsyncIterable<Uint8Array>,
+  take: (pieces: AsyncIterable<Uint8Array>) => Promise<void>,
   onProgress: (bytes: number) => void,
 ): Promise<BackupFacts> {
   const checked = Promise.withResolvers<BackupFacts>();
@@ -81,7 +95,7 @@ async function writeChecked(
     await Promise.race([writer.close(), checked.promise]);
     await checked.promise;
   }
-  if (!(await createPrivateFile(path, pieces()))) throw new CommandError(`${path} exists already`);
+  await take(pieces());
   return await checked.promise;
 }
 
@@ -166,6 +180,7 @@ function print(
   { head, bytes, blocks, file }: BackupFacts,
   { json }: Output,
   more: Readonly<Record<string, unknown>> = {},
+  tell: (line: string) => void = console.log,
 ): void {
   const facts = {
     project: head.project,
@@ -175,9 +190,9 @@ function print(
     key_versions: file.versions.map(({ version }) => version),
     ...more,
   };
-  if (json) console.log(JSON.stringify(facts));
+  if (json) tell(JSON.stringify(facts));
   else
-    console.log(
+    tell(
       Object.entries(facts)
         .map(([name, value]) => `${name} ${String(value)}`)
         .join(', '),
@@ -194,7 +209,7 @@ function whyNoKey(error: unknown, project: string, storage?: string): string | u
   switch (error.code) {
     case 'project_destroyed':
       return 'its key was destroyed for ever: nobody can read what is in the backup';
-    case 'KEY_NOT_FOUND':
+    case 'key_not_found':
       return 'BunKMS does not know its key: without it nobody can read what is in the backup';
     case 'project_elsewhere':
       return `storage ${error.storage} holds its key: if the project is to be restored here, an administrator first lets this storage take the key over (bunkms key take-over ${dekNameOf(project)} --storage ${storage})`;

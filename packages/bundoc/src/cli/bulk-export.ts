@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { open, rename } from 'node:fs/promises';
+import { counted } from '@bundoc/shared/cli/counted';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { z } from 'zod';
@@ -46,7 +47,7 @@ export async function exportCommand(
     deletions: options.deletions === true,
     signal: stopSignal(),
   };
-  const bundoc = serviceClient(environment, options);
+  const bundoc = await serviceClient(environment, options);
   using bar = createTransferBar(undefined);
   let bytes = 0;
   const tell = ({ documents }: ExportProgress, more: number) => {
@@ -67,7 +68,7 @@ export async function exportCommand(
   const { documents, deletions, since, unreadable } = end;
   if (options.json)
     console.error(JSON.stringify({ project: about.project, documents, deletions, since, unreadable }));
-  else console.error(`${documents} documents; what comes behind them: --since ${since}`);
+  else console.error(`${counted(documents, 'document')}; what comes behind them: --since ${since}`);
   for (const name of unreadable) console.error(`does not open: ${name}`);
   return unreadable.length === 0;
 }
@@ -92,7 +93,9 @@ async function toFile(
   if (earlier !== undefined) {
     const { format: _format, since: _since, bytes: _bytes, ...of } = earlier;
     if (JSON.stringify(of) !== JSON.stringify(same))
-      throw new CommandError(`${resume.path} is of another export: remove it to begin again`);
+      throw new CommandError(
+        `${resume.path} is of another export, of ${of.project}: finish that one, or remove the file to start over`,
+      );
   }
   const file = await open(partial, earlier === undefined ? 'w' : 'r+', 0o600);
   let bytes = earlier?.bytes ?? 0;

@@ -1,5 +1,6 @@
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
+import { counted } from '@bundoc/shared/cli/counted';
 import { collectionNameSchema, projectIdSchema } from '@bundoc/shared/contract/documents';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { z } from 'zod';
@@ -40,7 +41,7 @@ export async function importCommand(
 ): Promise<void> {
   const project = idOf(named);
   const collection = collectionOf(options.collection);
-  const bundoc = serviceClient(environment, options);
+  const bundoc = await serviceClient(environment, options);
   const signal = stopSignal();
   const isFile = path !== '-';
   // Before anything is opened: an error of a stream that nobody reads yet would end the process.
@@ -49,7 +50,9 @@ export async function importCommand(
   const resume = statePath === undefined ? undefined : new ResumeFile(statePath, stateSchema);
   const earlier = await resume?.read();
   if (earlier !== undefined && (earlier.project !== project || earlier.collection !== (collection ?? null)))
-    throw new CommandError(`${statePath} is of another import: remove it to begin again`);
+    throw new CommandError(
+      `${statePath} is of another import, ${nameOf(earlier)}: finish that one, or remove the file to start over`,
+    );
   const done: ImportProgress = earlier ?? { end: 0, lines: 0, documents: 0 };
   const source = isFile ? createReadStream(path, { start: done.end }) : skipping(process.stdin, done.end);
 
@@ -74,14 +77,21 @@ export async function importCommand(
       },
     });
   } catch (error) {
-    await save(latest);
+    // An import that has written nothing leaves nothing to go on from.
+    if (latest.end > 0) await save(latest);
     throw error;
   }
   await resume?.remove();
   bar[Symbol.dispose]();
   if (options.json)
     console.log(JSON.stringify({ project, documents: latest.documents, lines: latest.lines }));
-  else console.log(`${latest.documents} documents written to ${project}`);
+  else console.log(`${counted(latest.documents, 'document')} written to ${project}`);
+}
+
+/** An import by its state: where it goes, and how far it is. */
+function nameOf({ project, collection, lines }: z.infer<typeof stateSchema>): string {
+  const into = collection === null ? project : `collection ${collection} of ${project}`;
+  return `into ${into}, with ${counted(lines, 'line')} done`;
 }
 
 /** @throws CommandError for what is no file. */

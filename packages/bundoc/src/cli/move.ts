@@ -47,7 +47,10 @@ export async function moveCommand(
   const { to: place, kept } = await (to === undefined
     ? online(environment, project, options)
     : offline(environment, project, to));
-  const rest = kept === undefined ? '' : `; what was in its folder is kept in moved/${kept}`;
+  const rest =
+    kept === undefined
+      ? ''
+      : `; what was in its folder is kept in moved/${kept}: remove it once a backup of the project where it is now is checked ("bundoc backup", "bundoc verify-backup")`;
   if (json)
     console.log(JSON.stringify({ moved: project, to: place, ...(kept === undefined ? {} : { kept }) }));
   else console.error(`bundoc: ${project} is in ${place}${rest}`);
@@ -55,10 +58,11 @@ export async function moveCommand(
 
 type Ended = Pick<MovedProject, 'to'> & Partial<MovedProject>;
 
-function online(environment: Environment, project: string, options: MoveOptions): Promise<Ended> {
+async function online(environment: Environment, project: string, options: MoveOptions): Promise<Ended> {
+  const bundoc = await serviceClient(environment, options);
   const bar = createMoveBar();
   const move = { signal: stopSignal(), onProgress: bar.show };
-  return serviceClient(environment, options).project(project).move(move).finally(bar[Symbol.dispose]);
+  return await bundoc.project(project).move(move).finally(bar[Symbol.dispose]);
 }
 
 async function offline(environment: Environment, project: string, to: string): Promise<Ended> {

@@ -9,9 +9,13 @@ export function idOf(named: string): string {
 }
 
 /** A collection's name as it was typed. @throws CommandError */
-export function collectionOf(named: string | undefined): string | undefined {
-  if (named === undefined) return undefined;
+export function collectionNameOf(named: string): string {
   if (!collectionNameSchema.safeParse(named).success)
     throw new CommandError(`"${named}" is no name of a collection`);
   return named;
+}
+
+/** {@link collectionNameOf}, where one need not be named. @throws CommandError */
+export function collectionOf(named: string | undefined): string | undefined {
+  return named === undefined ? undefined : collectionNameOf(named);
 }

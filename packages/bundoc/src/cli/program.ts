@@ -1,14 +1,19 @@
+import { completionScript, SHELLS, type Shell } from '@bundoc/shared/cli/completion';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { lineOf } from '@bundoc/shared/runtime/error-line';
 import { guardMemory } from '@bundoc/shared/runtime/memory-exposure';
-import { Command, CommanderError } from 'commander';
+import { Argument, Command, CommanderError } from 'commander';
 import { backupCommand, restoreCommand, verifyBackupCommand } from './backup.ts';
 import { type ExportCommandOptions, exportCommand } from './bulk-export.ts';
 import { type ImportCommandOptions, importCommand } from './bulk-import.ts';
-import { exitCodeOf } from './errors.ts';
+import { registerDataCommands } from './data-commands.ts';
+import { doctorCommand } from './doctor.ts';
+import { exitCodeOf, remedyOf } from './errors.ts';
 import { type MoveOptions, moveCommand } from './move.ts';
+import { OutputClosed } from './output.ts';
 import { repair } from './repair.ts';
 import type { ServiceOptions } from './service-client.ts';
+import { serviceOptions as service } from './service-options.ts';
 import { type SettleOptions, settle } from './settle.ts';
 import { stats } from './stats.ts';
 import { verify } from './verify.ts';
@@ -31,7 +36,9 @@ export async function runBundoc(args: readonly string[], environment: Environmen
     return isGood ? 0 : 1;
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
-    console.error(`bundoc: ${lineOf(error)}`);
+    if (error instanceof OutputClosed) return isGood ? 0 : 1;
+    const remedy = remedyOf(error);
+    console.error(`bundoc: ${lineOf(error)}${remedy === undefined ? '' : `; ${remedy}`}`);
     return exitCodeOf(error);
   }
 }
@@ -43,6 +50,8 @@ function programOf(environment: Environment, onFault: () => void): Command {
       'Looks after the data folder while the service is stopped, by the same BUNDOC_ variables as the service; or works through the running service.',
     )
     .exitOverride();
+
+  registerDataCommands(program, environment, onFault);
 
   service(
     program
@@ -138,7 +147,7 @@ function programOf(environment: Environment, onFault: () => void): Command {
       .command('backup')
       .description('backs up a project of the running service, while it is in use, as one sealed file')
       .argument('<project>')
-      .argument('<file>'),
+      .argument('<file>', '- for standard output'),
   ).action((project: string, file: string, options: ServiceOptions & { json?: true }) =>
     backupCommand(environment, project, file, options),
   );
@@ -154,13 +163,21 @@ function programOf(environment: Environment, onFault: () => void): Command {
       .option('--to <storage>', 'postgres://… or files (BUNDOC_DATA_DIR)'),
   ).action((project: string, options: MoveOptions) => moveCommand(environment, project, options));
 
-  return program;
-}
+  service(
+    program
+      .command('doctor')
+      .description(
+        'checks URL, TLS, token, clock and versions, and disk and KEK where the service runs; says what to do; exit code 1 when something fails',
+      ),
+  ).action(async (options: ServiceOptions & { json?: true }) => {
+    if (!(await doctorCommand(environment, options))) onFault();
+  });
 
-/** How a command finds the running service. */
-function service(command: Command): Command {
-  return command
-    .option('--url <url>', 'of the service; BUNDOC_URL, or http://127.0.0.1:8080')
-    .option('--token-file <file>', 'a token for it; BUNDOC_TOKEN_FILE, or the token itself in BUNDOC_TOKEN')
-    .option('--json', 'print JSON');
+  program
+    .command('completion')
+    .description('prints a script that completes commands and options: source <(bundoc completion bash)')
+    .addArgument(new Argument('<shell>').choices(SHELLS))
+    .action((shell: Shell) => console.log(completionScript(shell, program)));
+
+  return program;
 }

@@ -1,3 +1,4 @@
+import { counted } from '@bundoc/shared/cli/counted';
 import { createProgress } from '@bundoc/shared/cli/progress';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { Environment } from '@bundoc/shared/runtime/config';
@@ -39,7 +40,7 @@ function print({ faults, done, lostSeqs, lost, adopted }: RepairedProject): void
   if (faults.length === 0 && done.length === 0) console.log('nothing to repair');
   for (const fault of faults) console.log(`was wrong: ${fault}`);
   for (const step of done) console.log(`done: ${step}`);
-  if (adopted > 0) console.log(`done: took ${adopted} documents from their files`);
+  if (adopted > 0) console.log(`done: took ${counted(adopted, 'document')} from the files`);
   for (const { from, to } of lostSeqs)
     console.log(`may be lost: commits ${to === undefined ? `from ${from} on` : `${from} to ${to}`}`);
   for (const { file, collection, id } of lost)

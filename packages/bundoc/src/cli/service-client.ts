@@ -1,42 +1,92 @@
-import { readFile } from 'node:fs/promises';
 import { Bundoc } from '@bundoc/client';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { Agent, type RequestInit, fetch as undiciFetch } from 'undici';
 import { CommandError } from './errors.ts';
+import { DEFAULT_PROFILE, profileName, readProfiles } from './profiles.ts';
+import { readText } from './read-text.ts';
 
 /** How a command finds a running service. */
 export interface ServiceOptions {
   readonly url?: string;
   readonly tokenFile?: string;
+  readonly profile?: string;
+  readonly caFile?: string;
+}
+
+/** A service, and what to ask it with. */
+export interface ServiceAccess {
+  readonly url: string;
+  readonly token: string | (() => Promise<string>);
+  /** The file of the authorities of its certificate; those of the system when undefined. */
+  readonly caFile: string | undefined;
+}
+
+const URL_DEFAULT = 'http://127.0.0.1:8080';
+
+/** The URL that the options or the environment name, without a profile. */
+export function urlOf(environment: Environment, { url }: ServiceOptions): string {
+  return url ?? (environment['BUNDOC_URL'] || URL_DEFAULT);
 }
 
 /**
- * A client of the service that `--url` or `BUNDOC_URL` names, with the token of `--token-file`,
- * `BUNDOC_TOKEN_FILE` or `BUNDOC_TOKEN`. A file is read again for each request, so that a token that is
- * replaced while the command runs is used.
+ * The service that the options name, else the environment, else a profile. The token of a profile goes to the
+ * URL of that profile and to no other. A token file is read when the client needs a token, so one that is
+ * replaced meanwhile is used.
  *
  * @throws CommandError
  */
-export function serviceClient(environment: Environment, options: ServiceOptions): Bundoc {
-  const url = options.url ?? environment['BUNDOC_URL'] ?? 'http://127.0.0.1:8080';
-  const file = options.tokenFile ?? environment['BUNDOC_TOKEN_FILE'];
-  const token = environment['BUNDOC_TOKEN'];
-  if (file === undefined && token === undefined)
-    throw new CommandError('a token is needed: --token-file, BUNDOC_TOKEN_FILE or BUNDOC_TOKEN');
+export async function serviceAccess(
+  environment: Environment,
+  options: ServiceOptions,
+): Promise<ServiceAccess> {
+  const isNamed = options.profile !== undefined;
+  const file = options.tokenFile ?? (isNamed ? undefined : environment['BUNDOC_TOKEN_FILE'] || undefined);
+  const token = isNamed ? undefined : environment['BUNDOC_TOKEN'] || undefined;
+  const caFile = options.caFile ?? (environment['BUNDOC_CA_FILE'] || undefined);
+  const own = file === undefined ? token : async () => (await readText(file)).trim();
+  if (own !== undefined && !isNamed) return { url: urlOf(environment, options), token: own, caFile };
+
+  const name = profileName(options.profile ?? (environment['BUNDOC_PROFILE'] || DEFAULT_PROFILE));
+  const profile = (await readProfiles(environment)).get(name);
+  if (profile === undefined && (isNamed || environment['BUNDOC_PROFILE']))
+    throw new CommandError(`there is no profile "${name}": make it by "bundoc login --profile ${name}"`);
+  if (profile === undefined)
+    throw new CommandError(
+      'a token is needed: run "bundoc login", or give --token-file, BUNDOC_TOKEN_FILE or BUNDOC_TOKEN',
+    );
+  const wanted = options.url ?? (isNamed ? undefined : environment['BUNDOC_URL'] || undefined);
+  if (own === undefined && wanted !== undefined && !isSame(wanted, profile.url))
+    throw new CommandError(
+      `the token of profile "${name}" is for ${profile.url}, not for ${wanted}: give --token-file, or log in there`,
+    );
+  return { url: wanted ?? profile.url, token: own ?? profile.token, caFile: caFile ?? profile.ca_file };
+}
+
+/** A client of the service. @throws CommandError */
+export async function serviceClient(environment: Environment, options: ServiceOptions): Promise<Bundoc> {
+  return clientOf(await serviceAccess(environment, options));
+}
+
+/** @throws CommandError */
+export async function clientOf({ url, token, caFile }: ServiceAccess): Promise<Bundoc> {
+  const ca = caFile === undefined ? undefined : await readText(caFile);
   try {
-    return new Bundoc({
-      url,
-      fetch: checkedFetch(),
-      token: file === undefined ? (token ?? '') : async () => (await readFile(file, 'utf8')).trim(),
-    });
+    return new Bundoc({ url, fetch: checkedFetch(ca), token });
   } catch (error) {
     throw new CommandError(`"${url}" is no URL of a service`, { cause: error });
   }
 }
 
+function isSame(one: string, other: string): boolean {
+  const plain = (text: string) => (URL.canParse(text) ? new URL(text).href.replace(/\/+$/, '') : text);
+  return plain(one) === plain(other);
+}
+
 /** A fetch that checks certificates whatever `NODE_TLS_REJECT_UNAUTHORIZED` says: a token goes over it. */
-function checkedFetch(): typeof globalThis.fetch {
-  const dispatcher = new Agent({ connect: { rejectUnauthorized: true } });
+function checkedFetch(ca: string | undefined): typeof globalThis.fetch {
+  const dispatcher = new Agent({
+    connect: { rejectUnauthorized: true, ...(ca === undefined ? {} : { ca }) },
+  });
   // The types of the package and those of the platform name the same things twice.
   return ((url: URL, init: RequestInit) =>
     undiciFetch(url, { ...init, dispatcher })) as unknown as typeof globalThis.fetch;

@@ -1,3 +1,4 @@
+import { counted } from '@bundoc/shared/cli/counted';
 import { createProgress } from '@bundoc/shared/cli/progress';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { readConfig } from '../config.ts';
@@ -47,6 +48,8 @@ function print(projects: readonly VerifiedProject[], log: readonly string[]): vo
     for (const { part, problem } of findings) console.log(`${project}  ${part}  ${problem}`);
   const documents = projects.reduce((sum, project) => sum + project.documents, 0);
   const findings = projects.reduce((sum, project) => sum + project.findings.length, log.length);
-  const outcome = findings === 0 ? 'all good' : `${findings} findings`;
-  console.error(`bundoc: ${documents} documents in ${projects.length} projects: ${outcome}`);
+  const outcome = findings === 0 ? 'all good' : counted(findings, 'finding');
+  console.error(
+    `bundoc: ${counted(documents, 'document')} in ${counted(projects.length, 'project')}: ${outcome}`,
+  );
 }

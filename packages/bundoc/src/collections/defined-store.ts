@@ -6,6 +6,7 @@ import { DEFINITIONS, type StoredDefinition } from '../engine/definition.ts';
 import { definitionsState } from '../engine/definitions-state.ts';
 import type { EngineIndexes } from '../engine/index-port.ts';
 import type {
+  Awaitable,
   Change,
   ChangePage,
   CollectionSummary,
@@ -141,10 +142,12 @@ export class DefinedStore implements CollectionStore {
     return document && this.#isAlive(ttl, document) ? document : undefined;
   }
 
-  async get(ref: DocumentRef): Promise<StoredDocument | undefined> {
+  get(ref: DocumentRef): Awaitable<StoredDocument | undefined> {
     const ttl = this.#ttlOf(ref.collection);
-    const document = await this.#store.get(ref);
-    return document && this.#isAlive(ttl, document) ? document : undefined;
+    const unlessExpired = (document: StoredDocument | undefined) =>
+      document && this.#isAlive(ttl, document) ? document : undefined;
+    const found = this.#store.get(ref);
+    return found instanceof Promise ? found.then(unlessExpired) : unlessExpired(found);
   }
 
   async commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
@@ -250,7 +253,7 @@ export class DefinedStore implements CollectionStore {
     for (const { ref } of writes) {
       const ttl = this.#ttlOf(ref.collection);
       if (ttl === undefined) continue;
-      const document = await this.#store.get(ref).catch(ignoreDamage);
+      const document = await Promise.resolve(this.#store.get(ref)).catch(ignoreDamage);
       if (document !== undefined && !this.#isAlive(ttl, document))
         await removeStates(this.#store, [document]);
     }

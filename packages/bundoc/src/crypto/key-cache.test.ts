@@ -43,7 +43,7 @@ describe('KeyCache', () => {
     await expect(cache.get('a')).rejects.toMatchObject({ code: 'kms_unavailable' });
   });
 
-  it.each(['project_disabled', 'project_destroyed', 'KEY_NOT_FOUND'] as const)(
+  it.each(['project_disabled', 'project_destroyed', 'key_not_found'] as const)(
     'hands out no key any more once a refresh was answered %s',
     async (code) => {
       const { clock, service, cache } = start();
@@ -61,7 +61,7 @@ describe('KeyCache', () => {
     const outcomes: string[] = [];
     const { service, cache } = start({ onFetch: (outcome) => outcomes.push(outcome) });
     await cache.get('a');
-    await expect(cache.get('new')).rejects.toMatchObject({ code: 'KEY_NOT_FOUND' });
+    await expect(cache.get('new')).rejects.toMatchObject({ code: 'key_not_found' });
     const failures = ['project_disabled', 'project_destroyed', 'kms_unavailable', 'key_damaged'] as const;
     for (const [n, code] of failures.entries()) {
       service.failure = new AppError(code);

@@ -34,7 +34,7 @@ export type FetchOutcome = 'fetched' | 'refused' | 'failed';
 
 /** Refusals that follow from what somebody wanted. */
 const AS_INTENDED = [
-  'KEY_NOT_FOUND',
+  'key_not_found',
   'project_disabled',
   'project_deleting',
   'project_destroyed',
@@ -174,7 +174,7 @@ export class KeyCache {
   async create(project: string): Promise<boolean> {
     const failure = this.#recentFailure(project);
     // An export that was refused since there is no key, or none of this storage, is what is mended here.
-    if (failure !== undefined && !hasCode(failure.error, 'KEY_NOT_FOUND', 'key_unheld')) throw failure.error;
+    if (failure !== undefined && !hasCode(failure.error, 'key_not_found', 'key_unheld')) throw failure.error;
     try {
       const isMade = await this.#options.keys.createKey(dekNameOf(project));
       this.#failures.delete(project);

@@ -8,6 +8,7 @@ import {
   parseTree,
   treeText,
 } from '@bundoc/shared/json/tree';
+import { freeMemory } from '@bundoc/shared/runtime/free-memory';
 import { composeStoredText, ownContentOf } from '../crypto/stored-text.ts';
 import type { StoredDocument } from '../engine/port.ts';
 import { defineJobs } from '../work/job.ts';
@@ -30,6 +31,7 @@ export const JOBS = defineJobs(import.meta.url, {
 
 /**
  * {@link projectText} of each document, with others served in between; of large documents in another thread.
+ * Frees the documents' texts.
  */
 export async function projectInTurns(
   documents: readonly StoredDocument[],
@@ -45,6 +47,7 @@ export async function projectInTurns(
         ? bufferOf(await work.elsewhere(JOBS.projection, { metadata, text, fields: canonical }))
         : projectText({ metadata, text }, mask),
     );
+    freeMemory(text);
   }
   work.leave();
   return texts;

@@ -6,6 +6,9 @@ import type { PreconditionsFailed } from './precondition.ts';
 import type { SealCount } from './seal-budget.ts';
 import type { IdempotencyRecord } from './state.ts';
 
+/** What is there at once, or comes later. */
+export type Awaitable<T> = T | Promise<T>;
+
 /** A document as it is stored, opened. `text` is the JSON that the API returns, byte for byte. */
 export interface StoredDocument {
   readonly metadata: DocumentMetadata;
@@ -212,13 +215,13 @@ export const IDEMPOTENCY_ANSWERS_MAX = 33_554_432;
  * written until it is opened again), `integrity_error` when stored bytes do not open, `disk_full`.
  */
 export interface ProjectStore extends AsyncDisposable {
-  /** Reads its own project's acknowledged writes. Absent: undefined. */
-  get(ref: DocumentRef): Promise<StoredDocument | undefined>;
-
   /**
-   * The document, if it can be had without waiting: a short cut of {@link get} for the most frequent reads.
-   * Undefined says nothing.
+   * Reads its own project's acknowledged writes; undefined for an absent document. Answers at once where
+   * nothing needs to be read from a disk or a server.
    */
+  get(ref: DocumentRef): Awaitable<StoredDocument | undefined>;
+
+  /** The document, if {@link get} answers at once. `undefined` means unknown, not absent. */
   getSync?(ref: DocumentRef): StoredDocument | undefined;
 
   /**

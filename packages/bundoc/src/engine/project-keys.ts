@@ -22,7 +22,7 @@ export async function keysOfFile(keys: KeyCache, project: string, file: ProjectF
     const others = file.versions.filter(({ version }) => version !== current.version);
     return [current, ...(await Promise.all(others.map(({ version }) => keys.get(project, version))))];
   } catch (error) {
-    if (hasCode(error, 'KEY_NOT_FOUND')) throw new AppError('key_missing', { cause: error });
+    if (hasCode(error, 'key_not_found')) throw new AppError('key_missing', { cause: error });
     if (hasCode(error, 'key_unheld')) throw new AppError('project_unclaimed', { cause: error });
     throw error;
   }
@@ -42,7 +42,7 @@ export async function requireNotDestroyed(keys: KeyCache, project: string): Prom
     await keys.get(project);
   } catch (error) {
     if (hasCode(error, 'key_unheld')) throw new AppError('project_unclaimed', { cause: error });
-    if (!hasCode(error, 'KEY_NOT_FOUND')) throw error;
+    if (!hasCode(error, 'key_not_found')) throw error;
   }
 }
 
@@ -63,7 +63,7 @@ export async function mintOrAdopt(keys: KeyCache, project: string): Promise<Proj
   } catch (error) {
     if (!isMade && hasCode(error, 'key_unheld')) return { key: await keys.claim(project), isAdopted: false };
     // It was made and is gone again, or nobody holds it: somebody else is at work on this name.
-    if (hasCode(error, 'KEY_NOT_FOUND', 'key_unheld'))
+    if (hasCode(error, 'key_not_found', 'key_unheld'))
       throw new AppError('kms_unavailable', { cause: error, retryAfterS: 1 });
     throw error;
   }

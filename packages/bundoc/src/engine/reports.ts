@@ -27,7 +27,7 @@ export interface VerifiedProject {
 /** What an error says that kept a project from being looked at. */
 export function findingOf(error: AppError): Finding {
   switch (error.code) {
-    case 'KEY_NOT_FOUND':
+    case 'key_not_found':
       return { part: 'key', problem: 'key_missing: BunKMS has no key of this project' };
     case 'disk_full':
     case 'storage_unavailable':

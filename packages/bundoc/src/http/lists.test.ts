@@ -13,13 +13,14 @@ it('lists that wait for their projects to be opened leave those of open projects
   const opening = Promise.withResolvers<never>();
   let opened = 0;
   const store = { list: async () => ({ documents: [], unreadable: [], next: undefined }) };
-  const instances: Pick<InstanceManager, 'acquire' | 'peekStore'> = {
+  const instances: Pick<InstanceManager, 'acquire' | 'peekStore' | 'leaseIfOpen'> = {
     acquire: (async (project: string) => {
       if (project !== 'cold') return { store, [Symbol.dispose]: () => undefined };
       opened++;
       return opening.promise;
     }) as never,
     peekStore: () => undefined,
+    leaseIfOpen: () => undefined,
   };
   const auth = { authenticate: () => ({ projects: ['*'], scope: ['docs:read'] }) } as unknown as BearerAuth;
   const scheduler = { work: () => ownWork('p')('projection') } as unknown as Scheduler;

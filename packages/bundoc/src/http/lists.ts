@@ -3,6 +3,7 @@ import { reserveAnotherPage } from '@bundoc/shared/http/answer-buffer-budget';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { shareOfRequest } from '@bundoc/shared/http/request-share';
 import { describe } from '@bundoc/shared/openapi/description';
+import { freeMemory } from '@bundoc/shared/runtime/free-memory';
 import type { Share } from '@bundoc/shared/shares/share';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
@@ -104,7 +105,9 @@ function pageText({ texts, unreadable, next, total }: ListPage): Buffer {
   const count = total === undefined ? '' : `,"total":${total}`;
   const cursor = next === undefined ? '' : `,"next_cursor":"${next}"`;
   parts.push(Buffer.from(`]${ids}${count}${cursor}}`));
-  return Buffer.concat(parts);
+  const whole = Buffer.concat(parts);
+  for (const text of texts) freeMemory(text);
+  return whole;
 }
 
 const COMMA = Buffer.from(',');

@@ -14,6 +14,7 @@ import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody, type RouteDescription } from '@bundoc/shared/openapi/description';
+import { freeMemory } from '@bundoc/shared/runtime/free-memory';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
 import { type Fields, readFields } from '../documents/fields.ts';
@@ -23,7 +24,7 @@ import type { ExecutionStats } from '../queries/execution.ts';
 import { ANY_DOCUMENT, type Where, whereSchema } from '../queries/where.ts';
 import type { Queries, QueryAnswer } from '../service/queries.ts';
 import { faultOfPath } from '../values/path.ts';
-import { readValue, type Value } from '../values/value.ts';
+import { exactValue, type Value } from '../values/value.ts';
 import { writeValue } from '../values/write-value.ts';
 import type { Scheduler, Work } from '../work/scheduler.ts';
 import { collectionPath, collectionPathSchema, guardCollection } from './access.ts';
@@ -192,9 +193,9 @@ async function readRequest<S extends z.ZodType<{ where?: unknown }>>(
 ): Promise<{ readonly body: z.infer<S>; readonly where: Where; readonly whereText: string }> {
   const bytes = bodyOf(request);
   await work.pause();
-  parseJsonObject(bytes);
+  const parsed = parseJsonObject(bytes);
   await work.pause();
-  const value = readValue(bytes.toString());
+  const value = exactValue(parsed);
   await work.pause();
   const body = validate(schema, value, 'body');
   if (body.where === undefined) return { body, where: ANY_DOCUMENT, whereText: '' };
@@ -249,5 +250,7 @@ function send(reply: FastifyReply, parts: readonly (string | Buffer)[]): Buffer 
   reply
     .header('cache-control', 'private, no-cache')
     .header('content-type', 'application/json; charset=utf-8');
-  return Buffer.concat(parts.map((part) => (typeof part === 'string' ? Buffer.from(part) : part)));
+  const whole = Buffer.concat(parts.map((part) => (typeof part === 'string' ? Buffer.from(part) : part)));
+  for (const part of parts) if (typeof part !== 'string') freeMemory(part);
+  return whole;
 }

@@ -19,8 +19,30 @@ export function requestWork(
 /** Aborts when the client has gone before it was answered. */
 function gone(reply: FastifyReply): AbortSignal {
   const controller = new AbortController();
-  reply.raw.once('close', () => {
-    if (!reply.raw.writableFinished) controller.abort(new AppError('request_timeout'));
+  const { raw, request } = reply;
+  const { socket } = request.raw;
+  let timer: NodeJS.Timeout | undefined;
+  const probe = () => {
+    probeClient(reply);
+    timer = setInterval(probeClient, PROBE_EVERY_MS, reply);
+  };
+  raw.once('close', () => {
+    clearInterval(timer);
+    socket.off('end', probe);
+    if (!raw.writableFinished) controller.abort(new AppError('request_timeout'));
   });
+  if (socket.readableEnded) probe();
+  else socket.once('end', probe);
   return controller.signal;
+}
+
+const PROBE_EVERY_MS = 250;
+
+/**
+ * A client that has ended its half of the connection may still wait for the answer, or may be gone. Interim
+ * responses (RFC 9110, section 15.2) tell which: the system of a client that is gone answers the first with a
+ * reset, and the next one fails. A client of HTTP/1.0 knows none.
+ */
+function probeClient({ raw, request }: FastifyReply): void {
+  if (!raw.headersSent && request.raw.httpVersionMinor > 0) raw.writeProcessing();
 }

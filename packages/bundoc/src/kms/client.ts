@@ -113,9 +113,9 @@ interface Answer {
  * would do better.
  */
 const VERDICTS: Readonly<Record<string, ProblemCode>> = {
-  KEY_NOT_FOUND: 'KEY_NOT_FOUND',
+  key_not_found: 'key_not_found',
   // To the project it is the same as a version that never was: what was sealed under it does not open.
-  key_version_destroyed: 'KEY_NOT_FOUND',
+  key_version_destroyed: 'key_not_found',
   key_damaged: 'key_damaged',
   key_destroyed: 'project_destroyed',
   key_disabled: 'project_disabled',
@@ -201,7 +201,7 @@ export class KmsClient implements StorageCalls {
       type: 'aes-256',
       ...(acting === undefined ? {} : { storage: acting.storage }),
     };
-    const { status } = await this.#call('POST', '/v1/keys', [201, 'KEY_EXISTS'], key);
+    const { status } = await this.#call('POST', '/v1/keys', [201, 'key_exists'], key);
     return status === 201;
   }
 
@@ -398,7 +398,7 @@ export class KmsClient implements StorageCalls {
         ...(refusal?.storage === undefined ? {} : { detail: `storage ${refusal.storage} holds it` }),
       });
     // A sealed service needs its operator; it will not come round within our deadline.
-    const retryable = [429, 502, 503, 504].includes(status) && code !== 'SEALED';
+    const retryable = [429, 502, 503, 504].includes(status) && code !== 'sealed';
     throw new TryFailed(answerLine(status, code), retryable, {
       retryAfterS: retryAfterOf(response.headers['retry-after']),
       isRefusal: code !== undefined && REFUSALS.has(status),
@@ -432,7 +432,7 @@ const REMEDIES: Readonly<Record<string, string>> = {
   '403 forbidden':
     "the service token is not for this key, or lacks a scope; BUNDOC_KMS_TOKEN_FILE must hold Bundoc's (bunkms init --service-token)",
   '404 not_found': 'BUNDOC_KMS_URL must be the internal listener of BunKMS',
-  '503 SEALED':
+  '503 sealed':
     'BunKMS was started with another KEK than its store was made with; its log says which one it needs',
 };
 

@@ -48,7 +48,7 @@ export interface KeyService {
    * Exports a key to its holder.
    *
    * @param version the current one when absent.
-   * @throws AppError `KEY_NOT_FOUND`, also for a version that does not exist or was destroyed.
+   * @throws AppError `key_not_found`, also for a version that does not exist or was destroyed.
    */
   exportKey(name: string, version?: number): Promise<LeasedKey>;
   /**
@@ -74,7 +74,7 @@ export interface KeyShredder {
    * Records that the key is to be shredded: it is released no more. The receipt names that record. Sent once:
    * of two tries the first might be handled after the deletion was taken back.
    *
-   * @throws AppError `KEY_NOT_FOUND`; `kms_unavailable` with the cause {@link KeyRefused} when nothing was
+   * @throws AppError `key_not_found`; `kms_unavailable` with the cause {@link KeyRefused} when nothing was
    * recorded, and without it when that is not known.
    */
   intendDeletion(name: string): Promise<DeletionIntent>;

@@ -163,7 +163,7 @@ describe('a backup', () => {
     await expect(restore(project, bytes, disk)).rejects.toBeInstanceOf(ProjectExists);
     expect(disk.files()).toEqual(before);
     project.loseKey();
-    await expect(restore(project, bytes, CliProject.disk())).rejects.toMatchObject({ code: 'KEY_NOT_FOUND' });
+    await expect(restore(project, bytes, CliProject.disk())).rejects.toMatchObject({ code: 'key_not_found' });
   });
 
   it('makes a project in which nobody can go on from an earlier place', async () => {

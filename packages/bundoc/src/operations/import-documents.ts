@@ -122,6 +122,10 @@ export async function importDocuments(
     }
     await begin(batch);
     await settleAll();
+  } catch (error) {
+    // Batches that were under way may be done: the next run goes on behind them.
+    await settleAll().catch(() => undefined);
+    throw error;
   } finally {
     await Promise.allSettled(underWay.map(({ sent }) => sent));
   }

@@ -46,7 +46,10 @@ export function readImportLine({ text, number }: Line, collection: string | unde
     : { op: 'put', collection: target, id, text: content };
 }
 
-function withoutMetadata(text: string): string {
+/**
+ * A document without the metadata that Bundoc puts in front of it: its text as it was written, to the byte.
+ */
+export function withoutMetadata(text: string): string {
   const head = STORED_HEAD.exec(text);
   if (head !== null) return `{${text.slice(head[0].length)}`;
   const members = memberTexts(text);

@@ -59,7 +59,7 @@ function fileOf({ project }: ArchiveHead, clear: Buffer): ProjectFile {
 /**
  * The cipher of the project that a backup is of.
  *
- * @throws AppError what the key service threw, `project_destroyed` and `KEY_NOT_FOUND` for a key that is
+ * @throws AppError what the key service threw, `project_destroyed` and `key_not_found` for a key that is
  * gone; `key_mismatch`.
  */
 export async function cipherOf({ file }: BackupFacts, keys: KeyExporter): Promise<ProjectCipher> {

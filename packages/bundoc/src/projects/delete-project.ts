@@ -124,7 +124,7 @@ export class ProjectDeletion {
       if (hasCode(error, 'project_destroyed')) return undefined;
       // A key that BunKMS does not know may come back with its backup, and open copies then: that is no
       // destruction.
-      if (hasCode(error, 'KEY_NOT_FOUND')) throw new AppError('key_missing', { cause: error });
+      if (hasCode(error, 'key_not_found')) throw new AppError('key_missing', { cause: error });
       if (hasCode(error, 'key_unheld')) throw new AppError('project_unclaimed', { cause: error });
       throw error;
     }

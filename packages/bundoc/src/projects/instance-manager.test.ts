@@ -224,6 +224,22 @@ describe('InstanceManager', () => {
     expect(['a', 'b', 'c'].map(isOpen)).toEqual([true, true, false]);
   });
 
+  it('tells who holds a project that it is of no further use while others wait for room, or without its key', async () => {
+    const { manager, keys, use } = await startMany({ openBytesMax: 32 * KIB });
+    const lease = await manager.acquire('a', 'existing');
+    expect(lease?.isUsable()).toBe(true);
+    const waiting = use('b');
+    await settle();
+    expect(lease?.isUsable()).toBe(false);
+    lease?.[Symbol.dispose]();
+    await waiting;
+    const next = await manager.acquire('a', 'existing');
+    expect(next?.isUsable()).toBe(true);
+    keys.evict('a');
+    expect(next?.isUsable()).toBe(false);
+    next?.[Symbol.dispose]();
+  });
+
   it('opens one project, however large, and no other beside it until it can be spared', async () => {
     const { manager, memory, use, isOpen } = await startMany({ openBytesMax: 100 * KIB });
     memory.set('large', 10_000 * KIB);

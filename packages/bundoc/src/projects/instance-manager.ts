@@ -16,10 +16,11 @@ import type { LeasedKeys } from '../engine/project-file.ts';
 import type { OpenedProject, Projects } from '../engine/projects.ts';
 import type { OwnWork } from '../work/scheduler.ts';
 import { createServiceShares, type ServiceShares } from '../work/service-shares.ts';
+import { ClosingProjects } from './closing-projects.ts';
+import type { Need } from './open-projects.ts';
+import { OpenProjects, PROJECT_BYTES } from './open-projects.ts';
 import { ProjectChangeWaiter } from './project-change-waiter.ts';
 import { ProjectInstance } from './project-instance.ts';
-import { SegmentedLru } from './segmented-lru.ts';
-import { SlotPool } from './slot-pool.ts';
 
 export interface InstanceManagerOptions {
   readonly projects: Projects;
@@ -54,17 +55,15 @@ export interface InstanceLease extends Disposable {
   /** `project.json` as it is now. */
   readonly file: ProjectFile;
   readonly cursors: Cursors;
+  /**
+   * Whether it may be used further, its key included. False also while others wait for room: then it is
+   * disposed of and acquired again, so that they have their turn.
+   */
+  isUsable(): boolean;
 }
 
-/** What every open project takes at least: keys, ciphers, and the store itself. */
-const PROJECT_BYTES = 32_768;
-/** What it takes beyond that counts in steps: most commits change nothing of it. */
-const CHARGE_STEP_BYTES = 4_096;
 /** What was stored takes that many times its bytes in memory. */
 const STORED_TO_MEMORY = 2;
-/** Sweeps within which each open project is looked at, and how many are looked at in each sweep at least. */
-const SWEEPS_A_ROUND = 60;
-const LOOKS_A_SWEEP_MIN = 16;
 /** How long the users of a project have to leave it. */
 const WAIT_FOR_USERS_MS = 4_500;
 /**
@@ -73,9 +72,6 @@ const WAIT_FOR_USERS_MS = 4_500;
  */
 const PREPARE_WITHIN_MS = 3_000;
 
-/** What open projects may be in need of, beside requests. */
-export type Need = 'reseal' | 'definitions' | 'expiry';
-
 /**
  * Maps project ids to open projects. Opens lazily, one opening a project at a time. Keeps as many open as
  * have room in a bounded memory: those that were used once close first, then the ones used longest ago.
@@ -83,60 +79,43 @@ export type Need = 'reseal' | 'definitions' | 'expiry';
  *
  * A new instance of a project is not opened before the old one is closed, so that there is one writer at any
  * time.
+ *
+ * It is longer than other classes: who may use an instance, and when it ends, is decided in one place.
  */
 export class InstanceManager implements AsyncDisposable {
   readonly #options: InstanceManagerOptions;
   readonly #idleTtlMs: number;
-  /** Open projects. */
-  readonly #hot = new Map<string, ProjectInstance>();
-  /** In which order they make room. */
-  readonly #order: SegmentedLru<ProjectInstance>;
-  /** Those that need something. */
-  readonly #inNeed: Readonly<Record<Need, Set<ProjectInstance>>> = {
-    reseal: new Set(),
-    definitions: new Set(),
-    expiry: new Set(),
-  };
-  /** Where the next sweep goes on, and how many projects it looks at. */
-  #round: Iterator<ProjectInstance> = this.#hot.values();
-  #looks = 0;
-  #sweeps = 0;
-  /** Projects that are closing, with the end of it. */
-  readonly #closing = new Map<string, PromiseWithResolvers<void>>();
+  readonly #open: OpenProjects;
+  readonly #closing: ClosingProjects;
   readonly #openings = new KeyedMutex();
   readonly #shares: Pick<ServiceShares, 'lookups' | 'openings'>;
-  /** One for each project that is open or being opened. */
-  readonly #slots: SlotPool;
   readonly #changeWaits: ProjectChangeWaiter;
-  /** Rejects when the end has no time left for what projects would do before they close. */
-  readonly #outOfTime = Promise.withResolvers<never>();
   #closed = false;
 
   constructor(options: InstanceManagerOptions) {
     this.#options = options;
     this.#shares = options.shares ?? createServiceShares();
-    this.#outOfTime.promise.catch(() => undefined);
+    this.#closing = new ClosingProjects(options.keys, options.logger);
     this.#idleTtlMs = options.idleTtlMs ?? 600_000;
     const bytesMax = options.openBytesMax ?? Number.POSITIVE_INFINITY;
-    this.#order = new SegmentedLru(bytesMax);
-    this.#slots = new SlotPool(bytesMax, () => this.#retireUnused());
+    this.#open = new OpenProjects(bytesMax, (instance) => this.#retire(instance));
     this.#changeWaits = new ProjectChangeWaiter(this, options.isShared === true);
   }
 
   /** Number of open projects. */
   get size(): number {
-    return this.#hot.size;
+    return this.#open.size;
   }
 
   /** Bytes of memory that open projects are taken to need, those being opened included. */
   get bytes(): number {
-    return this.#slots.bytes;
+    return this.#open.slots.bytes;
   }
 
   /** Projects that wait to be looked for, for room, or to be opened. */
   get openingsWaiting(): number {
     const { lookups, openings } = this.#shares;
-    return lookups.waiting + this.#slots.waiting + openings.waiting;
+    return lookups.waiting + this.#open.slots.waiting + openings.waiting;
   }
 
   /**
@@ -152,7 +131,7 @@ export class InstanceManager implements AsyncDisposable {
     return this.#openings.run(project, async () => {
       this.#options.requireServed?.();
       const instance = this.#usable(project);
-      return instance === undefined ? this.#open(project, mode) : this.#lease(instance);
+      return instance === undefined ? this.#openProject(project, mode) : this.#lease(instance);
     });
   }
 
@@ -167,14 +146,20 @@ export class InstanceManager implements AsyncDisposable {
     return instance.store;
   }
 
+  /** Holds a project that is open, whether it may be used or not: for what {@link peekStore} was used for. */
+  leaseIfOpen(project: string): InstanceLease | undefined {
+    const instance = this.#open.get(project);
+    return instance && this.#lease(instance);
+  }
+
   /** The store of a project that is open, whether it may be used or not. This does not count as a use. */
   storeIfOpen(project: string): DefinedStore | undefined {
-    return this.#hot.get(project)?.store;
+    return this.#open.get(project)?.store;
   }
 
   /** Ids of open projects that are in need of something. */
   projectsInNeed(need: Need): readonly string[] {
-    return Array.from(this.#inNeed[need], ({ project }) => project);
+    return Array.from(this.#open.inNeed(need), ({ project }) => project);
   }
 
   /**
@@ -188,14 +173,14 @@ export class InstanceManager implements AsyncDisposable {
     projects: readonly string[] = this.projectsInNeed(need),
   ): Generator<{ readonly project: string; readonly store: DefinedStore }> {
     for (const project of projects) {
-      const instance = this.#hot.get(project);
-      if (instance === undefined || !this.#inNeed[need].has(instance)) continue;
+      const instance = this.#open.get(project);
+      if (instance === undefined || !this.#open.inNeed(need).has(instance)) continue;
       if (instance.store.failed || !instance.hasKeys(this.#options.keys)) continue;
       instance.users++;
       try {
         yield instance;
       } finally {
-        this.#noteNeeds(instance);
+        this.#open.noteNeeds(instance);
         this.#release(instance);
       }
     }
@@ -209,12 +194,9 @@ export class InstanceManager implements AsyncDisposable {
     if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
     this.#options.requireServed?.();
     const close = async () => {
-      const instance = this.#hot.get(project);
+      const instance = this.#open.get(project);
       if (instance !== undefined) this.#retire(instance);
-      await Promise.race([
-        this.#closing.get(project)?.promise,
-        sleep(WAIT_FOR_USERS_MS, undefined, { ref: false }),
-      ]);
+      await Promise.race([this.#closing.end(project), sleep(WAIT_FOR_USERS_MS, undefined, { ref: false })]);
       if (this.#closing.has(project))
         throw new AppError('overloaded', { detail: 'requests to the project are under way', retryAfterS: 2 });
     };
@@ -223,7 +205,7 @@ export class InstanceManager implements AsyncDisposable {
 
   /** Whether a project is open, and its key in memory. This does not count as a use. */
   stateOf(project: string): { readonly isOpen: boolean; readonly isKeyCached: boolean } {
-    return { isOpen: this.#hot.has(project), isKeyCached: this.#options.keys.has(project) };
+    return { isOpen: this.#open.get(project) !== undefined, isKeyCached: this.#options.keys.has(project) };
   }
 
   /**
@@ -242,28 +224,14 @@ export class InstanceManager implements AsyncDisposable {
    * all. To be called every second or so.
    */
   sweep(): void {
-    this.#sweeps++;
     const { clock, keys } = this.#options;
     keys.sweep();
     for (const project of keys.takeLost()) {
-      const instance = this.#hot.get(project);
+      const instance = this.#open.get(project);
       if (instance?.hasKeys(keys) === false) this.#retire(instance);
     }
-    // Not fewer as projects are closed: the round is to end in time.
-    this.#looks = Math.max(this.#looks, LOOKS_A_SWEEP_MIN, Math.ceil(this.#hot.size / SWEEPS_A_ROUND));
-    for (let left = Math.min(this.#looks, this.#hot.size); left > 0; left--) {
-      const instance = this.#nextInRound();
-      if (instance === undefined) return;
+    for (const instance of this.#open.sweep())
       if (instance.isIdle(clock, this.#idleTtlMs) || !instance.hasKeys(keys)) this.#retire(instance);
-    }
-  }
-
-  #nextInRound(): ProjectInstance | undefined {
-    const next = this.#round.next();
-    if (next.done !== true) return next.value;
-    this.#round = this.#hot.values();
-    this.#looks = 0;
-    return this.#round.next().value;
   }
 
   /**
@@ -277,11 +245,11 @@ export class InstanceManager implements AsyncDisposable {
     project: string,
     action: (store: DefinedStore) => Promise<void>,
   ): Promise<'done' | 'open' | 'no-room' | 'absent'> {
-    if (this.#hot.has(project)) return 'open';
-    if (!this.#slots.hasRoomFor(await this.#bytesToReserve(project))) return 'no-room';
+    if (this.#open.get(project) !== undefined) return 'open';
+    if (!this.#open.slots.hasRoomFor(await this.#bytesToReserve(project))) return 'no-room';
     const lease = await this.acquire(project, 'existing');
     if (lease === undefined) return 'absent';
-    const instance = this.#hot.get(project);
+    const instance = this.#open.get(project);
     const lastUsed = instance?.lastUsed;
     try {
       // Its key may have been withdrawn since.
@@ -297,27 +265,24 @@ export class InstanceManager implements AsyncDisposable {
 
   /** Documents of open projects that are sealed under a former key version. */
   get pendingReencryption(): number {
-    return this.#inNeed.reseal.values().reduce((sum, { store }) => sum + store.pendingReencryption, 0);
+    return this.#open
+      .inNeed('reseal')
+      .values()
+      .reduce((sum, { store }) => sum + store.pendingReencryption, 0);
   }
 
   /** Refuses new leases, waits for the running ones and closes everything. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
     await this.#openings.drained();
-    const { prepareWithinMs = PREPARE_WITHIN_MS } = this.#options;
-    const timer = setTimeout(
-      () => this.#outOfTime.reject(new Error('no time was left for it')),
-      prepareWithinMs,
-    );
-    using _timer = { [Symbol.dispose]: () => clearTimeout(timer) };
-    for (const instance of [...this.#hot.values()]) this.#retire(instance);
-    await Promise.all([...this.#closing.values()].map(({ promise }) => promise));
+    for (const instance of this.#open.all()) this.#retire(instance);
+    await this.#closing.within(this.#options.prepareWithinMs ?? PREPARE_WITHIN_MS);
   }
 
   /** The open instance, if its key may still be used and is the same key. */
   #usable(project: string): ProjectInstance | undefined {
     if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
-    const instance = this.#hot.get(project);
+    const instance = this.#open.get(project);
     if (instance === undefined) return undefined;
     const keys = instance.store.failed ? undefined : instance.peekKeys(this.#options.keys);
     if (keys === undefined) {
@@ -325,11 +290,7 @@ export class InstanceManager implements AsyncDisposable {
       return undefined;
     }
     if (keys !== instance.keys) this.#takeRefreshed(instance, keys);
-    // Once between two sweeps: with a thousand projects, to move it up takes as long as to find its document.
-    if (instance.countedInSweep !== this.#sweeps) {
-      instance.countedInSweep = this.#sweeps;
-      this.#order.used(project);
-    }
+    this.#open.used(instance);
     return instance;
   }
 
@@ -346,8 +307,8 @@ export class InstanceManager implements AsyncDisposable {
       });
   }
 
-  async #open(project: string, mode: 'existing' | 'create'): Promise<InstanceLease | undefined> {
-    await this.#closing.get(project)?.promise;
+  async #openProject(project: string, mode: 'existing' | 'create'): Promise<InstanceLease | undefined> {
+    await this.#closing.end(project);
     const { projects, logger, keys } = this.#options;
     const { lookups, openings } = this.#shares;
     const key = shareIn(project);
@@ -361,7 +322,7 @@ export class InstanceManager implements AsyncDisposable {
       if (opened === undefined) return undefined;
       keys.hold(project);
       const bytes = await this.#bytesToReserve(project, opened.entries);
-      await this.#slots.acquire(bytes);
+      await this.#open.slots.acquire(bytes);
       reserved = bytes;
       lease = await openings.run(key, () => this.#load(project, opened, bytes));
       return lease;
@@ -372,7 +333,7 @@ export class InstanceManager implements AsyncDisposable {
       throw error;
     } finally {
       if (lease === undefined) {
-        if (reserved !== undefined) this.#slots.release(reserved);
+        if (reserved !== undefined) this.#open.slots.release(reserved);
         keys.release(project);
       }
     }
@@ -386,8 +347,7 @@ export class InstanceManager implements AsyncDisposable {
     await using stack = new AsyncDisposableStack();
     const beforeExpiring = async () => {
       await expiry?.mark(project);
-      const instance = this.#hot.get(project);
-      if (instance !== undefined) this.#inNeed.expiry.add(instance);
+      this.#open.mayExpire(project);
     };
     const opening = stack.use(await openStore(project, opened));
     const store = await openDefinedStore(opening, clock, beforeExpiring, ownWork?.(project));
@@ -395,13 +355,12 @@ export class InstanceManager implements AsyncDisposable {
     if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
     stack.move();
     const instance = new ProjectInstance(project, opened, store, instant(clock), reserved);
-    this.#hot.set(project, instance);
-    this.#order.add(project, instance, reserved);
-    // In the same turn: an instance without users gives up its memory.
+    this.#open.add(instance, reserved);
+    // In the same turn: an instance without users makes room for anyone who wants it.
     const lease = this.#lease(instance);
-    this.#noteNeeds(instance);
+    this.#open.noteNeeds(instance);
     this.#changeWaits.turned(project);
-    this.#charge(instance);
+    this.#open.charge(instance);
     // It may have waited for long: its key may have been withdrawn since it was found.
     if (!instance.hasKeys(this.#options.keys)) this.#retire(instance);
     return lease;
@@ -413,31 +372,6 @@ export class InstanceManager implements AsyncDisposable {
     return PROJECT_BYTES + STORED_TO_MEMORY * ((await storedBytes?.(project, entries)) ?? 0);
   }
 
-  /** Has an open project count with the bytes that it takes now. */
-  #charge(instance: ProjectInstance): void {
-    const bytes =
-      PROJECT_BYTES + Math.ceil(instance.store.memoryBytes / CHARGE_STEP_BYTES) * CHARGE_STEP_BYTES;
-    const more = bytes - instance.bytes;
-    if (more === 0) return;
-    instance.bytes = bytes;
-    this.#order.resize(instance.project, bytes);
-    this.#slots.grow(more);
-  }
-
-  #noteNeeds(instance: ProjectInstance): void {
-    const { store } = instance;
-    const needs: Record<Need, boolean> = {
-      reseal: store.pendingReencryption > 0,
-      definitions: store.isShared,
-      expiry: store.mayExpire,
-    };
-    const isHot = this.#hot.get(instance.project) === instance;
-    for (const need of Object.keys(needs) as Need[]) {
-      if (isHot && needs[need]) this.#inNeed[need].add(instance);
-      else this.#inNeed[need].delete(instance);
-    }
-  }
-
   /** A project that was restored, or moved here, comes without its mark. It can be used all the same. */
   async #keepMark(project: string): Promise<void> {
     try {
@@ -445,13 +379,6 @@ export class InstanceManager implements AsyncDisposable {
     } catch (error) {
       this.#options.logger.warn({ err: error, project }, 'failed to store the expiry mark of a project');
     }
-  }
-
-  /** Takes the unused project of longest ago out of use, if there is one. */
-  #retireUnused(): boolean {
-    const unused = this.#order.next(({ users }) => users === 0);
-    if (unused !== undefined) this.#retire(unused);
-    return unused !== undefined;
   }
 
   #lease(instance: ProjectInstance): InstanceLease {
@@ -464,6 +391,7 @@ export class InstanceManager implements AsyncDisposable {
       cursors,
       cipher,
       file,
+      isUsable: () => this.#open.slots.waiting === 0 && this.#usable(instance.project) === instance,
       [Symbol.dispose]: () => {
         if (released) return;
         released = true;
@@ -474,53 +402,21 @@ export class InstanceManager implements AsyncDisposable {
 
   #release(instance: ProjectInstance): void {
     instance.users--;
-    const isHot = this.#hot.get(instance.project) === instance;
+    const isOpen = this.#open.has(instance);
     // What was committed, or built, may have made it larger.
-    if (isHot) this.#charge(instance);
-    if (isHot && instance.store.failed) this.#retire(instance);
+    if (isOpen) this.#open.charge(instance);
+    if (isOpen && instance.store.failed) this.#retire(instance);
     else if (instance.users > 0) return;
-    else if (isHot) this.#slots.notify();
-    else this.#close(instance);
+    else if (isOpen) this.#open.slots.notify();
+    else void this.#closing.close(instance);
   }
 
   /** Takes the instance out of use; it closes when its last user has left. */
   #retire(instance: ProjectInstance): void {
-    if (this.#hot.get(instance.project) !== instance) return;
-    this.#hot.delete(instance.project);
-    this.#order.delete(instance.project);
-    for (const needy of Object.values(this.#inNeed)) needy.delete(instance);
-    this.#slots.release(instance.bytes);
+    if (!this.#open.has(instance)) return;
+    this.#open.delete(instance);
     this.#changeWaits.turned(instance.project);
-    this.#closing.set(instance.project, Promise.withResolvers());
-    if (instance.users === 0) this.#close(instance);
-  }
-
-  /** As long as its key may be used, a store may prepare to be closed. */
-  async #closeStore(instance: ProjectInstance): Promise<void> {
-    const { project, store } = instance;
-    const { keys, logger } = this.#options;
-    try {
-      if (!store.failed && instance.hasKeys(keys))
-        await Promise.race([store.prepareClose(), this.#outOfTime.promise]);
-    } catch (error) {
-      logger.warn({ err: error, project }, 'closed a project before its preparation had ended');
-    }
-    await store[Symbol.asyncDispose]();
-  }
-
-  #close(instance: ProjectInstance): void {
-    const closing = this.#closing.get(instance.project);
-    void this.#closeStore(instance)
-      .catch((error: unknown) => {
-        this.#options.logger.error(
-          { err: error, project: instance.project },
-          'a project did not close in order',
-        );
-      })
-      .then(() => {
-        this.#options.keys.release(instance.project);
-        this.#closing.delete(instance.project);
-        closing?.resolve();
-      });
+    this.#closing.add(instance);
+    if (instance.users === 0) void this.#closing.close(instance);
   }
 }

@@ -1,6 +1,7 @@
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { DefinedStore } from '../collections/defined-store.ts';
-import type { InstanceManager, Need } from './instance-manager.ts';
+import type { InstanceManager } from './instance-manager.ts';
+import type { Need } from './open-projects.ts';
 import type { SpreadRotations } from './spread-rotations.ts';
 
 /** Of the open projects, those whose documents are re-sealed at a time; one in any case. */

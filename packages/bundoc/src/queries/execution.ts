@@ -98,7 +98,7 @@ export class QueryExecution {
           this.#matched++;
           if (take(candidate)) return;
         }
-        candidate.forgetValue();
+        candidate.forget();
       }
       this.#pageBytes = 0;
     }

@@ -1,3 +1,4 @@
+import { freeMemory } from '@bundoc/shared/runtime/free-memory';
 import type { FoundBy } from '../engine/index-port.ts';
 import type { DocumentPage, ListQuery, Position, ProjectStore, StoredDocument } from '../engine/port.ts';
 import { type Path, valueAt } from '../values/path.ts';
@@ -14,6 +15,7 @@ export class Candidate {
   readonly position: Position;
   /** The condition holds, and nothing is left to be looked at. */
   readonly isExactMatch: boolean;
+  #isKept = false;
   #value: Value | undefined;
   #evaluated: Evaluated | undefined;
 
@@ -32,6 +34,18 @@ export class Candidate {
   /** Keeps the text alone, and what was found elsewhere. */
   forgetValue(): void {
     this.#value = undefined;
+  }
+
+  /** The document, for good. */
+  keep(): StoredDocument {
+    this.#isKept = true;
+    return this.document;
+  }
+
+  /** Ends the use of a document that nobody keeps. */
+  forget(): void {
+    this.#value = undefined;
+    if (!this.#isKept) freeMemory(this.document.text);
   }
 
   /** Takes what another thread has found in it. */

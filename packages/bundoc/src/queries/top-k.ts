@@ -42,7 +42,9 @@ export class TopK<T extends Sortable> {
     return false;
   }
 
-  add(item: T): void {
+  /** @returns what is kept no longer. */
+  add(item: T): readonly T[] {
+    const dropped: T[] = [];
     const kept = this.#kept;
     let low = 0;
     let high = kept.length;
@@ -54,8 +56,11 @@ export class TopK<T extends Sortable> {
     kept.splice(low, 0, item);
     this.#bytes += item.bytes;
     while (kept.length > 1 && (kept.length > this.#limit || this.#bytes > this.#bytesMax)) {
-      this.#bytes -= (kept.pop() as T).bytes;
+      const last = kept.pop() as T;
+      dropped.push(last);
+      this.#bytes -= last.bytes;
       this.#isFull = true;
     }
+    return dropped;
   }
 }

@@ -38,7 +38,7 @@ async function withRivals(overwrites: number) {
     get: (ref: typeof REF) => store.get(ref),
   });
   const lease = { store: contested, [Symbol.dispose]: () => undefined };
-  const instances = { acquire: async () => lease, peekStore: () => undefined };
+  const instances = { acquire: async () => lease, peekStore: () => undefined, leaseIfOpen: () => undefined };
   const documents = new Documents(instances as never, { documentBytesMax: 1_000 });
   return { store, documents, [Symbol.asyncDispose]: () => store[Symbol.asyncDispose]() };
 }

@@ -65,7 +65,7 @@ export type WorkOptions = CommitOptions & { readonly work: Work };
  * edge.
  */
 export class Documents {
-  readonly #instances: Pick<InstanceManager, 'acquire' | 'peekStore'>;
+  readonly #instances: Pick<InstanceManager, 'acquire' | 'peekStore' | 'leaseIfOpen'>;
   readonly #limits: DocumentLimits;
   /**
    * Patches of one document wait for each other, since of those that are applied to the same revision one
@@ -73,7 +73,10 @@ export class Documents {
    */
   readonly #patching = new KeyedMutex();
 
-  constructor(instances: Pick<InstanceManager, 'acquire' | 'peekStore'>, limits: DocumentLimits) {
+  constructor(
+    instances: Pick<InstanceManager, 'acquire' | 'peekStore' | 'leaseIfOpen'>,
+    limits: DocumentLimits,
+  ) {
     this.#instances = instances;
     this.#limits = limits;
   }
@@ -130,15 +133,22 @@ export class Documents {
    * once.
    */
   read(project: string, ref: DocumentRef): StoredDocument | Promise<StoredDocument> {
-    return this.#instances.peekStore(project)?.getSync?.(ref) ?? this.#read(project, ref);
+    const store = this.#instances.peekStore(project);
+    if (store === undefined) return this.#read(project, ref);
+    const found = store.get(ref);
+    return found instanceof Promise ? this.#readHeld(project, found) : present(found);
   }
 
   async #read(project: string, ref: DocumentRef): Promise<StoredDocument> {
     using lease = await this.#instances.acquire(project, 'existing');
     if (lease === undefined) throw new AppError('project_not_found');
-    const document = await lease.store.get(ref);
-    if (document === undefined) throw new AppError('document_not_found');
-    return document;
+    return present(await lease.store.get(ref));
+  }
+
+  /** A read that does not end in its turn of the event loop holds its project. */
+  async #readHeld(project: string, found: Promise<StoredDocument | undefined>): Promise<StoredDocument> {
+    using _lease = this.#instances.leaseIfOpen(project);
+    return present(await found);
   }
 
   /**
@@ -263,4 +273,10 @@ function readPosition(bytes: Buffer): Position {
 
 async function countOf(store: ProjectStore, collection: string): Promise<number> {
   return (await store.collections()).find(({ name }) => name === collection)?.documents ?? 0;
+}
+
+/** @throws AppError `document_not_found`. */
+function present(document: StoredDocument | undefined): StoredDocument {
+  if (document === undefined) throw new AppError('document_not_found');
+  return document;
 }

@@ -35,7 +35,7 @@ async function start(limits: Partial<ScanLimits>, onAcquire = () => {}) {
   const disk = EmbeddedProject.disk();
   await project.create(disk);
   const store = await openDefinedStore(await project.open(disk), project.clock);
-  const leases = { taken: 0, held: 0 };
+  const leases = { taken: 0, held: 0, areUsable: true };
   const queries = new Queries(
     {
       acquire: async () => {
@@ -46,6 +46,7 @@ async function start(limits: Partial<ScanLimits>, onAcquire = () => {}) {
         return {
           store,
           cursors: cursorsOf('p', project.cipher),
+          isUsable: () => leases.areUsable,
           [Symbol.dispose]: () => {
             leases.held--;
           },
@@ -202,11 +203,16 @@ describe('a request that nobody waits for any more', () => {
     expect(leases.held).toBe(0);
   });
 
-  it('asks for the project again with each page, so that no key is used beyond its time', async () => {
+  it('holds one lease, unless that may not be used any more: no key is used beyond its time', async () => {
     const { store, queries, leases } = await start({ documentsMax: 1_000, bytesMax: 1_000_000 });
     for (let n = 0; n < 250; n++) await commitOne(store, put(`d${n}`, '{}'));
+    await queries.query(request({ limit: 10 }));
+    expect(leases).toMatchObject({ taken: 1, held: 0 });
+    await queries.count(selection('{}'));
+    expect(leases).toMatchObject({ taken: 2, held: 0 });
+    leases.areUsable = false;
     await queries.count(selection('{}'));
     // Once to decide how, then for each page.
-    expect(leases).toEqual({ taken: 4, held: 0 });
+    expect(leases).toMatchObject({ taken: 6, held: 0 });
   });
 });

@@ -1,7 +1,8 @@
-import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Figure, OrderBy } from '@bundoc/shared/contract/query';
+import { freeMemory } from '@bundoc/shared/runtime/free-memory';
 import type { StoredDocument } from '../engine/port.ts';
 import { shortHash } from '../engine/short-hash.ts';
+import { HeldLease } from '../projects/held-lease.ts';
 import type { InstanceLease } from '../projects/instance-manager.ts';
 import { Aggregation, type GroupResult } from '../queries/aggregate.ts';
 import { compileWhere } from '../queries/evaluate.ts';
@@ -45,7 +46,7 @@ export interface QueryAnswer extends ExecutionStats {
   readonly next: string | undefined;
 }
 
-type QueryLease = Pick<InstanceLease, 'store' | 'cursors'> & Disposable;
+type QueryLease = Pick<InstanceLease, 'store' | 'cursors' | 'isUsable'> & Disposable;
 
 /** What queries need of the InstanceManager. */
 export interface Instances {
@@ -68,21 +69,23 @@ export class Queries {
    * @throws AppError `query_too_expensive`; `invalid_cursor`; `project_not_found`, and those of the store.
    */
   async query(request: QueryRequest): Promise<QueryAnswer> {
+    using lease = this.#leaseOf(request);
     const context = cursorContext(request);
-    const after = await this.#openCursor(request, context);
+    const after = await openCursor(lease, request, context);
     const order = orderOf(request.orderBy);
     // One more tells whether there are more.
-    const run = await this.#begin(request, request.orderBy, request.limit + 1);
+    const run = await this.#begin(lease, request, request.orderBy, request.limit + 1);
     const page = run.isInOrder
       ? await firstInOrder(run, order, request, after)
       : await firstSorted(run, order, request, after);
-    const next = page.next === undefined ? undefined : await this.#sealCursor(request, context, page.next);
+    const next = page.next === undefined ? undefined : await sealCursor(lease, request, context, page.next);
     return { documents: page.documents, next, ...run.stats };
   }
 
   /** How many documents a condition holds for. @throws AppError as {@link query} does. */
   async count(selection: Selection): Promise<ExecutionStats & { readonly count: number }> {
-    const run = await this.#begin(selection, []);
+    using lease = this.#leaseOf(selection);
+    const run = await this.#begin(lease, selection, []);
     await run.each('', () => false);
     return { count: run.matched, ...run.stats };
   }
@@ -95,7 +98,8 @@ export class Queries {
   ): Promise<ExecutionStats & { readonly groups: readonly GroupResult[] }> {
     const aggregation = new Aggregation(groupBy, figures);
     const { paths } = aggregation;
-    const run = await this.#begin(selection, [], Number.POSITIVE_INFINITY, paths);
+    using lease = this.#leaseOf(selection);
+    const run = await this.#begin(lease, selection, [], Number.POSITIVE_INFINITY, paths);
     await run.each('', (match) => {
       aggregation.add(match.valuesAt(paths));
       run.keeps(aggregation.bytes);
@@ -106,16 +110,14 @@ export class Queries {
 
   /** Decides how a request finds its documents. */
   async #begin(
-    { project, collection, where, whereText, work }: Selection,
+    lease: HeldLease<QueryLease>,
+    { collection, where, whereText, work }: Selection,
     orderBy: OrderBy,
     wanted = Number.POSITIVE_INFINITY,
     paths: readonly Path[] = [],
   ): Promise<QueryExecution> {
     const budget = new ScanBudget(this.#limits, adviceFor(where, orderBy));
-    const withStore: Scan['withStore'] = async (use) => {
-      using lease = await this.#acquire(project);
-      return await use(lease.store);
-    };
+    const withStore: Scan['withStore'] = async (use) => use((await lease.get()).store);
     const order = orderOf(orderBy);
     const indexPlan = await work.outside(() =>
       withStore(async ({ indexes }) => planQuery(where, order, indexes?.usable(collection) ?? [])),
@@ -125,29 +127,31 @@ export class Queries {
     return new QueryExecution({ scan, ...condition, orderBy, order, paths, indexPlan, wanted });
   }
 
-  async #acquire(project: string): Promise<QueryLease> {
-    const lease = await this.#instances.acquire(project, 'existing');
-    if (lease === undefined) throw new AppError('project_not_found');
-    return lease;
+  /** One for all steps of a request. */
+  #leaseOf({ project }: Selection): HeldLease<QueryLease> {
+    return new HeldLease(() => this.#instances.acquire(project, 'existing'));
   }
+}
 
-  /** Where a page begins: the sort key of the last document of the one before. Empty for the first. */
-  async #openCursor({ project, cursor, work }: QueryRequest, context: readonly string[]): Promise<string> {
-    if (cursor === undefined) return '';
-    work.leave();
-    using lease = await this.#acquire(project);
-    return openPageCursor(lease.cursors, context, cursor).toString('latin1');
-  }
+/** Where a page begins: the sort key of the last document of the one before. Empty for the first. */
+async function openCursor(
+  lease: HeldLease<QueryLease>,
+  { cursor, work }: QueryRequest,
+  context: readonly string[],
+): Promise<string> {
+  if (cursor === undefined) return '';
+  work.leave();
+  return openPageCursor((await lease.get()).cursors, context, cursor).toString('latin1');
+}
 
-  async #sealCursor(
-    { project, work }: QueryRequest,
-    context: readonly string[],
-    after: string,
-  ): Promise<string> {
-    work.leave();
-    using lease = await this.#acquire(project);
-    return lease.cursors.seal(context, Buffer.from(after, 'latin1'));
-  }
+async function sealCursor(
+  lease: HeldLease<QueryLease>,
+  { work }: QueryRequest,
+  context: readonly string[],
+  after: string,
+): Promise<string> {
+  work.leave();
+  return (await lease.get()).cursors.seal(context, Buffer.from(after, 'latin1'));
 }
 
 interface Page {
@@ -173,6 +177,7 @@ async function firstInOrder(
       next = last.sortKey(order);
       return true;
     }
+    candidate.keep();
     found.push(candidate);
     run.keeps(bytes);
     return false;
@@ -196,7 +201,8 @@ async function firstSorted(
     const { document } = match;
     const key = match.sortKey(order);
     if (key > after && first.wants(key)) {
-      first.add({ key, bytes: document.text.length, document });
+      const dropped = first.add({ key, bytes: document.text.length, document: match.keep() });
+      for (const { document } of dropped) freeMemory(document.text);
       run.keeps(first.bytes + first.items.length * 2 * key.length);
     }
     return false;

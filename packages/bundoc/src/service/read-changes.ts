@@ -53,7 +53,7 @@ const READ_TOGETHER_MAX = 16;
  * @throws AppError of {@link ProjectStore.changes} and {@link ProjectStore.get}.
  */
 export async function readChanges(
-  store: Pick<ProjectStore, 'changes' | 'get' | 'getSync'>,
+  store: Pick<ProjectStore, 'changes' | 'get'>,
   place: FeedPlace,
   { collection, documents }: FeedFilter,
   { limit, bytesMax }: FeedLimits,
@@ -103,11 +103,11 @@ function eventOf(change: Change): FeedEvent {
 
 /** Undefined when the document has changed since. */
 async function eventWithDocument(
-  store: Pick<ProjectStore, 'get' | 'getSync'>,
+  store: Pick<ProjectStore, 'get'>,
   change: Change,
 ): Promise<FeedEvent | undefined> {
   try {
-    const document = store.getSync?.(change.ref) ?? (await store.get(change.ref));
+    const document = await store.get(change.ref);
     if (document?.metadata._rev !== change.rev) return undefined;
     return { change, text: document.text, isUnreadable: false };
   } catch (error) {

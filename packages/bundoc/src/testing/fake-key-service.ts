@@ -118,7 +118,7 @@ export class FakeKeyService implements StorageCalls {
     }
     const all = current === undefined ? [] : [current, ...(current.before ?? [])];
     const key = version === undefined ? current : all.find((one) => (one.version ?? 1) === version);
-    if (key === undefined) throw new AppError('KEY_NOT_FOUND');
+    if (key === undefined) throw new AppError('key_not_found');
     this.onExport?.();
     await this.afterExport;
     return {
@@ -165,7 +165,7 @@ export class FakeKeyService implements StorageCalls {
     this.rotations++;
     if (this.failure !== undefined) throw this.failure;
     const current = this.keys.get(name);
-    if (current === undefined) throw new AppError('KEY_NOT_FOUND');
+    if (current === undefined) throw new AppError('key_not_found');
     if ((current.version ?? 1) !== version) return;
     this.keys.set(name, {
       ...newKey(),
@@ -209,7 +209,7 @@ export class FakeKeyService implements StorageCalls {
   /** Destroys a key, as its shredding or an administrator does. */
   destroy(name: string): DestroyReceipt {
     const key = this.keys.get(name);
-    if (key === undefined) throw new AppError('KEY_NOT_FOUND');
+    if (key === undefined) throw new AppError('key_not_found');
     this.destructions++;
     this.keys.delete(name);
     this.destroyed.add(name);
@@ -333,7 +333,7 @@ export class FakeKeyService implements StorageCalls {
     if (this.failure !== undefined) throw this.failure;
     this.#requireCurrent(acting);
     if (this.destroyed.has(name)) throw new AppError('project_destroyed');
-    if (!this.keys.has(name)) throw new AppError('KEY_NOT_FOUND');
+    if (!this.keys.has(name)) throw new AppError('key_not_found');
   }
 
   #requireCurrent({ storage, generation }: ActingStorage): void {

@@ -186,7 +186,13 @@ export async function assertQueriesAreRight(
         await project.restart();
         store = await project.open();
         await store.indexes?.built();
-        const acquire = async () => ({ store, cursors: project.cursors, [Symbol.dispose]: () => undefined });
+        const lease = {
+          store,
+          cursors: project.cursors,
+          isUsable: () => true,
+          [Symbol.dispose]: () => undefined,
+        };
+        const acquire = async () => lease;
         const limits = { ...SCAN_LIMITS, documentsMax: 1_000, bytesMax: 10_000_000 };
         const finder = new Queries({ acquire }, limits);
         const all = await contentOf(store);

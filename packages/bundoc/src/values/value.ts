@@ -57,3 +57,8 @@ export function readValue(text: string): Value {
   if (!INEXACT.test(text)) return JSON.parse(text) as Value;
   return readJson(text, parseNumber) as Value;
 }
+
+/** {@link readValue} of a text that was parsed already: mostly what that gave is exact. */
+export function exactValue({ value, text }: { readonly value: unknown; readonly text: string }): Value {
+  return INEXACT.test(text) ? (readJson(text, parseNumber) as Value) : (value as Value);
+}

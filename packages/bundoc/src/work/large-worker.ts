@@ -1,5 +1,6 @@
 import { parentPort } from 'node:worker_threads';
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { freeMemory } from '@bundoc/shared/runtime/free-memory';
 import type { Job } from './job.ts';
 import type { LargeAnswer, LargeRequest } from './large-thread.ts';
 
@@ -10,8 +11,15 @@ async function answerOf({ module, name, input }: LargeRequest): Promise<LargeAns
   const { JOBS } = (await import(module)) as { JOBS: Readonly<Record<string, Job<unknown, unknown>>> };
   const before = process.threadCpuUsage();
   const answer = outcomeOf(() => JOBS[name]?.run(input));
+  free(input, answer.output);
   const { user, system } = process.threadCpuUsage(before);
   return { ...answer, us: user + system };
+}
+
+/** The bytes of a job are its own, but what it made of them may lie in them. */
+function free(input: unknown, output: unknown): void {
+  if (output instanceof Uint8Array || typeof input !== 'object' || input === null) return;
+  for (const member of Object.values(input)) if (member instanceof Uint8Array) freeMemory(member);
 }
 
 function outcomeOf(run: () => unknown): Omit<LargeAnswer, 'us'> {

@@ -4,11 +4,10 @@ import type { ProblemCode } from '@bundoc/shared/contract/problem';
 import { Batcher } from '@bundoc/shared/runtime/batcher';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { AuditDraft } from '../records/chain.ts';
-import type { AuditCondition, RejectReason } from '../store/audit.ts';
-import type { KmsStore } from '../store/port.ts';
+import type { AuditCondition, AuditStore, RejectReason } from '../store/audit.ts';
 
 export interface AuditLogOptions {
-  readonly store: Pick<KmsStore, 'appendAudit'>;
+  readonly store: Pick<AuditStore, 'appendAudit'>;
   readonly logger: Logger;
   readonly metrics: { readonly auditRecordsLost: { inc(): void } };
 }

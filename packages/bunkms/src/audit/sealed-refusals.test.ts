@@ -26,7 +26,7 @@ const draft: AuditDraft = {
   action: 'key.export',
   outcome: 'failed',
   key: 'a-dek',
-  code: 'SEALED',
+  code: 'sealed',
 };
 
 /** The one method of the store that is needed, over an array. */

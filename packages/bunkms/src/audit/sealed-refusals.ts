@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { AuditDraft } from '../records/chain.ts';
-import type { KmsStore } from '../store/port.ts';
+import type { AuditStore } from '../store/audit.ts';
 
 /** Bytes that the file may grow to; what comes later is only counted. */
 export const SEALED_FILE_BYTES_MAX = 1_048_576;
@@ -113,7 +113,11 @@ export class SealedRefusals implements AsyncDisposable {
  *
  * @throws AppError of the store, or the error of the file system; the file is still there then.
  */
-export async function adoptSealedRefusals(dataDir: string, store: KmsStore, clock: Clock): Promise<void> {
+export async function adoptSealedRefusals(
+  dataDir: string,
+  store: Pick<AuditStore, 'appendAuditOnce'>,
+  clock: Clock,
+): Promise<void> {
   const path = join(dataDir, FILE_NAME);
   const summary = await summarise(path);
   if (summary === undefined) return;
@@ -124,7 +128,7 @@ export async function adoptSealedRefusals(dataDir: string, store: KmsStore, cloc
     action: 'key.export',
     outcome: 'failed',
     actor: 'system',
-    code: 'SEALED',
+    code: 'sealed',
     detail: { ...summary },
   });
   await rename(path, join(dataDir, `sealed-refusals-${summary.sha256}.jsonl`));

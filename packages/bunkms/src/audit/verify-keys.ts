@@ -1,7 +1,7 @@
 import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { keyFault } from '../records/key-record.ts';
-import type { KmsStore } from '../store/port.ts';
+import type { KeyStore } from '../store/keys.ts';
 
 const PAGE = 500;
 
@@ -21,7 +21,7 @@ export class KeyVerification {
    * @returns the names of the keys that are not what the chain says, in order; a key that is changed
    * meanwhile is not among them.
    */
-  async damagedKeys(store: KmsStore, chainKey: KeyObject): Promise<string[]> {
+  async damagedKeys(store: KeyStore, chainKey: KeyObject): Promise<string[]> {
     const names = new Set(this.#latest.keys());
     for (let after: string | undefined, more = true; more; ) {
       const page = await store.listKeys(['*'], { after, limit: PAGE });
@@ -35,7 +35,7 @@ export class KeyVerification {
     return damaged;
   }
 
-  async #isSound(store: KmsStore, chainKey: KeyObject, name: string): Promise<boolean> {
+  async #isSound(store: KeyStore, chainKey: KeyObject, name: string): Promise<boolean> {
     const stored = await store.findKey(name, 'current');
     if (stored === undefined || keyFault(chainKey, name, stored) !== undefined) return false;
     return (stored.lastChange?.seq ?? 0) >= (this.#latest.get(name) ?? 0);

@@ -1,7 +1,7 @@
 import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { isIssue, REVOCATION, type StoredToken, tokenFault } from '../records/token-record.ts';
-import type { KmsStore } from '../store/port.ts';
+import type { TokenStore } from '../store/tokens.ts';
 
 const PAGE = 500;
 
@@ -48,7 +48,7 @@ export class TokenVerification {
    * @param forgottenBefore families that ended before may be forgotten while this runs.
    * @returns the ids of the tokens that are not what the chain says, in order.
    */
-  async damagedTokens(store: KmsStore, chainKey: KeyObject, forgottenBefore: string): Promise<string[]> {
+  async damagedTokens(store: TokenStore, chainKey: KeyObject, forgottenBefore: string): Promise<string[]> {
     const damaged: string[] = [];
     const rowless = new Map(this.#issued);
     for (let after: string | undefined, more = true; more; ) {

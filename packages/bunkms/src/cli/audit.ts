@@ -1,3 +1,4 @@
+import { counted } from '@bundoc/shared/cli/counted';
 import { createProgress, type Progress } from '@bundoc/shared/cli/progress';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
@@ -69,7 +70,7 @@ export async function verifyAudit(
     );
   if (!verdict.intact)
     throw new CliFailure(`the audit chain is broken: record ${verdict.fault.seq} is ${verdict.fault.reason}`);
-  if (!options.json) console.log(`${verdict.head.seq} records, intact, head ${verdict.head.hash}`);
+  if (!options.json) console.log(`${counted(verdict.head.seq, 'record')}, intact, head ${verdict.head.hash}`);
   const damaged = [
     ...(keys.length === 0 ? [] : [`keys are not what the chain says: ${keys.join(', ')}`]),
     ...(tokens.length === 0 ? [] : [`tokens are not what the chain says: ${tokens.join(', ')}`]),
@@ -102,7 +103,7 @@ export async function verifyCopy(
   if (options.json) console.log(JSON.stringify(facts));
   else
     console.log(
-      `records ${facts.first} to ${head.seq}, intact; ${facts.missing} newer ones are in the store alone`,
+      `records ${facts.first} to ${head.seq}, intact; in the store alone: ${counted(facts.missing, 'newer one')}`,
     );
 }
 

@@ -1,4 +1,5 @@
 import { existsSync, statSync } from 'node:fs';
+import { counted } from '@bundoc/shared/cli/counted';
 import { createProgress } from '@bundoc/shared/cli/progress';
 import { openFileSource } from '@bundoc/shared/files/file-source';
 import { createPrivateFile } from '@bundoc/shared/files/private-file';
@@ -35,7 +36,7 @@ export async function backup(
   const { audit, records, keys, tokens, chain_fault: fault, left_out: leftOut } = facts;
   if (options.json) console.log(JSON.stringify({ file, bytes: statSync(file).size, ...facts }));
   else {
-    console.log(`${file}: ${keys} keys, ${tokens} tokens, ${records} audit records`);
+    console.log(`${file}: ${contentOf({ keys, tokens, records })}`);
     console.log(`audit: ${audit.seq}:${audit.hash}`);
   }
   if (leftOut.length > 0)
@@ -44,6 +45,10 @@ export async function backup(
     throw new CliFailure(
       `written, with an audit chain that is broken: record ${fault.seq} is ${fault.reason}`,
     );
+}
+
+function contentOf({ keys, tokens, records }: Record<'keys' | 'tokens' | 'records', number>): string {
+  return [counted(keys, 'key'), counted(tokens, 'token'), counted(records, 'audit record')].join(', ');
 }
 
 function fileExists(file: string): CliFailure {
@@ -79,7 +84,7 @@ export async function verifyBackup(
       console.log(`${key}${version === undefined ? '' : ` version ${version}`} ${problem}`);
     if (chainFault !== undefined)
       console.log(`the audit chain is broken: record ${chainFault.seq} is ${chainFault.reason}`);
-    console.log(`${end.keys} keys, ${end.tokens} tokens, ${end.records} audit records of ${head.created_at}`);
+    console.log(`${contentOf(end)} of ${head.created_at}`);
     console.log(`audit: ${end.audit.seq}:${end.audit.hash}`);
     console.log(`KEKs: ${kekIds.join(' ')}`);
   }

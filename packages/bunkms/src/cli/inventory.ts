@@ -1,3 +1,4 @@
+import { counted } from '@bundoc/shared/cli/counted';
 import { createProgress } from '@bundoc/shared/cli/progress';
 import { replacePrivateFile } from '@bundoc/shared/files/private-file';
 import { systemClock } from '@bundoc/shared/runtime/clock';
@@ -38,7 +39,7 @@ export async function writeInventory(
       JSON.stringify({ file, created_at, audit, keys: keys.length, tokens: tokens.length, damaged }),
     );
   else {
-    console.log(`${file}: ${keys.length} keys, ${tokens.length} tokens`);
+    console.log(`${file}: ${counted(keys.length, 'key')}, ${counted(tokens.length, 'token')}`);
     console.log(`audit: ${audit.seq}:${audit.hash}`);
   }
   if (damaged.length > 0) throw new CliFailure(`keys are not what the chain says: ${damaged.join(', ')}`);

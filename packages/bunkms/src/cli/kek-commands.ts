@@ -31,6 +31,16 @@ export function registerKekCommands(program: Command, environment: Environment):
     );
   command('retire', 'retires a KEK, once nothing is wrapped with it')
     .argument('<kek-id>', 'that KEK', kekId)
+    .option(
+      '--fetch',
+      'first have Bundoc open the projects of those keys, so that it takes up their new wrappings; until none is left, 15 minutes at most',
+    )
+    .option('--url <url>', 'of Bundoc, for --fetch; BUNDOC_URL, or http://127.0.0.1:8080')
+    .option(
+      '--token-file <file>',
+      'a token for it with docs:read; BUNDOC_TOKEN_FILE, or the token in BUNDOC_TOKEN',
+    )
+    .option('--ca-file <file>', 'the authority of its certificate; BUNDOC_CA_FILE, or those of the system')
     .option('--accept-unfetched', 'even if "kek unfetched" lists keys')
     .option('--accept-damaged', 'even if damaged versions are wrapped with it')
     .action((id: string, options: Parameters<typeof kekRetire>[2]) => kekRetire(environment, id, options));

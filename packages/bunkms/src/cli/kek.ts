@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { counted } from '@bundoc/shared/cli/counted';
 import { createProgress } from '@bundoc/shared/cli/progress';
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { KekInfo, KekStatus, RetireKek } from '@bundoc/shared/contract/kek';
@@ -15,7 +16,8 @@ import {
 import { KeyRewrap } from '../kek/rewrap-keys.ts';
 import { CLI_CALLER } from '../records/caller.ts';
 import { CliFailure } from './errors.ts';
-import { withKeys } from './open-kms.ts';
+import { type BundocOptions, bundocOf, fetchWrappings } from './fetch-wrappings.ts';
+import { type CliDeps, withKeys } from './open-kms.ts';
 
 interface JsonOption {
   readonly json?: true;
@@ -28,7 +30,7 @@ const LOOK_MS = 250;
 const FAILURES_MAX = 20;
 
 /** The KEKs as the store has them; those that are new in the ring become staged. */
-function withKeks<T>(environment: Environment, action: (deps: KekDeps) => Promise<T>): Promise<T> {
+function withKeks<T>(environment: Environment, action: (deps: CliDeps) => Promise<T>): Promise<T> {
   return withKeys(environment, async (deps) => {
     await deps.keks.reload();
     return action(deps);
@@ -112,23 +114,28 @@ export async function kekVerify(environment: Environment, options: JsonOption): 
   const { checked, under_others: underOthers, damaged, current } = found;
   if (options.json) console.log(JSON.stringify(found));
   else
-    console.log(`${checked} versions open, ${checked - underOthers} of them with the current KEK ${current}`);
+    console.log(
+      `open: ${counted(checked, 'version')}, ${checked - underOthers} with the current KEK ${current}`,
+    );
   if (damaged.length > 0) throw new CliFailure(`keys do not open: ${damaged.join(', ')}`);
-  if (underOthers > 0) throw new CliFailure(`${underOthers} versions are wrapped with another KEK`);
+  if (underOthers > 0) throw new CliFailure(`wrapped with another KEK: ${counted(underOthers, 'version')}`);
 }
 
 /** Says that a KEK is not needed any more. What speaks against it is listed. */
 export async function kekRetire(
   environment: Environment,
   kekId: string,
-  options: JsonOption & { readonly acceptUnfetched?: true; readonly acceptDamaged?: true },
+  options: JsonOption &
+    BundocOptions & { readonly acceptUnfetched?: true; readonly acceptDamaged?: true; readonly fetch?: true },
 ): Promise<void> {
   const wanted: RetireKek = {
     kek_id: kekId,
     accept_unfetched: options.acceptUnfetched === true,
     accept_damaged: options.acceptDamaged === true,
   };
+  const bundoc = options.fetch ? await bundocOf(environment, options) : undefined;
   const retired = await withKeks(environment, async (deps) => {
+    if (bundoc !== undefined) await fetchWrappings(bundoc, () => allUnfetched(deps, kekId));
     try {
       return await retireKek(deps, wanted, CLI_CALLER);
     } catch (error) {
@@ -174,10 +181,11 @@ function print({ current, keks, rotation }: KekStatus): void {
   if (rotation === undefined) return;
   const { from, started_at: startedAt, completed_at: completedAt, total, done } = rotation;
   const end = completedAt === undefined ? 'not complete' : `complete since ${completedAt}`;
-  console.log(`rotation from ${from}, ${startedAt}: ${done} of ${total} versions, ${end}`);
+  console.log(`rotation from ${from}, ${startedAt}: ${done} of ${counted(total, 'version')}, ${end}`);
 }
 
 function lineOf({ id, state, in_ring: inRing, versions, secrets, since }: KekInfo): string {
   const ring = inRing ? 'in the ring' : 'not in the ring';
-  return [id, state, ring, `${versions} versions`, `${secrets} secrets`, since ?? ''].join('  ').trimEnd();
+  const uses = [counted(versions, 'version'), counted(secrets, 'secret')];
+  return [id, state, ring, ...uses, since ?? ''].join('  ').trimEnd();
 }

@@ -86,11 +86,16 @@ export function silentLogger(): Logger {
   return createLogger({ service: 'bunkms', level: 'silent' });
 }
 
+/** What commands work on the keys with. */
+export interface CliDeps extends KekDeps {
+  readonly store: KmsStore;
+}
+
 /**
  * Runs `action` on the keys of the installation, beside a running server; what it wants recorded is recorded
  * when this resolves.
  */
-export function withKeys<T>(environment: Environment, action: (deps: KekDeps) => Promise<T>): Promise<T> {
+export function withKeys<T>(environment: Environment, action: (deps: CliDeps) => Promise<T>): Promise<T> {
   return withKms(environment, async ({ store, vault, keks, state }) => {
     const logger = silentLogger();
     const audit = new AuditLog({ store, logger, metrics: createMetrics() });

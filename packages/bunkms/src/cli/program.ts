@@ -1,18 +1,29 @@
+import { completionScript, SHELLS, type Shell } from '@bundoc/shared/cli/completion';
+import { scopeSchema, tokenTypeSchema } from '@bundoc/shared/contract/tokens';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { lineOf } from '@bundoc/shared/runtime/error-line';
 import { guardMemory } from '@bundoc/shared/runtime/memory-exposure';
-import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { registerAuditCommands } from './audit-commands.ts';
 import type { CertificateRequest } from './certificates.ts';
+import { type DoctorOptions, doctorCommand } from './doctor.ts';
 import { EXIT, exitCodeOf } from './errors.ts';
 import { type InitOptions, init } from './init.ts';
+import { type InspectOptions, inspectTokenCommand } from './inspect-token.ts';
 import { registerKekCommands } from './kek-commands.ts';
 import { registerKeyCommands } from './key-commands.ts';
 import { collect } from './option-parsers.ts';
 import { registerRecoveryCommands } from './recovery-commands.ts';
 import { status } from './status.ts';
 import { registerStorageCommands } from './storage-commands.ts';
-import { type IssueOptions, issueToken, listTokens, revokeToken } from './token.ts';
+import {
+  type IssueOptions,
+  issueToken,
+  listTokens,
+  revokeToken,
+  TOKEN_STATES,
+  type TokenFilter,
+} from './token.ts';
 
 const SECONDS = { s: 1, m: 60, h: 3_600, d: 86_400 } as const;
 
@@ -96,8 +107,22 @@ function programOf(environment: Environment): Command {
     .action((options: IssueOptions) => issueToken(environment, options));
   token
     .command('list')
+    .description('what was issued: for whom, with which scopes, by whom and until when; never the tokens')
+    .option('--sub <subject>', 'for one subject')
+    .addOption(new Option('--typ <type>', 'of one type').choices(tokenTypeSchema.options))
+    .addOption(new Option('--scope <scope>', 'with this scope').choices(scopeSchema.options))
+    .option('--project <id>', 'that are good for this project')
+    .option('--issuer <jti>', 'issued by this token; "cli" for the command line')
+    .addOption(new Option('--state <state>', 'in one state').choices(TOKEN_STATES))
     .option('--json', 'print JSON')
-    .action((options: { json?: true }) => listTokens(environment, options));
+    .action((options: TokenFilter) => listTokens(environment, options));
+  token
+    .command('inspect')
+    .description('says in plain words what a token is for, what it may do and until when; asks nobody')
+    .argument('[token]', '- for standard input, as when it is not given', '-')
+    .option('--jwks <file>', 'check its signature by these keys, as /.well-known/jwks.json has them')
+    .option('--json', 'print JSON')
+    .action((text: string, options: InspectOptions) => inspectTokenCommand(text, options));
   token
     .command('revoke')
     .argument('<jti>', 'the token; all that were renewed from the same one go with it')
@@ -119,5 +144,20 @@ function programOf(environment: Environment): Command {
     .description('how the installation stands; exit code 1 when it is sealed')
     .option('--json', 'print JSON')
     .action((options: { json?: true }) => status(environment, options));
+  program
+    .command('doctor')
+    .description(
+      'checks configuration, KEK, disk, store, tokens, certificates, and the running server, its clock and its version; says what to do; exit code 1 when something fails',
+    )
+    .option('--url <url>', 'of the API listener; from the configuration when it is not given')
+    .option('--ca-file <file>', 'the authority of its certificate; those of the system when it is not given')
+    .option('--token-file <file>', 'also check this token: a service token of Bundoc, for one')
+    .option('--json', 'print JSON')
+    .action((options: DoctorOptions) => doctorCommand(environment, options));
+  program
+    .command('completion')
+    .description('prints a script that completes commands and options: source <(bunkms completion bash)')
+    .addArgument(new Argument('<shell>').choices(SHELLS))
+    .action((shell: Shell) => console.log(completionScript(shell, program)));
   return program;
 }

@@ -51,23 +51,18 @@ export async function recover(environment: Environment, options: RecoverCliOptio
     return all;
   });
   if (options.json) console.log(JSON.stringify({ dry_run: options.dryRun === true, projects }));
-  else for (const project of projects) console.log(lineOf(project));
+  else for (const project of projects) console.log(lineOf(project, options.dryRun === true));
   fail(projects);
 }
 
-function lineOf({
-  project,
-  key = '',
-  outcome,
-  state,
-  versions = [],
-  lost_versions: lost = [],
-  problem,
-}: RecoveredProject): string {
+function lineOf(
+  { project, key = '', outcome, state, versions = [], lost_versions: lost = [], problem }: RecoveredProject,
+  isDryRun: boolean,
+): string {
   const words = [
     project,
     key,
-    outcome,
+    isDryRun && outcome === 'recovered' ? 'would recover' : outcome,
     ...(state === undefined ? [] : [state]),
     ...(versions.length === 0 ? [] : [`versions ${versions.join(',')}`]),
     ...(lost.length === 0 ? [] : [`lost versions ${lost.join(',')}`]),

@@ -1,4 +1,5 @@
 import { readFile, stat } from 'node:fs/promises';
+import { counted } from '@bundoc/shared/cli/counted';
 import { createProgress } from '@bundoc/shared/cli/progress';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { openFileSource } from '@bundoc/shared/files/file-source';
@@ -107,7 +108,9 @@ function print(report: RestoreReport, { chainFault }: Survey, options: RestoreCl
     return;
   }
   const { audit, as_of: asOf, held, destroyed, incomplete, damaged } = report;
-  console.log(`restored ${report.keys} keys and ${report.tokens} tokens of ${report.archive_created_at}`);
+  console.log(
+    `restored ${counted(report.keys, 'key')} and ${counted(report.tokens, 'token')} of ${report.archive_created_at}`,
+  );
   console.log(`known up to record ${asOf.seq} (${report.knowledge})`);
   if (destroyed.length > 0) console.log(`destroyed since the backup: ${listOf(destroyed)}`);
   if (held.length > 0) console.log(`disabled, since it is not known what became of them: ${listOf(held)}`);
@@ -120,6 +123,6 @@ function print(report: RestoreReport, { chainFault }: Survey, options: RestoreCl
     console.log(`the audit chain was broken in the backup: record ${chainFault.seq} is ${chainFault.reason}`);
   if (!report.signing_key_kept) console.log('all tokens are revoked: issue new ones');
   else if (report.tokens_revoked > 0)
-    console.log(`${report.tokens_revoked} tokens were revoked since the backup`);
+    console.log(`revoked since the backup: ${counted(report.tokens_revoked, 'token')}`);
   console.log(`audit: ${audit.seq}:${audit.hash}`);
 }

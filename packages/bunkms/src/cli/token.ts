@@ -1,3 +1,5 @@
+import { counted } from '@bundoc/shared/cli/counted';
+import { type Column, Table } from '@bundoc/shared/cli/table';
 import { issueTokenSchema, type TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { CLI_CALLER } from '../records/caller.ts';
@@ -35,10 +37,58 @@ export async function issueToken(environment: Environment, options: IssueOptions
   });
   if (!request.success)
     throw new UsageError(
-      request.error.issues.map((issue) => `--${issue.path.join('.')}: ${issue.message}`).join('; '),
+      request.error.issues
+        .map(
+          ({ path, message }) => `${flagOf(path, options)}: ${isMissing(path, options) ? MISSING : message}`,
+        )
+        .join('; '),
     );
   const issued = await withKms(environment, ({ tokens }) => tokens.issue(request.data, CLI_CALLER));
   console.log(options.json ? JSON.stringify(issued) : issued.token);
+}
+
+const FLAGS: Readonly<Record<string, string>> = {
+  sub: '--sub',
+  typ: '--typ',
+  scope: '--scope',
+  keys: '--keys',
+  projects: '--project',
+  ttl_s: '--ttl',
+  may_issue: '--may-issue-scope',
+  'may_issue.scopes': '--may-issue-scope',
+  'may_issue.keys': '--may-issue-keys',
+  'may_issue.projects': '--may-issue-project',
+  'may_issue.ttl_s': '--may-issue-ttl',
+};
+
+const MISSING = 'is required with the other options --may-issue-…';
+
+/** Whether a part of what the token may issue was not typed, where others were. */
+function isMissing([whole, part]: readonly PropertyKey[], options: IssueOptions): boolean {
+  if (whole !== 'may_issue') return false;
+  return (
+    (part === 'ttl_s' && options.mayIssueTtl === undefined) ||
+    (part === 'scopes' && options.mayIssueScope === undefined)
+  );
+}
+
+/** The option that was typed for a member of the request, and of a list the value that was. */
+function flagOf(path: readonly PropertyKey[], options: IssueOptions): string {
+  const names = path.filter((part) => typeof part === 'string');
+  const index = path.find((part) => typeof part === 'number');
+  const { project, projects } = options;
+  const isOther = names[0] === 'projects' && (index ?? 0) >= project.length && projects.length > 0;
+  const flag = isOther ? '--projects' : (FLAGS[names.join('.')] ?? `--${names.join('-')}`);
+  const values: Readonly<Record<string, readonly string[]>> = {
+    keys: options.keys,
+    projects: [...project, ...projects],
+    scope: wordsOf(options.scope),
+    'may_issue.scopes': wordsOf(options.mayIssueScope ?? ''),
+    'may_issue.keys': options.mayIssueKeys,
+    'may_issue.projects': options.mayIssueProject,
+  };
+  const value = index === undefined ? undefined : values[names.join('.')]?.[index];
+  return value === undefined ? flag : `${flag} ${value}`;
 }
 
 /**
@@ -62,20 +112,56 @@ function wordsOf(text: string): string[] {
 
 const PAGE = 500;
 
-export async function listTokens(environment: Environment, options: { json?: true }): Promise<void> {
-  const { tokens, damaged } = await withKms(environment, (kms) => allTokens(kms.tokens));
-  if (options.json) {
+export interface TokenFilter {
+  readonly sub?: string;
+  readonly typ?: TokenInfo['typ'];
+  readonly scope?: string;
+  readonly project?: string;
+  /** The token that issued it; `cli` for the command line. */
+  readonly issuer?: string;
+  readonly state?: TokenState;
+  readonly json?: true;
+}
+
+const COLUMNS: readonly Column<TokenInfo>[] = [
+  { head: 'token', cell: ({ jti }) => jti },
+  { head: 'state', cell: stateOf },
+  { head: 'type', cell: ({ typ }) => typ },
+  { head: 'subject', cell: ({ sub }) => sub },
+  { head: 'scopes', cell: ({ scope }) => scope.join(',') },
+  { head: 'projects', cell: ({ projects }) => projects.join(',') || '-' },
+  { head: 'keys', cell: ({ keys }) => keys.join(',') || '-' },
+  { head: 'issuer', cell: ({ issuer }) => issuer ?? 'cli' },
+  { head: 'ends', cell: ({ expires_at: expiresAt }) => expiresAt },
+];
+
+/** Prints the tokens that pass every filter: what they are for, who issued them and when they end. */
+export async function listTokens(environment: Environment, filter: TokenFilter): Promise<void> {
+  const all = await withKms(environment, (kms) => allTokens(kms.tokens));
+  const tokens = all.tokens.filter((token) => passes(token, filter));
+  // Nothing is known of a damaged one, so it passes no filter and is always told.
+  const { damaged } = all;
+  if (filter.json) {
     console.log(JSON.stringify({ tokens, ...(damaged.length === 0 ? {} : { damaged }) }));
     return;
   }
-  for (const token of tokens)
-    console.log(
-      [token.jti, stateOf(token), token.typ, token.sub, token.scope.join(','), token.expires_at].join('  '),
-    );
+  for (const line of new Table(COLUMNS).lines(tokens)) console.log(line);
   for (const jti of damaged) console.log([jti, 'damaged'].join('  '));
 }
 
-async function allTokens(service: TokenService): Promise<Omit<TokenList, 'next'>> {
+function passes(token: TokenInfo, { sub, typ, scope, project, issuer, state }: TokenFilter): boolean {
+  return (
+    (sub === undefined || token.sub === sub) &&
+    (typ === undefined || token.typ === typ) &&
+    (scope === undefined || token.scope.includes(scope)) &&
+    (project === undefined || token.projects.includes(project) || token.projects.includes('*')) &&
+    (issuer === undefined || (token.issuer ?? 'cli') === issuer) &&
+    (state === undefined || stateOf(token) === state)
+  );
+}
+
+/** Every token that the store knows. */
+export async function allTokens(service: TokenService): Promise<Omit<TokenList, 'next'>> {
   const tokens: TokenInfo[] = [];
   const damaged: string[] = [];
   let after: string | undefined;
@@ -100,10 +186,13 @@ export async function revokeToken(
   const cascade = options.cascade === true;
   const issued = await withKms(environment, ({ tokens }) => tokens.revoke(jti, CLI_CALLER, { cascade }));
   if (options.json) console.log(JSON.stringify({ jti, revoked: true, ...(cascade ? { issued } : {}) }));
-  else if (cascade) console.log(`revoked, with ${issued} tokens that it issued`);
+  else if (cascade) console.log(`revoked, with ${counted(issued, 'token')} that it issued`);
 }
 
-function stateOf(token: TokenInfo): 'revoked' | 'expired' | 'valid' {
+export const TOKEN_STATES = ['valid', 'expired', 'revoked'] as const;
+type TokenState = (typeof TOKEN_STATES)[number];
+
+function stateOf(token: TokenInfo): TokenState {
   if (token.revoked_at !== undefined) return 'revoked';
   return Date.parse(token.expires_at) <= Date.now() ? 'expired' : 'valid';
 }

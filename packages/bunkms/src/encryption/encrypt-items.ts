@@ -82,7 +82,7 @@ export function encryptItems(
  * Opens ciphertexts of any version that there is. An item that does not open is `decryption_failed`, whatever
  * the reason; one that names a version which was destroyed, or is damaged, says so.
  *
- * @throws AppError `KEY_NOT_FOUND`, `key_disabled`, `key_pending_deletion`, `key_destroyed`, `key_damaged`,
+ * @throws AppError `key_not_found`, `key_disabled`, `key_pending_deletion`, `key_destroyed`, `key_damaged`,
  * `audit_unavailable`; `unauthenticated` when the token was revoked meanwhile. No item was answered then.
  */
 export function decryptItems(

@@ -47,7 +47,7 @@ export class OpenedKeys {
   /**
    * The key of that name, which is enabled.
    *
-   * @throws AppError `KEY_NOT_FOUND`, `key_disabled`, `key_pending_deletion`, `key_destroyed`, `key_damaged`.
+   * @throws AppError `key_not_found`, `key_disabled`, `key_pending_deletion`, `key_destroyed`, `key_damaged`.
    */
   async open(deps: KeyDeps, name: string): Promise<OpenedKey> {
     const place = await deps.store.lastChange(name);

@@ -7,12 +7,12 @@ import type { Logger } from '@bundoc/shared/runtime/logger';
 import { Mutex } from '@bundoc/shared/runtime/mutex';
 import { Share } from '@bundoc/shared/shares/share';
 import type { ChainHead } from '../records/chain.ts';
-import type { KmsStore } from '../store/port.ts';
-import type { RevocationPlace } from '../store/tokens.ts';
+import type { AuditStore } from '../store/audit.ts';
+import type { RevocationPlace, TokenStore } from '../store/tokens.ts';
 import { blockOf, eventOf, placeOf } from './record-events.ts';
 
 export interface EventFeedOptions {
-  readonly store: Pick<KmsStore, 'listAudit' | 'auditHead' | 'listRevoked' | 'findActiveTokenFamily'>;
+  readonly store: AuditStore & TokenStore;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: {

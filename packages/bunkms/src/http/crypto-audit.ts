@@ -35,4 +35,4 @@ export function cryptoAudit(sink: RefusalSink, now: () => number) {
 }
 
 /** What was tried and did not work, unlike what was not let happen. */
-const FAILURES: ReadonlySet<string> = new Set(['KEY_NOT_FOUND', 'decryption_failed']);
+const FAILURES: ReadonlySet<string> = new Set(['key_not_found', 'decryption_failed']);

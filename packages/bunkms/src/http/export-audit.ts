@@ -20,7 +20,7 @@ export function exportAudit(sink: RefusalSink, metrics: ExportMetrics, now: () =
   return (request: FastifyRequest, error: AppError): void => {
     const target = request.raw.url ?? '';
     if (!isExportTarget(target)) return;
-    const failed = PROBLEMS[error.code].status >= 500 || error.code === 'KEY_NOT_FOUND';
+    const failed = PROBLEMS[error.code].status >= 500 || error.code === 'key_not_found';
     const outcome = failed ? 'failed' : 'refused';
     const key = keyOfExportTarget(target);
     const version = versionOfExportTarget(target);

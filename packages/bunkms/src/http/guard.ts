@@ -1,5 +1,10 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { requireKey, requireScope, requireService } from '@bundoc/shared/contract/grants';
+import {
+  requireKey,
+  requireScope,
+  requireService,
+  requireServiceWithAny,
+} from '@bundoc/shared/contract/grants';
 import type { Claims, Scope } from '@bundoc/shared/contract/tokens';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { claimsOf, createGuard, type Guard } from '@bundoc/shared/http/guard';
@@ -7,7 +12,7 @@ import { canonicalAddress } from '@bundoc/shared/runtime/addresses';
 import { shareKeyOf } from '@bundoc/shared/shares/share-key';
 import type { FastifyRequest } from 'fastify';
 import type { Caller } from '../records/caller.ts';
-import type { KmsStore } from '../store/port.ts';
+import type { TokenStore } from '../store/tokens.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -37,6 +42,8 @@ export interface Guards {
   scope(scope: Scope): Guard;
   /** The scope, for service tokens only. */
   service(scope: Scope): Guard;
+  /** {@link service} for a token with one of the scopes at least. */
+  serviceWithAny(scopes: readonly [Scope, ...Scope[]]): Guard;
   /** The scope, and a glob for the key that the path names. Decides before anything is looked up. */
   keyInPath(scope: Scope): Guard;
   /** {@link keyInPath} for a token with one of the scopes at least. */
@@ -46,11 +53,11 @@ export interface Guards {
 }
 
 /**
- * @param tokens gives the store of tokens, or throws `SEALED`.
+ * @param tokens gives the store of tokens, or throws `sealed`.
  */
 export function createGuards(
   auth: BearerAuth,
-  tokens: () => Pick<KmsStore, 'findActiveTokenFamily'>,
+  tokens: () => Pick<TokenStore, 'findActiveTokenFamily'>,
 ): Guards {
   const authenticate = async (request: FastifyRequest): Promise<Claims> => {
     const claims = await auth.authenticate(request);
@@ -70,6 +77,7 @@ export function createGuards(
     token: guard(() => undefined),
     scope: (scope) => guard((claims) => requireScope(claims, scope)),
     service: (scope) => guard((claims) => requireService(claims, scope)),
+    serviceWithAny: (scopes) => guard((claims) => requireServiceWithAny(claims, scopes)),
     keyInPath: (scope) =>
       guard((claims, request) => {
         requireScope(claims, scope);

@@ -101,7 +101,7 @@ export function registerKekRoutes(app: FastifyInstance, guards: Guards, services
   });
 
   const unfetched = describe({
-    id: 'listStaleCopies',
+    id: 'listUnfetched',
     tag: 'kek',
     summary: 'Keys whose holders may have copies in no newer wrapping than with this KEK',
     access: ACCESS,

@@ -26,7 +26,7 @@ export function keyAccess(scope: Scope, serviceOnly = false): RouteAccess {
 
 /** Refusals of every route that looks at a key. */
 export const KEY_REFUSALS = [
-  'KEY_NOT_FOUND',
+  'key_not_found',
   'key_damaged',
   'key_destroyed',
 ] as const satisfies readonly ProblemCode[];

@@ -56,7 +56,7 @@ export function registerKeyRoutes(app: FastifyInstance, guards: Guards, services
         headers: { ...KEY_HEADERS, Location: 'Path of the key' },
       },
     },
-    refusals: ['KEY_EXISTS', 'key_destroyed', 'key_damaged', 'idempotency_mismatch', 'disk_full'],
+    refusals: ['key_exists', 'key_destroyed', 'key_damaged', 'idempotency_mismatch', 'disk_full'],
     examples: {
       make: {
         body: { name: 'project-b-dek', type: 'aes-256' },

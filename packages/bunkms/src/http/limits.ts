@@ -27,6 +27,11 @@ export interface LimitRates {
    * tenants.
    */
   readonly renewalsPerMinute: number;
+  /**
+   * Tokens a second that one subject issues: a token, its renewals and what it issued, unless an operator
+   * issues for tenants.
+   */
+  readonly issuesPerToken: number;
 }
 
 /** After a pause, this many seconds' worth may come at once: a node that starts cold fetches all its keys. */
@@ -51,6 +56,7 @@ export class Limits {
   readonly #cryptoTokens: RateLimit;
   readonly #cryptoKeys: RateLimit;
   readonly #renewals: RateLimit;
+  readonly #issues: RateLimit;
   readonly #destructions: RateLimit;
   readonly #streams: RateLimit;
   readonly #advances: RateLimit;
@@ -62,6 +68,7 @@ export class Limits {
     this.#keys = perSecond(rates.exportsPerKey);
     this.#cryptoTokens = perSecond(rates.cryptoPerToken);
     this.#cryptoKeys = perSecond(rates.cryptoPerKey);
+    this.#issues = perSecond(rates.issuesPerToken);
     const { renewalsPerMinute } = rates;
     this.#renewals = new RateLimit({
       clock,
@@ -108,5 +115,10 @@ export class Limits {
   /** @param root of the token. @throws AppError `rate_limited`. */
   takeRenewal(subject: string): void {
     this.#renewals.take(subject);
+  }
+
+  /** @param root of the token. @throws AppError `rate_limited`. */
+  takeIssue(subject: string): void {
+    this.#issues.take(subject);
   }
 }

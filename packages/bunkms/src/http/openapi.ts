@@ -46,6 +46,6 @@ export function bunkmsApi(listener: 'api' | 'internal'): ServiceDescription {
       AuditPage: auditPageSchema,
       ...(listener === 'internal' ? { ExportedKey: exportedKeySchema } : {}),
     },
-    refusals: { always: [], authenticated: ['SEALED', 'storage_unavailable'] },
+    refusals: { always: [], authenticated: ['sealed', 'storage_unavailable'] },
   };
 }

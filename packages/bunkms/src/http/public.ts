@@ -59,7 +59,7 @@ export function registerPublicRoutes(app: FastifyInstance, { readiness, jwks }: 
     summary: 'The keys that tokens are signed with',
     access: PUBLIC,
     answers: { 200: { description: 'A JSON Web Key Set (RFC 7517)', schema: jwksSchema } },
-    refusals: ['SEALED'],
+    refusals: ['sealed'],
     examples: { read: { status: 200 } },
   });
   app.get('/.well-known/jwks.json', { config: published }, async (_request, reply) => {

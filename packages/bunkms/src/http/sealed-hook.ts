@@ -11,9 +11,9 @@ declare module 'fastify' {
 /** Part of the `config` of the few routes that a sealed service answers. */
 export const OPEN_WHILE_SEALED = { openWhileSealed: true } as const;
 
-/** Makes everything else answer 503 `SEALED`, before it looks at the caller. */
+/** Makes everything else answer 503 `sealed`, before it looks at the caller. */
 export function refuseWhileSealed(app: FastifyInstance): void {
   app.addHook('onRequest', async (request) => {
-    if (request.routeOptions.config.openWhileSealed !== true) throw new AppError('SEALED');
+    if (request.routeOptions.config.openWhileSealed !== true) throw new AppError('sealed');
   });
 }

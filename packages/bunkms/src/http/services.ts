@@ -4,13 +4,15 @@ import type { EventFeed } from '../events/event-feed.ts';
 import type { KekDeps } from '../kek/kek-rotation.ts';
 import type { KekUpkeep } from '../kek/kek-upkeep.ts';
 import type { ExportDeps } from '../keys/export-key.ts';
+import type { AuditStore } from '../store/audit.ts';
 import type { KmsStore } from '../store/port.ts';
+import type { TokenStore } from '../store/tokens.ts';
 import type { TokenService } from '../tokens/token-service.ts';
 import type { Limits } from './limits.ts';
 
 /** What only an unsealed service has. */
 export interface Services {
-  readonly store: KmsStore;
+  readonly store: AuditStore & TokenStore & Pick<KmsStore, 'probe'>;
   readonly audit: AuditLog;
   readonly keys: ExportDeps;
   readonly crypto: CryptoDeps;
@@ -20,5 +22,5 @@ export interface Services {
   readonly events: EventFeed;
 }
 
-/** Gives the services. @throws AppError `SEALED` while there are none. */
+/** Gives the services. @throws AppError `sealed` while there are none. */
 export type ServiceGate = () => Services;

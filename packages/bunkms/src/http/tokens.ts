@@ -20,6 +20,7 @@ const revokeQuery = z.strictObject({
 });
 /** A token (`TOKEN_LENGTH_MAX`), and beside it what it grants and may issue. */
 const ISSUED_BYTES_MAX = 65_536;
+const ISSUERS = ['kms:admin', 'kms:issue_client'] as const;
 const ADMIN = { kind: 'token', scopes: ['kms:admin'], serviceOnly: true } as const;
 
 export function registerTokenRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
@@ -28,11 +29,11 @@ export function registerTokenRoutes(app: FastifyInstance, guards: Guards, servic
     tag: 'tokens',
     summary: 'Issue a token',
     description:
-      "It is for the service that its scopes belong to. The answer is the only time that it is shown. Nothing beyond the caller's `may_issue` is issued.",
-    access: ADMIN,
+      "The token is for the service that its scopes belong to. No other answer shows it. Nothing beyond the caller's `may_issue` is issued. A caller with `kms:issue_client` and without `kms:admin` gets client tokens alone. These end with the caller's token at the latest: see `expires_at`.",
+    access: { kind: 'token', anyScope: ISSUERS, serviceOnly: true },
     body: jsonBody(issueTokenSchema),
     answers: { 201: { description: 'Issued', schema: issuedTokenSchema } },
-    refusals: ['disk_full'],
+    refusals: ['rate_limited', 'disk_full'],
     examples: {
       forAnApp: {
         body: { sub: 'app', typ: 'client', scope: ['docs:read', 'docs:write'], projects: ['project-a'] },
@@ -47,9 +48,10 @@ export function registerTokenRoutes(app: FastifyInstance, guards: Guards, servic
   });
   app.post<BodyRoute>(
     '/v1/tokens',
-    { onRequest: guards.service('kms:admin'), config: issue },
+    { onRequest: guards.serviceWithAny(ISSUERS), config: issue },
     async (request, reply) => {
       validate(noQuery, request.query, 'query');
+      services().limits.takeIssue(subjectOf(request));
       const wanted = validate(issueTokenSchema, parseJsonObject(request.body).value, 'body');
       await reserveAnswer(request, ISSUED_BYTES_MAX);
       return reply

@@ -1,3 +1,4 @@
+import { counted } from '@bundoc/shared/cli/counted';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type {
   KekInfo,
@@ -15,10 +16,14 @@ import type { AuditDraft } from '../records/chain.ts';
 import type { KekState } from '../records/kek-state.ts';
 import type { NamedKey } from '../records/key-record.ts';
 import { kekIdOf } from '../records/wrapped-key.ts';
+import type { ClusterStore } from '../store/cluster.ts';
+import type { InstallationStore } from '../store/installation.ts';
+import type { KekStore } from '../store/kek.ts';
 import type { PageQuery } from '../store/page.ts';
 import type { Keks } from '../vault/keks.ts';
 
 export interface KekDeps extends KeyDeps {
+  readonly store: KeyDeps['store'] & KekStore & InstallationStore & ClusterStore;
   readonly keks: Pick<Keks, 'refresh' | 'reload'>;
 }
 
@@ -155,7 +160,7 @@ async function requireUnused({ store }: KekDeps, kekId: string): Promise<void> {
   const use = (await store.kekUses()).find((one) => one.kekId === kekId);
   if (use !== undefined)
     throw new AppError('kek_in_use', {
-      detail: `${use.versions} versions of keys and ${use.secrets} secrets are wrapped with it`,
+      detail: `wrapped with it: ${counted(use.versions, 'version')} of keys, ${counted(use.secrets, 'secret')}`,
     });
 }
 

@@ -29,7 +29,7 @@ export class KekUpkeep {
 
   /**
    * Reads a ring that has changed, and says what this service holds: at the start before anything is served,
-   * and before a rotation. @throws AppError of the store, `SEALED`.
+   * and before a rotation. @throws AppError of the store, `sealed`.
    */
   async look(): Promise<void> {
     await this.#deps.keks.reload();

@@ -3,7 +3,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { openDek } from '../keys/open-dek.ts';
 import { rewrapDek, rewrapSecret } from '../keys/rewrap-dek.ts';
-import { authenticate, type KeyDeps, stampOf } from '../keys/stored-key.ts';
+import { authenticate, stampOf } from '../keys/stored-key.ts';
 import type { Caller } from '../records/caller.ts';
 import type { AuditDraft } from '../records/chain.ts';
 import type { WrappedSecrets } from '../records/installation.ts';
@@ -11,8 +11,9 @@ import type { KekState } from '../records/kek-state.ts';
 import { type KeyVersionRecord, keyChangeDraft, type NamedKey, withDigests } from '../records/key-record.ts';
 import { kekIdOf } from '../records/wrapped-key.ts';
 import type { KeyUpdate } from '../store/keys.ts';
+import type { KekDeps } from './kek-rotation.ts';
 
-export interface RewrapDeps extends KeyDeps {
+export interface RewrapDeps extends KekDeps {
   readonly caller: Caller;
   /** Of this process, among those that may do the same work. */
   readonly holder: string;

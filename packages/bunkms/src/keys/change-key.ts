@@ -62,7 +62,7 @@ export function tagOf({ id, revision }: Pick<KeyRecord, 'id' | 'revision'>): str
  * than once.
  * @returns the key as it is then, durable, with the versions that were read.
  * @throws AppError `unauthenticated` when the caller's token was revoked meanwhile, `storage_superseded`,
- * `KEY_NOT_FOUND`, `key_damaged`, `precondition_failed`, and what `decide` throws.
+ * `key_not_found`, `key_damaged`, `precondition_failed`, and what `decide` throws.
  */
 export async function changeKey(
   deps: KeyDeps,

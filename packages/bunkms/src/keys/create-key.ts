@@ -25,7 +25,7 @@ export interface Idempotency {
  * with the same idempotency key makes one key and gets the same answer, for {@link IDEMPOTENCY_MS}, whatever
  * became of the key since.
  *
- * @throws AppError `KEY_EXISTS`, also when the stored key of that name is damaged: it is never replaced;
+ * @throws AppError `key_exists`, also when the stored key of that name is damaged: it is never replaced;
  * `key_destroyed`: nor is one that was; `idempotency_mismatch`.
  */
 export async function createKey(
@@ -119,7 +119,7 @@ async function insert(
   try {
     return await deps.store.insertKey(change, since);
   } catch (error) {
-    if (!hasCode(error, 'KEY_EXISTS')) throw error;
+    if (!hasCode(error, 'key_exists')) throw error;
     const present = await readStoredKey(deps, change.record.name, 'current').catch(() => undefined);
     throw present?.record.state === 'destroyed' ? new AppError('key_destroyed') : error;
   }

@@ -70,7 +70,7 @@ export function allDestroyed(
 /**
  * Destroys one version that nothing needs any more, never the current one.
  *
- * @throws AppError `KEY_NOT_FOUND` of a version that the key never had, `key_version_current`,
+ * @throws AppError `key_not_found` of a version that the key never had, `key_version_current`,
  * `key_version_destroyed`, `key_pending_deletion`, `key_destroyed`, and of `changeKey`.
  */
 export async function destroyVersion(
@@ -81,7 +81,7 @@ export async function destroyVersion(
   const number = request.version;
   const changed = await changeKey(deps, request, number, caller, (key, time) => {
     refuseEnding(key.record);
-    if (number > key.record.version) throw new AppError('KEY_NOT_FOUND');
+    if (number > key.record.version) throw new AppError('key_not_found');
     if (number === key.record.version) throw new AppError('key_version_current');
     const version = versionOf(key, number, deps.logger);
     if (version.state === 'destroyed') throw new AppError('key_version_destroyed');

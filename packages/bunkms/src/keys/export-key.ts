@@ -46,7 +46,7 @@ const ROUNDS_MAX = 32;
  * its generation is the current one: both are decided in the transaction of the record, too.
  *
  * @throws AppError `storage_superseded`, `key_unheld`, `key_held_elsewhere`, `key_deletion_intended` to a
- * storage; `KEY_NOT_FOUND` (of a version that the key never had, too), `key_disabled`,
+ * storage; `key_not_found` (of a version that the key never had, too), `key_disabled`,
  * `key_pending_deletion`, `key_destroyed`, `key_not_exportable`, `key_version_destroyed`, `key_damaged`,
  * `audit_unavailable`; `unauthenticated` when the token was revoked meanwhile.
  */
@@ -76,7 +76,7 @@ async function tryExport(deps: ExportDeps, request: ExportRequest, caller: Calle
   requireEnabled(record);
   if (!record.exportable) throw new AppError('key_not_exportable');
   const number = request.version ?? record.version;
-  if (number > record.version) throw new AppError('KEY_NOT_FOUND');
+  if (number > record.version) throw new AppError('key_not_found');
   const version = versionOf(key, number, deps.logger);
   if (version.state === 'destroyed') throw new AppError('key_version_destroyed');
   const dek = openDek(deps, record.name, version);

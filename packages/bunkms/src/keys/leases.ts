@@ -26,7 +26,7 @@ export function leaseIdOf({ seq }: Pick<AuditReceipt, 'seq'>): string {
  * By the wall clock: one that was set forward hides leases that their holders, who count by themselves, still
  * keep; for 15 minutes at most.
  *
- * @throws AppError `KEY_NOT_FOUND`.
+ * @throws AppError `key_not_found`.
  */
 export async function listLeases(
   { store, audit, clock }: KeyDeps,
@@ -35,7 +35,7 @@ export async function listLeases(
   caller: Caller,
 ): Promise<LeasePage> {
   // Also of a key that is damaged or destroyed: who holds it is a question then, too.
-  if ((await store.findKey(name, 'current')) === undefined) throw new AppError('KEY_NOT_FOUND');
+  if ((await store.findKey(name, 'current')) === undefined) throw new AppError('key_not_found');
   const nowMs = clock.now();
   const { items, next } = await store.listExports(name, isoOf(nowMs - LEASE_TTL_MS), page);
   const leases = items.map(leaseOf).filter(({ until }) => Date.parse(until) > nowMs);

@@ -4,7 +4,7 @@ import { cursorOf, type PageQuery } from '../store/page.ts';
 import { detailOf, infoOfKey, refuseDestroyed } from './key-state.ts';
 import { authenticate, type KeyDeps, readStoredKey } from './stored-key.ts';
 
-/** The key and its versions. @throws AppError `KEY_NOT_FOUND`, `key_destroyed`, `key_damaged`. */
+/** The key and its versions. @throws AppError `key_not_found`, `key_destroyed`, `key_damaged`. */
 export async function readKey(deps: KeyDeps, name: string, caller: Caller): Promise<KeyDetail> {
   const key = await readStoredKey(deps, name, 'all');
   refuseDestroyed(key.record);

@@ -30,7 +30,7 @@ export interface Rotation extends KeyRequest {
  *
  * @returns the key in its current version, durable: the new one, or with another `expectedVersion` the
  * present one.
- * @throws AppError `KEY_NOT_FOUND`, `key_disabled`, `key_pending_deletion`, `key_destroyed`,
+ * @throws AppError `key_not_found`, `key_disabled`, `key_pending_deletion`, `key_destroyed`,
  * `key_versions_exhausted`, `key_damaged`, `precondition_failed`. After `storage_unavailable` it may have
  * happened: with `expectedVersion` asking again does not rotate again.
  */

@@ -12,14 +12,15 @@ import {
   keyFault,
   type StoredKey,
 } from '../records/key-record.ts';
-import type { KeyVersionStamp, VersionChoice } from '../store/keys.ts';
-import type { KmsStore } from '../store/port.ts';
+import type { AuditStore } from '../store/audit.ts';
+import type { KeyStore, KeyVersionStamp, VersionChoice } from '../store/keys.ts';
+import type { StorageStore } from '../store/storages.ts';
 import type { Keks } from '../vault/keks.ts';
 import type { Vault } from '../vault/vault.ts';
 
 /** What the operations on keys stand on. */
 export interface KeyDeps {
-  readonly store: KmsStore;
+  readonly store: KeyStore & StorageStore & AuditStore;
   readonly vault: Vault;
   /** Brings the vault up to date with the KEKs. */
   readonly keks: Pick<Keks, 'refresh'>;
@@ -44,7 +45,7 @@ export interface AuthenticKey {
 /**
  * Reads a key and authenticates it.
  *
- * @throws AppError `KEY_NOT_FOUND`, `key_damaged` for a row that was lost, edited, swapped or put back.
+ * @throws AppError `key_not_found`, `key_damaged` for a row that was lost, edited, swapped or put back.
  */
 export async function readStoredKey(
   deps: Pick<KeyDeps, 'store' | 'chainKey' | 'logger'>,
@@ -52,7 +53,7 @@ export async function readStoredKey(
   versions: VersionChoice,
 ): Promise<AuthenticKey> {
   const stored = await deps.store.findKey(name, versions);
-  if (stored === undefined) throw new AppError('KEY_NOT_FOUND');
+  if (stored === undefined) throw new AppError('key_not_found');
   const key = authenticate(deps, name, stored);
   if (key === undefined) throw new AppError('key_damaged');
   return key;

@@ -120,7 +120,7 @@ async function claim(
   } catch (error) {
     if (hasCode(error, 'key_held_elsewhere') && error.storage !== undefined)
       return { outcome: 'elsewhere', holder: error.storage };
-    if (hasCode(error, 'KEY_NOT_FOUND')) return { outcome: 'missing' };
+    if (hasCode(error, 'key_not_found')) return { outcome: 'missing' };
     if (hasCode(error, 'key_destroyed')) return { outcome: 'destroyed' };
     if (hasCode(error, 'key_damaged')) return { outcome: 'damaged' };
     throw error;

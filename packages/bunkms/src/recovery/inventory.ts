@@ -9,7 +9,9 @@ import { authenticate } from '../keys/stored-key.ts';
 import type { Caller } from '../records/caller.ts';
 import type { NamedKey } from '../records/key-record.ts';
 import { authenticToken } from '../records/token-record.ts';
-import type { KmsStore } from '../store/port.ts';
+import type { AuditStore } from '../store/audit.ts';
+import type { KeyStore } from '../store/keys.ts';
+import type { TokenStore } from '../store/tokens.ts';
 import type { Unsealed } from '../vault/unseal.ts';
 import type { Vault } from '../vault/vault.ts';
 import { unwrapOwnKey } from './archive.ts';
@@ -40,7 +42,7 @@ const fileSchema = z.strictObject({
 });
 
 export interface InventoryDeps {
-  readonly store: KmsStore;
+  readonly store: KeyStore & TokenStore & AuditStore;
   readonly state: Unsealed;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -90,7 +92,7 @@ export async function takeInventory(
 }
 
 interface SnapshotDeps {
-  readonly store: KmsStore;
+  readonly store: KeyStore & AuditStore;
   readonly chainKey: KeyObject;
   readonly logger: Logger;
 }
@@ -119,7 +121,7 @@ async function historyIn({ store }: SnapshotDeps, key: string): Promise<KeySnaps
 }
 
 /** Those that have not expired, as the audit chain has them; a damaged row is not among them. */
-async function liveTokens(store: KmsStore, chainKey: KeyObject, now: string): Promise<TokenInfo[]> {
+async function liveTokens(store: TokenStore, chainKey: KeyObject, now: string): Promise<TokenInfo[]> {
   const tokens: TokenInfo[] = [];
   for (let after: string | undefined, more = true; more; ) {
     const page = await store.listTokens({ after, limit: PAGE });

@@ -15,6 +15,7 @@ import { rotateKey } from '../keys/rotate-key.ts';
 import { type KeyDeps, readStoredKey } from '../keys/stored-key.ts';
 import { createMetrics } from '../metrics.ts';
 import { CLI_CALLER } from '../records/caller.ts';
+import type { KmsStore } from '../store/port.ts';
 import { openSqliteStore } from '../store/sqlite/sqlite-store.ts';
 import { unseal } from '../vault/unseal.ts';
 import { Vault } from '../vault/vault.ts';
@@ -25,8 +26,9 @@ import { knownKey, restoredKey } from './restored-key.ts';
 const clock = new FakeClock();
 const folder = mkdtempSync(join(tmpdir(), 'bunkms-snapshot-'));
 let deps: KeyDeps;
+let store: KmsStore;
 beforeAll(async () => {
-  const store = await openSqliteStore({ dataDir: folder, onCrash: () => undefined, deadlineMs: PATIENT_MS });
+  store = await openSqliteStore({ dataDir: folder, onCrash: () => undefined, deadlineMs: PATIENT_MS });
   const vault = new Vault([createSecretKey(randomBytes(32))]);
   const state = await unseal(vault, store, clock, 'cli');
   if (state.kind === 'sealed') throw new Error(state.reason);
@@ -36,7 +38,7 @@ beforeAll(async () => {
   deps = { store, vault, keks, chainKey: state.chainKey, audit, clock, logger };
 });
 afterAll(async () => {
-  await deps.store.close();
+  await store.close();
   rmSync(folder, { recursive: true });
 });
 

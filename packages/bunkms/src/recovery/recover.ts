@@ -8,8 +8,8 @@ import type { Caller } from '../records/caller.ts';
 import type { AuditDraft } from '../records/chain.ts';
 import { ChainWalk, isGenuine } from '../records/chain-walk.ts';
 import type { StoredKey } from '../records/key-record.ts';
-import type { KeyChange } from '../store/keys.ts';
-import type { KmsStore } from '../store/port.ts';
+import type { AuditStore } from '../store/audit.ts';
+import type { KeyChange, KeyStore } from '../store/keys.ts';
 import type { Keks } from '../vault/keks.ts';
 import type { Vault } from '../vault/vault.ts';
 import { ChainHistory } from './chain-history.ts';
@@ -25,7 +25,7 @@ import {
 import { requireSettled } from './settled-folder.ts';
 
 export interface RecoverDeps {
-  readonly store: KmsStore;
+  readonly store: KeyStore & AuditStore;
   readonly vault: Vault;
   /** Brings the vault up to date with the KEKs. */
   readonly keks: Pick<Keks, 'refresh'>;

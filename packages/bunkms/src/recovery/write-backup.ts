@@ -4,14 +4,15 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Caller } from '../records/caller.ts';
 import type { ChainFault } from '../records/chain.ts';
 import { ChainWalk } from '../records/chain-walk.ts';
-import type { KmsStore } from '../store/port.ts';
-import type { StoreEntry } from '../store/transfer.ts';
+import type { AuditStore } from '../store/audit.ts';
+import type { InstallationStore } from '../store/installation.ts';
+import type { StoreEntry, TransferStore } from '../store/transfer.ts';
 import type { Vault } from '../vault/vault.ts';
 import { sealArchive } from './archive.ts';
 import { type ArchiveEnd, type ArchiveLine, encodeLine } from './archive-entry.ts';
 
 export interface BackupDeps {
-  readonly store: KmsStore;
+  readonly store: AuditStore & TransferStore & InstallationStore;
   readonly vault: Vault;
   readonly chainKey: KeyObject;
   readonly clock: Clock;

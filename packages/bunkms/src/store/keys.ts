@@ -43,7 +43,7 @@ export interface KeyStore {
    * @returns undefined when the key was stored. Else nothing was written: the key, with its first version,
    * that the same idempotency key made; or `keks_changed` when the new key is wrapped with another KEK than
    * the current one.
-   * @throws AppError `KEY_EXISTS` when the name is taken, or ever was; `unauthenticated` when its token is
+   * @throws AppError `key_exists` when the name is taken, or ever was; `unauthenticated` when its token is
    * not active; `storage_unavailable` before `unlock`. Nothing is written then.
    */
   insertKey(key: KeyChange, idempotentSince?: string): Promise<StoredKey | 'keks_changed' | undefined>;

@@ -2,14 +2,14 @@ import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditDraft } from '../records/chain.ts';
 import { isGenuine } from '../records/chain-walk.ts';
-import type { KmsStore } from '../store/port.ts';
+import type { TokenStore } from '../store/tokens.ts';
 
 /** What one call of the store looks for, and how many records of each it gives: others wait for that call. */
 const PLACES = 50;
 const RECORDS = 200;
 
 interface Ports {
-  readonly store: Pick<KmsStore, 'listIssues' | 'revokeFamilies'>;
+  readonly store: Pick<TokenStore, 'listIssues' | 'revokeFamilies'>;
   readonly chainKey: KeyObject;
 }
 

@@ -3,7 +3,7 @@ import { globMatches } from '@bundoc/shared/contract/grants';
 import { type MayIssue, scopeSchema } from '@bundoc/shared/contract/tokens';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { requireMayIssue, type SizedRequest } from './may-issue.ts';
+import { requireIssuer, requireMayIssue, type SizedRequest } from './may-issue.ts';
 
 /** Few names, globs and scopes, so that many pairs fit each other. */
 const scope = fc.constantFrom(...scopeSchema.options.slice(0, 4), 'kms:admin' as const);
@@ -87,5 +87,29 @@ describe('what a token may issue', () => {
         );
       }),
     );
+  });
+
+  test('is within the grant and for client tokens alone with kms:issue_client, which nobody passes on', () => {
+    const wanted = fc
+      .tuple(request, fc.constantFrom('client' as const, 'service' as const))
+      .map(([one, typ]): SizedRequest => ({ ...one, typ }));
+    let allowed = 0;
+    fc.assert(
+      fc.property(limit, wanted, fc.array(name, { maxLength: 10 }), (may_issue, one, keys) => {
+        try {
+          requireIssuer({ scope: ['kms:issue_client'], may_issue }, one);
+        } catch (error) {
+          expect(hasCode(error, 'forbidden')).toBe(true);
+          // A client token is refused for what goes beyond the grant, and for nothing else.
+          if (one.typ === 'client') expect(isAllowed(may_issue, one)).toBe(false);
+          return;
+        }
+        allowed++;
+        expect(one.typ).toBe('client');
+        expectWithin(may_issue, { ...one, scopes: one.scope }, keys);
+      }),
+      { numRuns: 2_000 },
+    );
+    expect(allowed).toBeGreaterThan(0);
   });
 });

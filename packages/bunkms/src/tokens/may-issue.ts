@@ -1,9 +1,26 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { globCovers } from '@bundoc/shared/contract/grants';
-import type { IssueToken, MayIssue } from '@bundoc/shared/contract/tokens';
+import type { Claims, IssueToken, MayIssue } from '@bundoc/shared/contract/tokens';
 
 /** A request of which it is known how long the token will live. */
 export type SizedRequest = IssueToken & { readonly ttl_s: number };
+
+/** Whether a token issues nothing but client tokens: it has `kms:issue_client` and not `kms:admin`. */
+export function issuesClientsAlone({ scope }: Pick<Claims, 'scope'>): boolean {
+  return !scope.includes('kms:admin');
+}
+
+/**
+ * Holds a request to what its caller may issue. Without `kms:admin` that is client tokens, which issue
+ * nothing in turn.
+ *
+ * @throws AppError `forbidden` naming the first thing that goes beyond.
+ */
+export function requireIssuer(issuer: Pick<Claims, 'scope' | 'may_issue'>, request: SizedRequest): void {
+  if (issuesClientsAlone(issuer) && request.typ !== 'client')
+    throw new AppError('forbidden', { detail: 'kms:issue_client issues client tokens alone' });
+  requireMayIssue(issuer.may_issue, request);
+}
 
 /**
  * Holds a request to what its caller may issue: the token's own rights, its life, and in turn what it may

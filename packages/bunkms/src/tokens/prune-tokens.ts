@@ -1,5 +1,5 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import type { KmsStore } from '../store/port.ts';
+import type { TokenStore } from '../store/tokens.ts';
 
 /** How long a token is remembered after its end, milliseconds: so long lists of tokens show what it was. */
 export const KEPT_AFTER_EXPIRY_MS = 30 * 86_400_000;
@@ -10,7 +10,7 @@ const BATCH = 500;
  * Forgets what has long expired, so that renewals do not fill the store. The audit chain keeps its records of
  * them. @returns how many.
  */
-export async function pruneTokens(store: Pick<KmsStore, 'pruneTokens'>, clock: Clock): Promise<number> {
+export async function pruneTokens(store: Pick<TokenStore, 'pruneTokens'>, clock: Clock): Promise<number> {
   const nowMs = clock.now();
   const time = new Date(nowMs).toISOString();
   const before = new Date(nowMs - KEPT_AFTER_EXPIRY_MS).toISOString();

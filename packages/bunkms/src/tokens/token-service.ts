@@ -25,12 +25,12 @@ import {
   tokenIssueDraft,
 } from '../records/token-record.ts';
 import type { PageQuery } from '../store/page.ts';
-import type { KmsStore } from '../store/port.ts';
+import type { TokenStore } from '../store/tokens.ts';
 import { IssuedFamilies } from './issued-families.ts';
-import { requireMayIssue } from './may-issue.ts';
+import { issuesClientsAlone, requireIssuer } from './may-issue.ts';
 
 export interface TokenServiceOptions {
-  readonly store: KmsStore;
+  readonly store: TokenStore;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly signingKey: KeyObject;
@@ -63,7 +63,8 @@ export class TokenService {
   }
 
   /**
-   * Issues a token of a new family. The request has passed `issueTokenSchema`.
+   * Issues a token of a new family. The request has passed `issueTokenSchema`. A token that issues client
+   * tokens alone outlives none of them: what it issues ends with it at the latest.
    *
    * @param issuer claims of the token in whose name this is done: nothing beyond its `may_issue`. Undefined
    * for the command line.
@@ -74,7 +75,8 @@ export class TokenService {
     const [firstScope] = request.scope;
     if (firstScope === undefined) throw new AppError('invalid_request');
     const lifeS = request.ttl_s ?? defaultLifeS(request, issuer);
-    if (issuer !== undefined) requireMayIssue(issuer.may_issue, { ...request, ttl_s: lifeS });
+    const nowS = Math.floor(this.#options.clock.now() / 1000);
+    if (issuer !== undefined) requireIssuer(issuer, { ...request, ttl_s: lifeS });
     const jti = randomUUID();
     const { token, info } = await this.#make({
       jti,
@@ -88,10 +90,11 @@ export class TokenService {
       keys: [...new Set(request.keys)],
       projects: [...new Set(request.projects)],
       ...(request.may_issue === undefined ? {} : { may_issue: request.may_issue }),
-      lifeS,
+      lifeS: issuer !== undefined && issuesClientsAlone(issuer) ? Math.min(lifeS, issuer.exp - nowS) : lifeS,
     });
     const draft = tokenIssueDraft({ caller, time: this.#now(), action: 'token.issue' }, info);
-    if (!(await this.#options.store.insertToken(info, draft))) throw new AppError('unauthenticated');
+    if (!(await this.#options.store.insertToken(info, draft)))
+      throw new AppError('unauthenticated', { tokenFault: 'revoked' });
     return { token, ...info };
   }
 

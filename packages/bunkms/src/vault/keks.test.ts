@@ -137,7 +137,7 @@ describe('the KEKs of a process', () => {
   test('wrap nothing more when the ring lacks the current one, and go on when it has it', async () => {
     await append('kek.stage', { kek_id: idOf(two) });
     await append('kek.rotate', { kek_id: idOf(two), from: idOf(one) });
-    await expect(keks.refresh()).rejects.toMatchObject({ code: 'SEALED' });
+    await expect(keks.refresh()).rejects.toMatchObject({ code: 'sealed' });
     expect(vault.currentKekId).toBe(idOf(one));
     ring.write(`${one}\n${two}`);
     await keks.refresh();

@@ -5,7 +5,7 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { Caller } from '../records/caller.ts';
 import { foldKekRecords, type KekState, neededKeks } from '../records/kek-state.ts';
-import type { KmsStore } from '../store/port.ts';
+import type { KekStore } from '../store/kek.ts';
 import type { KekProvider } from './kek-provider.ts';
 import type { Vault } from './vault.ts';
 
@@ -14,7 +14,7 @@ export interface KeksOptions {
   readonly provider: KekProvider;
   /** {@link KekProvider.stamp} from before the vault's ring was loaded. */
   readonly stamp: string;
-  readonly store: Pick<KmsStore, 'kekRecords' | 'addKek'>;
+  readonly store: Pick<KekStore, 'kekRecords' | 'addKek'>;
   readonly chainKey: KeyObject;
   /** As unsealing found it. */
   readonly state: KekState;
@@ -48,7 +48,7 @@ export class Keks {
    * Reads what the chain says now, and wraps accordingly from then on. A process learns from the store that
    * it wrapped with a KEK that is the current one no more calls this before the next try.
    *
-   * @throws AppError `SEALED` when the chain's records of the KEKs were changed, or the ring lacks the
+   * @throws AppError `sealed` when the chain's records of the KEKs were changed, or the ring lacks the
    * current KEK, also when it is read again; the vault stays as it was then. And what the store throws.
    */
   async refresh(): Promise<KekState> {
@@ -59,14 +59,14 @@ export class Keks {
         { auditSeq: state.seq },
         'an audit record of the KEKs was changed: nothing more is wrapped',
       );
-      throw new AppError('SEALED');
+      throw new AppError('sealed');
     }
     // Two that overlap may end in any order; what is newer stays.
     if (state.seq > this.#state.seq) this.#state = state;
     if (!vault.holds(this.#state.current)) await this.#load();
     if (!vault.holds(this.#state.current)) {
       logger.fatal({ kekId: this.#state.current }, 'the ring lacks the current KEK: nothing more is wrapped');
-      throw new AppError('SEALED');
+      throw new AppError('sealed');
     }
     vault.makeCurrent(this.#state.current);
     return this.#state;

@@ -5,7 +5,8 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Installation, KnownKek, PublicJwk } from '../records/installation.ts';
 import { foldKekRecords, type KekState } from '../records/kek-state.ts';
 import { kekIdOf } from '../records/wrapped-key.ts';
-import type { KmsStore } from '../store/port.ts';
+import type { InstallationStore } from '../store/installation.ts';
+import type { KekStore } from '../store/kek.ts';
 import { publicJwkOf, signingKeyOf } from './signing-key.ts';
 import type { SecretName, Vault } from './vault.ts';
 
@@ -44,7 +45,7 @@ export interface Sealed {
  */
 export async function unseal(
   vault: Vault,
-  store: KmsStore,
+  store: InstallationStore & KekStore,
   clock: Clock,
   actor: 'system' | 'cli',
 ): Promise<Unsealed | Sealed> {
@@ -61,7 +62,12 @@ export async function unseal(
 }
 
 /** @returns what is in the store afterwards, whichever process put it there. */
-async function initialise(vault: Vault, store: KmsStore, clock: Clock, actor: string): Promise<Installation> {
+async function initialise(
+  vault: Vault,
+  store: InstallationStore & KekStore,
+  clock: Clock,
+  actor: string,
+): Promise<Installation> {
   const chainKey = randomBytes(KEY_BYTES);
   const seed = randomBytes(KEY_BYTES);
   const time = new Date(clock.now()).toISOString();

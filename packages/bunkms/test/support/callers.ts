@@ -104,11 +104,19 @@ export async function makeCallers(kms: TestKms): Promise<Caller[]> {
   return [
     ...refused,
     ...(await Promise.all(
-      each.map((scope) => honest(`a service with ${scope}`, { typ: 'service', scope: [scope], keys: ['*'] })),
+      each.map((scope) =>
+        honest(`a service with ${scope}`, {
+          ...{ typ: 'service', scope: [scope], keys: ['*'] },
+          // No token has that scope without it.
+          ...(scope === 'kms:issue_client' ? { may_issue: MAY_ISSUE_ALL } : {}),
+        }),
+      ),
     )),
     await honest('a client with all it may have', {
       typ: 'client',
-      scope: KMS_SCOPES.filter((scope) => scope !== 'kms:export_key' && scope !== 'kms:admin'),
+      scope: KMS_SCOPES.filter(
+        (scope) => !['kms:export_key', 'kms:issue_client', 'kms:admin'].includes(scope),
+      ),
       keys: ['*'],
     }),
     // No token that is issued says this, so it is signed by hand over a token that is known.

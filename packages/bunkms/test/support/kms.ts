@@ -73,6 +73,7 @@ export const KMS_SCOPES = [
   'kms:decrypt',
   'kms:audit',
   'kms:metrics',
+  'kms:issue_client',
   'kms:admin',
 ] as const;
 
@@ -109,6 +110,7 @@ export function configOf(dataDir: string, kek: string): BunkmsConfig {
       cryptoPerToken: 0,
       cryptoPerKey: 0,
       renewalsPerMinute: 0,
+      issuesPerToken: 0,
       destructionsPerToken: 0,
     },
     shares: {

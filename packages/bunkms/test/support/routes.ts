@@ -321,7 +321,7 @@ export const ROUTES: readonly Route[] = [
     url: '/v1/tokens',
     path: '/v1/tokens',
     body: { sub: 'app', typ: 'client', scope: ['docs:read'], projects: ['a'] },
-    need: { scope: 'kms:admin', issues: true },
+    need: { scope: 'kms:admin', or: 'kms:issue_client', serviceOnly: true, issues: true },
     ok: 201,
   },
   {

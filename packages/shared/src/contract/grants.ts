@@ -36,8 +36,18 @@ export function requireScope(claims: Claims, scope: Scope): void {
 
 /** @throws AppError `forbidden` unless it is a service token with the scope. */
 export function requireService(claims: Claims, scope: Scope): void {
-  if (claims.typ !== 'service') throw new AppError('forbidden', { detail: 'a service token is needed' });
+  requireServiceType(claims);
   requireScope(claims, scope);
+}
+
+function requireServiceType(claims: Claims): void {
+  if (claims.typ !== 'service') throw new AppError('forbidden', { detail: 'a service token is needed' });
+}
+
+/** @throws AppError `forbidden` unless it is a service token with one of the scopes. */
+export function requireServiceWithAny(claims: Claims, scopes: readonly [Scope, ...Scope[]]): void {
+  if (scopes.some((scope) => claims.scope.includes(scope))) requireServiceType(claims);
+  else requireService(claims, scopes[0]);
 }
 
 /** True when one of the token's key globs matches. */

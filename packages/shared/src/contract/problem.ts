@@ -4,8 +4,7 @@ import { z } from 'zod';
  * Every way a request can be refused: code → HTTP status and title (RFC 9457 `title`).
  *
  * The table is closed. A code is stable once released, a status belongs to exactly one meaning of it, and
- * `docs/errors.md` repeats the table (a test holds the two together). `KEY_NOT_FOUND`, `KEY_EXISTS` and
- * `SEALED` keep the spelling of the first published contract of BunKMS.
+ * `docs/errors.md` repeats the table (a test holds the two together).
  */
 export const PROBLEMS = {
   invalid_request: { status: 400, title: 'The request is not valid' },
@@ -23,7 +22,7 @@ export const PROBLEMS = {
   document_not_found: { status: 404, title: 'The document does not exist' },
   collection_not_found: { status: 404, title: 'The collection does not exist' },
   project_not_found: { status: 404, title: 'The project does not exist' },
-  KEY_NOT_FOUND: { status: 404, title: 'The key does not exist' },
+  key_not_found: { status: 404, title: 'The key does not exist' },
   kek_not_found: { status: 404, title: 'The KEK is not known' },
   storage_not_found: { status: 404, title: 'The storage is not known' },
   token_not_found: { status: 404, title: 'The token does not exist' },
@@ -34,7 +33,7 @@ export const PROBLEMS = {
   patch_inapplicable: { status: 409, title: 'The patch does not fit the present document' },
   unique_violation: { status: 409, title: 'Another document has the same values in a unique index' },
   move_refused: { status: 409, title: 'The project cannot be moved now' },
-  KEY_EXISTS: { status: 409, title: 'The key exists already' },
+  key_exists: { status: 409, title: 'The key exists already' },
   key_versions_exhausted: { status: 409, title: 'The key has the maximum number of versions' },
   key_disabled: { status: 409, title: 'The key is disabled' },
   key_pending_deletion: { status: 409, title: 'The key is about to be deleted' },
@@ -67,7 +66,7 @@ export const PROBLEMS = {
   internal_error: { status: 500, title: 'The server failed' },
   integrity_error: { status: 500, title: 'The stored bytes do not open' },
   transfer_coding_unsupported: { status: 501, title: 'The transfer coding is not supported' },
-  SEALED: { status: 503, title: 'The key service is sealed' },
+  sealed: { status: 503, title: 'The key service is sealed' },
   key_damaged: { status: 503, title: 'The stored key does not open' },
   key_missing: { status: 503, title: 'The project has data, but its key is gone' },
   key_exhausted: { status: 503, title: 'The key has reached its limit of seals and must be rotated' },

@@ -18,6 +18,7 @@ export const scopeSchema = z.enum([
   'kms:decrypt',
   'kms:audit',
   'kms:metrics',
+  'kms:issue_client',
   'kms:admin',
   'docs:read',
   'docs:write',
@@ -26,7 +27,7 @@ export const scopeSchema = z.enum([
 ]);
 export type Scope = z.infer<typeof scopeSchema>;
 
-const tokenTypeSchema = z.enum(['service', 'client']);
+export const tokenTypeSchema = z.enum(['service', 'client']);
 
 /** Globs over key names: `*` stands for any run of characters, everything else for itself. */
 export const keyGlobSchema = z
@@ -104,8 +105,13 @@ export const issueTokenSchema = z
       fault('scope', 'only service tokens may export keys');
     if (request.typ === 'client' && request.scope.includes('kms:admin'))
       fault('scope', 'only service tokens may have kms:admin');
-    if (request.may_issue !== undefined && !request.scope.includes('kms:admin'))
-      fault('may_issue', 'only tokens with kms:admin issue others');
+    const issuesClients = request.scope.includes('kms:issue_client');
+    if (request.typ === 'client' && issuesClients)
+      fault('scope', 'only service tokens may have kms:issue_client');
+    if (issuesClients && request.may_issue === undefined)
+      fault('may_issue', 'is required with kms:issue_client: what the client tokens may be for');
+    if (request.may_issue !== undefined && !issuesClients && !request.scope.includes('kms:admin'))
+      fault('may_issue', 'only tokens with kms:admin or kms:issue_client issue others');
     if ((request.ttl_s ?? 0) > TOKEN_TTL_S_MAX[request.typ])
       fault('ttl_s', `must be at most ${TOKEN_TTL_S_MAX[request.typ]} for a ${request.typ} token`);
   });

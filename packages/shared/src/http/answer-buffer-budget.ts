@@ -2,6 +2,7 @@ import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { AppError } from '../contract/app-error.ts';
+import { every } from '../runtime/clock.ts';
 import type { Hold, Share } from '../shares/share.ts';
 import { bySpeed, PATIENCE_MS, Pace, slowest } from './pace.ts';
 import { shareOfRequest } from './request-share.ts';
@@ -215,7 +216,7 @@ function isRead({ method, routeOptions }: FastifyRequest): boolean {
   return method === 'GET' || method === 'HEAD' || routeOptions.config.isRead === true;
 }
 
-const rooms = new WeakMap<object, AnswerBufferBudget>();
+const budgets = new WeakMap<object, AnswerBufferBudget>();
 
 /**
  * Has the answers of a server take room while their clients have not taken them. Without it, one client could
@@ -225,13 +226,13 @@ const rooms = new WeakMap<object, AnswerBufferBudget>();
  * {@link reserveAnswer} before it begins.
  */
 export function limitBufferedAnswers(app: FastifyInstance, share: Share): void {
-  const room = new AnswerBufferBudget(share);
-  rooms.set(app.server, room);
-  const timer = setInterval(() => room.sweep(), SWEEP_EVERY_MS).unref();
-  app.addHook('onClose', async () => clearInterval(timer));
+  const budget = new AnswerBufferBudget(share);
+  budgets.set(app.server, budget);
+  const sweeps = every(SWEEP_EVERY_MS, () => budget.sweep());
+  app.addHook('onClose', async () => sweeps[Symbol.dispose]());
   app.addHook('onSend', (request, reply, payload, done) => {
     const bytes = typeof payload === 'string' || Buffer.isBuffer(payload) ? Buffer.byteLength(payload) : 0;
-    room.hold(request, reply.raw, bytes, (error) => {
+    budget.hold(request, reply.raw, bytes, (error) => {
       if (error === undefined) done(null, payload);
       else done(error);
     });
@@ -239,10 +240,10 @@ export function limitBufferedAnswers(app: FastifyInstance, share: Share): void {
 }
 
 /** The room for the answers of a server. */
-export function answerRoomOf(app: FastifyInstance): AnswerBufferBudget {
-  const room = rooms.get(app.server);
-  if (room === undefined) throw new Error('the server has no room for answers');
-  return room;
+export function answerBudgetOf(app: FastifyInstance): AnswerBufferBudget {
+  const budget = budgets.get(app.server);
+  if (budget === undefined) throw new Error('the server does not limit its answers');
+  return budget;
 }
 
 /**
@@ -252,7 +253,7 @@ export function answerRoomOf(app: FastifyInstance): AnswerBufferBudget {
  * @throws AppError `rate_limited`, `overloaded`: nothing was begun.
  */
 export async function reserveAnswer(request: FastifyRequest, bytesMax: number): Promise<void> {
-  await answerRoomOf(request.server).reserve(request, bytesMax);
+  await answerBudgetOf(request.server).reserve(request, bytesMax);
 }
 
 /**
@@ -263,10 +264,10 @@ export async function reserveAnswer(request: FastifyRequest, bytesMax: number): 
  * @throws AppError `rate_limited`, `overloaded`.
  */
 export async function reserveAnotherPage(request: FastifyRequest, bytesMax: number): Promise<void> {
-  await answerRoomOf(request.server).reserveWhereHeld(request, bytesMax);
+  await answerBudgetOf(request.server).reserveWhereHeld(request, bytesMax);
 }
 
 /** Gives back what {@link reserveAnotherPage} keeps, of a read that waits for something to read. */
 export function giveBackReserved(request: FastifyRequest): void {
-  answerRoomOf(request.server).giveBack(request);
+  answerBudgetOf(request.server).giveBack(request);
 }

@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { AppError } from '../contract/app-error.ts';
+import { every } from '../runtime/clock.ts';
 import type { Hold, Share } from '../shares/share.ts';
 import type { ShareKey } from '../shares/share-key.ts';
 import { bySpeed, PATIENCE_MS, Pace, slowest } from './pace.ts';
@@ -273,14 +274,14 @@ function announcedBytes({ headers }: IncomingMessage): number | undefined {
   return Number(headers['content-length'] ?? 0);
 }
 
-const rooms = new WeakMap<object, BodyBufferBudget>();
+const budgets = new WeakMap<object, BodyBufferBudget>();
 
 /** Has the bodies of a server take room. */
 export function limitBufferedBodies(app: FastifyInstance, share: Share): void {
-  const room = new BodyBufferBudget(share);
-  rooms.set(app.server, room);
-  const timer = setInterval(() => room.sweep(), SWEEP_EVERY_MS).unref();
-  app.addHook('onClose', async () => clearInterval(timer));
+  const budget = new BodyBufferBudget(share);
+  budgets.set(app.server, budget);
+  const sweeps = every(SWEEP_EVERY_MS, () => budget.sweep());
+  app.addHook('onClose', async () => sweeps[Symbol.dispose]());
   app.addHook('onSend', (request, reply, payload, done) => {
     const body = request[BODY];
     if (body !== undefined) {
@@ -293,13 +294,13 @@ export function limitBufferedBodies(app: FastifyInstance, share: Share): void {
 }
 
 /** The room for the bodies of a server. */
-export function bodyRoomOf(app: FastifyInstance): BodyBufferBudget {
-  const room = rooms.get(app.server);
-  if (room === undefined) throw new Error('the server has no room for bodies');
-  return room;
+export function bodyBudgetOf(app: FastifyInstance): BodyBufferBudget {
+  const budget = budgets.get(app.server);
+  if (budget === undefined) throw new Error('the server does not limit its bodies');
+  return budget;
 }
 
 /** Reads the body of a request as bytes: for parsers of content types. */
 export function readBody(request: FastifyRequest, payload: IncomingMessage, done: BodyDone): void {
-  bodyRoomOf(request.server).read(request, payload, done);
+  bodyBudgetOf(request.server).read(request, payload, done);
 }

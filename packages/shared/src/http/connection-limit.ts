@@ -2,7 +2,7 @@ import type { Server, ServerResponse } from 'node:http';
 import { BlockList, isIPv6, type Socket } from 'node:net';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { callerNetwork, canonicalAddress } from '../runtime/addresses.ts';
-import type { Clock } from '../runtime/clock.ts';
+import { type Clock, every } from '../runtime/clock.ts';
 import { Share } from '../shares/share.ts';
 import type { ShareKey } from '../shares/share-key.ts';
 
@@ -146,8 +146,8 @@ export function limitConnections(app: FastifyInstance, connections: Connections)
     }
     done();
   });
-  const timer = setInterval(() => connections.sweep(), SWEEP_EVERY_MS).unref();
-  app.addHook('onClose', async () => clearInterval(timer));
+  const sweeps = every(SWEEP_EVERY_MS, () => connections.sweep());
+  app.addHook('onClose', async () => sweeps[Symbol.dispose]());
 }
 
 const LOOPBACK = new BlockList();

@@ -3,8 +3,8 @@ import type { ServiceMetrics } from '../metrics/metrics.ts';
 import { type Clock, systemClock } from '../runtime/clock.ts';
 import { memoryLimit } from '../runtime/memory-limit.ts';
 import { Share } from '../shares/share.ts';
-import { answerRoomOf } from './answer-buffer-budget.ts';
-import { bodyRoomOf, SMALL_BYTES_MAX } from './body-buffer-budget.ts';
+import { answerBudgetOf } from './answer-buffer-budget.ts';
+import { bodyBudgetOf, SMALL_BYTES_MAX } from './body-buffer-budget.ts';
 import { CONNECTIONS_MAX, CONNECTIONS_OF_ADDRESS_MAX, Connections } from './connection-limit.ts';
 
 const MIB = 1_048_576;
@@ -67,6 +67,6 @@ export function watchHttpShares(
   { bodies, answers, connections }: HttpShares,
 ): void {
   metrics.watchShares([bodies, answers, connections.share, connections.forwarded]);
-  metrics.watchCuts(bodies, () => bodyRoomOf(app).cuts);
-  metrics.watchCuts(answers, () => answerRoomOf(app).cuts);
+  metrics.watchCuts(bodies, () => bodyBudgetOf(app).cuts);
+  metrics.watchCuts(answers, () => answerBudgetOf(app).cuts);
 }

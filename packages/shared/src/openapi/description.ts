@@ -37,6 +37,8 @@ export type RouteAccess =
   | {
       readonly kind: 'token';
       readonly scopes?: readonly Scope[];
+      /** One of them at least. */
+      readonly anyScope?: readonly Scope[];
       readonly serviceOnly?: boolean;
       readonly grant?: 'key' | 'project';
     };

@@ -131,6 +131,7 @@ function operationOf(
     description: [description.description, rights(description)].filter(Boolean).join('\n\n'),
     security: token === undefined ? [] : [{ bearer: [] }],
     ...(token?.scopes === undefined ? {} : { 'x-required-scopes': token.scopes }),
+    ...(token?.anyScope === undefined ? {} : { 'x-required-any-scope': token.anyScope }),
     parameters: [
       ...parametersOf('path', params, examples, schemas),
       ...parametersOf('query', query, examples, schemas),
@@ -198,10 +199,11 @@ function typedValue(text: string | undefined, { type }: JsonSchema): unknown {
 
 function rights({ access }: RouteDescription): string {
   if (access.kind === 'public') return 'No token is needed.';
-  const { scopes = [], serviceOnly, grant } = access;
+  const { scopes = [], anyScope = [], serviceOnly, grant } = access;
   const needs = [
     serviceOnly === true ? 'a token of `typ: service`' : 'a token',
     ...scopes.map((scope) => `the scope \`${scope}\``),
+    ...(anyScope.length === 0 ? [] : [`the scope ${anyScope.map((scope) => `\`${scope}\``).join(' or ')}`]),
     ...(grant === 'key' ? ['a glob in `keys` that matches the key'] : []),
     ...(grant === 'project' ? ['the project in `projects`'] : []),
   ];

@@ -33,7 +33,8 @@ export function refusalsOf(
   if (body !== undefined) codes.add('invalid_json');
   if (access.kind === 'token') {
     codes.add('unauthenticated');
-    if (access.scopes !== undefined || access.serviceOnly === true) codes.add('forbidden');
+    if (access.scopes !== undefined || access.anyScope !== undefined || access.serviceOnly === true)
+      codes.add('forbidden');
     for (const code of service.authenticated) codes.add(code);
   }
   return codes;

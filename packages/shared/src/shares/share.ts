@@ -1,13 +1,19 @@
 import { AppError } from '../contract/app-error.ts';
 import type { Clock } from '../runtime/clock.ts';
+import { ReleaseRate } from './release-rate.ts';
+import {
+  isBefore,
+  type ProjectAccount,
+  ShareAccounts,
+  type SubjectAccount,
+  type Waiter,
+} from './share-accounts.ts';
 import type { ShareKey } from './share-key.ts';
 
 /** Nobody waits longer, milliseconds. */
 export const WAIT_MS_MAX = 5_000;
 /** Requests that wait for one share at a time. */
 export const WAITING_MAX = 1_024;
-/** How long releases count for the rate at which room becomes free. */
-const RATE_WINDOW_MS = 5_000;
 const RETRY_AFTER_S_MAX = 30;
 /** One subject gets so much of the reserve: the others find some of it in any case. */
 const RESERVE_OF_SUBJECT = 1 / 4;
@@ -38,39 +44,6 @@ export interface Hold extends Disposable {
   readonly units: number;
   /** Holds so many units from now on, whether or not there is room. */
   resize(units: number): void;
-}
-
-interface SubjectAccount {
-  readonly id: string;
-  held: number;
-  heldOfReserve: number;
-  waiting: number;
-  /** Units in memory that wait. */
-  waitingUnits: number;
-  /** Those with holds or waiting requests. */
-  readonly projects: Map<string, ProjectAccount>;
-}
-
-interface ProjectAccount {
-  readonly id: string;
-  readonly subject: SubjectAccount;
-  held: number;
-  /** Holds and waiting requests. */
-  users: number;
-  /** Waiting requests, first come first. A large one does not hold up a small one. */
-  readonly small: Waiter[];
-  readonly large: Waiter[];
-}
-
-interface Waiter {
-  readonly units: number;
-  /** Of the units, those that are in memory already. */
-  readonly inMemory: number;
-  readonly place: number;
-  readonly sinceMs: number;
-  readonly account: ProjectAccount;
-  readonly grant: (hold: Hold) => void;
-  readonly refuse: (error: AppError) => void;
 }
 
 const CHANGE = Symbol('change a hold');
@@ -107,6 +80,9 @@ class Held implements Hold {
  * Requests that find no room wait in a bounded queue. Room goes to the subject that holds least, and to the
  * project of it that holds least. So no subject waits while another one that holds more is served, unless the
  * caps of the first are reached.
+ *
+ * One class, because every change of a hold, a queue or a cap may serve the next request: its sums must never
+ * be seen apart.
  */
 export class Share {
   readonly name: string;
@@ -118,8 +94,8 @@ export class Share {
   readonly #subjectMax: number;
   readonly #projectMax: number;
   readonly #waitingUnitsMax: number;
-  /** Those with holds or waiting requests. */
-  readonly #subjects = new Map<string, SubjectAccount>();
+  readonly #accounts = new ShareAccounts();
+  readonly #releases: ReleaseRate;
   #held = 0;
   #heldOfReserve = 0;
   #waiting = 0;
@@ -127,10 +103,6 @@ export class Share {
   #inMemoryWaiting = 0;
   #places = 0;
   #timer: NodeJS.Timeout | undefined;
-  /** Units given back in this window of time and in the one before. */
-  #windowSinceMs: number;
-  #released = 0;
-  #releasedBefore = 0;
   readonly #refusals = { rate_limited: 0, overloaded: 0 };
 
   constructor(options: ShareOptions) {
@@ -145,7 +117,7 @@ export class Share {
     this.#subjectMax = subjectMax;
     this.#projectMax = projectMax;
     this.#waitingUnitsMax = options.waitingUnitsMax ?? Number.POSITIVE_INFINITY;
-    this.#windowSinceMs = clock.monotonic();
+    this.#releases = new ReleaseRate(clock);
   }
 
   /** Units that are held. */
@@ -160,7 +132,7 @@ export class Share {
 
   /** Subjects that hold or wait for something. */
   get subjects(): number {
-    return this.#subjects.size;
+    return this.#accounts.subjects.size;
   }
 
   /** Refusals so far, by code. */
@@ -169,7 +141,7 @@ export class Share {
   }
 
   heldBy(subject: string): number {
-    return this.#subjects.get(subject)?.held ?? 0;
+    return this.#accounts.subjects.get(subject)?.held ?? 0;
   }
 
   /**
@@ -178,11 +150,11 @@ export class Share {
    */
   greedySubject(waitedMs: number): string | undefined {
     let most: SubjectAccount | undefined;
-    for (const subject of this.#subjects.values())
+    for (const subject of this.#accounts.subjects.values())
       if (most === undefined || subject.held > most.held) most = subject;
     if (most === undefined) return undefined;
     const untilMs = this.#clock.monotonic() - waitedMs;
-    for (const { account, units, sinceMs } of this.#waiters()) {
+    for (const { account, units, sinceMs } of this.#accounts.waiters()) {
       const { subject } = account;
       if (sinceMs > untilMs || subject === most || subject.held + units >= most.held) continue;
       if (this.#isWithinCaps(account, units)) return most.id;
@@ -193,7 +165,7 @@ export class Share {
   /** Holds units now. @returns undefined when there is no room, or others wait for it. */
   tryTake(key: ShareKey, units: number): Hold | undefined {
     if (this.#waiting > 0) return undefined;
-    const account = this.#accountOf(key);
+    const account = this.#accounts.of(key);
     if (!this.#isWithinCaps(account, units)) return undefined;
     if (this.#hasRoom(units)) return this.#hold(account, units, false);
     return this.#hasReserve(account, units) ? this.#hold(account, units, true) : undefined;
@@ -201,7 +173,7 @@ export class Share {
 
   /** Holds units whether or not there is room: for what is in memory already. */
   charge(key: ShareKey, units: number): Hold {
-    return this.#hold(this.#accountOf(key), units, false);
+    return this.#hold(this.#accounts.of(key), units, false);
   }
 
   /**
@@ -224,7 +196,7 @@ export class Share {
         inMemory,
         place: this.#places++,
         sinceMs: this.#clock.monotonic(),
-        account: this.#accountOf(key),
+        account: this.#accounts.of(key),
       },
       ...{ grant: resolve, refuse: reject },
     };
@@ -247,7 +219,7 @@ export class Share {
 
   /** Why a request has no room now. Counts it as refused. */
   refusal(key: ShareKey, units: number): AppError {
-    return this.#refusalOf(this.#accountOf(key), units);
+    return this.#refusalOf(this.#accounts.of(key), units);
   }
 
   /** Refuses requests that have waited too long. A timer calls it while any wait. */
@@ -255,7 +227,7 @@ export class Share {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     const endMs = this.#clock.monotonic() - this.#waitMs;
-    const waiters = [...this.#waiters()];
+    const waiters = [...this.#accounts.waiters()];
     for (const waiter of waiters) if (waiter.sinceMs <= endMs) this.#refuse(waiter);
     this.#serve();
     const firstMs = waiters.reduce(
@@ -275,12 +247,12 @@ export class Share {
   [LEAVE](held: Held): void {
     this.#add(held, -held.units);
     held.units = 0;
-    this.#forget(held.account);
+    this.#accounts.forget(held.account);
     this.#serve();
   }
 
   #hold(account: ProjectAccount, units: number, ofReserve: boolean): Hold {
-    this.#remember(account);
+    this.#accounts.remember(account);
     const held = new Held(this, account, ofReserve);
     held.units = units;
     this.#add(held, units);
@@ -294,12 +266,12 @@ export class Share {
       account.subject.heldOfReserve += more;
       this.#heldOfReserve += more;
     } else this.#held += more;
-    if (more < 0) this.#noteReleased(-more);
+    if (more < 0) this.#releases.note(-more);
   }
 
   #join(waiter: Waiter): void {
     const { account, units, inMemory } = waiter;
-    this.#remember(account);
+    this.#accounts.remember(account);
     this.#queueOf(waiter).push(waiter);
     account.subject.waiting++;
     account.subject.waitingUnits += inMemory;
@@ -329,7 +301,7 @@ export class Share {
     this.#waiting--;
     this.#unitsWaiting -= waiter.units;
     this.#inMemoryWaiting -= waiter.inMemory;
-    this.#forget(waiter.account);
+    this.#accounts.forget(waiter.account);
     return true;
   }
 
@@ -367,7 +339,7 @@ export class Share {
    */
   #next(ofReserve: boolean): Waiter | undefined {
     let best: Waiter | undefined;
-    for (const subject of this.#subjects.values()) {
+    for (const subject of this.#accounts.subjects.values()) {
       if (subject.waiting === 0 || (best !== undefined && subject.held > best.account.subject.held)) continue;
       for (const { small, large } of subject.projects.values())
         for (const first of ofReserve ? [small[0]] : [small[0], large[0]]) {
@@ -409,7 +381,7 @@ export class Share {
     counts: (waiter: Waiter) => boolean = () => true,
   ): Waiter {
     let last: Waiter | undefined;
-    for (const waiter of this.#waiters()) {
+    for (const waiter of this.#accounts.waiters()) {
       if (!counts(waiter)) continue;
       const longer =
         last === undefined ? 1 : lengthOf(waiter.account.subject) - lengthOf(last.account.subject);
@@ -421,7 +393,7 @@ export class Share {
 
   #refusalOf(account: ProjectAccount, units: number): AppError {
     const { held } = account.subject;
-    const sharers = Math.max(1, this.#subjects.size);
+    const sharers = Math.max(1, this.#accounts.subjects.size);
     const fairShare = (this.capacity - this.#reserve) / sharers;
     const isOwn = !this.#isWithinCaps(account, units) || (held > 0 && held + units > fairShare);
     const code = isOwn ? 'rate_limited' : 'overloaded';
@@ -434,69 +406,11 @@ export class Share {
 
   /** When there may be room: by the units that wait and the rate at which units are given back. */
   #retryAfterS(units: number): number {
-    this.#turnWindow();
-    const ageMs = this.#clock.monotonic() - this.#windowSinceMs;
-    const perMs = (this.#releasedBefore + this.#released) / (RATE_WINDOW_MS + ageMs);
-    const afterS = perMs === 0 ? WAIT_MS_MAX / 1_000 : (this.#unitsWaiting + units) / perMs / 1_000;
+    const afterS = this.#releases.secondsUntil(this.#unitsWaiting + units) ?? WAIT_MS_MAX / 1_000;
     return Math.min(RETRY_AFTER_S_MAX, Math.max(1, Math.ceil(afterS)));
-  }
-
-  #noteReleased(units: number): void {
-    this.#turnWindow();
-    this.#released += units;
-  }
-
-  #turnWindow(): void {
-    const nowMs = this.#clock.monotonic();
-    const ageMs = nowMs - this.#windowSinceMs;
-    if (ageMs < RATE_WINDOW_MS) return;
-    this.#releasedBefore = ageMs < 2 * RATE_WINDOW_MS ? this.#released : 0;
-    this.#released = 0;
-    this.#windowSinceMs = nowMs;
-  }
-
-  *#waiters(): Generator<Waiter> {
-    for (const { projects } of this.#subjects.values())
-      for (const { small, large } of projects.values()) {
-        yield* small;
-        yield* large;
-      }
-  }
-
-  /** The account of a key. One that nobody uses is not remembered. */
-  #accountOf({ subject: id, project }: ShareKey): ProjectAccount {
-    const subject = this.#subjects.get(id) ?? {
-      id,
-      held: 0,
-      heldOfReserve: 0,
-      waiting: 0,
-      waitingUnits: 0,
-      projects: new Map(),
-    };
-    return subject.projects.get(project) ?? { id: project, subject, held: 0, users: 0, small: [], large: [] };
-  }
-
-  #remember(account: ProjectAccount): void {
-    if (account.users++ > 0) return;
-    account.subject.projects.set(account.id, account);
-    this.#subjects.set(account.subject.id, account.subject);
-  }
-
-  #forget(account: ProjectAccount): void {
-    if (--account.users > 0) return;
-    const { id, subject } = account;
-    subject.projects.delete(id);
-    if (subject.projects.size === 0) this.#subjects.delete(subject.id);
   }
 
   #sweepIn(ms: number): void {
     this.#timer = setTimeout(() => this.sweep(), Math.max(1, ms)).unref();
   }
-}
-
-function isBefore(one: Waiter, other: Waiter): boolean {
-  const [a, b] = [one.account, other.account];
-  if (a.subject !== b.subject && a.subject.held !== b.subject.held) return a.subject.held < b.subject.held;
-  if (a.subject === b.subject && a.held !== b.held) return a.held < b.held;
-  return one.place < other.place;
 }

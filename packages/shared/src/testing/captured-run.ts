@@ -42,12 +42,16 @@ function route(): void {
       else printed[stream] += `${format(...args)}\n`;
     };
   }
-  // Commander writes its own messages there.
-  const write = process.stderr.write.bind(process.stderr) as (...args: unknown[]) => boolean;
-  process.stderr.write = (...args: unknown[]) => {
-    const printed = running.getStore();
-    if (printed === undefined) return write(...args);
-    printed.stderr += String(args[0]);
-    return true;
-  };
+  // Commander writes its own messages there, and commands the bytes of documents.
+  for (const name of ['stdout', 'stderr'] as const) {
+    const write = process[name].write.bind(process[name]) as (...args: unknown[]) => boolean;
+    process[name].write = (...args: unknown[]) => {
+      const printed = running.getStore();
+      if (printed === undefined) return write(...args);
+      printed[name] += typeof args[0] === 'string' ? args[0] : Buffer.from(args[0] as Uint8Array).toString();
+      const done = args.at(-1);
+      if (typeof done === 'function') done();
+      return true;
+    };
+  }
 }

@@ -1,5 +1,5 @@
 import type { SecureContextOptions } from 'node:tls';
-import type { Clock } from '../runtime/clock.ts';
+import { type Clock, every } from '../runtime/clock.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { readTlsMaterial, stampOfTlsFiles, type TlsFiles, type TlsMaterial } from './files.ts';
 
@@ -29,7 +29,7 @@ export const TLS_VERSION_MIN = 'TLSv1.3';
  */
 export class WatchedTls implements Disposable {
   readonly #options: WatchedTlsOptions;
-  readonly #timer: NodeJS.Timeout;
+  readonly #checks: Disposable;
   #material: TlsMaterial;
   #stamp: string;
   /** Stamp of files that were no use, and whether that is in the log. */
@@ -44,7 +44,7 @@ export class WatchedTls implements Disposable {
     this.#stamp = stampOfTlsFiles(options.files);
     this.#material = readTlsMaterial(options.files);
     this.#warnOfEnd();
-    this.#timer = setInterval(() => this.check(), options.checkEveryMs ?? CHECK_EVERY_MS).unref();
+    this.#checks = every(options.checkEveryMs ?? CHECK_EVERY_MS, () => this.check());
   }
 
   /** What to make a secure context of, now. */
@@ -84,7 +84,7 @@ export class WatchedTls implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    clearInterval(this.#timer);
+    this.#checks[Symbol.dispose]();
   }
 
   /**

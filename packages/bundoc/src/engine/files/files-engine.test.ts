@@ -285,7 +285,7 @@ describe('a start', () => {
         );
       const [first, second] = await Promise.all([withKeys.open('busy'), later.open('busy')]);
       for (const n of [0, 1, 2]) {
-        const texts = await Promise.all([first, second].map((store) => store.get(ref(`busy-${n}`))));
+        const texts = await Promise.all([first, second].map(async (store) => store.get(ref(`busy-${n}`))));
         expect(texts[0]?.text).toEqual(texts[1]?.text);
       }
     }

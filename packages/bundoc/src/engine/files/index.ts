@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { join, resolve } from 'node:path';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import { DataFolder } from '@bundoc/shared/files/data-folder';
+import type { Logger } from '@bundoc/shared/runtime/logger';
 import { formatProjectFile } from '../project-file.ts';
 import { limitsAfter, SEAL_LIMITS } from '../seal-budget.ts';
 import { SET_ASIDE_FOLDER } from '../set-aside.ts';
@@ -41,32 +42,13 @@ export async function openFileStorage(
   const folder = stack.use(DataFolder.make(dataDir));
   const lock = stack.use(lockDataFolder(dataDir));
   const disk = wrapDisk(stack.use(openNodeDisk(dataDir)));
-  let syncSeconds = 0;
-  const observer: LogObserver = {
-    onFrame: (_commits, _bytes, seconds) => {
-      syncSeconds += seconds;
-    },
-    onCut: (err) => logger.error({ err }, 'a write to the log failed: continuing in another segment'),
-    onStopped: (err) => logger.error({ err }, 'the log cannot be written: refusing writes until it can'),
-    onResumed: () => logger.info('the log can be written again'),
-    onLost: (err) => {
-      // The other process writes to it, so this one must not.
-      logger.fatal({ err }, 'another process holds the data folder: exiting');
-      setImmediate(() => process.exit(1));
-    },
-  };
+  const log = watchLog(logger);
   const { identity, engine, backlog, projectsDir } = stack.use(
     await openFolder(
       { dataDir, folder, disk, lock, clock },
       {
         logBytes: config.logBytes,
-        observer,
-        onStuck: (handles) =>
-          logger.error(
-            { handles },
-            'folders of projects failed: their commits stay in the folder of the log',
-          ),
-        onFreeingFailed: (err) => logger.error({ err }, 'the log could not be freed'),
+        ...log.watch,
       },
     ),
   );
@@ -81,7 +63,7 @@ export async function openFileStorage(
     place: dataDir,
     identity,
     isShared: false,
-    counts: { backlogBytes: () => backlog.bytes, ...countsOf(engine, () => syncSeconds) },
+    counts: { backlogBytes: () => backlog.bytes, ...countsOf(engine, log.syncSeconds) },
     isReady: async () => !engine.stats.writesStopped && (await canWrite(disk, tmp)),
     projects: (keys, storage, onSetAside, settle) =>
       new FileProjects({
@@ -95,8 +77,8 @@ export async function openFileStorage(
         onSetAside,
         settle,
         engine: {
-          create: (project, directory, cipher, file) => engine.create(project, directory, cipher, file),
-          writeBirth: (project, directory) => engine.writeBirth(project, directory),
+          create: (...project) => engine.create(...project),
+          writeBirth: (...project) => engine.writeBirth(...project),
           syncBirth: (project) => engine.syncBirth(project),
           forget,
         },
@@ -116,11 +98,7 @@ export async function openFileStorage(
         sealLimits: limitsAfter(SEAL_LIMITS, unknownSealers),
         quota,
       }),
-    storedBytes: async (project, entries) => {
-      const names = [CATALOG_FILE, INDEX_FILE].filter((name) => entries?.includes(name) ?? true);
-      const sizes = names.map((name) => disk.size(join(projectsDir, project, name)));
-      return (await Promise.all(sizes)).reduce<number>((sum, size) => sum + (size ?? 0), 0);
-    },
+    storedBytes: (project, entries) => storedBytes(disk, join(projectsDir, project), entries),
     moveSource: (project, instances) => {
       const directory = join(projectsDir, project);
       const keptIn = join(dataDir, MOVED_FOLDER);
@@ -129,6 +107,35 @@ export async function openFileStorage(
     },
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };
+}
+
+/** Logs what becomes of the log, and counts the time of its syncs. */
+function watchLog(logger: Logger) {
+  let syncSeconds = 0;
+  const observer: LogObserver = {
+    onFrame: (_commits, _bytes, seconds) => {
+      syncSeconds += seconds;
+    },
+    onCut: (err) => logger.error({ err }, 'a write to the log failed: continuing in another segment'),
+    onStopped: (err) => logger.error({ err }, 'the log cannot be written: refusing writes until it can'),
+    onResumed: () => logger.info('the log can be written again'),
+    onLost: (err) => {
+      // The other process writes to it, so this one must not.
+      logger.fatal({ err }, 'another process holds the data folder: exiting');
+      setImmediate(() => process.exit(1));
+    },
+  };
+  const onStuck = (handles: readonly string[]) =>
+    logger.error({ handles }, 'folders of projects failed: their commits stay in the folder of the log');
+  const onFreeingFailed = (err: unknown) => logger.error({ err }, 'the log could not be freed');
+  return { watch: { observer, onStuck, onFreeingFailed }, syncSeconds: () => syncSeconds };
+}
+
+/** Bytes of what a project's folder has in memory when it is open. @param entries names in it, if known. */
+async function storedBytes(disk: Disk, directory: string, entries?: readonly string[]): Promise<number> {
+  const names = [CATALOG_FILE, INDEX_FILE].filter((name) => entries?.includes(name) ?? true);
+  const sizes = await Promise.all(names.map((name) => disk.size(join(directory, name))));
+  return sizes.reduce<number>((sum, size) => sum + (size ?? 0), 0);
 }
 
 function countsOf(engine: FilesEngine, syncSeconds: () => number): Record<keyof LogCounts, () => number> {

@@ -277,7 +277,7 @@ export async function find(store: DefinedStore, where: string, meanwhile?: () =>
   let acquired = 0;
   const acquire = async () => {
     if (++acquired === 2) await meanwhile?.();
-    return { store, cursors, [Symbol.dispose]: () => undefined };
+    return { store, cursors, isUsable: () => false, [Symbol.dispose]: () => undefined };
   };
   const { documents, explanation } = await new Queries({ acquire: acquire as never }, SCAN_LIMITS).query({
     project: 'p',

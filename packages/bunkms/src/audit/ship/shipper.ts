@@ -2,13 +2,13 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { backoffMs } from '@bundoc/shared/runtime/backoff';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { type ChainHead, GENESIS } from '../../records/chain.ts';
-import type { KmsStore } from '../../store/port.ts';
+import type { AuditStore } from '../../store/audit.ts';
 import { lineOf } from './line.ts';
 import type { Position } from './position.ts';
 import type { ShipSink } from './sinks.ts';
 
 export interface ShipperOptions {
-  readonly store: Pick<KmsStore, 'listAudit' | 'auditHead'>;
+  readonly store: Pick<AuditStore, 'listAudit' | 'auditHead'>;
   readonly sink: ShipSink;
   readonly position: Position;
   readonly logger: Logger;

@@ -82,7 +82,7 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
     test('refuses a second key of a name, and writes neither it nor its record', async () => {
       const first = key('a-dek');
       await store.insertKey(first);
-      await expect(store.insertKey(key('a-dek'))).rejects.toMatchObject({ code: 'KEY_EXISTS' });
+      await expect(store.insertKey(key('a-dek'))).rejects.toMatchObject({ code: 'key_exists' });
       expect(await store.findKey('a-dek', 'current')).toMatchObject(stored(first));
       expect(await allRecords(store)).toHaveLength(2);
     });
@@ -238,7 +238,7 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       expect(await store.auditHead()).toEqual(before);
       expect(await store.insertKey(key('b-dek', { idempotency }), LATER)).toBeUndefined();
       await expect(store.insertKey(key('b-dek', { idempotency }))).rejects.toMatchObject({
-        code: 'KEY_EXISTS',
+        code: 'key_exists',
       });
     });
 

@@ -43,7 +43,7 @@ export function keyWrites(repository: Repository) {
       }
       const [present] = yield* keys.findStored([[name, null]]);
       if (present?.record !== undefined || present?.lastChange !== undefined)
-        throw new AppError('KEY_EXISTS');
+        throw new AppError('key_exists');
       if (!isWrappedWith(key.versions, yield* audit.currentKek())) return 'keks_changed';
       yield* keys.insert(key);
       chain.append(key.audit);

@@ -10,7 +10,7 @@ const ECHO = `
     if (operation === 'hang') Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
     if (operation === 'crash') throw new Error('boom');
     if (operation === 'end') process.exit(3);
-    if (operation === 'fail') return { id, failure: { code: 'KEY_EXISTS', message: 'why' } };
+    if (operation === 'fail') return { id, failure: { code: 'key_exists', message: 'why' } };
     return { id, value: operation === 'expires' ? expiresAtNs : operation === 'place' ? [at, length] : args };
   };
   parentPort.on('message', (requests) => parentPort.postMessage(requests.map(answer)));`;
@@ -30,7 +30,7 @@ describe('a call into the storage thread', () => {
     await using echo = rpcTo(ECHO);
     expect(await echo.rpc.call('echo', [1, 'two'])).toEqual([1, 'two']);
     await expect(echo.rpc.call('fail', [])).rejects.toMatchObject({
-      code: 'KEY_EXISTS',
+      code: 'key_exists',
       cause: { message: 'why' },
     });
   });
@@ -41,7 +41,7 @@ describe('a call into the storage thread', () => {
     expect(await Promise.allSettled(calls)).toMatchObject([
       { value: [0, 4] },
       { value: [1, 4] },
-      { reason: { code: 'KEY_EXISTS' } },
+      { reason: { code: 'key_exists' } },
       { value: [3, 4] },
     ]);
     expect(await echo.rpc.call('place', [])).toEqual([0, 1]);

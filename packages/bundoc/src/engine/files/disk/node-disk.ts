@@ -27,6 +27,7 @@ import {
   UNSAFE_ENTRY,
   UnsafeEntry,
 } from '@bundoc/shared/files/data-folder';
+import type { FileContent } from './disk.ts';
 import { type Disk, piecesOf } from './disk.ts';
 import { FilesystemSync } from './filesystem-sync.ts';
 import { WriteThread } from './write-thread.ts';
@@ -74,32 +75,10 @@ export function openNodeDisk(directory: string, containment?: Containment): Node
 
     list: (path) => guarded(() => absentAs(undefined, entries.list(folder.below(path)))),
 
-    makeDirectory: (path) =>
-      guarded(() =>
-        entries.within(folder.below(path), async (entry, below) => {
-          try {
-            await mkdir(entry, { mode: DIRECTORY_MODE });
-            return true;
-          } catch (error) {
-            if (codeOf(error) !== 'EEXIST') throw error;
-            if ((await lstat(entry)).isDirectory()) return false;
-            throw new UnsafeEntry(below, 'is no folder');
-          }
-        }),
-      ),
+    makeDirectory: (path) => guarded(() => entries.within(folder.below(path), makeDirectory)),
 
     createFile: (path, content) =>
-      guarded(() =>
-        entries.within(folder.below(path), async (entry) => {
-          await using file = await open(entry, CREATE_FLAGS, FILE_MODE);
-          let end = 0;
-          for await (const piece of piecesOf(content)) {
-            await writeFully(file, piece, end);
-            end += piece.length;
-          }
-          await file.sync();
-        }),
-      ),
+      guarded(() => entries.within(folder.below(path), (entry) => createFile(entry, content))),
 
     rename: (from, to) =>
       guarded(() =>
@@ -147,31 +126,59 @@ export function openNodeDisk(directory: string, containment?: Containment): Node
       return outcomes.map((error) => error && diskError(error));
     },
 
-    syncFiles: (paths, folders = []) =>
-      guarded(async () => {
-        const [first] = paths;
-        if (first !== undefined && paths.length >= SYNC_ALL_FROM) {
-          const directory = dirname(first);
-          // Whatever is in the way of the folder must not send the sync to another file system.
-          await entries.withFolder(folder.below(directory), async () => undefined);
-          if (await filesystemSync.sync(directory)) return;
-        }
-        const files = Map.groupBy(
-          paths.map((path) => folder.below(path)),
-          parentOf,
-        );
-        await forEachAtOnce([...files], ([directory, below]) =>
-          absentAs(undefined, entries.syncFiles(directory, below)),
-        );
-        const own = new Set(folders.map((path) => folder.below(path)));
-        await forEachAtOnce([...own], (below) => entries.syncFolder(below));
-      }),
+    syncFiles: (paths, folders = []) => guarded(() => syncFiles(folder, entries, paths, folders)),
 
     [Symbol.asyncDispose]: async () => {
       await writeThread[Symbol.asyncDispose]();
       folder[Symbol.dispose]();
     },
   };
+}
+
+/** @returns false when it is there already. */
+async function makeDirectory(entry: string, below: string): Promise<boolean> {
+  try {
+    await mkdir(entry, { mode: DIRECTORY_MODE });
+    return true;
+  } catch (error) {
+    if (codeOf(error) !== 'EEXIST') throw error;
+    if ((await lstat(entry)).isDirectory()) return false;
+    throw new UnsafeEntry(below, 'is no folder');
+  }
+}
+
+async function createFile(entry: string, content: FileContent): Promise<void> {
+  await using file = await open(entry, CREATE_FLAGS, FILE_MODE);
+  let end = 0;
+  for await (const piece of piecesOf(content)) {
+    await writeFully(file, piece, end);
+    end += piece.length;
+  }
+  await file.sync();
+}
+
+async function syncFiles(
+  folder: DataFolder,
+  entries: Entries,
+  paths: readonly string[],
+  folders: readonly string[],
+): Promise<void> {
+  const [first] = paths;
+  if (first !== undefined && paths.length >= SYNC_ALL_FROM) {
+    const directory = dirname(first);
+    // Whatever is in the way of the folder must not send the sync to another file system.
+    await entries.withFolder(folder.below(directory), async () => undefined);
+    if (await filesystemSync.sync(directory)) return;
+  }
+  const files = Map.groupBy(
+    paths.map((path) => folder.below(path)),
+    parentOf,
+  );
+  await forEachAtOnce([...files], ([directory, below]) =>
+    absentAs(undefined, entries.syncFiles(directory, below)),
+  );
+  const own = new Set(folders.map((path) => folder.below(path)));
+  await forEachAtOnce([...own], (below) => entries.syncFolder(below));
 }
 
 const READ_FLAGS = constants.O_RDONLY | SAFE_FLAGS;

@@ -44,7 +44,7 @@ export interface ReadProject {
  * Opens what says what a project is, by `project.json`, or, where that is missing or damaged, by its copy in
  * the catalog, or in the log. Changes nothing.
  *
- * @throws AppError what the key service threw (`KEY_NOT_FOUND` for a missing key); ProjectFilesUnreadable
+ * @throws AppError what the key service threw (`key_not_found` for a missing key); ProjectFilesUnreadable
  * when none of them will do.
  */
 export async function readProject({

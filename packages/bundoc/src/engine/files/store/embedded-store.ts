@@ -7,6 +7,7 @@ import { admit } from '../../commit-plan.ts';
 import type { IdempotencyRecords } from '../../idempotency-records.ts';
 import type { EngineIndexes } from '../../index-port.ts';
 import type {
+  Awaitable,
   ChangePage,
   CollectionSummary,
   CommitOptions,
@@ -136,7 +137,7 @@ export class EmbeddedStore implements ProjectStore, CheckpointSource {
         positionOf: (ref) => catalog.get(ref)?.createdSeq,
         seqOf: (ref) => catalog.living(ref)?.seq,
         changedSince: (seq) => catalog.changes(seq),
-        get: (ref) => this.get(ref),
+        get: async (ref) => this.get(ref),
         countOf: (collection) =>
           catalog.collections().find(({ name }) => name === collection)?.documents ?? 0,
       },
@@ -158,7 +159,7 @@ export class EmbeddedStore implements ProjectStore, CheckpointSource {
     });
     this.#resealing = new Resealing({
       ...{ catalog, queue: this.#queue, versions: parts.versions },
-      get: (state) => this.get(state),
+      get: async (state) => this.get(state),
       checkpoint: () => this.checkpoint(),
       isFenced: () => this.#fences > 0,
     });
@@ -192,7 +193,7 @@ export class EmbeddedStore implements ProjectStore, CheckpointSource {
     return this.#reader.getSync(ref);
   }
 
-  get(ref: DocumentRef): Promise<StoredDocument | undefined> {
+  get(ref: DocumentRef): Awaitable<StoredDocument | undefined> {
     return this.#reader.get(ref);
   }
 

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { basename, dirname, join } from 'node:path';
+import { counted } from '@bundoc/shared/cli/counted';
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
@@ -113,7 +114,7 @@ export async function rebuildStore(place: RemainsPlace, options: RebuildOptions)
   const stray = [...whole.keys()].filter((fileName) => !living.has(fileName)).map(documentPath);
   await quarantine(place, stray, aside);
   const kept = [...bad, ...stray];
-  if (kept.length > 0) done.push(`kept ${kept.length} files that are no documents in ${aside}`);
+  if (kept.length > 0) done.push(`kept ${counted(kept.length, 'file')} without a document in ${aside}`);
   for (const path of kept) {
     const isOwned = path === documentPath(basename(path)) && living.has(basename(path));
     if (!isOwned && lost.every(({ file }) => file !== path)) lost.push({ file: path });

@@ -4,19 +4,13 @@ import { CATALOG_FILE, CATALOG_START_BYTES, parseCatalogStart } from '@bundoc/sh
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import { openOwnDocument } from '../../open-document.ts';
 import type { OnProgress } from '../../reports.ts';
-import { type DocumentState, readRecords } from '../../state.ts';
 import { CatalogDamaged } from '../catalog/snapshot.ts';
-import {
-  documentPath,
-  inTurns,
-  listDocumentFiles,
-  nameOf,
-  readDocumentFile,
-} from '../documents/document-files.ts';
+import { documentPath, inTurns, listDocumentFiles, readDocumentFile } from '../documents/document-files.ts';
 import { decodeCarried } from '../log/carried-file.ts';
 import { comparePlaces, isSamePlace, type Place } from '../log/layout.ts';
-import { nameOfPlace, openSealedPart } from '../log/parts.ts';
+import { openSealedPart } from '../log/parts.ts';
 import { PartsDamaged, type SealedPart } from '../log/sealed-part.ts';
+import { PartsScan } from './parts-scan.ts';
 import {
   CARRIED_BYTES_MAX,
   CARRIED_FOLDER,
@@ -101,90 +95,15 @@ export async function scanForSalvage(
   for (const one of handles)
     for (const file of await log.stuckOf(one)) addCarried(files, file, 'a file beside the log', partFaults);
   const parts = partsLeft(log, handles, files, covered);
-
-  const knownRevs = new Map<string, Set<string>>();
-  const know = (state: DocumentState) => {
-    const revs = knownRevs.get(nameOf(state)) ?? new Set();
-    knownRevs.set(nameOf(state), revs.add(state.rev.toString('hex')));
-  };
-  for (const state of store.catalog.states()) know(state);
-  const updatedMs = new Map<string, number>();
-  const deleted = new Set<string>();
-  const last = new Map<string, Place>();
-  const lostSeqs: SeqRange[] = [];
-  let firstSeq: number | undefined;
-  let seqBefore = store.catalog.lastSeq;
-  let isBehindHole = false;
-  for await (const { part, plaintext } of commitsIn(place, parts)) {
-    const { handle: of, previous } = part.entry;
-    const before = last.get(of);
-    last.set(of, part.place);
-    const isCovered = covered !== undefined && comparePlaces(part.place, covered) <= 0;
-    if (!isCovered && !follows(previous, before)) {
-      partFaults.push(`${nameOfPlace(part.place)}: parts before this one are damaged or missing`);
-      isBehindHole = true;
-    }
-    for (const record of plaintext === undefined ? [] : readRecords(plaintext)) {
-      if (record.kind !== 'document') continue;
-      const { state, sealed } = record;
-      const fileName = nameOf(state);
-      know(state);
-      if (isCovered) continue;
-      if (state.seq > seqBefore) {
-        if (isBehindHole && state.seq > seqBefore + 1)
-          lostSeqs.push({ from: seqBefore + 1, to: state.seq - 1 });
-        isBehindHole = false;
-        seqBefore = state.seq;
-      }
-      firstSeq = Math.min(firstSeq ?? state.seq, state.seq);
-      if (state.deletedMs === 0) deleted.delete(fileName);
-      else deleted.add(fileName);
-      noteUpdate(state, sealed);
-    }
-    if (plaintext === undefined || isCovered) continue;
-    store.replay(plaintext);
-    store.sealedByFile.clear();
-  }
-  let endIsUnknown = isBehindHole || handles.size > 1;
-  for (const one of handles) {
-    const newest = parts.newest.get(one);
-    const reached = last.get(one) ?? covered;
-    if (parts.doubtful.has(one)) partFaults.push('frames of the log are lost, and nothing says whose');
-    else if (newest === undefined || (covered !== undefined && comparePlaces(newest, covered) <= 0)) continue;
-    else if (reached !== undefined && isSamePlace(reached, newest)) continue;
-    else partFaults.push(`${nameOfPlace(newest)}: the last part is damaged or missing`);
-    endIsUnknown = true;
-  }
-  if (handles.size === 0 && log.isDoubtful('', undefined))
-    partFaults.push('frames of the log are lost, and nothing says whose');
-  if (partFaults.length === 0 && damage !== undefined) partFaults.push(damage.message);
-  // Also damage whose extent nothing shows.
-  endIsUnknown ||= partFaults.length > 0 && lostSeqs.length === 0;
-  if (endIsUnknown && partFaults.length > 0) lostSeqs.push({ from: seqBefore + 1 });
+  const scan = new PartsScan({ log, cipher, store, covered, catalogFault, found, partFaults });
+  for await (const { part, plaintext } of commitsIn(place, parts)) scan.take(part, plaintext);
+  const endIsUnknown = scan.end(handles, parts, damage);
   const filesMayBeLater = partFaults.length > 0 || handles.size > 1;
+  const { lostSeqs, firstSeq, knownRevs, updatedMs, deleted } = scan;
   return {
     ...{ store, parts, catalogFault, partFaults, lostSeqs, filesMayBeLater, endIsUnknown },
     ...{ firstSeq, knownRevs, updatedMs, deleted },
   };
-
-  function follows(previous: Place | undefined, before: Place | undefined): boolean {
-    if (previous === undefined) return before === undefined && covered === undefined;
-    if (before !== undefined && isSamePlace(previous, before)) return true;
-    if (covered !== undefined) return isSamePlace(previous, covered);
-    // What was freed, a catalog has covered: it is in the document files.
-    return before === undefined && catalogFault !== undefined && previous.segment < log.firstLive;
-  }
-
-  function noteUpdate(state: DocumentState, sealed: Buffer): void {
-    const fileName = nameOf(state);
-    const inFile = found.get(fileName)?.metadata._rev;
-    if (state.deletedMs !== 0 || inFile === undefined || inFile === state.rev.toString('hex')) {
-      updatedMs.delete(fileName);
-      return;
-    }
-    const opened = openOwnDocument(cipher, fileName, sealed);
-    if ('metadata' in opened) updatedMs.set(fileName, Date.parse(opened.metadata._updated));
-  }
 }
 
 interface ReadCatalog {
@@ -302,7 +221,7 @@ function partsLeft(
   return { handles, carried: own.flatMap(({ parts }) => parts), newest, doubtful, covered };
 }
 
-interface FoundCommit {
+export interface FoundCommit {
   /** The last part of it, or one of its chunks. */
   readonly part: SealedPart;
   /** Undefined for a chunk, and for the end of a commit whose chunks are not all there. */

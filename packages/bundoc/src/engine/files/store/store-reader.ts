@@ -3,6 +3,7 @@ import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import { type DocumentRef, readStoredMetadata } from '../../../crypto/stored-text.ts';
 import type {
+  Awaitable,
   ChangePage,
   DocumentPage,
   ListedDocument,
@@ -19,6 +20,9 @@ import type { Disk } from '../disk/disk.ts';
 import { documentPath, readDocumentFile } from '../documents/document-files.ts';
 import type { ProjectFiles } from '../documents/document-writer.ts';
 import type { SealedCache } from '../documents/sealed-cache.ts';
+
+/** Bytes that are opened before others get their turn. */
+const STEP_BYTES = 1_048_576;
 
 export interface StoreReaderOptions {
   readonly project: string;
@@ -53,22 +57,24 @@ export class StoreReader {
     return living && this.#openInMemory(ref, living);
   }
 
-  /** @throws AppError `integrity_error` for one that does not open. */
-  async get(ref: DocumentRef): Promise<StoredDocument | undefined> {
-    for (;;) {
-      const living = this.#catalog.living(ref);
-      if (living === undefined) return undefined;
-      const document = this.#openInMemory(ref, living) ?? (await this.#readFile(ref, living));
-      if (document !== undefined) return document;
-      // It was overwritten while it was read; then there is a later state to look at.
-      if (this.#catalog.living(ref)?.seq !== living.seq) continue;
-      this.#options.onIntegrityError(living.fileName);
-      throw new AppError('integrity_error');
-    }
+  /** Rejects with AppError `integrity_error` for one that does not open. */
+  get(ref: DocumentRef): Awaitable<StoredDocument | undefined> {
+    const living = this.#catalog.living(ref);
+    return living && (this.#openInMemory(ref, living) ?? this.#read(ref, living));
+  }
+
+  /** A document that is not in memory. */
+  async #read(ref: DocumentRef, living: LivingDocument): Promise<StoredDocument | undefined> {
+    const document = await this.#readFile(ref, living);
+    if (document !== undefined) return document;
+    // It was overwritten while it was read; then there is a later state to look at.
+    if (this.#catalog.living(ref)?.seq !== living.seq) return await this.get(ref);
+    this.#options.onIntegrityError(living.fileName);
+    throw new AppError('integrity_error');
   }
 
   /** As {@link ProjectStore.list}. */
-  async list({ collection, after, limit, bytesMax }: ListQuery): Promise<DocumentPage> {
+  async list({ collection, after, limit, bytesMax, work }: ListQuery): Promise<DocumentPage> {
     const places: ListedPlace[] = [];
     let bytes = 0;
     let more = false;
@@ -81,15 +87,26 @@ export class StoreReader {
       places.push(place);
     }
     const unreadable: string[] = [];
-    // Mostly all are in memory: then there is nothing to wait for, and no promise is made. What was just read
-    // from the catalog still holds.
-    const atHand = places.map((place) => listed(this.#openInMemory(place, place), place));
+    // Mostly all are in memory: then there is nothing to wait for, and no promise is made. What has changed
+    // meanwhile does not open as it was.
+    const atHand: (ListedDocument | undefined)[] = [];
+    let stepBytes = 0;
+    for (const place of places) {
+      if (stepBytes > STEP_BYTES) {
+        stepBytes = 0;
+        const turn = work?.pause();
+        if (turn !== undefined) await turn;
+      }
+      stepBytes += place.size;
+      atHand.push(listed(this.#openInMemory(place, place), place));
+    }
+    work?.leave();
     const documents = atHand.every((document) => document !== undefined)
       ? atHand
       : await Promise.all(
           places.map(async (place, at) => {
             try {
-              return atHand[at] ?? listed(await this.get(place), place);
+              return atHand[at] ?? listed(await this.#read(place, place), place);
             } catch (error) {
               // A damaged document must not keep the others from being listed.
               if (!hasCode(error, 'integrity_error')) throw error;

@@ -23,8 +23,8 @@ const VERSIONS: Statement = {
 export const ONE_MOMENT = 'SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY';
 
 interface Counts {
-  documents: number;
-  bytes: number;
+  readonly documents: number;
+  readonly bytes: number;
 }
 
 interface CheckedRow {
@@ -45,56 +45,73 @@ export async function verifyRows(
   cipher: ProjectCipher,
   onProgress: OnProgress,
 ): Promise<VerifiedStore> {
-  const rows = new RowCipher(project, cipher);
-  const findings: Finding[] = [];
-  const byCollection = new Map<string, Counts>();
-  const byVersion = new Map<number, number>();
   const [head] = await queryable.query(EXTENT, [project]);
   if (head === undefined)
     return { documents: 0, findings: [{ part: 'heads', problem: 'the row is missing' }] };
   const [seq, , total] = head as unknown as [number, number, number];
+  const rows = new RowCipher(project, cipher);
+  const check = new RowsCheck(project, cipher, rows, seq);
   const entries = await EntriesCheck.begin(queryable, project, rows);
-  let documents = 0;
+  const pageAfter = (name: Buffer) => queryable.query(ROWS_BY_NAME, [project, name]);
   let done = 0;
-  for (
-    let after: Buffer = Buffer.alloc(0), page = await pageAfter(after);
-    page.length > 0;
-    page = await pageAfter(after)
-  ) {
+  for (let page = await pageAfter(Buffer.alloc(0)); page.length > 0; ) {
     const sound: CheckedDocument[] = [];
     for (const row of page) {
-      const name = (row[0] as Buffer).toString('hex');
-      const { state, text, problem } = checked(row, name, seq);
-      if (problem !== undefined) findings.push({ part: name, problem });
-      else if (state !== undefined) sound.push({ state, text });
-      if (state?.deletedMs === 0) {
-        documents++;
-        byVersion.set(state.keyVersion, (byVersion.get(state.keyVersion) ?? 0) + 1);
-        const counts = byCollection.get(state.collection) ?? { documents: 0, bytes: 0 };
-        byCollection.set(state.collection, {
-          documents: counts.documents + 1,
-          bytes: counts.bytes + state.size,
-        });
-      }
+      sound.push(...check.take(row));
       onProgress(++done, total);
     }
-    findings.push(...(await entries.findings(sound)));
-    after = page.at(-1)?.[0] as Buffer;
+    check.findings.push(...(await entries.findings(sound)));
+    page = await pageAfter(page.at(-1)?.[0] as Buffer);
   }
-  if (findings.length === 0) findings.push(...(await countFindings()), ...(await entries.end()));
-  return { documents, findings };
+  const { documents, findings } = check;
+  if (findings.length > 0) return { documents, findings };
+  const wrong = [...(await check.countFindings(queryable)), ...(await entries.end())];
+  return { documents, findings: wrong };
+}
 
-  function pageAfter(name: Buffer): Promise<readonly Row[]> {
-    return queryable.query(ROWS_BY_NAME, [project, name]);
+/** Checks row by row, and counts what the rows are to be counted as. */
+class RowsCheck {
+  readonly #project: string;
+  readonly #cipher: ProjectCipher;
+  readonly #rows: RowCipher;
+  /** Of the last commit. */
+  readonly #lastSeq: number;
+  readonly #byCollection = new Map<string, Counts>();
+  readonly #byVersion = new Map<number, number>();
+  readonly findings: Finding[] = [];
+  /** That live. */
+  documents = 0;
+
+  constructor(project: string, cipher: ProjectCipher, rows: RowCipher, lastSeq: number) {
+    this.#project = project;
+    this.#cipher = cipher;
+    this.#rows = rows;
+    this.#lastSeq = lastSeq;
   }
 
-  function checked(row: Row, name: string, lastSeq: number): CheckedRow {
+  /** @returns the document, if its row is sound. */
+  take(row: Row): CheckedDocument[] {
+    const name = (row[0] as Buffer).toString('hex');
+    const { state, text, problem } = this.#checked(row, name);
+    if (state?.deletedMs === 0) this.#count(state);
+    if (problem !== undefined) this.findings.push({ part: name, problem });
+    return problem !== undefined || state === undefined ? [] : [{ state, text }];
+  }
+
+  #count({ collection, keyVersion, size }: DocumentState): void {
+    this.documents++;
+    this.#byVersion.set(keyVersion, (this.#byVersion.get(keyVersion) ?? 0) + 1);
+    const { documents, bytes } = this.#byCollection.get(collection) ?? { documents: 0, bytes: 0 };
+    this.#byCollection.set(collection, { documents: documents + 1, bytes: bytes + size });
+  }
+
+  #checked(row: Row, name: string): CheckedRow {
     try {
-      const state = readStateRow(row, rows);
-      if (cipher.fileName(state) !== name) return { state, problem: 'the row is of another document' };
-      if (state.seq > lastSeq) return { state, problem: 'is later than the last commit' };
+      const state = readStateRow(row, this.#rows);
+      if (this.#cipher.fileName(state) !== name) return { state, problem: 'the row is of another document' };
+      if (state.seq > this.#lastSeq) return { state, problem: 'is later than the last commit' };
       if (state.deletedMs !== 0) return { state };
-      const opened = openOwnDocument(cipher, name, row.at(-1) as Buffer);
+      const opened = openOwnDocument(this.#cipher, name, row.at(-1) as Buffer);
       if ('fault' in opened) return { state, problem: opened.fault };
       const isSame = opened.metadata._rev === state.rev.toString('hex');
       return isSame
@@ -110,37 +127,41 @@ export async function verifyRows(
   }
 
   /** Whether what is counted with each commit is what there is. */
-  async function countFindings(): Promise<Finding[]> {
+  async countFindings(queryable: Queryable): Promise<Finding[]> {
+    const found = new Map(this.#byCollection);
     const wrong: Finding[] = [];
-    for (const row of await queryable.query(COLLECTIONS, [project])) {
-      const [token, version, sealed, counted, bytes] = row as unknown as [
-        Buffer,
-        number,
-        Buffer,
-        number,
-        number,
-      ];
+    for (const row of await queryable.query(COLLECTIONS, [this.#project])) {
+      const [token, version, sealed, documents, bytes] = row as unknown as CollectionRow;
       const part = `collection ${token.toString('hex')}`;
       try {
-        const name = rows.openCollectionName(token, version, sealed);
-        const found = byCollection.get(name) ?? { documents: 0, bytes: 0 };
-        byCollection.delete(name);
-        if (found.documents !== counted || found.bytes !== bytes)
+        const name = this.#rows.openCollectionName(token, version, sealed);
+        const counts = found.get(name) ?? { documents: 0, bytes: 0 };
+        found.delete(name);
+        if (counts.documents !== documents || counts.bytes !== bytes)
           wrong.push({ part, problem: 'is counted wrongly' });
       } catch (error) {
         if (!(error instanceof OpenError || error instanceof VersionUnknown)) throw error;
         wrong.push({ part, problem: 'its name does not open' });
       }
     }
-    if (byCollection.size > 0) wrong.push({ part: 'collections', problem: 'a row is missing' });
-    for (const row of await queryable.query(VERSIONS, [project])) {
+    if (found.size > 0) wrong.push({ part: 'collections', problem: 'a row is missing' });
+    for (const row of await queryable.query(VERSIONS, [this.#project])) {
       const [version, counted, seals] = row as unknown as [number, number, Buffer | null];
       const part = `key version ${version}`;
-      if ((byVersion.get(version) ?? 0) !== counted)
+      if ((this.#byVersion.get(version) ?? 0) !== counted)
         wrong.push({ part, problem: 'its documents are counted wrongly' });
-      if (cipher.hasVersion(version) && orUndefined(() => rows.openCount(version, seals)) === undefined)
+      const isKnown = this.#cipher.hasVersion(version);
+      if (isKnown && orUndefined(() => this.#rows.openCount(version, seals)) === undefined)
         wrong.push({ part, problem: 'the count of its seals does not open' });
     }
     return wrong;
   }
 }
+
+type CollectionRow = readonly [
+  token: Buffer,
+  version: number,
+  sealed: Buffer,
+  documents: number,
+  bytes: number,
+];

@@ -1,0 +1,157 @@
+import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { allowOrigins } from '@bundoc/shared/http/cors';
+import { createHttpShares, watchHttpShares } from '@bundoc/shared/http/http-shares';
+import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
+import { registerMetricsRoute } from '@bundoc/shared/http/service-routes';
+import { registerOpenapi } from '@bundoc/shared/openapi/routes';
+import { cachedCheck } from '@bundoc/shared/runtime/cached-check';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { Logger } from '@bundoc/shared/runtime/logger';
+import type { RateLimit } from '@bundoc/shared/runtime/rate-limit';
+import type { openServerTls } from '@bundoc/shared/tls/server-tls';
+import type { FastifyInstance } from 'fastify';
+import type { BundocConfig } from './config.ts';
+import type { Projects } from './engine/projects.ts';
+import type { StorageEngine } from './engine/storage-engine.ts';
+import type { GenerationState, StorageGeneration } from './engine/storage-generation.ts';
+import { guardService } from './http/access.ts';
+import { registerBackup } from './http/backup.ts';
+import { registerBatch } from './http/batch.ts';
+import { registerChanges } from './http/changes.ts';
+import { registerCollections } from './http/collections.ts';
+import { registerDocuments } from './http/documents.ts';
+import { type Readiness, registerHealth } from './http/health.ts';
+import { registerLists } from './http/lists.ts';
+import { registerMoves } from './http/moves.ts';
+import { BUNDOC_API } from './http/openapi.ts';
+import { registerPatch } from './http/patch.ts';
+import { limitProcessorTime } from './http/processor-time.ts';
+import { registerProjectDeletion, registerProjects } from './http/projects.ts';
+import { registerQueries } from './http/queries.ts';
+import type { KmsClient } from './kms/client.ts';
+import type { KmsEvents } from './kms/events.ts';
+import type { RevokedTokens } from './kms/revoked-tokens.ts';
+import type { TokenKeys } from './kms/token-keys.ts';
+import type { BundocMetrics } from './metrics.ts';
+import type { ProjectDeletion } from './projects/delete-project.ts';
+import type { InstanceManager } from './projects/instance-manager.ts';
+import { SCAN_LIMITS } from './queries/scan-budget.ts';
+import { Backups } from './service/backups.ts';
+import { Batches } from './service/batches.ts';
+import type { ChangeFeed } from './service/change-feed.ts';
+import { Collections } from './service/collections.ts';
+import { Documents } from './service/documents.ts';
+import type { Moves } from './service/moves.ts';
+import { ProjectDirectory } from './service/project-directory.ts';
+import { Queries } from './service/queries.ts';
+import type { Scheduler } from './work/scheduler.ts';
+import type { ServiceShares } from './work/service-shares.ts';
+
+/** What the API is made of. */
+export interface ApiParts {
+  readonly config: BundocConfig;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly metrics: BundocMetrics;
+  /** Of processor time, by project. */
+  readonly limit: RateLimit | undefined;
+  readonly scheduler: Scheduler;
+  readonly serviceShares: ServiceShares;
+  readonly storage: Pick<StorageEngine, 'isReady'>;
+  readonly generation: StorageGeneration;
+  readonly kms: KmsClient;
+  readonly events: KmsEvents;
+  readonly revoked: RevokedTokens;
+  readonly tokenKeys: TokenKeys;
+  readonly instances: InstanceManager;
+  readonly projects: Projects;
+  readonly deletion: ProjectDeletion;
+  readonly feed: ChangeFeed;
+  readonly moves: Moves;
+  /** Of the storage. */
+  readonly id: string;
+  readonly tls: ReturnType<typeof openServerTls>;
+  readonly requestTimeoutMs: number | undefined;
+}
+
+const READINESS_KEPT_MS = 1_000;
+/** Why nothing is served, by the state of the generation. */
+const REASONS: Readonly<Record<GenerationState, Readiness['reason']>> = {
+  confirmed: undefined,
+  unconfirmed: 'kms_unavailable',
+  superseded: 'storage_superseded',
+};
+/** The API, which does not listen yet. */
+export async function createApi(parts: ApiParts): Promise<FastifyInstance> {
+  const { config, clock, logger, metrics, limit, revoked, tokenKeys, tls, requestTimeoutMs } = parts;
+  const shares = createHttpShares(config.shares, clock);
+  const app = createHttpServer({
+    logger,
+    bodyBytesMax: config.documentBytesMax,
+    tls,
+    shares,
+    ...(requestTimeoutMs === undefined ? {} : { requestTimeoutMs }),
+  });
+  if (config.corsOrigins.length > 0) allowOrigins(app, config.corsOrigins);
+  const auth = new BearerAuth({
+    audience: 'bundoc',
+    keys: tokenKeys,
+    clock,
+    isRevoked: (claims) => revoked.has(claims),
+  });
+  await auth.register(app);
+  metrics.measureRequests(app, 'api');
+  if (limit !== undefined) limitProcessorTime(app, limit, metrics.rateLimited);
+  watchHttpShares(metrics, app, shares);
+  metrics.watchCuts(shares.connections.share, () => shares.connections.cuts);
+  await registerRoutes(app, auth, parts);
+  registerMetricsRoute(app, metrics.registry, {
+    access: { kind: 'token', scopes: ['docs:metrics'], serviceOnly: true },
+    guard: guardService(auth, 'docs:metrics'),
+  });
+  await registerOpenapi(app, { service: BUNDOC_API, clock, page: true });
+  refuseOtherMethods(app);
+  return app;
+}
+
+async function registerRoutes(app: FastifyInstance, auth: BearerAuth, parts: ApiParts): Promise<void> {
+  const { config, clock, scheduler, serviceShares, instances, projects, generation } = parts;
+  const { deletion, feed, moves } = parts;
+  const documents = new Documents(instances, { documentBytesMax: config.documentBytesMax });
+  registerDocuments(app, documents, auth, scheduler);
+  await registerPatch(app, documents, auth, scheduler);
+  registerBatch(app, new Batches(instances, config.documentBytesMax), auth, config, scheduler);
+  registerLists(app, documents, auth, scheduler, serviceShares.pageReads);
+  registerProjects(app, new ProjectDirectory(projects, instances, () => void generation.acting()), auth);
+  registerProjectDeletion(app, deletion, auth);
+  registerCollections(app, new Collections(instances), auth, scheduler);
+  registerQueries(app, new Queries(instances, SCAN_LIMITS), auth, scheduler);
+  registerChanges(app, feed, auth, serviceShares.streamBytes);
+  registerBackup(app, new Backups({ instances, clock }, serviceShares.backups), auth);
+  registerMoves(app, moves, auth);
+  registerHealth(app, readinessOf(parts));
+}
+
+/** What the service says of its readiness. */
+function readinessOf({ clock, storage, generation, kms, events, id }: ApiParts): () => Promise<Readiness> {
+  const readiness = cachedCheck(clock, READINESS_KEPT_MS, async (): Promise<Readiness> => {
+    const [isReady, kmsUp] = await Promise.all([storage.isReady(), kms.isUp()]);
+    return {
+      storage: isReady ? 'ok' : 'failing',
+      storage_id: id,
+      kms: kmsUp ? 'up' : 'down',
+      kms_events: events.isLive ? 'live' : 'down',
+    };
+  });
+  return async () => {
+    const checked = await readiness();
+    // Never remembered: nothing is served from the moment that a generation is refused.
+    const { state, generation: confirmed } = generation;
+    const reason = REASONS[state] ?? (checked.storage === 'ok' ? undefined : 'storage_unavailable');
+    return {
+      ...checked,
+      ...(confirmed === undefined ? {} : { generation: confirmed }),
+      ...(reason === undefined ? {} : { reason }),
+    };
+  };
+}

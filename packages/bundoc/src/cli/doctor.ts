@@ -1,0 +1,238 @@
+import { resolve } from 'node:path';
+import {
+  askService,
+  below,
+  checkService,
+  type ServiceAnswer,
+  type Trust,
+} from '@bundoc/shared/cli/ask-service';
+import { Checkup, checkClock, checkDisk, checkVersions } from '@bundoc/shared/cli/checkup';
+import { inspectToken } from '@bundoc/shared/cli/explain-token';
+import type { Claims } from '@bundoc/shared/contract/tokens';
+import type { Environment } from '@bundoc/shared/runtime/config';
+import { lineOf } from '@bundoc/shared/runtime/error-line';
+import { VERSION } from '@bundoc/shared/runtime/version';
+import { type BundocConfig, readConfig } from '../config.ts';
+import { readText } from './read-text.ts';
+import { type ServiceAccess, type ServiceOptions, serviceAccess, urlOf } from './service-client.ts';
+
+/**
+ * Checks what a client needs of Bundoc, and, where the environment is that of the service, what the service
+ * needs: a line each, with what to do.
+ *
+ * @returns false when something fails.
+ */
+export async function doctorCommand(
+  environment: Environment,
+  options: ServiceOptions & { readonly json?: true },
+): Promise<boolean> {
+  const checkup = new Checkup();
+  const access = await serviceAccess(environment, options).catch((error: unknown) => {
+    checkup.fail('token', lineOf(error), 'get a token from who runs the service');
+    return undefined;
+  });
+  await checkBundoc(checkup, access, access?.url ?? urlOf(environment, options));
+  if (environment['BUNDOC_KMS_TOKEN_FILE']) await checkOwnSide(checkup, environment);
+  if (options.json) console.log(JSON.stringify({ ok: !checkup.hasFailed, findings: checkup.findings }));
+  else for (const line of checkup.lines()) console.log(line);
+  return !checkup.hasFailed;
+}
+
+async function checkBundoc(checkup: Checkup, access: ServiceAccess | undefined, url: string): Promise<void> {
+  const trust = await checkup.try('tls', 'name the file of the authority in --ca-file', () =>
+    trustOf(access?.caFile),
+  );
+  if (trust === undefined) return;
+  const where = 'by --url, BUNDOC_URL or a profile';
+  const health = await checkService(checkup, { name: 'Bundoc', url, where, trust });
+  if (health !== undefined) {
+    checkClock(checkup, 'Bundoc', datesOf(health));
+    checkVersions(
+      checkup,
+      { name: 'this command', version: VERSION },
+      { name: 'Bundoc', version: versionOf(health) },
+    );
+    await checkReady(checkup, url, trust);
+  }
+  if (access !== undefined) await checkToken(checkup, access, health === undefined ? undefined : trust);
+}
+
+/** What `/ready` says, and who has to do what. */
+async function checkReady(checkup: Checkup, url: string, trust: Trust): Promise<void> {
+  const remedy = 'ask again; see the log of the service';
+  const answer = await checkup.try('ready', remedy, () => askService(below(url, '/ready'), trust));
+  if (answer === undefined) return;
+  const { reason, kms, kms_events: events } = answer.body;
+  if (answer.status !== 200) {
+    const remedies: Record<string, string> = {
+      storage_unavailable: 'see to the disk or the database of Bundoc; its log says what fails',
+      kms_unavailable: 'start BunKMS; run "bunkms doctor" where it runs',
+      storage_superseded: 'stop one of the two copies of this storage; see docs/operations/storages.md',
+    };
+    checkup.fail(
+      'ready',
+      `Bundoc stores no documents now: ${String(reason ?? answer.body['status'])}`,
+      remedies[String(reason)] ?? remedy,
+    );
+  } else checkup.ok('ready', 'Bundoc stores documents');
+  if (kms === 'down')
+    checkup.warn(
+      'kms',
+      'Bundoc does not reach BunKMS: only projects whose key it has work',
+      'start BunKMS; run "bunkms doctor" where it runs',
+    );
+  else if (events === 'down')
+    checkup.warn(
+      'kms',
+      'Bundoc gets no events of BunKMS: revocations act late',
+      'see the log of Bundoc for why the stream breaks off',
+    );
+  else if (kms === 'up') checkup.ok('kms', 'Bundoc reaches BunKMS, and gets its events');
+}
+
+/**
+ * A token by itself, and whether the service takes it.
+ *
+ * @param trust undefined when the service does not answer.
+ */
+async function checkToken(checkup: Checkup, access: ServiceAccess, trust: Trust | undefined): Promise<void> {
+  const remedy = 'get a new token, and run "bundoc login"';
+  const text = await checkup.try('token', 'name a file that can be read in --token-file', async () =>
+    typeof access.token === 'string' ? access.token : await access.token(),
+  );
+  if (text === undefined) return;
+  const claims = await checkup.try('token', remedy, () => inspectToken(text).claims);
+  if (claims === undefined) return;
+  if (claims.aud !== 'bundoc') {
+    checkup.fail('token', 'the token is for BunKMS', 'take one whose scopes begin with "docs:"');
+    return;
+  }
+  if (!checkLife(checkup, 'token', claims, remedy)) return;
+  if (trust === undefined) return;
+  const answer = await checkup.try('token', remedy, () =>
+    askService(below(access.url, '/v1/projects'), trust, { authorization: `Bearer ${text.trim()}` }),
+  );
+  if (answer === undefined) return;
+  if (answer.status === 401)
+    checkup.fail(
+      'token',
+      'Bundoc does not take the token: it is revoked, or of another installation',
+      remedy,
+    );
+  else
+    checkup.ok(
+      'token',
+      `Bundoc takes the token of ${claims.sub}: ${claims.scope.join(' ')}, projects ${claims.projects.join(' ') || 'none'}`,
+    );
+}
+
+const HOUR_MS = 3_600_000;
+
+/** @returns false when it has ended. */
+function checkLife(checkup: Checkup, check: string, { exp, iat }: Claims, remedy: string): boolean {
+  const leftMs = exp * 1_000 - Date.now();
+  const until = new Date(exp * 1_000).toISOString();
+  if (leftMs <= 0) {
+    checkup.fail(check, `the token ended at ${until}`, remedy);
+    return false;
+  }
+  // Short tokens are made to end soon.
+  if (leftMs < 24 * HOUR_MS && exp - iat > 7 * 86_400)
+    checkup.warn(check, `the token ends at ${until}`, remedy);
+  return true;
+}
+
+/** What the service needs, where its environment is at hand. */
+async function checkOwnSide(checkup: Checkup, environment: Environment): Promise<void> {
+  const config = await checkup.try('config', 'correct these variables (docs/configuration.md)', () =>
+    readConfig(environment),
+  );
+  if (config === undefined) return;
+  checkup.ok('config', 'the variables of the service are valid');
+  if (config.storage.kind === 'files') await checkDisk(checkup, resolve(config.dataDir), 'BUNDOC_DATA_DIR');
+  const { kms } = config;
+  const trust = await checkup.try('kms tls', 'correct the BUNDOC_KMS_*_FILE variables', () =>
+    kmsTrust(config),
+  );
+  if (trust === undefined) return;
+  const health = await checkService(checkup, {
+    name: 'BunKMS',
+    url: kms.url,
+    where: 'BUNDOC_KMS_URL',
+    trust,
+  });
+  if (health !== undefined) {
+    checkClock(checkup, 'BunKMS', datesOf(health));
+    checkVersions(
+      checkup,
+      { name: 'this command', version: VERSION },
+      { name: 'BunKMS', version: versionOf(health) },
+    );
+    await checkUnsealed(checkup, kms.url, trust);
+  }
+  await checkServiceToken(checkup, kms, health === undefined ? undefined : trust);
+}
+
+async function checkUnsealed(checkup: Checkup, url: string, trust: Trust): Promise<void> {
+  const answer = await checkup.try('kek', 'ask again', () => askService(below(url, '/ready'), trust));
+  if (answer?.body['status'] === 'ready') checkup.ok('kek', 'BunKMS is unsealed');
+  else if (answer?.body['status'] === 'sealed')
+    checkup.fail('kek', 'BunKMS is sealed: its KEK does not fit', 'run "bunkms doctor" where it runs');
+  else if (answer !== undefined)
+    checkup.fail(
+      'kek',
+      'BunKMS does not do its work',
+      'see to its disk or database; its log says what fails',
+    );
+}
+
+const NEEDED = ['kms:create_key', 'kms:read_key', 'kms:rotate_key', 'kms:export_key'] as const;
+
+async function checkServiceToken(
+  checkup: Checkup,
+  { tokenFile, url }: BundocConfig['kms'],
+  trust: Trust | undefined,
+): Promise<void> {
+  const check = 'service token';
+  const remedy = 'make one by "bunkms init --service-token", and put it in BUNDOC_KMS_TOKEN_FILE';
+  const text = await checkup.try(check, remedy, async () => (await readText(tokenFile)).trim());
+  if (text === undefined) return;
+  const claims = await checkup.try(check, remedy, () => inspectToken(text).claims);
+  if (claims === undefined) return;
+  const lacking = NEEDED.filter((scope) => !claims.scope.includes(scope));
+  if (claims.aud !== 'bunkms' || claims.typ !== 'service') {
+    checkup.fail(check, `it is a ${claims.typ} token for ${claims.aud}`, remedy);
+    return;
+  }
+  if (lacking.length > 0) {
+    checkup.fail(check, `it lacks ${lacking.join(' ')}`, remedy);
+    return;
+  }
+  if (!checkLife(checkup, check, claims, remedy) || trust === undefined) return;
+  const storage = '00000000-0000-4000-8000-000000000000';
+  const answer = await checkup.try(check, remedy, () =>
+    askService(below(url, `/v1/storages/${storage}`), trust, { authorization: `Bearer ${text}` }),
+  );
+  if (answer === undefined) return;
+  if (answer.status === 401)
+    checkup.fail(check, 'BunKMS does not take it: it is revoked, or of another installation', remedy);
+  else checkup.ok(check, `BunKMS takes it; it ends at ${new Date(claims.exp * 1_000).toISOString()}`);
+}
+
+async function trustOf(caFile: string | undefined): Promise<Trust> {
+  return caFile === undefined ? {} : { ca: await readText(caFile) };
+}
+
+async function kmsTrust({ kms: { tls } }: BundocConfig): Promise<Trust> {
+  const read = async (file: { readonly path: string } | undefined) =>
+    file === undefined ? undefined : await readText(file.path);
+  return { ca: await read(tls?.ca), cert: await read(tls?.cert), key: await read(tls?.key) };
+}
+
+function datesOf({ date, beforeMs, afterMs }: ServiceAnswer) {
+  return { service: date, beforeMs, afterMs };
+}
+
+function versionOf({ body }: ServiceAnswer): string | undefined {
+  return typeof body['version'] === 'string' ? body['version'] : undefined;
+}

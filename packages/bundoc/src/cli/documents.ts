@@ -1,0 +1,129 @@
+import type { Collection, WriteOptions } from '@bundoc/client/collection';
+import { JsonText, type Metadata } from '@bundoc/client/document';
+import { hasCode } from '@bundoc/client/error';
+import type { Environment } from '@bundoc/shared/runtime/config';
+import { withoutMetadata } from '../operations/import-line.ts';
+import { collectionNameOf, idOf } from './names.ts';
+import { rowWriter, writeText } from './output.ts';
+import { readText } from './read-text.ts';
+import { type ServiceOptions, serviceClient, stopSignal } from './service-client.ts';
+
+export interface DataOptions extends ServiceOptions {
+  readonly json?: true;
+}
+
+export interface WriteCommandOptions extends DataOptions {
+  readonly ifMatch?: string;
+  readonly ifNoneMatch?: true;
+}
+
+/** Where a document is, as it was typed. */
+export interface DocumentPlace {
+  readonly project: string;
+  readonly collection: string;
+  readonly id: string;
+}
+
+/** The documents of a collection of a running service. */
+async function collectionAt(
+  environment: Environment,
+  place: Pick<DocumentPlace, 'project' | 'collection'>,
+  options: ServiceOptions,
+): Promise<Collection> {
+  const bundoc = await serviceClient(environment, options);
+  return bundoc.project(idOf(place.project)).collection(collectionNameOf(place.collection));
+}
+
+/** Prints a document as it is stored, to the byte. @returns false when there is none. */
+export async function getCommand(
+  environment: Environment,
+  place: DocumentPlace,
+  options: DataOptions & { readonly content?: true },
+): Promise<boolean> {
+  const collection = await collectionAt(environment, place, options);
+  const document = await collection.get(place.id, { signal: stopSignal() });
+  if (document === undefined) {
+    console.error(`bundoc: there is no document ${JSON.stringify(place.id)} in ${collection.name}`);
+    return false;
+  }
+  await writeText(options.content ? withoutMetadata(document.text) : document.text);
+  return true;
+}
+
+/** Makes or replaces a document by the text of a file, to the byte. */
+export async function putCommand(
+  environment: Environment,
+  place: DocumentPlace,
+  file: string,
+  options: WriteCommandOptions,
+): Promise<void> {
+  const collection = await collectionAt(environment, place, options);
+  const content = new JsonText(await readText(file));
+  const conditions = {
+    ifMatch: options.ifMatch,
+    ...(options.ifNoneMatch ? { ifNoneMatch: '*' as const } : {}),
+  };
+  await told(await collection.put(place.id, content, { ...conditions, signal: stopSignal() }), options);
+}
+
+/** Makes a document under the `_id` of its text, or under a new one. */
+export async function createCommand(
+  environment: Environment,
+  place: Pick<DocumentPlace, 'project' | 'collection'>,
+  file: string,
+  options: DataOptions,
+): Promise<void> {
+  const collection = await collectionAt(environment, place, options);
+  const content = new JsonText(await readText(file));
+  await told(await collection.create(content, { signal: stopSignal() }), options);
+}
+
+/** Changes parts of a document by the text of a merge patch (an object) or a JSON Patch (an array). */
+export async function patchCommand(
+  environment: Environment,
+  place: DocumentPlace,
+  file: string,
+  options: WriteCommandOptions,
+): Promise<void> {
+  const collection = await collectionAt(environment, place, options);
+  const patch = new JsonText(await readText(file));
+  const write = { ifMatch: options.ifMatch, signal: stopSignal() };
+  await told(await collection.patch(place.id, patch, write), options);
+}
+
+/** @returns false when there is no such document. */
+export async function deleteCommand(
+  environment: Environment,
+  place: DocumentPlace,
+  options: WriteCommandOptions,
+): Promise<boolean> {
+  const collection = await collectionAt(environment, place, options);
+  const write: WriteOptions & { ifMatch: string | undefined } = {
+    ifMatch: options.ifMatch,
+    signal: stopSignal(),
+  };
+  try {
+    await collection.delete(place.id, write);
+    return true;
+  } catch (error) {
+    if (!hasCode(error, 'document_not_found', 'project_not_found')) throw error;
+    console.error(`bundoc: there is no document ${JSON.stringify(place.id)} in ${collection.name}`);
+    return false;
+  }
+}
+
+/** What a write led to. */
+async function told(metadata: Metadata, options: DataOptions): Promise<void> {
+  const write = rowWriter<Metadata>(
+    {
+      columns: [
+        { head: 'id', cell: ({ _id: id }) => id },
+        { head: 'revision', cell: ({ _rev: rev }) => rev },
+        { head: 'updated', cell: ({ _updated: updated }) => updated },
+      ],
+      json: (row) => JSON.stringify(row),
+    },
+    options,
+  );
+  await write([metadata]);
+}

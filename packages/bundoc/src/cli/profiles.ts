@@ -1,0 +1,75 @@
+import { readFile, stat } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { TOKEN_LENGTH_MAX } from '@bundoc/shared/contract/tokens';
+import { replacePrivateFile } from '@bundoc/shared/files/private-file';
+import type { Environment } from '@bundoc/shared/runtime/config';
+import { z } from 'zod';
+import { CommandError } from './errors.ts';
+
+export const DEFAULT_PROFILE = 'default';
+
+/** A service, and the token to use there and nowhere else. */
+export const profileSchema = z.strictObject({
+  url: z.url({ protocol: /^https?$/ }),
+  token: z.string().min(1).max(TOKEN_LENGTH_MAX),
+  /** The authorities of the service's certificate, an absolute path; those of the system when absent. */
+  ca_file: z.string().min(1).optional(),
+});
+export type Profile = z.infer<typeof profileSchema>;
+
+const nameSchema = z.string().regex(/^[A-Za-z0-9_-]{1,64}$/);
+const fileSchema = z.strictObject({ format: z.literal(1), profiles: z.record(nameSchema, profileSchema) });
+
+/** The file of the profiles, in the folder of the user's settings. */
+export function profilesFile({ XDG_CONFIG_HOME, APPDATA, HOME }: Environment): string {
+  const settings =
+    XDG_CONFIG_HOME || (process.platform === 'win32' && APPDATA) || join(HOME || homedir(), '.config');
+  return join(settings, 'bundoc', 'profiles.json');
+}
+
+/** @throws CommandError when it is not the name of a profile. */
+export function profileName(text: string): string {
+  if (!nameSchema.safeParse(text).success)
+    throw new CommandError(`"${text}" is no name of a profile: use 1 to 64 of A-Z a-z 0-9 _ -`);
+  return text;
+}
+
+/**
+ * All profiles by name; none when there is no file.
+ *
+ * @throws CommandError when others may read the file, or it is damaged.
+ */
+export async function readProfiles(environment: Environment): Promise<ReadonlyMap<string, Profile>> {
+  const path = profilesFile(environment);
+  let text: string;
+  try {
+    const { mode } = await stat(path);
+    if (process.platform !== 'win32' && (mode & 0o077) !== 0)
+      throw new CommandError(`others may read the tokens in ${path}: run "chmod 600 ${path}"`);
+    text = await readFile(path, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return new Map();
+    throw error;
+  }
+  const file = fileSchema.safeParse(parse(text));
+  if (!file.success) throw new CommandError(`${path} cannot be read: remove it, and run "bundoc login"`);
+  return new Map(Object.entries(file.data.profiles));
+}
+
+/** Replaces the file as a whole; only the user may read it. */
+export async function writeProfiles(
+  environment: Environment,
+  profiles: ReadonlyMap<string, Profile>,
+): Promise<void> {
+  const file = { format: 1, profiles: Object.fromEntries(profiles) };
+  await replacePrivateFile(profilesFile(environment), `${JSON.stringify(file, undefined, 2)}\n`);
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,66 @@
+import type { Logger } from '@bundoc/shared/runtime/logger';
+import type { KeyCache } from '../crypto/key-cache.ts';
+import type { ProjectInstance } from './project-instance.ts';
+
+/** Projects that were taken out of use and are not closed yet: a project is not opened again before. */
+export class ClosingProjects {
+  readonly #keys: Pick<KeyCache, 'has' | 'release'>;
+  readonly #logger: Logger;
+  /** With the end of each. */
+  readonly #ends = new Map<string, PromiseWithResolvers<void>>();
+  /** Rejects when there is no time left for what projects would do before they close. */
+  readonly #outOfTime = Promise.withResolvers<never>();
+
+  constructor(keys: Pick<KeyCache, 'has' | 'release'>, logger: Logger) {
+    this.#keys = keys;
+    this.#logger = logger;
+    this.#outOfTime.promise.catch(() => undefined);
+  }
+
+  has(project: string): boolean {
+    return this.#ends.has(project);
+  }
+
+  /** Resolves when the project is closed; undefined when it is not closing. */
+  end(project: string): Promise<void> | undefined {
+    return this.#ends.get(project)?.promise;
+  }
+
+  /** Resolves when all are closed. From `ms` on, none prepares for it any more. */
+  async within(ms: number): Promise<void> {
+    const timer = setTimeout(() => this.#outOfTime.reject(new Error('no time was left for it')), ms);
+    await Promise.all([...this.#ends.values()].map(({ promise }) => promise));
+    clearTimeout(timer);
+  }
+
+  /** A project is out of use; it is closed when its last user has left. */
+  add({ project }: ProjectInstance): void {
+    this.#ends.set(project, Promise.withResolvers());
+  }
+
+  /** Its last user has left. */
+  async close(instance: ProjectInstance): Promise<void> {
+    const { project } = instance;
+    const end = this.#ends.get(project);
+    try {
+      await this.#closeStore(instance);
+    } catch (error) {
+      this.#logger.error({ err: error, project }, 'a project did not close in order');
+    }
+    this.#keys.release(project);
+    this.#ends.delete(project);
+    end?.resolve();
+  }
+
+  /** As long as its key may be used, a store may prepare to be closed. */
+  async #closeStore(instance: ProjectInstance): Promise<void> {
+    const { project, store } = instance;
+    try {
+      if (!store.failed && instance.hasKeys(this.#keys))
+        await Promise.race([store.prepareClose(), this.#outOfTime.promise]);
+    } catch (error) {
+      this.#logger.warn({ err: error, project }, 'closed a project before its preparation had ended');
+    }
+    await store[Symbol.asyncDispose]();
+  }
+}

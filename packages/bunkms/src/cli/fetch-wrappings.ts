@@ -1,0 +1,125 @@
+import { readFile } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { askService, below, type Trust } from '@bundoc/shared/cli/ask-service';
+import { counted } from '@bundoc/shared/cli/counted';
+import { createProgress } from '@bundoc/shared/cli/progress';
+import { LEASE_TTL_MS, projectOfDek } from '@bundoc/shared/contract/keys';
+import type { Environment } from '@bundoc/shared/runtime/config';
+import { lineOf } from '@bundoc/shared/runtime/error-line';
+import { CliFailure, UsageError } from './errors.ts';
+
+export interface BundocOptions {
+  readonly url?: string;
+  readonly tokenFile?: string;
+  readonly caFile?: string;
+}
+
+/** A running Bundoc, and what to ask it with. */
+interface Bundoc {
+  readonly url: URL;
+  readonly token: string;
+  readonly trust: Trust;
+}
+
+const URL_DEFAULT = 'http://127.0.0.1:8080';
+/** A project that is open has the key for a lease at most, and takes up the new wrapping before that ends. */
+const FETCHED_WITHIN_MS = LEASE_TTL_MS;
+const LOOK_EVERY_MS = 5_000;
+/** A cold project may have a large catalog to read. */
+const OPENED_WITHIN_MS = 60_000;
+
+/** Refusals after which a later try may succeed. */
+const PASSING: ReadonlySet<string> = new Set([
+  'rate_limited',
+  'overloaded',
+  'project_moving',
+  'kms_unavailable',
+  'storage_unavailable',
+]);
+
+/** @throws UsageError without a URL or a token that can be used. */
+export async function bundocOf(environment: Environment, options: BundocOptions): Promise<Bundoc> {
+  const text = options.url ?? (environment['BUNDOC_URL'] || URL_DEFAULT);
+  if (!URL.canParse(text) || !/^https?:/.test(text))
+    throw new UsageError(`"${text}" is no http or https URL of Bundoc`);
+  const file = options.tokenFile ?? (environment['BUNDOC_TOKEN_FILE'] || undefined);
+  const token = file === undefined ? environment['BUNDOC_TOKEN'] : await contentOf(file);
+  if (!token)
+    throw new UsageError(
+      '--fetch needs a token for Bundoc with docs:read: --token-file, BUNDOC_TOKEN_FILE or BUNDOC_TOKEN',
+    );
+  const caFile = options.caFile ?? (environment['BUNDOC_CA_FILE'] || undefined);
+  return {
+    url: new URL(text),
+    token: token.trim(),
+    trust: caFile === undefined ? {} : { ca: await contentOf(caFile) },
+  };
+}
+
+/**
+ * Has Bundoc open the project of each key, which fetches the key and keeps its new wrapping, until none is
+ * left or nothing more is to be had. Projects that are open already take the new wrapping up by themselves,
+ * within the lease of their key.
+ *
+ * @param unfetched the keys that are left.
+ * @throws CliFailure when Bundoc does not answer, or refuses the token.
+ */
+export async function fetchWrappings(
+  bundoc: Bundoc,
+  unfetched: () => Promise<readonly string[]>,
+): Promise<void> {
+  using progress = createProgress('fetching {bar} {value}/{total} keys');
+  const endMs = performance.now() + FETCHED_WITHIN_MS;
+  let left = await unfetched();
+  const total = left.length;
+  progress.start(total);
+  /** Keys whose project this Bundoc does not have. */
+  const elsewhere = new Map<string, string>();
+  for (let isFirst = true; left.length > 0 && performance.now() < endMs; isFirst = false) {
+    if (!isFirst) await sleep(LOOK_EVERY_MS);
+    for (const key of left) {
+      const problem = await open(bundoc, key);
+      if (problem === undefined) continue;
+      elsewhere.set(key, problem);
+    }
+    left = (await unfetched()).filter((key) => !elsewhere.has(key));
+    progress.update(total - left.length - elsewhere.size);
+  }
+  for (const [key, problem] of elsewhere) console.error(`bunkms: ${key} is not fetched: ${problem}`);
+  if (left.length > 0)
+    console.error(
+      `bunkms: not fetched within ${FETCHED_WITHIN_MS / 60_000} minutes: ${counted(left.length, 'key')}`,
+    );
+}
+
+/**
+ * @returns why a project cannot be opened there; undefined when it is, or may be later.
+ *
+ * @throws CliFailure
+ */
+async function open({ url, token, trust }: Bundoc, key: string): Promise<string | undefined> {
+  const project = projectOfDek(key);
+  if (project === undefined) return 'it is the key of no project';
+  const answer = await askService(
+    below(url, `/v1/projects/${project}`),
+    trust,
+    { authorization: `Bearer ${token}` },
+    OPENED_WITHIN_MS,
+  ).catch((error: unknown) => {
+    throw new CliFailure(`Bundoc does not answer at ${url.origin}: ${lineOf(error)}`);
+  });
+  if (answer.status === 401)
+    throw new CliFailure('Bundoc does not take the token: "bunkms token inspect" explains it');
+  if (answer.status === 403 && answer.body['code'] === 'forbidden')
+    throw new CliFailure('the token may not open every project: it needs docs:read for projects "*"');
+  const isPassing = answer.status === 200 || PASSING.has(String(answer.body['code']));
+  return isPassing ? undefined : String(answer.body['title'] ?? `Bundoc answers ${answer.status}`);
+}
+
+async function contentOf(path: string): Promise<string> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    throw new UsageError(`${path} cannot be read (${(error as NodeJS.ErrnoException).code})`);
+  }
+}

@@ -1,0 +1,33 @@
+import { readFile } from 'node:fs/promises';
+import { text as textOf } from 'node:stream/consumers';
+import { explainToken, inspectToken, NoToken } from '@bundoc/shared/cli/explain-token';
+import { readKeySet } from '@bundoc/shared/cli/read-key-set';
+import { CliFailure, UsageError } from './errors.ts';
+
+export interface InspectOptions {
+  readonly jwks?: string;
+  readonly json?: true;
+}
+
+/**
+ * Says in plain words what a token is; needs neither store nor KEK. Without the keys its signature is not
+ * checked.
+ *
+ * @throws UsageError for a text that is no token; CliFailure when its signature was checked and is not good.
+ */
+export async function inspectTokenCommand(given: string, options: InspectOptions): Promise<void> {
+  if (given === '-' && process.stdin.isTTY)
+    throw new UsageError('give the token on standard input: … inspect < token');
+  const text = given === '-' ? await textOf(process.stdin) : given;
+  try {
+    const keys = options.jwks === undefined ? undefined : readKeySet(await readFile(options.jwks, 'utf8'));
+    const inspected = inspectToken(text, keys);
+    const { claims, kid, signature } = inspected;
+    if (options.json) console.log(JSON.stringify({ ...claims, kid, signature }));
+    else for (const line of explainToken(inspected, Date.now())) console.log(line);
+    if (signature !== 'good' && signature !== 'not checked')
+      throw new CliFailure(`the signature is ${signature}: do not believe what the token says`);
+  } catch (error) {
+    throw error instanceof NoToken ? new UsageError(error.message) : error;
+  }
+}

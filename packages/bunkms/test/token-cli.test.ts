@@ -1,0 +1,154 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { bunkms } from './support/command.ts';
+import { newKek } from './support/kms.ts';
+import { bunkmsProcess } from './support/process.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'bunkms-token-'));
+const environment = { BUNKMS_DATA_DIR: join(folder, 'kms'), BUNKMS_KEK: newKek() };
+const run = (...args: string[]) => bunkms(environment, ...args);
+const issue = async (...args: string[]) => (await run('token', 'issue', ...args)).stdout.trim();
+const jtiOf = (token: string) =>
+  JSON.parse(Buffer.from(String(token.split('.')[1]), 'base64url').toString()).jti;
+
+let backend: string;
+let reader: string;
+beforeAll(async () => {
+  expect((await run('init')).code).toBe(0);
+  backend = await issue(
+    ...['--typ', 'service', '--sub', 'shop', '--scope', 'kms:issue_client', '--ttl', '90d'],
+    ...[
+      '--may-issue-scope',
+      'docs:read docs:write',
+      '--may-issue-project',
+      'project-a',
+      '--may-issue-ttl',
+      '15m',
+    ],
+  );
+  reader = await issue(
+    ...['--typ', 'client', '--sub', 'ann', '--scope', 'docs:read', '--project', 'project-a,project-b'],
+  );
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+describe('bunkms token inspect', () => {
+  test('explains a token without store, KEK or network', async () => {
+    const { code, stdout, stderr } = await bunkms({}, 'token', 'inspect', backend);
+    expect([code, stderr]).toEqual([0, '']);
+    expect(stdout).toMatch(/^for +shop, a service$/m);
+    expect(stdout).toMatch(
+      /^issues +tokens with docs:read docs:write, for projects project-a, of at most 15 minutes$/m,
+    );
+    expect(stdout).toMatch(/^until .*\(in 90 days\)$/m);
+    expect(stdout).toMatch(/^signature +not checked/m);
+  });
+
+  test('reads standard input, and says why a text is no token', async () => {
+    const piped = await bunkmsProcess({ NODE_ENV: 'test' }, 'token', 'inspect');
+    expect([piped.code, piped.stderr]).toEqual([2, expect.stringContaining('there is no token')]);
+    const cut = await bunkms({}, 'token', 'inspect', backend.slice(0, 60));
+    expect([cut.code, cut.stderr]).toEqual([2, expect.stringContaining('cut off')]);
+  });
+
+  test('checks the signature by the keys that are given, and exits with 1 for a bad one', async () => {
+    const { x, kid } = await publicKey();
+    const jwks = join(folder, 'jwks.json');
+    writeFileSync(
+      jwks,
+      JSON.stringify({ keys: [{ kty: 'OKP', crv: 'Ed25519', use: 'sig', alg: 'EdDSA', kid, x }] }),
+    );
+    const good = await bunkms({}, 'token', 'inspect', reader, '--jwks', jwks, '--json');
+    expect([good.code, JSON.parse(good.stdout)]).toMatchObject([0, { sub: 'ann', signature: 'good' }]);
+    const bad = await bunkms({}, 'token', 'inspect', `${reader.slice(0, -8)}AAAAAAAA`, '--jwks', jwks);
+    expect([bad.code, bad.stderr]).toEqual([1, expect.stringContaining('the signature is bad')]);
+  });
+});
+
+describe('bunkms token list', () => {
+  test('shows scopes, projects, issuer and end below a head', async () => {
+    const [head, ...rows] = (await run('token', 'list')).stdout.trimEnd().split('\n');
+    expect(head?.split(/ {2,}/)).toEqual([
+      ...['token', 'state', 'type', 'subject', 'scopes', 'projects', 'keys', 'issuer', 'ends'],
+    ]);
+    const row = rows.find((line) => line.startsWith(jtiOf(reader)))?.split(/ {2,}/);
+    expect(row?.slice(1, 8)).toEqual([
+      'valid',
+      'client',
+      'ann',
+      'docs:read',
+      'project-a,project-b',
+      '-',
+      'cli',
+    ]);
+    expect(row?.[8]).toMatch(/^\d{4}-/);
+  });
+
+  test.each([
+    [['--sub', 'ann'], ['ann']],
+    [['--typ', 'service'], ['shop']],
+    [['--scope', 'docs:read'], ['ann']],
+    [['--project', 'project-b'], ['ann']],
+    [['--project', 'project-c'], []],
+    [
+      ['--issuer', 'cli', '--state', 'valid'],
+      ['shop', 'ann'],
+    ],
+    [['--state', 'revoked'], []],
+  ])('filters by %j', async (filter, subjects) => {
+    const { tokens } = JSON.parse((await run('token', 'list', '--json', ...filter)).stdout);
+    expect(tokens.map(({ sub }: { sub: string }) => sub)).toEqual(subjects);
+  });
+
+  test('takes no filter that is none', async () => {
+    for (const filter of [
+      ['--typ', 'other'],
+      ['--scope', 'docs:none'],
+      ['--state', 'gone'],
+    ])
+      expect((await run('token', 'list', ...filter)).code).toBe(2);
+  });
+});
+
+describe('bunkms token issue', () => {
+  test.each([
+    [['--project', 'a', '--projects', 'b,no/project'], '--projects no/project: '],
+    [['--project', 'no/project'], '--project no/project: '],
+    [['--ttl', '48h'], '--ttl: must be at most 86400'],
+    [['--keys', 'A'], '--keys A: '],
+    [
+      ['--may-issue-scope', 'docs:read', '--may-issue-ttl', '1h', '--may-issue-project', 'x/y'],
+      '--may-issue-project x/y: ',
+    ],
+  ])('names the option that was typed: %j', async (options, fault) => {
+    const { code, stderr } = await run(
+      'token',
+      'issue',
+      '--typ',
+      'client',
+      '--sub',
+      'a',
+      '--scope',
+      'docs:read',
+      ...options,
+    );
+    expect([code, stderr]).toEqual([2, expect.stringContaining(fault)]);
+  });
+
+  test('refuses kms:issue_client without a grant, and for a client', async () => {
+    const scope = ['--sub', 'a', '--scope', 'kms:issue_client'];
+    const without = await run('token', 'issue', '--typ', 'service', ...scope);
+    expect([without.code, without.stderr]).toEqual([
+      2,
+      expect.stringContaining('--may-issue-scope: is required'),
+    ]);
+    expect((await run('token', 'issue', '--typ', 'client', ...scope)).code).toBe(2);
+  });
+});
+
+async function publicKey(): Promise<{ readonly kid: string; readonly x: string }> {
+  const { withKms } = await import('../src/cli/open-kms.ts');
+  return await withKms(environment, async ({ state }) => state.publicKey);
+}

@@ -1,0 +1,11 @@
+import { expect, test } from 'vitest';
+import { counted } from './counted.ts';
+
+test('a count agrees with its noun in number', () => {
+  expect([0, 1, 2].map((count) => counted(count, 'document'))).toEqual([
+    '0 documents',
+    '1 document',
+    '2 documents',
+  ]);
+  expect(counted(2, 'entry', 'entries')).toBe('2 entries');
+});

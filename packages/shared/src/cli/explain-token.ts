@@ -1,0 +1,140 @@
+import { createPublicKey, verify } from 'node:crypto';
+import { type Claims, claimsSchema, type Jwks, type MayIssue, TOKEN_LENGTH_MAX } from '../contract/tokens.ts';
+import { counted } from './counted.ts';
+
+/** A text that is no token of BunKMS; the message says why. */
+export class NoToken extends Error {
+  override readonly name = 'NoToken';
+}
+
+/** What a signature is known to be: nothing, unless there are keys to check it with. */
+export type SignatureState = 'not checked' | 'good' | 'bad' | 'of an unknown key';
+
+export interface InspectedToken {
+  readonly claims: Claims;
+  readonly kid: string;
+  readonly signature: SignatureState;
+}
+
+/** What each scope lets its bearer do. */
+const RIGHTS: Readonly<Record<string, string>> = {
+  'kms:create_key': 'make keys',
+  'kms:read_key': 'see keys, never their bytes',
+  'kms:rotate_key': 'rotate keys',
+  'kms:manage_key': 'disable, restore and hand over keys',
+  'kms:destroy_key': 'destroy keys',
+  'kms:shred_key': 'destroy the keys of its own storage',
+  'kms:export_key': 'get raw keys',
+  'kms:encrypt': 'encrypt under keys',
+  'kms:decrypt': 'decrypt under keys',
+  'kms:audit': 'read the audit chain',
+  'kms:metrics': 'read the metrics of BunKMS',
+  'kms:issue_client': 'issue client tokens',
+  'kms:admin': 'administer tokens and KEKs',
+  'docs:read': 'read documents',
+  'docs:write': 'write documents',
+  'docs:admin': 'define collections, back up, move and delete projects',
+  'docs:metrics': 'read the metrics of Bundoc',
+};
+
+/**
+ * Reads a token without asking anybody. Without `keys` nothing is verified: anybody can have written it.
+ *
+ * @param keys those that BunKMS publishes.
+ * @throws NoToken
+ */
+export function inspectToken(text: string, keys?: Jwks): InspectedToken {
+  const token = text.trim().replace(/^bearer\s+/i, '');
+  const parts = token.split('.');
+  if (token === '') throw new NoToken('there is no token');
+  if (parts.length !== 3) throw new NoToken('a token has three parts joined by dots: is it cut off?');
+  if (token.length > TOKEN_LENGTH_MAX)
+    throw new NoToken(`a token has at most ${TOKEN_LENGTH_MAX} characters`);
+  const header = objectOf(parts[0], 'header');
+  const claims = claimsSchema.safeParse(objectOf(parts[1], 'content'));
+  if (!claims.success) {
+    const [issue] = claims.error.issues;
+    throw new NoToken(`it is no token of BunKMS: ${issue?.path.join('.')}: ${issue?.message}`);
+  }
+  const kid = String(header['kid'] ?? '');
+  return {
+    claims: claims.data,
+    kid,
+    signature: keys === undefined ? 'not checked' : check(token, kid, keys),
+  };
+}
+
+/** The token in plain words, a fact a line. */
+export function explainToken({ claims, kid, signature }: InspectedToken, nowMs: number): string[] {
+  const facts: [name: string, ...values: string[]][] = [
+    ['for', `${claims.sub}, a ${claims.typ}`],
+    ['at', claims.aud === 'bunkms' ? 'BunKMS' : 'Bundoc'],
+    ['may', ...claims.scope.map((scope) => `${scope}: ${RIGHTS[scope] ?? 'not known to this version'}`)],
+    ['projects', namesOf(claims.projects, 'none')],
+    ['keys', namesOf(claims.keys, 'none')],
+    ['issues', claims.may_issue === undefined ? 'no tokens' : limitOf(claims.may_issue)],
+    ['issued', timeOf(claims.iat, nowMs)],
+    ...(claims.nbf === undefined ? [] : [['not before', timeOf(claims.nbf, nowMs)] as [string, string]]),
+    [claims.exp * 1_000 <= nowMs ? 'expired' : 'until', timeOf(claims.exp, nowMs)],
+    ['id', claims.jti],
+    [
+      'signature',
+      signature === 'not checked' ? 'not checked: give the keys with --jwks' : `${signature} (key ${kid})`,
+    ],
+  ];
+  const width = Math.max(...facts.map(([name]) => name.length)) + 2;
+  return facts.flatMap(([name, ...values]) =>
+    values.map((value, at) => `${(at === 0 ? name : '').padEnd(width)}${value}`),
+  );
+}
+
+function limitOf({ scopes, projects, keys, ttl_s }: MayIssue): string {
+  const of = [
+    ...(projects.length === 0 ? [] : [`for projects ${namesOf(projects, '')}`]),
+    ...(keys.length === 0 ? [] : [`for keys ${namesOf(keys, '')}`]),
+  ];
+  return [`tokens with ${scopes.join(' ')}`, ...of, `of at most ${spanOf(ttl_s)}`].join(', ');
+}
+
+function namesOf(names: readonly string[], none: string): string {
+  if (names.length === 0) return none;
+  return names.includes('*') ? 'all' : names.join(', ');
+}
+
+function timeOf(seconds: number, nowMs: number): string {
+  const awayS = Math.round(seconds - nowMs / 1_000);
+  const distance = awayS >= 0 ? `in ${spanOf(awayS)}` : `${spanOf(-awayS)} ago`;
+  return `${new Date(seconds * 1_000).toISOString().replace('.000Z', 'Z')} (${distance})`;
+}
+
+const UNITS = [
+  ['day', 86_400],
+  ['hour', 3_600],
+  ['minute', 60],
+] as const;
+
+function spanOf(seconds: number): string {
+  const [unit, length] =
+    UNITS.find(([, size]) => seconds >= 2 * size || seconds === size) ?? (['second', 1] as const);
+  return counted(Math.round(seconds / length), unit);
+}
+
+function check(token: string, kid: string, { keys }: Jwks): SignatureState {
+  const key = keys.find((one) => one.kid === kid);
+  if (key === undefined) return 'of an unknown key';
+  const at = token.lastIndexOf('.');
+  const publicKey = createPublicKey({ key: { kty: key.kty, crv: key.crv, x: key.x }, format: 'jwk' });
+  const signature = Buffer.from(token.slice(at + 1), 'base64url');
+  return verify(null, Buffer.from(token.slice(0, at)), publicKey, signature) ? 'good' : 'bad';
+}
+
+/** @throws NoToken */
+function objectOf(part: string | undefined, what: string): Record<string, unknown> {
+  try {
+    const value: unknown = JSON.parse(Buffer.from(part ?? '', 'base64url').toString('utf8'));
+    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return { ...value };
+  } catch {
+    // Said below.
+  }
+  throw new NoToken(`the ${what} of the token is not JSON: is it cut off?`);
+}

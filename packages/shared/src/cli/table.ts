@@ -1,0 +1,64 @@
+/** A column of a table. */
+export interface Column<T> {
+  readonly head: string;
+  readonly cell: (row: T) => string;
+  /** Numbers stand at the right edge of their column. */
+  readonly align?: 'left' | 'right';
+}
+
+const GAP = '  ';
+
+/**
+ * A table whose rows come some at a time. Its head comes first, and columns grow no narrower. What a terminal
+ * would take for a command is escaped as JSON escapes it.
+ */
+export class Table<T> {
+  readonly #columns: readonly Column<T>[];
+  readonly #widthMax: number;
+  #widths: number[] | undefined;
+
+  /** @param width characters of a line at most; no limit when undefined. */
+  constructor(columns: readonly Column<T>[], width?: number) {
+    this.#columns = columns;
+    this.#widthMax = width ?? Number.POSITIVE_INFINITY;
+  }
+
+  /** The lines of some more rows, behind the head when they are the first. */
+  lines(rows: readonly T[]): string[] {
+    const body = rows.map((row) => this.#columns.map(({ cell }) => printable(cell(row))));
+    const head = this.#columns.map((column) => column.head);
+    const isFirst = this.#widths === undefined;
+    const widths = (this.#widths ?? head.map(lengthOf)).map((width, at) =>
+      Math.max(width, ...body.map((cells) => lengthOf(cells[at] ?? ''))),
+    );
+    this.#widths = widths;
+    return (isFirst ? [head, ...body] : body).map((cells) =>
+      cut(this.#lineOf(cells, widths), this.#widthMax),
+    );
+  }
+
+  #lineOf(cells: readonly string[], widths: readonly number[]): string {
+    const padded = cells.map((cell, at) => {
+      const space = ' '.repeat((widths[at] ?? 0) - lengthOf(cell));
+      return this.#columns[at]?.align === 'right' ? space + cell : cell + space;
+    });
+    return padded.join(GAP).trimEnd();
+  }
+}
+
+/** Text for a terminal: control characters and those that change the direction of text stand as `\uXXXX`. */
+export function printable(text: string): string {
+  return text.replace(
+    /[\p{Cc}\p{Cf}\u2028\u2029]/gu,
+    (mark) => `\\u${(mark.codePointAt(0) ?? 0).toString(16).padStart(4, '0')}`,
+  );
+}
+
+function lengthOf(text: string): number {
+  return [...text].length;
+}
+
+function cut(line: string, width: number): string {
+  const marks = [...line];
+  return marks.length <= width ? line : `${marks.slice(0, Math.max(0, width - 1)).join('')}…`;
+}

@@ -1,0 +1,39 @@
+import type { Clock } from '../runtime/clock.ts';
+
+/** How long releases count. */
+const WINDOW_MS = 5_000;
+
+/** How fast units are given back, by those of this window of time and of the one before. */
+export class ReleaseRate {
+  readonly #clock: Clock;
+  #windowSinceMs: number;
+  #released = 0;
+  #releasedBefore = 0;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+    this.#windowSinceMs = clock.monotonic();
+  }
+
+  note(units: number): void {
+    this.#turnWindow();
+    this.#released += units;
+  }
+
+  /** How long it takes until so many units are given back, seconds; undefined while none are. */
+  secondsUntil(units: number): number | undefined {
+    this.#turnWindow();
+    const ageMs = this.#clock.monotonic() - this.#windowSinceMs;
+    const perMs = (this.#releasedBefore + this.#released) / (WINDOW_MS + ageMs);
+    return perMs === 0 ? undefined : units / perMs / 1_000;
+  }
+
+  #turnWindow(): void {
+    const nowMs = this.#clock.monotonic();
+    const ageMs = nowMs - this.#windowSinceMs;
+    if (ageMs < WINDOW_MS) return;
+    this.#releasedBefore = ageMs < 2 * WINDOW_MS ? this.#released : 0;
+    this.#released = 0;
+    this.#windowSinceMs = nowMs;
+  }
+}

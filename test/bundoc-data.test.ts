@@ -1,0 +1,360 @@
+import { execFile, execFileSync } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { Bundoc } from '@bundoc/client';
+import { spawnNode } from '@bundoc/shared/testing/node-process';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { bundocCommand, bundocProcess } from './support/bundoc-command.ts';
+import { Installation } from './support/installation.ts';
+
+const MAIN = fileURLToPath(new URL('../packages/bundoc/src/cli/main.ts', import.meta.url));
+
+let installation: Installation;
+let token: string;
+let client: Bundoc;
+beforeAll(async () => {
+  installation = await Installation.start({ isOnFiles: true });
+  token = await installation.client();
+  client = new Bundoc({ url: installation.url, token });
+});
+afterAll(() => installation[Symbol.asyncDispose]());
+
+const file = (name: string) => join(installation.folder, name);
+function written(name: string, content: string): string {
+  writeFileSync(file(name), content);
+  return file(name);
+}
+const environment = () => ({ BUNDOC_URL: installation.url, BUNDOC_TOKEN: token });
+const bundoc = (...args: string[]) => bundocCommand(environment(), args);
+const linesOf = (text: string) => text.split('\n').filter((line) => line !== '');
+
+/** What a command prints on a terminal: a pseudo-terminal of util-linux. */
+async function onTerminal(...args: string[]): Promise<string> {
+  const quote = (word: string) => `'${word}'`;
+  const command = [process.execPath, '--conditions=@bundoc/source', MAIN, ...args].map(quote).join(' ');
+  const { stdout } = await promisify(execFile)('script', ['-qefc', `stty cols 60; ${command}`, '/dev/null'], {
+    env: { PATH: process.env['PATH'], TERM: 'dumb', ...environment() },
+  });
+  return stdout.replaceAll('\r\n', '\n');
+}
+
+describe('bundoc put, get, patch and delete', () => {
+  const TEXT = '{ "amount": 12345678901234567890.10,\n  "é": "\\u00e9",  "list": [1.0, 1e2] }';
+
+  it('bring the text of a document in and out to the byte', async () => {
+    const put = await bundoc('put', 'exact', 'notes', 'one', written('one.json', TEXT));
+    expect([put.code, JSON.parse(put.stdout)]).toMatchObject([0, { _id: 'one', _collection: 'notes' }]);
+    const content = await bundoc('get', 'exact', 'notes', 'one', '--content');
+    expect([content.code, content.stdout, content.stderr]).toEqual([0, TEXT, '']);
+    const whole = await bundoc('get', 'exact', 'notes', 'one');
+    expect(whole.stdout).toBe((await client.project('exact').collection('notes').get('one'))?.text);
+  });
+
+  it('write again what they have read, unless it has changed meanwhile', async () => {
+    const read = await bundoc('get', 'exact', 'notes', 'one');
+    expect(
+      (await bundocProcess(environment(), ['put', 'exact', 'notes', 'one', '-'], read.stdout)).code,
+    ).toBe(0);
+    const stale = await bundocProcess(environment(), ['put', 'exact', 'notes', 'one', '-'], read.stdout);
+    expect([stale.code, stale.stderr]).toEqual([2, expect.stringContaining('precondition_failed')]);
+    expect((await bundoc('get', 'exact', 'notes', 'one', '--content')).stdout).toBe(TEXT);
+  });
+
+  it('make a document only if there is none, and under a new id', async () => {
+    const path = written('new.json', '{"n":1}');
+    expect((await bundoc('put', 'exact', 'notes', 'one', path, '--if-none-match')).code).toBe(2);
+    const created = await bundoc('create', 'exact', 'notes', path);
+    const { _id: id } = JSON.parse(created.stdout) as { _id: string };
+    expect((await bundoc('get', 'exact', 'notes', id, '--content')).stdout).toBe('{"n":1}');
+  });
+
+  it('patch by an object or an array, and numbers stay as they are written', async () => {
+    const merge = written('merge.json', '{"amount": 1.10}');
+    expect((await bundoc('patch', 'exact', 'notes', 'one', merge)).code).toBe(0);
+    const patch = written('patch.json', ' [{"op":"add","path":"/more","value":2.50}]');
+    expect((await bundoc('patch', 'exact', 'notes', 'one', patch)).code).toBe(0);
+    const { stdout } = await bundoc('get', 'exact', 'notes', 'one', '--content');
+    expect(stdout).toContain('1.10');
+    expect(stdout).toMatch(/"more": ?2\.50/);
+  });
+
+  it('end with exit code 1 where there is no document, and 2 for what is no text', async () => {
+    expect(await bundoc('delete', 'exact', 'notes', 'one')).toEqual({ code: 0, stdout: '', stderr: '' });
+    for (const command of ['get', 'delete']) {
+      const { code, stdout, stderr } = await bundoc(command, 'exact', 'notes', 'one');
+      expect([code, stdout, stderr]).toEqual([1, '', 'bundoc: there is no document "one" in notes\n']);
+    }
+    writeFileSync(file('bad.json'), Buffer.from([0x7b, 0xff, 0x7d]));
+    for (const [path, reason] of [
+      [file('none.json'), 'there is no file at'],
+      [file('bad.json'), 'is not UTF-8'],
+      [installation.folder, 'is a folder'],
+    ] as const)
+      expect(await bundoc('put', 'exact', 'notes', 'x', path)).toMatchObject({
+        code: 2,
+        stderr: expect.stringContaining(reason),
+      });
+  });
+});
+
+describe('bundoc query, changes, collections and projects', () => {
+  beforeAll(async () => {
+    const notes = client.project('lists').collection('notes');
+    for (let n = 1; n <= 5; n++) await notes.put(`n${n}`, { n, text: 'a\nb' });
+    await client.project('lists').collection('other').put('o', { big: 1 });
+  });
+
+  it('print NDJSON where a program reads', async () => {
+    const found = await bundoc('query', 'lists', 'notes', '--where', '{"n":{"$gte":3}}', '--order', 'n:desc');
+    expect(linesOf(found.stdout).map((line) => JSON.parse(line)._id)).toEqual(['n5', 'n4', 'n3']);
+    const some = await bundoc('query', 'lists', 'notes', '--limit', '2', '--fields', 'n');
+    expect(linesOf(some.stdout).map((line) => JSON.parse(line).text)).toEqual([undefined, undefined]);
+    expect(some.stderr).toBe('bundoc: there are more than 2 documents: raise --limit\n');
+    expect((await bundoc('query', 'lists', 'notes', '--count', '--where', '{"n":1}')).stdout).toBe('1\n');
+    const collections = await bundoc('collections', 'lists');
+    expect(linesOf(collections.stdout).map((line) => JSON.parse(line))).toMatchObject([
+      { name: 'notes', documents: 5 },
+      { name: 'other', documents: 1 },
+    ]);
+    expect(JSON.parse((await bundoc('collections', 'lists', 'notes')).stdout)).toMatchObject({
+      name: 'notes',
+    });
+    expect(linesOf((await bundoc('projects')).stdout)).toContain('{"project":"lists"}');
+    expect(JSON.parse((await bundoc('projects', 'lists')).stdout)).toMatchObject({ documents: 6 });
+  });
+
+  it('ask for numbers that no double holds, and print texts on one line with their exact numbers', async () => {
+    const text = '{\n "n": 12345678901234567890.5 }';
+    await bundoc('put', 'lists', 'exact', 'e', written('e.json', text));
+    const condition = written('where.json', '{"n":12345678901234567890.5}');
+    const found = await bundoc('query', 'lists', 'exact', '--where', `@${condition}`);
+    expect(linesOf(found.stdout)).toHaveLength(1);
+    expect(found.stdout).toContain(' "n": 12345678901234567890.5 }');
+    const other = await bundoc('query', 'lists', 'exact', '--where', '{"n":12345678901234567890}');
+    expect(other).toEqual({ code: 0, stdout: '', stderr: '' });
+    const bad = await bundoc('query', 'lists', 'exact', '--where', '{n:1}');
+    expect([bad.code, bad.stderr]).toEqual([2, expect.stringContaining('--where is not JSON')]);
+  });
+
+  it('print tables with a head on a terminal, no wider than it is, and nothing that commands it', async () => {
+    await client
+      .project('lists')
+      .collection('wide')
+      .put('w', { text: `\u009b2J${'x'.repeat(200)}` });
+    const lines = linesOf(await onTerminal('query', 'lists', 'wide'));
+    expect(lines[0]).toMatch(/^id +updated +document$/);
+    expect(lines[1]).toMatch(/^w .*…$/);
+    expect(Math.max(...lines.map((line) => line.length))).toBe(60);
+    expect(await onTerminal('collections', 'lists')).toMatch(/^collection +documents +bytes +defined\n/);
+    expect(await onTerminal('get', 'lists', 'wide', 'w')).toContain('\\u009b2J');
+    expect(linesOf(await onTerminal('projects', '--json'))[0]).toMatch(/^\{"project":/);
+  });
+
+  it('tell of changes, and where to go on', async () => {
+    const first = await bundoc('changes', 'lists', '--collection', 'notes');
+    expect(linesOf(first.stdout).map((line) => JSON.parse(line)._id)).toEqual(['n1', 'n2', 'n3', 'n4', 'n5']);
+    const since = /--since (\S+)/.exec(first.stderr)?.[1] ?? '';
+    await client.project('lists').collection('notes').delete('n1');
+    const next = await bundoc('changes', 'lists', '--since', since, '--collection', 'notes', '--documents');
+    expect(linesOf(next.stdout).map((line) => JSON.parse(line))).toMatchObject([
+      { _id: 'n1', deleted: true },
+    ]);
+    const followed = bundoc('changes', 'lists', '--since', since, '--follow', '--documents', '--limit', '2');
+    await client.project('lists').collection('notes').put('n6', { n: 6 });
+    expect(linesOf((await followed).stdout).map((line) => JSON.parse(line))).toMatchObject([
+      { _id: 'n1', deleted: true },
+      { _id: 'n6', doc: { n: 6 } },
+    ]);
+  });
+
+  it('follow until they are stopped, which is no failure', async () => {
+    const child = spawnNode([MAIN, 'changes', 'lists', '--since', 'now', '--follow'], environment());
+    let errors = '';
+    child.stderr.on('data', (chunk) => {
+      errors += String(chunk);
+    });
+    let isSeen = false;
+    child.stdout.once('data', () => {
+      isSeen = true;
+    });
+    // It hears of what is written once it follows.
+    await expect
+      .poll(async () => {
+        await client.project('lists').collection('notes').put('again', {});
+        return isSeen;
+      })
+      .toBe(true);
+    child.kill('SIGINT');
+    expect([(await once(child, 'close'))[0], errors]).toEqual([0, expect.stringContaining('--since ')]);
+  });
+
+  it('end in silence when anyone who reads them has seen enough', async () => {
+    const notes = client.project('pipe').collection('notes');
+    for (let n = 0; n < 40; n++) await notes.put(`n${n}`, { text: 'x'.repeat(10_000) });
+    const command = `"${process.execPath}" --conditions=@bundoc/source "${MAIN}" query pipe notes | head -c 10; echo " \${PIPESTATUS[0]}"`;
+    const env = { PATH: process.env['PATH'], ...environment() };
+    const { stdout } = await promisify(execFile)('bash', ['-c', `${command} 2>&1`], { env });
+    expect(stdout).toBe('{"_id":"n0 0\n');
+  });
+});
+
+describe('bundoc login', () => {
+  const config = () => file('config');
+  const profiles = () => join(config(), 'bundoc', 'profiles.json');
+  const asUser = (args: readonly string[], more: Record<string, string> = {}) =>
+    bundocCommand({ XDG_CONFIG_HOME: config(), ...more }, args);
+  const tokenFile = () => written('token', `${token}\n`);
+
+  it('keeps URL and token in a file that the user alone may read, and commands use them', async () => {
+    const refused = await asUser(['projects']);
+    expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining('run "bundoc login"')]);
+    const login = await asUser(['login', '--url', installation.url, '--token-file', tokenFile()]);
+    expect([login.code, login.stdout, login.stderr]).toEqual([0, '', expect.stringContaining(profiles())]);
+    expect(statSync(profiles()).mode & 0o777).toBe(0o600);
+    expect(statSync(join(config(), 'bundoc')).mode & 0o777).toBe(0o700);
+    expect((await asUser(['projects'])).code).toBe(0);
+    const shown = await asUser(['token']);
+    expect(shown.stdout).toMatch(/^may +docs:read: read documents$/m);
+    expect(shown.stdout).not.toContain(token);
+  });
+
+  it('takes the token from standard input, and another profile beside the first', async () => {
+    const made = await bundocProcess(
+      { XDG_CONFIG_HOME: config(), NODE_ENV: 'test' },
+      ['login', '--profile', 'second', '--url', `${installation.url}/`],
+      token,
+    );
+    expect([made.code, made.stdout]).toEqual([0, '']);
+    expect(Object.keys(JSON.parse(readFileSync(profiles(), 'utf8')).profiles)).toEqual(['default', 'second']);
+    for (const use of [['--profile', 'second'], []])
+      expect((await asUser(['projects', ...use], { BUNDOC_PROFILE: 'second' })).code).toBe(0);
+    expect((await asUser(['projects', '--profile', 'third'])).stderr).toContain(
+      'bundoc login --profile third',
+    );
+  });
+
+  it('sends the token of a profile to no other service, and the environment goes first', async () => {
+    const elsewhere = await asUser(['projects', '--url', 'http://127.0.0.1:1']);
+    expect([elsewhere.code, elsewhere.stderr]).toEqual([
+      2,
+      expect.stringContaining('is for http://127.0.0.1'),
+    ]);
+    const wrong = await asUser(['projects'], { BUNDOC_URL: installation.url, BUNDOC_TOKEN: 'a.b.c' });
+    expect([wrong.code, wrong.stderr]).toEqual([2, expect.stringMatching(/unauthenticated.*bundoc login/)]);
+  });
+
+  it('keeps no token that the service does not take, or that is for BunKMS', async () => {
+    const before = readFileSync(profiles(), 'utf8');
+    const revoked = `${token.slice(0, -8)}AAAAAAAA`;
+    for (const [text, reason] of [
+      ['nonsense', 'that is no token'],
+      [revoked, 'unauthenticated'],
+      [readFileSync(installation.tokenFile, 'utf8'), 'the token is for BunKMS'],
+    ] as const) {
+      const login = await asUser([
+        'login',
+        '--url',
+        installation.url,
+        '--token-file',
+        written('other', text),
+      ]);
+      expect([login.code, login.stderr]).toEqual([2, expect.stringContaining(reason)]);
+    }
+    expect(readFileSync(profiles(), 'utf8')).toBe(before);
+  });
+
+  it('uses no file that others may read, and says what to do', async () => {
+    chmodSync(profiles(), 0o640);
+    const open = await asUser(['projects']);
+    expect([open.code, open.stderr]).toEqual([2, expect.stringContaining(`chmod 600 ${profiles()}`)]);
+    chmodSync(profiles(), 0o600);
+    expect((await asUser(['logout', '--profile', 'second'])).code).toBe(0);
+    expect((await asUser(['logout'])).code).toBe(0);
+    expect(readFileSync(profiles(), 'utf8')).not.toContain('"token"');
+    expect((await asUser(['logout'])).code).toBe(2);
+  });
+});
+
+describe('bundoc backup, import and completion', () => {
+  it('a backup goes to standard output, whole, with its facts on standard error', async () => {
+    await client.project('saved').collection('notes').put('a', { n: 1 });
+    const admin = await installation.client(['saved'], ['docs:admin']);
+    const child = spawnNode([MAIN, 'backup', 'saved', '-'], { ...environment(), BUNDOC_TOKEN: admin });
+    const pieces: Buffer[] = [];
+    let errors = '';
+    child.stdout.on('data', (chunk: Buffer) => pieces.push(chunk));
+    child.stderr.on('data', (chunk) => {
+      errors += String(chunk);
+    });
+    expect([(await once(child, 'close'))[0], errors]).toEqual([0, expect.stringContaining('project saved')]);
+    writeFileSync(file('saved.backup'), Buffer.concat(pieces));
+    expect((await bundocCommand({}, ['verify-backup', file('saved.backup')])).code).toBe(0);
+  });
+
+  it('an import that is refused before it has written anything leaves no state file', async () => {
+    const path = written('refused.ndjson', '{"n":1}\n');
+    const other = await installation.client(['another']);
+    for (const refused of [
+      await bundocCommand({ ...environment(), BUNDOC_TOKEN: other }, [
+        'import',
+        'p',
+        path,
+        '--collection',
+        'notes',
+      ]),
+      await bundocCommand({ ...environment(), BUNDOC_TOKEN: 'a.b.c' }, [
+        'import',
+        'p',
+        path,
+        '--collection',
+        'notes',
+      ]),
+      await bundoc('import', 'p', path),
+    ])
+      expect([refused.code, existsSync(`${path}.import-state`)]).toEqual([2, false]);
+  });
+
+  it('a state file of another import says which one', async () => {
+    const good = Array.from({ length: 300 }, (_, n) => `{"n":${n}}`);
+    const path = written('half.ndjson', [...good, '{'].join('\n'));
+    expect((await bundoc('import', 'half', path, '--collection', 'notes')).code).toBe(2);
+    const other = await bundoc('import', 'elsewhere', path, '--collection', 'notes');
+    expect([other.code, other.stderr]).toEqual([
+      2,
+      expect.stringContaining('another import, into collection notes of half, with 200 lines done'),
+    ]);
+  });
+
+  it('a count of one is in the singular', async () => {
+    const path = written('single.ndjson', '{"n":1}\n');
+    const { stdout } = await bundoc('import', 'single', path, '--collection', 'notes');
+    expect(stdout).toBe('1 document written to single\n');
+  });
+
+  it('bash completes a sub-command and its options', () => {
+    mkdirSync(file('bin'), { recursive: true });
+    const command = file('bin/bundoc');
+    writeFileSync(
+      command,
+      `#!/bin/sh\nexec "${process.execPath}" --conditions=@bundoc/source "${MAIN}" "$@"\n`,
+      {
+        mode: 0o755,
+      },
+    );
+    const script = `
+      source <(bundoc completion bash)
+      offer() {
+        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _bundoc; echo "\${COMPREPLY[*]}"
+      }
+      complete -p bundoc
+      offer bundoc col
+      offer bundoc query project notes --wh`;
+    const env = { PATH: `${file('bin')}:${process.env['PATH']}` };
+    expect(execFileSync('bash', ['--norc', '-c', script], { encoding: 'utf8', env })).toBe(
+      'complete -o bashdefault -o default -F _bundoc bundoc\ncollections\n--where\n',
+    );
+  });
+});

@@ -1,0 +1,101 @@
+import { execFileSync } from 'node:child_process';
+import { globSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { call, Installation } from './support/installation.ts';
+
+/**
+ * What others build on, compared with what was committed in `surface/`: the wire of both services, and the
+ * types of the client. `npm run surface` accepts a change that is made on purpose. Its difference belongs
+ * into the review, and what users must do into the changelog.
+ */
+
+const root = join(import.meta.dirname, '..');
+
+/** Members that only people read: another sentence is no other wire. */
+const PROSE = new Set([
+  'description',
+  'summary',
+  'title',
+  'example',
+  'examples',
+  'x-example-status',
+  'x-refused-requests',
+]);
+/** Members whose members have names of the wire, such as a property that is called `title`. */
+const NAMED = new Set(['properties', 'headers', 'schemas', 'paths', 'responses', 'content', '$defs']);
+
+function withoutProse(value: unknown, areNames = false): unknown {
+  if (Array.isArray(value)) return value.map((item) => withoutProse(item));
+  if (typeof value !== 'object' || value === null) return value;
+  const members = Object.entries(value).filter(([name]) => areNames || !PROSE.has(name));
+  return Object.fromEntries(
+    members
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([name, member]) => [name, withoutProse(member, !areNames && NAMED.has(name))]),
+  );
+}
+
+/** Paths, methods, parameters, bodies, codes and schemas of an OpenAPI document. */
+function wireOf(document: Record<string, unknown>): string {
+  const { paths, components } = document;
+  return `${layOut(withoutProse({ paths, components }))}\n`;
+}
+
+const LINE_LENGTH = 140;
+
+/** JSON with whatever fits into a line on one line. */
+function layOut(value: unknown, indent = ''): string {
+  const line = JSON.stringify(value);
+  if (typeof value !== 'object' || value === null || indent.length + line.length <= LINE_LENGTH) return line;
+  const inner = `${indent} `;
+  const [open, close, lines] = Array.isArray(value)
+    ? ['[', ']', value.map((item) => layOut(item, inner))]
+    : [
+        '{',
+        '}',
+        Object.entries(value).map(([name, item]) => `${JSON.stringify(name)}: ${layOut(item, inner)}`),
+      ];
+  return `${open}\n${lines.map((text) => inner + text).join(',\n')}\n${indent}${close}`;
+}
+
+describe('the wire is as committed:', () => {
+  let installation: Installation;
+  beforeAll(async () => {
+    installation = await Installation.start();
+  });
+  afterAll(() => installation[Symbol.asyncDispose]());
+
+  it.each([
+    ['bundoc', () => installation.url],
+    ['bunkms-api', () => installation.kms.apiUrl],
+    ['bunkms-internal', () => installation.kms.internalUrl],
+  ])('%s', async (name, url) => {
+    const wire = wireOf((await call(url(), '/openapi.json')).json());
+    expect(wire.length).toBeGreaterThan(10_000);
+    await expect(wire).toMatchFileSnapshot(`surface/${name}.openapi.json`);
+  });
+});
+
+it('a property of the wire that is called like prose is compared', () => {
+  const schema = { title: 'T', properties: { title: { type: 'string', description: 'D' } }, type: 'object' };
+  expect(withoutProse({ schemas: { examples: schema } })).toEqual({
+    schemas: { examples: { properties: { title: { type: 'string' } }, type: 'object' } },
+  });
+});
+
+it('the names and types that @bundoc/client exports are as committed', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'bundoc-client-types-'));
+  try {
+    const tsc = join(root, 'node_modules/.bin/tsc');
+    const options = '--composite false --incremental false --emitDeclarationOnly --removeComments --outDir';
+    execFileSync(tsc, ['-p', join(root, 'packages/client'), ...options.split(' '), folder]);
+    const modules = globSync('**/*.d.ts', { cwd: folder }).sort();
+    expect(modules).toContain('client.d.ts');
+    const surface = modules.map((name) => `// ${name}\n${readFileSync(join(folder, name), 'utf8')}`);
+    await expect(surface.join('\n')).toMatchFileSnapshot('surface/client.d.ts.txt');
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
