@@ -11,10 +11,10 @@ ENV CI=true
 WORKDIR /src
 # Everything that is downloaded depends on the lockfile alone, so that an edit of a source downloads nothing.
 COPY pnpm-lock.yaml pnpm-workspace.yaml ./
-RUN pnpm fetch
+RUN pnpm fetch --prod
 COPY package.json tsconfig.base.json tsconfig.json ./
 COPY packages packages
-RUN pnpm install --offline --frozen-lockfile && pnpm exec tsc -b && rm packages/*/dist/.tsbuildinfo
+RUN pnpm install --offline --frozen-lockfile --prod && pnpm exec tsc -b && node packages/console/build.mjs && rm packages/*/dist/.tsbuildinfo
 RUN for service in bunkms bundoc; do \
       pnpm --filter "@bundoc/$service" deploy --legacy --offline --prod "/out/$service" || exit 1; \
     done

@@ -10,7 +10,7 @@ import { findNode } from './lib/node-runtime.mjs';
 import { requireFreePorts } from './lib/ports.mjs';
 import { root, runScript, UserError } from './lib/root.mjs';
 import { mustRun, outputOf } from './lib/run.mjs';
-import { startService } from './lib/service.mjs';
+import { presenter, startService } from './lib/service.mjs';
 import { stopSignal } from './lib/stop-signals.mjs';
 import { prepare } from './lib/workspace.mjs';
 
@@ -40,33 +40,40 @@ await runScript('npm start', async () => {
   try {
     await requireFreePorts([setup.bundocApi, setup.kmsApi, setup.kmsInternal]);
     const node = await findNode(root, process.env);
-    await prepare(root, node, stop);
+    await prepare(root, node, 'run', stop);
 
     mkdirSync(setup.secretsDir, { recursive: true, mode: 0o700 });
     const environment = (own) => ({ ...own, PATH: node.env.PATH });
     const bunkmsEnv = environment(setup.bunkmsEnv);
     await mustRun(node.execPath, [cli, ...initArguments(setup)], { cwd: root, env: bunkmsEnv, signal: stop });
 
+    const present = await presenter(root);
     const start = (name, env, readyUrl) => {
       const main = join(root, 'packages', name, 'dist', 'main.js');
-      const args =
-        process.env.INSPECT_SERVICES === '1' ? [`--inspect=127.0.0.1:${INSPECTOR_PORTS[name]}`] : [];
-      const service = startService(name, { execPath: node.execPath, args, main, cwd: root, env, readyUrl });
+      const service = startService(name, {
+        execPath: node.execPath,
+        args: process.env.INSPECT_SERVICES === '1' ? [`--inspect=127.0.0.1:${INSPECTOR_PORTS[name]}`] : [],
+        main,
+        cwd: root,
+        env,
+        readyUrl,
+        present,
+      });
       services.push(service);
       return service;
     };
-    const bunkms = start('bunkms', bunkmsEnv, `${setup.kmsApi.url}/ready`);
-    const bundoc = start('bundoc', environment(setup.bundocEnv), `${setup.bundocApi.url}/ready`);
-
     const stopped = new Promise((_, reject) => {
       const give = () => reject(stop.reason);
       if (stop.aborted) give();
       stop.addEventListener('abort', give);
     });
+    // One after the other, so that Bundoc does not warn of a BunKMS that is only about to listen.
+    await Promise.race([whenReady(start('bunkms', bunkmsEnv, `${setup.kmsApi.url}/ready`)), stopped]);
+    const ready = whenReady(start('bundoc', environment(setup.bundocEnv), `${setup.bundocApi.url}/ready`));
     const failed = Promise.race(services.map((service) => service.ended)).then((outcome) => {
       throw endedByItself(outcome);
     });
-    await Promise.race([whenReady({ bunkms, bundoc }), failed, stopped]);
+    await Promise.race([ready, failed, stopped]);
 
     const token = await outputOf(node.execPath, [cli, 'token', 'issue', ...QUICK_START_TOKEN], {
       cwd: root,
@@ -83,16 +90,20 @@ await runScript('npm start', async () => {
   }
 });
 
-/** Waits, within bounds, until every service answers that it is ready. */
-async function whenReady(services) {
+/**
+ * Waits, within bounds, until a service answers that it is ready, and nothing that it begins with is still to
+ * come.
+ */
+async function whenReady(service) {
   const deadline = Date.now() + READY_TIMEOUT_MS;
-  const fault = `was not ready within ${READY_TIMEOUT_MS / 1000} s (its log stands above)`;
-  for (const [name, service] of Object.entries(services))
-    while (!(await service.ready())) {
-      if (!service.running) throw endedByItself(await service.ended);
-      if (Date.now() > deadline) throw new UserError(`${name} ${fault}`);
-      await sleep(50);
-    }
+  while (!(await service.ready())) {
+    if (!service.running) throw endedByItself(await service.ended);
+    if (Date.now() > deadline)
+      throw new UserError(
+        `${service.name} was not ready within ${READY_TIMEOUT_MS / 1000} s (its log stands above)`,
+      );
+    await sleep(50);
+  }
 }
 
 function endedByItself({ name, reason }) {
@@ -109,6 +120,7 @@ function welcome(setup, token) {
   const documents = `${setup.bundocApi.url}/v1/projects/project-a/collections/notes/documents`;
   return `
 Bundoc listens on ${setup.bundocApi.url}, BunKMS on ${setup.kmsApi.url}. Ctrl-C stops both.
+Open ${setup.bundocApi.url}/ in a browser for the console, and paste the token to sign in.
 Store a document and read it back (the token is good for an hour):
 
 TOKEN=${token}

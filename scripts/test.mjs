@@ -19,7 +19,7 @@ const stop = stopSignal(() => process.exit(1));
 await runScript('npm test', async () => {
   try {
     const node = await findNode(root, process.env);
-    await prepare(root, node, stop);
+    await prepare(root, node, 'test', stop);
 
     const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
     const env = withPathFirst(node.env, join(root, 'node_modules', '.bin'));

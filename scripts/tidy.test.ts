@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { globSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -203,3 +204,37 @@ describe('comments', () => {
     expect(longComments(planted('a.ts', `const a = '${tail}';`))).toEqual([]);
   });
 });
+
+it('only what ends the process is logged as fatal', () => {
+  const sources = sourcesOf('packages/*/src/**/*.ts').filter(({ path }) => !isTest(path));
+  const callers = sources.filter(({ text }) => /\blogger\.fatal\(/.test(text)).map(({ path }) => path);
+  expect(callers.sort()).toEqual([
+    'packages/bundoc/src/engine/files/index.ts',
+    'packages/bunkms/src/app.ts',
+    'packages/shared/src/runtime/lifecycle.ts',
+  ]);
+});
+
+it.each(['bundoc', 'bunkms', 'client', 'shared'])(
+  'the build of %s takes no tests, and nothing that only tests need',
+  (name) => {
+    const { dependencies = {} } = JSON.parse(
+      readFileSync(join(root, 'packages', name, 'package.json'), 'utf8'),
+    ) as { dependencies?: object };
+    const tsc = join(root, 'node_modules/.bin/tsc');
+    const listed = execFileSync(tsc, ['-p', join(root, 'packages', name), '--listFilesOnly'], {
+      encoding: 'utf8',
+    });
+    const own = join(root, 'packages', name, 'src/');
+    const paths = listed.split('\n').filter((path) => path.startsWith(own));
+    expect(paths.length).toBeGreaterThan(10);
+    expect(paths.filter((path) => isTest(path.slice(join(root, '/').length)))).toEqual([]);
+    const imported = paths.flatMap((path) =>
+      [...readFileSync(path, 'utf8').matchAll(/\bfrom '((?:@[^/']+\/)?[^./@'][^/']*)[^']*';$/gm)].map(
+        ([, from]) => String(from),
+      ),
+    );
+    const needed = new Set(imported.filter((from) => !from.startsWith('node:')));
+    expect([...needed].filter((from) => !Object.hasOwn(dependencies, from))).toEqual([]);
+  },
+);

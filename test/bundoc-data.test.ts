@@ -116,7 +116,7 @@ describe('bundoc query, changes, collections and projects', () => {
     expect((await bundoc('query', 'lists', 'notes', '--count', '--where', '{"n":1}')).stdout).toBe('1\n');
     const collections = await bundoc('collections', 'lists');
     expect(linesOf(collections.stdout).map((line) => JSON.parse(line))).toMatchObject([
-      { name: 'notes', documents: 5 },
+      { name: 'notes', documents: 5, defined: false },
       { name: 'other', documents: 1 },
     ]);
     expect(JSON.parse((await bundoc('collections', 'lists', 'notes')).stdout)).toMatchObject({

@@ -264,6 +264,10 @@ describeWithPostgres('bundoc move', () => {
     }
     expect(await move(service.url)).toEqual(moved);
     expect(readdirSync(folder)).toEqual(['move.mark']);
+    const told = await bundocCommand({ BUNDOC_TOKEN: admin }, ['move', 'half', '--url', service.url]);
+    expect(told.stderr).toContain(
+      `kept in moved/${moved.kept}: remove it once a backup of the project where it is now is checked`,
+    );
     // And back, to the folder that it came from.
     await service.stop();
     expect(await bundoc(there, 'move', 'half', '--to', 'files')).toMatchObject({ code: 0 });

@@ -164,6 +164,17 @@ describe('bundoc doctor', () => {
     expect([kms.code, kms.of['url']]).toEqual([1, expect.stringContaining('start BunKMS')]);
   });
 
+  it('needs no token of a client where the service runs, and finds the service by its own variables', async () => {
+    const { BUNDOC_URL: _, BUNDOC_TOKEN: __, ...own } = service();
+    const { port } = new URL(installation.url);
+    const { code, of } = await bundoc({ ...own, BUNDOC_PORT: port, XDG_CONFIG_HOME: file('no-config') });
+    expect([code, of['token'], of['service token']]).toEqual([
+      0,
+      expect.stringMatching(/^warn: there is no token of a client/),
+      expect.stringMatching(/^ok/),
+    ]);
+  });
+
   it('tells that BunKMS is sealed', async () => {
     using sealed = await startFake((path) => ({ status: path === '/health' ? 'ok' : 'sealed' }));
     const { code, of } = await bundoc({ ...service(), BUNDOC_KMS_URL: sealed.url });

@@ -44,6 +44,14 @@ it('starts both services, prints commands that work, and stops in order on Ctrl-
     env: { ...process.env, TOKEN: token },
   });
   expect(printed.toString()).toContain('"text":"Hello, Bundoc"');
+  // Piped, the log is JSON. A good start warns of nothing, and the commands come last.
+  const [log = '', afterwards] = start.output().split('\nBundoc listens on ');
+  const levels = log
+    .split('\n')
+    .filter((line) => line.startsWith('{'))
+    .map((line) => JSON.parse(line).level);
+  expect(new Set(levels)).toEqual(new Set(['info']));
+  expect(afterwards).toMatch(/^http.*\nAnother token: [^\n]*\n\n$/s);
 
   // Another token, while the services run: it alone is printed.
   const issued = await script(
@@ -109,7 +117,9 @@ it.each(['bunkms', 'bundoc'] as const)('says so and stops the other service when
 it('names the service and its reason when one cannot start', async () => {
   const { code, stderr } = await script('start.mjs', { BUNDOC_KEY_TTL_MS: '0' }).exit;
   expect(code).toBe(1);
-  expect(stderr).toMatch(/npm start: bundoc ended by itself: .*BUNDOC_KEY_TTL_MS/s);
+  expect(stderr).toMatch(
+    /^npm start: bundoc ended by itself: the configuration is not valid: BUNDOC_KEY_TTL_MS: .*$/m,
+  );
   await expectAllStopped();
 });
 

@@ -2,10 +2,8 @@ import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
-import { Database } from '@bundoc/bundoc/engine/postgres/database/database';
-import { databaseOptions } from '@bundoc/bundoc/engine/postgres/index';
+import { openTestDatabase } from '@bundoc/bundoc/testing/postgres-project';
 import { issueCertificate, makeAuthority } from '@bundoc/bunkms/cli/authority';
-import { createLogger } from '@bundoc/shared/runtime/logger';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
@@ -36,18 +34,16 @@ describeWithPostgres('a connection of Bundoc to PostgreSQL by TLS', () => {
       const open = (url: string, ca: string | undefined, hostname = '127.0.0.1') => {
         const place = new URL(url);
         place.hostname = hostname;
+        place.search = 'sslmode=verify-full';
         const config = {
-          url: place.href,
-          place: place.host,
-          tls: { ca: ca === undefined ? undefined : { variable: 'BUNDOC_POSTGRES_CA_FILE', path: ca } },
-          passwordFile: undefined,
+          caFile: ca === undefined ? undefined : { variable: 'BUNDOC_POSTGRES_CA_FILE', path: ca },
           isPooled: false,
           connectionsMax: 2,
           connectTimeoutMs: PATIENT_MS,
           statementTimeoutMs: PATIENT_MS,
           idleInTransactionTimeoutMs: PATIENT_MS,
         };
-        return new Database(databaseOptions(config, createLogger({ service: 'bundoc', level: 'silent' })));
+        return openTestDatabase(place.href, config);
       };
       const isTls = async (...to: Parameters<typeof open>) => {
         await using database = open(...to);

@@ -4,9 +4,11 @@ import { call, Installation } from './support/installation.ts';
 
 let installation: Installation;
 let token: string;
+let auditor: string;
 beforeAll(async () => {
   installation = await Installation.start();
   token = await installation.client();
+  auditor = await installation.issue({ sub: 'auditor', typ: 'client', scope: ['kms:audit'] });
   for (const project of ['b', 'a', 'c-1', 'd'])
     await call(installation.url, `/v1/projects/${project}/collections/notes/documents/x`, {
       method: 'PUT',
@@ -49,10 +51,49 @@ describe('GET /v1/projects', () => {
     expect((await list()).ids).not.toContain('cut-short');
   });
 
-  it.each(['?limit=0', '?cursor=..%2Fx', '?cursor=', '?after=a'])('refuses %s', async (query) => {
-    const answer = await call(installation.url, `/v1/projects${query}`, { token });
-    expect([answer.status, answer.json()['code']]).toEqual([400, 'invalid_request']);
+  it('finds projects by how their ids begin, page by page', async () => {
+    expect((await list('?prefix=c')).ids).toEqual(['c-1']);
+    expect((await list('?prefix=C-1')).ids).toEqual(['c-1']);
+    expect((await list('?prefix=none')).ids).toEqual([]);
+    expect((await list('?prefix=b&cursor=b')).ids).toEqual([]);
+    expect((await list('?prefix=a', await installation.client(['b', 'd']))).ids).toEqual([]);
   });
+
+  it('tells with a summary what each holds, opening none and fetching no key', async () => {
+    const summaries = async () => {
+      const answer = await call(installation.url, '/v1/projects?include=summary', { token });
+      const { projects } = answer.json() as { projects: { project: string; summary?: object }[] };
+      return new Map(projects.map(({ project, summary }) => [project, summary]));
+    };
+    expect((await summaries()).get('a')).toMatchObject({ documents: 1, key_version: 1, open: true });
+    expect((await summaries()).get('a')).toHaveProperty('key_until');
+    const exports = async () => {
+      const audit = await call(installation.kms.apiUrl, '/v1/audit?severity=CRITICAL&limit=500', {
+        token: auditor,
+      });
+      return (audit.json()['records'] as { action: string }[]).filter(({ action }) => action === 'key.export')
+        .length;
+    };
+    await installation.stopBundoc();
+    await installation.startBundoc();
+    const before = await exports();
+    for (const [project, summary] of await summaries()) {
+      expect(summary, project).toMatchObject({ open: false });
+      expect(summary, project).not.toHaveProperty('key_until');
+    }
+    expect(await exports()).toBe(before);
+    expect((await call(installation.url, '/v1/projects', { token })).json()['projects']).toContainEqual({
+      project: 'a',
+    });
+  });
+
+  it.each(['?limit=0', '?cursor=..%2Fx', '?cursor=', '?after=a', '?prefix=..%2F', '?include=all'])(
+    'refuses %s',
+    async (query) => {
+      const answer = await call(installation.url, `/v1/projects${query}`, { token });
+      expect([answer.status, answer.json()['code']]).toEqual([400, 'invalid_request']);
+    },
+  );
 
   it('asks for a token that may read', async () => {
     const writer = await installation.client(['*'], ['docs:write']);

@@ -57,6 +57,8 @@ export function devSetup(root, inherited) {
       BUNKMS_INTERNAL_HOST: kmsInternal.host,
       BUNKMS_INTERNAL_PORT: String(kmsInternal.port),
       BUNKMS_DATA_DIR: kmsDataDir,
+      // No balancer is in front of them.
+      BUNKMS_DRAIN_MS: set('BUNKMS_DRAIN_MS', '0'),
       ...(kekFile === undefined ? {} : { BUNKMS_KEK_FILE: kekFile }),
     },
     bundocEnv: {
@@ -67,6 +69,7 @@ export function devSetup(root, inherited) {
       BUNDOC_DATA_DIR: dataDir,
       BUNDOC_KMS_URL: set('BUNDOC_KMS_URL', kmsInternal.url),
       BUNDOC_KMS_TOKEN_FILE: tokenFile,
+      BUNDOC_DRAIN_MS: set('BUNDOC_DRAIN_MS', '0'),
     },
   };
 }

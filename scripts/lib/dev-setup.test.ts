@@ -14,6 +14,7 @@ describe('the dev setup', () => {
       BUNKMS_INTERNAL_HOST: '127.0.0.1',
       BUNKMS_INTERNAL_PORT: '8082',
       BUNKMS_DATA_DIR: join(root, 'data/kms'),
+      BUNKMS_DRAIN_MS: '0',
       BUNKMS_KEK_FILE: join(root, 'data/dev/kek'),
     });
     expect(setup.bundocEnv).toEqual({
@@ -23,6 +24,7 @@ describe('the dev setup', () => {
       BUNDOC_DATA_DIR: join(root, 'data'),
       BUNDOC_KMS_URL: 'http://127.0.0.1:8082',
       BUNDOC_KMS_TOKEN_FILE: join(root, 'data/dev/kms-token'),
+      BUNDOC_DRAIN_MS: '0',
     });
     expect(initArguments(setup)).toEqual(['init', '--create-kek', '--service-token', setup.tokenFile]);
   });

@@ -1,52 +1,61 @@
 import { spawn } from 'node:child_process';
 import { get } from 'node:http';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { json } from 'node:stream/consumers';
+import { isatty } from 'node:tty';
+import { pathToFileURL } from 'node:url';
 import { killGroup } from './run.mjs';
 
 /** Longer than the services' own limit for an orderly stop (10 s). */
 const STOP_TIMEOUT_MS = 15_000;
 
 /**
- * Starts a service. Its output goes through, line by line. It has a process group of its own, so that the
- * terminal's Ctrl-C does not reach it beside the supervisor's SIGTERM. It has an IPC channel, whose end
- * shows that the supervisor is gone.
+ * Starts a service. Its output goes through, line by line; at a terminal its log is made readable. It has a
+ * process group of its own, so that the terminal's Ctrl-C does not reach it beside the supervisor's SIGTERM,
+ * and an IPC channel, whose end tells it that the supervisor is gone, however that came.
  *
- * @typedef {{ execPath: string, args?: readonly string[], main: string, cwd: string }} Program
  * @param {string} name
- * @param {Program & { env: NodeJS.ProcessEnv, readyUrl: string }} options
+ * @param {{
+ *   execPath: string, args?: readonly string[], main: string, cwd: string, env: NodeJS.ProcessEnv, readyUrl: string,
+ *   present: (line: string) => string,
+ * }} options
  */
-export function startService(name, { execPath, args = [], main, cwd, env, readyUrl }) {
+export function startService(name, { execPath, args = [], main, cwd, env, readyUrl, present }) {
   const child = spawn(execPath, [...args, main], {
     cwd,
     env,
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     detached: true,
   });
-  let lastFatal = '';
+  /** @type {string[]} */
+  const fatal = [];
   for (const [stream, target] of /** @type {const} */ ([
     [child.stdout, process.stdout],
     [child.stderr, process.stderr],
   ]))
     createInterface({ input: stream }).on('line', (line) => {
-      target.write(`${line}\n`);
-      lastFatal = fatalMessage(line) ?? lastFatal;
+      target.write(`${present(line)}\n`);
+      const message = fatalMessage(line);
+      if (message !== undefined) fatal.push(message);
     });
 
   /** @type {Promise<{ name: string, clean: boolean, reason: string }>} */
   const ended = new Promise((resolve) => {
     child.once('error', (error) => resolve({ name, clean: false, reason: error.message }));
     child.once('close', (code, signal) =>
-      resolve({ name, clean: code === 0, reason: lastFatal || (signal ?? `exit code ${code}`) }),
+      resolve({ name, clean: code === 0, reason: fatal.join('; ') || (signal ?? `exit code ${code}`) }),
     );
   });
 
   return {
+    name,
     ended,
     get running() {
       return child.exitCode === null && child.signalCode === null;
     },
-    /** True once `/ready` answers 200. */
-    ready: () => answersOk(readyUrl),
+    /** True once `/ready` answers 200 and, where BunKMS sends events, they come. */
+    ready: () => isReady(readyUrl),
     kill: () => killGroup(child, 'SIGKILL'),
     /** One SIGTERM, then patience, then SIGKILL. True when it ended by itself and in order. */
     async stop() {
@@ -67,20 +76,34 @@ export function startService(name, { execPath, args = [], main, cwd, env, readyU
 export function fatalMessage(line) {
   if (!line.startsWith('{') || !line.includes('"fatal"')) return undefined;
   try {
-    const { level, msg, err } = JSON.parse(line);
-    if (level !== 'fatal') return undefined;
-    return [msg, err?.message].filter((part) => typeof part === 'string' && part !== '').join(': ');
+    const { level, msg } = JSON.parse(line);
+    return level === 'fatal' ? msg : undefined;
   } catch {
     return undefined;
   }
 }
 
+/**
+ * How lines of the services are shown: at a terminal as the services themselves show them there, otherwise as
+ * they are.
+ * @param {string} root of the built workspace
+ * @returns {Promise<(line: string) => string>}
+ */
+export async function presenter(root) {
+  if (!isatty(1)) return (line) => line;
+  const module = join(root, 'packages', 'shared', 'dist', 'runtime', 'terminal-line.js');
+  const { terminalLine } = await import(pathToFileURL(module).href);
+  return (line) => terminalLine(line, !process.env.NO_COLOR);
+}
+
 /** @param {string} url @returns {Promise<boolean>} */
-function answersOk(url) {
+function isReady(url) {
   return new Promise((resolve) => {
     const request = get(url, { timeout: 2_000, agent: false }, (response) => {
-      response.resume();
-      resolve(response.statusCode === 200);
+      json(response).then(
+        ({ kms_events: events = 'live' }) => resolve(response.statusCode === 200 && events === 'live'),
+        () => resolve(false),
+      );
     });
     request.once('timeout', () => request.destroy());
     request.once('error', () => resolve(false));

@@ -3,7 +3,6 @@ import { fatalMessage } from './service.mjs';
 
 it.each([
   ['{"level":"fatal","service":"bundoc","msg":"the data folder is in use"}', 'the data folder is in use'],
-  ['{"level":"fatal","err":{"message":"EACCES"},"msg":"did not start"}', 'did not start: EACCES'],
   ['{"level":"info","msg":"\\"fatal\\" is only a word here"}', undefined],
   ['{"level":"fatal", broken', undefined],
   ['Warning: "fatal"', undefined],

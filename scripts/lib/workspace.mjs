@@ -8,26 +8,41 @@ import { mustRun, run } from './run.mjs';
 export const PNPM = 'pnpm@12.4.2';
 
 /**
+ * TypeScript and types are dependencies of the workspace, as `npm start` compiles; what only tests need is a
+ * devDependency.
+ */
+const INSTALLS = {
+  run: ['install', '--prod', '--frozen-lockfile', '--prefer-offline'],
+  test: ['install', '--frozen-lockfile', '--prefer-offline'],
+};
+
+const stampOf = (fingerprint, purpose) => `${fingerprint} ${purpose}`;
+
+/**
  * Installs and builds the workspace, each only as far as needed. All output goes to standard error.
  * @param {string} root
  * @param {{ env: NodeJS.ProcessEnv }} node
+ * @param {'run' | 'test'} purpose `run` installs what the services and their build need; `test` also what
+ * checks and tests need.
  * @param {AbortSignal} [signal]
  */
-export async function prepare(root, node, signal) {
+export async function prepare(root, node, purpose, signal) {
   const options = { cwd: root, env: node.env, signal };
   const stamp = join(cacheDir(root), 'installed');
   const wanted = installFingerprint(root);
-  if (!isInstalled(root, stamp, wanted)) {
+  if (!isInstalled(root, stamp, wanted, purpose)) {
     rmSync(stamp, { force: true });
     // CI=true: never ask whether node_modules of another pnpm may be replaced; there may be nobody to answer.
-    await mustRun('npx', ['-y', PNPM, 'install', '--frozen-lockfile'], {
+    await mustRun('npx', ['-y', PNPM, ...INSTALLS[purpose]], {
       ...options,
       env: { ...node.env, CI: 'true' },
     });
     mkdirSync(dirname(stamp), { recursive: true });
-    writeFileSync(stamp, wanted);
+    writeFileSync(stamp, stampOf(wanted, purpose));
   }
   await build(root, options);
+  // Does nothing when the console is built of these very sources.
+  await mustRun('node', [join(root, 'packages', 'console', 'build.mjs')], options);
 }
 
 /**
@@ -55,22 +70,34 @@ function installFingerprint(root) {
   return hash.digest('hex');
 }
 
-/** True when the last install was of this lockfile and nothing that it linked has gone since. */
-function isInstalled(root, stamp, wanted) {
-  if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== wanted) return false;
-  return manifests(root).every(({ directory, dependencies }) =>
-    dependencies.every((name) => existsSync(join(root, directory, 'node_modules', name, 'package.json'))),
+/**
+ * True when the last install was of this lockfile, had what is needed, and nothing that it linked has gone
+ * since.
+ */
+function isInstalled(root, stamp, wanted, purpose) {
+  const installed = existsSync(stamp) ? readFileSync(stamp, 'utf8') : '';
+  const suffices = purpose === 'test' ? ['test'] : ['run', 'test'];
+  if (!suffices.some((one) => installed === stampOf(wanted, one))) return false;
+  return manifests(root).every(({ directory, ...needed }) =>
+    [...needed.dependencies, ...(purpose === 'test' ? needed.devDependencies : [])].every((name) =>
+      existsSync(join(root, directory, 'node_modules', name, 'package.json')),
+    ),
   );
 }
 
-function manifests(root) {
+/** The packages of the workspace, its root first, and what they depend on. */
+export function manifests(root) {
   const packages = readdirSync(join(root, 'packages'))
     .sort()
     .map((name) => join('packages', name))
     .filter((directory) => existsSync(join(root, directory, 'package.json')));
   return ['.', ...packages].map((directory) => {
     const file = join(directory, 'package.json');
-    const { dependencies, devDependencies } = JSON.parse(readFileSync(join(root, file), 'utf8'));
-    return { directory, file, dependencies: Object.keys({ ...dependencies, ...devDependencies }) };
+    const { dependencies = {}, devDependencies = {} } = JSON.parse(readFileSync(join(root, file), 'utf8'));
+    return {
+      ...{ directory, file },
+      dependencies: Object.keys(dependencies),
+      devDependencies: Object.keys(devDependencies),
+    };
   });
 }

@@ -1,50 +1,85 @@
-import { randomBytes } from 'node:crypto';
-import { chmodSync, chownSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bundocClient } from './support/client.ts';
-import { describeWithDocker, docker } from './support/docker.ts';
+import { describeWithDocker, docker, root } from './support/docker.ts';
 import { type Stack, startStack } from './support/stack.ts';
 
-describeWithDocker('the compose project with a KEK of one’s own', () => {
+const run = promisify(execFile);
+/** The lines that an operator is given. */
+const DOCUMENTED = /## Your own KEK in compose.*?```sh\n(.*?)```/s.exec(
+  readFileSync(join(root, 'docs/configuration.md'), 'utf8'),
+)?.[1];
+
+describeWithDocker('the compose project, from the development KEK to a KEK of one’s own', () => {
   let directory: string;
   let stack: Stack;
+  let status: string;
 
   beforeAll(async () => {
     directory = mkdtempSync(join(tmpdir(), 'bundoc-kek-'));
-    const kekFile = join(directory, 'kek');
-    writeFileSync(kekFile, `${randomBytes(32).toString('base64')}\n`);
-    // Compose keeps owner and mode of the host's file, and the services run as uid 1000.
-    if (process.getuid?.() === 0) chownSync(kekFile, 1000, 1000);
-    chmodSync(kekFile, process.getuid?.() === 0 || process.getuid?.() === 1000 ? 0o400 : 0o444);
-    stack = await startStack({
-      overrides: ['docker-compose.secrets.yml'],
-      env: { BUNKMS_KEK_FILE: kekFile },
+    stack = await startStack();
+    const client = await bundocClient(stack, 'project-a');
+    await client.put('project-a', 'notes', 'first', '{"n":1}');
+    // Root needs no sudo, and a machine may have none.
+    const programs = join(directory, 'programs');
+    mkdirSync(programs);
+    if (process.getuid?.() === 0)
+      writeFileSync(join(programs, 'sudo'), '#!/bin/sh\nexec "$@"\n', { mode: 0o755 });
+    const { stdout } = await run('bash', ['-euo', 'pipefail', '-c', String(DOCUMENTED)], {
+      cwd: directory,
+      env: { ...process.env, ...stack.environment, PATH: `${programs}:${process.env['PATH']}` },
     });
+    status = stdout;
   });
   afterAll(async () => {
     await stack?.[Symbol.asyncDispose]();
-    rmSync(directory, { recursive: true });
+    rmSync(directory, { recursive: true, force: true });
   });
 
-  it('stores and reads back a document', async () => {
-    const client = await bundocClient(stack, 'project-a');
-    expect(await client.put('project-a', 'notes', 'first', '{"n":1}')).toMatchObject({ status: 201 });
+  it('takes five lines, after which every key is wrapped with the own KEK', async () => {
+    expect(String(DOCUMENTED).trim().split('\n')).toHaveLength(5);
+    const { keks, current } = JSON.parse(await stack.exec('bunkms', 'bunkms', 'kek', 'status', '--json')) as {
+      keks: { id: string; versions: number }[];
+      current: string;
+    };
+    expect(status).toContain(current);
+    expect(keks).toHaveLength(2);
+    for (const { id, versions } of keks) expect(versions > 0).toBe(id === current);
+  });
+
+  it('gives back what was stored before, and stores on', async () => {
+    const client = await bundocClient(stack, 'project-a', 'project-b');
     expect(await client.get('project-a', 'notes', 'first')).toMatchObject({ status: 200 });
+    expect(await client.put('project-b', 'notes', 'second', '{"n":2}')).toMatchObject({ status: 201 });
   });
 
-  it('makes no KEK, has no volume for one, and shows the secret to BunKMS alone', async () => {
-    const volumes = await docker([
-      ...['volume', 'ls', '--format', '{{.Name}}', '--filter'],
-      `label=com.docker.compose.project=${stack.project}`,
-    ]);
-    expect(volumes.split('\n').sort()).toEqual(
-      ['authority', 'bundoc-data', 'bundoc-tls', 'bunkms-tls', 'kms-data', 'kms-token'].map(
-        (name) => `${stack.project}_${name}`,
-      ),
-    );
-    expect(await stack.exec('bunkms', 'sh', '-c', 'ls /run/secrets')).toBe('bunkms-kek');
-    await expect(stack.exec('bundoc', 'ls', '/run/secrets')).rejects.toThrow();
+  it('mounts the folder into BunKMS alone, and read-only', async () => {
+    const mountsOf = async (service: 'bunkms' | 'bundoc') =>
+      JSON.parse(await docker(['inspect', '--format', '{{json .Mounts}}', stack.container(service)])) as {
+        Source: string;
+        RW: boolean;
+      }[];
+    const isFolder = ({ Source }: { Source: string }) => Source === join(directory, 'kek');
+    expect((await mountsOf('bunkms')).filter(isFolder)).toMatchObject([{ RW: false }]);
+    expect((await mountsOf('bundoc')).filter(isFolder)).toEqual([]);
+  });
+
+  it('builds nothing when a command is run', async () => {
+    const image = () =>
+      docker([
+        'image',
+        'inspect',
+        '--format',
+        '{{.Id}} {{.Metadata.LastTagTime}}',
+        `bundoc/bundoc:${stack.environment['BUNDOC_TAG']}`,
+      ]);
+    const before = await image();
+    const version = await stack.compose('run', '--rm', '--no-deps', '-T', 'bundoc', 'bundoc', '--version');
+    expect(version).toMatch(/^\d+\.\d+\.\d+$/);
+    expect(await image()).toBe(before);
   });
 });

@@ -1,10 +1,16 @@
+import { execFile } from 'node:child_process';
 import { createDecipheriv } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { auditPageSchema } from '@bundoc/shared/contract/audit';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { ask, type BundocClient, bundocClient } from './support/client.ts';
-import { describeWithDocker, docker, dockerBytes } from './support/docker.ts';
+import { describeWithDocker, docker, dockerBytes, root } from './support/docker.ts';
 import { parseFindings, probeCommand } from './support/probe.ts';
 import { eventually, type Stack, startStack } from './support/stack.ts';
+
+const run = promisify(execFile);
 
 /** Words that must be found nowhere at rest: a collection, an id, a field and a value. */
 const PLANTED = {
@@ -57,6 +63,16 @@ describeWithDocker('the compose project', () => {
     const answer = await client.get('project-a', PLANTED.collection, PLANTED.id);
     expect(answer.status).toBe(200);
     expect(answer.text).toContain(BODY.slice(1, -1));
+  });
+
+  it('answers the curl of the quick start', async () => {
+    const readme = readFileSync(join(root, 'README.md'), 'utf8');
+    const [, lines = ''] = /```sh\ndocker compose up [^\n]*\n(.*?)```/s.exec(readme) ?? [];
+    const script = lines.replace('http://127.0.0.1:8080', await stack.url('bundoc'));
+    const { stdout } = await run('bash', ['-euo', 'pipefail', '-c', script], {
+      env: { ...process.env, ...stack.environment },
+    });
+    expect(JSON.parse(stdout)).toMatchObject({ _id: 'first', _rev: expect.any(String) });
   });
 
   it('has no planted word on a volume or in a log', async () => {

@@ -13,7 +13,7 @@ export type BundocProcess = ServiceProcess & { readonly url: string };
 export async function startBundocProcess(
   environment: Readonly<Record<string, string>>,
 ): Promise<BundocProcess> {
-  const variables = { BUNDOC_PORT: '0', ...environment };
+  const variables = { BUNDOC_PORT: '0', BUNDOC_DRAIN_MS: '0', ...environment };
   const { service, record } = await ServiceProcess.start(MAIN, variables, 'Bundoc is listening');
   const url = String(record.url);
   await untilConfirmed(url);

@@ -1,3 +1,6 @@
+import { CONSOLE_FOLDER } from '@bundoc/console/folder';
+import { registerConsole } from '@bundoc/shared/console/routes';
+import { readSite } from '@bundoc/shared/console/site';
 import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { allowOrigins } from '@bundoc/shared/http/cors';
 import { createHttpShares, watchHttpShares } from '@bundoc/shared/http/http-shares';
@@ -6,8 +9,10 @@ import { registerMetricsRoute } from '@bundoc/shared/http/service-routes';
 import { registerOpenapi } from '@bundoc/shared/openapi/routes';
 import { cachedCheck } from '@bundoc/shared/runtime/cached-check';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { Drain } from '@bundoc/shared/runtime/drain';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { RateLimit } from '@bundoc/shared/runtime/rate-limit';
+import { VERSION } from '@bundoc/shared/runtime/version';
 import type { openServerTls } from '@bundoc/shared/tls/server-tls';
 import type { FastifyInstance } from 'fastify';
 import type { BundocConfig } from './config.ts';
@@ -70,6 +75,7 @@ export interface ApiParts {
   readonly moves: Moves;
   /** Of the storage. */
   readonly id: string;
+  readonly drain: Drain;
   readonly tls: ReturnType<typeof openServerTls>;
   readonly requestTimeoutMs: number | undefined;
 }
@@ -83,10 +89,10 @@ const REASONS: Readonly<Record<GenerationState, Readiness['reason']>> = {
 };
 /** The API, which does not listen yet. */
 export async function createApi(parts: ApiParts): Promise<FastifyInstance> {
-  const { config, clock, logger, metrics, limit, revoked, tokenKeys, tls, requestTimeoutMs } = parts;
+  const { config, clock, logger, metrics, limit, revoked, tokenKeys, tls, drain, requestTimeoutMs } = parts;
   const shares = createHttpShares(config.shares, clock);
   const app = createHttpServer({
-    logger,
+    ...{ logger, drain },
     bodyBytesMax: config.documentBytesMax,
     tls,
     shares,
@@ -109,6 +115,9 @@ export async function createApi(parts: ApiParts): Promise<FastifyInstance> {
     access: { kind: 'token', scopes: ['docs:metrics'], serviceOnly: true },
     guard: guardService(auth, 'docs:metrics'),
   });
+  const site = config.console ? readSite(CONSOLE_FOLDER) : undefined;
+  if (config.console && site === undefined) logger.warn('the console is not built: it is not served');
+  await registerConsole(app, { service: 'bundoc', version: VERSION, site, clock });
   await registerOpenapi(app, { service: BUNDOC_API, clock, page: true });
   refuseOtherMethods(app);
   return app;
@@ -129,19 +138,18 @@ async function registerRoutes(app: FastifyInstance, auth: BearerAuth, parts: Api
   registerChanges(app, feed, auth, serviceShares.streamBytes);
   registerBackup(app, new Backups({ instances, clock }, serviceShares.backups), auth);
   registerMoves(app, moves, auth);
-  registerHealth(app, readinessOf(parts));
+  registerHealth(app, readinessOf(parts), parts.drain);
 }
 
 /** What the service says of its readiness. */
 function readinessOf({ clock, storage, generation, kms, events, id }: ApiParts): () => Promise<Readiness> {
-  const readiness = cachedCheck(clock, READINESS_KEPT_MS, async (): Promise<Readiness> => {
+  const readiness = cachedCheck(clock, READINESS_KEPT_MS, async () => {
     const [isReady, kmsUp] = await Promise.all([storage.isReady(), kms.isUp()]);
     return {
       storage: isReady ? 'ok' : 'failing',
       storage_id: id,
       kms: kmsUp ? 'up' : 'down',
-      kms_events: events.isLive ? 'live' : 'down',
-    };
+    } as const;
   });
   return async () => {
     const checked = await readiness();
@@ -150,6 +158,7 @@ function readinessOf({ clock, storage, generation, kms, events, id }: ApiParts):
     const reason = REASONS[state] ?? (checked.storage === 'ok' ? undefined : 'storage_unavailable');
     return {
       ...checked,
+      kms_events: events.isLive ? 'live' : 'down',
       ...(confirmed === undefined ? {} : { generation: confirmed }),
       ...(reason === undefined ? {} : { reason }),
     };

@@ -1,22 +1,24 @@
+import { placeOf } from '@bundoc/shared/postgres/address';
 import { type Clock, every, systemClock } from '@bundoc/shared/runtime/clock';
+import { Drain } from '@bundoc/shared/runtime/drain';
 import type { RunningService } from '@bundoc/shared/runtime/lifecycle';
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
 import { memoryLimit } from '@bundoc/shared/runtime/memory-limit';
 import { RateLimit } from '@bundoc/shared/runtime/rate-limit';
+import { VERSION } from '@bundoc/shared/runtime/version';
 import { openServerTls, type ServerTlsPorts } from '@bundoc/shared/tls/server-tls';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import { createApi } from './api.ts';
+import { type Composition, composeInstances } from './compose-instances.ts';
 import type { BundocConfig } from './config.ts';
-import { KeyCache } from './crypto/key-cache.ts';
+import type { KeyCache } from './crypto/key-cache.ts';
 import type { Disk } from './engine/files/disk/disk.ts';
 import { openFileStorage } from './engine/files/index.ts';
-import { type SettleMove, settleMove } from './engine/judge-move-mark.ts';
+import { settleMove } from './engine/judge-move-mark.ts';
 import { openMoveTarget, openPostgresStorage, warnInClear } from './engine/postgres/index.ts';
-import { unknownSealers } from './engine/project-file.ts';
-import type { Projects } from './engine/projects.ts';
 import type { OnSetAside } from './engine/set-aside.ts';
 import { runningStorage } from './engine/started-storage.ts';
-import type { EngineDeps, StorageEngine, StoreWatch } from './engine/storage-engine.ts';
+import type { EngineDeps, StorageEngine } from './engine/storage-engine.ts';
 import { StorageGeneration } from './engine/storage-generation.ts';
 import { BURST_S } from './http/processor-time.ts';
 import { KmsClient } from './kms/client.ts';
@@ -29,13 +31,13 @@ import { type BundocMetrics, createBundocMetrics } from './metrics.ts';
 import { applyEvent } from './projects/apply-event.ts';
 import { ProjectDeletion } from './projects/delete-project.ts';
 import { IdleTtlSweeper } from './projects/idle-ttl-sweeper.ts';
-import { InstanceManager } from './projects/instance-manager.ts';
+import type { InstanceManager } from './projects/instance-manager.ts';
 import { ProjectUpkeep } from './projects/project-upkeep.ts';
-import { SpreadRotations } from './projects/spread-rotations.ts';
+import type { SpreadRotations } from './projects/spread-rotations.ts';
 import { ChangeFeed } from './service/change-feed.ts';
 import { type MoveDestination, Moves } from './service/moves.ts';
-import { type OwnWork, Scheduler } from './work/scheduler.ts';
-import { createServiceShares, type ServiceShares } from './work/service-shares.ts';
+import { Scheduler } from './work/scheduler.ts';
+import { createServiceShares } from './work/service-shares.ts';
 import { roomForWork, workingMemory, workingMemoryBytes } from './working-memory.ts';
 
 /** What a test may replace. */
@@ -139,20 +141,21 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   stack.use(every(TOKEN_KEYS_EVERY_MS, () => void tokenKeys.refresh()));
   void generation.answered.then(() => tokenKeys.refresh());
 
+  const drain = new Drain(config.drainMs);
   const app = await createApi({
     ...{ config, clock, logger, metrics, limit, scheduler, storage, generation, kms, events },
-    ...{ revoked, tokenKeys, instances, projects, deletion, feed, moves, id },
+    ...{ revoked, tokenKeys, instances, projects, deletion, feed, moves, id, drain },
     ...{ serviceShares: shares, tls: listenerTls, requestTimeoutMs: parts.requestTimeoutMs },
   });
   stack.defer(() => app.close());
   const url = await app.listen({ host: config.host, port: config.port });
   logger.info(
-    { ...{ url, storage: storage.place, storageId: id }, kmsUrl: config.kms.url },
+    { ...{ url, version: VERSION, storage: storage.place, storageId: id }, kmsUrl: config.kms.url },
     'Bundoc is listening',
   );
 
   const running = stack.move();
-  return { url, moves, confirmed, close: () => running.disposeAsync() };
+  return { url, moves, confirmed, drain, close: () => running.disposeAsync() };
 }
 
 function reportSetAside(metrics: BundocMetrics, logger: Logger): OnSetAside {
@@ -299,7 +302,7 @@ function openKmsTls(
 function moveDestination({ moveTo }: BundocConfig, ports: EngineDeps): MoveDestination | undefined {
   if (moveTo === undefined) return undefined;
   warnInClear('BUNDOC_MOVE_TO', moveTo, ports.logger);
-  return { place: moveTo.place, open: () => openMoveTarget(moveTo, ports) };
+  return { place: placeOf(moveTo.address), open: () => openMoveTarget(moveTo, ports) };
 }
 
 function openStorage(
@@ -313,78 +316,6 @@ function openStorage(
     case 'postgres':
       return openPostgresStorage(config.storage, ports);
   }
-}
-
-interface Composition {
-  readonly config: BundocConfig;
-  readonly clock: Clock;
-  readonly logger: Logger;
-  readonly metrics: BundocMetrics;
-  readonly storage: StorageEngine;
-  readonly service: StorageKeys;
-  readonly generation: StorageGeneration;
-  readonly onSetAside: OnSetAside;
-  readonly settle: SettleMove;
-  readonly scheduler: Scheduler;
-  readonly shares: ServiceShares;
-}
-
-function composeInstances(composition: Composition): {
-  keys: KeyCache;
-  projects: Projects;
-  instances: InstanceManager;
-  rotations: SpreadRotations;
-} {
-  const { config, clock, logger, metrics, storage, service, generation, onSetAside, settle } = composition;
-  const { scheduler, shares } = composition;
-  const keys = new KeyCache({
-    keys: service,
-    clock,
-    ttlMs: config.keyTtlMs,
-    onFetch: metrics.keyFetch,
-    fetches: shares.keyFetches,
-  });
-  const rotations = new SpreadRotations({
-    ...{ clock, logger },
-    rotate: (project, version) => keys.rotate(project, version),
-  });
-  const ownWork =
-    (project: string): OwnWork =>
-    (kind) =>
-      scheduler.background(project, kind);
-  const watch = (project: string): StoreWatch => ({
-    ownWork: ownWork(project),
-    onRotationDue: (version) => rotations.due(project, version),
-    onIntegrityError: (file) => {
-      metrics.integrityError();
-      logger.error({ project, file }, 'a document file does not open');
-    },
-    onFailure: (error) => logger.error({ project, err: error }, 'the storage of a project failed'),
-  });
-  const projects = storage.projects(keys, generation, onSetAside, settle);
-  const instances = new InstanceManager({
-    projects,
-    keys,
-    clock,
-    logger,
-    requireServed: () => void generation.acting(),
-    openStore: (project, opened) => {
-      const { cipher, file } = opened;
-      return storage.openStore(
-        project,
-        opened,
-        watch(project),
-        unknownSealers(file, cipher.version, generation),
-      );
-    },
-    isShared: storage.isShared,
-    openBytesMax: config.openBytes,
-    shares,
-    ...(storage.storedBytes === undefined ? {} : { storedBytes: storage.storedBytes }),
-    expiry: storage.expiry,
-    ownWork,
-  });
-  return { keys, projects, instances, rotations };
 }
 
 /**

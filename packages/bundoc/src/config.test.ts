@@ -27,6 +27,8 @@ describe('the configuration', () => {
         ...{ streams: 2_048, backups: 8, moves: 4, openings: 16, keyFetches: 32 },
       },
       corsOrigins: [],
+      console: true,
+      drainMs: 3_000,
       logLevel: 'info',
     });
   });
@@ -43,6 +45,7 @@ describe('the configuration', () => {
       BUNDOC_PROCESSOR_MS_PER_PROJECT: '1001',
       BUNDOC_PROJECT_DOCUMENTS_MAX: 'planted',
       BUNDOC_PROJECT_BYTES_MAX: '1e9',
+      BUNDOC_DRAIN_MS: '600001',
     };
     const message = (() => {
       try {
@@ -108,7 +111,9 @@ describe('the configuration', () => {
     const to = 'postgres://b@db.internal/bundoc?sslmode=verify-full';
     const { storage, moveTo } = readConfig({ ...token, BUNDOC_MOVE_TO: to });
     expect(storage).toEqual({ kind: 'files' });
-    expect(moveTo).toMatchObject({ place: 'db.internal/bundoc', tls: { ca: undefined } });
+    expect(moveTo).toMatchObject({
+      address: { host: 'db.internal', database: 'bundoc', sslMode: 'verify-full' },
+    });
     for (const wrong of ['files', 'postgres://b@db.internal', `${to}&host=other`])
       expect(() => readConfig({ ...token, BUNDOC_MOVE_TO: wrong })).toThrow(
         'BUNDOC_MOVE_TO: must be postgres://',
@@ -121,28 +126,31 @@ describe('the configuration', () => {
   const storageOf = (environment: Record<string, string>) =>
     readConfig({ BUNDOC_KMS_TOKEN_FILE: '/run/token', ...environment }).storage;
 
-  it('takes a PostgreSQL, checks its certificate whenever TLS is asked for, and keeps parameters from the client', () => {
+  it('takes a PostgreSQL and a CA file, and keeps parameters from the client', () => {
     const place = 'postgres://app:secret@db.example/bundoc';
+    const address = {
+      ...{ host: 'db.example', port: 5_432, database: 'bundoc', user: 'app', password: 'secret' },
+      sslMode: undefined,
+    };
     expect(storageOf({ BUNDOC_STORAGE: place })).toMatchObject({
       kind: 'postgres',
-      url: place,
-      place: 'db.example/bundoc',
-      tls: undefined,
+      address,
       isPooled: false,
     });
-    expect(storageOf({ BUNDOC_STORAGE: `${place}?sslmode=disable` })).toMatchObject({
-      url: place,
-      tls: undefined,
-    });
-    for (const mode of ['require', 'verify-full'])
-      expect(storageOf({ BUNDOC_STORAGE: `${place}?sslmode=${mode}` })).toMatchObject({
-        url: place,
-        tls: { ca: undefined },
+    for (const sslMode of ['disable', 'verify-full'])
+      expect(storageOf({ BUNDOC_STORAGE: `${place}?sslmode=${sslMode}` })).toMatchObject({
+        address: { ...address, sslMode },
       });
-    const ca = { variable: 'BUNDOC_POSTGRES_CA_FILE', path: '/ca.pem' };
+    const caFile = { variable: 'BUNDOC_POSTGRES_CA_FILE', path: '/ca.pem' };
     expect(storageOf({ BUNDOC_STORAGE: place, BUNDOC_POSTGRES_CA_FILE: '/ca.pem' })).toMatchObject({
-      tls: { ca },
+      caFile,
     });
+  });
+
+  it('refuses the former name of a variable, and says the present one', () => {
+    expect(() => storageOf({ BUNDOC_POSTGRES_IDLE_TIMEOUT_MS: '5000' })).toThrow(
+      'BUNDOC_POSTGRES_IDLE_TIMEOUT_MS: is now BUNDOC_POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_MS',
+    );
   });
 
   it('refuses what is no PostgreSQL, or would be connected to otherwise than it seems', () => {
@@ -151,8 +159,10 @@ describe('the configuration', () => {
       'postgres:///bundoc',
       'mysql://db/bundoc',
       'postgres://db/',
-      'postgres://db/x?sslmode=no-verify',
-      'postgres://db/x?host=other',
+      'postgres://app@db/x?sslmode=no-verify',
+      'postgres://app@db/x?sslmode=require',
+      'postgres://db/x',
+      'postgres://app@db/x?host=other',
     ])
       expect(() => storageOf({ BUNDOC_STORAGE: url }), url).toThrow('BUNDOC_STORAGE');
   });

@@ -6,12 +6,14 @@ import {
   always,
   type Environment,
   logLevel,
+  onOrOff,
   originList,
   parseEnvironment,
   portNumber,
   proxyList,
   wholeNumber,
 } from '@bundoc/shared/runtime/config';
+import { drainMs } from '@bundoc/shared/runtime/drain';
 import { type TlsFiles, tlsFilesOf } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
 import type { Quota } from './engine/quota.ts';
@@ -24,6 +26,7 @@ import {
 } from './engine/storage-config.ts';
 import { CALL_DEADLINE_MS } from './kms/client.ts';
 import { defaultOpenBytes } from './process-limits.ts';
+import { RENAMED_VARIABLES } from './renamed-variables.ts';
 import { SERVICE_SHARE_DEFAULTS, type ServiceShareSizes } from './work/service-shares.ts';
 
 const MIB = 1_048_576;
@@ -70,6 +73,8 @@ const variables = z.object({
   BUNDOC_CONNECTIONS_PER_ADDRESS: wholeNumber(1, 1_000_000).default(CONNECTIONS_OF_ADDRESS_MAX),
   BUNDOC_TRUSTED_PROXIES: proxyList.optional(),
   BUNDOC_CORS_ORIGINS: originList.default([]),
+  BUNDOC_CONSOLE: onOrOff.default('on'),
+  BUNDOC_DRAIN_MS: drainMs,
   BUNDOC_LOG_LEVEL: logLevel.default('info'),
 });
 /** Variables of the service. */
@@ -126,12 +131,16 @@ export interface BundocConfig {
   readonly shares: HttpShareSizes & ServiceShareSizes;
   /** Origins whose pages may ask and read; none by default. */
   readonly corsOrigins: readonly string[];
+  /** Whether the console is served. */
+  readonly console: boolean;
+  /** How long it serves on after SIGTERM. */
+  readonly drainMs: number;
   readonly logLevel: string;
 }
 
 /** @throws ConfigError with all faults at once. */
 export function readConfig(environment: Environment): BundocConfig {
-  const values = parseEnvironment(environmentSchema, environment);
+  const values = parseEnvironment(environmentSchema, environment, RENAMED_VARIABLES);
   return {
     host: values.BUNDOC_HOST,
     port: values.BUNDOC_PORT,
@@ -167,6 +176,8 @@ export function readConfig(environment: Environment): BundocConfig {
       isProxy: values.BUNDOC_TRUSTED_PROXIES,
     },
     corsOrigins: values.BUNDOC_CORS_ORIGINS,
+    console: values.BUNDOC_CONSOLE === 'on',
+    drainMs: values.BUNDOC_DRAIN_MS,
     logLevel: values.BUNDOC_LOG_LEVEL,
   };
 }

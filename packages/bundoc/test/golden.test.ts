@@ -73,7 +73,7 @@ describe('the golden files of format 1', () => {
   const engine = JSON.parse(golden('engine-v1.golden.json').toString()) as {
     texts: string[];
     changes: unknown[];
-    idempotencyRecords: { key: string; request: string; answer: unknown }[];
+    usedKeys: { key: string; request: string; answer: unknown }[];
   };
 
   /**
@@ -106,7 +106,7 @@ describe('the golden files of format 1', () => {
     const { documents } = await store.list({ collection: 'notes', after: 0, limit: 10, bytesMax: 1_000_000 });
     expect(documents.map(({ text }) => text.toString())).toEqual(written.texts);
     expect((await store.changes(0, 10)).changes).toEqual(written.changes);
-    for (const { key: used, request, answer } of written.idempotencyRecords)
+    for (const { key: used, request, answer } of written.usedKeys)
       expect(await store.commit([], { idempotency: { key: used, request } })).toEqual(answer);
   });
 

@@ -49,7 +49,7 @@ describeWithPostgres('a definition on PostgreSQL that somebody damaged', () => {
         // What its schema refuses, and what it does not.
         for (const write of [put('b', '{"v":"x"}'), put('b', '{"v":2}'), remove('a')])
           await expect(commitOne(store, write)).rejects.toMatchObject(damaged);
-        await expect(store.get(ref('a'))).rejects.toMatchObject(damaged);
+        await expect(async () => store.get(ref('a'))).rejects.toMatchObject(damaged);
         const page = { collection: 'notes', after: 0, limit: 10, bytesMax: 1_000 };
         await expect(store.list(page)).rejects.toMatchObject(damaged);
         await expect(

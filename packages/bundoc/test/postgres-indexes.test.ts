@@ -17,7 +17,7 @@ import { type UsedDatabase, useDatabase } from './support/use-database.ts';
 
 const NONE = { kind: 'none' } as const;
 const RUNS = Number(process.env['QUERY_RUNS'] ?? 25);
-/** One on which patience with a server that is gone ends soon. */
+/** One on which tries against a server that is gone end soon. */
 const hasty = () => {
   let ms = 0;
   return { ...systemClock, monotonic: () => (ms += 5_000) };

@@ -219,7 +219,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
     await expect(there.write('c')).rejects.toMatchObject({ code: 'project_destroyed' });
     expect([there.instances.size, there.instances.stateOf('deleted')]).toEqual([
       0,
-      { isOpen: false, isKeyCached: false },
+      { isOpen: false, keyUntilMs: undefined },
     ]);
     const answers = await Promise.all([here, there].map(({ deletion }) => deletion.delete('deleted')));
     expect(answers[0]).toEqual(answers[1]);

@@ -2,14 +2,20 @@ import { randomUUID } from 'node:crypto';
 import { isIPv6 } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
+import { CONSOLE_FOLDER } from '@bundoc/console/folder';
+import { readSite } from '@bundoc/shared/console/site';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { Connections } from '@bundoc/shared/http/connection-limit';
 import { createHttpShares } from '@bundoc/shared/http/http-shares';
 import { boundedWarner } from '@bundoc/shared/runtime/bounded-warner';
 import { type Clock, every, systemClock } from '@bundoc/shared/runtime/clock';
+import { Drain } from '@bundoc/shared/runtime/drain';
+import type { RunningService } from '@bundoc/shared/runtime/lifecycle';
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
+import { VERSION } from '@bundoc/shared/runtime/version';
 import { openServerTls, type ServerTls } from '@bundoc/shared/tls/server-tls';
 import type { FastifyInstance } from 'fastify';
+import { ExportRecorder } from './audit/export-recorder.ts';
 import { AuditLog } from './audit/log.ts';
 import { AuditRecorders, type RefusalSink } from './audit/recorders.ts';
 import { adoptSealedRefusals, SealedRefusals } from './audit/sealed-refusals.ts';
@@ -57,7 +63,7 @@ export interface BunkmsDependencies {
   readonly openStore?: (config: BunkmsConfig, logger: Logger) => Promise<KmsStore>;
 }
 
-export interface RunningBunkms {
+export interface RunningBunkms extends RunningService {
   /** Where the API listener answers, without a slash at its end. */
   readonly apiUrl: string;
   readonly internalUrl: string;
@@ -115,11 +121,25 @@ export async function startBunkms(
   const recorders = state.kind === 'sealed' ? undefined : startRecorders(audit, clock, opened);
   const exportSink =
     recorders?.exports ?? sealedSink(opened.use(await SealedRefusals.open(config.dataDir, logger)));
+  const exports = new ExportRecorder({ audit, refusals: exportSink, metrics, clock, logger });
   const services =
     state.kind === 'sealed' || recorders === undefined
       ? undefined
       : createServices({
-          ...{ config, state, vault, provider, stamp, store, audit, recorders, clock, logger, metrics },
+          ...{
+            config,
+            state,
+            vault,
+            provider,
+            stamp,
+            store,
+            audit,
+            recorders,
+            exports,
+            clock,
+            logger,
+            metrics,
+          },
         });
   if (services !== undefined) {
     await startKekUpkeep(services.kek.upkeep, logger, opened);
@@ -140,11 +160,16 @@ export async function startBunkms(
   const internalConnections = new Connections({ prefix: 'internal ', clock, max, ofAddressMax, isProxy });
   for (const connections of [shares.connections, internalConnections])
     metrics.watchCuts(connections.share, () => connections.cuts);
+  const site = config.console ? readSite(CONSOLE_FOLDER) : undefined;
+  if (config.console && site === undefined) logger.warn('the console is not built: it is not served');
+  const drain = new Drain(config.drainMs);
   const listenerOptions = {
     shares,
+    drain,
     logger,
     clock,
     metrics,
+    console: { version: VERSION, site },
     publicKey: state.publicKey,
     sealed: state.kind === 'sealed',
     services: gate,
@@ -154,7 +179,7 @@ export async function startBunkms(
   const now = () => clock.now();
   // A sealed service encrypts nothing: what is asked of it in vain stands in the log.
   const onCryptoProblem = recorders === undefined ? () => undefined : cryptoAudit(recorders.crypto, now);
-  const onExportProblem = exportAudit(exportSink, metrics, now);
+  const onExportProblem = exportAudit(exports);
   const onApiProblem: OnProblem = (request, error) => {
     onCryptoProblem(request, error);
     countHolderRefusal(metrics, error);
@@ -187,7 +212,7 @@ export async function startBunkms(
   const onGone = () => end(new Error('the address of the internal listener is gone'));
   opened.use(watchAddress(internalAddress, networkInterfaces, onGone));
   const apiUrl = await listen(api, apiTls, config.host, config.port);
-  logger.info({ apiUrl, internalUrl, sealed: state.kind === 'sealed' }, 'listening');
+  logger.info({ version: VERSION, apiUrl, internalUrl, sealed: state.kind === 'sealed' }, 'listening');
 
   const running = opened.move();
   let closing: Promise<void> | undefined;
@@ -195,7 +220,7 @@ export async function startBunkms(
     closing ??= running.disposeAsync();
     return closing;
   };
-  return { apiUrl, internalUrl, close };
+  return { apiUrl, internalUrl, drain, close };
 }
 
 /** Two storages that want one key, or two copies of one storage: an operator has to look. */
@@ -236,12 +261,21 @@ interface ServiceDeps {
   readonly store: KmsStore;
   readonly audit: AuditLog;
   readonly recorders: AuditRecorders;
+  readonly exports: ExportRecorder;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: Metrics;
 }
 
-function createServices({ config, state, recorders, provider, stamp, ...deps }: ServiceDeps): Services {
+function createServices({
+  config,
+  state,
+  recorders,
+  exports,
+  provider,
+  stamp,
+  ...deps
+}: ServiceDeps): Services {
   const { vault, store, audit, clock, logger, metrics } = deps;
   const { chainKey, signingKey, publicKey } = state;
   const keks = new Keks({
@@ -257,7 +291,7 @@ function createServices({ config, state, recorders, provider, stamp, ...deps }: 
   return {
     store,
     audit,
-    keys: { ...keys, metrics, leaseTtlMs: config.leaseTtlMs },
+    keys: { ...keys, exports, leaseTtlMs: config.leaseTtlMs },
     crypto: { ...keys, metrics, uses, failures, opened: new OpenedKeys(clock) },
     kek: { deps: kek, upkeep: new KekUpkeep({ ...kek, rewrap, service }) },
     tokens: new TokenService({ store, clock, logger, signingKey, kid: publicKey.kid, chainKey }),

@@ -14,6 +14,7 @@ test('has the documented defaults', () => {
     tls: undefined,
     internalTls: undefined,
     internalClientNames: undefined,
+    console: true,
     dataDir: './data/kms',
     storage: { kind: 'sqlite', deadlineMs: 2_000 },
     kek: { kind: 'inline', text: KEK },
@@ -32,6 +33,7 @@ test('has the documented defaults', () => {
       ...{ bodyBytes: defaultRoomBytes(), answerBytes: defaultRoomBytes() },
       ...{ connectionsMax: 4_096, connectionsOfAddressMax: 256 },
     },
+    drainMs: 3_000,
     logLevel: 'info',
   });
 });
@@ -57,6 +59,7 @@ test('lists all faults at once, and repeats no value', () => {
       BUNKMS_INTERNAL_PORT: '80a',
       BUNKMS_STORAGE: 'mongodb://secret@host',
       BUNKMS_LOG_LEVEL: 'loud',
+      BUNKMS_DRAIN_MS: '3s',
       BUNKMS_AUDIT_SHIP: 'syslog:secret',
       BUNKMS_LEASE_TTL_MS: '900001',
     });
@@ -142,17 +145,15 @@ describe('a store in PostgreSQL', () => {
     });
   });
 
-  test('is named by a URL, and verifies its server unless that is this very machine', () => {
+  test('is named by a URL', () => {
     expect(storageOf('postgres://kms:p%40ss@db.example/keys')).toEqual({
       kind: 'postgres',
       settings: {
-        host: 'db.example',
-        port: 5_432,
-        database: 'keys',
-        user: 'kms',
-        password: 'p@ss',
-        tls: true,
-        poolMax: 10,
+        address: {
+          ...{ host: 'db.example', port: 5_432, database: 'keys', user: 'kms', password: 'p@ss' },
+          sslMode: undefined,
+        },
+        connectionsMax: 10,
         connectTimeoutMs: 2_000,
         statementTimeoutMs: 2_000,
         lockTimeoutMs: 1_500,
@@ -161,13 +162,13 @@ describe('a store in PostgreSQL', () => {
       },
     });
     expect(storageOf('postgresql://kms@127.0.0.1:6543/keys')).toMatchObject({
-      settings: { host: '127.0.0.1', port: 6_543, password: undefined, tls: false },
+      settings: { address: { host: '127.0.0.1', port: 6_543, password: undefined, sslMode: undefined } },
     });
     expect(storageOf('postgres://kms@[::1]/keys?sslmode=verify-full')).toMatchObject({
-      settings: { host: '::1', tls: true },
+      settings: { address: { host: '::1', sslMode: 'verify-full' } },
     });
     expect(storageOf('postgres://kms@db.example/keys?sslmode=disable')).toMatchObject({
-      settings: { tls: false },
+      settings: { address: { sslMode: 'disable' } },
     });
   });
 
@@ -175,7 +176,7 @@ describe('a store in PostgreSQL', () => {
     const more = {
       BUNKMS_POSTGRES_PASSWORD_FILE: '/run/secrets/pg',
       BUNKMS_POSTGRES_CA_FILE: '/etc/pg-ca.pem',
-      BUNKMS_POSTGRES_POOL_MAX: '5',
+      BUNKMS_POSTGRES_CONNECTIONS: '5',
       BUNKMS_POSTGRES_CONNECT_TIMEOUT_MS: '1000',
       BUNKMS_POSTGRES_STATEMENT_TIMEOUT_MS: '1001',
       BUNKMS_POSTGRES_LOCK_TIMEOUT_MS: '1002',
@@ -184,9 +185,9 @@ describe('a store in PostgreSQL', () => {
     };
     expect(storageOf('postgres://kms@db/keys', more)).toMatchObject({
       settings: {
-        passwordFile: '/run/secrets/pg',
-        caFile: '/etc/pg-ca.pem',
-        poolMax: 5,
+        passwordFile: { variable: 'BUNKMS_POSTGRES_PASSWORD_FILE', path: '/run/secrets/pg' },
+        caFile: { variable: 'BUNKMS_POSTGRES_CA_FILE', path: '/etc/pg-ca.pem' },
+        connectionsMax: 5,
         connectTimeoutMs: 1_000,
         statementTimeoutMs: 1_001,
         lockTimeoutMs: 1_002,
@@ -194,6 +195,12 @@ describe('a store in PostgreSQL', () => {
         deadlineMs: 1_004,
       },
     });
+  });
+
+  test('refuses former names of variables, and names the present ones', () => {
+    expect(() => storageOf('sqlite', { BUNKMS_POSTGRES_POOL_MAX: '5' })).toThrow(
+      'BUNKMS_POSTGRES_POOL_MAX: is now BUNKMS_POSTGRES_CONNECTIONS',
+    );
   });
 
   test.each([

@@ -1,22 +1,24 @@
 import { LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
 import { CONNECTIONS_MAX, CONNECTIONS_OF_ADDRESS_MAX } from '@bundoc/shared/http/connection-limit';
 import { defaultRoomBytes, type HttpShareSizes } from '@bundoc/shared/http/http-shares';
+import { POSTGRES_URL_FORM, type PostgresAddress, parseAddress } from '@bundoc/shared/postgres/address';
 import {
   allOrNone,
   always,
   type Environment,
   logLevel,
   nameList,
+  onOrOff,
   parseEnvironment,
   portNumber,
   proxyList,
   wholeNumber,
 } from '@bundoc/shared/runtime/config';
-import { type TlsFiles, tlsFilesOf } from '@bundoc/shared/tls/files';
+import { drainMs } from '@bundoc/shared/runtime/drain';
+import { namedFile, type TlsFiles, tlsFilesOf } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
 import type { LimitRates } from './http/limits.ts';
 import type { StorageConfig } from './open-store.ts';
-import { type PostgresPlace, placeOfUrl } from './store/postgres/settings.ts';
 import type { KekSource } from './vault/kek-provider.ts';
 
 /** Where the audit chain is copied to. */
@@ -43,6 +45,10 @@ export interface BunkmsConfig {
   readonly leaseTtlMs: number;
   readonly limits: LimitRates;
   readonly shares: HttpShareSizes;
+  /** Whether the API listener serves the console. */
+  readonly console: boolean;
+  /** How long it serves on after SIGTERM. */
+  readonly drainMs: number;
   readonly logLevel: z.infer<typeof logLevel>;
 }
 
@@ -54,8 +60,10 @@ const INTERNAL_TLS = [
   'BUNKMS_INTERNAL_CLIENT_CA_FILE',
 ] as const;
 
-const STORAGE_FORM =
-  'must be "sqlite" or postgres://user[:password]@host[:port]/database[?sslmode=verify-full|disable]';
+const STORAGE_FORM = `must be "sqlite" or ${POSTGRES_URL_FORM}`;
+
+/** Former names of variables, and the present ones. */
+const RENAMED = { BUNKMS_POSTGRES_POOL_MAX: 'BUNKMS_POSTGRES_CONNECTIONS' };
 
 const RATE_MAX = 1_000_000;
 const MIB = 1_048_576;
@@ -76,13 +84,13 @@ const variables = z
     BUNKMS_DATA_DIR: z.string().default('./data/kms'),
     BUNKMS_STORAGE: z
       .string()
-      .transform((text) => (text === 'sqlite' ? text : placeOfUrl(text)))
+      .transform((text) => (text === 'sqlite' ? text : parseAddress(text)))
       .refine((place) => place !== undefined, STORAGE_FORM)
       .prefault('sqlite'),
     BUNKMS_SQLITE_DEADLINE_MS: wholeNumber(200, 60_000).default(2_000),
     BUNKMS_POSTGRES_PASSWORD_FILE: z.string().optional(),
     BUNKMS_POSTGRES_CA_FILE: z.string().optional(),
-    BUNKMS_POSTGRES_POOL_MAX: wholeNumber(3, 200).default(10),
+    BUNKMS_POSTGRES_CONNECTIONS: wholeNumber(3, 200).default(10),
     BUNKMS_POSTGRES_CONNECT_TIMEOUT_MS: wholeNumber(100, 60_000).default(2_000),
     BUNKMS_POSTGRES_STATEMENT_TIMEOUT_MS: wholeNumber(100, 60_000).default(2_000),
     BUNKMS_POSTGRES_LOCK_TIMEOUT_MS: wholeNumber(100, 60_000).default(1_500),
@@ -108,6 +116,8 @@ const variables = z
     BUNKMS_CONNECTIONS: wholeNumber(16, 1_000_000).default(CONNECTIONS_MAX),
     BUNKMS_CONNECTIONS_PER_ADDRESS: wholeNumber(1, 1_000_000).default(CONNECTIONS_OF_ADDRESS_MAX),
     BUNKMS_TRUSTED_PROXIES: proxyList.optional(),
+    BUNKMS_CONSOLE: onOrOff.default('on'),
+    BUNKMS_DRAIN_MS: drainMs,
     BUNKMS_LOG_LEVEL: logLevel.default('info'),
   })
   .refine((values) => (values.BUNKMS_KEK_FILE === undefined) !== (values.BUNKMS_KEK === undefined), {
@@ -139,7 +149,7 @@ const environmentSchema = allOrNone(allOrNone(variables, API_TLS), INTERNAL_TLS)
 
 /** @throws ConfigError with all faults at once. */
 export function readConfig(environment: Environment): BunkmsConfig {
-  const parsed = parseEnvironment(environmentSchema, environment);
+  const parsed = parseEnvironment(environmentSchema, environment, RENAMED);
   return {
     host: parsed.BUNKMS_HOST,
     port: parsed.BUNKMS_PORT,
@@ -169,21 +179,23 @@ export function readConfig(environment: Environment): BunkmsConfig {
       connectionsOfAddressMax: parsed.BUNKMS_CONNECTIONS_PER_ADDRESS,
       isProxy: parsed.BUNKMS_TRUSTED_PROXIES,
     },
+    console: parsed.BUNKMS_CONSOLE === 'on',
+    drainMs: parsed.BUNKMS_DRAIN_MS,
     logLevel: parsed.BUNKMS_LOG_LEVEL,
   };
 }
 
 function storageOf(parsed: z.infer<typeof variables>): StorageConfig {
-  const place: 'sqlite' | PostgresPlace | undefined = parsed.BUNKMS_STORAGE;
-  if (place === undefined || place === 'sqlite')
+  const address: 'sqlite' | PostgresAddress | undefined = parsed.BUNKMS_STORAGE;
+  if (address === undefined || address === 'sqlite')
     return { kind: 'sqlite', deadlineMs: parsed.BUNKMS_SQLITE_DEADLINE_MS };
   return {
     kind: 'postgres',
     settings: {
-      ...place,
-      passwordFile: parsed.BUNKMS_POSTGRES_PASSWORD_FILE,
-      caFile: parsed.BUNKMS_POSTGRES_CA_FILE,
-      poolMax: parsed.BUNKMS_POSTGRES_POOL_MAX,
+      address,
+      passwordFile: namedFile('BUNKMS_POSTGRES_PASSWORD_FILE', parsed),
+      caFile: namedFile('BUNKMS_POSTGRES_CA_FILE', parsed),
+      connectionsMax: parsed.BUNKMS_POSTGRES_CONNECTIONS,
       connectTimeoutMs: parsed.BUNKMS_POSTGRES_CONNECT_TIMEOUT_MS,
       statementTimeoutMs: parsed.BUNKMS_POSTGRES_STATEMENT_TIMEOUT_MS,
       lockTimeoutMs: parsed.BUNKMS_POSTGRES_LOCK_TIMEOUT_MS,

@@ -30,6 +30,7 @@ describe('authorisation', () => {
     const { createApiListener, createInternalListener } = await import('../src/http/listener.ts');
     const { createMetrics } = await import('../src/metrics.ts');
     const { createLogger } = await import('@bundoc/shared/runtime/logger');
+    const { Drain } = await import('@bundoc/shared/runtime/drain');
     const { FakeClock } = await import('@bundoc/shared/testing/fake-clock');
     const { publicKey } = await kms.secrets();
     const refuse = () => {
@@ -38,7 +39,9 @@ describe('authorisation', () => {
     const options = {
       logger: createLogger({ service: 'bunkms', level: 'silent' }),
       clock: new FakeClock(),
+      drain: new Drain(0),
       metrics: createMetrics(),
+      console: { version: '0.1.0', site: undefined },
       publicKey,
       sealed: false,
       services: refuse,

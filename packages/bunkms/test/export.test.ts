@@ -3,9 +3,11 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { exportedKeySchema, keyDetailSchema, keyInfoSchema } from '@bundoc/shared/contract/keys';
 import { keyCheckValue } from '@bundoc/shared/crypto/aead';
+import { Drain } from '@bundoc/shared/runtime/drain';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { ExportRecorder } from '../src/audit/export-recorder.ts';
 import { AuditLog } from '../src/audit/log.ts';
 import { AuditRecorders } from '../src/audit/recorders.ts';
 import { exportAudit } from '../src/http/export-audit.ts';
@@ -140,8 +142,8 @@ describe('export', () => {
       status: 'unavailable',
       checks: { audit: false },
     });
-    const fatal = kms.logs.map((text) => JSON.parse(text)).filter(({ level }) => level === 'fatal');
-    expect(fatal[0]).toMatchObject({ keyName: 'a-dek', record: { code: 'audit_unavailable' } });
+    const lost = kms.logs.map((text) => JSON.parse(text)).filter(({ record }) => record !== undefined);
+    expect(lost[0]).toMatchObject({ keyName: 'a-dek', record: { code: 'audit_unavailable' } });
     expect((await kms.internal('/metrics')).text).toMatch(/bunkms_audit_records_lost_total [1-9]/);
 
     delete faulty.replaced.appendAudit;
@@ -332,14 +334,16 @@ describe('export', () => {
       {
         logger,
         clock,
+        drain: new Drain(0),
         metrics,
+        console: { version: '0.1.0', site: undefined },
         publicKey: (await kms.secrets()).publicKey,
         sealed: false,
         services: refuse,
         readiness: refuse,
       },
       undefined,
-      exportAudit(recorders.exports, metrics, () => clock.now()),
+      exportAudit(new ExportRecorder({ audit, refusals: recorders.exports, metrics, clock, logger })),
     );
     const before = bytes();
     for (let number = 0; number < 10_000; number++) {

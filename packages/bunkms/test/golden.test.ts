@@ -13,7 +13,7 @@ import { kmsEventSchema } from '@bundoc/shared/contract/events';
 import { keyDetailSchema, keyPageSchema } from '@bundoc/shared/contract/keys';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { lineOf } from '../src/audit/ship/line.ts';
+import { lineOf } from '../src/audit/ship/shipper.ts';
 import { ciphertextKeyOf, decryptFrom, encryptionKeyOf } from '../src/encryption/ciphertext.ts';
 import { blockOf, placeOf } from '../src/events/record-events.ts';
 import { recordHash, verifyChain } from '../src/records/chain.ts';

@@ -1,5 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
+import { runOn } from '@bundoc/shared/postgres/run';
+import { checkServer } from '@bundoc/shared/postgres/server-check';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { startInBackground } from '@bundoc/shared/testing/timing';
@@ -21,8 +23,6 @@ import {
 } from '../src/store/conformance/data.ts';
 import type { KmsStore } from '../src/store/port.ts';
 import { openPostgresStore } from '../src/store/postgres/postgres-store.ts';
-import { serverWarnings } from '../src/store/postgres/server-warnings.ts';
-import type { PostgresSettings } from '../src/store/postgres/settings.ts';
 import { CutConnection } from './support/cut-connection.ts';
 import { PostgresDatabases, settingsOf } from './support/postgres.ts';
 
@@ -39,8 +39,10 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
   let url: string;
   let cut: CutConnection;
   let store: KmsStore;
-  const open = (more: Partial<PostgresSettings> = {}, warn: (message: string) => void = () => undefined) =>
-    openPostgresStore({ settings: settingsOf(url, more), warn });
+  const open = (
+    more: Parameters<typeof settingsOf>[1] = {},
+    warn: (message: string) => void = () => undefined,
+  ) => openPostgresStore({ settings: settingsOf(url, more), warn });
   const records = async () => (await store.listAudit({ limit: 1_000 })).items;
 
   beforeAll(async () => {
@@ -207,7 +209,9 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
     const client = new pg.Client({ connectionString: url });
     await client.connect();
     const told = async (aheadS: number) =>
-      (await serverWarnings(client, Date.now() + aheadS * 1_000)).filter((one) => one.includes('clock'));
+      (await checkServer(runOn(client), 'BUNKMS_STORAGE', Date.now() + aheadS * 1_000)).filter((one) =>
+        one.includes('clock'),
+      );
     expect(await told(0)).toEqual([]);
     expect(await told(3_600)).toEqual([expect.stringContaining('s ahead of') as string]);
     expect(await told(-3_600)).toEqual([expect.stringContaining('s behind') as string]);
@@ -276,7 +280,7 @@ describeWithPostgres('a store in PostgreSQL with a standby', () => {
     await (await openPostgresStore({ settings, warn: (message) => warnings.push(message) })).close();
     expect(warnings).toEqual([expect.stringContaining('fsync off') as string]);
     await expect(
-      openPostgresStore({ settings: { ...settings, port: standby.port }, warn: () => undefined }),
+      openPostgresStore({ settings: settingsOf(url, { port: standby.port }), warn: () => undefined }),
     ).rejects.toMatchObject({ ...UNAVAILABLE, cause: { name: 'NotPrimary' } });
   });
 

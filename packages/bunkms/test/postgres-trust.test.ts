@@ -152,8 +152,11 @@ describeWithPostgres('a connection to PostgreSQL with TLS', () => {
         },
       });
       const { url } = await server.createDatabase('kms');
-      const open = (caFile: string | undefined, host = '127.0.0.1') =>
-        openPostgresStore({ settings: settingsOf(url, { tls: true, caFile, host }), warn: () => undefined });
+      const open = (path: string | undefined, host = '127.0.0.1') => {
+        const caFile = path === undefined ? undefined : { variable: 'BUNKMS_POSTGRES_CA_FILE', path };
+        const settings = settingsOf(url, { sslMode: 'verify-full', caFile, host });
+        return openPostgresStore({ settings, warn: () => undefined });
+      };
       {
         await using store = await open(good.ca?.path);
         await store.probe();

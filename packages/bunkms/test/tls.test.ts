@@ -119,7 +119,16 @@ describe('the internal listener with mutual TLS', () => {
     expect((await kms.records()).filter(({ action }) => action === 'key.export')).toEqual([]);
   });
 
-  test('answers plain HTTP with nothing', async () => {
+  test('tells a client that speaks plain HTTP to the API listener to speak HTTPS', async () => {
+    const answer = await fetch(kms.running.apiUrl.replace('https:', 'http:'));
+    expect(answer.status).toBe(400);
+    expect(await answer.json()).toMatchObject({
+      code: 'invalid_request',
+      detail: expect.stringContaining('https://'),
+    });
+  });
+
+  test('answers plain HTTP to the internal listener with nothing', async () => {
     const socket = connect(Number(new URL(kms.running.internalUrl).port), '127.0.0.1');
     let received = '';
     socket.on('data', (chunk) => {

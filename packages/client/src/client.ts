@@ -12,7 +12,7 @@ import type { CollectionSummary } from './definition.ts';
 import type { Metadata } from './document.ts';
 import { hasCode } from './error.ts';
 import { type MovedProject, type MoveProgress, readMove } from './move.ts';
-import type { DeletedProject, ProjectInfo, ProjectPage } from './project-info.ts';
+import type { DeletedProject, ProjectInfo, ProjectPage, ProjectSummary } from './project-info.ts';
 import { type CallOptions, Transport, type TransportOptions } from './transport.ts';
 
 /** One project: its collections, and what happens in it. */
@@ -170,18 +170,34 @@ export class Bundoc {
 
   /** A page of the projects that the token is for, in the order of their ids. */
   async projectsPage(
-    options: CallOptions & { readonly limit?: number | undefined; readonly cursor?: string | undefined } = {},
+    options: CallOptions & {
+      readonly limit?: number | undefined;
+      readonly cursor?: string | undefined;
+      /** How their ids begin. */
+      readonly prefix?: string | undefined;
+      /** Whether each is listed with what is known without its key; that opens none. */
+      readonly summary?: boolean | undefined;
+    } = {},
   ): Promise<ProjectPage> {
-    const { limit, cursor, ...call } = options;
+    const { limit, cursor, prefix, summary, ...call } = options;
     const { text } = await this.#transport.send({
       ...call,
       method: 'GET',
       path: '/projects',
-      query: { limit, cursor },
+      query: { limit, cursor, prefix, include: summary === true ? 'summary' : undefined },
       isIdempotent: true,
     });
-    const page = JSON.parse(text) as { projects: { project: string }[]; next_cursor?: string };
-    return { projects: page.projects.map(({ project }) => project), nextCursor: page.next_cursor };
+    const page = JSON.parse(text) as {
+      projects: { project: string; summary?: ProjectSummary }[];
+      next_cursor?: string;
+    };
+    return {
+      projects: page.projects.map(({ project }) => project),
+      summaries: new Map(
+        page.projects.flatMap(({ project, summary: known }) => (known ? [[project, known] as const] : [])),
+      ),
+      nextCursor: page.next_cursor,
+    };
   }
 
   /** The ids of all projects that the token is for, in their order. */
@@ -197,4 +213,15 @@ export class Bundoc {
   }
 }
 
-export type { Change, DeletedProject, Following, Metadata, MovedProject, MoveProgress, ProjectInfo };
+export type {
+  CallOptions,
+  Change,
+  DeletedProject,
+  Following,
+  Metadata,
+  MovedProject,
+  MoveProgress,
+  ProjectInfo,
+  ProjectSummary,
+  TransportOptions,
+};

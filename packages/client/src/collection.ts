@@ -74,7 +74,11 @@ export type PatchOperation =
   | { readonly op: 'remove'; readonly path: string }
   | { readonly op: 'move' | 'copy'; readonly from: string; readonly path: string };
 
-/** The documents of one collection. `T` is what they hold; nothing checks it. */
+/**
+ * The documents of one collection. `T` is what they hold; nothing checks it.
+ *
+ * One class, because it has a method for each operation of the API on a collection.
+ */
 export class Collection<T extends object = Record<string, unknown>> {
   readonly #transport: Transport;
   readonly #path: string;

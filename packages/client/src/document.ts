@@ -1,6 +1,8 @@
 import { BundocError } from './error.ts';
 import { elementTexts, memberTexts } from './json-slices.ts';
 
+export { memberTexts };
+
 /** What Bundoc knows of a document beside its content; also the first members of its text. */
 export interface Metadata {
   readonly _id: string;

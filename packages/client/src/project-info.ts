@@ -19,9 +19,24 @@ export interface ProjectInfo {
   readonly cache: { readonly open: boolean; readonly key_cached: boolean };
 }
 
+/** What is known of a project without its key. */
+export interface ProjectSummary {
+  /** Absent before the first checkpoint of a project in files that is not open. */
+  readonly documents?: number;
+  /** Sealed bytes of its documents. */
+  readonly bytes?: number;
+  readonly key_version?: number;
+  /** Whether the process that answers has it open. */
+  readonly open: boolean;
+  /** Until when that process may use the key that it has. Absent when opening the project fetches the key. */
+  readonly key_until?: string;
+}
+
 /** A page of the projects that the token is for. */
 export interface ProjectPage {
   readonly projects: readonly string[];
+  /** By project, when they were asked for. */
+  readonly summaries: ReadonlyMap<string, ProjectSummary>;
   /** Where the next page begins; undefined when this was the last. */
   readonly nextCursor: string | undefined;
 }

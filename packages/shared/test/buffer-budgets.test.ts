@@ -5,7 +5,7 @@ import { afterEach, describe, expect, it, vi } from 'vitest';
 import { answerBudgetOf, READ, reserveAnotherPage, reserveAnswer } from '../src/http/answer-buffer-budget.ts';
 import { bodyBudgetOf } from '../src/http/body-buffer-budget.ts';
 import { createHttpShares, type HttpShares } from '../src/http/http-shares.ts';
-import { PACE_MIN, PATIENCE_MS } from '../src/http/pace.ts';
+import { MAKE_ROOM_AFTER_MS, PACE_MIN } from '../src/http/pace.ts';
 import { chargeRequest } from '../src/http/request-share.ts';
 import { systemClock } from '../src/runtime/clock.ts';
 import { Share, type ShareOptions } from '../src/shares/share.ts';
@@ -178,7 +178,7 @@ describe('bodies', () => {
     expect(shares.bodies.waiting).toBe(1);
     room.sweep();
     expect([room.cuts, shares.bodies.waiting]).toEqual([0, 1]);
-    clock.advance(PATIENCE_MS);
+    clock.advance(MAKE_ROOM_AFTER_MS);
     room.sweep();
     expect(shares.bodies.waiting).toBe(0);
     expect(JSON.parse((await readAnswer(modest)).body)).toEqual({ bytes: 300_000 });
@@ -415,7 +415,7 @@ describe('answers', () => {
     // Their pace is not known yet.
     room.sweep();
     expect([room.cuts, shares.answers.waiting]).toEqual([0, 1]);
-    clock.advance(PATIENCE_MS);
+    clock.advance(MAKE_ROOM_AFTER_MS);
     room.sweep();
     room.sweep();
     expect([room.cuts, shares.answers.waiting]).toEqual([1, 0]);

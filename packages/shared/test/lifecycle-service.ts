@@ -5,6 +5,7 @@
 import { createServer } from 'node:net';
 import process from 'node:process';
 import { ConfigError } from '../src/runtime/config.ts';
+import { Drain } from '../src/runtime/drain.ts';
 import { runService } from '../src/runtime/lifecycle.ts';
 import { createLogger } from '../src/runtime/logger.ts';
 
@@ -16,7 +17,7 @@ await runService(logger, async () => {
   const server = createServer().listen(0, '127.0.0.1'); // Keeps the process alive, as a real service would.
   switch (behaviour) {
     case 'config-error':
-      throw new ConfigError(['PORT: must be a whole number']);
+      throw new ConfigError(['PORT: must be a whole number', 'HOST: must be set']);
     case 'start-error':
       throw new Error('the disk is gone');
     case 'orphaned-start':
@@ -33,8 +34,11 @@ await runService(logger, async () => {
     default:
   }
   let closes = 0;
+  const drain = new Drain(100);
   return {
+    ...(behaviour === 'draining' ? { drain } : {}),
     close: async () => {
+      if (drain.isDraining) say('drained');
       say(`close ${++closes}`);
       if (behaviour === 'close-error') throw new Error('the lock is gone');
       // The second way to stop arrives while the first is under way.

@@ -46,6 +46,21 @@ describe('runService', () => {
     },
   );
 
+  it.each([
+    ['SIGTERM', 'started\ndrained\nclose 1\nclosed\n'],
+    ['SIGINT', 'started\nclose 1\nclosed\n'],
+  ] as const)(
+    'drains before it closes when %s stops it: only a manager has balancers to wait for',
+    async (signal, said) => {
+      const { child, started, ended } = run('draining');
+      await started;
+      child.kill(signal);
+      const outcome = await ended;
+      expect(outcome).toMatchObject({ code: 0, said });
+      expect(outcome.log.includes('"msg":"draining"')).toBe(signal === 'SIGTERM');
+    },
+  );
+
   it('stops in order when its supervisor goes away', async () => {
     const { child, started, ended } = run('plain');
     await started;
@@ -67,13 +82,25 @@ describe('runService', () => {
     expect(await ended).toMatchObject({ code: 0, said: 'started\nclose 1\nclosed\n' });
   });
 
-  it.each(['config-error', 'start-error'])(
-    'ends with 1 after a failed start (%s), although a listener is left',
-    async (behaviour) => {
+  it.each([
+    [
+      'config-error',
+      [
+        'the configuration is not valid: PORT: must be a whole number',
+        'the configuration is not valid: HOST: must be set',
+      ],
+    ],
+    ['start-error', ['the service did not start: the disk is gone']],
+  ] as const)(
+    'ends with 1 after a failed start (%s), although a listener is left, with a line for each fault',
+    async (behaviour, faults) => {
       const { code, log } = await run(behaviour).ended;
       expect(code).toBe(1);
-      expect(log.trim().split('\n')).toHaveLength(1);
-      expect(JSON.parse(log)).toMatchObject({ level: 'fatal' });
+      const records = log
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line) as { level: string; msg: string });
+      expect(records.map(({ level, msg }) => [level, msg])).toEqual(faults.map((fault) => ['fatal', fault]));
     },
   );
 

@@ -4,6 +4,20 @@ import { describe, expect, it } from 'vitest';
 
 const logger = fileURLToPath(new URL('../src/runtime/logger.ts', import.meta.url));
 
+/** What a script that has a `logger` prints at a terminal: `script` of util-linux makes one. */
+function atTerminal(script: string, environment: Record<string, string> = {}): string {
+  const code = `import { createLogger } from ${JSON.stringify(logger)}; const logger = createLogger({ service: 'bunkms', level: 'info' }); ${script}`;
+  const quoted = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
+  const command = [process.execPath, '--conditions=@bundoc/source', '--input-type=module', '-e', code];
+  const { stdout } = spawnSync('script', ['-qec', command.map(quoted).join(' '), '/dev/null'], {
+    encoding: 'utf8',
+    env: { ...process.env, ...environment },
+    // At the end of its input it would send an end of file to the terminal.
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  return stdout;
+}
+
 /** The messages on the standard output of a process that logs and ends. */
 function messagesOf(script: string): string[] {
   const { stdout, stderr } = spawnSync(
@@ -31,6 +45,15 @@ function messagesOf(script: string): string[] {
 describe('what is logged', () => {
   it('is on standard output, in order, when the process ends by itself in the same turn', () => {
     expect(messagesOf(`logger.info('one'); logger.warn('two'); process.exit(0);`)).toEqual(['one', 'two']);
+  });
+
+  it('is lines for a person at a terminal, in colours unless NO_COLOR is set', () => {
+    const script = `logger.warn({ err: new Error('the cause'), n: 1 }, 'it failed');`;
+    const plain = atTerminal(script, { NO_COLOR: '1' });
+    expect(plain).toMatch(
+      /^\d\d:\d\d:\d\d\.\d{3} warn {2}bunkms {2}it failed: the cause {2}n=1 {2}at=.*\r\n$/,
+    );
+    expect(atTerminal(script, { NO_COLOR: '' })).toContain('\u001b[33mwarn \u001b[0m');
   });
 
   it('is there when an error that nobody caught ends the process', () => {

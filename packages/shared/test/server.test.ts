@@ -229,20 +229,18 @@ describe('an answer', () => {
     }
   });
 
-  it('that keeps failing writes one line a second for each kind where errors alone are logged, and counts the rest', async () => {
+  it('that keeps failing writes one line for each kind where errors alone are logged, and counts the rest', async () => {
     const written: string[] = [];
     const destination = { write: (line: string) => void written.push(line) };
     const logger = createLogger({ service: 'bundoc', level: 'error', destination });
     await using own = await start({ logger });
     const sent = { internal_error: 0, kms_unavailable: 0 };
-    const started = performance.now();
-    while (performance.now() - started < 3_500) {
+    for (let n = 0; n < 50; n++) {
       const paths = ['/throws', '/throws', '/throws-late', '/nowhere'];
       await Promise.all(paths.map((path) => sendRaw(own.port, get(path))));
       sent.internal_error += 2;
       sent.kms_unavailable++;
     }
-    const seconds = Math.ceil((performance.now() - started) / 1_000);
     await own.app.close();
     const lines = written.map(
       (line) => JSON.parse(line) as { level: string; code?: string; kind?: string; count?: number },
@@ -252,13 +250,10 @@ describe('an answer', () => {
     for (const [code, all] of Object.entries(sent)) {
       const single = lines.filter((line) => line.code === code);
       const more = lines.filter((line) => line.kind === code);
-      expect(single.length).toBeGreaterThanOrEqual(3);
-      expect(single.length).toBeLessThanOrEqual(seconds);
       // Closing writes what is left.
-      expect(more.length).toBeLessThanOrEqual(1);
+      expect([single.length, more.length]).toEqual([1, 1]);
       const counted = [...single, ...more].reduce((sum, { count = 0 }) => sum + count, 0);
       expect(single.length + counted).toBe(all);
-      expect(all).toBeGreaterThan(10 * seconds);
     }
   });
 

@@ -1,4 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { docker, root } from './docker.ts';
 
@@ -14,6 +15,8 @@ export type Service = 'init' | 'bunkms' | 'bundoc';
 /** The project of docker-compose.yml, under a name, on ports and with volumes of its own. */
 export interface Stack extends AsyncDisposable {
   readonly project: string;
+  /** With these variables `docker compose` works on this project, from any folder. */
+  readonly environment: Readonly<Record<string, string>>;
   /** Runs docker compose on this project. */
   compose(...args: string[]): Promise<string>;
   /** Starts whatever is not running, and waits until both services are healthy. */
@@ -31,8 +34,6 @@ export interface Stack extends AsyncDisposable {
 }
 
 export interface StackOptions {
-  /** Compose files beside docker-compose.yml. */
-  readonly overrides?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
 }
 
@@ -42,11 +43,13 @@ export interface StackOptions {
  */
 export async function startStack(options: StackOptions = {}): Promise<Stack> {
   const project = `bundoc-test-${randomBytes(4).toString('hex')}`;
-  const files = ['docker-compose.yml', ...(options.overrides ?? [])].flatMap((file) => ['-f', file]);
   // Port 0: the engine chooses a free one.
-  const env = { BUNDOC_TAG: TAG, BUNDOC_PORT: '0', BUNKMS_PORT: '0', BUNDOC_KMS_DEADLINE_MS, ...options.env };
+  const environment = {
+    ...{ COMPOSE_PROJECT_NAME: project, COMPOSE_FILE: join(root, 'docker-compose.yml') },
+    ...{ BUNDOC_TAG: TAG, BUNDOC_PORT: '0', BUNKMS_PORT: '0', BUNDOC_KMS_DEADLINE_MS, ...options.env },
+  };
   const compose = (...args: string[]) =>
-    docker(['compose', '-p', project, ...files, ...args], { env, timeoutMs: 400_000 });
+    docker(['compose', ...args], { env: environment, timeoutMs: 400_000 });
   const container = (service: Service) => `${project}-${service}-1`;
   const exec = (service: Service, ...command: string[]) => docker(['exec', container(service), ...command]);
   const remove = async () => {
@@ -62,11 +65,12 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
 
   const stack: Stack = {
     project,
+    environment,
     compose,
     container,
     exec,
     up: async () => {
-      await compose('up', '--detach', '--quiet-pull');
+      await compose('up', '--build', '--detach');
       await Promise.all([untilHealthy(container('bunkms')), untilHealthy(container('bundoc'))]);
     },
     url: async (service) => {

@@ -27,20 +27,44 @@ export async function doctorCommand(
   options: ServiceOptions & { readonly json?: true },
 ): Promise<boolean> {
   const checkup = new Checkup();
+  const isOwn = Boolean(environment['BUNDOC_KMS_TOKEN_FILE']);
+  const config = isOwn
+    ? await checkup.try('config', 'correct these variables (docs/configuration.md)', () =>
+        readConfig(environment),
+      )
+    : undefined;
   const access = await serviceAccess(environment, options).catch((error: unknown) => {
-    checkup.fail('token', lineOf(error), 'get a token from who runs the service');
+    // Where the service runs there need be no token of a client.
+    if (isOwn) checkup.warn('token', 'there is no token of a client to try', lineOf(error));
+    else checkup.fail('token', lineOf(error), 'get a token from who runs the service');
     return undefined;
   });
-  await checkBundoc(checkup, access, access?.url ?? urlOf(environment, options));
-  if (environment['BUNDOC_KMS_TOKEN_FILE']) await checkOwnSide(checkup, environment);
+  const isNamed = options.url !== undefined || Boolean(environment['BUNDOC_URL']);
+  const url = access?.url ?? (isNamed ? undefined : ownUrl(config)) ?? urlOf(environment, options);
+  const caFile = access?.caFile ?? options.caFile ?? (environment['BUNDOC_CA_FILE'] || undefined);
+  await checkBundoc(checkup, { url, caFile }, access);
+  if (config !== undefined) await checkOwnSide(checkup, config);
   if (options.json) console.log(JSON.stringify({ ok: !checkup.hasFailed, findings: checkup.findings }));
   else for (const line of checkup.lines()) console.log(line);
   return !checkup.hasFailed;
 }
 
-async function checkBundoc(checkup: Checkup, access: ServiceAccess | undefined, url: string): Promise<void> {
+/** Where the service of this configuration is reached from its own machine. */
+function ownUrl(config: BundocConfig | undefined): string | undefined {
+  if (config === undefined) return undefined;
+  const { host, port, tls } = config;
+  const reached = host === '0.0.0.0' || host === '::' ? '127.0.0.1' : host;
+  const name = reached.includes(':') ? `[${reached}]` : reached;
+  return `${tls === undefined ? 'http' : 'https'}://${name}:${port}`;
+}
+
+async function checkBundoc(
+  checkup: Checkup,
+  { url, caFile }: Pick<ServiceAccess, 'url' | 'caFile'>,
+  access: ServiceAccess | undefined,
+): Promise<void> {
   const trust = await checkup.try('tls', 'name the file of the authority in --ca-file', () =>
-    trustOf(access?.caFile),
+    trustOf(caFile),
   );
   if (trust === undefined) return;
   const where = 'by --url, BUNDOC_URL or a profile';
@@ -143,11 +167,7 @@ function checkLife(checkup: Checkup, check: string, { exp, iat }: Claims, remedy
 }
 
 /** What the service needs, where its environment is at hand. */
-async function checkOwnSide(checkup: Checkup, environment: Environment): Promise<void> {
-  const config = await checkup.try('config', 'correct these variables (docs/configuration.md)', () =>
-    readConfig(environment),
-  );
-  if (config === undefined) return;
+async function checkOwnSide(checkup: Checkup, config: BundocConfig): Promise<void> {
   checkup.ok('config', 'the variables of the service are valid');
   if (config.storage.kind === 'files') await checkDisk(checkup, resolve(config.dataDir), 'BUNDOC_DATA_DIR');
   const { kms } = config;

@@ -1,8 +1,8 @@
 import { hasCode } from '@bundoc/shared/contract/app-error';
+import { placeOf } from '@bundoc/shared/postgres/address';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { Database } from '../engine/postgres/database/database.ts';
 import { migrate } from '../engine/postgres/database/migrate.ts';
-import { databaseOptions } from '../engine/postgres/index.ts';
 import { IS_PROJECT } from '../engine/postgres/projects/postgres-projects.ts';
 import type { PostgresConfig } from '../engine/storage-config.ts';
 import { CommandError } from './errors.ts';
@@ -16,12 +16,12 @@ export async function withDatabase<T>(
   action: (database: Database) => Promise<T>,
 ): Promise<T> {
   const logger = createLogger({ service: 'bundoc', level: 'silent' });
-  await using database = new Database(databaseOptions(config, logger));
+  await using database = new Database({ ...config, logger });
   try {
     await migrate(database);
   } catch (error) {
     if (!hasCode(error, 'storage_unavailable')) throw error;
-    throw new CommandError(`PostgreSQL does not answer at ${config.place}`, { cause: error });
+    throw new CommandError(`PostgreSQL does not answer at ${placeOf(config.address)}`, { cause: error });
   }
   return await action(database);
 }

@@ -2,6 +2,7 @@ import { completionScript, SHELLS, type Shell } from '@bundoc/shared/cli/complet
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { lineOf } from '@bundoc/shared/runtime/error-line';
 import { guardMemory } from '@bundoc/shared/runtime/memory-exposure';
+import { VERSION } from '@bundoc/shared/runtime/version';
 import { Argument, Command, CommanderError } from 'commander';
 import { backupCommand, restoreCommand, verifyBackupCommand } from './backup.ts';
 import { type ExportCommandOptions, exportCommand } from './bulk-export.ts';
@@ -49,6 +50,7 @@ function programOf(environment: Environment, onFault: () => void): Command {
     .description(
       'Looks after the data folder while the service is stopped, by the same BUNDOC_ variables as the service; or works through the running service.',
     )
+    .version(VERSION)
     .exitOverride();
 
   registerDataCommands(program, environment, onFault);

@@ -198,7 +198,7 @@ describe('a definition', () => {
     const next = await reopen();
     const damaged = { code: 'integrity_error' };
     await expect(commitOne(next, put('a', '{}'))).rejects.toMatchObject(damaged);
-    await expect(next.get(ref('a'))).rejects.toMatchObject(damaged);
+    await expect(async () => next.get(ref('a'))).rejects.toMatchObject(damaged);
     expect(await next.get(ref('a', 'other'))).toBeDefined();
     await next.load();
     await expect(commitOne(next, put('a', '{}'))).rejects.toMatchObject(damaged);

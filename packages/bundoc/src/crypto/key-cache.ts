@@ -75,6 +75,8 @@ interface Fetch {
  * use is fetched again at a moment between 60 % and 90 % of its time; when that fails the present one serves
  * until its end. Such fetches share a token bucket with those that follow a gap in the events. They start
  * only when no cold project waits. Keys under way are not in the LRU, so nothing evicts them (ADR 0004).
+ *
+ * It is long because each way in and out of the cache keeps the same bound on time.
  */
 export class KeyCache {
   readonly #options: KeyCacheOptions;
@@ -141,6 +143,16 @@ export class KeyCache {
   has(project: string, version?: number): boolean {
     const kept = this.#kept.peek(idOf(project, version));
     return kept !== undefined && !this.#kept.isOver(kept);
+  }
+
+  /**
+   * Until when the key that is here may be used, by the wall clock; undefined when {@link has} is false.
+   * This does not count as a use.
+   */
+  usableUntil(project: string): number | undefined {
+    const kept = this.#kept.peek(idOf(project, undefined));
+    if (kept === undefined || this.#kept.isOver(kept)) return undefined;
+    return this.#options.clock.now() + kept.ttlMs - ageMs(this.#options.clock, kept.key.requestedAt);
   }
 
   /**

@@ -1,6 +1,5 @@
-import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { type DeletionMark, deletionMarkSchema } from '@bundoc/shared/contract/deletion-mark';
-import { parseMark } from './parse-mark.ts';
 
 export function formatDeletionMark(mark: DeletionMark): string {
   return `${JSON.stringify(deletionMarkSchema.parse(mark))}\n`;
@@ -9,10 +8,10 @@ export function formatDeletionMark(mark: DeletionMark): string {
 /** @returns undefined for content that is no mark of this project. */
 export function readDeletionMark(project: string, content: string): DeletionMark | undefined {
   try {
-    return parseMark(deletionMarkSchema, (mark) => mark.deleted, project, content);
-  } catch (error) {
-    if (hasCode(error, 'project_damaged')) return undefined;
-    throw error;
+    const mark = deletionMarkSchema.parse(JSON.parse(content));
+    return mark.deleted === project ? mark : undefined;
+  } catch {
+    return undefined;
   }
 }
 

@@ -216,8 +216,8 @@ export const IDEMPOTENCY_ANSWERS_MAX = 33_554_432;
  */
 export interface ProjectStore extends AsyncDisposable {
   /**
-   * Reads its own project's acknowledged writes; undefined for an absent document. Answers at once where
-   * nothing needs to be read from a disk or a server.
+   * Reads its own project's acknowledged writes; undefined for an absent document. Answers at once, by a
+   * value or by throwing, where nothing needs to be read from a disk or a server.
    */
   get(ref: DocumentRef): Awaitable<StoredDocument | undefined>;
 

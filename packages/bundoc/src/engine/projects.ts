@@ -30,6 +30,14 @@ export interface OpenedProject {
   readonly head?: FoundHead | undefined;
 }
 
+/** What a project holds, as far as that stands in the clear. Nothing authenticates it. */
+export interface ProjectExtent {
+  readonly documents: number;
+  /** Sealed bytes. */
+  readonly bytes: number;
+  readonly keyVersion: number;
+}
+
 /**
  * Where it is kept what a project is: folders, or rows. A key is minted only for a project without content,
  * and nothing is ever written under a second key.
@@ -53,8 +61,15 @@ export interface Projects extends DeletableProjects {
    *
    * @param after the last id of the page before; empty for the first.
    * @param only the projects that are asked about; all by default.
+   * @param prefix how the ids begin; empty for all.
    */
-  names(after: string, limit: number, only?: readonly string[]): Promise<readonly string[]>;
+  names(after: string, limit: number, only?: readonly string[], prefix?: string): Promise<readonly string[]>;
+
+  /**
+   * What the storage says without a key of projects that {@link names} has named. Those that it says
+   * nothing of are left out.
+   */
+  extents(projects: readonly string[]): Promise<ReadonlyMap<string, ProjectExtent>>;
 
   /** Keeps the present wrappings of the key's versions, which a rebuild of a lost key store needs. */
   keepWrappings(project: string, file: ProjectFile, keys: readonly LeasedKey[]): Promise<ProjectFile>;

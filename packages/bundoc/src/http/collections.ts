@@ -146,7 +146,7 @@ export function registerCollections(
       const all = await collections.list(project);
       reply.header('cache-control', 'private, no-cache');
       return {
-        collections: all.map(({ isDefined: DEFINED, ...summary }) => ({ ...summary, DEFINED })),
+        collections: all.map(({ isDefined, ...summary }) => ({ ...summary, defined: isDefined })),
       };
     },
   );

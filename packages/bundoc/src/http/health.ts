@@ -1,6 +1,7 @@
 import { generationSchema, storageIdSchema } from '@bundoc/shared/contract/storages';
 import { registerHealthRoute } from '@bundoc/shared/http/service-routes';
 import { describe, PUBLIC } from '@bundoc/shared/openapi/description';
+import type { Drain } from '@bundoc/shared/runtime/drain';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 
@@ -20,10 +21,17 @@ const readinessSchema = z.object({
   kms_events: z.enum(['live', 'down']),
 });
 export type Readiness = z.infer<typeof readinessSchema>;
-const readySchema = z.object({ status: z.enum(['ready', 'not ready']), ...readinessSchema.shape });
+const readySchema = z.object({
+  status: z.enum(['ready', 'not ready', 'draining']),
+  ...readinessSchema.shape,
+});
 
 /** `/health`: the process lives. `/ready`: it can store documents. Both are open and say nothing else. */
-export function registerHealth(app: FastifyInstance, readiness: () => Promise<Readiness>): void {
+export function registerHealth(
+  app: FastifyInstance,
+  readiness: () => Promise<Readiness>,
+  drain: Drain,
+): void {
   registerHealthRoute(app);
 
   const ready = describe({
@@ -35,7 +43,10 @@ export function registerHealth(app: FastifyInstance, readiness: () => Promise<Re
     access: PUBLIC,
     answers: {
       200: { description: 'They can', schema: readySchema },
-      503: { description: 'They cannot', schema: readySchema },
+      503: {
+        description: 'They cannot, or the service drains: it stops in a moment and still answers',
+        schema: readySchema,
+      },
     },
     examples: {
       ask: {
@@ -50,7 +61,8 @@ export function registerHealth(app: FastifyInstance, readiness: () => Promise<Re
   });
   app.get('/ready', { config: ready }, async (_request, reply) => {
     const state = await readiness();
-    const isReady = state.reason === undefined;
-    return reply.code(isReady ? 200 : 503).send({ status: isReady ? 'ready' : 'not ready', ...state });
+    const able = state.reason === undefined ? 'ready' : 'not ready';
+    const status = drain.isDraining ? 'draining' : able;
+    return reply.code(status === 'ready' ? 200 : 503).send({ status, ...state });
   });
 }

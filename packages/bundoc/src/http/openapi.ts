@@ -35,6 +35,7 @@ import {
   listedProjectSchema,
   projectInfoSchema,
   projectPageSchema,
+  projectSummarySchema,
 } from '@bundoc/shared/contract/projects';
 import {
   aggregateAnswerSchema,
@@ -110,6 +111,7 @@ export const BUNDOC_API: ServiceDescription = {
     Project: projectInfoSchema,
     ProjectPage: projectPageSchema,
     ListedProject: listedProjectSchema,
+    ProjectSummary: projectSummarySchema,
     DeletedProject: deletedProjectSchema,
     DestroyReceipt: destroyReceiptSchema,
   },

@@ -16,6 +16,9 @@ const projectsQuerySchema = z.strictObject({
   limit: limitSchema.default(LIMIT_DEFAULT),
   /** `next_cursor` of the page before. */
   cursor: projectIdSchema.optional(),
+  /** How the ids begin. */
+  prefix: projectIdSchema.optional(),
+  include: z.literal('summary', 'must be "summary"').optional(),
 });
 
 const deleteQuerySchema = z.strictObject({
@@ -33,20 +36,27 @@ export function registerProjects(app: FastifyInstance, directory: ProjectDirecto
         id: 'listProjects',
         tag: 'projects',
         summary: 'List projects',
-        description: 'Those that the token is for, in the order of their ids.',
+        description:
+          'Those that the token is for, in the order of their ids. `include=summary` tells what each holds as far as that is known without its key: no project is opened, and no key is fetched.',
         access: { kind: 'token', scopes: ['docs:read'] },
         query: projectsQuerySchema,
         answers: { 200: { description: 'A page', schema: projectPageSchema } },
         refusals: ['storage_unavailable', 'storage_superseded', 'kms_unavailable'],
         examples: {
           firstPage: { query: { limit: '20' }, status: 200 },
+          search: { query: { prefix: 'project-', include: 'summary' }, status: 200 },
           badCursor: { query: { cursor: '../x' }, status: 400 },
         },
       }),
     },
     async (request) => {
-      const { cursor, limit } = request.query as z.infer<typeof projectsQuerySchema>;
-      return directory.list(claimsOf(request), cursor ?? '', limit);
+      const { cursor, limit, prefix, include } = request.query as z.infer<typeof projectsQuerySchema>;
+      return directory.list(claimsOf(request), {
+        after: cursor ?? '',
+        prefix: prefix ?? '',
+        limit,
+        summary: include !== undefined,
+      });
     },
   );
 

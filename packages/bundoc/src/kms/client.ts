@@ -142,6 +142,8 @@ type Refusal = z.infer<typeof refusalSchema>;
  * tried again: exponential backoff with full jitter, `Retry-After` honoured as far as the deadline of
  * {@link KmsClientOptions.deadlineMs} lets it, one deadline over all tries so that a frozen server cannot
  * hold a caller longer.
+ *
+ * It has one short method for each call of BunKMS's interface.
  */
 export class KmsClient implements StorageCalls {
   readonly #options: KmsClientOptions;

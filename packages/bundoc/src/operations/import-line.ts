@@ -1,4 +1,4 @@
-import { memberTexts } from '@bundoc/client/json-slices';
+import { memberTexts } from '@bundoc/client/document';
 import { BadLine, type Line } from './ndjson.ts';
 
 /** What a line of an import asks for. */

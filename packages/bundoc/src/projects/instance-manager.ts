@@ -157,6 +157,11 @@ export class InstanceManager implements AsyncDisposable {
     return this.#open.get(project)?.store;
   }
 
+  /** An open project, whether it may be used or not. This does not count as a use, and no hold on it. */
+  instanceIfOpen(project: string): Pick<ProjectInstance, 'store' | 'file'> | undefined {
+    return this.#open.get(project);
+  }
+
   /** Ids of open projects that are in need of something. */
   projectsInNeed(need: Need): readonly string[] {
     return Array.from(this.#open.inNeed(need), ({ project }) => project);
@@ -204,8 +209,11 @@ export class InstanceManager implements AsyncDisposable {
   }
 
   /** Whether a project is open, and its key in memory. This does not count as a use. */
-  stateOf(project: string): { readonly isOpen: boolean; readonly isKeyCached: boolean } {
-    return { isOpen: this.#open.get(project) !== undefined, isKeyCached: this.#options.keys.has(project) };
+  stateOf(project: string): { readonly isOpen: boolean; readonly keyUntilMs: number | undefined } {
+    return {
+      isOpen: this.#open.get(project) !== undefined,
+      keyUntilMs: this.#options.keys.usableUntil(project),
+    };
   }
 
   /**

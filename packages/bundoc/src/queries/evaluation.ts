@@ -7,8 +7,7 @@ import { bufferOf } from '../work/large-bytes.ts';
 import { compileWhere, type Predicate } from './evaluate.ts';
 import { type Order, orderOf, sortKey } from './order.ts';
 import { type DocumentBudget, refuseWork } from './scan-budget.ts';
-import { whereSchema } from './where.ts';
-import { operatorsOf } from './where-operators.ts';
+import { operatorsOf, whereSchema } from './where.ts';
 
 /** What is asked of a large document that a query comes to. */
 interface EvaluationInput {

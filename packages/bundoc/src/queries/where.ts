@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { faultOfPath, type Path, pathOf } from '../values/path.ts';
+import { faultOfPath, mayMeet, type Path, pathOf } from '../values/path.ts';
 import { isArray, isObject, TYPE_NAMES, type TypeName, type Value } from '../values/value.ts';
 
 /** A condition on whole documents. */
@@ -168,5 +168,63 @@ class WhereParser {
     this.failed = true;
     this.#report(place.map(String), message);
     return instead;
+  }
+}
+
+/**
+ * Fields that an index could find the documents of a condition by: those that must be so for the condition to
+ * hold, the ones that are to be equal first, as they stand first in a good index.
+ */
+export function fieldsOf(where: Where): string[] {
+  const equal: string[] = [];
+  const ranged: string[] = [];
+  collect(where, equal, ranged);
+  return [...equal, ...ranged];
+}
+
+function collect(where: Where, equal: string[], ranged: string[]): void {
+  if (where.kind === 'and') for (const clause of where.clauses) collect(clause, equal, ranged);
+  if (where.kind !== 'field') return;
+  const field = where.path.join('.');
+  if (where.tests.some(isEquality)) equal.push(field);
+  else if (where.tests.some(isRange)) ranged.push(field);
+}
+
+function isEquality({ op }: Test): boolean {
+  return op === '$eq' || op === '$in' || op === '$all';
+}
+
+function isRange({ op }: Test): boolean {
+  return op === '$gt' || op === '$gte' || op === '$lt' || op === '$lte' || op === '$beginsWith';
+}
+
+/** Looks that an operator takes whose values are compared by what they are encoded as. */
+const ENCODED = 4;
+
+/**
+ * Looks that a condition takes at a value at most: one for each operator, more for those that take longer.
+ */
+export function operatorsOf(where: Where): number {
+  if (where.kind !== 'field') return where.clauses.reduce((sum, clause) => sum + operatorsOf(clause), 0);
+  // Where ways meet, a value is looked at for each rest of the path.
+  return ofTests(where.tests) * (mayMeet(where.path) ? where.path.length : 1);
+}
+
+function ofTests(tests: readonly Test[]): number {
+  return tests.reduce((sum, test) => sum + ofTest(test), 0);
+}
+
+function ofTest(test: Test): number {
+  switch (test.op) {
+    case '$not':
+      return ofTests(test.tests);
+    case '$elemMatch':
+      return 1 + ('where' in test ? operatorsOf(test.where) : ofTests(test.tests));
+    case '$in':
+    case '$nin':
+    case '$all':
+      return test.values.some((value) => typeof value === 'object' && value !== null) ? ENCODED : 1;
+    default:
+      return 1;
   }
 }

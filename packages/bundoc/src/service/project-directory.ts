@@ -1,20 +1,32 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import type { ProjectInfo, ProjectPage } from '@bundoc/shared/contract/projects';
+import type { ProjectFile } from '@bundoc/shared/contract/project-file';
+import type { ProjectInfo, ProjectPage, ProjectSummary } from '@bundoc/shared/contract/projects';
 import type { Claims } from '@bundoc/shared/contract/tokens';
-import type { Projects } from '../engine/projects.ts';
+import type { CollectionSummary } from '../engine/port.ts';
+import type { ProjectExtent, Projects } from '../engine/projects.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
+
+export interface ListQuery {
+  /** The last id of the page before; empty for the first. */
+  readonly after: string;
+  /** Of the ids; empty for all. */
+  readonly prefix: string;
+  readonly limit: number;
+  /** Whether each is listed with what it contains, as far as that is known without its key. */
+  readonly summary: boolean;
+}
 
 /** What projects there are, and what each holds. */
 export class ProjectDirectory {
-  readonly #projects: Pick<Projects, 'names'>;
-  readonly #instances: Pick<InstanceManager, 'acquire' | 'stateOf'>;
+  readonly #projects: Pick<Projects, 'names' | 'extents'>;
+  readonly #instances: Pick<InstanceManager, 'acquire' | 'stateOf' | 'instanceIfOpen'>;
 
   readonly #requireServed: () => void;
 
   /** @param requireServed throws an AppError while nothing of this storage may be shown. */
   constructor(
-    projects: Pick<Projects, 'names'>,
-    instances: Pick<InstanceManager, 'acquire' | 'stateOf'>,
+    projects: Pick<Projects, 'names' | 'extents'>,
+    instances: Pick<InstanceManager, 'acquire' | 'stateOf' | 'instanceIfOpen'>,
     requireServed: () => void,
   ) {
     this.#projects = projects;
@@ -22,35 +34,74 @@ export class ProjectDirectory {
     this.#requireServed = requireServed;
   }
 
-  /**
-   * Projects that a token is for, and no others. @param after the last id of the page before; empty for the
-   * first.
-   */
-  async list(claims: Claims, after: string, limit: number): Promise<ProjectPage> {
+  /** Projects that a token is for, and no others. None is opened for it, and no key is fetched. */
+  async list(claims: Claims, { after, prefix, limit, summary }: ListQuery): Promise<ProjectPage> {
     this.#requireServed();
     const only = claims.projects.includes('*') ? undefined : claims.projects;
-    const names = await this.#projects.names(after, limit + 1, only);
-    const projects = names.slice(0, limit).map((project) => ({ project }));
-    const last = names.length > limit ? projects.at(-1)?.project : undefined;
-    return last === undefined ? { projects } : { projects, next_cursor: last };
+    const names = await this.#projects.names(after, limit + 1, only, prefix);
+    const page = names.slice(0, limit);
+    const last = names.length > limit ? page.at(-1) : undefined;
+    const next = last === undefined ? {} : { next_cursor: last };
+    if (!summary) return { projects: page.map((project) => ({ project })), ...next };
+    const summaries = await this.#summariesOf(page);
+    return { projects: page.map((project, at) => ({ project, summary: summaries[at] })), ...next };
+  }
+
+  /** An open project tells what it holds now; of the others, the storage tells what it has in the clear. */
+  async #summariesOf(projects: readonly string[]): Promise<ProjectSummary[]> {
+    const closed = projects.filter((project) => this.#instances.instanceIfOpen(project) === undefined);
+    const extents = await this.#projects.extents(closed);
+    const summaries: ProjectSummary[] = [];
+    for (const project of projects) {
+      const { isOpen, keyUntilMs } = this.#instances.stateOf(project);
+      const extent = extents.get(project) ?? (await this.#extentIfOpen(project));
+      summaries.push({
+        ...(extent === undefined
+          ? {}
+          : { documents: extent.documents, bytes: extent.bytes, key_version: extent.keyVersion }),
+        open: isOpen,
+        ...(keyUntilMs === undefined ? {} : { key_until: new Date(keyUntilMs).toISOString() }),
+      });
+    }
+    return summaries;
+  }
+
+  async #extentIfOpen(project: string): Promise<ProjectExtent | undefined> {
+    const instance = this.#instances.instanceIfOpen(project);
+    if (instance === undefined) return undefined;
+    const { documents, bytes } = totalsOf(await instance.store.collections());
+    return { documents, bytes, keyVersion: currentVersion(instance.file) };
   }
 
   /** @throws AppError `project_not_found`, and those of opening it. */
   async describe(project: string): Promise<ProjectInfo> {
-    const { isOpen, isKeyCached } = this.#instances.stateOf(project);
+    const { isOpen, keyUntilMs } = this.#instances.stateOf(project);
     using lease = await this.#instances.acquire(project, 'existing');
     if (lease === undefined) throw new AppError('project_not_found');
     const { store, file } = lease;
     const collections = await store.collections();
-    const versions = file.versions.map(({ version }) => version);
     return {
       project,
       created_at: file.createdAt,
-      documents: collections.reduce((sum, { documents }) => sum + documents, 0),
       collections: collections.length,
-      bytes: collections.reduce((sum, { bytes }) => sum + bytes, 0),
-      key: { version: Math.max(...versions), versions, documents_to_reseal: store.pendingReencryption },
-      cache: { open: isOpen, key_cached: isKeyCached },
+      ...totalsOf(collections),
+      key: {
+        version: currentVersion(file),
+        versions: file.versions.map(({ version }) => version),
+        documents_to_reseal: store.pendingReencryption,
+      },
+      cache: { open: isOpen, key_cached: keyUntilMs !== undefined },
     };
   }
+}
+
+function totalsOf(collections: readonly CollectionSummary[]): { documents: number; bytes: number } {
+  return {
+    documents: collections.reduce((sum, { documents }) => sum + documents, 0),
+    bytes: collections.reduce((sum, { bytes }) => sum + bytes, 0),
+  };
+}
+
+function currentVersion({ versions }: ProjectFile): number {
+  return Math.max(...versions.map(({ version }) => version));
 }

@@ -1,4 +1,5 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
+import { parseAddress } from '@bundoc/shared/postgres/address';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
@@ -15,10 +16,10 @@ import { SEAL_LIMITS } from '../engine/seal-budget.ts';
 
 /** How a test connects to its database. */
 export function testDatabaseOptions(url: string, options: Partial<DatabaseOptions> = {}): DatabaseOptions {
+  const address = parseAddress(url);
+  if (address === undefined) throw new Error(`no URL of a database: ${url}`);
   return {
-    url,
-    password: undefined,
-    tls: undefined,
+    address,
     connectionsMax: 5,
     connectTimeoutMs: PATIENT_MS / 2,
     statementTimeoutMs: PATIENT_MS / 2,

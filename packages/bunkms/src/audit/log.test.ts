@@ -102,14 +102,14 @@ describe('the audit log', () => {
     await Promise.all(waiting);
   });
 
-  test('leaves a fatal line and a count for a record that nobody waits for and that is lost', async () => {
+  test('leaves an error line and a count for a record that nobody waits for and that is lost', async () => {
     audit.appendInBackground(draft('gone'));
     store.fail();
     await audit.drain();
     await new Promise(setImmediate);
     expect(lines).toHaveLength(1);
     expect(JSON.parse(String(lines[0]))).toMatchObject({
-      level: 'fatal',
+      level: 'error',
       keyName: 'some-dek',
       record: { action: 'gone' },
     });

@@ -68,15 +68,16 @@ export class AuditLog {
   }
 
   /**
-   * Appends a record that nothing waits for. If it cannot be written, a fatal log line takes its place and a
-   * metric counts it: it must not be lost in silence.
+   * Appends a record that nothing waits for. If it cannot be written, a log line takes its place at once and
+   * a metric counts it: it must not be lost in silence.
    */
   appendInBackground(draft: AuditDraft): void {
     this.append(draft).catch((error: unknown) => {
       this.#options.metrics.auditRecordsLost.inc();
       // The logger redacts members called "key", which here holds the name of one.
       const { key: keyName, ...record } = draft;
-      this.#options.logger.fatal({ record, keyName, err: error }, 'an audit record could not be written');
+      this.#options.logger.error({ record, keyName, err: error }, 'audit append failed');
+      this.#options.logger.flush();
     });
   }
 

@@ -81,7 +81,7 @@ export class SealedRefusals implements AsyncDisposable {
         await this.#file.datasync();
       }
     } catch (error) {
-      this.#logger.fatal(
+      this.#logger.error(
         { err: error, dropped: this.#dropped },
         'refusals of the sealed service could not be written',
       );

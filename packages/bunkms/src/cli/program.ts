@@ -3,6 +3,7 @@ import { scopeSchema, tokenTypeSchema } from '@bundoc/shared/contract/tokens';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { lineOf } from '@bundoc/shared/runtime/error-line';
 import { guardMemory } from '@bundoc/shared/runtime/memory-exposure';
+import { VERSION } from '@bundoc/shared/runtime/version';
 import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { registerAuditCommands } from './audit-commands.ts';
 import type { CertificateRequest } from './certificates.ts';
@@ -68,6 +69,7 @@ function programOf(environment: Environment): Command {
     .description(
       'Administers the key service on its own machine; reads the same BUNKMS_ variables as the service.',
     )
+    .version(VERSION)
     // A command's options stand behind it, so that one and its subcommand may have an option of the same
     // name.
     .enablePositionalOptions()

@@ -8,7 +8,7 @@ import type { Environment } from '@bundoc/shared/runtime/config';
 import { readConfig } from '../config.ts';
 import { CLI_CALLER } from '../records/caller.ts';
 import { readAuditCopy } from '../recovery/audit-copy.ts';
-import { FileDamaged } from '../recovery/errors.ts';
+import { FileDamaged, listOf } from '../recovery/errors.ts';
 import {
   EvidenceOfCopy,
   evidenceOfInventory,
@@ -17,7 +17,6 @@ import {
   requireReceipts,
 } from '../recovery/evidence.ts';
 import { type Inventory, parseInventory } from '../recovery/inventory.ts';
-import { listOf } from '../recovery/list-of.ts';
 import { restore, StoreNotEmpty } from '../recovery/restore.ts';
 import type { RestoreReport } from '../recovery/restore-run.ts';
 import { type Survey, surveyArchive } from '../recovery/survey.ts';

@@ -12,7 +12,7 @@ import {
   contentOfFolder,
   storageOfFolder,
 } from '../recovery/claim-keys.ts';
-import { listOf } from '../recovery/list-of.ts';
+import { listOf } from '../recovery/errors.ts';
 import { NoDataFolder, openDataFolder, projectsIn } from '../recovery/project-keys.ts';
 import { CliFailure, UsageError } from './errors.ts';
 import type { JsonOption } from './key.ts';

@@ -1,12 +1,21 @@
-import { auditHeadSchema, auditPageSchema, auditSeveritySchema } from '@bundoc/shared/contract/audit';
+import {
+  auditHeadSchema,
+  auditPageSchema,
+  auditSeveritySchema,
+  auditVerificationSchema,
+  verifyAuditSchema,
+} from '@bundoc/shared/contract/audit';
 import { keyNameSchema } from '@bundoc/shared/contract/keys';
 import { subjectSchema } from '@bundoc/shared/contract/tokens';
 import { validate } from '@bundoc/shared/http/validate';
-import { describe } from '@bundoc/shared/openapi/description';
+import { parseJsonObject } from '@bundoc/shared/json/parse';
+import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
+import { verifySlice } from '../audit/verify-slice.ts';
 import { cursorOf } from '../store/page.ts';
 import type { Guards } from './guard.ts';
+import type { BodyRoute } from './key-requests.ts';
 import { noQuery, pageQuery, seqCursor } from './query.ts';
 import type { ServiceGate } from './services.ts';
 
@@ -61,4 +70,28 @@ export function registerAuditRoutes(app: FastifyInstance, guards: Guards, servic
     validate(noQuery, request.query, 'query');
     return services().store.auditHead();
   });
+
+  const verification = describe({
+    id: 'verifyAudit',
+    tag: 'audit',
+    summary: 'Verify the audit chain, a slice for each request',
+    description:
+      'Continue with `head` as `after` until `complete` is true. With a `receipt`, the chain must hold that record. It holds no key or token against the chain: `bunkms audit verify` does.',
+    access: ACCESS,
+    body: jsonBody(verifyAuditSchema),
+    answers: { 200: { description: 'What was found', schema: auditVerificationSchema } },
+    examples: {
+      fromTheBeginning: { body: { limit: 100 }, status: 200 },
+      badReceipt: { body: { receipt: { seq: 1, hash: 'made-up' } }, status: 400 },
+    },
+  });
+  app.post<BodyRoute>(
+    '/v1/audit/verify',
+    { onRequest: guards.scope('kms:audit'), config: verification },
+    async (request) => {
+      validate(noQuery, request.query, 'query');
+      const wanted = validate(verifyAuditSchema, parseJsonObject(request.body).value, 'body');
+      return verifySlice(services().keys, wanted);
+    },
+  );
 }

@@ -1,3 +1,5 @@
+import { registerConsole } from '@bundoc/shared/console/routes';
+import type { Site } from '@bundoc/shared/console/site';
 import type { AppError } from '@bundoc/shared/contract/app-error';
 import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { createHttpShares, type HttpShares, watchHttpShares } from '@bundoc/shared/http/http-shares';
@@ -7,6 +9,7 @@ import type { ServiceMetrics } from '@bundoc/shared/metrics/metrics';
 import { PUBLIC } from '@bundoc/shared/openapi/description';
 import { registerOpenapi } from '@bundoc/shared/openapi/routes';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { Drain } from '@bundoc/shared/runtime/drain';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { ServerTls } from '@bundoc/shared/tls/server-tls';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
@@ -35,7 +38,10 @@ const BODY_BYTES_MAX = 65_536;
 export interface ListenerOptions {
   readonly logger: Logger;
   readonly clock: Clock;
+  readonly drain: Drain;
   readonly metrics: ServiceMetrics;
+  /** What the API listener has for browsers. */
+  readonly console: { readonly version: string; readonly site: Site | undefined };
   readonly publicKey: PublicJwk;
   readonly sealed: boolean;
   /** Of both listeners, but for the connections of each; each has its own when absent. */
@@ -80,6 +86,7 @@ async function createListener(
     tls,
     onProblem,
     shares,
+    drain: options.drain,
     ...(options.requestTimeoutMs === undefined ? {} : { requestTimeoutMs: options.requestTimeoutMs }),
   });
   app.decorateRequest('identity', null);
@@ -97,7 +104,10 @@ async function createListener(
   await auth.register(app);
   const guards = createGuards(auth, () => services().store);
 
-  registerPublicRoutes(app, { readiness: options.readiness, jwks: { keys: [publicKey] } });
+  registerPublicRoutes(app, {
+    ...{ readiness: options.readiness, drain: options.drain },
+    jwks: { keys: [publicKey] },
+  });
   registerKeyRoutes(app, guards, services);
   registerKeyLifecycleRoutes(app, guards, services);
   registerKeyHolderRoutes(app, guards, services);
@@ -121,6 +131,8 @@ async function createListener(
     registerExportRoute(app, guards, services);
     registerEventsRoute(app, guards, services);
   }
+  if (listener === 'api')
+    await registerConsole(app, { ...options.console, service: 'bunkms', clock, config: OPEN_WHILE_SEALED });
   await registerOpenapi(app, {
     service: bunkmsApi(listener),
     clock,

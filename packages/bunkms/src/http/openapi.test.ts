@@ -1,3 +1,4 @@
+import { Drain } from '@bundoc/shared/runtime/drain';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { OpenapiReader } from '@bundoc/shared/testing/openapi';
@@ -13,6 +14,7 @@ function listenerOf(kind: 'api' | 'internal', sealed = false) {
   const options = {
     logger: createLogger({ service: 'bunkms', level: 'silent' }),
     clock: new FakeClock(),
+    drain: new Drain(0),
     metrics: createMetrics(),
     publicKey: {
       kty: 'OKP',
@@ -22,6 +24,7 @@ function listenerOf(kind: 'api' | 'internal', sealed = false) {
       kid: 'one',
       x: 'A'.repeat(43),
     } as const,
+    console: { version: '0.1.0', site: undefined },
     sealed,
     services: refuse,
     readiness: refuse,

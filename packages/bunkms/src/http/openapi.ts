@@ -1,4 +1,4 @@
-import { auditPageSchema } from '@bundoc/shared/contract/audit';
+import { auditPageSchema, auditVerificationSchema } from '@bundoc/shared/contract/audit';
 import { kekStatusSchema } from '@bundoc/shared/contract/kek';
 import {
   destroyReceiptSchema,
@@ -44,6 +44,7 @@ export function bunkmsApi(listener: 'api' | 'internal'): ServiceDescription {
       IssuedToken: issuedTokenSchema,
       TokenPage: tokenPageSchema,
       AuditPage: auditPageSchema,
+      AuditVerification: auditVerificationSchema,
       ...(listener === 'internal' ? { ExportedKey: exportedKeySchema } : {}),
     },
     refusals: { always: [], authenticated: ['sealed', 'storage_unavailable'] },

@@ -1,6 +1,7 @@
 import { type Jwks, jwksSchema } from '@bundoc/shared/contract/tokens';
 import { registerHealthRoute } from '@bundoc/shared/http/service-routes';
 import { describe, PUBLIC } from '@bundoc/shared/openapi/description';
+import type { Drain } from '@bundoc/shared/runtime/drain';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import type { Readiness } from './readiness.ts';
@@ -8,13 +9,14 @@ import { OPEN_WHILE_SEALED } from './sealed-hook.ts';
 
 export interface PublicDeps {
   readonly readiness: () => Promise<Readiness>;
+  readonly drain: Drain;
   readonly jwks: Jwks;
 }
 
 const readinessSchema = z.object({
-  status: z.enum(['ready', 'sealed', 'unavailable']),
+  status: z.enum(['ready', 'sealed', 'unavailable', 'draining']),
   checks: z.object({ unsealed: z.boolean(), store: z.boolean(), audit: z.boolean() }),
-}) satisfies z.ZodType<Readiness>;
+});
 
 /** How long others may keep the JWKS, seconds. The key changes with the installation only. */
 const JWKS_MAX_AGE_S = 300;
@@ -24,7 +26,7 @@ const JWKS_MAX_AGE_S = 300;
  * clear, and anyone who can write to the store could put another there and so make Bundoc take tokens of
  * their own (ADR 0006).
  */
-export function registerPublicRoutes(app: FastifyInstance, { readiness, jwks }: PublicDeps): void {
+export function registerPublicRoutes(app: FastifyInstance, { readiness, drain, jwks }: PublicDeps): void {
   registerHealthRoute(app, OPEN_WHILE_SEALED);
 
   const ready = describe({
@@ -35,7 +37,7 @@ export function registerPublicRoutes(app: FastifyInstance, { readiness, jwks }: 
     answers: {
       200: { description: 'It does its work', schema: readinessSchema },
       503: {
-        description: 'It does not',
+        description: 'It does not, or it drains: it stops in a moment and still answers',
         schema: readinessSchema,
         headers: { 'Retry-After': 'Seconds after which trying again makes sense' },
       },
@@ -48,7 +50,8 @@ export function registerPublicRoutes(app: FastifyInstance, { readiness, jwks }: 
     },
   });
   app.get('/ready', { config: { ...OPEN_WHILE_SEALED, ...ready } }, async (_request, reply) => {
-    const answer = await readiness();
+    const state = await readiness();
+    const answer = drain.isDraining ? { ...state, status: 'draining' } : state;
     if (answer.status !== 'ready') reply.code(503).header('retry-after', '1');
     return answer;
   });

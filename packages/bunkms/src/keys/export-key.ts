@@ -1,9 +1,8 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
-import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { ExportedKeyFacts } from '@bundoc/shared/crypto/exported-key';
+import type { ExportRecorder } from '../audit/export-recorder.ts';
 import type { Caller } from '../records/caller.ts';
-import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
-import type { StorageStamp } from '../store/storages.ts';
+import type { KeyRecord } from '../records/key-record.ts';
 import { refuseDestroyed, refuseIntended, requireEnabled, requireHolder } from './key-state.ts';
 import { leaseIdOf } from './leases.ts';
 import { openDek } from './open-dek.ts';
@@ -11,8 +10,8 @@ import { type ActingStorage, requireCurrent } from './storages.ts';
 import { type KeyDeps, readStoredKey, stampOf, versionOf } from './stored-key.ts';
 
 export interface ExportDeps extends KeyDeps {
-  readonly metrics: { readonly exports: { inc(labels: { readonly outcome: string }): void } };
-  /** How long the receiver of a key may keep it, milliseconds; at most `LEASE_TTL_MS`. */
+  readonly exports: Pick<ExportRecorder, 'release'>;
+  /** How long anyone who gets a key may keep it, milliseconds; at most `LEASE_TTL_MS`. */
   readonly leaseTtlMs: number;
 }
 
@@ -40,7 +39,8 @@ const ROUNDS_MAX = 32;
  * changed meanwhile, it is read again, so that in the chain no release follows the disabling or the end of
  * its key.
  *
- * Refused and failed calls are recorded where they are answered (`http/export-audit.ts`).
+ * Refused and failed calls are recorded by the same recorder, where they are answered
+ * (`http/export-audit.ts`).
  *
  * A request that names no storage gets what anybody holds. One that does gets what that storage holds, while
  * its generation is the current one: both are decided in the transaction of the record, too.
@@ -81,7 +81,14 @@ async function tryExport(deps: ExportDeps, request: ExportRequest, caller: Calle
   if (version.state === 'destroyed') throw new AppError('key_version_destroyed');
   const dek = openDek(deps, record.name, version);
   try {
-    const receipt = await recordRelease(deps, record, version, storage, caller);
+    const receipt = await deps.exports.release(
+      {
+        ...{ keyId: record.id, name: record.name, version: version.version },
+        ...{ leaseTtlMs: deps.leaseTtlMs, storage: storage?.id },
+      },
+      caller,
+      { jti: caller.jti, key: stampOf(record), storage },
+    );
     const facts: ExportedKeyFacts = {
       algorithm: 'AES-256-GCM',
       name: record.name,
@@ -103,38 +110,4 @@ function requireHeld(record: KeyRecord, storage: string): void {
   refuseDestroyed(record);
   requireHolder(record, storage);
   refuseIntended(record);
-}
-
-async function recordRelease(
-  { audit, clock, metrics, logger, leaseTtlMs }: ExportDeps,
-  key: KeyRecord,
-  { version }: KeyVersionRecord,
-  storage: StorageStamp | undefined,
-  caller: Caller,
-): Promise<AuditReceipt> {
-  const { id, name } = key;
-  const receipt = await audit.append(
-    {
-      ...caller,
-      time: new Date(clock.now()).toISOString(),
-      severity: 'CRITICAL',
-      action: 'key.export',
-      outcome: 'allowed',
-      key: name,
-      version,
-      detail: {
-        key_id: id,
-        lease_ttl_ms: leaseTtlMs,
-        ...(storage === undefined ? {} : { storage: storage.id }),
-      },
-    },
-    { jti: caller.jti, key: stampOf(key), storage },
-  );
-  metrics.exports.inc({ outcome: 'allowed' });
-  const { actor, jti, source, request_id: reqId } = caller;
-  logger.info(
-    { keyName: name, version, actor, jti, source, reqId, outcome: 'allowed', auditSeq: receipt.seq },
-    'key exported',
-  );
-  return receipt;
 }

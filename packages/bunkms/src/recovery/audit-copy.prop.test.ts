@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import fc from 'fast-check';
 import { afterAll, describe, expect, test } from 'vitest';
-import { lineOf } from '../audit/ship/line.ts';
+import { lineOf } from '../audit/ship/shipper.ts';
 import { type ChainHead, GENESIS, nextRecord } from '../records/chain.ts';
 import { readAuditCopy } from './audit-copy.ts';
 import { FileDamaged } from './errors.ts';

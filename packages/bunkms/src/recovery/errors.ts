@@ -20,3 +20,11 @@ export class KekLacking extends Error {
 export class ResurrectionNotAccepted extends Error {
   override readonly name = 'ResurrectionNotAccepted';
 }
+
+const LISTED_MAX = 10;
+
+/** For a message: the first few, and how many more. */
+export function listOf(names: readonly string[]): string {
+  const more = names.length - LISTED_MAX;
+  return more > 0 ? `${names.slice(0, LISTED_MAX).join(', ')} and ${more} more` : names.join(', ');
+}

@@ -55,7 +55,7 @@ export class Keks {
     const { store, chainKey, vault, logger } = this.#options;
     const state = foldKekRecords(chainKey, await store.kekRecords());
     if (!('keks' in state)) {
-      logger.fatal(
+      logger.error(
         { auditSeq: state.seq },
         'an audit record of the KEKs was changed: nothing more is wrapped',
       );
@@ -65,7 +65,7 @@ export class Keks {
     if (state.seq > this.#state.seq) this.#state = state;
     if (!vault.holds(this.#state.current)) await this.#load();
     if (!vault.holds(this.#state.current)) {
-      logger.fatal({ kekId: this.#state.current }, 'the ring lacks the current KEK: nothing more is wrapped');
+      logger.error({ kekId: this.#state.current }, 'the ring lacks the current KEK: nothing more is wrapped');
       throw new AppError('sealed');
     }
     vault.makeCurrent(this.#state.current);

@@ -117,6 +117,8 @@ export function configOf(dataDir: string, kek: string): BunkmsConfig {
       ...{ bodyBytes: ROOM_BYTES, answerBytes: ROOM_BYTES, isProxy: undefined },
       ...{ connectionsMax: 4_096, connectionsOfAddressMax: 4_096 },
     },
+    console: false,
+    drainMs: 0,
     logLevel: 'debug',
   };
 }

@@ -1,17 +1,26 @@
+import { type PostgresAddress, parseAddress } from '@bundoc/shared/postgres/address';
 import { PostgresServer, type PostgresServerOptions } from '@bundoc/shared/testing/postgres-server';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import pg from 'pg';
 import type { StorageConfig } from '../../src/open-store.ts';
-import { type PostgresSettings, placeOfUrl } from '../../src/store/postgres/settings.ts';
+import type { PostgresSettings } from '../../src/store/postgres/settings.ts';
 import type { TestStorage } from './storage.ts';
 
 /** Settings for a database of a test of behaviour; a test of faults says how soon they are noticed. */
-export function settingsOf(url: string, more: Partial<PostgresSettings> = {}): PostgresSettings {
-  const place = placeOfUrl(url);
-  if (place === undefined) throw new Error(`no URL of a database: ${url}`);
+export function settingsOf(
+  url: string,
+  { host, port, sslMode, ...more }: Partial<PostgresSettings & PostgresAddress> = {},
+): PostgresSettings {
+  const address = parseAddress(url);
+  if (address === undefined) throw new Error(`no URL of a database: ${url}`);
   return {
-    ...place,
-    poolMax: 4,
+    address: {
+      ...address,
+      ...(host === undefined ? {} : { host }),
+      ...(port === undefined ? {} : { port }),
+      ...(sslMode === undefined ? {} : { sslMode }),
+    },
+    connectionsMax: 4,
     connectTimeoutMs: PATIENT_MS / 2,
     statementTimeoutMs: PATIENT_MS / 2,
     lockTimeoutMs: PATIENT_MS / 2,

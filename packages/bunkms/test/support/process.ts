@@ -36,7 +36,11 @@ export type Server = ServiceProcess & { readonly apiUrl: string; readonly intern
 
 /** Starts the service as a process of its own, until it listens; see {@link ServiceProcess.start}. */
 export async function startServer(environment: Record<string, string>): Promise<Server> {
-  const variables = { ...PATIENT, BUNKMS_PORT: '0', BUNKMS_INTERNAL_PORT: '0', ...environment };
+  const variables = {
+    ...PATIENT,
+    ...{ BUNKMS_PORT: '0', BUNKMS_INTERNAL_PORT: '0', BUNKMS_DRAIN_MS: '0' },
+    ...environment,
+  };
   const { service, record } = await ServiceProcess.start(source('main.ts'), variables, 'listening');
   return Object.assign(service, {
     apiUrl: String(record.apiUrl),

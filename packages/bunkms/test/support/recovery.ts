@@ -6,7 +6,7 @@ import type { ByteSource } from '@bundoc/shared/files/file-source';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
-import { lineOf } from '../../src/audit/ship/line.ts';
+import { lineOf } from '../../src/audit/ship/shipper.ts';
 import { readAuditCopy } from '../../src/recovery/audit-copy.ts';
 import { EvidenceOfCopy, evidenceOfInventory, noEvidence } from '../../src/recovery/evidence.ts';
 import { type Inventory, takeInventory } from '../../src/recovery/inventory.ts';

@@ -32,6 +32,57 @@ export type AuditRecord = z.infer<typeof auditRecordSchema>;
 /** Where the chain ends: a receipt of everything before. An empty one has `seq` 0. */
 export const auditHeadSchema = z.object({ seq: z.int().nonnegative(), hash: z.string() });
 
+/** A place in the chain: a receipt of everything up to it. */
+const placeSchema = z.strictObject({
+  seq: z.int().nonnegative(),
+  hash: z.string().regex(/^[0-9a-f]{64}$/, 'must be 64 hex digits'),
+});
+/** Records that one request verifies at most. */
+const VERIFY_RECORDS_MAX = 5_000;
+
+/** The body of `POST /v1/audit/verify`. */
+export const verifyAuditSchema = z.strictObject({
+  /** Where to begin: the `head` of the answer before; the beginning of the chain when absent. */
+  after: placeSchema.optional(),
+  /** A place that the chain must hold. */
+  receipt: placeSchema
+    .refine(({ seq }) => seq > 0, { path: ['seq'], message: 'must be at least 1' })
+    .optional(),
+  limit: z.int().min(1).max(VERIFY_RECORDS_MAX).default(1_000),
+});
+export type VerifyAudit = z.infer<typeof verifyAuditSchema>;
+
+/**
+ * The answer of `POST /v1/audit/verify`: how far the chain is intact, or the first record that is not as it
+ * was written.
+ */
+export const auditVerificationSchema = z.discriminatedUnion('intact', [
+  z.object({
+    intact: z.literal(true),
+    checked: z.int().nonnegative(),
+    /** The last record that was verified; `after` of the next request. */
+    head: auditHeadSchema,
+    /** Whether it is the end of the chain. */
+    complete: z.boolean(),
+  }),
+  z.object({
+    intact: z.literal(false),
+    /** Records before the fault that were verified. */
+    checked: z.int().nonnegative(),
+    fault: z.object({
+      seq: z.int(),
+      reason: z.enum([
+        'missing',
+        'before the first record',
+        'does not follow the record before it',
+        'changed',
+        'not the record of the receipt',
+      ]),
+    }),
+  }),
+]);
+export type AuditVerification = z.infer<typeof auditVerificationSchema>;
+
 export const auditPageSchema = z.object({
   records: z.array(auditRecordSchema),
   next_cursor: z.string().optional(),

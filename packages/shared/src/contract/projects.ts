@@ -2,8 +2,29 @@ import { z } from 'zod';
 import { projectIdSchema } from './documents.ts';
 import { destroyReceiptSchema } from './keys.ts';
 
+/** What is known of a project without its key: nothing is opened for it, and nothing authenticates it. */
+export const projectSummarySchema = z.object({
+  /**
+   * Documents and their sealed bytes: as they are for an open project and on PostgreSQL; else as of the
+   * last checkpoint. Absent before the first one.
+   */
+  documents: z.int().optional(),
+  bytes: z.int().optional(),
+  /** The version of the key that is sealed under; absent with `documents`. */
+  key_version: z.int().optional(),
+  /** Whether the process that answers has the project open. */
+  open: z.boolean(),
+  /** Until when that process may use the key that it has; absent when opening the project fetches the key. */
+  key_until: z.iso.datetime().optional(),
+});
+export type ProjectSummary = z.infer<typeof projectSummarySchema>;
+
 /** A page of the projects that the token may see, in the order of their ids. */
-export const listedProjectSchema = z.object({ project: projectIdSchema });
+export const listedProjectSchema = z.object({
+  project: projectIdSchema,
+  /** When it was asked for with `include=summary`. */
+  summary: projectSummarySchema.optional(),
+});
 export const projectPageSchema = z.object({
   projects: z.array(listedProjectSchema),
   next_cursor: z.string().optional(),

@@ -70,6 +70,8 @@ export interface SharedFolder {
  * distinguished from a file of the folder.
  *
  * The path of the folder itself is the administrator's, and may lead over links.
+ *
+ * One class, because it is the one way to the disk: each kind of access is a method here and nowhere else.
  */
 export class DataFolder implements Disposable {
   readonly #shared: SharedFolder;

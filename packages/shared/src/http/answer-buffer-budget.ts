@@ -4,7 +4,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { AppError } from '../contract/app-error.ts';
 import { every } from '../runtime/clock.ts';
 import type { Hold, Share } from '../shares/share.ts';
-import { bySpeed, PATIENCE_MS, Pace, slowest } from './pace.ts';
+import { bySpeed, MAKE_ROOM_AFTER_MS, Pace, slowest } from './pace.ts';
 import { shareOfRequest } from './request-share.ts';
 
 /** Room that is kept for the answer of a write. */
@@ -45,7 +45,11 @@ interface Reader {
   queued: number;
 }
 
-/** Room for answers that their clients have not taken yet, and for those that writes will have. */
+/**
+ * Room for answers that their clients have not taken yet, and for those that writes will have.
+ *
+ * One class, because a reservation becomes the hold of its answer, and both are cut off by the same sweep.
+ */
 export class AnswerBufferBudget {
   readonly #share: Share;
   readonly #readers = new Map<Socket, Reader>();
@@ -139,7 +143,7 @@ export class AnswerBufferBudget {
   /** A reader that is fast enough may still hold its room for long. */
   #cutGreedy(): void {
     for (;;) {
-      const subject = this.#share.greedySubject(PATIENCE_MS);
+      const subject = this.#share.greedySubject(MAKE_ROOM_AFTER_MS);
       if (subject === undefined) return;
       const next = bySpeed(this.#readers.values()).find(({ holds }) => [...holds.values()].includes(subject));
       if (next === undefined) return;

@@ -4,7 +4,7 @@ import { AppError } from '../contract/app-error.ts';
 import { every } from '../runtime/clock.ts';
 import type { Hold, Share } from '../shares/share.ts';
 import type { ShareKey } from '../shares/share-key.ts';
-import { bySpeed, PATIENCE_MS, Pace, slowest } from './pace.ts';
+import { bySpeed, MAKE_ROOM_AFTER_MS, Pace, slowest } from './pace.ts';
 import { shareOfRequest } from './request-share.ts';
 
 /** Bodies and answers up to this have a reserve. */
@@ -61,6 +61,8 @@ interface IncomingBody extends Disposable {
  * Half-read bodies that fill the room could wait for one another. So one body of a subject, the nearest to
  * its end, is read to its end in room beside the capacity, and the next one once that is answered. While the
  * room is more than half full, bodies that are too slow are refused, the slowest first.
+ *
+ * One class, because who waits, who is read to its end and who is cut off are decided on one list of bodies.
  */
 export class BodyBufferBudget {
   readonly #share: Share;
@@ -152,7 +154,7 @@ export class BodyBufferBudget {
   /** A body that comes fast enough may still hold its room for long. */
   #cutGreedy(): void {
     for (;;) {
-      const subject = this.#share.greedySubject(PATIENCE_MS);
+      const subject = this.#share.greedySubject(MAKE_ROOM_AFTER_MS);
       if (subject === undefined) return;
       const theirs = bySpeed(this.#read()).filter(({ key, held }) => key.subject === subject && held > 0);
       // While one is read beside the capacity, the end of another may make no room.

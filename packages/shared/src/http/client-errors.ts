@@ -99,7 +99,8 @@ function targetOf({ rawPacket, bytesParsed }: ClientError): string | undefined {
   return REQUEST_LINE.exec(text.slice(start))?.[1];
 }
 
-function endWithProblem(socket: Socket, error: AppError, requestId: string): void {
+/** Ends a connection with the problem document of an error. */
+export function endWithProblem(socket: Socket, error: AppError, requestId: string): void {
   const problem = problemOf(error, requestId);
   const body = JSON.stringify(problem);
   const allow = error.allow === undefined ? '' : `Allow: ${error.allow.join(', ')}\r\n`;

@@ -3,9 +3,9 @@ const WINDOW_S = 5;
 /** Who is slower may be cut while a room is more than half full, bytes a second. */
 export const PACE_MIN = 16_384;
 /**
- * A request that has waited for so long has others make room for it, milliseconds: long before it is refused.
+ * A request that has waited for so long has others make room for it, milliseconds. It is refused much later.
  */
-export const PATIENCE_MS = 2_000;
+export const MAKE_ROOM_AFTER_MS = 2_000;
 
 /** How fast a transfer proceeds. */
 export class Pace {

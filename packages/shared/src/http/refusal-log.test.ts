@@ -20,14 +20,14 @@ function pass(ms: number): void {
   vi.advanceTimersByTime(ms);
 }
 
-it('gives each client one line a second for each kind of refusal', () => {
+it('gives each client one line a minute for each kind of refusal', () => {
   const taken = [0, 1, 2].map(() => log.take('10.0.0.1', 'forbidden', 'info'));
   expect(taken).toEqual([0, undefined, undefined]);
   expect(log.take('10.0.0.1', 'not_found', 'info')).toBe(0);
   expect(log.take('10.0.0.2', 'forbidden', 'info')).toBe(0);
 });
 
-it('gives a client that is refused all the time a line each second, with the number of the others', () => {
+it('gives a client that is refused all the time a line each minute, with the number of the others', () => {
   const lines: number[] = [];
   for (let n = 0; n < 50; n++) {
     const count = log.take('10.0.0.1', 'forbidden', 'error');
@@ -45,7 +45,7 @@ it('tells the number in a line of its own when no refusal follows, at the level 
   expect(counted).toEqual(
     ['info', 'error'].map((level) => ({ level, client: '10.0.0.1', kind: `at ${level}`, count: 9 })),
   );
-  // That was the line of this second.
+  // That was the line of this minute.
   expect(log.take('10.0.0.1', 'at info', 'info')).toBeUndefined();
   pass(REFUSAL_EVERY_MS);
   expect(log.take('10.0.0.1', 'at info', 'info')).toBe(1);
@@ -57,14 +57,14 @@ it('writes what was counted when it closes', () => {
   expect(counted).toEqual([{ level: 'error', client: '10.0.0.1', kind: 'internal_error', count: 2 }]);
 });
 
-it('gives a client a line again that was refused nothing for a second', () => {
+it('gives a client a line again that was refused nothing for a minute', () => {
   log.take('10.0.0.1', 'forbidden', 'info');
   pass(REFUSAL_EVERY_MS);
   expect(log.take('10.0.0.1', 'forbidden', 'info')).toBe(0);
   expect(counted).toEqual([]);
 });
 
-it('remembers a bounded number of clients; the others share a line a second', () => {
+it('remembers a bounded number of clients; the others share a line a minute', () => {
   for (let n = 0; n < REFUSALS_MAX; n++) expect(log.take(`client ${n}`, 'forbidden', 'info')).toBe(0);
   const taken = Array.from({ length: 50 }, (_, n) => log.take(`another ${n}`, 'forbidden', 'info'));
   expect(taken.filter((count) => count !== undefined)).toHaveLength(1);

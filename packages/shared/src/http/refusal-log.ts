@@ -2,7 +2,7 @@ import type { Clock } from '../runtime/clock.ts';
 import type { Logger } from '../runtime/logger.ts';
 
 /** How often one client causes a line for one kind of refusal, milliseconds. */
-export const REFUSAL_EVERY_MS = 1_000;
+export const REFUSAL_EVERY_MS = 60_000;
 /** Pairs of a client and a kind that are remembered; those beyond it share one place a kind. */
 export const REFUSALS_MAX = 1_024;
 /** In the place of a client for which no place is left. */
@@ -21,9 +21,9 @@ interface Refusals {
 }
 
 /**
- * Bounds what one client can write to the log: one line a second for each kind of refusal. The others are
+ * Bounds what one client can write to the log: one line a minute for each kind of refusal. The others are
  * counted. The count stands in the line of the next refusal, or follows as a line of its own when none comes
- * for another second.
+ * for another minute.
  */
 export class RefusalLog {
   readonly #logger: Pick<Logger, RefusalLevel>;

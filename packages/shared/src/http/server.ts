@@ -12,12 +12,13 @@ import { replyProblem, toAppError } from '../contract/problem-reply.ts';
 import { rememberRoutes } from '../openapi/registered-routes.ts';
 import { callerNetwork } from '../runtime/addresses.ts';
 import { systemClock } from '../runtime/clock.ts';
+import type { Drain } from '../runtime/drain.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { guardTls, type ServerTls, tlsOptionsOf } from '../tls/server-tls.ts';
 import { AllowedMethods } from './allowed-methods.ts';
 import { limitBufferedAnswers } from './answer-buffer-budget.ts';
 import { type BodyDone, limitBufferedBodies, readBody } from './body-buffer-budget.ts';
-import { answerClientError, refuseConnect } from './client-errors.ts';
+import { answerClientError, endWithProblem, refuseConnect } from './client-errors.ts';
 import { coalesceWrites } from './coalesce-writes.ts';
 import { beginInOrder } from './connection.ts';
 import { FIRST_BYTE_MS, limitConnections } from './connection-limit.ts';
@@ -46,6 +47,8 @@ export interface HttpServerOptions {
   readonly onProblem?: (request: FastifyRequest, error: AppError) => void;
   /** Plain HTTP when absent. */
   readonly tls?: ServerTls | undefined;
+  /** While it drains, answers close their connection. */
+  readonly drain?: Drain | undefined;
   /** {@link REQUEST_TIMEOUT_MS} unless a test is in a hurry. */
   readonly requestTimeoutMs?: number;
   /** {@link STALLED_TIMEOUT_MS} unless a test is in a hurry. */
@@ -114,7 +117,8 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     clientErrorHandler: (error, socket) => answerClientError(error, socket, clientErrorPorts),
   }) as unknown as FastifyInstance;
 
-  if (options.tls !== undefined) guardTls(app, options.tls);
+  if (options.tls !== undefined)
+    guardTls(app, options.tls, (socket) => endWithProblem(socket, plainHttp(), newRequestId()));
   beginInOrder(app.server, options.waitingBytesMax ?? SERVER_WAITING_BYTES_MAX);
   continueWhenRead(app.server);
   refuseConnect(app, clientErrorPorts);
@@ -127,7 +131,7 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('application/json', readUtf8);
   refuseFaultyRequests(app, unrouted);
-  setAnswerHeaders(app);
+  setAnswerHeaders(app, options.drain);
   coalesceWrites(app);
   logRequests(app, options.logger);
   app.setErrorHandler((error, request, reply) => replyProblem(fail(error, request), request, reply));
@@ -180,7 +184,7 @@ function failureReporter({ onProblem, logger }: HttpServerOptions) {
       onProblem?.(request, error);
     } catch (thrownByObserver) {
       // The answer must not depend on who receives it.
-      logger.fatal({ reqId: request.id, err: thrownByObserver }, 'a refusal could not be reported');
+      logger.error({ reqId: request.id, err: thrownByObserver }, 'a refusal could not be reported');
     }
     return error;
   };
@@ -206,10 +210,10 @@ function refuseFaultyRequests(app: FastifyInstance, unrouted: (request: FastifyR
   });
 }
 
-function setAnswerHeaders(app: FastifyInstance): void {
+function setAnswerHeaders(app: FastifyInstance, drain: Drain | undefined): void {
   app.addHook('onSend', (request, reply, payload, done) => {
-    // The client may send its body now, or not: what comes next could be either.
-    if (awaitsContinue(request.raw)) reply.header('connection', 'close');
+    // A client that waits for an answer may send its body now, or not: what comes next could be either.
+    if (drain?.isDraining === true || awaitsContinue(request.raw)) reply.header('connection', 'close');
     reply.header('x-content-type-options', 'nosniff');
     if (!reply.hasHeader('cache-control')) reply.header('cache-control', 'no-store');
     done(null, payload);
@@ -227,13 +231,21 @@ function logRequests(app: FastifyInstance, logger: Logger): void {
   app.addHook('onClose', async () => refusals.close());
 }
 
+/** The answer to a client that speaks HTTP on a port of HTTPS. */
+function plainHttp(): AppError {
+  return new AppError('invalid_request', {
+    detail:
+      'this port speaks HTTPS: begin the URL with https://, and give the client the authority (curl --cacert ca.pem)',
+  });
+}
+
 /** The parser of a content type whose bodies reach the handlers as bytes. */
 export function readUtf8(request: FastifyRequest, payload: IncomingMessage, done: BodyDone): void {
   if (isUtf8Type(request.headers['content-type'])) readBody(request, payload, done);
   else done(new AppError('unsupported_media_type', { detail: 'the charset must be utf-8' }));
 }
 
-/** One line for a refusal, unless its client has had one for the same in this second. */
+/** One line for a refusal, unless its client has had one for the same in this minute. */
 function logRefusal(
   logger: Logger,
   refusals: RefusalLog,

@@ -2,7 +2,10 @@ import type { Registry } from '@prometheus-io/client';
 import type { FastifyContextConfig, FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { describe, PUBLIC, type RouteAccess } from '../openapi/description.ts';
+import { VERSION } from '../runtime/version.ts';
 import type { Guard } from './guard.ts';
+
+const healthSchema = z.object({ status: z.literal('ok'), version: z.string() });
 
 /**
  * `/health`: the process lives.
@@ -15,10 +18,13 @@ export function registerHealthRoute(app: FastifyInstance, config: FastifyContext
     tag: 'service',
     summary: 'Whether the process lives',
     access: PUBLIC,
-    answers: { 200: { description: 'It does', schema: z.object({ status: z.literal('ok') }) } },
-    examples: { ask: { status: 200, answer: { status: 'ok' } } },
+    answers: { 200: { description: 'It does', schema: healthSchema } },
+    examples: { ask: { status: 200, answer: { status: 'ok', version: VERSION } } },
   });
-  app.get('/health', { config: { ...config, ...description } }, async () => ({ status: 'ok' }));
+  app.get('/health', { config: { ...config, ...description } }, async () => ({
+    status: 'ok',
+    version: VERSION,
+  }));
 }
 
 export interface MetricsRoute {

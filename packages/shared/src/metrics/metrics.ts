@@ -1,5 +1,6 @@
 import { Counter, collectDefaultMetrics, Gauge, Registry } from '@prometheus-io/client';
 import type { FastifyInstance } from 'fastify';
+import { VERSION } from '../runtime/version.ts';
 import type { Share } from '../shares/share.ts';
 import { RequestTimes } from './request-times.ts';
 
@@ -66,6 +67,12 @@ export function createServiceMetrics(prefix: string): ServiceMetrics {
     const metric = processMetrics.getSingleMetric(name);
     if (metric !== undefined) registry.registerMetric(metric);
   }
+  new Gauge({
+    name: `${prefix}build_info`,
+    help: 'Always 1. The labels say which version of the service runs on which version of Node.',
+    labelNames: ['version', 'node_version'],
+    registers,
+  }).set({ version: VERSION, node_version: process.versions.node }, 1);
   const times = new RequestTimes(`${prefix}http_request_duration_seconds`, registry);
   const tlsRefused = new Counter({
     name: `${prefix}tls_refused_connections_total`,

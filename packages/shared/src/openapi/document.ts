@@ -1,6 +1,7 @@
 import type { z } from 'zod';
 import { DocumentSchemas, type JsonSchema } from '../contract/json-schema.ts';
 import { fieldFaultSchema, problemSchema } from '../contract/problem.ts';
+import { VERSION } from '../runtime/version.ts';
 import type { RouteAnswer, RouteDescription, RouteExample } from './description.ts';
 import {
   headersOf,
@@ -67,7 +68,7 @@ export function buildDocument(
     openapi: '3.1.0',
     info: {
       title: service.title,
-      version: 'v1',
+      version: VERSION,
       description: `${service.description} ${OF_EVERY_SERVICE}`,
       license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
     },

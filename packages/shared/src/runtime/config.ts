@@ -7,8 +7,11 @@ import type { Logger } from './logger.ts';
 /** The environment is not usable. The message lists every fault, a line each, and repeats no value. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
+  /** Each in one line. */
+  readonly faults: readonly string[];
   constructor(faults: readonly string[]) {
     super(['the configuration is not valid:', ...faults.map((fault) => `  ${fault}`)].join('\n'));
+    this.faults = faults;
   }
 }
 
@@ -21,11 +24,19 @@ export type Environment = Readonly<Record<string, string | undefined>>;
  *
  * @throws ConfigError with all faults at once.
  */
-export function parseEnvironment<S extends z.ZodType>(schema: S, environment: Environment): z.infer<S> {
-  const present = Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== ''));
+export function parseEnvironment<S extends z.ZodType>(
+  schema: S,
+  environment: Environment,
+  renamed: Readonly<Record<string, string>> = {},
+): z.infer<S> {
+  const present = Object.fromEntries(Object.entries(environment).filter(([, value]) => value));
+  const faults = Object.entries(renamed).flatMap(([former, name]) =>
+    present[former] === undefined ? [] : [`${former}: is now ${name}`],
+  );
   const result = schema.safeParse(present);
-  if (result.success) return result.data;
-  throw new ConfigError(result.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`));
+  if (result.success && faults.length === 0) return result.data;
+  for (const issue of result.error?.issues ?? []) faults.push(`${issue.path.join('.')}: ${issue.message}`);
+  throw new ConfigError(faults);
 }
 
 /**
@@ -143,6 +154,9 @@ export function wholeNumber(min: number, max: number) {
 
 /** A TCP port; 0 lets the system choose, which tests use. */
 export const portNumber = wholeNumber(0, 65_535);
+
+/** A switch. */
+export const onOrOff = z.enum(['on', 'off'], 'must be "on" or "off"');
 
 export const logLevel = z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']);
 

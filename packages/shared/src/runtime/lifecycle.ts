@@ -1,8 +1,9 @@
 import closeWithGrace from 'close-with-grace';
 import { ConfigError } from './config.ts';
+import type { Drain } from './drain.ts';
 import type { Logger } from './logger.ts';
 
-/** Longest orderly stop, milliseconds; then the process ends anyway. */
+/** Longest orderly stop after draining, milliseconds; then the process ends anyway. */
 const STOP_TIMEOUT_MS = 10_000;
 
 /** How long what a failed start left behind may keep the process alive, milliseconds. */
@@ -16,6 +17,8 @@ export class StartRefused extends Error {
 }
 
 export interface RunningService {
+  /** Begins at SIGTERM, before the stop. */
+  readonly drain?: Drain;
   /** Stops it in order: no new requests, running ones to their end, then storage and locks. Idempotent. */
   close(): Promise<void>;
 }
@@ -24,7 +27,7 @@ export interface RunningService {
  * Runs a service until it must stop: SIGTERM, SIGINT, an uncaught error, or the end of the IPC channel
  * to the supervisor that spawned it, so that no service outlives `npm start`.
  *
- * A failed start is logged, once, and ends the process with code 1.
+ * A failed start is logged, in a line for each fault, and ends the process with code 1.
  */
 export async function runService(logger: Logger, start: () => Promise<RunningService>): Promise<void> {
   const supervised = process.connected;
@@ -32,7 +35,9 @@ export async function runService(logger: Logger, start: () => Promise<RunningSer
   try {
     service = await start();
   } catch (error) {
-    if (error instanceof ConfigError || error instanceof StartRefused) logger.fatal(error.message);
+    if (error instanceof ConfigError)
+      for (const fault of error.faults) logger.fatal(`the configuration is not valid: ${fault}`);
+    else if (error instanceof StartRefused) logger.fatal(error.message);
     else logger.fatal({ err: error }, 'the service did not start');
     logger.flush();
     process.exitCode = 1;
@@ -46,8 +51,13 @@ export async function runService(logger: Logger, start: () => Promise<RunningSer
   let stopped: Promise<void> | undefined;
   const stop = async (reason: string, error: unknown): Promise<void> => {
     if (error !== undefined) logger.fatal({ err: error }, 'uncaught error: stopping');
-    else logger.info({ signal: reason }, 'stopping');
     try {
+      // A balancer's process manager sends SIGTERM; a person at a terminal does not want to wait.
+      if (service.drain !== undefined && reason === 'SIGTERM') {
+        logger.info({ signal: reason, ms: service.drain.ms }, 'draining');
+        await service.drain.begin();
+      }
+      if (error === undefined) logger.info({ signal: reason }, 'stopping');
       await service.close();
       logger.info('stopped');
     } catch (closeError) {
@@ -61,7 +71,8 @@ export async function runService(logger: Logger, start: () => Promise<RunningSer
     logger.fatal('the service did not stop in time');
     logger.flush();
   };
-  const handle = closeWithGrace({ delay: STOP_TIMEOUT_MS, logger: false, onTimeout }, ({ signal, err }) => {
+  const delay = STOP_TIMEOUT_MS + (service.drain?.ms ?? 0);
+  const handle = closeWithGrace({ delay, logger: false, onTimeout }, ({ signal, err }) => {
     // A signal and the end of the channel often come together. The second one waits for the same stop.
     stopped ??= stop(signal ?? 'supervisor', err);
     return stopped;

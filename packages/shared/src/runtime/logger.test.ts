@@ -1,5 +1,7 @@
 import { readFileSync } from 'node:fs';
-import { beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it, vi } from 'vitest';
+import { AppError } from '../contract/app-error.ts';
+import { ConfigError } from './config.ts';
 import { createLogger, type Logger } from './logger.ts';
 
 const SECRET = 'planted-secret';
@@ -55,6 +57,73 @@ describe('a log line', () => {
   });
 });
 
+describe('a fault', () => {
+  const refused = () =>
+    Object.assign(new Error('connect ECONNREFUSED 10.0.0.1:5432'), { code: 'ECONNREFUSED' });
+
+  it('has its reason in the message, in one line, whatever the causes say', () => {
+    const cause = new AppError('storage_unavailable', { cause: refused() });
+    logger.warn({ err: new Error('it failed:\nfor a reason', { cause }) }, 'work stopped');
+    expect(last()['msg']).toBe(
+      'work stopped: it failed: for a reason: storage_unavailable: connect ECONNREFUSED 10.0.0.1:5432',
+    );
+  });
+
+  it('has no stack where an operator mends it, and one where it is a defect', () => {
+    const stackOf = (error: Error) => {
+      logger.error({ err: error }, error.message);
+      return typeof last()['err']?.['stack'];
+    };
+    for (const error of [
+      refused(),
+      new AppError('kms_unavailable'),
+      new ConfigError(['PORT: must be a number']),
+      Object.assign(new Error('expired'), { code: 'CERT_HAS_EXPIRED' }),
+      AbortSignal.abort(new DOMException('too late', 'TimeoutError')).reason as Error,
+    ])
+      expect(stackOf(error), error.message).toBe('undefined');
+    for (const error of [
+      new Error('plain'),
+      new TypeError('x is not a function'),
+      new AppError('internal_error'),
+    ])
+      expect(stackOf(error), error.message).toBe('string');
+  });
+
+  it('names the code where there is no message', () => {
+    logger.warn({ err: Object.assign(new AggregateError([]), { code: 'ECONNREFUSED' }) }, 'no connection');
+    expect(last()['msg']).toBe('no connection: ECONNREFUSED');
+  });
+
+  it('that is repeated has one line, and then its number in a minute', () => {
+    vi.useFakeTimers();
+    try {
+      for (let n = 0; n < 10; n++) logger.warn({ err: refused(), project: 'a' }, 'it failed');
+      logger.warn({ err: refused(), project: 'b' }, 'it failed');
+      expect(lines).toHaveLength(2);
+      vi.advanceTimersByTime(60_000);
+      expect(lines).toHaveLength(3);
+      expect(last()).toMatchObject({
+        ...{ level: 'warn', project: 'a', count: 9 },
+        msg: 'it failed: connect ECONNREFUSED 10.0.0.1:5432 (repeated)',
+      });
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it('that is fatal always has its line', () => {
+    for (let n = 0; n < 2; n++) logger.fatal({ err: refused() }, 'it failed');
+    expect(lines).toHaveLength(2);
+  });
+
+  it('is counted in the log before the process ends', () => {
+    for (let n = 0; n < 3; n++) logger.error({ err: refused() }, 'it failed');
+    logger.flush();
+    expect(last()).toMatchObject({ count: 2 });
+  });
+});
+
 describe('an error in a log line', () => {
   it('has type, message, code, frames and causes, and no member of its own', () => {
     const cause = Object.assign(new TypeError('inner'), {
@@ -69,6 +138,7 @@ describe('an error in a log line', () => {
     });
     for (const log of [() => logger.error({ err: error }, 'x'), () => logger.error(error)]) {
       log();
+      expect(last()['msg']).toMatch(/^(x: )?outer: inner$/);
       expect(last()['err']).toEqual({
         type: 'Error',
         message: 'outer',

@@ -1,5 +1,7 @@
-import { type DestinationStream, type Logger, pino } from 'pino';
-import { standardOutput } from './log-output.ts';
+import { type DestinationStream, type Logger, type LoggerOptions as LoggerOptionsOfPino, pino } from 'pino';
+import { reasonOf, serializeError } from './log-error.ts';
+import { type LogOutput, standardOutput } from './log-output.ts';
+import { RepeatedFaults } from './repeated-faults.ts';
 
 export type { Logger } from 'pino';
 
@@ -10,45 +12,47 @@ export interface LoggerOptions {
   readonly destination?: DestinationStream;
 }
 
-/** Causes that are followed; a chain may be a circle. */
-const CAUSES_MAX = 5;
+/** Levels of faults that may be repeated: `warn` and `error`, as pino numbers them. */
+const REPEATED_LEVELS: ReadonlySet<number> = new Set([40, 50]);
+
+/** The error of a call such as `logger.warn({ err: error }, 'it failed')`. */
+function errorOf(args: readonly unknown[]): unknown {
+  const [first] = args;
+  if (first instanceof Error) return first;
+  return typeof first === 'object' && first !== null ? (first as { err?: unknown }).err : undefined;
+}
 
 /**
- * Messages that quote what was read: `JSON.parse` repeats the text around its fault, and Node's argument
- * checks repeat the argument. Both may be a key or a document.
+ * Puts the reason of a fault into its message, and lets a fault that is repeated in once: the same message
+ * with the same members. Its repetitions are counted each minute.
  */
-function quotesItsInput(error: Error, code: unknown): boolean {
-  return error instanceof SyntaxError || (typeof code === 'string' && code.startsWith('ERR_INVALID_ARG_'));
-}
-
-/** The frames of a stack, without the message that V8 puts before them. */
-function framesOf(stack: string): string {
-  return stack
-    .split('\n')
-    .filter((line) => /^ {4}at /.test(line))
-    .join('\n');
-}
-
-/** What of an error may be logged; everything else an error carries (sockets, inputs, requests) stays out. */
-function serializeError(error: unknown, causesLeft: number = CAUSES_MAX): Record<string, unknown> {
-  if (!(error instanceof Error)) return { type: typeof error };
-  const { code } = error as { code?: unknown };
-  return {
-    type: error.name,
-    message: quotesItsInput(error, code) ? '[omitted: may quote its input]' : error.message,
-    ...(typeof code === 'string' || typeof code === 'number' ? { code } : {}),
-    ...(typeof error.stack === 'string' ? { stack: framesOf(error.stack) } : {}),
-    ...(error.cause === undefined || causesLeft === 0
-      ? {}
-      : { cause: serializeError(error.cause, causesLeft - 1) }),
+function explainFaults(
+  repeated: RepeatedFaults,
+): NonNullable<NonNullable<LoggerOptionsOfPino['hooks']>['logMethod']> {
+  return function (args, method, level) {
+    const error = errorOf(args);
+    if (error === undefined) return method.apply(this, args);
+    const [first, event] = args as unknown as [object, string | undefined];
+    const msg = event === undefined ? reasonOf(error) : `${event}: ${reasonOf(error)}`;
+    const { err: _, ...members } = first instanceof Error ? { err: first } : (first as { err: unknown });
+    const write = (more: object, text: string) => method.call(this, { ...members, ...more }, text);
+    const report = (count: number) => write({ count }, `${msg} (repeated)`);
+    // Messages that are left out may stand for different faults.
+    const { type, code } = serializeError(error, 0);
+    const key = JSON.stringify([msg, type, code, members]);
+    const isNew = !REPEATED_LEVELS.has(level) || repeated.take(key, report);
+    if (isNew) write({ err: error }, msg);
   };
 }
 
 /**
- * A JSON logger. Call sites name each member they log (an allow-list by construction): never a request, a
- * header, a body, a document id or an error's own members. `redact` is the backstop for a slip.
+ * A logger: JSON, and on a terminal lines for a person. Call sites name each member they log (an allow-list
+ * by construction): never a request, a header, a body, a document id or an error's own members. `redact` is
+ * the backstop for a slip.
  */
 export function createLogger(options: LoggerOptions): Logger {
+  const output: DestinationStream & Partial<LogOutput> = options.destination ?? standardOutput();
+  const repeated = new RepeatedFaults();
   return pino(
     {
       level: options.level,
@@ -56,6 +60,7 @@ export function createLogger(options: LoggerOptions): Logger {
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
       serializers: { err: (error: unknown) => serializeError(error) },
+      hooks: { logMethod: explainFaults(repeated) },
       redact: {
         paths: [
           'authorization',
@@ -74,6 +79,13 @@ export function createLogger(options: LoggerOptions): Logger {
         censor: '[redacted]',
       },
     },
-    options.destination ?? standardOutput(),
+    {
+      write: (line: string) => output.write(line),
+      flushSync: () => output.flushSync?.(),
+      flush: () => {
+        repeated.flush();
+        output.flush?.();
+      },
+    } as LogOutput,
   );
 }

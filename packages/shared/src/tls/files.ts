@@ -20,6 +20,15 @@ export interface TlsFiles {
   readonly ca?: NamedFile | undefined;
 }
 
+/** The file that a variable of a parsed environment names. @returns undefined when it is not set. */
+export function namedFile<V extends string>(
+  variable: V,
+  values: Readonly<Partial<Record<V, string | undefined>>>,
+): NamedFile | undefined {
+  const path = values[variable];
+  return path === undefined ? undefined : { variable, path };
+}
+
 /**
  * The files that a parsed environment names.
  *
@@ -30,11 +39,11 @@ export function tlsFilesOf<V extends string>(
   values: Readonly<Partial<Record<V, string | undefined>>>,
   [cert, key, ca]: readonly [V, V, V?],
 ): TlsFiles | undefined {
-  const named = (variable: V | undefined): NamedFile | undefined => {
-    const path = variable === undefined ? undefined : values[variable];
-    return variable === undefined || path === undefined ? undefined : { variable, path };
+  const files = {
+    cert: namedFile(cert, values),
+    key: namedFile(key, values),
+    ca: ca && namedFile(ca, values),
   };
-  const files = { cert: named(cert), key: named(key), ca: named(ca) };
   return Object.values(files).every((file) => file === undefined) ? undefined : files;
 }
 

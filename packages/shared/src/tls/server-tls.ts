@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net';
 import type { SecureContextOptions, TLSSocket, TlsOptions } from 'node:tls';
 import type { FastifyInstance } from 'fastify';
 import type { ServiceMetrics } from '../metrics/metrics.ts';
@@ -71,19 +72,29 @@ export function tlsOptionsOf({ tls, isMutual }: ServerTls): TlsOptions & SecureC
 
 /**
  * Follows the certificate files, and ends every connection whose handshake failed or whose client is not one
- * of
- * {@link ServerTls.clientNames}: no byte of it is read as HTTP. Connections that stand keep what they began
- * with.
+ * of {@link ServerTls.clientNames}: no byte of it is read as HTTP. Connections that stand keep what they
+ * began with.
+ *
+ * @param answerPlain ends the connection of a client that speaks HTTP without TLS with an answer that says
+ * so. Not called for mutual TLS: strangers learn nothing there.
  */
-export function guardTls(app: FastifyInstance, { tls, clientNames, onRefused }: ServerTls): void {
+export function guardTls(
+  app: FastifyInstance,
+  { tls, isMutual, clientNames, onRefused }: ServerTls,
+  answerPlain: (socket: Socket) => void,
+): void {
   const server = app.server as typeof app.server & {
     setSecureContext(context: SecureContextOptions): void;
   };
   tls.follow((context) => server.setSecureContext(context));
   // Node hands these on as HTTP client errors, whose answer would be written into a connection that is none.
   server.removeAllListeners('tlsClientError');
+  const connections = isMutual ? new Map<number, Socket>() : connectionsByPort(server);
   server.on('tlsClientError', (error: NodeJS.ErrnoException, socket: TLSSocket) => {
-    socket.destroy();
+    const plain =
+      error.code === 'ERR_SSL_HTTP_REQUEST' ? connections.get(Number(socket.remotePort)) : undefined;
+    if (plain === undefined) socket.destroy();
+    else answerPlain(plain);
     // A certificate that does not verify ends the connection without an error of its own.
     onRefused(String(socket.authorizationError ?? error.code));
   });
@@ -94,6 +105,22 @@ export function guardTls(app: FastifyInstance, { tls, clientNames, onRefused }: 
     socket.destroy();
     onRefused('CLIENT_NAME_NOT_ALLOWED');
   });
+}
+
+/**
+ * The connections below TLS, which Node does not hand on. One address has at most one with a port; a clash
+ * costs the answer.
+ */
+function connectionsByPort(server: FastifyInstance['server']): Map<number, Socket> {
+  const connections = new Map<number, Socket>();
+  server.on('connection', (socket: Socket) => {
+    const port = Number(socket.remotePort);
+    connections.set(port, socket);
+    socket.once('close', () => {
+      if (connections.get(port) === socket) connections.delete(port);
+    });
+  });
+  return connections;
 }
 
 function hasName(socket: TLSSocket, allowed: readonly string[]): boolean {

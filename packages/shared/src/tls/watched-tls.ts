@@ -25,7 +25,9 @@ export const TLS_VERSION_MIN = 'TLSv1.3';
 /**
  * The certificate, key and authorities of one end of TLS, read again when their files change, so that they
  * are renewed without a restart. Files that are invalid, or do not belong together, change nothing: the last
- * valid ones stay, and the log says so once it is clear that nobody is just writing them.
+ * good ones stay, and the log says so once it is clear that nobody is just writing them.
+ *
+ * One class, because what is read, what is served and what was logged must agree after each check.
  */
 export class WatchedTls implements Disposable {
   readonly #options: WatchedTlsOptions;

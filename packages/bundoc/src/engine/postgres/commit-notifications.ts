@@ -1,7 +1,7 @@
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import pg from 'pg';
 import type { Position } from '../port.ts';
-import { clientConfig, type Database, type DatabaseOptions, type Statement } from './database/database.ts';
+import { configOf, type Database, type DatabaseOptions, type Statement } from './database/database.ts';
 
 /** What a store needs of it. */
 export interface CommitChannel {
@@ -154,7 +154,7 @@ export class CommitNotifications implements CommitChannel, AsyncDisposable {
   async #listen(): Promise<void> {
     const { connection } = this.#options;
     if (connection.isPooled || this.#closed) return;
-    const client = new pg.Client(clientConfig(connection));
+    const client = new pg.Client(configOf(connection));
     this.#listening = client;
     const ended = (error?: unknown) => {
       if (this.#listening !== client) return;

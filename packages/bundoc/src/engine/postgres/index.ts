@@ -1,9 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { hasCode } from '@bundoc/shared/contract/app-error';
+import { isThisMachine, placeOf } from '@bundoc/shared/postgres/address';
+import { usesTls } from '@bundoc/shared/postgres/connection';
+import { checkServer } from '@bundoc/shared/postgres/server-check';
 import { ageMs, instant } from '@bundoc/shared/runtime/clock';
-import { readSecretFile } from '@bundoc/shared/runtime/config';
 import type { Logger } from '@bundoc/shared/runtime/logger';
-import { readTlsMaterial } from '@bundoc/shared/tls/files';
 import { MoveFailed } from '../errors.ts';
 import { limitsAfter, SEAL_LIMITS } from '../seal-budget.ts';
 import type { PostgresConfig } from '../storage-config.ts';
@@ -11,9 +12,8 @@ import type { EngineDeps, StorageEngine } from '../storage-engine.ts';
 import type { OpenMoveTarget } from '../transfer-port.ts';
 import { GroupCommitter } from './commit/group-commit.ts';
 import { CommitNotifications } from './commit-notifications.ts';
-import { Database, type DatabaseOptions } from './database/database.ts';
+import { Database } from './database/database.ts';
 import { migrate, SchemaMismatch } from './database/migrate.ts';
-import { checkServer, takesWrites } from './database/server-check.ts';
 import { PostgresStore } from './postgres-store.ts';
 import { ExpiryMarksInRows } from './projects/expiry-rows.ts';
 import { PostgresProjects, whyGone } from './projects/postgres-projects.ts';
@@ -23,7 +23,7 @@ import { identifyDatabase } from './rows/identity-in-rows.ts';
 import { moveTargetIn } from './transfer/move-target.ts';
 
 /** How long a start waits for a server that cannot serve yet. */
-const START_PATIENCE_MS = 30_000;
+const START_RETRY_FOR_MS = 30_000;
 const START_PAUSE_MS = 500;
 /** How long readiness waits for the server. */
 const READY_WITHIN_MS = 2_000;
@@ -38,11 +38,11 @@ export async function openPostgresStorage(
   config: PostgresConfig,
   { clock, logger, quota }: EngineDeps,
 ): Promise<StorageEngine> {
-  const options = databaseOptions(config, logger);
+  const options = { ...config, logger };
   warnInClear('BUNDOC_STORAGE', config, logger);
   await using stack = new AsyncDisposableStack();
   const database = stack.use(new Database(options));
-  await untilServed({ clock, logger }, () => prepare(database, logger));
+  await untilServed({ clock, logger }, () => prepare(database, { clock, logger }));
   const identity = await identifyDatabase(database, clock);
   const reads = new SharedReads(database);
   const states = new SharedStates(database);
@@ -50,7 +50,7 @@ export async function openPostgresStorage(
   const committer = new GroupCommitter({ database, clock });
   const running = stack.move();
   return {
-    place: config.place,
+    place: placeOf(config.address),
     identity,
     isShared: true,
     counts: { databaseConnections: () => database.connections, databaseWaiting: () => database.waiting },
@@ -88,8 +88,8 @@ export async function openMoveTarget(
   { clock, logger }: EngineDeps,
 ): Promise<OpenMoveTarget> {
   await using stack = new AsyncDisposableStack();
-  const database = stack.use(new Database(databaseOptions(config, logger)));
-  await prepare(database, logger).catch((error: unknown) => {
+  const database = stack.use(new Database({ ...config, logger }));
+  await prepare(database, { clock, logger }).catch((error: unknown) => {
     throw error instanceof SchemaMismatch ? new MoveFailed(error.message, { cause: error }) : error;
   });
   const target = await moveTargetIn(database, clock);
@@ -98,27 +98,28 @@ export async function openMoveTarget(
 }
 
 /** A connection in the clear is worth a word. */
-export function warnInClear(variable: string, { tls, url }: PostgresConfig, logger: Logger): void {
-  if (tls !== undefined || /^(127\.|localhost$|\[::1\]$)/.test(new URL(url).hostname)) return;
-  logger.warn(`${variable} is connected to without TLS: use sslmode=verify-full or BUNDOC_POSTGRES_CA_FILE`);
+export function warnInClear(variable: string, config: PostgresConfig, logger: Logger): void {
+  if (usesTls(config) || isThisMachine(config.address.host)) return;
+  logger.warn(`${variable} is connected to without TLS: use sslmode=verify-full`);
 }
 
-async function prepare(database: Database, logger: Logger): Promise<void> {
-  for (const warning of await checkServer(database)) logger.warn(warning);
+async function prepare(
+  database: Database,
+  { clock, logger }: Pick<EngineDeps, 'clock' | 'logger'>,
+): Promise<void> {
+  const warnings = await database.withConnection((run) => checkServer(run, 'BUNDOC_STORAGE', clock.now()));
+  for (const warning of warnings) logger.warn(warning);
   await migrate(database);
 }
 
-/** How to connect. @throws ConfigError for invalid files. */
-export function databaseOptions(config: PostgresConfig, logger: DatabaseOptions['logger']): DatabaseOptions {
-  const { tls, passwordFile } = config;
-  const ca = tls?.ca && readTlsMaterial({ ca: tls.ca }).ca;
-  if (passwordFile !== undefined) readSecretFile(passwordFile.variable, passwordFile.path);
-  return {
-    ...config,
-    logger,
-    tls: tls && (ca === undefined ? {} : { ca }),
-    password: passwordFile && (() => readSecretFile(passwordFile.variable, passwordFile.path)),
-  };
+/** Whether the server takes writes: it is reached, it is the primary. */
+async function takesWrites(database: Database): Promise<boolean> {
+  try {
+    const [rows] = await database.run("SELECT current_setting('transaction_read_only') = 'off'");
+    return rows?.[0]?.[0] === true;
+  } catch {
+    return false;
+  }
 }
 
 async function untilServed({ clock, logger }: EngineDeps, action: () => Promise<void>): Promise<void> {
@@ -128,7 +129,7 @@ async function untilServed({ clock, logger }: EngineDeps, action: () => Promise<
       await action();
       return;
     } catch (error) {
-      if (!hasCode(error, 'storage_unavailable') || ageMs(clock, begun) >= START_PATIENCE_MS) throw error;
+      if (!hasCode(error, 'storage_unavailable') || ageMs(clock, begun) >= START_RETRY_FOR_MS) throw error;
       logger.warn({ err: error }, 'PostgreSQL does not answer; waiting for it');
       await sleep(START_PAUSE_MS);
     }

@@ -25,7 +25,8 @@ import type {
 import type { FoundHead } from '../projects.ts';
 import type { Quota } from '../quota.ts';
 import type { SealLimits } from '../seal-budget.ts';
-import type { CommittingProject, GroupCommitter } from './commit/group-commit.ts';
+import type { CommittingProject } from './commit/attempt.ts';
+import type { GroupCommitter } from './commit/group-commit.ts';
 import { MustReopen, ProjectGone } from './commit/must-reopen.ts';
 import type { QueuedCommit } from './commit/plan-commits.ts';
 import type { CommitChannel } from './commit-notifications.ts';
@@ -75,6 +76,8 @@ const PRUNE_EVERY_MS = 3_600_000;
  *
  * `failed` tells of nothing but a new version of the key, or that the project is gone: what is unknown about
  * a commit is found out.
+ *
+ * It has as many members as its port; reader, committer, indexing and upkeep do the work.
  */
 export class PostgresStore implements ProjectStore {
   readonly isShared = true;

@@ -199,7 +199,7 @@ describe('the copy of the audit chain', () => {
     }
     expect(copied()).toEqual([...before, ...chain.records.slice(0, 5), ...chain.records.slice(5)]);
     expect(await metric('bunkms_audit_ship_breaks_total')).toBe(1);
-    expect(lines.map(({ level }) => level)).toEqual(['fatal']);
+    expect(lines.map(({ level }) => level)).toEqual(['error']);
   });
 
   test.each([

@@ -1,9 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { backoffMs } from '@bundoc/shared/runtime/backoff';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { type ChainHead, GENESIS } from '../../records/chain.ts';
 import type { AuditStore } from '../../store/audit.ts';
-import { lineOf } from './line.ts';
 import type { Position } from './position.ts';
 import type { ShipSink } from './sinks.ts';
 
@@ -133,7 +133,7 @@ export class AuditShipper implements AsyncDisposable {
 
   #beginAnew({ seq }: ChainHead): true {
     this.#options.metrics.auditShipBreaks.inc();
-    this.#options.logger.fatal(
+    this.#options.logger.error(
       { seq },
       'the audit chain lacks the record that was copied last: it was set back or replaced; copying it again from its start',
     );
@@ -144,4 +144,10 @@ export class AuditShipper implements AsyncDisposable {
 
 function wait(ms: number, signal: AbortSignal): Promise<void> {
   return delay(ms, undefined, { signal });
+}
+
+/** A record as it is copied: what names the format, then the record (`docs/formats/shipped-audit.md`). */
+export function lineOf(record: AuditRecord): string {
+  const { seq, prev_hash: previousHash, hash, ...rest } = record;
+  return `${JSON.stringify({ format: 'bunkms/audit/v1', seq, ...rest, prev_hash: previousHash, hash })}\n`;
 }

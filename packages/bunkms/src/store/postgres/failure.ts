@@ -1,15 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { isConnectionState, isDiskFull, sqlStateOf } from '@bundoc/shared/postgres/errors';
 import { DatabaseError } from 'pg';
-
-/**
- * SQLSTATE of a full disk, and classes and codes after which the connection, or the server behind it, is of
- * no use.
- */
-const DISK_FULL = '53100';
-const CONNECTION_CLASSES = ['08', '57', 'F0', 'XX'];
-const READ_ONLY = '25006';
-const LOCK_NOT_AVAILABLE = '55P03';
-const QUERY_CANCELED = '57014';
 
 /** This server is a standby, or was made one: what it says may be old. */
 export class NotPrimary extends Error {
@@ -27,7 +18,7 @@ export function storageError(error: unknown): AppError {
   if (error instanceof AppError) return error;
   if (!(error instanceof DatabaseError)) return new AppError('storage_unavailable', { cause: error });
   const cause = new Error(`PostgreSQL ${error.code ?? ''}: ${error.message}`);
-  return new AppError(error.code === DISK_FULL ? 'disk_full' : 'storage_unavailable', { cause });
+  return new AppError(isDiskFull(error) ? 'disk_full' : 'storage_unavailable', { cause });
 }
 
 /**
@@ -36,17 +27,7 @@ export function storageError(error: unknown): AppError {
  */
 export function isConnectionFailure(error: unknown): boolean {
   if (error instanceof AppError) return false;
-  if (!(error instanceof DatabaseError)) return true;
-  const code = error.code ?? '';
-  if (code === QUERY_CANCELED) return false;
-  return code === READ_ONLY || CONNECTION_CLASSES.some((one) => code.startsWith(one));
-}
-
-/** Whether others kept what was asked for longer than was waited for it. */
-export function isTimeout(error: unknown): boolean {
-  return (
-    error instanceof DatabaseError && (error.code === LOCK_NOT_AVAILABLE || error.code === QUERY_CANCELED)
-  );
+  return sqlStateOf(error) === undefined || isConnectionState(error);
 }
 
 /** The error of what needs the key of the chain before the store has it. */

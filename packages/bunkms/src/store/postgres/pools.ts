@@ -1,7 +1,5 @@
-import { readFileSync } from 'node:fs';
-import { type ConnectionOptions, checkServerIdentity } from 'node:tls';
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { ConfigError, readSecretFile } from '@bundoc/shared/runtime/config';
+import { clientConfig, createPool } from '@bundoc/shared/postgres/connection';
 import pg, { type PoolClient } from 'pg';
 import type { Sql } from '../sql/statement.ts';
 import { NotPrimary, storageError } from './failure.ts';
@@ -18,7 +16,6 @@ const PENDING_MAX = 1_024;
  * better than none.
  */
 const ANSWER_SLACK_MS = 500;
-const IDLE_MS = 60_000;
 
 const BEGIN_SNAPSHOT = 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY';
 
@@ -33,7 +30,7 @@ export class Pools {
   #closing: Promise<void> | undefined;
 
   constructor(settings: PostgresSettings) {
-    this.#reads = newPool(settings, settings.poolMax - 1);
+    this.#reads = newPool(settings, settings.connectionsMax - 1);
     this.#writes = newPool(settings, 1);
   }
 
@@ -109,54 +106,12 @@ async function use<T>(pool: pg.Pool, action: (client: PoolClient) => Promise<T>)
 }
 
 function newPool(settings: PostgresSettings, max: number): pg.Pool {
-  const password = passwordOf(settings);
-  const pool = new pg.Pool({
-    host: settings.host,
-    port: settings.port,
-    database: settings.database,
-    user: settings.user,
-    ...(password === undefined ? {} : { password }),
-    ssl: settings.tls && tlsOptionsOf(settings),
-    enableChannelBinding: true,
-    application_name: 'bunkms',
-    keepAlive: true,
+  return createPool({
+    ...clientConfig({ ...settings, answerSlackMs: ANSWER_SLACK_MS, applicationName: 'bunkms' }),
     max,
-    idleTimeoutMillis: IDLE_MS,
-    connectionTimeoutMillis: settings.connectTimeoutMs,
-    query_timeout: settings.statementTimeoutMs + ANSWER_SLACK_MS,
     types: { getTypeParser },
     onConnect: (client) => prepare(client, settings),
   });
-  // An idle connection that breaks is replaced by the next use.
-  pool.on('error', () => undefined);
-  return pool;
-}
-
-function passwordOf({ password, passwordFile }: PostgresSettings): string | (() => string) | undefined {
-  return passwordFile === undefined
-    ? password
-    : () => readSecretFile('BUNKMS_POSTGRES_PASSWORD_FILE', passwordFile);
-}
-
-/** @throws ConfigError */
-function tlsOptionsOf(settings: PostgresSettings): ConnectionOptions {
-  return {
-    ...caOf(settings),
-    rejectUnauthorized: true,
-    // Said here, since the driver tells Node of names alone, and Node would look for another one in the place
-    // of an address.
-    checkServerIdentity: (_host, certificate) => checkServerIdentity(settings.host, certificate),
-  };
-}
-
-function caOf({ caFile }: PostgresSettings): { ca?: string } {
-  if (caFile === undefined) return {};
-  try {
-    return { ca: readFileSync(caFile, 'utf8') };
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    throw new ConfigError([`BUNKMS_POSTGRES_CA_FILE: the file cannot be read (${code})`]);
-  }
 }
 
 /** Of a new connection: what it shall hold to. @throws NotPrimary for a server that may be behind. */

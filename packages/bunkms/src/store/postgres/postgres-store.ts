@@ -1,12 +1,13 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { runOn } from '@bundoc/shared/postgres/run';
+import { checkServer } from '@bundoc/shared/postgres/server-check';
 import type { KmsStore } from '../port.ts';
 import { createRepository } from '../sql/repository.ts';
 import { postgresDialect } from './dialect.ts';
 import { storageError } from './failure.ts';
-import { migrate } from './migrate.ts';
+import { migrateStore } from './migrate.ts';
 import { type PostgresOperations, postgresOperations } from './operations.ts';
 import { closed, Pools } from './pools.ts';
-import { serverWarnings } from './server-warnings.ts';
 import type { PostgresSettings } from './settings.ts';
 import { load, readAll } from './transfers.ts';
 import { Writer } from './writer.ts';
@@ -32,8 +33,9 @@ export async function openPostgresStore({ settings, warn }: PostgresStoreOptions
   try {
     const client = await pools.borrow();
     try {
-      await migrate(client);
-      for (const warning of await serverWarnings(client, Date.now())) warn(warning);
+      const run = runOn(client);
+      await migrateStore(run);
+      for (const warning of await checkServer(run, 'BUNKMS_STORAGE', Date.now())) warn(warning);
     } finally {
       client.release(true);
     }

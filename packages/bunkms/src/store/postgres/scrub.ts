@@ -1,4 +1,5 @@
-import { isTimeout, storageError } from './failure.ts';
+import { isTimeout } from '@bundoc/shared/postgres/errors';
+import { storageError } from './failure.ts';
 import type { Pools } from './pools.ts';
 
 /** How long one VACUUM may take, milliseconds. */

@@ -56,6 +56,8 @@ export interface ListedPlace extends LivingDocument, DocumentRef {
  * beside its id, the map from it included (measured with a million).
  *
  * States may be applied twice and, while loading, in any order: the one with the higher `seq` wins.
+ *
+ * It is long because all that reads or writes the table knows its columns, and nothing else does.
  */
 export class Catalog {
   readonly #collections: Collection[] = [];

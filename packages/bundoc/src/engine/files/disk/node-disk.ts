@@ -1,34 +1,17 @@
-import {
-  close as closeCallback,
-  closeSync,
-  constants,
-  fstat as fstatCallback,
-  fstatSync,
-  fsync as fsyncCallback,
-  open as openCallback,
-  read as readCallback,
-  readSync,
-  type Stats,
-  write as writeCallback,
-} from 'node:fs';
-import { type FileHandle, lstat, mkdir, open, readdir, rename, rmdir, unlink } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { type FileHandle, lstat, mkdir, open, rename, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { promisify } from 'node:util';
-import { AppError } from '@bundoc/shared/contract/app-error';
 import {
   type Containment,
   codeOf,
   DataFolder,
-  FOLDER_FLAGS,
-  nameOf,
   parentOf,
-  requireFile,
   SAFE_FLAGS,
-  UNSAFE_ENTRY,
   UnsafeEntry,
 } from '@bundoc/shared/files/data-folder';
 import type { FileContent } from './disk.ts';
 import { type Disk, piecesOf } from './disk.ts';
+import { absentAs, closeDescriptor, diskError, Entries, forEachAtOnce, writeWhole } from './entries.ts';
 import { FilesystemSync } from './filesystem-sync.ts';
 import { WriteThread } from './write-thread.ts';
 
@@ -39,13 +22,6 @@ const DIRECTORY_MODE = 0o700;
 const filesystemSync = new FilesystemSync();
 /** Files from which on the whole file system is synced at once. */
 const SYNC_ALL_FROM = 128;
-/**
- * Bytes of the largest folder that is listed: on ext4 some four million names of the longest that Bundoc
- * gives.
- */
-const FOLDER_BYTES_MAX = 268_435_456;
-/** Folders within one another that are removed with what is in them; a project has four. */
-const TREE_DEPTH_MAX = 64;
 
 /** The real disk, held until it is disposed; nothing may be under way then. */
 export type NodeDisk = Disk & AsyncDisposable;
@@ -181,225 +157,7 @@ async function syncFiles(
   await forEachAtOnce([...own], (below) => entries.syncFolder(below));
 }
 
-const READ_FLAGS = constants.O_RDONLY | SAFE_FLAGS;
 const CREATE_FLAGS = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | SAFE_FLAGS;
-
-const openDescriptor = promisify(openCallback);
-const closeDescriptor = promisify(closeCallback);
-const fsync = promisify(fsyncCallback);
-const fstat = promisify(fstatCallback) as (descriptor: number) => Promise<Stats>;
-
-/** Entries of a data folder, by their paths below it. */
-class Entries {
-  readonly #folder: DataFolder;
-
-  constructor(folder: DataFolder) {
-    this.#folder = folder;
-  }
-
-  /**
-   * By callbacks: a `FileHandle` makes a dozen promises for each read, and this is how documents are read.
-   */
-  read(below: string, bytesMax: number): Promise<Buffer> {
-    return new Promise((resolve, reject) => {
-      const readFrom = (descriptor: number): void =>
-        readWhole(descriptor, below, bytesMax, (error, content) => {
-          // Of a file that was only read: there is nothing to wait for.
-          closeSync(descriptor);
-          if (content === undefined) reject(error);
-          else resolve(content);
-        });
-      openCallback(this.#folder.pathOf(below), READ_FLAGS, (error, descriptor) => {
-        const opened =
-          error === null
-            ? this.#atPlace(descriptor, below, READ_FLAGS)
-            : this.#instead(below, READ_FLAGS, error);
-        opened.then(readFrom, reject);
-      });
-    });
-  }
-
-  async readStart(below: string, bytes: number): Promise<Buffer> {
-    const descriptor = await this.openFile(below, constants.O_RDONLY);
-    try {
-      const start = Buffer.allocUnsafeSlow(bytes);
-      return start.subarray(0, readSync(descriptor, start, 0, bytes, 0));
-    } finally {
-      await closeDescriptor(descriptor);
-    }
-  }
-
-  async size(below: string): Promise<number> {
-    // A hint: nothing is read or opened by it.
-    return (await lstat(this.#folder.pathOf(below))).size;
-  }
-
-  async list(below: string): Promise<string[]> {
-    return this.withFolder(below, async (descriptor) => {
-      if (fstatSync(descriptor).size > FOLDER_BYTES_MAX)
-        throw new UnsafeEntry(below, 'has more names than can be read');
-      return await readdir(this.#folder.entriesOf(descriptor, below));
-    });
-  }
-
-  /**
-   * @param action is given a path of the entry whose last component alone may be a link, and the path below
-   * the data folder.
-   */
-  within<T>(below: string, action: (entry: string, below: string) => Promise<T>): Promise<T> {
-    if (below === '') throw new UnsafeEntry(below, 'is no entry of itself');
-    const parent = parentOf(below);
-    return this.withFolder(parent, (descriptor) =>
-      action(`${this.#folder.entriesOf(descriptor, parent)}/${nameOf(below)}`, below),
-    );
-  }
-
-  async withFolder<T>(below: string, action: (descriptor: number) => Promise<T>): Promise<T> {
-    const descriptor = await this.#open(below, FOLDER_FLAGS);
-    try {
-      return await action(descriptor);
-    } finally {
-      closeSync(descriptor);
-    }
-  }
-
-  async openFile(below: string, flags: number): Promise<number> {
-    const descriptor = await this.#open(below, flags);
-    try {
-      requireFile(below, await fstat(descriptor), Number.POSITIVE_INFINITY);
-      return descriptor;
-    } catch (error) {
-      await closeDescriptor(descriptor);
-      throw error;
-    }
-  }
-
-  /**
-   * Syncs files of one folder, and behind them the folder. What is absent is passed over. The folder's place
-   * is checked once for all.
-   */
-  syncFiles(parent: string, files: readonly string[]): Promise<void> {
-    return this.withFolder(parent, async (folder) => {
-      const entries = this.#folder.entriesOf(folder, parent);
-      for (const below of files)
-        await absentAs(undefined, this.#syncFile(`${entries}/${nameOf(below)}`, below));
-      await fsync(folder);
-    });
-  }
-
-  /** @param entry a path whose last component alone may be a link. */
-  async #syncFile(entry: string, below: string): Promise<void> {
-    let descriptor: number;
-    try {
-      descriptor = await openDescriptor(entry, READ_FLAGS);
-    } catch (error) {
-      throw this.#folder.openError(below, error);
-    }
-    try {
-      requireFile(below, fstatSync(descriptor), Number.POSITIVE_INFINITY);
-      await fsync(descriptor);
-    } finally {
-      await closeDescriptor(descriptor);
-    }
-  }
-
-  syncFolder(below: string): Promise<void> {
-    return this.withFolder(below, (descriptor) => fsync(descriptor));
-  }
-
-  /** @param entry a path whose last component alone may be a link. */
-  async removeTree(entry: string, below: string, depth: number): Promise<void> {
-    if (!(await lstat(entry)).isDirectory()) return unlink(entry);
-    if (depth > TREE_DEPTH_MAX) throw new UnsafeEntry(below, 'lies too deep');
-    const descriptor = await openDescriptor(entry, FOLDER_FLAGS);
-    try {
-      const entries = this.#folder.entriesOf(descriptor, below);
-      const names = await readdir(entries, { withFileTypes: true });
-      const [folders, files] = [
-        names.filter((name) => name.isDirectory()),
-        names.filter((name) => !name.isDirectory()),
-      ];
-      await forEachAtOnce(files, ({ name }) => absentAs(undefined, unlink(`${entries}/${name}`)));
-      // One after another: each holds a descriptor.
-      for (const { name } of folders)
-        await absentAs(undefined, this.removeTree(`${entries}/${name}`, `${below}/${name}`, depth + 1));
-    } finally {
-      await closeDescriptor(descriptor);
-    }
-    await rmdir(entry);
-  }
-
-  async #open(below: string, flags: number): Promise<number> {
-    let descriptor: number;
-    try {
-      descriptor = await openDescriptor(this.#folder.pathOf(below), flags | SAFE_FLAGS);
-    } catch (error) {
-      return await this.#instead(below, flags, error);
-    }
-    return await this.#atPlace(descriptor, below, flags);
-  }
-
-  async #instead(below: string, flags: number, error: unknown): Promise<number> {
-    return this.#folder.openInstead(below, flags, error);
-  }
-
-  /** The descriptor, if it is of the entry; otherwise one of the entry itself. */
-  async #atPlace(descriptor: number, below: string, flags: number): Promise<number> {
-    let isAt = false;
-    try {
-      isAt = this.#folder.isAt(descriptor, below);
-    } finally {
-      if (!isAt) await closeDescriptor(descriptor);
-    }
-    return isAt ? descriptor : this.#folder.walkSync(below, flags);
-  }
-}
-
-type Read = (error: unknown, content?: Buffer) => void;
-
-/** Reads a file from its beginning to the end that it has when it is opened. */
-function readWhole(file: number, below: string, bytesMax: number, done: Read): void {
-  let content: Buffer;
-  try {
-    // The open has just fetched it from the disk, so that there is nothing to wait for.
-    const stats = fstatSync(file);
-    requireFile(below, stats, bytesMax);
-    content = Buffer.allocUnsafeSlow(stats.size);
-  } catch (error) {
-    done(error);
-    return;
-  }
-  const readRest = (at: number): void => {
-    if (at === content.length) {
-      done(null, content);
-      return;
-    }
-    readCallback(file, content, at, content.length - at, at, (failure, bytesRead) => {
-      if (failure !== null) done(failure);
-      // It was cut short while it was read.
-      else if (bytesRead === 0) done(null, content.subarray(0, at));
-      else readRest(at + bytesRead);
-    });
-  };
-  readRest(0);
-}
-
-/**
- * By callback, not by a `FileHandle`: that makes a dozen promises for each write, and this one is made for
- * each frame.
- */
-function writeWhole(file: number, content: Buffer, offset: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const writeRest = (done: number): void => {
-      writeCallback(file, content, done, content.length - done, offset + done, (error, bytesWritten) => {
-        if (error !== null) reject(diskError(error));
-        else if (done + bytesWritten < content.length) writeRest(done + bytesWritten);
-        else resolve();
-      });
-    };
-    writeRest(0);
-  });
-}
 
 async function writeFully(file: FileHandle, content: Buffer, offset: number): Promise<void> {
   let written = 0;
@@ -409,40 +167,10 @@ async function writeFully(file: FileHandle, content: Buffer, offset: number): Pr
   }
 }
 
-/** Tasks side by side; more does not help a disk. */
-const AT_ONCE = 8;
-
-async function forEachAtOnce<T>(items: readonly T[], task: (item: T) => Promise<void>): Promise<void> {
-  const left = items.values();
-  await Promise.all(
-    Array.from({ length: AT_ONCE }, async () => {
-      for (const item of left) await task(item);
-    }),
-  );
-}
-
-async function absentAs<T, A>(absent: A, operation: Promise<T>): Promise<T | A> {
-  try {
-    return await operation;
-  } catch (error) {
-    if (codeOf(error) === 'ENOENT') return absent;
-    throw error;
-  }
-}
-
 async function guarded<T>(operation: () => Promise<T>): Promise<T> {
   try {
     return await operation();
   } catch (error) {
     throw diskError(error);
   }
-}
-
-function diskError(error: unknown): AppError {
-  const code = codeOf(error);
-  // An error of the thread that writes files has the code alone.
-  if (code === UNSAFE_ENTRY) return new AppError('project_damaged', { cause: error });
-  return new AppError(code === 'ENOSPC' || code === 'EDQUOT' ? 'disk_full' : 'storage_unavailable', {
-    cause: error,
-  });
 }

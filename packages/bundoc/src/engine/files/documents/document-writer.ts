@@ -202,7 +202,11 @@ interface WritingPort {
   start(files: ProjectFiles): void;
 }
 
-/** The document files of one project that are behind the log, or not durable yet. */
+/**
+ * The document files of one project that are behind the log, or not durable yet.
+ *
+ * It has many short members: stores queue files by some, and the writer takes them by others.
+ */
 export class ProjectFiles {
   /** The latest content of each file that is not on the disk yet, by file name. For the writer. */
   readonly pendingWrites = new Map<string, PendingWrite>();

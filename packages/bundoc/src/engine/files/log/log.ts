@@ -25,6 +25,8 @@ import { birthsIn, StuckParts } from './stuck-parts.ts';
  * The log of a data folder: what is committed in any project goes into one frame with what others commit at
  * the same time, by one write and one sync. docs/adr/0027-one-log.md says why; docs/formats/log.md has the
  * bytes.
+ *
+ * It is the whole interface of the log; its parts do the work.
  */
 export class Log implements ReadableLog, AsyncDisposable {
   readonly #options: LogOptions;

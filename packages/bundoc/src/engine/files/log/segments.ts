@@ -44,7 +44,11 @@ interface FreedSegment {
   readonly readers: readonly Reading[];
 }
 
-/** The files of the log: which count, which are free, and how many more may be made. */
+/**
+ * The files of the log: which count, which are free, and how many more may be made.
+ *
+ * It has many short members, so that the log, its writer and its readers need not know of each other.
+ */
 export class Segments {
   readonly #disk: LogDisk;
   readonly #directory: string;

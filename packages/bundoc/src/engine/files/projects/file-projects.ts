@@ -25,12 +25,16 @@ import {
   withWrappings,
 } from '../../project-file.ts';
 import { keysOfFile, mintOrAdopt, requireNotDestroyed } from '../../project-keys.ts';
-import type { OpenedProject, Projects } from '../../projects.ts';
+import type { OpenedProject, ProjectExtent, Projects } from '../../projects.ts';
 import type { OnSetAside } from '../../set-aside.ts';
+import { catalogStartOf } from '../catalog-scan.ts';
 import { type Disk, makeDirectoryDurably, replaceFile } from '../disk/disk.ts';
 import { DOCS_FOLDER } from '../documents/document-files.ts';
 import { readMoveMark, removeMoveMark } from './moved-folder.ts';
 import { setFileAside } from './set-file-aside.ts';
+
+/** Heads of catalogs that are read at the same time. */
+const READS_AT_ONCE = 8;
 
 export interface FileProjectsOptions {
   readonly disk: Disk;
@@ -126,17 +130,37 @@ export class FileProjects implements Projects {
     return { directory, file, keys, cipher, entries: [PROJECT_FILE] };
   }
 
-  async names(after: string, limit: number, only?: readonly string[]): Promise<readonly string[]> {
+  async names(
+    after: string,
+    limit: number,
+    only?: readonly string[],
+    prefix = '',
+  ): Promise<readonly string[]> {
     const { disk, directory } = this.#options;
     const candidates = only ?? (await disk.list(directory)) ?? [];
     const found: string[] = [];
     for (const name of [...new Set(candidates)].sort()) {
       if (found.length === limit) break;
-      if (name <= after) continue;
+      if (name <= after || !name.startsWith(prefix)) continue;
       const content = (await listIfFolder(disk, join(directory, name))) ?? [];
       if (content.includes(PROJECT_FILE) && !content.includes(MOVE_FILE)) found.push(name);
     }
     return found;
+  }
+
+  /** As of the last checkpoint of each. */
+  async extents(projects: readonly string[]): Promise<ReadonlyMap<string, ProjectExtent>> {
+    const { disk, directory } = this.#options;
+    const extents = new Map<string, ProjectExtent>();
+    const names = projects.values();
+    const readSome = async () => {
+      for (const project of names) {
+        const start = await catalogStartOf(disk, directory, project);
+        if (start !== undefined) extents.set(project, start);
+      }
+    };
+    await Promise.all(Array.from({ length: READS_AT_ONCE }, readSome));
+    return extents;
   }
 
   /**

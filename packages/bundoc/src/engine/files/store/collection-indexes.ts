@@ -57,6 +57,8 @@ interface Indexed {
  * The indexes of an embedded store. A commit's documents enter them as it becomes visible, in the same turn;
  * existing documents enter in the background, each unless it has changed meanwhile, which has put it in
  * already.
+ *
+ * Its members are those of the port, and what a commit and a checkpoint ask of indexes.
  */
 export class CollectionIndexes implements EngineIndexes {
   readonly #documents: IndexedDocuments;

@@ -1,20 +1,12 @@
-import { type ConnectionOptions, checkServerIdentity } from 'node:tls';
+import { type ConnectionSettings, clientConfig, createPool } from '@bundoc/shared/postgres/connection';
+import { type Run, runOn as runOnDriver } from '@bundoc/shared/postgres/run';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import pg from 'pg';
 import { OutcomeUnknown } from '../../errors.ts';
 import { ConnectionTrouble, storageErrorOf } from './database-error.ts';
 
-export interface DatabaseOptions {
-  /** `postgres://…` without parameters. */
-  readonly url: string;
-  /** Asked for each connection; the URL's password when undefined. */
-  readonly password: (() => string) | undefined;
-  readonly tls: ConnectionOptions | undefined;
+export interface DatabaseOptions extends Omit<ConnectionSettings, 'answerSlackMs' | 'applicationName'> {
   readonly connectionsMax: number;
-  /** How long a connection may take to be made, or to become free, milliseconds. */
-  readonly connectTimeoutMs: number;
-  /** After which the server gives a statement up, milliseconds. */
-  readonly statementTimeoutMs: number;
   /**
    * After which the server ends a transaction whose client fell silent, and frees its locks, milliseconds.
    */
@@ -31,8 +23,6 @@ export interface DatabaseOptions {
  * How much later than the server this side gives up: only a server that does not answer at all gets there.
  */
 const SILENCE_MS = 2_000;
-const DEFAULT_PORT = 5_432;
-const IDLE_CONNECTION_MS = 60_000;
 
 /** A row: numbers, texts, booleans, bytes of its own, null; in the order of the columns. */
 export type Row = readonly unknown[];
@@ -79,11 +69,9 @@ export class Database implements AsyncDisposable {
   constructor(options: DatabaseOptions) {
     this.connectionsMax = options.connectionsMax;
     this.#isPooled = options.isPooled;
-    this.#pool = new pg.Pool({
-      ...clientConfig(options),
-      max: options.connectionsMax,
-      idleTimeoutMillis: IDLE_CONNECTION_MS,
-    });
+    this.#pool = createPool({ ...configOf(options), max: options.connectionsMax }, (error) =>
+      options.logger.info({ err: error }, 'a connection to PostgreSQL broke'),
+    );
     // Every statement finds its rows by an index. The server keeps plans: one from when a table was small
     // would read all of a large one. And it compiles plans that it takes for dear, which costs more than any
     // statement here.
@@ -92,11 +80,6 @@ export class Database implements AsyncDisposable {
         // If it fails, so does what the connection was made for.
         client.query('SET enable_seqscan = off; SET jit = off').catch(() => undefined);
       });
-    // Without a listener, an idle connection that breaks would end the process. The next statement makes
-    // another.
-    this.#pool.on('error', (error) =>
-      options.logger.info({ err: error }, 'a connection to PostgreSQL broke'),
-    );
   }
 
   /** Connections that are open. */
@@ -173,6 +156,18 @@ export class Database implements AsyncDisposable {
     });
   }
 
+  /** Runs statements without parameters one after another on one connection. */
+  async withConnection<T>(action: (run: Run) => Promise<T>): Promise<T> {
+    return this.#withClient((client) => {
+      const run = runOnDriver(client);
+      return action((text, timeoutMs) =>
+        run(text, timeoutMs).catch((error: unknown) => {
+          throw troubleOf(error);
+        }),
+      );
+    });
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#pool.end();
   }
@@ -236,42 +231,17 @@ export class Database implements AsyncDisposable {
 export type Connections = Pick<Database, 'query' | 'run' | 'transaction'>;
 
 /** How one connection is made: of the pool, or one that listens. */
-export function clientConfig(options: DatabaseOptions): pg.ClientConfig {
-  const { url, password, tls, connectTimeoutMs, statementTimeoutMs, isPooled } = options;
+export function configOf(options: DatabaseOptions): pg.ClientConfig {
   const settings = {
-    statement_timeout: statementTimeoutMs,
+    statement_timeout: options.statementTimeoutMs,
     idle_in_transaction_session_timeout: options.idleInTransactionTimeoutMs,
   };
-  const { hostname, port, username, pathname, password: ownPassword } = new URL(url);
-  const host = hostname.replace(/^\[|\]$/g, '');
   return {
-    // Part by part: what a URL gives would go before all else.
-    host,
-    port: Number(port || DEFAULT_PORT),
-    user: decodeURIComponent(username),
-    database: decodeURIComponent(pathname.slice(1)),
-    password: password ?? decodeURIComponent(ownPassword),
-    ...(tls === undefined ? {} : { ssl: checkedTls(tls, host) }),
+    ...clientConfig({ ...options, answerSlackMs: SILENCE_MS, applicationName: 'bundoc' }),
     // A pooler refuses what it does not know.
-    ...(isPooled ? {} : settings),
-    connectionTimeoutMillis: connectTimeoutMs,
-    query_timeout: statementTimeoutMs + SILENCE_MS,
+    ...(options.isPooled ? {} : settings),
     // What is sent one behind the other does not wait for answers in between.
     pipeline: true,
-    keepAlive: true,
-    application_name: 'bundoc',
-  };
-}
-
-/**
- * The server is checked by the name or address that it is connected to by. Said here: a driver that passes no
- * address on has "localhost" looked for.
- */
-function checkedTls(tls: ConnectionOptions, host: string): ConnectionOptions {
-  return {
-    ...tls,
-    rejectUnauthorized: true,
-    checkServerIdentity: (_host, certificate) => checkServerIdentity(host, certificate),
   };
 }
 

@@ -18,7 +18,7 @@ import {
   withWrappings,
 } from '../../project-file.ts';
 import { keysOfFile, mintOrAdopt, requireNotDestroyed } from '../../project-keys.ts';
-import type { OpenedProject, Projects } from '../../projects.ts';
+import type { OpenedProject, ProjectExtent, Projects } from '../../projects.ts';
 import { loggable, type OnSetAside } from '../../set-aside.ts';
 import { Gather } from '../commit/gather.ts';
 import type { Database, Statement, Transaction } from '../database/database.ts';
@@ -30,9 +30,15 @@ import { makeProject, raiseKeyVersion } from '../rows/project-rows.ts';
 /** Of a row of `bundoc.projects` that holds a project, and not only a mark. */
 export const IS_PROJECT = `file IS NOT NULL AND NOT starts_with(coalesce(marker, ''), '${MOVE_MARK_BEGINS}')`;
 const NAMES: Statement = {
-  name: 'bundoc-project-names-5',
-  text: `SELECT project FROM bundoc.projects WHERE project > $1 AND ($3::text[] IS NULL OR project = ANY ($3))
-         AND ${IS_PROJECT} ORDER BY project LIMIT $2`,
+  name: 'bundoc-project-names-6',
+  text: `SELECT project FROM bundoc.projects WHERE project > $1 AND project >= $4 AND starts_with(project, $4)
+         AND ($3::text[] IS NULL OR project = ANY ($3)) AND ${IS_PROJECT} ORDER BY project LIMIT $2`,
+};
+const EXTENTS: Statement = {
+  name: 'bundoc-project-extents-1',
+  text: `SELECT h.project, h.key_version, coalesce(sum(c.documents), 0)::bigint, coalesce(sum(c.bytes), 0)::bigint
+         FROM bundoc.heads h LEFT JOIN bundoc.collections c USING (project)
+         WHERE h.project = ANY ($1::text[]) GROUP BY h.project`,
 };
 
 /** Projects whose rows one statement reads for their openings, and such statements that run at once. */
@@ -112,10 +118,27 @@ export class PostgresProjects implements Projects {
     return opened;
   }
 
-  async names(after: string, limit: number, only?: readonly string[]): Promise<readonly string[]> {
+  async names(
+    after: string,
+    limit: number,
+    only?: readonly string[],
+    prefix = '',
+  ): Promise<readonly string[]> {
     const { database, clock } = this.#options;
-    const rows = await retryUnavailable(clock, () => database.query(NAMES, [after, limit, only ?? null]));
+    const rows = await retryUnavailable(clock, () =>
+      database.query(NAMES, [after, limit, only ?? null, prefix]),
+    );
     return rows.map((row) => (row as unknown as [string])[0]);
+  }
+
+  async extents(projects: readonly string[]): Promise<ReadonlyMap<string, ProjectExtent>> {
+    const { database, clock } = this.#options;
+    const rows = await retryUnavailable(clock, () => database.query(EXTENTS, [projects]));
+    return new Map(
+      (rows as unknown as [string, number, number, number][]).map(
+        ([project, keyVersion, documents, bytes]) => [project, { documents, bytes, keyVersion }],
+      ),
+    );
   }
 
   async keepWrappings(project: string, file: ProjectFile, keys: readonly LeasedKey[]): Promise<ProjectFile> {

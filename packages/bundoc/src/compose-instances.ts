@@ -1,0 +1,89 @@
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { Logger } from '@bundoc/shared/runtime/logger';
+import type { BundocConfig } from './config.ts';
+import { KeyCache } from './crypto/key-cache.ts';
+import type { SettleMove } from './engine/judge-move-mark.ts';
+import { unknownSealers } from './engine/project-file.ts';
+import type { Projects } from './engine/projects.ts';
+import type { OnSetAside } from './engine/set-aside.ts';
+import type { StorageEngine, StoreWatch } from './engine/storage-engine.ts';
+import type { StorageGeneration } from './engine/storage-generation.ts';
+import type { StorageKeys } from './kms/storage-keys.ts';
+import type { BundocMetrics } from './metrics.ts';
+import { InstanceManager } from './projects/instance-manager.ts';
+import { SpreadRotations } from './projects/spread-rotations.ts';
+import type { OwnWork, Scheduler } from './work/scheduler.ts';
+import type { ServiceShares } from './work/service-shares.ts';
+
+/** What the open projects are made of. */
+export interface Composition {
+  readonly config: BundocConfig;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly metrics: BundocMetrics;
+  readonly storage: StorageEngine;
+  readonly service: StorageKeys;
+  readonly generation: StorageGeneration;
+  readonly onSetAside: OnSetAside;
+  readonly settle: SettleMove;
+  readonly scheduler: Scheduler;
+  readonly shares: ServiceShares;
+}
+
+export function composeInstances(composition: Composition): {
+  keys: KeyCache;
+  projects: Projects;
+  instances: InstanceManager;
+  rotations: SpreadRotations;
+} {
+  const { config, clock, logger, metrics, storage, service, generation, onSetAside, settle } = composition;
+  const { scheduler, shares } = composition;
+  const keys = new KeyCache({
+    keys: service,
+    clock,
+    ttlMs: config.keyTtlMs,
+    onFetch: metrics.keyFetch,
+    fetches: shares.keyFetches,
+  });
+  const rotations = new SpreadRotations({
+    ...{ clock, logger },
+    rotate: (project, version) => keys.rotate(project, version),
+  });
+  const ownWork =
+    (project: string): OwnWork =>
+    (kind) =>
+      scheduler.background(project, kind);
+  const watch = (project: string): StoreWatch => ({
+    ownWork: ownWork(project),
+    onRotationDue: (version) => rotations.due(project, version),
+    onIntegrityError: (file) => {
+      metrics.integrityError();
+      logger.error({ project, file }, 'a document file does not open');
+    },
+    onFailure: (error) => logger.error({ project, err: error }, 'the storage of a project failed'),
+  });
+  const projects = storage.projects(keys, generation, onSetAside, settle);
+  const instances = new InstanceManager({
+    projects,
+    keys,
+    clock,
+    logger,
+    requireServed: () => void generation.acting(),
+    openStore: (project, opened) => {
+      const { cipher, file } = opened;
+      return storage.openStore(
+        project,
+        opened,
+        watch(project),
+        unknownSealers(file, cipher.version, generation),
+      );
+    },
+    isShared: storage.isShared,
+    openBytesMax: config.openBytes,
+    shares,
+    ...(storage.storedBytes === undefined ? {} : { storedBytes: storage.storedBytes }),
+    expiry: storage.expiry,
+    ownWork,
+  });
+  return { keys, projects, instances, rotations };
+}

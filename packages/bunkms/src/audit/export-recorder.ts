@@ -1,0 +1,108 @@
+import type { AuditReceipt } from '@bundoc/shared/contract/keys';
+import { PROBLEMS, type ProblemCode } from '@bundoc/shared/contract/problem';
+import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { Logger } from '@bundoc/shared/runtime/logger';
+import type { Caller } from '../records/caller.ts';
+import type { AuditDraft } from '../records/chain.ts';
+import type { AuditCondition } from '../store/audit.ts';
+import type { AuditLog } from './log.ts';
+import type { RefusalSink } from './recorders.ts';
+
+export interface ExportRecorderOptions {
+  readonly audit: Pick<AuditLog, 'append'>;
+  /** Where exports that were refused or failed are recorded. */
+  readonly refusals: RefusalSink;
+  /** Counts exports by their outcome. */
+  readonly metrics: { readonly exports: { inc(labels: { readonly outcome: string }): void } };
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+/** A key that is about to leave. */
+export interface Release {
+  readonly keyId: string;
+  readonly name: string;
+  readonly version: number;
+  readonly leaseTtlMs: number;
+  /** The storage that it is released to, if it is to one. */
+  readonly storage: string | undefined;
+}
+
+/** An export that was answered with a refusal. What its target names, as audit records name it. */
+export interface FailedExport {
+  readonly key: string | undefined;
+  readonly version: number | undefined;
+  readonly code: ProblemCode;
+  /** The network that an unconfirmed caller is held to; undefined for one with a valid token. */
+  readonly network: string | undefined;
+}
+
+/**
+ * Records and counts every access to export, with one CRITICAL record each: those that succeed and those
+ * that do not.
+ */
+export class ExportRecorder {
+  readonly #options: ExportRecorderOptions;
+
+  constructor(options: ExportRecorderOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Records that a key leaves.
+   *
+   * @param condition of the record: what must still hold for the release.
+   * @returns the place of the record, once it is durable: only then may the key leave.
+   * @throws AppError of `AuditLog.append`: then it must not.
+   */
+  async release(release: Release, caller: Caller, condition: AuditCondition): Promise<AuditReceipt> {
+    const { audit, metrics, logger } = this.#options;
+    const { keyId, name, version, leaseTtlMs, storage } = release;
+    const outcome = 'allowed';
+    const receipt = await audit.append(
+      {
+        ...this.#draft(caller, outcome, { key: name, version }),
+        detail: {
+          key_id: keyId,
+          lease_ttl_ms: leaseTtlMs,
+          ...(storage === undefined ? {} : { storage }),
+        },
+      },
+      condition,
+    );
+    metrics.exports.inc({ outcome });
+    const { actor, jti, source, request_id: reqId } = caller;
+    logger.info(
+      { keyName: name, version, actor, jti, source, reqId, outcome, auditSeq: receipt.seq },
+      'key exported',
+    );
+    return receipt;
+  }
+
+  /** Records an export that was refused, or failed. Nothing waits for it. */
+  failed({ key, version, code, network }: FailedExport, caller: Caller): void {
+    const { metrics, refusals } = this.#options;
+    const hasFailed = PROBLEMS[code].status >= 500 || code === 'key_not_found';
+    const outcome = hasFailed ? 'failed' : 'refused';
+    metrics.exports.inc({ outcome });
+    const record: AuditDraft = { ...this.#draft(caller, outcome, { key, version }), code };
+    if (network === undefined) refusals.named(record);
+    else refusals.anonymous(network, record);
+  }
+
+  #draft(
+    caller: Caller,
+    outcome: AuditDraft['outcome'],
+    { key, version }: { readonly key: string | undefined; readonly version: number | undefined },
+  ): AuditDraft {
+    return {
+      ...caller,
+      time: new Date(this.#options.clock.now()).toISOString(),
+      severity: 'CRITICAL',
+      action: 'key.export',
+      outcome,
+      ...(key === undefined ? {} : { key }),
+      ...(version === undefined ? {} : { version }),
+    };
+  }
+}

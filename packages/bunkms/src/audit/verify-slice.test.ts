@@ -1,0 +1,105 @@
+import { createSecretKey, randomBytes } from 'node:crypto';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import { describe, expect, it } from 'vitest';
+import { GENESIS, nextRecord } from '../records/chain.ts';
+import { verifySlice } from './verify-slice.ts';
+
+const chainKey = createSecretKey(randomBytes(32));
+
+function chainOf(length: number): AuditRecord[] {
+  const records: AuditRecord[] = [];
+  let head = GENESIS;
+  for (let at = 0; at < length; at++) {
+    const record = nextRecord(chainKey, head, {
+      time: new Date(at * 1_000).toISOString(),
+      severity: 'INFO',
+      action: 'key.list',
+      outcome: 'allowed',
+    });
+    records.push(record);
+    head = record;
+  }
+  return records;
+}
+
+/** A store that has these records, and says how many it was asked for at once. */
+function portsOf(records: readonly AuditRecord[]) {
+  const asked: number[] = [];
+  const listAudit = async ({ after = 0, limit }: { after?: number | undefined; limit: number }) => {
+    asked.push(limit);
+    const rest = records.filter(({ seq }) => seq > after);
+    return { items: rest.slice(0, limit), more: rest.length > limit };
+  };
+  return { asked, ports: { chainKey, store: { listAudit } } as unknown as Parameters<typeof verifySlice>[0] };
+}
+
+const placeOf = (record: AuditRecord | undefined) => ({ seq: record?.seq ?? 0, hash: record?.hash ?? '' });
+
+describe('the verification of the audit chain in slices', () => {
+  it('gets from the beginning to the end, no slice beyond its limit, and checks each record once', async () => {
+    const records = chainOf(2_345);
+    const { asked, ports } = portsOf(records);
+    let after: { seq: number; hash: string } | undefined;
+    let checked = 0;
+    for (let slices = 1; ; slices++) {
+      const slice = await verifySlice(ports, { after, receipt: placeOf(records[1_999]), limit: 1_000 });
+      if (!slice.intact) throw new Error(slice.fault.reason);
+      expect(slice.checked).toBeLessThanOrEqual(1_000);
+      checked += slice.checked;
+      after = slice.head;
+      if (!slice.complete) continue;
+      expect([slices, checked, slice.head]).toEqual([3, 2_345, placeOf(records.at(-1))]);
+      break;
+    }
+    expect(Math.max(...asked)).toBeLessThanOrEqual(250);
+  });
+
+  it('names the first record that was changed', async () => {
+    const records = chainOf(600);
+    records[420] = { ...records[420], actor: 'nobody' } as AuditRecord;
+    const { ports } = portsOf(records);
+    expect(await verifySlice(ports, { limit: 1_000 })).toEqual({
+      intact: false,
+      checked: 420,
+      fault: { seq: 421, reason: 'changed' },
+    });
+  });
+
+  it('misses a record that was taken out, and the end that was cut off before a receipt', async () => {
+    const records = chainOf(10);
+    const receipt = placeOf(records[9]);
+    const without = portsOf(records.filter(({ seq }) => seq !== 4)).ports;
+    expect(await verifySlice(without, { limit: 100 })).toMatchObject({
+      fault: { seq: 4, reason: 'missing' },
+    });
+    const cut = portsOf(records.slice(0, 8)).ports;
+    expect(await verifySlice(cut, { limit: 100 })).toMatchObject({ intact: true, complete: true });
+    expect(await verifySlice(cut, { receipt, limit: 100 })).toMatchObject({
+      fault: { seq: 9, reason: 'missing' },
+    });
+  });
+
+  it('finds that a receipt is of another chain', async () => {
+    const { ports } = portsOf(chainOf(10));
+    const receipt = { seq: 5, hash: '0'.repeat(64) };
+    const reason = 'not the record of the receipt';
+    expect(await verifySlice(ports, { receipt, limit: 100 })).toMatchObject({ fault: { seq: 5, reason } });
+  });
+
+  it('believes no made-up place to go on from', async () => {
+    const { ports } = portsOf(chainOf(10));
+    const after = { seq: 5, hash: 'f'.repeat(64) };
+    expect(await verifySlice(ports, { after, limit: 100 })).toMatchObject({
+      intact: false,
+      fault: { seq: 6 },
+    });
+    const behind = { seq: 5, hash: '0'.repeat(64) };
+    expect(await verifySlice(ports, { after: behind, limit: 100 })).toMatchObject({ intact: false });
+  });
+
+  it('takes an empty chain for one that was emptied', async () => {
+    expect(await verifySlice(portsOf([]).ports, { limit: 100 })).toMatchObject({
+      fault: { seq: 1, reason: 'missing' },
+    });
+  });
+});

@@ -1,0 +1,161 @@
+import type { Change } from '@bundoc/client';
+import { hasCode } from '@bundoc/client/error';
+import { useEffect, useRef, useState } from 'preact/hooks';
+import { Badge, Empty, Fault, Field, Head, Name, Table } from '../parts/basics.tsx';
+import { time } from '../parts/format.ts';
+import { bundoc } from '../shell/api.ts';
+import { places } from './places.ts';
+import { ProjectFrame } from './project-frame.tsx';
+
+/** Changes that are kept on the screen. */
+const KEPT = 500;
+
+interface Seen extends Change<Record<string, unknown>> {
+  readonly number: number;
+  readonly at: string;
+}
+
+/** What happens in a project, as it happens. */
+export function ChangesView({ project = '' }: { readonly project?: string }) {
+  return (
+    <ProjectFrame project={project} here="Changes">
+      {() => <Followed key={project} project={project} />}
+    </ProjectFrame>
+  );
+}
+
+function Followed({ project }: { readonly project: string }) {
+  const [isLive, setIsLive] = useState(true);
+  const [collection, setCollection] = useState('');
+  const [wanted, setWanted] = useState('');
+  const [seen, setSeen] = useState<readonly Seen[]>([]);
+  const [error, setError] = useState<unknown>();
+  /** Where to go on after a pause: nothing that happens meanwhile is missed. */
+  const since = useRef('now');
+  const number = useRef(0);
+
+  useEffect(() => {
+    if (!isLive) return;
+    const stop = new AbortController();
+    const { signal } = stop;
+    const feed = bundoc.project(project);
+    const follow = async () => {
+      if (since.current === 'now') since.current = (await feed.changesPage({ since: 'now', signal })).since;
+      signal.throwIfAborted();
+      const only = wanted === '' ? undefined : wanted;
+      const following = feed.changes({ since: since.current, collection: only, signal });
+      for await (const change of following) {
+        signal.throwIfAborted();
+        since.current = following.since ?? since.current;
+        const next = { ...change, number: number.current++, at: new Date().toISOString() };
+        setSeen((before) => [next, ...before].slice(0, KEPT));
+      }
+    };
+    follow().catch((thrown: unknown) => {
+      if (stop.signal.aborted) return;
+      setIsLive(false);
+      setError(thrown);
+    });
+    return () => stop.abort();
+  }, [isLive, project, wanted]);
+
+  const restart = () => {
+    since.current = 'now';
+    setError(undefined);
+    setIsLive(true);
+  };
+  const isGone = hasCode(error, 'position_gone');
+  return (
+    <>
+      <Head
+        title="Changes"
+        lead={
+          <>
+            of <Name text={project} />, each document at its last change
+          </>
+        }
+        actions={
+          <button
+            type="button"
+            class={isLive ? '' : 'primary'}
+            onClick={() => {
+              setError(undefined);
+              setIsLive(!isLive);
+            }}
+            disabled={isGone}
+          >
+            {isLive ? 'Pause' : 'Resume'}
+          </button>
+        }
+      />
+      <form
+        class="toolbar"
+        onSubmit={(event) => {
+          event.preventDefault();
+          setWanted(collection.trim());
+        }}
+      >
+        <Field label="Only this collection">
+          {(attributes) => (
+            <input
+              {...attributes}
+              class="mono"
+              autocomplete="off"
+              spellcheck={false}
+              value={collection}
+              onInput={(event) => setCollection(event.currentTarget.value)}
+            />
+          )}
+        </Field>
+        <button type="submit">Filter</button>
+        <span class="live" role="status">
+          <Badge kind={isLive ? 'good' : 'warn'}>{isLive ? 'live' : 'paused'}</Badge>
+        </span>
+      </form>
+      {isGone ? (
+        <div class="fault" role="alert">
+          <p class="fault-title">The place to go on from is too old</p>
+          <p>Deletions behind it are forgotten, so the feed cannot tell them. Begin again from now.</p>
+          <button type="button" onClick={restart}>
+            Begin from now
+          </button>
+        </div>
+      ) : (
+        <Fault error={error} retry={restart} />
+      )}
+      {seen.length === 0 ? (
+        <Empty title={isLive ? 'Nothing has happened yet' : 'Nothing has happened before the pause'}>
+          {isLive
+            ? 'Changes appear here as they are made.'
+            : 'Resume: nothing that happened meanwhile is missed.'}
+        </Empty>
+      ) : (
+        <Table label="Changes" heads={['Seen (UTC)', 'What', 'Collection', 'Document', 'Revision']}>
+          {seen.map(({ number: key, at, deleted, collection: of, id, rev }) => (
+            <tr key={key}>
+              <td class="when">{time(at)}</td>
+              <td>{deleted ? <Badge kind="warn">deleted</Badge> : <Badge kind="accent">written</Badge>}</td>
+              <td>
+                <a href={places.collection(project, of)}>
+                  <Name text={of} max={40} />
+                </a>
+              </td>
+              <td>
+                {deleted ? (
+                  <Name text={id} max={60} />
+                ) : (
+                  <a href={places.document(project, of, id)}>
+                    <Name text={id} max={60} />
+                  </a>
+                )}
+              </td>
+              <td>
+                <code>{rev}</code>
+              </td>
+            </tr>
+          ))}
+        </Table>
+      )}
+    </>
+  );
+}

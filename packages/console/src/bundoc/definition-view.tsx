@@ -1,0 +1,204 @@
+import type { CollectionDefinition, CollectionInfo, DefinedCollection } from '@bundoc/client/definition';
+import { useState } from 'preact/hooks';
+import { Editor } from '../editor/editor.tsx';
+import { Badge, Empty, Fault, Figure, Head, Loading, Name, Table } from '../parts/basics.tsx';
+import { bytes, count, plural, visible } from '../parts/format.ts';
+import { useRequest } from '../parts/use-request.ts';
+import { bundoc } from '../shell/api.ts';
+import { may } from '../shell/session.ts';
+import { faultOfText } from './document-text.ts';
+import { CollectionFrame } from './project-frame.tsx';
+
+const WORDS = [
+  ['indexes', 'fields that queries look for'],
+  ['fields', 'paths of an index'],
+  ['unique', 'no two documents have the same values'],
+  ['schema', 'JSON Schema of the documents'],
+  ['ttl', 'documents expire after a time in a field'],
+  ['field', 'the time that counts'],
+  ['seconds', 'after that time'],
+].map(([label = '', detail = '']) => ({ label: `"${label}"`, detail }));
+
+/** How a collection is defined, and how far its indexes are. */
+export function DefinitionView({
+  project = '',
+  collection = '',
+}: {
+  readonly project?: string;
+  readonly collection?: string;
+}) {
+  return (
+    <CollectionFrame project={project} collection={collection} here="Definition">
+      {() => <Loaded key={`${project}/${collection}`} project={project} collection={collection} />}
+    </CollectionFrame>
+  );
+}
+
+const BUILDING_EVERY_MS = 2_000;
+
+function Loaded({ project, collection }: { readonly project: string; readonly collection: string }) {
+  const info = useRequest(
+    `${project}/${collection}`,
+    async (signal) => ({ info: await bundoc.project(project).collection(collection).info({ signal }) }),
+    BUILDING_EVERY_MS,
+  );
+  if (info.data === undefined)
+    return info.error === undefined ? (
+      <Loading what="the definition" />
+    ) : (
+      <Fault error={info.error} retry={info.reload} />
+    );
+  const known = info.data.info;
+  return (
+    <>
+      <Head
+        title={<Name text={collection} />}
+        lead={
+          known === undefined
+            ? 'It holds nothing and is not defined.'
+            : known.rev === undefined
+              ? 'Not defined.'
+              : 'Defined.'
+        }
+      />
+      <Fault error={info.error} />
+      {known === undefined ? null : (
+        <>
+          <dl class="figures">
+            <Figure name="Documents">{count(known.documents)}</Figure>
+            <Figure name="Sealed bytes">{bytes(known.bytes)}</Figure>
+            <Figure name="Schema">{known.schema === undefined ? 'none' : 'checked at each write'}</Figure>
+            <Figure name="Time to live">
+              {known.ttl === undefined
+                ? 'for ever'
+                : `${plural(known.ttl.seconds, 'second')} after ${visible(known.ttl.field, 40)}`}
+            </Figure>
+          </dl>
+          <Indexes info={known} />
+        </>
+      )}
+      <Edited project={project} collection={collection} info={known} reload={info.reload} />
+    </>
+  );
+}
+
+function Indexes({ info }: { readonly info: CollectionInfo }) {
+  if (info.indexes.length === 0)
+    return <Empty title="There is no index">Queries look at each document.</Empty>;
+  return (
+    <Table label="Indexes" heads={['Index', 'Fields', 'Kind', 'State']}>
+      {info.indexes.map(({ name, fields, unique, state, indexed, total, duplicates }) => (
+        <tr key={name}>
+          <th scope="row">
+            <Name text={name} />
+          </th>
+          <td>
+            <Name text={fields.join(', ')} />
+          </td>
+          <td>{unique ? 'unique' : 'plain'}</td>
+          <td>
+            <Badge kind={state === 'ready' ? 'good' : state === 'duplicates' ? 'bad' : 'warn'}>{state}</Badge>{' '}
+            {state === 'building' && total !== undefined ? (
+              <progress max={total} value={indexed ?? 0} aria-label={`Build of ${name}`} />
+            ) : null}
+            {duplicates === undefined ? null : plural(duplicates, 'document too many', 'documents too many')}
+          </td>
+        </tr>
+      ))}
+    </Table>
+  );
+}
+
+/** The definition as it would be sent. */
+function definitionOf(info: CollectionInfo | undefined): CollectionDefinition {
+  if (info === undefined) return { indexes: [] };
+  const { schema, ttl } = info;
+  return {
+    indexes: info.indexes.map(({ name, fields, unique, blind }) => ({
+      name,
+      fields,
+      ...(unique ? { unique } : {}),
+      ...(blind === true ? { blind } : {}),
+    })),
+    ...(schema === undefined ? {} : { schema }),
+    ...(ttl === undefined ? {} : { ttl }),
+  };
+}
+
+function Edited({
+  project,
+  collection,
+  info,
+  reload,
+}: {
+  readonly project: string;
+  readonly collection: string;
+  readonly info: CollectionInfo | undefined;
+  readonly reload: () => void;
+}) {
+  const [begin] = useState(() => JSON.stringify(definitionOf(info), null, 2));
+  const [text, setText] = useState(begin);
+  const [rev, setRev] = useState(info?.rev);
+  const [error, setError] = useState<unknown>();
+  const [defined, setDefined] = useState<DefinedCollection>();
+  const [isBusy, setIsBusy] = useState(false);
+  const isReadOnly = !may('docs:admin');
+  const fault = faultOfText(text);
+  const define = async () => {
+    setIsBusy(true);
+    setError(undefined);
+    try {
+      const answer = await bundoc
+        .project(project)
+        .collection(collection)
+        .define(
+          JSON.parse(text) as CollectionDefinition,
+          rev === undefined ? { ifNoneMatch: '*' } : { ifMatch: rev },
+        );
+      setRev(answer.rev);
+      setDefined(answer);
+      reload();
+    } catch (thrown) {
+      setError(thrown);
+    } finally {
+      setIsBusy(false);
+    }
+  };
+  return (
+    <section aria-labelledby="definition">
+      <h2 id="definition">Definition</h2>
+      <Editor
+        text={begin}
+        version="begin"
+        label="Text of the definition"
+        isReadOnly={isReadOnly}
+        isTall={false}
+        words={WORDS}
+        onChange={setText}
+      />
+      {isReadOnly ? (
+        <p class="hint">This token may not change it: that takes docs:admin.</p>
+      ) : (
+        <div class="toolbar under">
+          <button
+            type="button"
+            class="primary"
+            disabled={fault !== undefined || isBusy || text === begin}
+            onClick={() => void define()}
+          >
+            {isBusy ? 'Defining…' : 'Define'}
+          </button>
+          <span class="hint">{fault ?? 'It replaces the whole definition. Documents stay as they are.'}</span>
+        </div>
+      )}
+      <Fault error={error} />
+      {defined === undefined ? null : (
+        <p class={defined.existing.failing > 0 ? 'note warn' : 'note'} role="status">
+          Defined. {plural(defined.existing.failing, 'document')} of {count(defined.existing.checked)} that
+          were checked would be refused now
+          {defined.existing.complete ? '' : '; there are more that were not checked'}.
+        </p>
+      )}
+    </section>
+  );
+}

@@ -1,0 +1,378 @@
+import type { ReplaceOptions } from '@bundoc/client/collection';
+import { JsonText } from '@bundoc/client/document';
+import { hasCode } from '@bundoc/client/error';
+import { useState } from 'preact/hooks';
+import { useLocation } from 'preact-iso';
+import { Editor } from '../editor/editor.tsx';
+import { Dialog, download, Empty, Fault, Field, Head, Loading, Name } from '../parts/basics.tsx';
+import { bytes, time } from '../parts/format.ts';
+import { useRequest } from '../parts/use-request.ts';
+import { bundoc } from '../shell/api.ts';
+import { may } from '../shell/session.ts';
+import { differingLines, faultOfText, type OwnText, ownText } from './document-text.ts';
+import { draftOf, dropDraft, keepDraft } from './drafts.ts';
+import { LargeText } from './large-text.tsx';
+import { places } from './places.ts';
+import { CollectionFrame } from './project-frame.tsx';
+
+/** Characters beyond which a text is read in slices, and not edited. */
+const EDITABLE = 262_144;
+
+interface DocumentPlace {
+  readonly project: string;
+  readonly collection: string;
+  readonly id: string;
+}
+
+/** One document as the text that it is. */
+export function DocumentView({ project = '', collection = '', id = '' }: Partial<DocumentPlace>) {
+  return (
+    <CollectionFrame project={project} collection={collection} here="">
+      {() => (
+        <Loaded key={`${project}/${collection}/${id}`} project={project} collection={collection} id={id} />
+      )}
+    </CollectionFrame>
+  );
+}
+
+const read = async ({ project, collection, id }: DocumentPlace, signal?: AbortSignal) => {
+  const document = await bundoc.project(project).collection(collection).get(id, { signal });
+  return document === undefined ? undefined : ownText(document.text);
+};
+
+function Loaded(place: DocumentPlace) {
+  const { project, collection, id } = place;
+  const document = useRequest(`${project}/${collection}/${id}`, async (signal) => ({
+    stored: await read(place, signal),
+  }));
+  if (document.error !== undefined && document.data === undefined)
+    return <Fault error={document.error} retry={document.reload} />;
+  if (document.data === undefined) return <Loading what="the document" />;
+  const { stored } = document.data;
+  if (stored === undefined)
+    return (
+      <>
+        <Head title={<Name text={id} max={80} />} />
+        <Empty title="There is no such document">
+          <a href={places.collection(project, collection)}>All documents of the collection</a>
+        </Empty>
+      </>
+    );
+  return stored.text.length > EDITABLE ? (
+    <Large place={place} stored={stored} />
+  ) : (
+    <Edited place={place} stored={stored} />
+  );
+}
+
+function Lead({ stored }: { readonly stored: OwnText }) {
+  const { _rev, _created, _updated } = stored.metadata;
+  return (
+    <>
+      revision <code>{_rev}</code> · created {time(_created)} · changed {time(_updated)} UTC
+    </>
+  );
+}
+
+function Large({ place: { id }, stored }: { readonly place: DocumentPlace; readonly stored: OwnText }) {
+  return (
+    <>
+      <Head
+        title={<Name text={id} max={80} />}
+        lead={<Lead stored={stored} />}
+        actions={
+          <button type="button" class="primary" onClick={() => download(`${fileName(id)}.json`, stored.text)}>
+            Download
+          </button>
+        }
+      />
+      <p class="note">
+        {bytes(stored.text.length)} are too much to edit here. Below it is in slices; downloaded it is whole.
+      </p>
+      <LargeText text={stored.text} />
+    </>
+  );
+}
+
+function fileName(id: string): string {
+  return id.replaceAll(/[^A-Za-z0-9_-]+/g, '_').slice(0, 60) || 'document';
+}
+
+function Edited({ place, stored }: { readonly place: DocumentPlace; readonly stored: OwnText }) {
+  const { project, collection, id } = place;
+  const key = places.document(project, collection, id);
+  const { route } = useLocation();
+  const documents = bundoc.project(project).collection(collection);
+  const [base, setBase] = useState(stored);
+  const draft = draftOf(key);
+  const [begin, setBegin] = useState({ text: draft?.text ?? stored.text, version: 0 });
+  const [text, setText] = useState(begin.text);
+  const [rev, setRev] = useState(draft?.rev ?? stored.metadata._rev);
+  const [theirs, setTheirs] = useState<OwnText | 'deleted'>();
+  const [error, setError] = useState<unknown>();
+  const [isBusy, setIsBusy] = useState(false);
+  const [isDeleting, setIsDeleting] = useState(false);
+  const [isSaved, setIsSaved] = useState(false);
+  const mayWrite = may('docs:write');
+  const isChanged = text !== base.text || theirs !== undefined;
+  const fault = faultOfText(text);
+  const other = theirs === 'deleted' ? undefined : theirs;
+
+  const change = (next: string) => {
+    setText(next);
+    setIsSaved(false);
+    if (next === base.text) dropDraft(key);
+    else keepDraft(key, next, rev);
+  };
+  const restart = (next: string) => {
+    setBegin((before) => ({ text: next, version: before.version + 1 }));
+    setText(next);
+  };
+  const attempt = async (work: () => Promise<void>) => {
+    setIsBusy(true);
+    setError(undefined);
+    try {
+      await work();
+    } catch (thrown) {
+      if (hasCode(thrown, 'precondition_failed')) await showConflict();
+      else setError(thrown);
+    } finally {
+      setIsBusy(false);
+    }
+  };
+  /** Somebody else has written: shows their text beside this one, which stays. */
+  const showConflict = async () => {
+    try {
+      setTheirs((await read(place)) ?? 'deleted');
+    } catch (thrown) {
+      setError(thrown);
+    }
+  };
+  const save = (condition: ReplaceOptions) =>
+    attempt(async () => {
+      const sent = text;
+      const metadata = await documents.put(id, new JsonText(sent), condition);
+      setBase({ text: sent, metadata });
+      setRev(metadata._rev);
+      setTheirs(undefined);
+      setIsSaved(true);
+      dropDraft(key);
+    });
+  const remove = () =>
+    attempt(async () => {
+      setIsDeleting(false);
+      await documents.delete(id, { ifMatch: rev });
+      dropDraft(key);
+      route(places.collection(project, collection));
+    });
+  const takeTheirs = (other: OwnText) => {
+    setBase(other);
+    setRev(other.metadata._rev);
+    setTheirs(undefined);
+    dropDraft(key);
+    restart(other.text);
+  };
+
+  return (
+    <>
+      <Head
+        title={<Name text={id} max={80} />}
+        lead={<Lead stored={base} />}
+        actions={
+          <>
+            <button type="button" onClick={() => download(`${fileName(id)}.json`, text)}>
+              Download
+            </button>
+            {mayWrite ? (
+              <>
+                <button type="button" class="danger quiet" onClick={() => setIsDeleting(true)}>
+                  Delete
+                </button>
+                <button
+                  type="button"
+                  class="primary"
+                  disabled={!isChanged || fault !== undefined || isBusy || theirs !== undefined}
+                  onClick={() => void save({ ifMatch: rev })}
+                >
+                  {isBusy ? 'Saving…' : 'Save'}
+                </button>
+              </>
+            ) : null}
+          </>
+        }
+      />
+      <Fault error={error} />
+      {theirs === undefined ? null : (
+        <div class="conflict" role="alert">
+          <p>
+            <strong>
+              Somebody else has {theirs === 'deleted' ? 'deleted' : 'changed'} this document since you opened
+              it.
+            </strong>{' '}
+            {theirs === 'deleted'
+              ? 'Yours is kept.'
+              : 'Yours is kept on the left. On the right is what is stored now.'}
+          </p>
+          <div class="actions">
+            <button
+              type="button"
+              class="primary"
+              disabled={fault !== undefined || isBusy}
+              onClick={() =>
+                void save(theirs === 'deleted' ? { ifNoneMatch: '*' } : { ifMatch: theirs.metadata._rev })
+              }
+            >
+              {theirs === 'deleted' ? 'Store mine again' : 'Replace theirs with mine'}
+            </button>
+            {theirs === 'deleted' ? null : (
+              <button type="button" onClick={() => takeTheirs(theirs)}>
+                Take theirs
+              </button>
+            )}
+          </div>
+        </div>
+      )}
+      <div class={other === undefined ? 'editors' : 'editors two'}>
+        <section aria-label={other === undefined ? 'The document' : 'Yours'}>
+          {other === undefined ? null : <h2>Yours</h2>}
+          <Editor
+            text={begin.text}
+            version={String(begin.version)}
+            label="Text of the document"
+            isReadOnly={!mayWrite}
+            marked={other === undefined ? [] : differingLines(text, other.text)}
+            onChange={change}
+            onSubmit={() => {
+              if (isChanged && fault === undefined && theirs === undefined) void save({ ifMatch: rev });
+            }}
+          />
+        </section>
+        {other === undefined ? null : (
+          <section aria-label="Stored now">
+            <h2>Stored now</h2>
+            <Editor
+              text={other.text}
+              version={other.metadata._rev}
+              label="The text that is stored now"
+              isReadOnly
+              marked={differingLines(other.text, text)}
+            />
+          </section>
+        )}
+      </div>
+      <p class="editor-foot" role="status">
+        {fault ??
+          (isSaved && !isChanged ? 'Saved.' : isChanged ? 'Not saved yet.' : 'As stored, to the character.')}
+      </p>
+      {isDeleting ? (
+        <Dialog title="Delete this document?" onClose={() => setIsDeleting(false)}>
+          <p>
+            <Name text={id} max={120} /> is deleted if nobody has changed it since. It cannot be brought back.
+          </p>
+          <div class="dialog-end">
+            <button type="button" onClick={() => setIsDeleting(false)}>
+              Keep it
+            </button>
+            <button type="button" class="danger" onClick={() => void remove()}>
+              Delete
+            </button>
+          </div>
+        </Dialog>
+      ) : null}
+    </>
+  );
+}
+
+/** Writes a document that does not exist. */
+export function NewDocumentView({ project = '', collection = '' }: Partial<DocumentPlace>) {
+  return (
+    <CollectionFrame project={project} collection={collection} here="">
+      {() => <New key={`${project}/${collection}`} project={project} collection={collection} />}
+    </CollectionFrame>
+  );
+}
+
+const FIRST_TEXT = '{\n  \n}';
+
+function New({ project, collection }: Omit<DocumentPlace, 'id'>) {
+  const key = places.create(project, collection);
+  const { route } = useLocation();
+  const [id, setId] = useState('');
+  const [begin] = useState(draftOf(key)?.text ?? FIRST_TEXT);
+  const [text, setText] = useState(begin);
+  const [error, setError] = useState<unknown>();
+  const [isBusy, setIsBusy] = useState(false);
+  const fault = faultOfText(text);
+  const create = async () => {
+    setIsBusy(true);
+    setError(undefined);
+    const documents = bundoc.project(project).collection(collection);
+    try {
+      const content = new JsonText(text);
+      const { _id } =
+        id === '' ? await documents.create(content) : await documents.put(id, content, { ifNoneMatch: '*' });
+      dropDraft(key);
+      route(places.document(project, collection, _id), true);
+    } catch (thrown) {
+      setError(thrown);
+    } finally {
+      setIsBusy(false);
+    }
+  };
+  return (
+    <>
+      <Head
+        title="New document"
+        lead={
+          <>
+            in <Name text={collection} />
+          </>
+        }
+        actions={
+          <button
+            type="button"
+            class="primary"
+            disabled={fault !== undefined || isBusy}
+            onClick={() => void create()}
+          >
+            {isBusy ? 'Creating…' : 'Create'}
+          </button>
+        }
+      />
+      <Fault error={error} />
+      <div class="toolbar">
+        <Field label="Id" hint="Leave it empty for a new id that sorts by time.">
+          {(attributes) => (
+            <input
+              {...attributes}
+              class="mono"
+              autocomplete="off"
+              spellcheck={false}
+              value={id}
+              onInput={(event) => setId(event.currentTarget.value)}
+            />
+          )}
+        </Field>
+      </div>
+      <div class="editors">
+        <section aria-label="The document">
+          <Editor
+            text={begin}
+            version="new"
+            label="Text of the new document"
+            onChange={(next) => {
+              setText(next);
+              keepDraft(key, next, undefined);
+            }}
+            onSubmit={() => {
+              if (fault === undefined) void create();
+            }}
+          />
+        </section>
+      </div>
+      <p class="editor-foot" role="status">
+        {fault ?? 'It is stored exactly as it stands here.'}
+      </p>
+    </>
+  );
+}

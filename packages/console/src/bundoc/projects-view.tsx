@@ -1,0 +1,152 @@
+import type { ProjectSummary } from '@bundoc/client';
+import { useEffect, useRef, useState } from 'preact/hooks';
+import { Badge, Empty, Fault, Field, Head, Loading, Name, Table } from '../parts/basics.tsx';
+import { bytes, count, span } from '../parts/format.ts';
+import { useRequest } from '../parts/use-request.ts';
+import { bundoc } from '../shell/api.ts';
+import { nowMs } from '../shell/session.ts';
+import { places } from './places.ts';
+
+const PAGE = 50;
+const EVERY_MS = 5_000;
+const PREFIX = /^[a-z0-9][a-z0-9-]{0,62}$/;
+
+/** Projects with what is known of them without their keys. The list opens none. */
+export function ProjectsView() {
+  const [prefix, setPrefix] = useState('');
+  const [cursors, setCursors] = useState<readonly (string | undefined)[]>([undefined]);
+  const cursor = cursors.at(-1);
+  const wanted = prefix.trim().toLowerCase();
+  const isValid = wanted === '' || PREFIX.test(wanted);
+  const page = useRequest(
+    isValid ? `${wanted}\n${cursor}` : undefined,
+    (signal) =>
+      bundoc.projectsPage({ limit: PAGE, cursor, prefix: wanted || undefined, summary: true, signal }),
+    EVERY_MS,
+  );
+  const grown = useGrowth(page.data?.summaries);
+  return (
+    <>
+      <Head title="Projects" lead="This list opens no project and fetches no key." />
+      <div class="toolbar">
+        <Field label="Find by the first letters" hint={isValid ? undefined : 'Ids have a-z, 0-9 and -.'}>
+          {(attributes) => (
+            <input
+              {...attributes}
+              type="search"
+              class="mono"
+              autocomplete="off"
+              spellcheck={false}
+              value={prefix}
+              aria-invalid={!isValid}
+              onInput={(event) => {
+                setPrefix(event.currentTarget.value);
+                setCursors([undefined]);
+              }}
+            />
+          )}
+        </Field>
+      </div>
+      <Fault error={page.error} retry={page.reload} />
+      {page.data === undefined ? (
+        page.isLoading && page.error === undefined ? (
+          <Loading what="projects" />
+        ) : null
+      ) : page.data.projects.length === 0 ? (
+        <Empty title={wanted === '' ? 'There is no project yet' : 'No project begins like this'}>
+          {wanted === '' ? 'The first document that is written to a project makes it, and its key.' : null}
+        </Empty>
+      ) : (
+        <Table
+          label="Projects"
+          heads={['Project', ['Documents', 'number'], ['Sealed', 'number'], ['Key', 'number'], 'In memory']}
+        >
+          {page.data.projects.map((project) => (
+            <Row
+              key={project}
+              project={project}
+              summary={page.data?.summaries.get(project)}
+              grown={grown.get(project) ?? 0}
+            />
+          ))}
+        </Table>
+      )}
+      <div class="pager">
+        <button
+          type="button"
+          disabled={cursors.length === 1}
+          onClick={() => setCursors(cursors.slice(0, -1))}
+        >
+          Previous
+        </button>
+        <button
+          type="button"
+          disabled={page.data?.nextCursor === undefined}
+          onClick={() => setCursors([...cursors, page.data?.nextCursor])}
+        >
+          Next
+        </button>
+        {cursors.length === 1 ? null : <span class="muted">page {cursors.length}</span>}
+      </div>
+    </>
+  );
+}
+
+function Row({
+  project,
+  summary,
+  grown,
+}: {
+  readonly project: string;
+  readonly summary: ProjectSummary | undefined;
+  readonly grown: number;
+}) {
+  const until = summary?.key_until;
+  return (
+    <tr>
+      <th scope="row">
+        <a href={places.project(project)}>
+          <Name text={project} />
+        </a>
+      </th>
+      <td class="number">
+        {grown === 0 ? null : <span class="grown">{grown > 0 ? `+${count(grown)}` : count(grown)} </span>}
+        {summary?.documents === undefined ? <Unknown /> : count(summary.documents)}
+      </td>
+      <td class="number">{summary?.bytes === undefined ? <Unknown /> : bytes(summary.bytes)}</td>
+      <td class="number">{summary?.key_version === undefined ? <Unknown /> : `v${summary.key_version}`}</td>
+      <td>
+        {summary?.open === true ? <Badge kind="good">open</Badge> : <Badge>closed</Badge>}{' '}
+        <span class="muted">
+          {until === undefined ? 'no key' : `key for ${span(Date.parse(until) - nowMs.value)}`}
+        </span>
+      </td>
+    </tr>
+  );
+}
+
+function Unknown() {
+  return (
+    <span class="muted" title="Not known without the key, before the first checkpoint">
+      –
+    </span>
+  );
+}
+
+/** By how many documents each project has grown while the view is open. */
+function useGrowth(summaries: ReadonlyMap<string, ProjectSummary> | undefined): ReadonlyMap<string, number> {
+  const first = useRef(new Map<string, number>());
+  const [grown, setGrown] = useState<ReadonlyMap<string, number>>(new Map());
+  useEffect(() => {
+    if (summaries === undefined) return;
+    const next = new Map<string, number>();
+    for (const [project, { documents }] of summaries) {
+      if (documents === undefined) continue;
+      const before = first.current.get(project);
+      if (before === undefined) first.current.set(project, documents);
+      else if (documents !== before) next.set(project, documents - before);
+    }
+    setGrown(next);
+  }, [summaries]);
+  return grown;
+}

@@ -1,0 +1,269 @@
+import { Document, pageOf } from '@bundoc/client/document';
+import { elementTexts, memberTexts } from '@bundoc/client/json-slices';
+import type { Explanation } from '@bundoc/client/query';
+import { useRef, useState } from 'preact/hooks';
+import { Editor } from '../editor/editor.tsx';
+import { download, Empty, Fault, Figure, Head, Name, Switch, Table, TextFrame } from '../parts/basics.tsx';
+import { bytes, count, visible } from '../parts/format.ts';
+import { api, path } from '../shell/api.ts';
+import { DocumentTable } from './collection-view.tsx';
+import { faultOfText } from './document-text.ts';
+import { CollectionFrame } from './project-frame.tsx';
+import { MEMBERS, OPERATORS, withMembers } from './query-text.ts';
+
+type Kind = 'query' | 'count' | 'aggregate';
+
+const BEGIN: Readonly<Record<Kind, string>> = {
+  query: '{\n  "where": {},\n  "orderBy": [],\n  "limit": 50\n}',
+  count: '{\n  "where": {}\n}',
+  aggregate: '{\n  "groupBy": [],\n  "figures": { "documents": { "op": "count" } }\n}',
+};
+const NAMES: Readonly<Record<Kind, string>> = { query: 'Find', count: 'Count', aggregate: 'Aggregate' };
+const FORMS = { table: 'Table', text: 'Text' };
+type Form = keyof typeof FORMS;
+/** Characters of an answer that are shown as text; the file has all of it. */
+const SHOWN = 100_000;
+const WORDS = [...MEMBERS, ...OPERATORS];
+
+/** Texts of queries by collection and kind, so that a look at a document loses none. */
+const typed = new Map<string, string>();
+
+export function QueryView({
+  project = '',
+  collection = '',
+}: {
+  readonly project?: string;
+  readonly collection?: string;
+}) {
+  return (
+    <CollectionFrame project={project} collection={collection} here="Query">
+      {() => <Asked key={`${project}/${collection}`} project={project} collection={collection} />}
+    </CollectionFrame>
+  );
+}
+
+interface Answer {
+  readonly kind: Kind;
+  readonly text: string;
+  readonly explain: Explanation | undefined;
+  readonly ms: number;
+  readonly next: string | undefined;
+}
+
+function Asked({ project, collection }: { readonly project: string; readonly collection: string }) {
+  const [kind, setKind] = useState<Kind>('query');
+  const place = (of: Kind) => `${project}/${collection}/${of}`;
+  const textOf = (of: Kind) => typed.get(place(of)) ?? BEGIN[of];
+  const [text, setText] = useState(textOf('query'));
+  const [answer, setAnswer] = useState<Answer>();
+  const [error, setError] = useState<unknown>();
+  const [isBusy, setIsBusy] = useState(false);
+  const stop = useRef(new AbortController());
+  const fault = faultOfText(text);
+
+  const ask = async (cursor?: string) => {
+    stop.current.abort();
+    stop.current = new AbortController();
+    setIsBusy(true);
+    setError(undefined);
+    const start = performance.now();
+    try {
+      const { text: answered } = await api.send({
+        method: 'POST',
+        path: path('projects', project, 'collections', collection, kind),
+        body: withMembers(text, { explain: true, cursor }),
+        isIdempotent: true,
+        signal: stop.current.signal,
+      });
+      const members = memberTexts(answered);
+      const next = members.get('next_cursor');
+      setAnswer({
+        kind,
+        text: answered,
+        explain: JSON.parse(members.get('explain') ?? 'null') ?? undefined,
+        ms: Math.round(performance.now() - start),
+        next: next === undefined ? undefined : (JSON.parse(next) as string),
+      });
+    } catch (thrown) {
+      if (!stop.current.signal.aborted) setError(thrown);
+    } finally {
+      setIsBusy(false);
+    }
+  };
+  const choose = (next: Kind) => {
+    setKind(next);
+    setText(textOf(next));
+    setAnswer(undefined);
+    setError(undefined);
+  };
+
+  return (
+    <>
+      <Head title="Query" lead={<Name text={collection} />} />
+      <Switch label="What to ask" choices={NAMES} chosen={kind} onChoose={choose} />
+      <Editor
+        text={text}
+        version={kind}
+        label={`Text of the request: ${NAMES[kind]}`}
+        words={WORDS}
+        isTall={false}
+        onChange={(next) => {
+          typed.set(place(kind), next);
+          setText(next);
+        }}
+        onSubmit={() => {
+          if (fault === undefined) void ask();
+        }}
+      />
+      <div class="toolbar under">
+        <button
+          type="button"
+          class="primary"
+          disabled={fault !== undefined || isBusy}
+          onClick={() => void ask()}
+        >
+          {isBusy ? 'Asking…' : 'Run'}
+        </button>
+        <span class="hint">{fault ?? 'Ctrl-Enter runs it. A quote offers the operators.'}</span>
+      </div>
+      <Fault error={error} />
+      {answer === undefined ? null : (
+        <Answered project={project} collection={collection} answer={answer} more={(next) => void ask(next)} />
+      )}
+    </>
+  );
+}
+
+function Answered({
+  project,
+  collection,
+  answer,
+  more,
+}: {
+  readonly project: string;
+  readonly collection: string;
+  readonly answer: Answer;
+  readonly more: (cursor: string) => void;
+}) {
+  const [form, setForm] = useState<Form>('table');
+  return (
+    <section aria-label="Answer">
+      {answer.explain === undefined ? null : <Explained explain={answer.explain} ms={answer.ms} />}
+      <div class="toolbar under">
+        <Switch label="How to show it" choices={FORMS} chosen={form} onChoose={setForm} />
+        <button type="button" onClick={() => download(`${answer.kind}.json`, answer.text)}>
+          Download
+        </button>
+      </div>
+      {form === 'text' ? (
+        <TextFrame label="Text of the answer" text={answer.text.slice(0, SHOWN)} />
+      ) : (
+        <AnswerTable project={project} collection={collection} answer={answer} />
+      )}
+      {answer.next === undefined ? null : (
+        <div class="pager">
+          <button type="button" onClick={() => more(answer.next ?? '')}>
+            Next page
+          </button>
+        </div>
+      )}
+    </section>
+  );
+}
+
+function AnswerTable({
+  project,
+  collection,
+  answer,
+}: {
+  readonly project: string;
+  readonly collection: string;
+  readonly answer: Answer;
+}) {
+  if (answer.kind === 'count')
+    return (
+      <dl class="figures">
+        <Figure name="Documents">{memberTexts(answer.text).get('count') ?? ''}</Figure>
+      </dl>
+    );
+  if (answer.kind === 'aggregate') return <Groups text={answer.text} />;
+  const { documents } = pageOf(answer.text);
+  if (documents.length === 0) return <Empty title="No document matches" />;
+  return (
+    <DocumentTable
+      project={project}
+      collection={collection}
+      documents={documents.map(({ text }) => new Document<Record<string, unknown>>(text))}
+      fields={[]}
+    />
+  );
+}
+
+function Groups({ text }: { readonly text: string }) {
+  const rows = elementTexts(memberTexts(text).get('groups') ?? '[]').map((group) => {
+    const members = memberTexts(group);
+    return {
+      group: memberTexts(members.get('group') ?? '{}'),
+      figures: memberTexts(members.get('figures') ?? '{}'),
+    };
+  });
+  const names = (of: 'group' | 'figures') => [...new Set(rows.flatMap((row) => [...row[of].keys()]))];
+  const [by, figures] = [names('group'), names('figures')];
+  if (rows.length === 0) return <Empty title="There is no group" />;
+  return (
+    <Table
+      label="Groups"
+      heads={[
+        ...(by.length === 0 ? ['Group'] : by.map((name) => visible(name, 60))),
+        ...figures.map((name) => [visible(name, 60), 'number'] as const),
+      ]}
+    >
+      {rows.map((row, at) => (
+        <tr key={at}>
+          {by.length === 0 ? <th scope="row">all</th> : null}
+          {by.map((name) => (
+            <td key={name}>
+              <bdi class="mono">{visible(row.group.get(name) ?? '', 120)}</bdi>
+            </td>
+          ))}
+          {figures.map((name) => (
+            <td key={name} class="number">
+              <bdi class="mono">{visible(row.figures.get(name) ?? '', 120)}</bdi>
+            </td>
+          ))}
+        </tr>
+      ))}
+    </Table>
+  );
+}
+
+const ORDERS: Readonly<Record<Explanation['order'], string>> = {
+  creation: 'as they were created',
+  index: 'by the index',
+  sorted: 'sorted after they were read',
+};
+
+/** What was read to find what matches, as a picture. */
+function Explained({ explain, ms }: { readonly explain: Explanation; readonly ms: number }) {
+  const { documents_scanned: scanned, documents_matched: matched, index, order } = explain;
+  const share = scanned === 0 ? 100 : Math.round((matched / scanned) * 100);
+  return (
+    <div class="explain panel">
+      <dl class="figures">
+        <Figure name="Matched">{count(matched)}</Figure>
+        <Figure name="Looked at">{count(scanned)}</Figure>
+        <Figure name="Sealed bytes read">{bytes(explain.bytes_scanned)}</Figure>
+        <Figure name="Found by">{index === null ? 'looking at each' : <Name text={index} />}</Figure>
+        <Figure name="Order">{ORDERS[order]}</Figure>
+        <Figure name="Time">{ms} ms</Figure>
+      </dl>
+      <meter min={0} max={100} value={share} aria-label="Share of what was looked at that matched">
+        {share} %
+      </meter>
+      <p class="hint">
+        {share} % of what was looked at matched.
+        {index === null && scanned > 1_000 ? ' An index on the fields of the condition would read less.' : ''}
+      </p>
+    </div>
+  );
+}

@@ -1,0 +1,59 @@
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import { getJson } from '../shell/api.ts';
+
+export interface AuditFilter {
+  readonly severity?: string | undefined;
+  readonly key?: string | undefined;
+  readonly actor?: string | undefined;
+  readonly from?: string | undefined;
+  readonly to?: string | undefined;
+}
+
+interface Page {
+  readonly records: readonly AuditRecord[];
+  readonly next_cursor?: string;
+}
+
+const WINDOW = 500;
+/** Records that one look shows at least, and windows that it reads at most. */
+const WANTED = 40;
+const WINDOWS_MAX = 40;
+
+/**
+ * The latest records up to `upTo`, the newest first. The service lists the oldest first, so this walks back
+ * through the chain in windows, of which each has no more records than one page.
+ *
+ * @returns where an older look begins; 0 at the beginning of the chain.
+ */
+export async function latestRecords(
+  upTo: number,
+  filter: AuditFilter,
+  signal: AbortSignal,
+): Promise<{ readonly records: readonly AuditRecord[]; readonly olderThan: number }> {
+  const found: AuditRecord[] = [];
+  let high = upTo;
+  for (let windows = 0; high > 0 && found.length < WANTED && windows < WINDOWS_MAX; windows++) {
+    const low = Math.max(0, high - WINDOW);
+    found.push(...(await windowOf(low, high, filter, signal)));
+    high = low;
+  }
+  return { records: found, olderThan: high };
+}
+
+/** Records behind `low` up to `high`, the newest first. */
+async function windowOf(
+  low: number,
+  high: number,
+  filter: AuditFilter,
+  signal: AbortSignal,
+): Promise<AuditRecord[]> {
+  const records: AuditRecord[] = [];
+  let cursor: string | undefined = String(low);
+  while (cursor !== undefined) {
+    const page: Page = await getJson<Page>('/audit', { ...filter, limit: WINDOW, cursor }, signal);
+    records.push(...page.records.filter(({ seq }) => seq <= high));
+    const isPast = Number(page.next_cursor ?? high) >= high;
+    cursor = isPast ? undefined : page.next_cursor;
+  }
+  return records.reverse();
+}

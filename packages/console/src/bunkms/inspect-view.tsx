@@ -1,0 +1,52 @@
+import { useState } from 'preact/hooks';
+import { Badge, Field, Head } from '../parts/basics.tsx';
+import { span } from '../parts/format.ts';
+import { nowMs, readToken } from '../shell/session.ts';
+import { Rights } from '../shell/token-panel.tsx';
+
+/** Says what a token may do. It is read in this page and sent nowhere. */
+export function InspectView() {
+  const [text, setText] = useState('');
+  const token = text.trim();
+  const claims = token === '' ? undefined : readToken(token);
+  return (
+    <>
+      <Head
+        title="Inspect a token"
+        lead="It is read in this page and sent nowhere. Its signature is not checked."
+      />
+      <div class="panel form">
+        <Field label="Token">
+          {(attributes) => (
+            <textarea
+              {...attributes}
+              class="mono token"
+              rows={4}
+              spellcheck={false}
+              autocomplete="off"
+              value={text}
+              onInput={(event) => setText(event.currentTarget.value)}
+            />
+          )}
+        </Field>
+        {claims === undefined ? null : typeof claims === 'string' ? (
+          <p class="fault" role="alert">
+            {claims}
+          </p>
+        ) : (
+          <>
+            <p>
+              A token for <strong>{claims.aud === 'bundoc' ? 'Bundoc' : 'BunKMS'}</strong>.{' '}
+              {claims.expiresAtMs > nowMs.value ? (
+                <Badge kind="good">{span(claims.expiresAtMs - nowMs.value)} left</Badge>
+              ) : (
+                <Badge kind="bad">expired</Badge>
+              )}
+            </p>
+            <Rights claims={claims} />
+          </>
+        )}
+      </div>
+    </>
+  );
+}

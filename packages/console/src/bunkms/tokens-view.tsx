@@ -1,0 +1,189 @@
+import type { TokenInfo } from '@bundoc/shared/contract/tokens';
+import { useState } from 'preact/hooks';
+import { Badge, Dialog, Empty, Fault, Head, Loading, Name, Table } from '../parts/basics.tsx';
+import { span, time, visible } from '../parts/format.ts';
+import { useRequest } from '../parts/use-request.ts';
+import { api, getJson, path } from '../shell/api.ts';
+import { GRAVE, reachOf } from '../shell/scopes.ts';
+import { nowMs, session } from '../shell/session.ts';
+import { places } from './places.ts';
+
+interface TokenPage {
+  readonly tokens: readonly TokenInfo[];
+  readonly damaged?: readonly string[];
+  readonly next_cursor?: string;
+}
+
+const PAGE = 100;
+
+/** Tokens that were issued; never the tokens themselves. */
+export function TokensView() {
+  const [cursors, setCursors] = useState<readonly (string | undefined)[]>([undefined]);
+  const cursor = cursors.at(-1);
+  const page = useRequest(`${cursor}`, (signal) =>
+    getJson<TokenPage>('/tokens', { limit: PAGE, cursor }, signal),
+  );
+  const [revoking, setRevoking] = useState<TokenInfo>();
+  return (
+    <>
+      <Head
+        title="Tokens"
+        lead="What was issued. A token itself is shown once, when it is issued."
+        actions={
+          <>
+            <a class="button" href={places.inspect()}>
+              Inspect a token
+            </a>
+            <a class="button primary" href={places.issue()}>
+              Issue a token
+            </a>
+          </>
+        }
+      />
+      <Fault error={page.error} retry={page.reload} />
+      {page.data?.damaged === undefined ? null : (
+        <p class="fault" role="alert">
+          The audit chain says otherwise of these tokens, so nothing can be told of them:{' '}
+          {page.data.damaged.map((id) => visible(id)).join(', ')}
+        </p>
+      )}
+      {page.data === undefined ? (
+        page.error === undefined ? (
+          <Loading what="tokens" />
+        ) : null
+      ) : page.data.tokens.length === 0 ? (
+        <Empty title="No token was issued" />
+      ) : (
+        <Table label="Tokens" heads={['Subject', 'For', 'May', 'Reach', 'Issued (UTC)', 'State', 'End it']}>
+          {page.data.tokens.map((token) => (
+            <Row key={token.jti} token={token} onRevoke={() => setRevoking(token)} />
+          ))}
+        </Table>
+      )}
+      <div class="pager">
+        <button
+          type="button"
+          disabled={cursors.length === 1}
+          onClick={() => setCursors(cursors.slice(0, -1))}
+        >
+          Previous
+        </button>
+        <button
+          type="button"
+          disabled={page.data?.next_cursor === undefined}
+          onClick={() => setCursors([...cursors, page.data?.next_cursor])}
+        >
+          Next
+        </button>
+      </div>
+      {revoking === undefined ? null : (
+        <Revocation
+          token={revoking}
+          onEnd={() => {
+            setRevoking(undefined);
+            page.reload();
+          }}
+        />
+      )}
+    </>
+  );
+}
+
+function Row({ token, onRevoke }: { readonly token: TokenInfo; readonly onRevoke: () => void }) {
+  const leftMs = Date.parse(token.expires_at) - nowMs.value;
+  const isOver = leftMs <= 0 || token.revoked_at !== undefined;
+  const isOwn = token.jti === session.value?.claims.jti;
+  return (
+    <tr class={isOver ? 'over' : ''}>
+      <th scope="row">
+        <Name text={token.sub} max={40} />
+        {isOwn ? <span class="muted"> (this session)</span> : null}
+      </th>
+      <td>
+        {token.aud} <span class="muted">{token.typ}</span>
+      </td>
+      <td class="scopes">
+        {token.scope.map((scope) => (
+          <Badge key={scope} kind={GRAVE.has(scope) ? 'warn' : 'plain'}>
+            {scope}
+          </Badge>
+        ))}
+      </td>
+      <td>
+        <Name
+          text={token.aud === 'bundoc' ? reachOf('project', token.projects) : reachOf('key', token.keys)}
+          max={60}
+        />
+      </td>
+      <td class="when">{time(token.issued_at)}</td>
+      <td>
+        {token.revoked_at !== undefined ? (
+          <Badge kind="bad">revoked</Badge>
+        ) : leftMs <= 0 ? (
+          <Badge>over</Badge>
+        ) : (
+          <Badge kind="good">{span(leftMs)} left</Badge>
+        )}
+      </td>
+      <td>
+        {isOver ? null : (
+          <button
+            type="button"
+            class="small danger quiet"
+            onClick={onRevoke}
+            aria-label={`Revoke ${token.sub}`}
+          >
+            Revoke
+          </button>
+        )}
+      </td>
+    </tr>
+  );
+}
+
+function Revocation({ token, onEnd }: { readonly token: TokenInfo; readonly onEnd: () => void }) {
+  const [isCascade, setIsCascade] = useState(false);
+  const [error, setError] = useState<unknown>();
+  const [isBusy, setIsBusy] = useState(false);
+  const revoke = async () => {
+    setIsBusy(true);
+    setError(undefined);
+    try {
+      await api.send({
+        method: 'DELETE',
+        path: path('tokens', token.jti),
+        query: { cascade: isCascade ? 'true' : undefined },
+        isIdempotent: true,
+      });
+      onEnd();
+    } catch (thrown) {
+      setError(thrown);
+      setIsBusy(false);
+    }
+  };
+  return (
+    <Dialog title="Revoke this token?" onClose={onEnd}>
+      <p>
+        The token of <Name text={token.sub} />, and all that were renewed from the same one, are refused
+        within a second.
+      </p>
+      <label class="check">
+        <input
+          type="checkbox"
+          checked={isCascade}
+          onChange={(event) => setIsCascade(event.currentTarget.checked)}
+        />
+        End every token, too, that it has issued, and what those have issued
+      </label>
+      <Fault error={error} />
+      <div class="dialog-end">
+        <button type="button" onClick={onEnd}>
+          Keep it
+        </button>
+        <button type="button" class="danger" disabled={isBusy} onClick={() => void revoke()}>
+          Revoke
+        </button>
+      </div>
+    </Dialog>
+  );
+}

@@ -1,0 +1,324 @@
+import { BundocError } from '@bundoc/client/error';
+import type { ComponentChildren, JSX } from 'preact';
+import { useEffect, useId, useRef, useState } from 'preact/hooks';
+import { visible } from './format.ts';
+
+/** A name or id that somebody else has chosen: isolated, so that its direction and its marks stay its own. */
+export function Name({ text, max }: { readonly text: string; readonly max?: number | undefined }) {
+  return <bdi class="mono name">{visible(text, max)}</bdi>;
+}
+
+export function Badge({
+  kind = 'plain',
+  children,
+}: {
+  readonly kind?: 'plain' | 'good' | 'warn' | 'bad' | 'accent' | undefined;
+  readonly children: ComponentChildren;
+}) {
+  return <span class={`badge badge-${kind}`}>{children}</span>;
+}
+
+/** A figure with its name. */
+export function Figure({ name, children }: { readonly name: string; readonly children: ComponentChildren }) {
+  return (
+    <div class="figure">
+      <dt>{name}</dt>
+      <dd>{children}</dd>
+    </div>
+  );
+}
+
+/** The head of a view. `actions` stand at its end. */
+export function Head({
+  title,
+  lead,
+  actions,
+}: {
+  readonly title: ComponentChildren;
+  readonly lead?: ComponentChildren;
+  readonly actions?: ComponentChildren;
+}) {
+  return (
+    <header class="head">
+      <div class="head-text">
+        <h1 tabIndex={-1}>{title}</h1>
+        {lead === undefined ? null : <p class="lead">{lead}</p>}
+      </div>
+      {actions === undefined ? null : <div class="actions">{actions}</div>}
+    </header>
+  );
+}
+
+export function Empty({
+  title,
+  children,
+}: {
+  readonly title: string;
+  readonly children?: ComponentChildren;
+}) {
+  return (
+    <div class="empty">
+      <p class="empty-title">{title}</p>
+      {children === undefined ? null : <p>{children}</p>}
+    </div>
+  );
+}
+
+export function Loading({ what }: { readonly what: string }) {
+  return (
+    <p class="loading" role="status">
+      Loading {what}…
+    </p>
+  );
+}
+
+/** What its reader can do about a refusal. */
+const ADVICE: Readonly<Record<string, string>> = {
+  network_error: 'The service does not answer. The console tries again when you do.',
+  deadline_exceeded: 'The service took too long. It may be busy, or cut off from BunKMS.',
+  unauthenticated: 'Paste a new token. What you have typed stays.',
+  forbidden: 'This token does not allow it. Ask for one with the scope that is named.',
+  kms_unavailable: 'Bundoc does not reach BunKMS, and has no key of this project. Check that BunKMS runs.',
+  sealed: 'BunKMS runs without the right KEK. Put it into the ring and start BunKMS again.',
+  rate_limited: 'Wait a moment, then try again.',
+  overloaded: 'Wait a moment, then try again.',
+  project_destroyed: 'Its key is destroyed: nothing of it can be read any more.',
+};
+
+export function Fault({
+  error,
+  retry,
+}: {
+  readonly error: unknown;
+  readonly retry?: (() => void) | undefined;
+}) {
+  if (error === undefined) return null;
+  const known = error instanceof BundocError ? error : undefined;
+  const title = known === undefined ? String(error) : String(known.problem['title'] ?? known.code);
+  const advice = known === undefined ? undefined : ADVICE[known.code];
+  return (
+    <div class="fault" role="alert">
+      <p class="fault-title">
+        {visible(title, 300)}
+        {known === undefined ? null : <code>{known.code}</code>}
+      </p>
+      {known?.detail === undefined ? null : <p>{visible(known.detail, 600)}</p>}
+      {known === undefined || known.errors.length === 0 ? null : (
+        <ul>
+          {known.errors.map(({ path, message }) => (
+            <li key={path}>
+              <code>{visible(path)}</code> {visible(message, 400)}
+            </li>
+          ))}
+        </ul>
+      )}
+      {advice === undefined ? null : <p>{advice}</p>}
+      <div class="fault-end">
+        {retry === undefined ? null : (
+          <button type="button" onClick={retry}>
+            Try again
+          </button>
+        )}
+        {known?.requestId === undefined ? null : (
+          <span class="muted">
+            request <code>{known.requestId}</code>
+          </span>
+        )}
+      </div>
+    </div>
+  );
+}
+
+export function Copy({ text, label }: { readonly text: string; readonly label: string }) {
+  const [isDone, setIsDone] = useState(false);
+  useEffect(() => {
+    if (!isDone) return;
+    const timer = setTimeout(() => setIsDone(false), 1_500);
+    return () => clearTimeout(timer);
+  }, [isDone]);
+  const copy = async () => {
+    await navigator.clipboard.writeText(text);
+    setIsDone(true);
+  };
+  return (
+    <button type="button" class="small" onClick={() => void copy()}>
+      {isDone ? 'Copied' : label}
+    </button>
+  );
+}
+
+/** Hands a text to the user as a file. */
+export function download(name: string, text: string, type = 'application/json'): void {
+  const url = URL.createObjectURL(new Blob([text], { type }));
+  const link = document.createElement('a');
+  link.href = url;
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}
+
+/** A table that scrolls by itself where it is wider than the page. */
+export function Table({
+  label,
+  heads,
+  children,
+}: {
+  readonly label: string;
+  readonly heads: readonly (string | readonly [string, string])[];
+  readonly children: ComponentChildren;
+}) {
+  return (
+    // biome-ignore lint/a11y/noNoninteractiveTabindex: a region that scrolls must be reached by the keyboard
+    <section class="table-frame" tabIndex={0} aria-label={label}>
+      <table>
+        <thead>
+          <tr>
+            {heads.map((head) => {
+              const [text, kind] = typeof head === 'string' ? [head, ''] : head;
+              return (
+                <th key={text} scope="col" class={kind}>
+                  {text}
+                </th>
+              );
+            })}
+          </tr>
+        </thead>
+        <tbody>{children}</tbody>
+      </table>
+    </section>
+  );
+}
+
+export function Field({
+  label,
+  hint,
+  children,
+}: {
+  readonly label: string;
+  readonly hint?: ComponentChildren;
+  readonly children: (attributes: { id: string; 'aria-describedby'?: string }) => JSX.Element;
+}) {
+  const id = useId();
+  const hintId = `${id}-hint`;
+  return (
+    <div class="field">
+      <label for={id}>{label}</label>
+      {children(hint === undefined ? { id } : { id, 'aria-describedby': hintId })}
+      {hint === undefined ? null : (
+        <p class="hint" id={hintId}>
+          {hint}
+        </p>
+      )}
+    </div>
+  );
+}
+
+/** One of a few choices, all of which are seen. */
+export function Switch<T extends string>({
+  label,
+  choices,
+  chosen,
+  onChoose,
+}: {
+  readonly label: string;
+  readonly choices: Readonly<Record<T, string>>;
+  readonly chosen: T;
+  readonly onChoose: (choice: T) => void;
+}) {
+  return (
+    <fieldset class="switch" aria-label={label}>
+      {(Object.keys(choices) as T[]).map((choice) => (
+        <button key={choice} type="button" aria-pressed={choice === chosen} onClick={() => onChoose(choice)}>
+          {choices[choice]}
+        </button>
+      ))}
+    </fieldset>
+  );
+}
+
+/** A long text in a frame that scrolls. */
+export function TextFrame({ label, text }: { readonly label: string; readonly text: string }) {
+  return (
+    // biome-ignore lint/a11y/noNoninteractiveTabindex: a region that scrolls must be reached by the keyboard
+    <section class="large" tabIndex={0} aria-label={label}>
+      <pre>
+        <bdi>{text}</bdi>
+      </pre>
+    </section>
+  );
+}
+
+/** A dialog that holds the focus until it is closed. */
+export function Dialog({
+  title,
+  onClose,
+  children,
+}: {
+  readonly title: string;
+  /** Absent for one that must be answered. */
+  readonly onClose?: (() => void) | undefined;
+  readonly children: ComponentChildren;
+}) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  const id = useId();
+  useEffect(() => {
+    const shown = dialog.current;
+    shown?.showModal();
+    return () => shown?.close();
+  }, []);
+  return (
+    <dialog
+      ref={dialog}
+      aria-labelledby={id}
+      onCancel={(event) => {
+        event.preventDefault();
+        onClose?.();
+      }}
+    >
+      <h2 id={id}>{title}</h2>
+      {children}
+    </dialog>
+  );
+}
+
+/** Something that cannot be taken back: its button works once the name is typed. */
+export function TypedConfirmation({
+  name,
+  what,
+  action,
+  isBusy,
+  onConfirm,
+}: {
+  readonly name: string;
+  readonly what: string;
+  readonly action: string;
+  readonly isBusy: boolean;
+  readonly onConfirm: () => void;
+}) {
+  const [typed, setTyped] = useState('');
+  return (
+    <form
+      class="confirm"
+      onSubmit={(event) => {
+        event.preventDefault();
+        if (typed === name && !isBusy) onConfirm();
+      }}
+    >
+      <Field label={`Type the name of the ${what} to confirm`} hint={<Name text={name} />}>
+        {(attributes) => (
+          <input
+            {...attributes}
+            class="mono"
+            autocomplete="off"
+            spellcheck={false}
+            value={typed}
+            onInput={(event) => setTyped(event.currentTarget.value)}
+          />
+        )}
+      </Field>
+      <button type="submit" class="danger" disabled={typed !== name || isBusy}>
+        {isBusy ? 'Working…' : action}
+      </button>
+    </form>
+  );
+}

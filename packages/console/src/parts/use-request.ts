@@ -1,0 +1,72 @@
+import { useCallback, useEffect, useRef, useState } from 'preact/hooks';
+
+export interface Requested<T> {
+  /** The last answer; it stays while the next one is waited for. */
+  readonly data: T | undefined;
+  readonly error: unknown;
+  readonly isLoading: boolean;
+  readonly reload: () => void;
+}
+
+interface State<T> {
+  readonly key: string;
+  readonly data: T | undefined;
+  readonly error: unknown;
+  readonly isLoading: boolean;
+}
+
+/**
+ * Asks when the view appears, when `key` changes and when `reload` is called. An answer that comes after
+ * the next question is dropped.
+ *
+ * @param key what the answer depends on; undefined asks nothing.
+ */
+export function useRequest<T>(
+  key: string | undefined,
+  ask: (signal: AbortSignal) => Promise<T>,
+  everyMs?: number,
+): Requested<T> {
+  const [state, setState] = useState<State<T>>({
+    key: '',
+    data: undefined,
+    error: undefined,
+    isLoading: true,
+  });
+  const [round, setRound] = useState(0);
+  const latest = useRef(ask);
+  latest.current = ask;
+  useEffect(() => {
+    if (key === undefined) return;
+    const stop = new AbortController();
+    setState((before) => ({
+      key,
+      data: before.key === key ? before.data : undefined,
+      error: undefined,
+      isLoading: true,
+    }));
+    latest.current(stop.signal).then(
+      (data) => {
+        if (!stop.signal.aborted) setState({ key, data, error: undefined, isLoading: false });
+      },
+      (error: unknown) => {
+        if (!stop.signal.aborted) setState((before) => ({ ...before, key, error, isLoading: false }));
+      },
+    );
+    return () => stop.abort();
+  }, [key, round]);
+  const reload = useCallback(() => setRound((before) => before + 1), []);
+  useEffect(() => {
+    if (everyMs === undefined) return;
+    const timer = setInterval(() => {
+      if (document.visibilityState === 'visible') reload();
+    }, everyMs);
+    return () => clearInterval(timer);
+  }, [everyMs, reload]);
+  const isCurrent = state.key === (key ?? '');
+  return {
+    data: isCurrent ? state.data : undefined,
+    error: isCurrent ? state.error : undefined,
+    isLoading: key !== undefined && (!isCurrent || state.isLoading),
+    reload,
+  };
+}

@@ -1,0 +1,63 @@
+import uPlot from 'uplot';
+import 'uplot/dist/uPlot.min.css';
+
+export interface Plot {
+  show(times: readonly number[], lines: readonly (readonly (number | undefined)[])[]): void;
+  destroy(): void;
+}
+
+const HEIGHT = 150;
+/** Seconds that a plot spans: what has happened since the view was opened grows into it from the right. */
+const WINDOW_S = 300;
+
+/** A plot of lines over time, in the colours of the page. */
+export function draw(host: HTMLElement, names: readonly string[], unit: string): Plot {
+  const styles = getComputedStyle(document.documentElement);
+  const colour = (name: string) => styles.getPropertyValue(name).trim();
+  const strokes = [colour('--accent'), colour('--json-number')];
+  const axis = {
+    stroke: colour('--muted'),
+    grid: { stroke: colour('--line'), width: 1 },
+    ticks: { show: false },
+    font: '11px system-ui',
+  };
+  const plot = new uPlot(
+    {
+      width: Math.max(120, host.clientWidth),
+      height: HEIGHT,
+      legend: { show: false },
+      cursor: { show: false },
+      scales: {
+        x: { range: (_plot, _min, max) => [max - WINDOW_S, max] },
+        y: { range: (_plot, _min, max) => [0, max > 0 ? max * 1.15 : 1] },
+      },
+      axes: [
+        { ...axis, space: 90 },
+        { ...axis, size: 58, values: (_plot, ticks) => ticks.map((tick) => `${tick}${unit}`) },
+      ],
+      series: [
+        {},
+        ...names.map((label, at) => ({
+          label,
+          stroke: strokes[at] ?? '',
+          width: 2,
+          spanGaps: true,
+          points: { show: false },
+        })),
+      ],
+    },
+    [[], ...names.map(() => [])],
+    host,
+  );
+  const resize = new ResizeObserver(() =>
+    plot.setSize({ width: Math.max(120, host.clientWidth), height: HEIGHT }),
+  );
+  resize.observe(host);
+  return {
+    show: (times, lines) => plot.setData([[...times], ...lines.map((line) => [...line])]),
+    destroy: () => {
+      resize.disconnect();
+      plot.destroy();
+    },
+  };
+}

@@ -1,0 +1,122 @@
+import { useEffect, useRef, useState } from 'preact/hooks';
+import { Fault } from '../parts/basics.tsx';
+import { useRequest } from '../parts/use-request.ts';
+import { getOpenText } from '../shell/api.ts';
+import type { Plot } from './draw.ts';
+import { percentile, readMetrics, type Series, total } from './metrics.ts';
+
+const EVERY_MS = 2_000;
+const POINTS = 150;
+
+interface Look {
+  readonly atMs: number;
+  readonly series: Series;
+}
+
+interface Kind {
+  readonly title: string;
+  readonly unit: string;
+  readonly lines: readonly string[];
+  readonly values: (before: Look, after: Look) => readonly (number | undefined)[];
+}
+
+const perSecond =
+  (...names: readonly string[]) =>
+  (before: Look, after: Look) =>
+    names.map(
+      (name) =>
+        (total(after.series, name) - total(before.series, name)) / ((after.atMs - before.atMs) / 1_000),
+    );
+const REQUESTS = 'bundoc_http_request_duration_seconds';
+const latency = (share: number) => (before: Look, after: Look) => {
+  const seconds = percentile(before.series, after.series, REQUESTS, share);
+  return seconds === undefined ? undefined : seconds * 1_000;
+};
+
+const KINDS: readonly Kind[] = [
+  { title: 'Requests', unit: '/s', lines: ['all'], values: perSecond(`${REQUESTS}_count`) },
+  {
+    title: 'Latency',
+    unit: ' ms',
+    lines: ['median', '99 %'],
+    values: (before, after) => [latency(0.5)(before, after), latency(0.99)(before, after)],
+  },
+  {
+    title: 'Log',
+    unit: '/s',
+    lines: ['commits', 'syncs'],
+    values: perSecond('bundoc_log_commits_total', 'bundoc_log_frames_total'),
+  },
+  {
+    title: 'In memory',
+    unit: '',
+    lines: ['open projects', 'keys'],
+    values: (_before, { series }) => [
+      total(series, 'bundoc_projects_open'),
+      total(series, 'bundoc_keys_cached'),
+    ],
+  },
+];
+
+/** What the service has done since the view was opened, from its metrics. */
+export function Plots() {
+  const looks = useRef<readonly Look[]>([]);
+  const look = useRequest(
+    'metrics',
+    async (signal) => ({ atMs: Date.now(), series: readMetrics(await getOpenText('/metrics', signal)) }),
+    EVERY_MS,
+  );
+  const latest = look.data;
+  if (latest !== undefined && looks.current.at(-1) !== latest)
+    looks.current = [...looks.current, latest].slice(-POINTS);
+  return (
+    <section aria-labelledby="plots">
+      <h2 id="plots">Since this view was opened</h2>
+      <Fault error={look.error} retry={look.reload} />
+      <div class="plots">
+        {KINDS.map((kind) => (
+          <PlotFrame key={kind.title} kind={kind} looks={looks.current} />
+        ))}
+      </div>
+    </section>
+  );
+}
+
+function PlotFrame({ kind, looks }: { readonly kind: Kind; readonly looks: readonly Look[] }) {
+  const host = useRef<HTMLDivElement>(null);
+  const plot = useRef<Plot | undefined>(undefined);
+  const [isReady, setIsReady] = useState(false);
+  const times: number[] = [];
+  const lines: (number | undefined)[][] = kind.lines.map(() => []);
+  for (const [at, after] of looks.entries()) {
+    const before = looks[at - 1];
+    if (before === undefined) continue;
+    times.push(after.atMs / 1_000);
+    for (const [line, value] of kind.values(before, after).entries()) lines[line]?.push(value);
+  }
+  useEffect(() => {
+    let isGone = false;
+    void import('./draw.ts').then(({ draw }) => {
+      if (isGone || host.current === null) return;
+      plot.current = draw(host.current, kind.lines, kind.unit);
+      setIsReady(true);
+    });
+    return () => {
+      isGone = true;
+      plot.current?.destroy();
+    };
+  }, [kind]);
+  useEffect(() => plot.current?.show(times, lines), [looks, isReady]);
+  const now = kind.lines.map((name, at) => {
+    const value = lines[at]?.at(-1);
+    return `${name} ${value === undefined ? '–' : `${value < 10 && !Number.isInteger(value) ? value.toFixed(1) : Math.round(value)}${kind.unit}`}`;
+  });
+  return (
+    <figure class="panel plot">
+      <figcaption>
+        <strong>{kind.title}</strong> <span class="muted">{now.join(' · ')}</span>
+      </figcaption>
+      <div ref={host} aria-hidden="true" />
+    </figure>
+  );
+}

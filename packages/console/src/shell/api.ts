@@ -1,0 +1,126 @@
+import { Bundoc } from '@bundoc/client';
+import { errorOf } from '@bundoc/client/error';
+import { Transport } from '@bundoc/client/transport';
+import { signal } from '@preact/signals';
+import { refused, session } from './session.ts';
+
+/** A request of the console, for its user to see and to repeat. */
+export interface SentRequest {
+  readonly at: number;
+  readonly method: string;
+  /** Path and query. */
+  readonly target: string;
+  readonly headers: readonly (readonly [string, string])[];
+  readonly body: string | undefined;
+  /** HTTP status; 0 while there is no answer, -1 when there was none. */
+  readonly status: number;
+  readonly ms: number | undefined;
+}
+
+const KEPT_REQUESTS = 40;
+/** Latest requests, the newest first; in memory alone. */
+export const requests = signal<readonly SentRequest[]>([]);
+/** Whether the last request got an answer. */
+export const isReachable = signal(true);
+
+/** Headers that are the browser's business, or the same in each request. */
+const UNSHOWN: ReadonlySet<string> = new Set(['authorization', 'idempotency-key']);
+
+/** `fetch` that notes what is sent and what comes of it. The token is not noted. */
+async function notedFetch(input: RequestInfo | URL, init: RequestInit = {}): Promise<Response> {
+  const url = new URL(String(input));
+  // The session's token at this moment: the client keeps one that it was given for as long as that lives.
+  const headers = new Headers(init.headers);
+  if (headers.has('authorization')) headers.set('authorization', `Bearer ${session.value?.token ?? ''}`);
+  const start = performance.now();
+  let noted: SentRequest = {
+    at: Date.now(),
+    method: init.method ?? 'GET',
+    target: `${url.pathname}${url.search}`,
+    headers: [...headers].filter(([name]) => !UNSHOWN.has(name)),
+    body: typeof init.body === 'string' ? init.body : undefined,
+    status: 0,
+    ms: undefined,
+  };
+  requests.value = [noted, ...requests.value].slice(0, KEPT_REQUESTS);
+  const note = (status: number) => {
+    const before = noted;
+    noted = { ...noted, status, ms: Math.round(performance.now() - start) };
+    requests.value = requests.value.map((one) => (one === before ? noted : one));
+  };
+  try {
+    const response = await fetch(input, { ...init, headers });
+    note(response.status);
+    isReachable.value = true;
+    if (response.status === 401) refused.value = true;
+    return response;
+  } catch (error) {
+    note(-1);
+    if (init.signal?.aborted !== true) isReachable.value = false;
+    throw error;
+  }
+}
+
+const OPTIONS = {
+  url: location.origin,
+  token: () => session.value?.token ?? '',
+  fetch: notedFetch,
+  deadlineMs: 30_000,
+  triesMax: 3,
+};
+
+/** The service that has served this page. */
+export const api = new Transport(OPTIONS);
+export const bundoc = new Bundoc(OPTIONS);
+
+/** Asks for JSON. @param path below `/v1`, encoded. */
+export async function getJson<T>(
+  path: string,
+  query: Readonly<Record<string, string | number | undefined>> = {},
+  signal?: AbortSignal,
+): Promise<T> {
+  const { text } = await api.send({ method: 'GET', path, query, signal, isIdempotent: true });
+  return JSON.parse(text) as T;
+}
+
+/** What is asked without a token: `/`, `/ready`. A refusal is an answer, too. */
+export async function getOpen<T>(path: string, signal?: AbortSignal): Promise<T> {
+  const response = await notedFetch(new URL(path, location.origin), {
+    headers: { accept: 'application/json' },
+    cache: 'no-store',
+    ...(signal === undefined ? {} : { signal }),
+  });
+  return (await response.json()) as T;
+}
+
+/** Asks for text with the session's token, outside `/v1`: `/metrics`. @throws Error for a refusal. */
+export async function getOpenText(path: string, signal: AbortSignal): Promise<string> {
+  const response = await notedFetch(new URL(path, location.origin), {
+    headers: { authorization: `Bearer ${session.value?.token ?? ''}` },
+    cache: 'no-store',
+    signal,
+  });
+  const text = await response.text();
+  if (!response.ok) throw errorOf(response.status, response.headers, text);
+  return text;
+}
+
+/** Path segments, each encoded. */
+export function path(...segments: readonly string[]): string {
+  return segments.map((segment) => `/${encodeURIComponent(segment)}`).join('');
+}
+
+/** The request as a command line; the token stands in `$TOKEN`. */
+export function curlOf({ method, target, headers, body }: SentRequest): string {
+  const parts = ['curl -sS'];
+  if (method !== 'GET') parts.push(`-X ${method}`);
+  parts.push(quoted(`${location.origin}${target}`));
+  if (target.startsWith('/v1') || target === '/metrics') parts.push('-H "Authorization: Bearer $TOKEN"');
+  for (const [name, value] of headers) parts.push(`-H ${quoted(`${name}: ${value}`)}`);
+  if (body !== undefined) parts.push(`--data-binary ${quoted(body)}`);
+  return parts.join(' ');
+}
+
+function quoted(text: string): string {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}

@@ -1,0 +1,70 @@
+import type { ServiceInfo } from '@bundoc/shared/contract/service-info';
+import { Badge, Copy, Fault, Loading } from '../parts/basics.tsx';
+import { useRequest } from '../parts/use-request.ts';
+import { getOpen } from './api.ts';
+import { checksOf, useReadiness } from './readiness.tsx';
+import type { Service } from './service.ts';
+import { ThemeSwitch } from './theme-switch.tsx';
+
+/** `/`: what this is, whether it works, and where to go on. */
+export function Landing({ service }: { readonly service: Service }) {
+  const info = useRequest('info', (signal) => getOpen<ServiceInfo>('/', signal));
+  const ready = useReadiness();
+  const [what, why] = service.about;
+  return (
+    <div class="landing">
+      <header class="landing-top">
+        <span class="mark" aria-hidden="true" />
+        <ThemeSwitch />
+      </header>
+      <main>
+        <h1>{service.name}</h1>
+        <p class="landing-what">{what}</p>
+        <p class="muted">{why}</p>
+        <p class="landing-go">
+          <a class="button primary" href="/console/">
+            Open the console
+          </a>
+          <a class="button" href="/docs">
+            API reference
+          </a>
+          <a class="button" href="/openapi.json">
+            OpenAPI document
+          </a>
+        </p>
+        <section class="panel" aria-labelledby="state">
+          <h2 id="state">State</h2>
+          {ready.data === undefined ? (
+            ready.error === undefined ? (
+              <Loading what="the state" />
+            ) : (
+              <Fault error={ready.error} retry={ready.reload} />
+            )
+          ) : (
+            <ul class="checks">
+              {checksOf(ready.data).map(({ name, isGood, state, advice }) => (
+                <li key={name}>
+                  <span>{name}</span>
+                  <Badge kind={isGood ? 'good' : 'bad'}>{state}</Badge>
+                  {isGood ? null : <p class="muted">{advice}</p>}
+                </li>
+              ))}
+            </ul>
+          )}
+          {info.data === undefined ? null : <p class="muted">Version {info.data.version}</p>}
+        </section>
+        <section class="panel" aria-labelledby="token">
+          <h2 id="token">Get a token</h2>
+          <p>Each request needs a token. On the machine of the services, with the repository at hand:</p>
+          <pre class="command">
+            <code>{service.tokenCommand}</code>
+          </pre>
+          <Copy text={service.tokenCommand} label="Copy the command" />
+          <p class="muted">
+            With Docker: <code>docker compose exec bunkms bunkms token issue …</code> with the same options.
+          </p>
+        </section>
+      </main>
+    </div>
+  );
+}

@@ -1,0 +1,51 @@
+import { Copy } from '../parts/basics.tsx';
+import { visible } from '../parts/format.ts';
+import { curlOf, requests, type SentRequest } from './api.ts';
+
+/** Characters of a body that are shown; the copy has all of it. */
+const SHOWN = 2_000;
+
+function statusOf({ status }: SentRequest): string {
+  if (status === 0) return '…';
+  return status === -1 ? 'none' : String(status);
+}
+
+/** The requests that made what is on the screen, as commands that make them again. */
+export function RequestLog() {
+  const all = requests.value;
+  return (
+    <details class="request-log">
+      <summary>
+        Requests
+        {all[0] === undefined ? null : (
+          <code class="latest">
+            {all[0].method} {visible(all[0].target, 120)}
+          </code>
+        )}
+      </summary>
+      {all.length === 0 ? <p class="muted">None yet.</p> : null}
+      <ol>
+        {all.map((one) => {
+          const command = curlOf(one);
+          return (
+            <li key={`${one.at}${one.method}${one.target}`}>
+              <details>
+                <summary>
+                  <code>
+                    <b class={one.status >= 400 || one.status === -1 ? 'bad' : ''}>{statusOf(one)}</b>{' '}
+                    {one.method} {visible(one.target, 160)}
+                  </code>
+                  <span class="muted">{one.ms === undefined ? '' : `${one.ms} ms`}</span>
+                </summary>
+                <pre class="command">
+                  <code>{command.length > SHOWN ? `${command.slice(0, SHOWN)}…` : command}</code>
+                </pre>
+                <Copy text={command} label="Copy as curl" />
+              </details>
+            </li>
+          );
+        })}
+      </ol>
+    </details>
+  );
+}

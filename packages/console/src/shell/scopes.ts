@@ -1,0 +1,35 @@
+/** What each scope lets its bearer do, in a few words. */
+export const SCOPES: Readonly<Record<string, string>> = {
+  'docs:read': 'read documents, run queries, follow changes',
+  'docs:write': 'create, change and delete documents',
+  'docs:admin': 'define collections, back up, move and delete projects',
+  'docs:metrics': 'read the metrics of Bundoc',
+  'kms:create_key': 'create keys',
+  'kms:read_key': 'see keys, their versions and leases',
+  'kms:rotate_key': 'rotate keys',
+  'kms:manage_key': 'disable, enable and restore keys',
+  'kms:destroy_key': 'destroy keys',
+  'kms:shred_key': 'destroy keys of deleted projects',
+  'kms:export_key': 'take raw keys out of BunKMS',
+  'kms:encrypt': 'encrypt under keys',
+  'kms:decrypt': 'decrypt under keys',
+  'kms:audit': 'read and verify the audit chain',
+  'kms:metrics': 'read the metrics of BunKMS',
+  'kms:admin': 'issue and revoke tokens, rotate the KEK',
+};
+
+/** Scopes that change or reveal what cannot be taken back. */
+export const GRAVE: ReadonlySet<string> = new Set([
+  'docs:admin',
+  'kms:destroy_key',
+  'kms:shred_key',
+  'kms:export_key',
+  'kms:admin',
+]);
+
+/** Where a grant reaches: `every project`, or their names. */
+export function reachOf(kind: 'project' | 'key', names: readonly string[]): string {
+  if (names.includes('*')) return `every ${kind}`;
+  if (names.length === 0) return `no ${kind}`;
+  return `${kind}${names.length === 1 ? '' : 's'} ${names.join(', ')}`;
+}

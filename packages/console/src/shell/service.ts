@@ -1,0 +1,34 @@
+/** What differs between the two consoles of the bundle. */
+export interface Service {
+  readonly name: 'Bundoc' | 'BunKMS';
+  readonly audience: 'bundoc' | 'bunkms';
+  /** What the service is, for somebody who has never heard of it. */
+  readonly about: readonly [string, string];
+  /** A command that prints a token for a first look. */
+  readonly tokenCommand: string;
+  readonly other: string;
+}
+
+export const BUNDOC: Service = {
+  name: 'Bundoc',
+  audience: 'bundoc',
+  about: [
+    'A document store that seals every document with its project’s own AES-256 key before it touches a disk.',
+    'The keys come from BunKMS. A project ends with its key: every copy of it, in every backup, is noise from then on.',
+  ],
+  tokenCommand:
+    'npm run -s token -- --typ client --sub me --scope "docs:read docs:write docs:admin" --project "*"',
+  other: 'This is a token for BunKMS. Paste it into BunKMS’s console.',
+};
+
+export const BUNKMS: Service = {
+  name: 'BunKMS',
+  audience: 'bunkms',
+  about: [
+    'The key service of Bundoc. It keeps one AES-256 key for each project, wrapped by a key that never leaves it.',
+    'It releases keys to trusted services alone, and writes down each release in a chain that shows every change.',
+  ],
+  tokenCommand:
+    'npm run -s token -- --typ service --sub me --scope "kms:read_key kms:rotate_key kms:manage_key kms:audit kms:admin" --key "*" --ttl 3600',
+  other: 'This is a token for Bundoc. Paste it into Bundoc’s console.',
+};

@@ -1,0 +1,94 @@
+import { useState } from 'preact/hooks';
+import { Copy, Dialog, Field } from '../parts/basics.tsx';
+import type { Service } from './service.ts';
+import { needsToken, readToken, signIn, signOut } from './session.ts';
+
+/** Takes a token, and says what is wrong with one that does not serve. */
+function TokenForm({ service, action }: { readonly service: Service; readonly action: string }) {
+  const [text, setText] = useState('');
+  const [fault, setFault] = useState<string>();
+  const submit = () => {
+    const token = text.trim();
+    const claims = readToken(token);
+    if (typeof claims === 'string') setFault(claims);
+    else if (claims.aud !== service.audience) setFault(service.other);
+    else if (claims.expiresAtMs <= Date.now()) setFault('This token has expired.');
+    else signIn(token, claims);
+  };
+  return (
+    <form
+      onSubmit={(event) => {
+        event.preventDefault();
+        submit();
+      }}
+    >
+      <Field label="Token" hint="It stays in the memory of this page, and is gone when the page is.">
+        {(attributes) => (
+          <textarea
+            {...attributes}
+            class="mono token"
+            rows={4}
+            required
+            spellcheck={false}
+            autocomplete="off"
+            autocapitalize="off"
+            value={text}
+            onInput={(event) => {
+              setText(event.currentTarget.value);
+              setFault(undefined);
+            }}
+            onKeyDown={(event) => {
+              if (event.key !== 'Enter') return;
+              event.preventDefault();
+              submit();
+            }}
+          />
+        )}
+      </Field>
+      {fault === undefined ? null : (
+        <p class="fault" role="alert">
+          {fault}
+        </p>
+      )}
+      <button type="submit" class="primary">
+        {action}
+      </button>
+    </form>
+  );
+}
+
+export function SignIn({ service }: { readonly service: Service }) {
+  return (
+    <main class="sign-in" id="content">
+      <span class="mark" aria-hidden="true" />
+      <h1>{service.name}</h1>
+      <p class="muted">{service.about[0]}</p>
+      <TokenForm service={service} action="Sign in" />
+      <details>
+        <summary>How do I get a token?</summary>
+        <p>On the machine of the services, with the repository at hand:</p>
+        <pre class="command">
+          <code>{service.tokenCommand}</code>
+        </pre>
+        <Copy text={service.tokenCommand} label="Copy the command" />
+        <p class="muted">
+          With Docker: <code>docker compose exec bunkms bunkms token issue …</code> with the same options.
+        </p>
+      </details>
+    </main>
+  );
+}
+
+/** Asks for a new token over the view that is open, which keeps all that was typed. */
+export function Renewal({ service }: { readonly service: Service }) {
+  if (!needsToken.value) return null;
+  return (
+    <Dialog title="The token serves no more">
+      <p>It has expired, or was revoked. Paste a new one to continue: nothing that you have typed is lost.</p>
+      <TokenForm service={service} action="Continue" />
+      <button type="button" class="quiet" onClick={signOut}>
+        Sign out and leave
+      </button>
+    </Dialog>
+  );
+}

@@ -1,0 +1,31 @@
+import { effect, signal } from '@preact/signals';
+
+export type Theme = 'system' | 'light' | 'dark';
+
+/** The one thing that the console stores. */
+const NAME = 'theme';
+
+function stored(): Theme {
+  try {
+    const value = localStorage.getItem(NAME);
+    return value === 'light' || value === 'dark' ? value : 'system';
+  } catch {
+    // Storage may be turned off.
+    return 'system';
+  }
+}
+
+export const theme = signal<Theme>(stored());
+
+effect(() => {
+  const chosen = theme.value;
+  const { documentElement: root } = document;
+  if (chosen === 'system') delete root.dataset['theme'];
+  else root.dataset['theme'] = chosen;
+  try {
+    if (chosen === 'system') localStorage.removeItem(NAME);
+    else localStorage.setItem(NAME, chosen);
+  } catch {
+    // The choice lasts until the page is left.
+  }
+});

@@ -1,0 +1,59 @@
+import { useState } from 'preact/hooks';
+import { Badge, Dialog, Name } from '../parts/basics.tsx';
+import { span, time } from '../parts/format.ts';
+import { GRAVE, reachOf, SCOPES } from './scopes.ts';
+import { type Claims, nowMs, session, signOut } from './session.ts';
+
+/** What a token lets its bearer do, in plain words. */
+export function Rights({ claims }: { readonly claims: Claims }) {
+  const kind = claims.aud === 'bundoc' ? 'project' : 'key';
+  return (
+    <>
+      <ul class="rights">
+        {claims.scopes.map((scope) => (
+          <li key={scope}>
+            <Badge kind={GRAVE.has(scope) ? 'warn' : 'plain'}>{scope}</Badge>
+            <span>{SCOPES[scope] ?? 'not known to this console'}</span>
+          </li>
+        ))}
+      </ul>
+      <p>
+        For <Name text={reachOf(kind, kind === 'project' ? claims.projects : claims.keys)} max={400} />.
+        {claims.mayIssue ? ' It may issue tokens with fewer rights.' : ''}
+      </p>
+      <p class="muted">
+        A {claims.typ} token of <Name text={claims.sub} />, id <code>{claims.jti}</code>, until{' '}
+        {time(new Date(claims.expiresAtMs).toISOString())} UTC.
+      </p>
+    </>
+  );
+}
+
+/** Who is signed in and for how long, with what the token may do behind it. */
+export function TokenPanel() {
+  const [isOpen, setIsOpen] = useState(false);
+  const claims = session.value?.claims;
+  if (claims === undefined) return null;
+  const leftMs = claims.expiresAtMs - nowMs.value;
+  return (
+    <>
+      <button type="button" class="token-chip" onClick={() => setIsOpen(true)} aria-haspopup="dialog">
+        <Name text={claims.sub} max={24} />
+        <span class={leftMs < 120_000 ? 'left soon' : 'left'}>{span(leftMs)}</span>
+      </button>
+      {isOpen ? (
+        <Dialog title="What this token may do" onClose={() => setIsOpen(false)}>
+          <Rights claims={claims} />
+          <div class="dialog-end">
+            <button type="button" class="danger quiet" onClick={signOut}>
+              Sign out
+            </button>
+            <button type="button" class="primary" onClick={() => setIsOpen(false)}>
+              Close
+            </button>
+          </div>
+        </Dialog>
+      ) : null}
+    </>
+  );
+}

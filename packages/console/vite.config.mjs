@@ -1,0 +1,31 @@
+import { resolve } from 'node:path';
+import { defineConfig } from 'vite';
+
+const client = resolve(import.meta.dirname, '..', 'client', 'src');
+const page = (name) => resolve(import.meta.dirname, `${name}.html`);
+
+// One bundle with a page for each service. Nothing is inlined: the policy of the page (CONSOLE_CSP) has no
+// exceptions.
+export default defineConfig({
+  root: import.meta.dirname,
+  base: '/console/',
+  publicDir: false,
+  logLevel: 'warn',
+  resolve: {
+    // The client's sources, wherever only what a build needs is installed.
+    alias: [
+      { find: /^@bundoc\/client$/, replacement: resolve(client, 'client.ts') },
+      { find: /^@bundoc\/client\/(.+)$/, replacement: resolve(client, '$1.ts') },
+    ],
+  },
+  oxc: { jsx: { runtime: 'automatic', importSource: 'preact' } },
+  build: {
+    target: 'es2024',
+    outDir: 'dist',
+    emptyOutDir: true,
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+    reportCompressedSize: false,
+    rolldownOptions: { input: [page('bundoc'), page('bunkms')], checks: { pluginTimings: false } },
+  },
+});

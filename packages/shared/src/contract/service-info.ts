@@ -1,0 +1,16 @@
+import { z } from 'zod';
+
+/** The answer of `GET /` to a client that asks for JSON: what answers here, and where to go on. */
+export const serviceInfoSchema = z.object({
+  service: z.enum(['bundoc', 'bunkms']),
+  version: z.string(),
+  links: z.object({
+    /** Absent when the console is turned off. */
+    console: z.literal('/console/').optional(),
+    openapi: z.literal('/openapi.json'),
+    reference: z.literal('/docs'),
+    health: z.literal('/health'),
+    ready: z.literal('/ready'),
+  }),
+});
+export type ServiceInfo = z.infer<typeof serviceInfoSchema>;

@@ -1,0 +1,45 @@
+import { ConfigError } from '../runtime/config.ts';
+import type { Run } from './run.ts';
+
+const MAJOR_MIN = 15;
+/** How far the clocks of a node and its database may be apart without a warning, milliseconds. */
+const APART_MS = 5_000;
+
+/**
+ * Checks how the server keeps what it acknowledges, and its clock.
+ *
+ * @param variable names the server, for messages.
+ * @param nowMs this node's wall clock.
+ * @returns warnings: ways in which acknowledged writes may be lost, and clocks that differ.
+ * @throws ConfigError for a server that is too old, or acknowledges what its own crash would take back.
+ */
+export async function checkServer(run: Run, variable: string, nowMs: number): Promise<string[]> {
+  const settings = [
+    ...['server_version_num', 'synchronous_commit', 'synchronous_standby_names', 'fsync', 'full_page_writes'],
+  ];
+  const [row = []] = await run(
+    `SELECT ${settings.map((name) => `current_setting('${name}')`).join(', ')},
+       floor(extract(epoch FROM clock_timestamp()) * 1000)::text`,
+  );
+  const [version, synchronousCommit = '', standbys = '', fsync, fullPageWrites, serverMs] = row.map(String);
+  if (Number(version) < MAJOR_MIN * 10_000)
+    throw new ConfigError([`${variable}: PostgreSQL ${MAJOR_MIN} or newer is required`]);
+  if (synchronousCommit === 'off')
+    throw new ConfigError([
+      `${variable}: synchronous_commit is off for this role: acknowledged writes would be lost`,
+    ]);
+  const aheadMs = nowMs - Number(serverMs);
+  const warnings: string[] = [];
+  if (fsync === 'off') warnings.push('PostgreSQL runs with fsync off: a power cut may take everything');
+  if (fullPageWrites === 'off')
+    warnings.push('PostgreSQL runs with full_page_writes off: a crash may tear its pages');
+  if (standbys.trim() === '' || !['on', 'remote_apply'].includes(synchronousCommit))
+    warnings.push(
+      'PostgreSQL acknowledges before a standby has the write: acknowledged writes may be lost with the primary (synchronous_standby_names, synchronous_commit)',
+    );
+  if (Math.abs(aheadMs) >= APART_MS)
+    warnings.push(
+      `the clock of this node is ${Math.round(Math.abs(aheadMs) / 1_000)} s ${aheadMs > 0 ? 'ahead of' : 'behind'} PostgreSQL's`,
+    );
+  return warnings;
+}

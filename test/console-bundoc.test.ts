@@ -1,0 +1,313 @@
+import { mkdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { TestBrowser, type Theme, type Visitor } from './support/browser.ts';
+import { describeWithChromium } from './support/chromium-tests.ts';
+import { call, Installation } from './support/installation.ts';
+
+/** What a console that parses and writes again would change: numbers, order, a CR, tabs, white space. */
+const EXACT =
+  '{\n\t"b": 12345678901234567890,\r\n  "a" : 1.10,\n\t"10": "ten", "word": "before",\r  "e": 1e2 \n}';
+/** Markup, marks that turn the direction, and a quote: in an id, and so in links and headings. */
+const HOSTILE = '<img src=x onerror=alert(1)>\u202e"&lt;script&gt;';
+
+/** Where screenshots go when somebody wants to look at the views. */
+const pictures = process.env['CONSOLE_SCREENSHOTS'];
+
+describeWithChromium('the console of Bundoc', () => {
+  let installation: Installation;
+  let browser: TestBrowser;
+  let token: string;
+  let auditor: string;
+  const documents = '/v1/projects/acme/collections/notes/documents';
+  const pathOf = (id: string) => `${documents}/${encodeURIComponent(id)}`;
+  const put = async (id: string, body: string, path = pathOf(id)) => {
+    const answer = await call(installation.url, path, { method: 'PUT', token, body });
+    expect(answer.status, answer.text).toBeLessThan(300);
+  };
+  const text = async (id: string) => (await call(installation.url, pathOf(id), { token })).text;
+  const criticalRecords = async () => {
+    const path = '/v1/audit?severity=CRITICAL&limit=500';
+    const answer = await call(installation.kms.apiUrl, path, { token: auditor });
+    return (answer.json()['records'] as unknown[]).length;
+  };
+  const open = async (visitor: Visitor, path: string) => {
+    await visitor.page.evaluate(
+      `history.pushState(null, '', ${JSON.stringify(path)}); dispatchEvent(new PopStateEvent('popstate'))`,
+    );
+  };
+
+  const replaceText = async (visitor: Visitor, label: string, next: string) => {
+    await visitor.editor(label).click();
+    await visitor.page.keyboard.press('ControlOrMeta+a');
+    await visitor.page.keyboard.insertText(next);
+  };
+
+  beforeAll(async () => {
+    installation = await Installation.start();
+    token = await installation.issue({
+      sub: 'app',
+      typ: 'service',
+      scope: ['docs:read', 'docs:write', 'docs:admin', 'docs:metrics'],
+      projects: ['*'],
+      ttl_s: 3_600,
+    });
+    auditor = await installation.issue({ sub: 'auditor', typ: 'client', scope: ['kms:audit'] });
+    const countries = ['NL', 'FR', 'DE'];
+    for (let at = 0; at < 24; at++)
+      await put(
+        `note-${String(at).padStart(2, '0')}`,
+        `{"title":"Note ${at}","amount":${at}.10,"country":"${countries[at % 3]}","tags":["draft"]}`,
+      );
+    await put('exact', EXACT);
+    await put(HOSTILE, `{"text":${JSON.stringify(`${HOSTILE}</script><script>alert(2)</script>`)}}`);
+    await put('one-line', `{"line":"${'x'.repeat(900_000)}"}`);
+    for (const project of ['globex', 'initech', 'umbrella'])
+      await put('1', '{"v":1}', `/v1/projects/${project}/collections/orders/documents/1`);
+    await call(installation.url, '/v1/projects/acme/collections/notes', {
+      method: 'PUT',
+      token,
+      body: '{"indexes":[{"fields":["country","amount"]},{"name":"by-title","fields":["title"],"unique":true}]}',
+    });
+    browser = await TestBrowser.launch();
+  });
+  afterAll(async () => {
+    await browser?.[Symbol.asyncDispose]();
+    await installation?.[Symbol.asyncDispose]();
+  });
+
+  it('lets one sign in, find a project and read its documents', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, token);
+    await page.getByRole('link', { name: 'acme' }).click();
+    await page.getByRole('link', { name: 'notes' }).click();
+    await page.getByRole('link', { name: 'note-03' }).click();
+    await page.getByRole('heading', { name: 'note-03' }).waitFor();
+    await visitor.editor('Text of the document').waitFor();
+    expect(await visitor.editor('Text of the document').textContent()).toContain('"title":"Note 3"');
+  });
+
+  it('stores what is typed to the byte: one word is changed, and every other byte stays', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, token);
+    await open(visitor, `/console/projects/acme/collections/notes/documents/exact`);
+    const editor = visitor.editor('Text of the document');
+    // The word as the editor has coloured it: a double click beside it would take another one.
+    await editor.locator('span', { hasText: /^"before"$/ }).dblclick();
+    await page.keyboard.type('after');
+    await page.getByRole('button', { name: 'Save' }).click();
+    await page.getByText('Saved.').waitFor();
+    const stored = await text('exact');
+    expect(stored.slice(stored.indexOf('\n\t"b"'))).toBe(EXACT.slice(1).replace('before', 'after'));
+  });
+
+  const VIEWS: readonly (readonly [name: string, path: string, ready: string])[] = [
+    ['projects', '/console/', 'umbrella'],
+    ['project', '/console/projects/acme', 'notes'],
+    ['documents', '/console/projects/acme/collections/notes', 'note-05'],
+    ['fields', '/console/projects/acme/collections/notes?fields=title,amount,country', '1.10'],
+    ['document', '/console/projects/acme/collections/notes/documents/note-05', '"Note 5"'],
+    [
+      'hostile',
+      `/console/projects/acme/collections/notes/documents/${encodeURIComponent(HOSTILE)}`,
+      'alert(2)',
+    ],
+    ['large', '/console/projects/acme/collections/notes/documents/one-line', 'too much to edit'],
+    ['new', '/console/projects/acme/collections/notes/new', 'New document'],
+    ['query', '/console/projects/acme/collections/notes/query', '"orderBy"'],
+    ['definition', '/console/projects/acme/collections/notes/definition', 'by-title'],
+    ['changes', '/console/projects/acme/changes', 'Nothing has happened yet'],
+    ['shred', '/console/projects/acme/shred', 'Type the name'],
+    ['state', '/console/state', 'open projects 4'],
+    ['missing', '/console/nowhere', 'There is no such view'],
+  ];
+
+  it.each<[Theme, number]>([
+    ['light', 1_440],
+    ['dark', 1_440],
+    ['light', 360],
+    ['dark', 360],
+  ])('has no view that axe finds fault with or that overflows: %s, %i px', async (theme, width) => {
+    await using visitor = await browser.visit({ theme, width });
+    const { page } = visitor;
+    const look = async (name: string) => {
+      await visitor.expectAccessible();
+      await visitor.expectNoOverflow();
+      if (pictures === undefined) return;
+      mkdirSync(pictures, { recursive: true });
+      await page.screenshot({ path: join(pictures, `bundoc-${name}-${theme}-${width}.png`) });
+    };
+    await page.goto(`${installation.url}/`);
+    await page.getByText('Events of BunKMS').waitFor();
+    await look('landing');
+    await page.getByRole('link', { name: 'Open the console' }).click();
+    await page.getByLabel('Token', { exact: true }).waitFor();
+    await look('sign-in');
+    await visitor.paste(token, 'Sign in');
+    for (const [name, path, ready] of VIEWS) {
+      await open(visitor, path);
+      await page.locator('#content').getByText(ready).first().waitFor();
+      await look(name);
+    }
+    await open(visitor, '/console/projects/acme/collections/notes/query');
+    await page.getByRole('button', { name: 'Run' }).click();
+    await page.getByText('Looked at').first().waitFor();
+    await look('query-answer');
+    await page.getByRole('button', { name: /app/ }).click();
+    await page.getByText('What this token may do').waitFor();
+    await look('token');
+  });
+
+  it('shows both texts when somebody else was first, keeps mine, and stores it when I say so', async () => {
+    await put('shared', '{"by":"nobody"}');
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, token);
+    await open(visitor, '/console/projects/acme/collections/notes/documents/shared');
+    await replaceText(visitor, 'Text of the document', '{"by":"me"}');
+    await put('shared', '{"by":"somebody else"}');
+    await page.getByRole('button', { name: 'Save' }).click();
+    await page.getByText('Somebody else has changed this document').waitFor();
+    expect(await visitor.editor('Text of the document').textContent()).toContain('{"by":"me"}');
+    expect(await visitor.editor('The text that is stored now').textContent()).toContain('somebody else');
+    await visitor.expectAccessible();
+    expect(await text('shared')).toContain('"by":"somebody else"');
+    await page.getByRole('button', { name: 'Replace theirs with mine' }).click();
+    await page.getByText('Saved.').waitFor();
+    expect(await text('shared')).toContain('"by":"me"');
+  });
+
+  it('loses no text when the token is revoked during an edit', async () => {
+    await put('kept', '{"v":1}');
+    const short = await installation.client();
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, short);
+    await open(visitor, '/console/projects/acme/collections/notes/documents/kept');
+    await replaceText(visitor, 'Text of the document', '{"v":"typed before the end"}');
+    const { jti } = JSON.parse(Buffer.from(short.split('.')[1] ?? '', 'base64url').toString());
+    const admin = await installation.issue({ sub: 'admin', typ: 'service', scope: ['kms:admin'] });
+    const path = `/v1/tokens/${jti}`;
+    await call(installation.kms.apiUrl, path, { method: 'DELETE', token: admin });
+    await expect
+      .poll(async () => (await call(installation.url, '/v1/projects', { token: short })).status)
+      .toBe(401);
+    await page.getByRole('button', { name: 'Save' }).click();
+    await page.getByText('The token serves no more').waitFor();
+    await visitor.expectAccessible();
+    await visitor.paste(token, 'Continue');
+    await page.getByRole('button', { name: 'Save' }).click();
+    await page.getByText('Saved.').waitFor();
+    expect(await text('kept')).toContain('"v":"typed before the end"');
+  });
+
+  it('asks what is typed, with numbers as they are, and draws how the answer was found', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, token);
+    await open(visitor, '/console/projects/acme/collections/notes/query');
+    const query = '{"where":{"country":"FR","amount":{"$gte":10.10,"$lt":12345678901234567890}}}';
+    await replaceText(visitor, 'Text of the request: Find', query);
+    const asked = page.waitForRequest(
+      (request) => request.method() === 'POST' && request.url().endsWith('/query'),
+    );
+    await page.getByRole('button', { name: 'Run' }).click();
+    expect((await asked).postData()).toBe(query.replace('{', '{"explain":true,'));
+    await page.getByText('country+amount').waitFor();
+    await page.getByRole('link', { name: 'note-10' }).waitFor();
+    await page.getByText('100 % of what was looked at matched.').waitFor();
+  });
+
+  it('shows changes as they are made, none while it is paused, and those of the pause afterwards', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, token);
+    const following = page.waitForRequest((request) => /changes\?since=(?!now)/.test(request.url()));
+    await open(visitor, '/console/projects/globex/changes');
+    await following;
+    const write = (id: string) => put(id, '{"v":1}', `/v1/projects/globex/collections/feed/documents/${id}`);
+    await write('first');
+    await page.getByRole('link', { name: 'first' }).waitFor();
+    await page.getByRole('button', { name: 'Pause' }).click();
+    await page.getByText('paused').waitFor();
+    await write('second');
+    expect(await page.getByRole('link', { name: 'second' }).count()).toBe(0);
+    await page.getByRole('button', { name: 'Resume' }).click();
+    await page.getByRole('link', { name: 'second' }).waitFor();
+    await visitor.expectAccessible();
+  });
+
+  it('shreds a project once its name is typed, and hands out the receipt', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, token);
+    await open(visitor, '/console/projects/initech/shred');
+    const button = page.getByRole('button', { name: 'Shred for ever' });
+    await page.getByLabel('Type the name of the project').fill('inItech');
+    expect(await button.isDisabled()).toBe(true);
+    await page.getByLabel('Type the name of the project').fill('initech');
+    await button.click();
+    await page.getByRole('heading', { name: 'Shredded' }).waitFor();
+    await visitor.expectAccessible();
+    const downloading = page.waitForEvent('download');
+    await page.getByRole('button', { name: 'Download the receipt' }).click();
+    const receipt = JSON.parse(readFileSync(await (await downloading).path(), 'utf8'));
+    expect(receipt).toMatchObject({ project: 'initech', key: { name: 'initech-dek', state: 'destroyed' } });
+    const gone = await call(installation.url, '/v1/projects/initech', { token });
+    expect([gone.status, gone.json()['code']]).toEqual([410, 'project_destroyed']);
+    const record = `/v1/audit?cursor=${receipt.key.audit.seq - 1}&limit=1`;
+    const [recorded] = (await call(installation.kms.apiUrl, record, { token: auditor })).json()[
+      'records'
+    ] as object[];
+    expect(recorded).toMatchObject({ hash: receipt.key.audit.hash });
+  });
+
+  it('says that the service does not answer, and recovers by itself', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, token);
+    await page.getByText('umbrella').waitFor();
+    await page.context().setOffline(true);
+    await page.getByText('Bundoc does not answer').waitFor();
+    await page.context().setOffline(false);
+    await page.getByText('Bundoc does not answer').waitFor({ state: 'detached' });
+  });
+
+  it('shows each request as a command that makes it again, without the token', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, token);
+    await page.getByText('umbrella').waitFor();
+    await page.locator('.request-log > summary').click();
+    await page.locator('.request-log li summary').first().click();
+    const command = (await page.locator('.request-log .command').first().textContent()) ?? '';
+    expect(command).toBe(
+      `curl -sS '${installation.url}/v1/projects?limit=50&include=summary' -H "Authorization: Bearer $TOKEN"`,
+    );
+    expect(await page.content()).not.toContain(token);
+    expect(installation.log.text).not.toContain(token);
+  });
+
+  // The last one: it closes the projects of the others.
+  it('adds one CRITICAL record for a closed project, announced before it is opened, and none for a look around', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, token);
+    await page.getByText('umbrella').waitFor();
+    await installation.stopBundoc();
+    await installation.startBundoc();
+    const before = await criticalRecords();
+    await visitor.signIn(installation.url, token);
+    await page.getByRole('row', { name: /umbrella.*closed.*no key/ }).waitFor();
+    await page.getByRole('link', { name: 'umbrella' }).click();
+    await page.getByText('one CRITICAL record').waitFor();
+    expect(await criticalRecords()).toBe(before);
+    await page.getByRole('button', { name: 'Open the project' }).click();
+    await page.getByRole('link', { name: 'orders' }).click();
+    await page.getByRole('link', { name: '1', exact: true }).click();
+    await visitor.editor('Text of the document').waitFor();
+    expect(await criticalRecords()).toBe(before + 1);
+  });
+});

@@ -1,0 +1,153 @@
+import { existsSync } from 'node:fs';
+import axe from 'axe-core';
+import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
+import { expect } from 'vitest';
+
+const EXECUTABLE = '/usr/bin/chromium';
+export const hasChromium = existsSync(EXECUTABLE);
+
+/** Notes every breach of the page's policy, from its first line on. */
+const WATCH = `
+  globalThis.__breaches = [];
+  document.addEventListener('securitypolicyviolation', (event) => {
+    globalThis.__breaches.push(event.effectiveDirective + ' ' + event.blockedURI + ' ' + event.sample);
+  });
+`;
+
+// What runs in the page is text here, since the types of a page are not those of the tests.
+const RUN_AXE = `axe.run().then(({ violations }) =>
+  violations.map(({ id, nodes }) =>
+    id + ': ' + nodes.map(({ html, failureSummary }) => html + ' ' + failureSummary).join('; ')))`;
+const WIDTHS = `({
+  scroll: document.documentElement.scrollWidth,
+  client: document.documentElement.clientWidth,
+})`;
+const TRACES = `(async () => ({
+  breaches: globalThis.__breaches,
+  stored: [
+    ...Object.keys(localStorage).filter((name) => name !== 'theme'),
+    ...Object.keys(sessionStorage),
+    ...(await indexedDB.databases()).map(({ name }) => name),
+    ...(await caches.keys()),
+    ...(document.cookie === '' ? [] : [document.cookie]),
+  ],
+}))()`;
+
+export type Theme = 'light' | 'dark';
+
+export interface VisitorOptions {
+  readonly theme?: Theme;
+  readonly width?: number;
+  readonly height?: number;
+}
+
+/** One browser, for the tests of a file. */
+export class TestBrowser implements AsyncDisposable {
+  readonly #browser: Browser;
+
+  private constructor(browser: Browser) {
+    this.#browser = browser;
+  }
+
+  static async launch(): Promise<TestBrowser> {
+    return new TestBrowser(
+      await chromium.launch({
+        executablePath: EXECUTABLE,
+        args: [
+          '--no-sandbox',
+          '--disable-background-networking',
+          '--disable-component-update',
+          '--disable-sync',
+          '--no-first-run',
+        ],
+      }),
+    );
+  }
+
+  /** A visitor with nothing stored. */
+  async visit(options: VisitorOptions = {}): Promise<Visitor> {
+    const { theme = 'light', width = 1_440, height = 900 } = options;
+    const context = await this.#browser.newContext({
+      viewport: { width, height },
+      colorScheme: theme,
+      reducedMotion: 'reduce',
+      acceptDownloads: true,
+    });
+    await context.addInitScript({ content: WATCH });
+    await context.addInitScript({ content: axe.source });
+    return new Visitor(context, await context.newPage());
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#browser.close();
+  }
+}
+
+/** A browser context that watches what its pages do. */
+export class Visitor implements AsyncDisposable {
+  readonly page: Page;
+  readonly #context: BrowserContext;
+  readonly #faults: string[] = [];
+  readonly #urls: string[] = [];
+  readonly #secrets: string[] = [];
+
+  constructor(context: BrowserContext, page: Page) {
+    this.#context = context;
+    this.page = page;
+    page.setDefaultTimeout(Number(process.env['CONSOLE_TIMEOUT_MS'] ?? 60_000));
+    page.on('pageerror', (error) => this.#faults.push(`uncaught: ${error.message}`));
+    page.on('dialog', (dialog) => {
+      this.#faults.push(`a dialog: ${dialog.message()}`);
+      void dialog.dismiss();
+    });
+    page.on('request', (request) => this.#urls.push(request.url()));
+  }
+
+  /** Opens a console and pastes a token. */
+  async signIn(url: string, token: string): Promise<void> {
+    this.#secrets.push(token);
+    await this.page.goto(`${url}/console/`);
+    await this.paste(token, 'Sign in');
+  }
+
+  async paste(token: string, action: 'Sign in' | 'Continue'): Promise<void> {
+    this.#secrets.push(token);
+    await this.page.getByLabel('Token', { exact: true }).fill(token);
+    await this.page.getByRole('button', { name: action }).click();
+  }
+
+  /** The text of the editor with that name, as it is in the editor and not as it is drawn. */
+  editor(label: string) {
+    return this.page.getByLabel(label, { exact: true });
+  }
+
+  /** @throws AssertionError for what axe finds in the page as it is. */
+  async expectAccessible(): Promise<void> {
+    const violations = await this.page.evaluate<string[]>(RUN_AXE);
+    expect(violations).toEqual([]);
+  }
+
+  /** @throws AssertionError when the page is wider than its window. */
+  async expectNoOverflow(): Promise<void> {
+    const { scroll, client } = await this.page.evaluate<{ scroll: number; client: number }>(WIDTHS);
+    expect(scroll).toBeLessThanOrEqual(client);
+  }
+
+  /** @throws AssertionError for a breach of the policy, an error, or a token that is where none may be. */
+  async expectClean(): Promise<void> {
+    const { breaches, stored } = await this.page.evaluate<{ breaches: string[]; stored: string[] }>(TRACES);
+    expect(breaches).toEqual([]);
+    expect(stored).toEqual([]);
+    expect(await this.#context.cookies()).toEqual([]);
+    expect(this.#faults).toEqual([]);
+    for (const secret of this.#secrets) expect(this.#urls.filter((url) => url.includes(secret))).toEqual([]);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      await this.expectClean();
+    } finally {
+      await this.#context.close();
+    }
+  }
+}
