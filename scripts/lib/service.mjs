@@ -17,7 +17,8 @@ const STOP_TIMEOUT_MS = 15_000;
  *
  * @param {string} name
  * @param {{
- *   execPath: string, args?: readonly string[], main: string, cwd: string, env: NodeJS.ProcessEnv, readyUrl: string,
+ *   execPath: string, args?: readonly string[], main: string, cwd: string,
+ *   env: NodeJS.ProcessEnv, readyUrl: string,
  *   present: (line: string) => string,
  * }} options
  */
