@@ -41,4 +41,62 @@ describe('the documentation', () => {
   it.each(pages)('%s has no link that leads nowhere', (page) => {
     expect([...brokenLinks(page)]).toEqual([]);
   });
+
+  it.each(pages.filter((page) => page !== 'CHANGELOG.md'))('%s names no source that is not there', (page) => {
+    const named = [
+      ...textOf(page).matchAll(/`((?:packages|scripts|test)\/[\w/.-]+\.(?:ts|mjs|json|bin|sqlite))`/g),
+    ];
+    expect(named.flatMap(([, path = '']) => (existsSync(join(root, path)) ? [] : path))).toEqual([]);
+  });
+});
+
+/** The lines of a page that are rows of a table, without its head. */
+function rowsOf(page: string): string[] {
+  const lines = textOf(page).split('\n');
+  return lines.filter((line, index) => line.startsWith('| ') && !/^\|[-| ]+$/.test(lines[index + 1] ?? ''));
+}
+
+const isTest = (link: string) => /\.test\.ts$|conformance/.test(link);
+
+describe('the pages on the architecture', () => {
+  it.each([
+    ['ARCHITECTURE.md', 1_300],
+    ['SECURITY.md', 1_300],
+  ])('%s has at most %i words', (page, wordsMax) => {
+    const words = textOf(page).split(/\s+/).length;
+    expect(words).toBeGreaterThan(300);
+    expect(words).toBeLessThanOrEqual(wordsMax);
+  });
+
+  it.each([
+    ['docs/architecture/invariants.md', 50],
+    ['docs/architecture/faults.md', 50],
+  ])('%s has a link to a test in each of its rows', (page, rowsMin) => {
+    const rows = rowsOf(page);
+    expect(rows.length).toBeGreaterThan(rowsMin);
+    const links = (row: string) => [...row.matchAll(/\]\(([^)\s]+)\)/g)].map(([, link = '']) => link);
+    expect(rows.filter((row) => !links(row).some(isTest))).toEqual([]);
+  });
+
+  it('each walk has at most ten steps, each linked to its source', () => {
+    const walks = textOf('docs/architecture/walks.md').split(/^## /m).slice(1);
+    expect(walks).toHaveLength(6);
+    for (const walk of walks) {
+      const steps = walk.match(/^\d+\. .+$/gm) ?? [];
+      expect(steps.length).toBeLessThanOrEqual(10);
+      expect(steps.filter((step) => !step.includes(']('))).toEqual([]);
+    }
+  });
+
+  it('twenty questions are answered, each with a link', () => {
+    const questions = textOf('docs/architecture/questions.md').match(/^\d+\. .+$/gm) ?? [];
+    expect(questions).toHaveLength(20);
+    expect(questions.filter((question) => !question.includes(']('))).toEqual([]);
+  });
+
+  it('the glossary explains some forty words, each once', () => {
+    const words = rowsOf('docs/architecture/glossary.md').map((row) => row.split('|')[1]?.trim());
+    expect(words.length).toBeGreaterThanOrEqual(40);
+    expect(new Set(words).size).toBe(words.length);
+  });
 });

@@ -16,6 +16,9 @@ import { prepare } from './lib/workspace.mjs';
 
 const READY_TIMEOUT_MS = 30_000;
 
+/** `npm run debug`: where a debugger finds each service. */
+const INSPECTOR_PORTS = { bundoc: 9229, bunkms: 9230 };
+
 const QUICK_START_TOKEN = [
   ...['--typ', 'client', '--sub', 'quick-start'],
   ...['--scope', 'docs:read docs:write', '--project', 'project-a'],
@@ -49,6 +52,7 @@ await runScript('npm start', async () => {
       const main = join(root, 'packages', name, 'dist', 'main.js');
       const service = startService(name, {
         execPath: node.execPath,
+        args: process.env.INSPECT_SERVICES === '1' ? [`--inspect=127.0.0.1:${INSPECTOR_PORTS[name]}`] : [],
         main,
         cwd: root,
         env,

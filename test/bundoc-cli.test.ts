@@ -112,7 +112,7 @@ describe('bundoc on the command line', () => {
     expect((await bundoc(['verify'])).stderr).toBe('bundoc: 4 documents in 2 projects: all good\n');
   });
 
-  it('finds damage, goes on with the other projects, and repairs it for the service to go on', async () => {
+  it('finds damage, continues with the other projects, and repairs it for the service to go on', async () => {
     await installation.startBundoc();
     const read = (id: string) =>
       call(installation.url, `/v1/projects/project-a/collections/notes/documents/${id}`, { token });

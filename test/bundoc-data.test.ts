@@ -191,7 +191,7 @@ describe('bundoc query, changes, collections and projects', () => {
     expect([(await once(child, 'close'))[0], errors]).toEqual([0, expect.stringContaining('--since ')]);
   });
 
-  it('end in silence when whoever reads them has seen enough', async () => {
+  it('end in silence when anyone who reads them has seen enough', async () => {
     const notes = client.project('pipe').collection('notes');
     for (let n = 0; n < 40; n++) await notes.put(`n${n}`, { text: 'x'.repeat(10_000) });
     const command = `"${process.execPath}" --conditions=@bundoc/source "${MAIN}" query pipe notes | head -c 10; echo " \${PIPESTATUS[0]}"`;

@@ -216,7 +216,7 @@ describeWithPostgres('bundoc move', () => {
       expect([id, read.json()['_rev'], read.text.endsWith(body.slice(1))]).toEqual([id, rev, true]);
     }
     for (const { id } of operations) expect((await get(node.url, id)).status).toBe(200);
-    // Whoever followed goes on where they were.
+    // Readers of changes continue where they were.
     using followed = await EventReader.open(`${node.url}/v1/projects/busy/changes`, token, {
       'last-event-id': feed.lastEventId,
     });

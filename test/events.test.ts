@@ -40,7 +40,7 @@ const versions = async () =>
   ).versions.map(({ version }) => version);
 
 describe('what happens at BunKMS takes effect in Bundoc', () => {
-  it('at once for a revoked token, whoever revoked it, and for no other', async () => {
+  it('at once for a revoked token, whichever process revoked it, and for no other', async () => {
     await put('a');
     const [one, other] = [await installation.client(), await installation.client()];
     expect([await read(one), await read(other)]).toEqual([200, 200]);
@@ -109,7 +109,7 @@ describe('what happens at BunKMS takes effect in Bundoc', () => {
     expect([await read(revoked), await read(token)]).toEqual([401, 200]);
   });
 
-  it('after a gap that cannot be told: all keys are asked for anew', async () => {
+  it('after a gap that cannot be told: all keys are asked for again', async () => {
     await put('a');
     await installation.stopKms();
     await events('down');

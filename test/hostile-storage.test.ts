@@ -42,7 +42,7 @@ const SUPERSEDED = /another copy of this storage is in use, so nothing is served
 /** Records of BunKMS that say that a key was used or looked at, and nothing else. */
 const USES = new Set(['key.export', 'key.read', 'key.list', 'key.leases', 'key.pem']);
 
-it('whoever has the storage can make Bundoc refuse, and nothing else: no key is made, changed or destroyed, nothing is served that was never written, nothing outside is touched', {
+it('anyone who has the storage can make Bundoc refuse, and nothing else: no key is made, changed or destroyed, nothing is served that was never written, nothing outside is touched', {
   timeout: RUN_MS + 400_000,
 }, async () => {
   await using world = await World.start();

@@ -69,7 +69,7 @@ describe('a KEK that is rotated in BunKMS', () => {
     const retire = { kek_id: former };
     expect((await kms('/v1/kek/retire', 'POST', retire)).json()).toMatchObject({ code: 'kek_unfetched' });
 
-    // A key in use is fetched anew from 80 % of its time on; the other project is opened again.
+    // A key in use is fetched again from 80 % of its time on; the other project is opened again.
     clock.movedMs = 900_000 * 0.85;
     await expect
       .poll(async () => {

@@ -56,7 +56,7 @@ describe('with BunKMS stopped', () => {
   });
 
   it('Bundoc stays ready, and says that BunKMS is down', async () => {
-    // Whether it is up is asked with little patience, and anew every two seconds.
+    // Whether it is up is asked with little patience, and again every two seconds.
     await expect
       .poll(async () => (await call(installation.url, '/ready')).json())
       .toMatchObject({ status: 'ready', kms: 'up' });
@@ -68,7 +68,7 @@ describe('with BunKMS stopped', () => {
 });
 
 describe('the key of a project in use', () => {
-  it('is fetched anew before its time is over, so that BunKMS may be away when the first one ends', async () => {
+  it('is fetched again before its time is over, so that BunKMS may be away when the first one ends', async () => {
     const fetched = async () => {
       const text = await installation.metrics();
       return Number(/^bundoc_key_fetches_total\{outcome="fetched"\} (\d+)/m.exec(text)?.[1]);

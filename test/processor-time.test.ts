@@ -17,7 +17,7 @@ it('BUNDOC_PROCESSOR_MS_PER_PROJECT bounds how much one project is asked, and no
   const send = (path: string, options: Parameters<typeof call>[2] = {}) =>
     call(installation.url, path, { token, ...options });
 
-  // Whoever may not work in a project uses up nothing of it.
+  // Anyone who may not work in a project uses up nothing of it.
   for (let n = 0; n < 20; n++) expect((await send(documentOf('a'), { token: stranger })).status).toBe(403);
   const put = { method: 'PUT', body: '{"v":1}' };
   expect((await send(documentOf('a'), put)).status).toBe(201);

@@ -64,7 +64,7 @@ const put = async (installation: Installation, path = FIRST) =>
   });
 
 describe('Bundoc and BunKMS over mutual TLS', () => {
-  it('store a document, and go on with new certificates of another authority without a restart', async () => {
+  it('store a document, and continue with new certificates of another authority without a restart', async () => {
     await makeCertificates();
     await using installation = await startBoth('bundoc');
     expect(new URL(installation.kms.internalUrl).protocol).toBe('https:');
@@ -74,11 +74,11 @@ describe('Bundoc and BunKMS over mutual TLS', () => {
       .toMatchObject({ kms_events: 'live' });
 
     await makeCertificates('another-authority');
-    // A look at the files may fall between their changes, so how often each was read anew is not said.
+    // A look at the files may fall between their changes, so how often each was reloaded is not said.
     const readAnew = (use: string) =>
       installation.log.text
         .split('\n')
-        .some((line) => line.includes('was read anew') && line.includes(`"use":"${use}"`));
+        .some((line) => line.includes('was reloaded') && line.includes(`"use":"${use}"`));
     for (const use of ['internal', 'client']) await expect.poll(() => readAnew(use)).toBe(true);
     expect((await put(installation, FIRST.replace('project-a', 'project-b'))).status).toBe(201);
   });
@@ -233,7 +233,7 @@ describe('the certificates of an installation', () => {
     expect(readdirSync(join(folder, 'bundoc')).sort()).toEqual(['ca.pem', 'cert.pem', 'key.pem']);
   });
 
-  it('are made anew when half of their life is over, when damaged, and under a new authority before the old one ends', async () => {
+  it('are made again when half of their life is over, when damaged, and under a new authority before the old one ends', async () => {
     const dayMs = 86_400_000;
     await makeCertificates();
     const [authority, bunkms] = stamps();

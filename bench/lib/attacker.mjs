@@ -1,5 +1,5 @@
 // Attackers in a process of their own: `node attacker.mjs`, forked. Told `{ name, url, attackers }`, it
-// attacks until it is told to stop.
+// attacks until it must stop.
 
 import { setMaxListeners } from 'node:events';
 import { setPriority } from 'node:os';

@@ -17,12 +17,13 @@ const STOP_TIMEOUT_MS = 15_000;
  *
  * @param {string} name
  * @param {{
- *   execPath: string, main: string, cwd: string, env: NodeJS.ProcessEnv, readyUrl: string,
+ *   execPath: string, args?: readonly string[], main: string, cwd: string,
+ *   env: NodeJS.ProcessEnv, readyUrl: string,
  *   present: (line: string) => string,
  * }} options
  */
-export function startService(name, { execPath, main, cwd, env, readyUrl, present }) {
-  const child = spawn(execPath, [main], {
+export function startService(name, { execPath, args = [], main, cwd, env, readyUrl, present }) {
+  const child = spawn(execPath, [...args, main], {
     cwd,
     env,
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],

@@ -87,7 +87,7 @@ describeWithDocker('the export of keys', () => {
     for (const { body } of released) expect(body).toContain('key_material_b64');
   });
 
-  it('is refused inside the internal network to whoever has a token and no certificate', async () => {
+  it('is refused inside the internal network to anyone who has a token and no certificate', async () => {
     const findings = await probeFrom(`${stack.project}_internal`, {});
     const answered = findings.filter(({ outcome }) => typeof outcome === 'number');
     expect(answered.length).toBeGreaterThan(0);

@@ -212,7 +212,7 @@ describeWithDocker('the compose project', () => {
     expect((await stack.clientPems()).cert).not.toBe(cert);
     await eventually(async () => {
       const logs = await stack.compose('logs', '--no-color');
-      const lines = logs.split('\n').filter((line) => line.includes('the certificate was read anew'));
+      const lines = logs.split('\n').filter((line) => line.includes('the certificate was reloaded'));
       for (const use of ['api', 'internal', 'client'])
         expect(lines.some((line) => line.includes(`"use":"${use}"`))).toBe(true);
     });

@@ -269,7 +269,7 @@ export class Installation implements AsyncDisposable {
     return String((await call(this.url, '/ready')).json()['storage_id']);
   }
 
-  /** An administrator makes a storage the holder of a key, whoever may still use it. */
+  /** An administrator makes a storage the holder of a key, while others may still use it. */
   async takeOverKey(name: string, storage: string): Promise<void> {
     const token = await this.issue({ sub: 'admin', typ: 'service', scope: ['kms:manage_key'], keys: [name] });
     const body = JSON.stringify({ storage, force: true });

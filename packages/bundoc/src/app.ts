@@ -73,7 +73,7 @@ const RESUME_EVERY_MS = 5_000;
 const GENERATION_CHECK_MS = 300_000;
 const GENERATION_AGE_S_MAX = 3_600;
 
-/** Documents of one project that are sealed anew after a rotation, each time the projects are swept. */
+/** Documents of one project that are re-sealed after a rotation, each time the projects are swept. */
 const RESEALS_A_SECOND = 500;
 
 /**
@@ -167,10 +167,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
 function reportSetAside(metrics: BundocMetrics, logger: Logger): OnSetAside {
   return (mark) => {
     metrics.markSetAside();
-    logger.error(
-      mark,
-      'a mark that nobody confirms was set aside: somebody may have put it into the storage',
-    );
+    logger.error(mark, 'an unconfirmed mark was set aside: somebody may have planted it in the storage');
   };
 }
 
@@ -308,7 +305,7 @@ function openKmsTls(
   return tls;
 }
 
-/** Where the service may be told to move projects to. */
+/** Where the service may move projects to. */
 function moveDestination({ moveTo }: BundocConfig, ports: EngineDeps): MoveDestination | undefined {
   if (moveTo === undefined) return undefined;
   warnInClear('BUNDOC_MOVE_TO', moveTo, ports.logger);

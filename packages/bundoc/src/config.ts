@@ -90,7 +90,7 @@ const environmentSchema = allOrNone(allOrNone(variables, OWN_TLS), KMS_CLIENT)
     },
   )
   .refine(
-    // Whoever gives certificates means the connection to be closed to others; without https they would do
+    // Certificates mean that the connection must be closed to others; without https they would do
     // nothing.
     (values) =>
       String(values.BUNDOC_KMS_URL).startsWith('https:') ||

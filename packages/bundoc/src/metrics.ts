@@ -91,7 +91,7 @@ export function createBundocMetrics(): BundocMetrics {
   });
   const keyFetches = new Counter({
     name: 'bundoc_key_fetches_total',
-    help: 'Keys asked for from BunKMS, by outcome: fetched; refused, for there is no such key or it was disabled or destroyed; failed.',
+    help: 'Fetches of keys from BunKMS by outcome: fetched, refused (no such key, or disabled or destroyed), failed.',
     labelNames: ['outcome'],
     registers: [registry],
   });
@@ -158,7 +158,7 @@ export function createBundocMetrics(): BundocMetrics {
         'Streams and long polls that wait for changes.',
         changeFollowers,
       );
-      gauge(registry, 'bundoc_kms_events_live', '1 while events come from BunKMS.', eventsLive);
+      gauge(registry, 'bundoc_kms_events_live', '1 while events arrive from BunKMS.', eventsLive);
       gauge(registry, 'bundoc_tokens_revoked', 'Revoked tokens that are refused.', tokensRevoked);
       gauge(
         registry,

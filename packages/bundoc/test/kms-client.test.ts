@@ -281,7 +281,7 @@ describe('KmsClient', () => {
     [403, 'forbidden', 'BUNDOC_KMS_TOKEN_FILE'],
     [404, 'not_found', 'BUNDOC_KMS_URL'],
     [503, 'sealed', 'another KEK'],
-  ])('tells whoever operates it what to do about %d %s', async (status, code, remedy) => {
+  ])('tells anyone who operates it what to do about %d %s', async (status, code, remedy) => {
     const { client, lines } = await start((_request, response) => problem(response, status, code));
     await client.exportKey('p-dek').catch(() => undefined);
     expect(lines.join('')).toContain(remedy);

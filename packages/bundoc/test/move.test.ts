@@ -65,7 +65,7 @@ describeWithPostgres('a project that is moved', () => {
             await write(node, id, step % 5 === 4 && acknowledged.get(id) !== undefined);
           } catch (error) {
             if (hasCode(error, 'project_elsewhere')) return;
-            // Not written, or not known to be: it is told to come back.
+            // Not written, or not known to be: it is asked to come back.
             if (hasCode(error, 'storage_unavailable')) acknowledged.delete(id);
             else if (!hasCode(error, 'project_moving', 'overloaded')) unexpected.push(error);
           }

@@ -101,7 +101,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     expect(found).toBeGreaterThan(0);
   });
 
-  it('know every document, whichever nodes write while others define them anew', async () => {
+  it('know every document, whichever nodes write while others define them again', async () => {
     const project = await newProject();
     const nodes = await Promise.all([1, 2, 3].map(() => openOn(project)));
     const node = (n: number) => nodes[n % 3] as DefinedStore;
@@ -236,7 +236,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(store);
   });
 
-  it('leave nothing behind when they are dropped, and are numbered anew', async () => {
+  it('leave nothing behind when they are dropped, and are numbered again', async () => {
     const project = await newProject();
     const store = await openOn(project);
     for (let n = 0; n < 5; n++) await commitOne(store, put(`d${n}`, `{"g":${n}}`));
@@ -304,7 +304,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(store);
   });
 
-  it('are told apart from those of before without a look through all for each, in however little memory', async () => {
+  it('are distinguished from those of before without a look through all for each, in however little memory', async () => {
     const project = await newProject();
     const plans: string[] = [];
     const explaining = {
@@ -423,7 +423,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
       await close(again);
     });
 
-    it('are told of by verify, entry by entry', async () => {
+    it('learn of by verify, entry by entry', async () => {
       const project = await newProject();
       const store = await openOn(project);
       await store.define('notes', { indexes: [blind('g')] }, NONE);

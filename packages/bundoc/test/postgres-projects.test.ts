@@ -84,12 +84,12 @@ describeWithPostgres('projects in PostgreSQL', () => {
       await expect(nodeOf(service)[mode]('refused')).rejects.toMatchObject({ code: 'project_damaged' });
   });
 
-  it('follow a rotation that another node has heard of, whoever is first', async () => {
+  it('follow a rotation that another node has heard of, anyone who is first', async () => {
     const service = newService();
     const [early, late] = [nodeOf(service), nodeOf(service)];
     await Promise.all([early.openOrCreate('rotated'), late.openOrCreate('rotated')]);
     await service.rotateKey('rotated-dek', 1);
-    // Nothing tells these two that their key is no longer the current one; a third asks for it anew.
+    // Nothing tells these two that their key is no longer the current one; a third asks for it again.
     const opened = await Promise.all([nodeOf(service), nodeOf(service)].map((node) => node.open('rotated')));
     for (const one of opened) expect(one?.file.versions.map(({ version }) => version)).toEqual([1, 2]);
     for (const node of [early, late]) expect((await node.open('rotated'))?.cipher.version).toBe(2);

@@ -123,7 +123,7 @@ describeWithPostgres('PostgreSQL', () => {
     });
   });
 
-  describe('whoever waits for a change', () => {
+  describe('anyone who waits for a change', () => {
     const timing = { tellEveryMs: 5, lookEveryMs: 3_600_000, lookAloneEveryMs: 5 };
     const newsOf = (isListening: boolean) => {
       const connection = testDatabaseOptions(server.urlOf('bundoc'), { isPooled: !isListening });
@@ -399,7 +399,7 @@ describeWithPostgres('PostgreSQL', () => {
     });
   });
 
-  it('forgets deletions after seven days, and tells whoever has not seen them', async () => {
+  it('forgets deletions after seven days, and tells anyone who has not seen them', async () => {
     const clock = new FakeClock();
     const project = await newProject({ clock });
     const store = await project.open(database);

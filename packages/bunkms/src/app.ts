@@ -230,7 +230,7 @@ function countHolderRefusal(metrics: Metrics, error: AppError): void {
 }
 
 /**
- * Ends the process in order, as an uncaught error does: whoever runs it starts it again, and it begins
+ * Ends the process in order, as an uncaught error does: anyone who runs it starts it again, and it begins
  * afresh.
  */
 function end(error: Error): void {
@@ -325,7 +325,7 @@ async function startKekUpkeep(
   opened: AsyncDisposableStack,
 ): Promise<void> {
   await upkeep.look().catch((error: unknown) => {
-    logger.warn({ err: error }, 'the KEKs of the ring could not be put on record yet; trying again');
+    logger.warn({ err: error }, 'failed to record the KEKs of the ring; trying again');
   });
   const timer = every(KEK_UPKEEP_MS, () => void upkeep.run());
   // Runs before the store closes.
@@ -338,8 +338,8 @@ async function startKekUpkeep(
 
 function prune(store: TokenStore, clock: Clock, logger: Logger): void {
   pruneTokens(store, clock).then(
-    (count) => count > 0 && logger.info({ count }, 'forgot tokens that expired long ago'),
-    (error: unknown) => logger.warn({ err: error }, 'expired tokens could not be forgotten; trying again'),
+    (count) => count > 0 && logger.info({ count }, 'removed tokens that expired long ago'),
+    (error: unknown) => logger.warn({ err: error }, 'failed to remove expired tokens; trying again'),
   );
 }
 
@@ -372,7 +372,7 @@ function startRecorders(audit: AuditLog, clock: Clock, opened: AsyncDisposableSt
   return recorders;
 }
 
-/** Records wait in a file for the chain; the file is bounded, whoever calls. */
+/** Records wait in a file for the chain; the file is bounded for all callers. */
 function sealedSink(refusals: SealedRefusals): RefusalSink {
   const write = refusals.record.bind(refusals);
   return { named: write, anonymous: (_network, record) => write(record) };

@@ -216,7 +216,7 @@ describe('a store in PostgreSQL', () => {
     });
   });
 
-  test('has names of variables of before refused, with the present ones', () => {
+  test('refuses former names of variables, and names the present ones', () => {
     expect(() => storageOf('sqlite', { BUNKMS_POSTGRES_POOL_MAX: '5' })).toThrow(
       'BUNKMS_POSTGRES_POOL_MAX: is now BUNKMS_POSTGRES_CONNECTIONS',
     );

@@ -41,7 +41,7 @@ export interface BunkmsConfig {
   readonly storage: StorageConfig;
   readonly kek: KekSource;
   readonly auditShip: ShipTarget | undefined;
-  /** How long whoever gets a key may keep it, milliseconds. */
+  /** How long the receiver of a key may keep it, milliseconds. */
   readonly leaseTtlMs: number;
   readonly limits: LimitRates;
   readonly shares: HttpShareSizes;

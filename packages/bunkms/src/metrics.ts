@@ -85,7 +85,7 @@ export function createMetrics() {
     }),
     eventStreams: new Gauge({
       name: 'bunkms_event_streams',
-      help: 'Services that are told of what happens to keys and tokens.',
+      help: 'Services that receive events of keys and tokens.',
       registers,
     }),
     sealed: new Gauge({ name: 'bunkms_sealed', help: '1 while the service is sealed.', registers }),

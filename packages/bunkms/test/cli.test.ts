@@ -362,7 +362,7 @@ describe('the command line', () => {
       { state: 'staged', in_ring: true, versions: 0, secrets: 0 },
     ]);
     // By way of the server's own look, which follows its ring file.
-    await expect.poll(() => server.log).toContain('the KEK ring was read anew');
+    await expect.poll(() => server.log).toContain('the KEK ring was reloaded');
     const { current, rotation } = kekStatusSchema.strict().parse(await json('rotate'));
     expect(rotation).toMatchObject({ from: former, total: 2, done: 2, completed_at: expect.any(String) });
     expect(await exported('a-dek')).toEqual({ ...made, kekId: current });
@@ -397,7 +397,7 @@ describe('the command line', () => {
     await call(server.apiUrl, '/v1/keys', { token, body: { name: 'a-dek', type: 'aes-256' } });
     await call(server.internalUrl, '/v1/export/a-dek', { token });
     appendFileSync(environment.BUNKMS_KEK_FILE, `${'cd'.repeat(32)}\n`);
-    await expect.poll(() => server.log).toContain('the KEK ring was read anew');
+    await expect.poll(() => server.log).toContain('the KEK ring was reloaded');
     const { rotation } = JSON.parse((await run('kek', 'rotate', '--no-wait', '--json')).stdout);
     await expect
       .poll(async () => JSON.parse((await run('kek', 'status', '--json')).stdout).rotation.completed_at)

@@ -426,7 +426,7 @@ describe('the record of', () => {
     expect((await decrypt(ciphertext)).status).toBe(200);
   });
 
-  test('refusals and failures is there for each, whoever was refused, counted beyond ten a minute', async () => {
+  test('refusals and failures is there for each, anyone who was refused, counted beyond ten a minute', async () => {
     const { token, jti } = await kms.issue({ sub: 'app', scope: ['kms:encrypt'], keys: ['b-*'] });
     const ask = () => kms.api(`/v1/decrypt/${NAME}`, { token, body: { ciphertext_b64: '' } });
     expect((await ask()).status).toBe(403);

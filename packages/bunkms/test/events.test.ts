@@ -138,7 +138,7 @@ describe('the stream of events', () => {
     ['no place', () => 'x'],
     ['of the future', (id: string) => id.replace(/^\d+/, '999999')],
     ['of another chain', (id: string) => id.replace(/:.*/, `:${'0'.repeat(64)}`)],
-  ])('begins anew at a place that is %s', async (_what, change) => {
+  ])('begins again at a place that is %s', async (_what, change) => {
     const { token } = await service();
     const first = await begun(token);
     const id = String(lastId(first));
@@ -149,7 +149,7 @@ describe('the stream of events', () => {
     expect(new Set(same.seen.map(({ type }) => type))).toEqual(new Set(['heartbeat']));
   });
 
-  test('begins anew at a place that is too long ago', async () => {
+  test('begins again at a place that is too long ago', async () => {
     const { token } = await service();
     const first = await begun(token);
     const id = lastId(first);

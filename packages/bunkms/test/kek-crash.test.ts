@@ -81,7 +81,7 @@ async function allDeks({ deps }: BareKms): Promise<string[]> {
   return deks;
 }
 
-/** All of a rotation: staged, rotated, wrapped anew, retired. Goes on where it was cut off. */
+/** All of a rotation: staged, rotated, rewrapped, retired. Goes on where it was cut off. */
 async function rotateAll({ deps, rewrap }: BareKms): Promise<void> {
   await deps.keks.reload();
   if ((await deps.keks.refresh()).current !== kekIdOfText(NEW)) await rotateKek(deps, {}, CLI_CALLER);
@@ -121,7 +121,7 @@ describe('a process that dies in the course of a rotation of the KEK', () => {
           });
         }
         {
-          // Whoever starts now has both.
+          // Anyone who starts now has both.
           await using kms = await openUnsealed({ dataDir, ring: BOTH });
           expect(await allDeks(kms)).toEqual(deks);
           const { keks } = await kms.deps.keks.refresh();

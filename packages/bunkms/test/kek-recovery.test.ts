@@ -152,7 +152,7 @@ describe('a recovery from project files', () => {
     await expectSound(fresh);
   });
 
-  test('brings back one version of a key whose other one was wrapped anew', async () => {
+  test('brings back one version of a key whose other one was rewrapped', async () => {
     const before = await exportAll(keys);
     const bundoc = join(dataDir, '..', 'bundoc');
     writeProject(bundoc, 'p', before.slice(0, 1));

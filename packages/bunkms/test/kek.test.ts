@@ -72,7 +72,7 @@ describe('a rotation of the KEK', () => {
       expect(key).toMatchObject({ version, kcv: earlier.kcv, key_material_b64: earlier.key_material_b64 });
       expect(kekIdOf(bytesOf(key))).toBe(kekIdOfText(further));
     }
-    // Who held the key's entity tag goes on with it, and so does whoever has a token or a ciphertext.
+    // Who held the key's entity tag continues with it, and so does anyone who has a token or a ciphertext.
     expect((await keys.read('enabled-dek')).json()).toEqual(read.json());
     expect((await keys.read('enabled-dek')).headers['etag']).toBe(read.headers['etag']);
     expect(
@@ -102,7 +102,7 @@ describe('a rotation of the KEK', () => {
     expect(await damagedKeys(kms)).toEqual([]);
   });
 
-  test('is on record: who did it, each key that was wrapped anew, the secrets, and the end', async () => {
+  test('is on record: who did it, each key that was rewrapped, the secrets, and the end', async () => {
     await using kms = await startBoth();
     const keys = await KeyCalls.of(kms);
     for (const name of ['a-dek', 'b-dek']) await keys.create(name);
@@ -153,7 +153,7 @@ describe('a rotation of the KEK', () => {
     expect(kms.logs.join('')).toContain(
       'the new KEK ring lacks KEKs that are needed: keeping the last good one',
     );
-    expect(kms.logs.join('')).toContain('the new KEK ring is no use: keeping the last good one');
+    expect(kms.logs.join('')).toContain('the new KEK ring is invalid: keeping the last good one');
     expect(keyIn(await keys.export('a-dek')).key_material_b64).toBe(made.key_material_b64);
     expect(infoIn(await keys.create('b-dek'))).toMatchObject({ version: 1 });
   });
@@ -395,7 +395,7 @@ describe('keys that are damaged', () => {
       const answer = await retire(without, { accept_unfetched: true, accept_damaged: true });
       expect(answer.json()).toMatchObject({
         code: 'kek_in_use',
-        detail: 'the ring lacks it, so what opens with it cannot be told',
+        detail: 'the ring lacks it, so it is unknown what opens with it',
       });
     }
     await using again = await startBoth();
@@ -452,7 +452,7 @@ describe('keys that are damaged', () => {
 });
 
 describe('the retirement of a KEK', () => {
-  test('comes after everything was wrapped anew and fetched; then the other KEK is enough, and this one opens nothing', async () => {
+  test('comes after everything was rewrapped and fetched; then the other KEK is enough, and this one opens nothing', async () => {
     const exported = new Map<string, ExportedKey>();
     const former: Buffer[] = [];
     {

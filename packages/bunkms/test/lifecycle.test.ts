@@ -281,7 +281,7 @@ describe('the deletion of a key', () => {
     });
   });
 
-  test('burns the name for ever, also for whoever removes the row from the database', async () => {
+  test('burns the name for ever, also for anyone who removes the row from the database', async () => {
     await keys.shred(NAME);
     await kms.running.close();
     await using again = await startKms({ dataDir: kms.dataDir, kek: kms.kek, clock });
@@ -343,7 +343,7 @@ describe('the deletion of a key', () => {
 });
 
 describe('the export of a key', () => {
-  test('that is not exportable is refused to whoever may export, and that is never taken back', async () => {
+  test('that is not exportable is refused to anyone who may export, and that is never taken back', async () => {
     await using kms = await startKms();
     const keys = await KeyCalls.of(kms);
     expect(infoIn(await keys.create('kept-dek', { exportable: false }))).toMatchObject({ exportable: false });

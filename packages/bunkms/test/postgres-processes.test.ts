@@ -131,7 +131,7 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
     for (const name of created) expect((await exported(survivor, name)).status).toBe(200);
   });
 
-  test('go on with a rotation of the KEK when the one that does it is killed', async () => {
+  test('continue with a rotation of the KEK when the one that does it is killed', async () => {
     const names = Array.from({ length: 300 }, (_, number) => `k${number}`);
     const further = newKek();
     {
@@ -145,7 +145,7 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
     const [first, second] = await Promise.all([start('a', PATIENT_POSTGRES), start('b', PATIENT_POSTGRES)]);
     await using _second = second;
     const statusOf = async (node: Server) => (await ask(node.apiUrl, '/v1/kek')).json();
-    // Keys are wrapped anew in the order of their ids: it comes to the last one, and not to the end.
+    // Keys are rewrapped in the order of their ids: it comes to the last one, and not to the end.
     const holder = new pg.Client({ connectionString: environment['BUNKMS_STORAGE'] });
     await holder.connect();
     await holder.query('BEGIN; SELECT FROM bunkms.key_versions ORDER BY key_id DESC LIMIT 1 FOR UPDATE');

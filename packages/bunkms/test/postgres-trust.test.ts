@@ -14,7 +14,7 @@ import { TestPki } from './support/pki.ts';
 import { PostgresDatabases, settingsOf } from './support/postgres.ts';
 import { useStorage } from './support/storage.ts';
 
-/** What whoever has the database, and not the KEK, can do. */
+/** What anyone who has the database, and not the KEK, can do. */
 describeWithPostgres('who has the database of BunKMS', () => {
   let databases: PostgresDatabases;
   let dataDir: string;

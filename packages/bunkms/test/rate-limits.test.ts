@@ -138,7 +138,7 @@ describe('rate limits', () => {
     expect((await shred('s11-dek')).status).toBe(429);
   });
 
-  test('bound the exports of one key, whoever asks', async () => {
+  test('bound the exports of one key, anyone who asks', async () => {
     await start({ exportsPerKey: 1 });
     const [one, other] = [await reader(), await reader()];
     expect(await statuses(times(5, ['a-dek', one]))).toEqual(times(5, 200));
@@ -191,7 +191,7 @@ describe('rate limits', () => {
     });
   });
 
-  test('are asked only of whoever may: others are refused as ever, and use up nothing', async () => {
+  test('are asked only of anyone who may: others are refused as ever, and use up nothing', async () => {
     await start({ exportsPerKey: 1, exportsPerToken: 1 });
     const stranger = (await kms.issue({ scope: ['kms:export_key'], keys: ['other-*'] })).token;
     expect(await statuses(times(20, ['a-dek', stranger]))).toEqual(times(20, 403));

@@ -817,7 +817,7 @@ describe('a recovery', () => {
     expect(failAt).toBeGreaterThan(4);
   });
 
-  test('gives way to whoever changes a key meanwhile', async () => {
+  test('gives way to anyone who changes a key meanwhile', async () => {
     await makeProject('p', 2);
     withoutForeignKeys(`DELETE FROM key_versions WHERE version = 1`);
     const faulty = new FaultyStore();

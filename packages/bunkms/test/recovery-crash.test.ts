@@ -71,7 +71,7 @@ test('after kill -9 at any moment of a restore there is no store, or a whole one
   let kills = 0;
   let isWhole = false;
   // The write-ahead log grows from nothing to all of it. On a busy machine a process may be done before it is
-  // killed: then it all begins anew.
+  // killed: then it all begins again.
   for (let sizeBytes = 1; ; sizeBytes += 2_000_000) {
     if (isWhole) {
       rmSync(restored.BUNKMS_DATA_DIR, { recursive: true });

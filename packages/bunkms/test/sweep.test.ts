@@ -143,7 +143,7 @@ describe('a deletion that is due', () => {
     expect(await stateOf()).toBe('destroyed');
   });
 
-  test('leaves a damaged key alone and goes on with the others', async () => {
+  test('leaves a damaged key alone and continues with the others', async () => {
     for (const name of ['a-dek', 'b-dek', 'c-dek']) await keys.make(name, 'pending_deletion');
     await testStorage().edit(
       kms.dataDir,
@@ -275,7 +275,7 @@ describe('a rotation policy', () => {
     for (const version of [1, 2]) expect((await late.export(NAME, version)).status).toBe(200);
   });
 
-  test('counts from the last rotation, whoever made it, and makes up for time that was missed once', async () => {
+  test('counts from the last rotation, anyone who made it, and makes up for time that was missed once', async () => {
     await keys.create(NAME, { rotate_after_days: 30 });
     const sweep = await newSweep();
     clock.advance(20 * DAY_MS);

@@ -180,7 +180,7 @@ describe('a key whose record was touched behind the service', () => {
     };
     withDatabase(kms.dataDir, hide, { defensive: false });
     await using again = await startKms({ dataDir: kms.dataDir, kek: kms.kek });
-    // Whoever goes so far is obeyed, until somebody verifies.
+    // Anyone who goes so far is obeyed, until somebody verifies.
     expect((await (await KeyCalls.of(again)).export(NAME)).status).toBe(200);
     expect(await again.verify()).toMatchObject({ intact: true });
     expect(await damagedKeys(again)).toEqual([NAME]);

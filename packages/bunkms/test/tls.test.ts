@@ -169,7 +169,7 @@ describe('certificate files that change while the service runs', () => {
     agent.destroy();
   });
 
-  test('decide anew which authority clients must have', async () => {
+  test('decide again which authority clients must have', async () => {
     using pki = await TestPki.make();
     const pair = await pki.issue({ names: SERVER_NAMES });
     await using kms = await startKms({ config: { internalTls: pki.write('server', pair) } });
@@ -180,13 +180,13 @@ describe('certificate files that change while the service runs', () => {
     await expect.poll(async () => (await ask(kms.running.internalUrl, '/health', client)).outcome).toBe(200);
   });
 
-  test('leave the last good ones in use when they are no use, with one error in the log', async () => {
+  test('leave the last valid ones in use when they are invalid, with one error in the log', async () => {
     using pki = await TestPki.make();
     const first = await pki.issue({ names: SERVER_NAMES });
     const files = pki.write('server', first);
     await using kms = await startKms({ config: { internalTls: files } });
     const client = { ...(await pki.issue()), ca: pki.authority.cert };
-    const errors = () => kms.logs.filter((line) => line.includes('keeping the last good ones'));
+    const errors = () => kms.logs.filter((line) => line.includes('keeping the previous one'));
 
     writeFileSync(String(files.key?.path), 'no key');
     await expect.poll(errors).toHaveLength(1);
@@ -204,7 +204,7 @@ describe('certificate files that change while the service runs', () => {
 });
 
 describe('a start with certificate files', () => {
-  test('is refused when they are missing, no use, or do not belong together, and names each variable', async () => {
+  test('is refused when they are missing, invalid, or do not belong together, and names each variable', async () => {
     using pki = await TestPki.make();
     const files = pki.write('server', { ...(await pki.issue()), key: (await pki.issue()).key });
     const dataDir = `${pki.folder}/data`;

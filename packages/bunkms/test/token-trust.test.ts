@@ -11,7 +11,7 @@ import { testStorage, useStorage } from './support/storage.ts';
 
 type Issued = Awaited<ReturnType<TestKms['issue']>>;
 
-/** What whoever has the database, and not the KEK, can do to tokens. */
+/** What anyone who has the database, and not the KEK, can do to tokens. */
 function tokenTrust(commandEnvironment: (dataDir: string) => Promise<Record<string, string>>): void {
   let dataDir: string;
   let kms: TestKms;

@@ -61,5 +61,5 @@ test('takes a pair of which it saw the halves one after the other, without an er
   pki.write('halves', next);
   tls.check();
   expect(String(tls.context.cert)).toBe(next.cert);
-  expect(lines.filter((line) => line.includes('keeping the last good ones'))).toEqual([]);
+  expect(lines.filter((line) => line.includes('keeping the previous one'))).toEqual([]);
 });

@@ -86,7 +86,7 @@ export class Project {
   }
 
   /**
-   * Moves the project out of files to where the service is told to move to, while it is used; with
+   * Moves the project out of files to where the service may move it to, while it is used; with
    * `docs:admin`. Called again, it begins what was cut short again, or answers the same. An aborted `signal`
    * stops it, unless the project is about to change hands.
    *
@@ -155,7 +155,7 @@ export class Bundoc {
   /**
    * Deletes a project and destroys its key, for ever; with `docs:admin`. Repeated, it answers the same.
    *
-   * @throws BundocError `project_not_found`, `kms_unavailable`; what was begun, the service goes on with.
+   * @throws BundocError `project_not_found`, `kms_unavailable`; the service continues what was begun.
    */
   async deleteProject(id: string, options: CallOptions = {}): Promise<DeletedProject> {
     const { text } = await this.#transport.send({
@@ -175,7 +175,7 @@ export class Bundoc {
       readonly cursor?: string | undefined;
       /** How their ids begin. */
       readonly prefix?: string | undefined;
-      /** Whether each is told with what is known of it without its key; that opens none. */
+      /** Whether each is listed with what is known without its key; that opens none. */
       readonly summary?: boolean | undefined;
     } = {},
   ): Promise<ProjectPage> {

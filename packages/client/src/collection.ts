@@ -306,7 +306,7 @@ export class Collection<T extends object = Record<string, unknown>> {
 
   /**
    * @throws BundocError `integrity_error` when documents that do not open make the answer a wrong one, and
-   * nobody is told.
+   * there is no `onUnreadable`.
    */
   async #figures<A extends object>(what: string, question: object, options: QuestionOptions): Promise<A> {
     const { onUnreadable, onExplained, ...call } = options;

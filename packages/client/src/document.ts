@@ -114,7 +114,8 @@ export async function* documentsOf<T>(
 }
 
 /**
- * @throws BundocError `integrity_error` when there are ids of documents that do not open, and nobody is told.
+ * @throws BundocError `integrity_error` when there are ids of documents that do not open, and the caller
+ * has no `onUnreadable`.
  */
 export function tellUnreadable(
   ids: readonly string[],

@@ -54,6 +54,6 @@ function lineOf(line: string): MoveLine {
 function brokenOff(cause?: unknown): never {
   throw new BundocError('network_error', {
     cause,
-    detail: 'the answer broke off; the same call goes on with the move',
+    detail: 'the answer broke off; the same call continues the move',
   });
 }

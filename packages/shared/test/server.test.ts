@@ -25,7 +25,7 @@ afterEach(() => {
   running.seen.length = 0;
 });
 
-describe('a refused request gets one problem document and is told of once', () => {
+describe('a refused request gets one problem document and learns of once', () => {
   const cases: readonly [string, ProblemCode, string | Buffer][] = [
     ['an unknown path', 'not_found', get('/nowhere')],
     ['the root', 'not_found', get('/')],

@@ -93,7 +93,7 @@ export function registerDataCommands(program: Command, environment: Environment,
     .option('--collection <name>', 'of one collection')
     .option('--since <place>', 'what comes behind a place that an earlier run has told, or "now"')
     .option('--documents', 'each with its document')
-    .option('--follow', 'go on with what changes, until Ctrl-C')
+    .option('--follow', 'continue with what changes, until Ctrl-C')
     .option('--limit <count>', 'how many at most', countOf)
     .action((project: string, options: ChangesCommandOptions) =>
       changesCommand(environment, project, options),

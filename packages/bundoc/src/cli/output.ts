@@ -1,6 +1,6 @@
 import { type Column, printable, Table } from '@bundoc/shared/cli/table';
 
-/** Whoever reads standard output has closed it, as `head` does: the command ends, and nothing is wrong. */
+/** Anyone who reads standard output has closed it, as `head` does: the command ends, and nothing is wrong. */
 export class OutputClosed extends Error {
   override readonly name = 'OutputClosed';
 }

@@ -63,7 +63,7 @@ function programOf(environment: Environment, onFault: () => void): Command {
       )
       .argument('<project>')
       .argument('<file>', '- for standard input')
-      .option('--collection <name>', 'where they go; the _collection of each line when it is not named')
+      .option('--collection <name>', 'the target collection; by default the _collection of each line')
       .option(
         '--state <file>',
         'where to keep how far it is; <file>.import-state by default, none for standard input',
@@ -75,11 +75,13 @@ function programOf(environment: Environment, onFault: () => void): Command {
   service(
     program
       .command('export')
-      .description('writes the documents of a project as NDJSON; a run that was stopped is gone on with')
+      .description(
+        'writes the documents of a project as NDJSON; run it again to continue an interrupted export',
+      )
       .argument('<project>')
       .argument('<file>', '- for standard output')
-      .option('--collection <name>', 'of one collection; all when it is not named')
-      .option('--since <place>', 'what has changed behind an earlier export, which has told the place')
+      .option('--collection <name>', 'only this collection; by default all')
+      .option('--since <place>', 'what has changed since an earlier export, which printed this place')
       .option('--deletions', 'write deletions, too, as {"_id":…,"_collection":…,"_deleted":true}'),
   ).action(async (project: string, file: string, options: ExportCommandOptions) => {
     if (!(await exportCommand(environment, project, file, options))) onFault();
@@ -88,7 +90,7 @@ function programOf(environment: Environment, onFault: () => void): Command {
   program
     .command('verify')
     .description('opens and checks every document; changes nothing; exit code 1 when something is wrong')
-    .argument('[project]', 'all projects when none is named')
+    .argument('[project]', 'one project; by default all')
     .option('--json', 'print JSON')
     .action(async (project: string | undefined, options: { json?: true }) => {
       if (!(await verify(environment, project, options))) onFault();
@@ -96,8 +98,8 @@ function programOf(environment: Environment, onFault: () => void): Command {
 
   program
     .command('stats')
-    .description('what each project holds')
-    .argument('[project]', 'all projects when none is named')
+    .description('shows what each project contains')
+    .argument('[project]', 'one project; by default all')
     .option('--json', 'print JSON')
     .action(async (project: string | undefined, options: { json?: true }) => {
       if (!(await stats(environment, project, options))) onFault();
@@ -105,7 +107,7 @@ function programOf(environment: Environment, onFault: () => void): Command {
 
   program
     .command('repair')
-    .description('makes a project whole again that is refused as project_damaged; deletes nothing')
+    .description('repairs a project that answers project_damaged; deletes nothing')
     .argument('<project>')
     .option('--accept-loss', 'give up acknowledged commits that are damaged in the log')
     .option('--json', 'print JSON')
@@ -117,7 +119,7 @@ function programOf(environment: Environment, onFault: () => void): Command {
     .command('settle')
     .description('makes the folder of every project durable, without any key')
     .option('--all', 'also copy into each folder what only the log has, so that each can be copied by itself')
-    .option('--accept-loss', 'accept for all projects what frames held that the log has lost')
+    .option('--accept-loss', 'accept the loss of damaged frames for all projects')
     .option('--json', 'print JSON')
     .action(async (options: SettleOptions) => {
       if (!(await settle(environment, options))) onFault();
@@ -125,7 +127,7 @@ function programOf(environment: Environment, onFault: () => void): Command {
 
   program
     .command('restore')
-    .description('makes a project of a backup; needs its key, and refuses where there is a project')
+    .description('restores a project from a backup; needs its key, and refuses if the project exists')
     .argument('<file>')
     .option('--json', 'print JSON')
     .action((file: string, options: { json?: true }) => restoreCommand(environment, file, options));
@@ -133,7 +135,7 @@ function programOf(environment: Environment, onFault: () => void): Command {
   program
     .command('verify-backup')
     .description(
-      'checks that a backup is whole and as it was written, without a key; needs neither service nor data folder',
+      'checks that a backup is complete and unchanged, without a key; needs neither service nor data folder',
     )
     .argument('<file>')
     .option('--with-key', 'fetch the key, and check that every document in it is authentic')

@@ -96,6 +96,6 @@ function checkedFetch(ca: string | undefined): typeof globalThis.fetch {
 export function stopSignal(): AbortSignal {
   const stop = new AbortController();
   for (const name of ['SIGINT', 'SIGTERM'] as const)
-    process.once(name, () => stop.abort(new CommandError('stopped; run it again to go on')));
+    process.once(name, () => stop.abort(new CommandError('stopped; run it again to continue')));
   return stop.signal;
 }

@@ -46,7 +46,7 @@ const SCHEMA = { indexes: [], schema: { properties: { v: { type: 'number' } }, r
 const TTL = { indexes: [], ttl: { field: 'until', seconds: 10 } };
 
 describe('a definition', () => {
-  it('is compiled by the first write that it concerns, not by whoever opens the project', async () => {
+  it('is compiled by the first write that it concerns, not by anyone who opens the project', async () => {
     const { store, reopen, disk } = await start();
     for (const name of ['notes', 'other', 'third']) await store.define(name, SCHEMA, NONE);
     const compile = vi.spyOn(Ajv2020.prototype, 'compile');

@@ -184,7 +184,7 @@ export class DefinedStore implements CollectionStore {
           skippedExpired.bytes += document.text.length;
         }
       }
-      // So many that have expired are not worth one request: whoever asks goes on, if they still want to.
+      // Stop after a bounded number of expired documents: the page ends here, with a cursor.
       const isEnough =
         skippedExpired.documents >= SKIPPED_MAX ||
         skippedExpired.bytes >= SKIPPED_BYTES_MAX ||
@@ -250,7 +250,7 @@ export class DefinedStore implements CollectionStore {
     return this.#definitions.of(collection)?.definition.ttl;
   }
 
-  /** An expired document is absent for whoever writes to it, and must be so for the store. */
+  /** An expired document is absent for writers, and must be absent for the store, too. */
   async #removeExpired(writes: readonly Write[]): Promise<void> {
     for (const { ref } of writes) {
       const ttl = this.#ttlOf(ref.collection);

@@ -37,7 +37,7 @@ function start(pages: Readonly<Record<string, string>>) {
 }
 
 describe('a sweep for expired documents', () => {
-  it('that goes round looks at a page of every collection each time, and begins anew at the end of each', async () => {
+  it('that goes round looks at a page of every collection each time, and begins again at the end of each', async () => {
     const { sweep, looked } = start({ b: '...', a: '.' });
     const rounds: string[][] = [];
     for (let round = 0; round < 4; round++) {
@@ -72,7 +72,7 @@ describe('a sweep for expired documents', () => {
     expect(removed).toEqual(['a0', 'b1']);
   });
 
-  it('that is told to stop says where to go on', async () => {
+  it('that is asked to stop says where to continue', async () => {
     const { sweep } = start({ a: '..' });
     const place = { collection: 'a', after: 1 };
     expect(await sweep.goThrough(place, 9, AbortSignal.abort())).toEqual({ removed: 0, next: place });

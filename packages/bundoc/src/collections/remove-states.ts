@@ -26,7 +26,7 @@ export async function removeStates(
   return removed;
 }
 
-/** Removes this very state of a document; whoever was faster is right. */
+/** Removes this very state of a document. A faster writer wins. */
 async function removeState(store: Pick<ProjectStore, 'commit'>, document: StoredDocument): Promise<boolean> {
   try {
     await store.commit([removalOf(document)]);

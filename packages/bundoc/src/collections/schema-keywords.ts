@@ -28,7 +28,7 @@ const NO_DYNAMIC = 'dynamic references are not supported; use "$ref": "#/$defs/â
  * Keywords that are refused by name. docs/collections.md gives the reasons; a test holds the two together.
  */
 export const REFUSED_KEYWORDS: ReadonlyMap<string, string> = new Map([
-  // The text of whoever writes documents would decide how long an expression runs.
+  // The text of a document would decide how long an expression runs.
   ['pattern', NO_EXPRESSIONS],
   ['patternProperties', NO_EXPRESSIONS],
   // These name schemas by what cannot be bounded before it is resolved.
@@ -68,7 +68,7 @@ function schemasOf(
 /**
  * Calls back for the schema and every schema in it, wherever one may stand; references are not followed.
  *
- * @param place is the same list each time, for as long as the call: whoever keeps it needs a copy.
+ * @param place is the same list each time, valid during the call: copy it to keep it.
  */
 export function walkSchemas(
   schema: unknown,
@@ -168,7 +168,7 @@ function appliesContains(schema: unknown, root: Node): boolean {
   );
 }
 
-/** Pointers that lead out of the schema, or nowhere, are faults that whoever follows references finds. */
+/** Pointers that lead out of the schema, or nowhere, are faults that the walk along references finds. */
 function faultOfTarget({ $ref }: Node, root: Node): string | undefined {
   if (typeof $ref !== 'string' || !$ref.startsWith('#/') || $ref.includes('%')) return undefined;
   return leadsToSchema($ref, root) ? undefined : '$ref: must lead to a schema';

@@ -65,8 +65,8 @@ const NAMING: ReadonlySet<string> = new Set([
 const NAMES_OF_ONE_WALK = 64;
 
 /**
- * Where a schema stands, as a place in documents: what is there of it, and below by name and for every
- * element or member.
+ * Where a schema stands, as a place in documents: its schema, and those below it by name and for
+ * every element or member.
  */
 interface Place {
   walks: number;

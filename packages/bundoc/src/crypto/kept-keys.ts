@@ -63,7 +63,7 @@ export class KeptKeys {
     return kept;
   }
 
-  /** The key. This is no use of it. */
+  /** The key. This does not count as a use. */
   peek(id: string): KeptKey | undefined {
     return this.#kept.get(id);
   }

@@ -32,7 +32,7 @@ describe('KeyCache', () => {
     expect(new Set(keys).size).toBe(1);
   });
 
-  it('hands out no key at the end of its time, and fetches it anew', async () => {
+  it('hands out no key at the end of its time, and fetches it again', async () => {
     const { clock, service, cache } = start();
     await cache.get('a');
     service.failure = new AppError('kms_unavailable');
@@ -44,7 +44,7 @@ describe('KeyCache', () => {
   });
 
   it.each(['project_disabled', 'project_destroyed', 'key_not_found'] as const)(
-    'hands out no key any more once a refresh was told %s',
+    'hands out no key any more once a refresh was answered %s',
     async (code) => {
       const { clock, service, cache } = start();
       await cache.get('a');
@@ -121,7 +121,7 @@ describe('KeyCache', () => {
     expect(cache.peek('a')).toBeUndefined();
   });
 
-  it('fetches a key in use anew from 80 % of its time on, in the background', async () => {
+  it('fetches a key in use again from 80 % of its time on, in the background', async () => {
     const { clock, service, cache } = start();
     const first = await cache.get('a');
     clock.advance(TTL_MS * 0.8 - 1);
@@ -136,7 +136,7 @@ describe('KeyCache', () => {
     expect(cache.peek('a')).toBeDefined();
   });
 
-  it('does not fetch a key anew that nobody uses', async () => {
+  it('does not fetch a key again that nobody uses', async () => {
     const { clock, service, cache } = start();
     await cache.get('a');
     clock.advance(TTL_MS * 0.9);
@@ -146,7 +146,7 @@ describe('KeyCache', () => {
     expect(service.exports).toBe(1);
   });
 
-  it('keeps the present key to its end when fetching it anew fails, asking once a second at most', async () => {
+  it('keeps the present key to its end when fetching it again fails, asking once a second at most', async () => {
     const { clock, service, cache } = start();
     const first = await cache.get('a');
     clock.advance(TTL_MS * 0.8);
@@ -242,7 +242,7 @@ describe('KeyCache', () => {
     expect([cache.has('a'), cache.has('b'), cache.has('c')]).toEqual([true, false, true]);
   });
 
-  it('takes a new version once it is told of one, and serves the former until then', async () => {
+  it('takes a new version once it learns of one, and serves the former until then', async () => {
     const { service, cache } = start();
     const first = await cache.get('a');
     await service.rotateKey('a-dek', 1);
@@ -384,7 +384,7 @@ describe('KeyCache', () => {
     expect(cache.size).toBe(0);
   });
 
-  it('drops a key in every version when it is told to, and no other', async () => {
+  it('drops a key in every version when it is asked to, and no other', async () => {
     const { cache, service } = start();
     service.put('a-b-dek');
     for (const project of ['a', 'b', 'a-b']) await cache.get(project);

@@ -139,7 +139,7 @@ export class KeyCache {
     return kept.key;
   }
 
-  /** True while the key is here and may be used. Unlike {@link peek}, this is no use of the key. */
+  /** True while the key is here and may be used. Unlike {@link peek}, this does not count as a use. */
   has(project: string, version?: number): boolean {
     const kept = this.#kept.peek(idOf(project, version));
     return kept !== undefined && !this.#kept.isOver(kept);
@@ -147,7 +147,7 @@ export class KeyCache {
 
   /**
    * Until when the key that is here may be used, by the wall clock; undefined when {@link has} is false.
-   * This is no use of the key.
+   * This does not count as a use.
    */
   usableUntil(project: string): number | undefined {
     const kept = this.#kept.peek(idOf(project, undefined));
@@ -171,7 +171,7 @@ export class KeyCache {
 
   /**
    * Has the key service make a new version and fetches it. What is kept of the former one is replaced, so
-   * whoever looks next finds another key than before.
+   * anyone who looks next finds another key than before.
    */
   async rotate(project: string, version: number): Promise<void> {
     await this.#options.keys.rotateKey(dekNameOf(project), version);

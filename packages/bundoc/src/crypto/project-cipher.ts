@@ -26,8 +26,8 @@ export interface DekVersion {
  * Seals everything of one project under the current version of its DEK, and opens what any live version
  * sealed.
  *
- * Document files are sealed under the DEK itself, so that whoever holds it can open one with ten lines of any
- * language; everything else uses a subkey of its own (ADR 0003).
+ * Document files are sealed under the DEK itself, so that anyone who holds it can open one with ten lines
+ * of any language; everything else uses a subkey of its own (ADR 0003).
  */
 export class ProjectCipher {
   /** AAD of every document file, up to its name: ASCII, as project ids are. */

@@ -136,8 +136,8 @@ function headOf(ref: DocumentRef): string {
 }
 
 /**
- * Metadata of a stored text, or undefined when the text is not the document `ref`: whoever can write sealed
- * bytes under the right key still cannot pass one document off as another.
+ * Metadata of a stored text, or undefined when the text is not the document `ref`: anyone who can write
+ * sealed bytes under the right key still cannot pass one document off as another.
  */
 export function readStoredMetadata(text: Buffer, ref: DocumentRef): DocumentMetadata | undefined {
   const head = headOf(ref);

@@ -18,7 +18,7 @@ export class CommitNotifier {
     return this.#waiting.size === 0;
   }
 
-  /** @returns the position that was told of, or undefined when the signal was aborted or this has ended. */
+  /** @returns the position of the change, or undefined when the signal was aborted or this has ended. */
   wait(after: Position, signal: AbortSignal): Promise<Position | undefined> {
     if (signal.aborted || this.#ended) return Promise.resolve(undefined);
     return new Promise((resolve) => {
@@ -41,7 +41,7 @@ export class CommitNotifier {
     for (const waiter of this.#waiting) if (waiter.after < position) waiter.resolve(position);
   }
 
-  /** Lets go all that wait, and whoever comes. */
+  /** Ends all present and future waits. */
   end(): void {
     this.#ended = true;
     for (const waiter of this.#waiting) waiter.resolve(undefined);

@@ -97,7 +97,7 @@ const under = (key: string, request: string, ...writes: readonly Write[]): Commi
 });
 const when = (write: Write, precondition: Precondition): Write => ({ ...write, precondition });
 const revision = (rev: string): Precondition => ({ kind: 'revision', anyOf: [rev] });
-/** Revisions of the drafts are told apart by commit and write. */
+/** Revisions of the drafts are distinguished by commit and write. */
 const revOf = (place: number, at: number) => Buffer.alloc(REV_BYTES, 16 * place + at);
 const draftOf = ({ writes }: Commit, place: number): CommitDraft => ({
   nowMs: NOW_MS + place,
@@ -138,7 +138,7 @@ const text = (bytes: number) => JSON.stringify({ t: 'x'.repeat(bytes) });
 const TABLE: readonly [string, Before, readonly Commit[], readonly string[]][] = [
   ['a document is created', {}, [commit(put('a', '{}'))], ['created']],
   ['a living document is replaced', { states: [living] }, [commit(put('a', '{}'))], ['replaced']],
-  ['a deleted document is created anew', { states: [gone] }, [commit(put('a', '{}'))], ['created']],
+  ['a deleted document is created again', { states: [gone] }, [commit(put('a', '{}'))], ['created']],
   ['a living document is deleted', { states: [living] }, [commit(remove('a'))], ['deleted']],
   ['an absent document cannot be deleted', {}, [commit(remove('a'))], ['document_not_found']],
   ['a deleted document cannot be deleted', { states: [gone] }, [commit(remove('a'))], ['document_not_found']],

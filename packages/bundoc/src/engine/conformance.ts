@@ -5,7 +5,7 @@ import { PreconditionsFailed } from './precondition.ts';
 
 export interface StoreUnderTest {
   readonly store: ProjectStore;
-  /** Opens the same storage anew, after the first was closed. */
+  /** Opens the same storage again, after the first was closed. */
   reopen(): Promise<ProjectStore>;
 }
 

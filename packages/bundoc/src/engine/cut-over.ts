@@ -16,7 +16,7 @@ export async function cutOver<P extends UsedProject>(
   using lease = await instances.acquire(project, 'existing');
   if (lease === undefined) throw new AppError('project_not_found');
   const { movable } = lease.store;
-  if (movable === undefined) throw new Error('the storage gives no projects away');
+  if (movable === undefined) throw new Error('the storage does not support moves');
   // Held by the lease as well: without it a new instance, which knows of no fence, might be opened.
   using _fence = await movable.fence();
   await action(lease);

@@ -15,7 +15,7 @@ export function readDeletionMark(project: string, content: string): DeletionMark
   }
 }
 
-/** What whoever asks for a deleted project is told. */
+/** The error for requests to a deleted project. */
 export function projectDestroyed(): AppError {
   return new AppError('project_destroyed', { detail: 'the project was deleted' });
 }

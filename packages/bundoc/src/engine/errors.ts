@@ -3,7 +3,7 @@ export class OutcomeUnknown extends Error {
   override readonly name = 'OutcomeUnknown';
 }
 
-/** The project cannot be moved as things are. Where it was, it is in order; it may be tried again. */
+/** The project cannot be moved now. Where it was, it is in order; it may be tried again. */
 export class MoveFailed extends Error {
   override readonly name = 'MoveFailed';
 }

@@ -40,7 +40,7 @@ export interface DefinedBy {
 }
 
 /**
- * An index that somebody was told of. By the time that it is asked, one of other fields may have its name.
+ * An index that a caller knows of. By the time that it is asked, one of other fields may have its name.
  */
 export interface IndexRef {
   readonly name: string;

@@ -9,8 +9,8 @@ import { MARK_KEY, type MoveMark, openMoveMark } from './move-mark.ts';
 import type { StartedStorage } from './started-storage.ts';
 
 /**
- * Longer than an offer and its acceptance may take. After it, whoever opens the project ends a move that was
- * cut short.
+ * Longer than an offer and its acceptance may take. After it, anyone who opens the project ends a move that
+ * was cut short.
  */
 const HAND_OVER_MS = 15_000;
 

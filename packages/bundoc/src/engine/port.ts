@@ -157,7 +157,7 @@ export interface SealedPageLimits {
   readonly bytesMax: number;
 }
 
-/** What there is of a project beside its documents and deletions, as of one moment. */
+/** What a project has beside its documents and deletions, as of one moment. */
 export interface StoreMetadata {
   readonly lastSeq: Position;
   /** Deletions up to here are forgotten. */
@@ -252,12 +252,12 @@ export interface ProjectStore extends AsyncDisposable {
    * What changed behind a position, deletions of the last seven days included.
    *
    * @param horizon of the page that gave `after`; none at the beginning.
-   * @throws AppError `position_gone` when deletions are forgotten that whoever goes on from there has not
+   * @throws AppError `position_gone` when deletions are forgotten that anyone who goes on from there has not
    * seen.
    */
   changes(after: Position, limit: number, horizon?: Position): Promise<ChangePage>;
 
-  /** The place of the latest commit: whoever begins there hears of what comes. */
+  /** The position of the latest commit. A reader that starts there gets everything later. */
   position(): Promise<Position>;
 
   /**
@@ -299,10 +299,10 @@ export interface ProjectStore extends AsyncDisposable {
   readonly pendingReencryption: number;
 
   /**
-   * Seals up to `limit` of them anew, without a change that anybody sees. Resumes where it was, also after a
+   * Re-seals up to `limit` of them, without a change that anybody sees. Resumes where it was, also after a
    * crash. One that does not open is left as it is.
    *
-   * @returns how many were sealed anew; 0 once all have been looked at.
+   * @returns how many were re-sealed; 0 once all have been looked at.
    */
   reseal(limit: number): Promise<number>;
 
@@ -320,11 +320,11 @@ export interface ProjectStore extends AsyncDisposable {
   /** What is worth doing before it is closed, while its key may be used. */
   prepareClose?(): Promise<void>;
 
-  /** True once a failed sync has left it unknown what is durable: the store must be opened anew. */
+  /** True once a failed sync has left it unknown what is durable: the store must be opened again. */
   readonly failed: boolean;
 
   /**
-   * Waits for running commits and closes; those that wait for a change are told so at once. Nothing may be
+   * Waits for running commits and closes; waits for a change end at once. Nothing may be
    * called afterwards. Needs no key.
    */
   [Symbol.asyncDispose](): Promise<void>;

@@ -36,7 +36,7 @@ export interface TakenOver {
 
 /**
  * How many others may have sealed under this version of the key, of which nothing is known: a copy of the
- * storage for each time that it was taken over since the version was first used in it, and whoever had the
+ * storage for each time that it was taken over since the version was first used in it, and anyone who had the
  * key before the project.
  */
 export function unknownSealers(

@@ -55,7 +55,7 @@ export async function advanceStorage(
       return { storage: id, generation };
     } catch (error) {
       if (!hasCode(error, 'storage_superseded') || tries === ADVANCE_TRIES_MAX) throw error;
-      // What BunKMS has is noted before BunKMS has it, and a note of before was named.
+      // What BunKMS has is noted before BunKMS has it, and an earlier note was named.
       const noted = generationsOf(await identity.read());
       if (noted.every((known) => known === generation || from.includes(known))) throw error;
     }

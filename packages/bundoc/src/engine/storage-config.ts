@@ -49,7 +49,7 @@ export function storageOf(values: StorageValues): StorageConfig {
   return { kind: 'postgres', ...postgresOf(values, address) };
 }
 
-/** Where the service may be told to move projects to: nowhere when it is not set. */
+/** Where the service may move projects to: nowhere when it is not set. */
 export function moveTargetOf(values: StorageValues): PostgresConfig | undefined {
   return values.BUNDOC_MOVE_TO === undefined ? undefined : postgresOf(values, values.BUNDOC_MOVE_TO);
 }

@@ -46,7 +46,7 @@ const CHECK_WITHIN_MS = 700;
 /** How long another node may take between BunKMS's answer and its note of it. */
 const OTHER_NODE_MS = 2_000;
 const OTHER_NODE_PAUSE_MS = 100;
-/** What a caller is told to wait. */
+/** How long a caller is asked to wait. */
 const RETRY_AFTER_S = { unconfirmed: 2, superseded: 30 } as const;
 
 /**
@@ -183,7 +183,7 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
       const stopped = sleep(CHECK_WITHIN_MS, false, { ref: false });
       if (await Promise.race([isOurs(), stopped])) return;
     } catch (error) {
-      logger.warn({ err: error }, 'it is not known whether another copy of the storage is in use');
+      logger.warn({ err: error }, 'failed to check whether another copy of the storage is in use');
     }
     if (this.#state === 'confirmed') this.#supersede();
   }

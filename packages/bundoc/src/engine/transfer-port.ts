@@ -12,7 +12,7 @@ export type ReadSealedChanges = ProjectStore['sealedChanges'];
 /** What a project holds, in documents and their sealed bytes: alike at both ends. */
 export type MoveCounts = Pick<StoreMetadata, 'documents' | 'bytes'>;
 
-/** What there is of a project beside its documents and deletions, once nobody writes any more. */
+/** What a project has beside its documents and deletions, once nobody writes any more. */
 export interface FinalState extends Omit<StoreMetadata, 'size'> {
   /** The text of its project file. */
   readonly file: string;
@@ -102,8 +102,8 @@ export interface BackupEnd {
 }
 
 /**
- * How many commits a restored project skips: whoever follows it from a place behind the backup must not take
- * what comes next for what they have seen there.
+ * How many commits a restored project skips: anyone who follows it from a place behind the backup must not
+ * take what comes next for what they have seen there.
  */
 export const SKIPPED_SEQS = 2 ** 32;
 

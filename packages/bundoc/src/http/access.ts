@@ -61,7 +61,7 @@ export const guardService = (auth: BearerAuth, scope: Scope): Guard =>
       return undefined;
     },
   );
-/** Of a route that is of no project: whoever answers looks at what the token is for. */
+/** For a route without a project: its handler checks what the token is for. */
 export const guardToken = (auth: BearerAuth, scope: Scope, query?: z.ZodType) =>
   guard(auth, scope, undefined, query);
 export const guardProject = (auth: BearerAuth, scope: Scope, query?: z.ZodType) =>

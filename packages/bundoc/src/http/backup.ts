@@ -12,8 +12,8 @@ const DESCRIPTION = describe({
   tag: 'projects',
   summary: 'A backup of a project',
   description:
-    'The project as it is when the last byte is made, whoever writes meanwhile: its documents as they are stored, sealed, and what `bundoc restore` ' +
-    'needs beside the key. An answer that breaks off is no backup; `bundoc verify-backup` tells.',
+    'The project at the moment of the last byte, while others write: its documents as they are stored, sealed, and what `bundoc restore` ' +
+    'needs beside the key. An answer that breaks off is no backup; `bundoc verify-backup` detects that.',
   access: projectAccess('docs:admin'),
   params: projectPathSchema,
   answers: {

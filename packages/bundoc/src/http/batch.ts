@@ -102,7 +102,7 @@ export function registerBatch(
   );
 }
 
-/** A result's names, revision, times and collection; or what a precondition that does not hold is told of. */
+/** A result's names, revision, times and collection; or the document of a failed precondition. */
 const RESULT_BYTES_MAX = 512;
 
 /** The largest answer that a batch may have, refusals included. */

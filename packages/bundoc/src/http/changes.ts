@@ -182,7 +182,7 @@ export function registerChanges(
 }
 
 /**
- * Whether the request's token still holds. Where it must be verified anew, the next answer has what came of
+ * Whether the request's token still holds. Where it must be verified again, the next answer has what came of
  * it.
  */
 function allowedBy(auth: BearerAuth, request: FastifyRequest): () => boolean {

@@ -30,7 +30,7 @@ import { readHeaders, writeHeaders } from './documents.ts';
 import { commitOptions } from './idempotency.ts';
 import { requestWork } from './request-work.ts';
 
-/** The DEFINITION with all its defaults, and what is told of the collection. */
+/** The DEFINITION with all its defaults, and what is shown of the collection. */
 const ANSWER_BYTES_MAX = 2 * DEFINITION_BYTES_MAX;
 const COLLECTIONS_PATH = '/v1/projects/:project/collections';
 const EXAMPLE_PATH = { project: 'project-a', collection: 'notes' };

@@ -6,8 +6,8 @@ import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 
 /**
- * What readiness says; once a generation is confirmed, `kms` and its events are told, but do not decide: warm
- * projects work without BunKMS.
+ * What readiness says; once a generation is confirmed, `kms` and its events are shown, but do not decide:
+ * warm projects work without BunKMS.
  */
 const readinessSchema = z.object({
   storage: z.enum(['ok', 'failing']),
@@ -39,7 +39,7 @@ export function registerHealth(
     tag: 'service',
     summary: 'Whether documents can be stored',
     description:
-      'BunKMS decides until it has confirmed the generation of the storage. Later it is told of, but does not decide: projects whose key is cached work without it.',
+      'BunKMS decides until it has confirmed the generation of the storage. Later it is shown, but does not decide: projects whose key is cached work without it.',
     access: PUBLIC,
     answers: {
       200: { description: 'They can', schema: readySchema },

@@ -12,7 +12,7 @@ import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 
 const NDJSON = 'application/x-ndjson';
 /**
- * How often it is told how far a move is: also while nothing comes of it, or the connection would be taken
+ * How often the progress of a move is sent: also while nothing comes of it, or the connection would be taken
  * for dead.
  */
 const TELL_EVERY_MS = 500;
@@ -24,8 +24,8 @@ const DESCRIPTION = describe({
   description:
     'Out of files, to the database that `BUNDOC_MOVE_TO` names, while the project is used; without it, 409 `move_refused`. Lines of JSON as they come: ' +
     '`{"step":"copying","documents":…,"of":…}`, with `verifying` and `switching` to follow, and a last one, `{"moved":…,"to":…,"kept":…}`, or `{"problem":…}` with a ' +
-    'problem document when it failed; then the project stays here, or its requests are refused until BunKMS says where it is. Whoever goes away stops it, unless it is ' +
-    'about to change hands. Without a last line it is not known how it ended: the same call begins it again, or answers as it would have.',
+    'problem document when it failed; then the project stays here, or its requests are refused until BunKMS says where it is. Anyone who goes away stops it, unless it is ' +
+    'about to change hands. Without a last line its outcome is unknown: the same call repeats it, or gives the same answer.',
   access: projectAccess('docs:admin'),
   params: projectPathSchema,
   answers: {

@@ -115,7 +115,7 @@ describe('the schemas of the document', () => {
     });
   });
 
-  it('have one for each problem, by which refusals are told apart', () => {
+  it('have one for each problem, by which refusals are distinguished', () => {
     for (const operation of reader.operations)
       for (const [status, response] of Object.entries(operation.responses)) {
         const codes = reader.codesOf(operation, Number(status));

@@ -98,7 +98,7 @@ export function registerProjectDeletion(
         tag: 'projects',
         summary: 'Delete a project and destroy its key, for ever',
         description:
-          'Once it has begun, every other route of the project answers 410, and the id is not used again. Repeated, it goes on with what was cut short, or answers the same once more.',
+          'Once it has begun, every other route of the project answers 410, and the id is not used again. Repeated, it continues with what was cut short, or answers the same once more.',
         access: projectAccess('docs:admin'),
         params: projectPathSchema,
         query: deleteQuerySchema,

@@ -67,7 +67,7 @@ const ANSWER_BYTES_MAX = 65_536;
 const DELETIONS_AT_ONCE = 100;
 const RETRIES_MAX = 8;
 const BACKOFF = { firstMs: 100, maxMs: 1_000 };
-/** What a caller is told to wait when BunKMS did not say. */
+/** How long a caller is asked to wait when BunKMS did not say. */
 const RETRY_AFTER_S = 2;
 /** The same when somebody has to change the service token first. */
 const RETRY_AFTER_REFUSED_S = 60;
@@ -109,7 +109,7 @@ interface Answer {
 }
 
 /**
- * What BunKMS says of a key for good, and what that means to whoever works with the project. No other try
+ * What BunKMS says of a key for good, and what that means to anyone who works with the project. No other try
  * would do better.
  */
 const VERDICTS: Readonly<Record<string, ProblemCode>> = {

@@ -86,7 +86,7 @@ function start() {
 }
 
 describe('the events of BunKMS', () => {
-  it('are told in order, and heartbeats are not', async () => {
+  it('are passed on in order, and heartbeats are not', async () => {
     const { seen, say, events } = start();
     expect(events.isLive).toBe(false);
     const revoked = { jti: FAMILY, family: FAMILY, expires_at: '2026-01-01T00:00:00.000Z' };
@@ -99,7 +99,7 @@ describe('the events of BunKMS', () => {
     expect(events.isLive).toBe(true);
   });
 
-  it('are not called live before all that was revoked earlier has been told', async () => {
+  it('are not called live before all earlier revocations have arrived', async () => {
     const { say, events, lines } = start();
     const revoked = { jti: FAMILY, family: FAMILY, expires_at: '2026-01-01T00:00:00.000Z' };
     await say(RESET);
@@ -145,7 +145,7 @@ describe('the events of BunKMS', () => {
     ['no JSON', 'event: key.rotate\ndata: {\n\n'],
     ['no key', 'event: key.disable\ndata: {"name":7}\n\n'],
     ['too long', `data: ${'x'.repeat(70_000)}`],
-  ])('that cannot be read (%s) end the stream, and the next begins anew', async (_what, block) => {
+  ])('that cannot be read (%s) end the stream, and the next begins again', async (_what, block) => {
     const { streams, seen, say, goOn, pauses } = start();
     await say(rotate('1:a'), block, rotate('2:b'));
     expect(pauses).toHaveLength(1);
@@ -184,10 +184,10 @@ describe('the events of BunKMS', () => {
     await say(beat('1:a'));
     const told = lines.map((line) => JSON.parse(line) as { msg: string; err?: { message: string } });
     expect(told.map(({ err, msg }) => err?.message ?? msg)).toEqual([
-      'events come from BunKMS',
+      'events arrive from BunKMS',
       'the stream has ended',
       'refused',
-      'events come from BunKMS',
+      'events arrive from BunKMS',
     ]);
   });
 

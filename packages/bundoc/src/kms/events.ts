@@ -25,7 +25,7 @@ export interface KmsEventsOptions {
 const BACKOFF = { firstMs: 100, maxMs: 10_000 };
 /** Heartbeats that a stream must have brought for its end to count as no failure. It begins with one. */
 const SETTLED_AFTER = 2;
-/** Reasons of one outage that are told, each once. */
+/** Reasons of one outage that are logged, each once. */
 const REASONS_TOLD_MAX = 10;
 /** Characters of one event; BunKMS's are far below. */
 const EVENT_CHARS_MAX = 65_536;
@@ -115,7 +115,7 @@ export class KmsEvents implements AsyncDisposable {
     if (event !== undefined && event.type !== 'heartbeat') this.#options.onEvent(event);
     if (id === undefined) return;
     this.#lastEventId = id;
-    if (!this.#isLive) this.#options.logger.info('events come from BunKMS');
+    if (!this.#isLive) this.#options.logger.info('events arrive from BunKMS');
     this.#isLive = true;
     this.#told.clear();
   }

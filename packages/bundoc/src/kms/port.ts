@@ -107,7 +107,7 @@ export interface KeyHandover {
 
 /**
  * The same for whichever storage `acting` names; without one, a key is made for no holder, and exported
- * whoever holds it.
+ * anyone who holds it.
  */
 export interface StorageCalls {
   exportKey(name: string, version?: number, acting?: ActingStorage): Promise<LeasedKey>;

@@ -31,7 +31,7 @@ describe('TokenKeys', () => {
     expect(server.asked).toBe(1);
   });
 
-  it('asks for an unknown kid at most every ten seconds, whoever invents how many', async () => {
+  it('asks for an unknown kid at most every ten seconds, however many are invented', async () => {
     const { clock, server, keys } = start();
     await keys.find('one');
     for (let n = 0; n < 50; n++) expect(await keys.find(`invented-${n}`)).toBeUndefined();

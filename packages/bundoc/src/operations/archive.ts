@@ -131,7 +131,8 @@ async function* blocksOf(reader: ExactReader, hashOfHead: Buffer): AsyncGenerato
     const after = hashAfter(before, Buffer.concat([head, sealed, clear]));
     if (!after.equals(written)) throw changed(number);
     const isLast = kind === LAST;
-    if (isLast && !(await reader.isAtEnd())) throw new BackupDamaged('there is something behind the backup');
+    if (isLast && !(await reader.isAtEnd()))
+      throw new BackupDamaged('there are bytes after the end of the backup');
     yield { isLast, number, sealed, clear, before };
     if (isLast) return;
     before = after;

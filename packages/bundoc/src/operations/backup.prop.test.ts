@@ -139,7 +139,7 @@ describe('a backup', () => {
     await expect(checkBackup(once(Buffer.concat([bytes, Buffer.from('x')])))).rejects.toThrow('behind');
   });
 
-  it('whose hashes were made anew after a change is refused with the key, and makes no project', async () => {
+  it('whose hashes were made again after a change is refused with the key, and makes no project', async () => {
     const { project, bytes } = await made();
     const nameEnd = 29 + bytes.readUInt8(28);
     let forgeries = 0;
@@ -166,7 +166,7 @@ describe('a backup', () => {
     await expect(restore(project, bytes, CliProject.disk())).rejects.toMatchObject({ code: 'key_not_found' });
   });
 
-  it('makes a project in which nobody can go on from a place of before', async () => {
+  it('makes a project in which nobody can go on from an earlier place', async () => {
     const { project, bytes, content } = await made();
     const disk = CliProject.disk();
     await restore(project, bytes, disk);

@@ -47,8 +47,8 @@ interface Batch {
  *
  * @param lines behind what is done.
  * @param done what earlier runs have done.
- * @throws BadLine for a line that cannot be taken or is refused; everything before the place that was told
- * last is done.
+ * @throws BadLine for a line that cannot be taken or is refused; everything before the last reported
+ * place is done.
  */
 export async function importDocuments(
   bundoc: Bundoc,

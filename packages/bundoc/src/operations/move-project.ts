@@ -94,7 +94,7 @@ export async function moveProject(
         await accept();
       });
     } catch (error) {
-      // Unless BunKMS says, whoever opens the project next asks again.
+      // If BunKMS does not say, the next opening of the project asks again.
       const ifMoved = (why: unknown) =>
         (hasCode(why, 'project_elsewhere') && why.storage === to.id) || Promise.reject(error);
       isInDoubt = await settleMove(from, project, move).then(() => false, ifMoved);
@@ -179,7 +179,7 @@ class Copying {
   }
 
   /**
-   * Until little came in while it was copied, or no less than before: whoever writes faster than is copied
+   * Until little came in while it was copied, or no less than before: anyone who writes faster than is copied
    * waits the longer in the end.
    */
   async #inRounds(): Promise<void> {
@@ -199,8 +199,8 @@ class Copying {
   }
 
   /**
-   * @param until where it ends, though there may be more by then: whoever writes fast must not be run after
-   * for ever.
+   * @param until where it ends, though there may be more by then: anyone who writes fast must not be run
+   * after for ever.
    */
   async #copy(
     page: ReadSealedChanges,
@@ -223,7 +223,7 @@ class Copying {
 
 function failedIfDamaged(error: unknown): never {
   if (!hasCode(error, 'integrity_error')) throw error;
-  throw new MoveFailed('a document does not open: bundoc verify tells which; replace or delete it first', {
+  throw new MoveFailed('a document does not open: bundoc verify names it; replace or delete it first', {
     cause: error,
   });
 }

@@ -27,7 +27,7 @@ describe('the lines of a source', () => {
         expect(lines.map((line) => [line.text.replace(/^\uFEFF/, ''), line.number])).toEqual(
           expected.map(([one, number]) => [String(one).replace(/^\uFEFF/, ''), number]),
         );
-        // Whoever goes on behind any line gets the others.
+        // A reader that resumes after any line gets the others.
         for (const { end, number } of lines) {
           const rest = await collect(pieces(bytes.subarray(end), cuts), { number, end });
           expect(rest).toEqual(lines.filter((line) => line.number > number));

@@ -21,7 +21,7 @@ export class ResumeFile<S extends z.ZodType> {
       throw error;
     }
     const state = this.#schema.safeParse(parse(text));
-    if (!state.success) throw new Error(`${this.path} cannot be read: remove it to begin anew`);
+    if (!state.success) throw new Error(`${this.path} cannot be read: remove it to begin again`);
     return state.data;
   }
 

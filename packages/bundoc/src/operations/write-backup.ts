@@ -27,9 +27,9 @@ const BLOCK_LIMITS: BackupLimits = { limit: 1_000, bytesMax: 1_048_576 };
 const TRIES_MAX = 3;
 
 /**
- * A project as it is at the moment at which the last block is made, whoever writes meanwhile: what changes is
+ * A project as it is at the moment at which the last block is made, while others write: what changes is
  * written again, behind. The documents' bytes are as they are stored, so nothing is opened to leave in the
- * clear, and nothing is sealed anew. The project is held for one block at a time, so that a key that is
+ * clear, and nothing is re-sealed. The project is held for one block at a time, so that a key that is
  * withdrawn ends the backup.
  *
  * @throws AppError of the project and its store, from the generator as well; `project_not_found` before the
@@ -90,7 +90,7 @@ async function withProject<T>(
     try {
       return await action(lease);
     } catch (error) {
-      // Another node has brought in a new version of the key, which the project must be opened anew for:
+      // Another node has brought in a new version of the key, which the project must be opened again for:
       // nothing of the block was written yet.
       if (tries === TRIES_MAX || !lease.store.failed || !hasCode(error, 'storage_unavailable')) throw error;
     }

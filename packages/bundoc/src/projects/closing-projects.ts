@@ -28,7 +28,7 @@ export class ClosingProjects {
 
   /** Resolves when all are closed. From `ms` on, none prepares for it any more. */
   async within(ms: number): Promise<void> {
-    const timer = setTimeout(() => this.#outOfTime.reject(new Error('there was no time for it')), ms);
+    const timer = setTimeout(() => this.#outOfTime.reject(new Error('no time was left for it')), ms);
     await Promise.all([...this.#ends.values()].map(({ promise }) => promise));
     clearTimeout(timer);
   }
@@ -59,7 +59,7 @@ export class ClosingProjects {
       if (!store.failed && instance.hasKeys(this.#keys))
         await Promise.race([store.prepareClose(), this.#outOfTime.promise]);
     } catch (error) {
-      this.#logger.warn({ err: error, project }, 'a project was closed before it was prepared for it');
+      this.#logger.warn({ err: error, project }, 'closed a project before its preparation had ended');
     }
     await store[Symbol.asyncDispose]();
   }

@@ -63,7 +63,7 @@ export function describeExpiryMarks(newPlace: () => Promise<MarksPlace>): void {
     expect([...taken].sort()).toEqual(['a', 'b', 'c'].filter((project) => project !== due.project));
   });
 
-  it('stay when a project was marked anew since it was given out, and are looked at again when asked for', async () => {
+  it('stay when a project was marked again since it was given out, and are looked at again when asked for', async () => {
     const { clock, start } = await newPlace();
     const marks = start();
     await marks.mark('a');

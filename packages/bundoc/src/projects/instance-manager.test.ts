@@ -381,7 +381,7 @@ describe('InstanceManager', () => {
     expect(opened.get('p')).toBe(1);
   });
 
-  it('goes on with the same store when its key is fetched anew, and keeps the new wrapping', async () => {
+  it('continues with the same store when its key is fetched again, and keeps the new wrapping', async () => {
     const { clock, service, disk, write, openings } = start();
     await write('p');
     service.keys.get('p-dek')!.wrapped = Buffer.alloc(69, 9).toString('base64');
@@ -399,7 +399,7 @@ describe('InstanceManager', () => {
     await write('p');
   });
 
-  it('keeps the new wrapping of an older version as well, when that is fetched anew', async () => {
+  it('keeps the new wrapping of an older version as well, when that is fetched again', async () => {
     const { clock, service, disk, write, keys, openings } = start();
     await write('p');
     await keys.rotate('p', 1);
@@ -428,7 +428,7 @@ describe('InstanceManager', () => {
     await expect(write('p')).rejects.toMatchObject({ code: 'key_mismatch' });
   });
 
-  it('closes a failed store once, and opens it anew', async () => {
+  it('closes a failed store once, and opens it again', async () => {
     const { disk, write, openings, closings, opened } = start();
     const { writeFiles } = disk;
     await write('p');
@@ -456,7 +456,7 @@ describe('InstanceManager', () => {
     expect([openings(), opened.get('p')]).toEqual([1, 1]);
   });
 
-  it('closes a store that opens but whose definitions cannot be read, and opens it anew', async () => {
+  it('closes a store that opens but whose definitions cannot be read, and opens it again', async () => {
     const { clock, write, manager, opened, breakLists } = start({ idleTtlMs: 1 });
     await write('p');
     clock.advance(1);
@@ -485,7 +485,7 @@ describe('InstanceManager', () => {
     expect(opened.get('p')).toBe(0);
   });
 
-  it('takes up a rotated key: writes under the new version, reads the old ones, seals them anew, without a refused request', async () => {
+  it('takes up a rotated key: writes under the new version, reads the old ones, re-seals them, without a refused request', async () => {
     const { clock, service, keys, logger, manager, disk, write } = start();
     const upkeep = new ProjectUpkeep({ instances: manager, logger, resealsMax: 5 });
     for (let n = 0; n < 12; n++) await write('p', `doc-${n}`);
@@ -514,7 +514,7 @@ describe('InstanceManager', () => {
     await expect(write('p')).rejects.toMatchObject({ code: expect.stringMatching(/key_m/) });
   });
 
-  it('closes a project whose key was dropped once its last user has left, and opens it under no key of before', async () => {
+  it('closes a project whose key was dropped once its last user has left, and opens it under no earlier key', async () => {
     const { manager, keys, service, write, closings } = start();
     await write('p');
     const lease = await manager.acquire('p', 'create');
@@ -532,7 +532,7 @@ describe('InstanceManager', () => {
   describe('waiting for a change', () => {
     const never = new AbortController().signal;
 
-    it('keeps no project open, and ends with the write of whoever opens it again', async () => {
+    it('keeps no project open, and ends with the write of anyone who opens it again', async () => {
       const { clock, manager, write, closings } = start({ idleTtlMs: 1_000 });
       await write('p');
       const waiting = manager.waitForChange('p', 1, never);

@@ -153,12 +153,12 @@ export class InstanceManager implements AsyncDisposable {
     return instance && this.#lease(instance);
   }
 
-  /** The store of a project that is open, whether it may be used or not. This is no use of it. */
+  /** The store of a project that is open, whether it may be used or not. This does not count as a use. */
   storeIfOpen(project: string): DefinedStore | undefined {
     return this.#open.get(project)?.store;
   }
 
-  /** An open project, whether it may be used or not. This is no use of it, and no hold on it. */
+  /** An open project, whether it may be used or not. This does not count as a use, and no hold on it. */
   instanceIfOpen(project: string): Pick<ProjectInstance, 'store' | 'file'> | undefined {
     return this.#open.get(project);
   }
@@ -209,7 +209,7 @@ export class InstanceManager implements AsyncDisposable {
     return this.#openings.run(project, () => action(close));
   }
 
-  /** Whether a project is open, and its key in memory. This is no use of them. */
+  /** Whether a project is open, and its key in memory. This does not count as a use. */
   stateOf(project: string): { readonly isOpen: boolean; readonly keyUntilMs: number | undefined } {
     return {
       isOpen: this.#open.get(project) !== undefined,
@@ -312,7 +312,7 @@ export class InstanceManager implements AsyncDisposable {
         instance.file = await this.#options.projects.keepWrappings(project, instance.file, keys);
       })
       .catch((error: unknown) => {
-        this.#options.logger.warn({ err: error, project }, 'the new wrapping of a key was not kept');
+        this.#options.logger.warn({ err: error, project }, 'failed to store the new wrapping of a key');
       });
   }
 
@@ -364,7 +364,7 @@ export class InstanceManager implements AsyncDisposable {
     stack.move();
     const instance = new ProjectInstance(project, opened, store, instant(clock), slot);
     this.#open.add(instance);
-    // In the same turn: an instance without users makes room for whoever wants it.
+    // In the same turn: an instance without users makes room for anyone who wants it.
     const lease = this.#lease(instance);
     this.#open.noteNeeds(instance);
     this.#changeWaits.turned(project);
@@ -385,10 +385,7 @@ export class InstanceManager implements AsyncDisposable {
     try {
       await this.#options.expiry?.ensureMarked(project);
     } catch (error) {
-      this.#options.logger.warn(
-        { err: error, project },
-        'it could not be kept that documents of a project expire',
-      );
+      this.#options.logger.warn({ err: error, project }, 'failed to store the expiry mark of a project');
     }
   }
 

@@ -7,14 +7,14 @@ const REOPEN_MS = 1_000;
 
 /** Projects that are open now, or can be opened. */
 export interface OpenableProjects {
-  /** The store of a project that is open. This is no use of it. */
+  /** The store of a project that is open. This does not count as a use. */
   storeIfOpen(project: string): Pick<ProjectStore, 'waitForChange'> | undefined;
   acquire(project: string, mode: 'existing'): Promise<Disposable | undefined>;
 }
 
 /**
  * Those that wait for changes of projects. No project is kept open, or kept from closing, by it: while one is
- * closed, whoever opens it ends the wait.
+ * closed, anyone who opens it ends the wait.
  */
 export class ProjectChangeWaiter {
   readonly #projects: OpenableProjects;

@@ -40,7 +40,7 @@ export class ProjectInstance {
     this.slot = slot;
   }
 
-  /** Whether all its keys may still be used. This is no use of them. */
+  /** Whether all its keys may still be used. This does not count as a use. */
   hasKeys(cache: Pick<KeyCache, 'has'>): boolean {
     return this.keys.every(({ version }, at) => cache.has(this.project, versionAt(at, version)));
   }

@@ -4,11 +4,11 @@ import type { InstanceManager } from './instance-manager.ts';
 import type { Need } from './open-projects.ts';
 import type { SpreadRotations } from './spread-rotations.ts';
 
-/** Of the open projects, those whose documents are sealed anew at a time; one in any case. */
+/** Of the open projects, those whose documents are re-sealed at a time; one in any case. */
 const RESEALING_SHARE = 0.01;
 /** Open projects that one run looks through for expired documents. */
 export const SWEPT_MAX = 50;
-/** How long a project whose key was rotated counts with them until it is used, and so sealed anew, runs. */
+/** How long a project whose key was rotated counts with them until it is used, and so re-sealed, runs. */
 const WAITS_FOR_USE_RUNS = 5;
 
 export interface ProjectUpkeepOptions {
@@ -16,7 +16,7 @@ export interface ProjectUpkeepOptions {
   readonly logger: Logger;
   /** Keys that are to be rotated. */
   readonly rotations?: Pick<SpreadRotations, 'run'> | undefined;
-  /** Documents of one project that are sealed anew after a rotation, each time. */
+  /** Documents of one project that are re-sealed after a rotation, each time. */
   readonly resealsMax: number;
   /**
    * Answers for many projects at once what definitions and indexes each has, as `definitionsState` of their
@@ -26,7 +26,7 @@ export interface ProjectUpkeepOptions {
 }
 
 /**
- * What open projects need besides requests: documents sealed anew whose project's key was rotated, what other
+ * What open projects need besides requests: documents re-sealed whose project's key was rotated, what other
  * processes defined collections to be taken up, expired documents removed.
  */
 export class ProjectUpkeep {
@@ -35,7 +35,7 @@ export class ProjectUpkeep {
   /** The states in which definitions were taken up of which some do not open, by project. */
   #damagedAs: ReadonlyMap<string, string> = new Map();
   /**
-   * Projects whose documents are being sealed anew; they stay until they need it no more, or nothing more can
+   * Projects whose documents are being re-sealed; they stay until they need it no more, or nothing more can
    * be done.
    */
   readonly #resealing = new Set<string>();
@@ -67,7 +67,7 @@ export class ProjectUpkeep {
   }
 
   /**
-   * Seals documents anew in a hundredth of the open projects at a time, and has as many keys rotated as that
+   * Re-seals documents in a hundredth of the open projects at a time, and has as many keys rotated as that
    * leaves room for: after a take-over all projects are due at once.
    */
   async #resealSome(): Promise<void> {
@@ -85,7 +85,7 @@ export class ProjectUpkeep {
     }
     await this.#forEach(
       'reseal',
-      'documents could not be sealed anew',
+      'documents could not be re-sealed',
       async (project, store) => {
         this.#rotated.delete(project);
         let goesOn = false;
@@ -163,7 +163,7 @@ export class ProjectUpkeep {
         }
       }
     } catch (error) {
-      logger.warn({ err: error }, 'it could not be asked which projects have changed');
+      logger.warn({ err: error }, 'failed to ask which projects have changed');
     }
     this.#damagedAs = damagedAs;
   }

@@ -23,7 +23,7 @@ describe('slots', () => {
     expect([slots.hasRoomFor(10), slots.bytes, slots.waiting]).toEqual([false, 20, 0]);
   });
 
-  it('are vacated for whoever comes, also once one can be spared that could not before', async () => {
+  it('are vacated for anyone who comes, also once one can be spared that could not before', async () => {
     let canSpare = false;
     const slots: SlotPool = new SlotPool(10, () => {
       if (canSpare) slots.release(taken);

@@ -24,7 +24,7 @@ const LIMITS = {
 };
 
 describe('rotations of keys that have sealed much', () => {
-  it('are spread after a take-over: no more than a hundredth of the projects are sealed anew at once, and all in the end', async () => {
+  it('are spread after a take-over: no more than a hundredth of the projects are re-sealed at once, and all in the end', async () => {
     const place = newPlace();
     const { clock, disk } = place;
     await engineOn(disk, { clock, limits: LIMITS });
@@ -70,7 +70,7 @@ describe('rotations of keys that have sealed much', () => {
         break;
     }
     process.stdout.write(
-      `after a take-over of ${PROJECTS} projects: ${Math.max(...atOnce)} sealed anew at once, ${Math.max(...rotated)} rotated in a second, ${atOnce.length} s for all\n`,
+      `after a take-over of ${PROJECTS} projects: ${Math.max(...atOnce)} re-sealed at once, ${Math.max(...rotated)} rotated in a second, ${atOnce.length} s for all\n`,
     );
     expect([...versions.values()].every((one) => one === 2)).toBe(true);
     expect(instances.pendingReencryption).toBe(0);

@@ -84,7 +84,7 @@ const PAGE_BYTES = 1_048_576;
 
 /**
  * All documents of a collection behind a position, or those that a blind index finds, some at a time, in the
- * order of their creation. Each page asks for the store anew, so that no key is used beyond its time.
+ * order of their creation. Each page asks for the store again, so that no key is used beyond its time.
  *
  * @param wanted how many are likely to be enough.
  * @throws AppError `query_too_expensive`, and those of the store; the signal's reason.

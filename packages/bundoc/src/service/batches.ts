@@ -146,7 +146,7 @@ function plainWrite(operation: PlainOperation): Write {
 
 /**
  * The document of a patch that asks for no revision has changed since it was read: the patch can be applied
- * anew.
+ * again.
  */
 function isRace(operations: readonly BatchOperation[], { index, rev }: FailedWrite): boolean {
   const operation = operations[index];

@@ -55,7 +55,7 @@ class Feed {
   }
 }
 
-/** A reader that takes what is sent only when it is told to. */
+/** A reader that takes what is sent only when it is asked to. */
 class Reader {
   readonly received: [string, number][] = [];
   #sent: string[] = [];

@@ -39,7 +39,7 @@ const SHARE = 4;
 
 /**
  * Sends the changes that one source has to all who follow it. Those that have caught up share each batch:
- * read, opened and written as bytes once. Whoever is behind, because it begins long ago or reads slowly,
+ * read, opened and written as bytes once. Anyone who is behind, because it begins long ago or reads slowly,
  * reads pages of its own, one when the last is on its way, until it has caught up; so nothing is held for it
  * but one page.
  */
@@ -105,7 +105,7 @@ export class ChangeBroadcast {
         const blocks = page.batch.after(follower.place.position);
         if (blocks.length > 0) sink.send(blocks);
         follower.place = { position: page.position, horizon: page.horizon };
-        // Without anybody who is up to date, whoever comes first leads.
+        // If no reader is up to date, the first one leads.
         if (!page.more && this.#place === undefined && !sink.needsDrain) break;
       }
     } catch (error) {
@@ -155,7 +155,7 @@ export class ChangeBroadcast {
     }
   }
 
-  /** What goes wrong for one goes wrong for all: they come back, and are told what it is. */
+  /** What goes wrong for one goes wrong for all: they come back, and get the error. */
   #fail(error: unknown): void {
     if (this.#stopping.signal.aborted) return;
     this.#onFailure(error);

@@ -66,7 +66,7 @@ const noRoom = { beforeRead: async () => undefined, beforeWait: () => undefined 
 const waitOf = (waitMs: number) => ({ ...noRoom, signal: never, waitMs, requireAllowed: () => undefined });
 
 describe('the feeds of changes', () => {
-  it('tell how to begin anew when a place is too old', async () => {
+  it('tell how to begin again when a place is too old', async () => {
     const { feed, store } = start();
     store.changes = () => Promise.reject(new AppError('position_gone'));
     const old = { position: 1, horizon: 0 };

@@ -35,7 +35,7 @@ export type Since = FeedPlace | 'now';
 export const HEARTBEAT_MS = 15_000;
 /** How long a reader may leave unread what was sent to it, milliseconds. */
 export const STALLED_MS = 30_000;
-const RESTART_HINT = 'read everything anew by leaving "since" out, and forget what does not come';
+const RESTART_HINT = 'read everything again without "since", and forget the documents that do not come';
 /** Of one batch of a stream; a reader has at most one that it has not read. */
 const BATCH_LIMITS: FeedLimits = { limit: 1_000, bytesMax: 262_144 };
 
@@ -49,8 +49,8 @@ interface ProjectFeed {
 }
 
 /**
- * The feeds of changes of all projects: pages, waited for or not, and streams. Whoever waits keeps no project
- * open: while it is closed, they wait until somebody opens it.
+ * The feeds of changes of all projects: pages, waited for or not, and streams. Anyone who waits keeps no
+ * project open: while it is closed, they wait until somebody opens it.
  */
 export class ChangeFeed {
   readonly #options: ChangeFeedOptions;
@@ -186,7 +186,7 @@ export class ChangeFeed {
 
   /**
    * Sends everything behind its place to a follower until its sink is closed, its token allows no more, the
-   * project's key is withdrawn or the service stops. Whoever calls has {@link reserve}d a place, and calls
+   * project's key is withdrawn or the service stops. Anyone who calls has {@link reserve}d a place, and calls
    * the returned function once the sink is closed.
    */
   follow(project: string, filter: FeedFilter, follower: Follower): () => void {
@@ -201,7 +201,7 @@ export class ChangeFeed {
     };
   }
 
-  /** Ends all that wait for a project: its key was withdrawn. They may come back, and are told then. */
+  /** Ends all that wait for a project: its key was withdrawn. They may come back, and get the error then. */
   end(project: string): void {
     const feed = this.#projects.get(project);
     if (feed === undefined) return;

@@ -14,7 +14,7 @@ export interface ListedCollection extends CollectionSummary {
   readonly isDefined: boolean;
 }
 
-/** A collection as it is told of. */
+/** A collection as it is shown. */
 export interface CollectionInfo extends CollectionSummary {
   readonly definition: CollectionDefinition | undefined;
   /** How its indexes are; an engine without any has none. */

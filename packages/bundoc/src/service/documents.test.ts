@@ -44,7 +44,7 @@ async function withRivals(overwrites: number) {
 }
 
 describe('a patch without a precondition', () => {
-  it('is applied anew to what another writer made meanwhile', async () => {
+  it('is applied again to what another writer made meanwhile', async () => {
     await using rivals = await withRivals(3);
     await rivals.documents.patch('p', REF, MERGE, { kind: 'none' }, OPTIONS);
     expect((await rivals.store.get(REF))?.text.toString()).toMatch(/,"n":3,"patched":true\}$/);

@@ -165,7 +165,7 @@ export class Moves {
       return { to: ends.target.place, kept: `${project}-${move}` };
     } finally {
       if ((await source.mark()) !== undefined) {
-        // Whoever follows the project comes back, and is told where it is, or goes on.
+        // Readers of changes reconnect. They learn where the project is, or continue.
         feed.end(project);
         keys.evict(project);
       }

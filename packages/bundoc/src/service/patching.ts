@@ -6,7 +6,7 @@ import type { CommitOptions, Precondition, ProjectStore, Write, WriteResult } fr
 import { requirePrecondition } from '../engine/precondition.ts';
 import type { Work } from '../work/scheduler.ts';
 
-/** How often a patch without a precondition is applied anew, because the document has changed meanwhile. */
+/** How often a patch without a precondition is applied again, because the document has changed meanwhile. */
 export const PATCH_TRIES_MAX = 16;
 
 /** The write that puts a patched document in the place of the revision that it was made of. */

@@ -12,7 +12,7 @@ export interface ProjectListQuery {
   /** Of the ids; empty for all. */
   readonly prefix: string;
   readonly limit: number;
-  /** Whether each is told with what it holds, as far as that is known without its key. */
+  /** Whether each is listed with what it contains, as far as that is known without its key. */
   readonly summary: boolean;
 }
 
@@ -23,7 +23,7 @@ export class ProjectDirectory {
 
   readonly #requireServed: () => void;
 
-  /** @param requireServed throws an AppError while nothing of this storage may be told. */
+  /** @param requireServed throws an AppError while nothing of this storage may be shown. */
   constructor(
     projects: Pick<Projects, 'names' | 'extents'>,
     instances: Pick<InstanceManager, 'acquire' | 'stateOf' | 'instanceIfOpen'>,

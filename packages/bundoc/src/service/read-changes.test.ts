@@ -110,7 +110,7 @@ describe('a page of the feed', () => {
     expect([page.position, page.more]).toEqual([3, false]);
   });
 
-  it('tells of a document that does not open, and goes on; any other failure is told', async () => {
+  it('tells of a document that does not open, and goes on; any other failure is reported', async () => {
     const damaged = (code: 'integrity_error' | 'storage_unavailable') =>
       storeOf([change(1), change(2)], (one) => {
         if (one.position === 1) throw new AppError(code);

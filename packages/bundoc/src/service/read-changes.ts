@@ -45,8 +45,8 @@ const READ_FIRST = 4;
 const READ_TOGETHER_MAX = 16;
 
 /**
- * A page of the feed. Its place goes beyond what was left out, so that whoever wants a rare collection gets
- * on.
+ * A page of the feed. Its place goes beyond what was left out, so that anyone who wants a rare collection
+ * gets on.
  *
  * A document that has changed since, while the page was made, is left out: it comes at its new place, as
  * every document comes once.

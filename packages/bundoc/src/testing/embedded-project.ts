@@ -51,7 +51,7 @@ export class EmbeddedProject {
     this.sealLimits = options.sealLimits ?? SEAL_LIMITS;
   }
 
-  /** Makes a new version of the DEK the current one; the former stay live. The store must be opened anew. */
+  /** Makes a new version of the DEK the current one; the former stay live. The store must be opened again. */
   rotate(): void {
     const version = this.#versions[0].version + 1;
     this.#versions = [{ version, dek: createSecretKey(randomBytes(32)) }, ...this.#versions];

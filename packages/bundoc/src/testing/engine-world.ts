@@ -151,7 +151,7 @@ export class EngineProject {
     this.cipher = new ProjectCipher(this.name, this.#versions, this.#nameKey);
   }
 
-  /** Its key is destroyed: whoever makes a project of that name makes another key. */
+  /** Its key is destroyed: a new project of that name gets another key. */
   forget(): void {
     this.#nameKey = createSecretKey(randomBytes(32));
     this.#versions = [{ version: 1, dek: createSecretKey(randomBytes(32)) }];
@@ -304,7 +304,7 @@ export class EngineWorld {
     this.#beside.length = 0;
   }
 
-  /** Whoever runs on the disk until now dies. */
+  /** Every present user of the disk dies. */
   boot(disk: SimulatedDisk): void {
     this.#die();
     this.#process = { isDead: false };
@@ -466,7 +466,7 @@ export class EngineWorld {
   async #restart(isSettled: boolean): Promise<void> {
     const hadUnsure = this.#isUnsure;
     await this.stop();
-    // A log that cannot be written is no start; whoever runs the service tries again.
+    // A log that cannot be written prevents the start; the supervisor tries again.
     for (let attempt = 0; ; attempt++)
       try {
         await this.start();

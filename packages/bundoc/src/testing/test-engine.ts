@@ -97,7 +97,7 @@ async function openEngine(
 /** What commands see of the log of a disk, which no engine has open. */
 export async function viewLog(disk: Disk, dataDir = '/'): Promise<ViewedLog> {
   const directory = dataDir === '/' ? '/log' : `${dataDir}/log`;
-  // Whoever has the view still reads.
+  // Holders of the view still read.
   const stack = new AsyncDisposableStack();
   const view = await readLog({
     ...{ disk: logDiskOf(disk, dataDir, stack), directory, storageId: storageIdOf(disk) },

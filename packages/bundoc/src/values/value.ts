@@ -51,7 +51,7 @@ const INEXACT = /\\|(?:^|[:[,\s])-?\d(?:[\d.]{15}|[\d.]*[eE])/;
  * The value of a JSON text.
  *
  * @param text is valid, nests no deeper than documents may, and has no name twice in an object and none that
- * is `__proto__`: the caller has checked that, or whoever stored it.
+ * is `__proto__`: the caller has checked that, or anyone who stored it.
  */
 export function readValue(text: string): Value {
   if (!INEXACT.test(text)) return JSON.parse(text) as Value;

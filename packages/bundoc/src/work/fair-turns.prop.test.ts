@@ -86,7 +86,7 @@ describe('turns', () => {
           turns.add(key(waits), waits);
           let taken = new Map<number, { us: number; turns: number }>();
           for (const { usMax, leaves } of steps) {
-            // Whoever left comes back for the next turn, as work does that waits for a disk.
+            // A task that left comes back for the next turn, as work does that waits for a disk.
             for (const n of away) turns.add(key(n), n);
             away.clear();
             const task = turns.next();
@@ -128,7 +128,7 @@ describe('turns', () => {
     }
   });
 
-  it('are never lost: while anybody waits, somebody has the next one, whoever leaves', () => {
+  it('are never lost: while anybody waits, somebody has the next one, even when others leave', () => {
     const command = fc.oneof(
       fc.record({ kind: fc.constant('add' as const), subject: fc.nat(3), project: fc.nat(2) }),
       fc.record({ kind: fc.constant('remove' as const), task: fc.nat(30) }),

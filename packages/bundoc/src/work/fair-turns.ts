@@ -129,7 +129,7 @@ const DEBT_MAX_US = 1_000_000;
 
 /**
  * Who waits for a slice: subjects in turn, then the projects of a subject, then the tasks of a project.
- * Whoever takes longer than a slice is passed over until the others had as much (deficit round robin, M.
+ * Anyone who takes longer than a slice is passed over until the others had as much (deficit round robin, M.
  * Shreedhar and G. Varghese, 1995; with debt instead of a look ahead).
  *
  * Who has not used their slice of a round comes first (sparse flows, RFC 8290), so that short work hardly

@@ -41,7 +41,7 @@ const SMALL = { limit: 20, bytesMax: 4_000, fewChanges: 10 };
 export const NOT_WATCHED = { onCopied: () => undefined, onVerified: () => undefined };
 const IDS = ['a', 'b', 'c', 'gone'];
 export const HELD: readonly string[] = ['a', 'b', 'c'];
-/** When whoever opens a project no longer waits for a move that was cut short. */
+/** When anyone who opens a project no longer waits for a move that was cut short. */
 const LATER: Clock = { ...systemClock, now: () => systemClock.now() + 60_000 };
 
 export type Place = 'rows' | 'files';
@@ -283,7 +283,7 @@ export class Moving implements AsyncDisposable {
     }
   }
 
-  /** Ends all nodes, and goes on with another project. */
+  /** Ends all nodes, and continues with another project. */
   async next(project: string): Promise<void> {
     await this.#endAll();
     this.project = project;

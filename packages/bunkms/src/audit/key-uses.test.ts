@@ -87,7 +87,7 @@ describe('uses of keys', () => {
     expect(log.detached[0]).not.toHaveProperty('request_id');
   });
 
-  test('fail with the record that shall cover them, and the next one begins anew', async () => {
+  test('fail with the record that shall cover them, and the next one begins again', async () => {
     const waiting = [record(1), record(1)];
     log.fail(new AppError('audit_unavailable'));
     for (const one of waiting) await expect(one).rejects.toMatchObject({ code: 'audit_unavailable' });

@@ -81,7 +81,7 @@ describe('the audit log', () => {
     await append;
   });
 
-  test('fails the records of a failed transaction, and goes on with those behind it', async () => {
+  test('fails the records of a failed transaction, and continues with those behind it', async () => {
     const lost = audit.append(draft('lost'));
     const next = audit.append(draft('next'));
     store.fail();

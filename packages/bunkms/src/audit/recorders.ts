@@ -7,7 +7,7 @@ import { SINGLY_MAX, StrangerRefusals } from './stranger-refusals.ts';
 
 /** Where the records of refused and failed requests go. Must not throw, and nothing waits for it. */
 export interface RefusalSink {
-  /** Whoever calls has a valid token. */
+  /** The caller has a valid token. */
   named(record: AuditDraft, count?: number): void;
   /** Anybody; `network` is what the caller can be held to. */
   anonymous(network: string, record: AuditDraft): void;
@@ -19,7 +19,7 @@ export interface RefusalSink {
  */
 export class AuditRecorders {
   readonly uses: KeyUses;
-  /** Of exports: whoever has a valid token gets a record for each. */
+  /** Exports: each call with a valid token has a record of its own. */
   readonly exports: RefusalSink;
   /** Of encryption: failing is cheap there, so callers with a valid token are counted as well. */
   readonly crypto: RefusalSink;

@@ -48,7 +48,7 @@ describe('refusals of callers with a valid token', () => {
     expect(written).toHaveLength(11);
   });
 
-  test('begin anew with the next minute, also when nobody swept in between', () => {
+  test('begin again with the next minute, also when nobody swept in between', () => {
     refuse('token-1', 12);
     clock.advance(60_000);
     refuse('token-1', 1);

@@ -29,7 +29,7 @@ interface Window {
 /**
  * Records what callers with a valid token were refused: up to ten a minute, caller and action each on its
  * own, those beyond as one record with their count when the minute ends. So every refusal is in the chain,
- * and whoever can cause them at will does not fill the disk with them.
+ * and anyone who can cause them at will does not fill the disk with them.
  *
  * Memory is bounded: beyond {@link CALLERS_MAX} callers within a minute the others share one count.
  */

@@ -12,7 +12,7 @@ export const SEALED_FILE_BYTES_MAX = 1_048_576;
 /** Bytes that may wait for the disk; what comes meanwhile is only counted. */
 const WAITING_BYTES_MAX = 262_144;
 const FILE_NAME = 'sealed-refusals.jsonl';
-/** The first line, of fixed length, so that the count in it can be written anew in place. */
+/** The first line, of fixed length, so that the count in it can be written again in place. */
 const HEADER = /^\{"format":1,"dropped":"(\d{12})"\}\n/;
 const HEADER_BYTES = headerOf(0).length;
 
@@ -97,7 +97,7 @@ export class SealedRefusals implements AsyncDisposable {
     if (bytes.length === 0) return;
     try {
       const { bytesWritten } = await this.#file.write(bytes, 0, bytes.length, this.#sizeBytes);
-      if (bytesWritten < bytes.length) throw new Error('the disk took a part only');
+      if (bytesWritten < bytes.length) throw new Error('the disk wrote only a part');
       this.#sizeBytes += bytes.length;
     } catch (error) {
       this.#dropped += bytes.toString('utf8').split('\n').length - 1;

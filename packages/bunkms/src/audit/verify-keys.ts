@@ -7,7 +7,7 @@ const PAGE = 500;
 
 /**
  * Holds all keys against the chain as it was walked. A reader finds the latest change of a key by an index,
- * and whoever can write to the database can spoil that as well; the walk has seen the records themselves.
+ * and anyone who can write to the database can spoil that as well; the walk has seen the records themselves.
  */
 export class KeyVerification {
   readonly #latest = new Map<string, number>();

@@ -9,7 +9,7 @@ const STEP = 250;
 
 /**
  * Verifies a bounded part of the audit chain: the records behind `after`, which must follow it. The caller
- * goes on with the `head` of the answer until it says `complete`, so a whole chain of any length is
+ * continues with the `head` of the answer until it says `complete`, so a whole chain of any length is
  * verified in slices. A made-up `after` proves nothing to its maker: no record follows it.
  */
 export async function verifySlice(

@@ -14,8 +14,8 @@ interface Issued {
 
 /**
  * Holds all tokens against the chain as it was walked: rows that were added, edited or removed. A reader
- * finds the records of a token by an index, and whoever can write to the database can spoil that as well; the
- * walk has seen the records themselves.
+ * finds the records of a token by an index, and anyone who can write to the database can spoil that as
+ * well; the walk has seen the records themselves.
  */
 export class TokenVerification {
   readonly #issued = new Map<string, Issued>();

@@ -26,11 +26,11 @@ export function registerAuditCommands(program: Command, environment: Environment
   audit
     .command('list')
     .description('prints records, the oldest first')
-    .option('--after <seq>', 'those behind this one', wholeNumber(0, Number.MAX_SAFE_INTEGER))
+    .option('--after <seq>', 'only records after this one', wholeNumber(0, Number.MAX_SAFE_INTEGER))
     .option('--limit <count>', 'how many at most', wholeNumber(1, LIST_MAX), 100)
     .option('--severity <severity>', 'INFO or CRITICAL', parserOf(auditSeveritySchema))
-    .option('--key <name>', 'of one key', parserOf(keyNameSchema))
-    .option('--actor <subject>', 'of one caller')
+    .option('--key <name>', 'only of this key', parserOf(keyNameSchema))
+    .option('--actor <subject>', 'only of this caller')
     .option('--from <time>', 'not before this time', time)
     .option('--to <time>', 'before this time', time)
     .option('--json', 'print JSON')
@@ -43,7 +43,7 @@ export function registerAuditCommands(program: Command, environment: Environment
     .action((options: { receipt: AuditReceipt[]; json?: true }) => verifyAudit(environment, options));
   audit
     .command('verify-copy')
-    .description('walks a copy of the chain (BUNKMS_AUDIT_SHIP) and holds it against the store')
+    .description('compares a copy of the chain (BUNKMS_AUDIT_SHIP) with the store')
     .argument('<files...>', 'its files, in the order in which they were written')
     .option('--json', 'print JSON')
     .action((files: string[], options: JsonOption) => verifyCopy(environment, files, options));

@@ -21,14 +21,14 @@ const AUTHORITY_DAYS = 3_650;
 /** An authority with less left is replaced: it must outlive what it signs. */
 const AUTHORITY_DAYS_MIN = 730;
 const CERTIFICATE_DAYS = 365;
-/** A certificate with less left is made anew. */
+/** A certificate with less left is made again. */
 const CERTIFICATE_DAYS_MIN = 180;
 const LOCK_TIMEOUT_MS = 10_000;
 
 /**
  * Makes an authority in `authorityDir`, and a certificate of it for each service, where they are not there,
- * are of no use or end soon; leaves the others as they are. May be run again at any time, also while the
- * services run: they read the files anew.
+ * are unusable or end soon; leaves the others as they are. May be run again at any time, also while the
+ * services run: they read the files again.
  */
 export async function ensureCertificates(
   authorityDir: string,

@@ -34,7 +34,7 @@ const SERVICE_TOKEN: IssueToken = {
   keys: ['*-dek'],
   projects: [],
 };
-/** A token that ends sooner than this is made anew: Bundoc must have the time to start and renew it. */
+/** A token that ends sooner than this is made again: Bundoc must have the time to start and renew it. */
 const REMAINING_S_MIN = 3_600;
 
 /**
@@ -57,7 +57,7 @@ export async function init(environment: Environment, options: InitOptions): Prom
   if (isNew) console.error(`bunkms: made a new store: no token and no key of an earlier one is known to it`);
   if (options.serviceToken !== undefined) await ensureServiceToken(kms, options.serviceToken);
   if (authority !== undefined) {
-    // What makes certificates is loaded only by whoever wants one.
+    // Loaded only when a certificate is made.
     const { ensureCertificates } = await import('./certificates.ts');
     await ensureCertificates(authority, certificate);
   }

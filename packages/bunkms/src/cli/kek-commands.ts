@@ -9,16 +9,13 @@ export function registerKekCommands(program: Command, environment: Environment):
   const command = (name: string, description: string) =>
     kek.command(name).description(description).option('--json', 'print JSON');
 
-  command('status', 'which KEK is the current one, and how far a rotation has come').action(
+  command('status', 'shows the current KEK and the progress of a rotation').action(
     (options: Parameters<typeof kekShow>[1]) => kekShow(environment, options),
   );
   command('list', 'all KEKs, and what is wrapped with each').action(
     (options: Parameters<typeof kekList>[1]) => kekList(environment, options),
   );
-  command(
-    'rotate',
-    'makes the staged KEK, or the one that is named, the current one, and wraps everything with it',
-  )
+  command('rotate', 'makes the staged or the named KEK current, and wraps everything with it')
     .argument('[kek-id]', 'a KEK of the ring', kekId)
     .option('--no-wait', 'leave the wrapping to the running server')
     .action((id: string | undefined, options: Parameters<typeof kekRotate>[2]) =>
@@ -27,12 +24,12 @@ export function registerKekCommands(program: Command, environment: Environment):
   command('verify', 'unwraps every version of every key; exit code 1 names what does not open').action(
     (options: Parameters<typeof kekVerify>[1]) => kekVerify(environment, options),
   );
-  command('unfetched', 'keys whose holders may have copies that are wrapped with a former KEK alone')
+  command('unfetched', 'lists keys whose holders may have copies that only a former KEK opens')
     .argument('<kek-id>', 'that KEK', kekId)
     .action((id: string, options: Parameters<typeof kekUnfetched>[2]) =>
       kekUnfetched(environment, id, options),
     );
-  command('retire', 'says that a KEK is not needed any more, once nothing is wrapped with it')
+  command('retire', 'retires a KEK, once nothing is wrapped with it')
     .argument('<kek-id>', 'that KEK', kekId)
     .option(
       '--fetch',
@@ -44,8 +41,8 @@ export function registerKekCommands(program: Command, environment: Environment):
       'a token for it with docs:read; BUNDOC_TOKEN_FILE, or the token in BUNDOC_TOKEN',
     )
     .option('--ca-file <file>', 'the authority of its certificate; BUNDOC_CA_FILE, or those of the system')
-    .option('--accept-unfetched', 'also while keys are listed by "kek unfetched"')
-    .option('--accept-damaged', 'also while versions that do not open are wrapped with it')
+    .option('--accept-unfetched', 'even if "kek unfetched" lists keys')
+    .option('--accept-damaged', 'even if damaged versions are wrapped with it')
     .action((id: string, options: Parameters<typeof kekRetire>[2]) => kekRetire(environment, id, options));
 }
 

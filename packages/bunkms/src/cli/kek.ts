@@ -53,7 +53,7 @@ export async function kekList(environment: Environment, options: JsonOption): Pr
 
 /**
  * Makes a KEK the current one, and stays until everything is wrapped with it, or, with `wait` false, leaves
- * that to the running server. Whoever comes first does the work, this process or a server; the other one
+ * that to the running server. Anyone who comes first does the work, this process or a server; the other one
  * watches.
  */
 export async function kekRotate(

@@ -42,7 +42,7 @@ export function registerKeyCommands(program: Command, environment: Environment):
 
   command('create', 'makes a key')
     .option('--no-exportable', 'never let the raw key leave the service')
-    .option('--rotate-after-days <days>', 'rotate by itself', wholeNumber(1, ROTATE_AFTER_DAYS_MAX))
+    .option('--rotate-after-days <days>', 'rotate automatically', wholeNumber(1, ROTATE_AFTER_DAYS_MAX))
     .action((name: string, options: Parameters<typeof create>[2]) => create(environment, name, options));
   for (const [which, description] of Object.entries(PLAIN) as [PlainChange, string][]) {
     const plain = command(which, description).action((name: string, options: ChangeOptions) =>
@@ -50,16 +50,16 @@ export function registerKeyCommands(program: Command, environment: Environment):
     );
     if (which === 'rotate') plain.option('--accept-loss', 'give up the current version if it does not open');
   }
-  command('claim', 'makes a storage the holder of a key that nobody holds')
+  command('claim', 'makes a storage the holder of a key without a holder')
     .requiredOption('--storage <id>', 'the storage, as Bundoc shows it', parserOf(storageIdSchema))
     .action((name: string, options: Parameters<typeof claim>[2]) => claim(environment, name, options));
-  command('take-over', 'makes a storage the holder of a key, whoever holds it')
+  command('take-over', 'makes a storage the holder of a key, whatever its holder')
     .requiredOption('--storage <id>', 'the storage, as Bundoc shows it', parserOf(storageIdSchema))
-    .option('--force', 'do not wait until the key has ended where it is in use')
+    .option('--force', 'do not wait for the leases of the former holder')
     .action((name: string, options: Parameters<typeof takeOver>[2]) => takeOver(environment, name, options));
   command('set', 'changes the policies of a key')
-    .option('--no-exportable', 'never let the raw key leave the service again; cannot be taken back')
-    .option('--rotate-after-days <days>', 'rotate by itself, or "never"', daysOrNever)
+    .option('--no-exportable', 'never let the raw key leave the service again; cannot be undone')
+    .option('--rotate-after-days <days>', 'rotate automatically, or "never"', daysOrNever)
     .action((name: string, options: Parameters<typeof set>[2]) => set(environment, name, options));
   command('delete', 'schedules the destruction of a key')
     .option(
@@ -71,12 +71,12 @@ export function registerKeyCommands(program: Command, environment: Environment):
     .action((name: string, options: JsonOption & { pendingDays: number }) =>
       scheduleDeletion(environment, name, options),
     );
-  command('destroy', 'destroys a key at once and for ever, and burns its name')
+  command('destroy', 'destroys a key at once and permanently; its name is never used again')
     .requiredOption('--confirm <name>', 'the name once more')
     .action((name: string, options: JsonOption & { confirm: string }) => destroy(environment, name, options));
   key
     .command('destroy-version')
-    .description('destroys one older version of a key for ever')
+    .description('permanently destroys one older version of a key')
     .argument('<name>', 'the key', parserOf(keyNameSchema))
     .argument('<version>', 'its number', parserOf(keyVersionParamSchema))
     .requiredOption('--confirm <name>', 'the name once more')

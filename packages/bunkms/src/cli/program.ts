@@ -77,7 +77,7 @@ function programOf(environment: Environment): Command {
 
   program
     .command('init')
-    .description('makes what an installation needs and is not there yet')
+    .description('creates what an installation needs and lacks')
     .option('--create-kek', 'make the KEK file if there is none')
     .option('--service-token <file>', 'keep a valid token for Bundoc in this file')
     .option('--authority <folder>', 'keep a private authority for certificates in this folder')

@@ -43,13 +43,13 @@ interface Subscriber extends Subscription {
  */
 const POLL_MS = 200;
 const PAGE = 500;
-/** Records that are gone through for one who comes back; beyond it starting anew is cheaper. */
+/** Records that are replayed for a subscriber that resumes. Beyond it, a reset is cheaper. */
 const REPLAY_MAX = 1_000;
 const SUBSCRIBERS_MAX = 256;
 const SUBSCRIBERS_OF_SUBJECT_MAX = 16;
 
 /**
- * Tells services what happens to keys and tokens, as the audit chain has it: so nothing is told that is not
+ * Tells services what happens to keys and tokens, as the audit chain has it: so nothing is sent that is not
  * durable, whichever process did it, and a place in the chain is enough to go on from. Only the records
  * besides exports are read.
  *
@@ -60,11 +60,11 @@ export class EventFeed {
   readonly #options: EventFeedOptions;
   readonly #subscribers = new Set<Subscriber>();
   readonly #places: Share;
-  /** Up to where all subscribers were told; undefined while there are none. */
+  /** Up to where all subscribers have the events; undefined while there are none. */
   #position: ChainHead | undefined;
   #heartbeatAtMs = 0;
   #timer: NodeJS.Timeout | undefined;
-  /** Looking and joining take turns, so that nobody is told twice or never. */
+  /** Looking and joining take turns, so that nobody gets an event twice or never. */
   readonly #turns = new Mutex();
   #failing = false;
 
@@ -97,7 +97,7 @@ export class EventFeed {
       const { store } = this.#options;
       this.#position ??= await store.auditHead();
       const position = this.#position;
-      // A revocation from before this place is told to nobody any more.
+      // A revocation from before this place is sent to nobody any more.
       if ((await store.findActiveTokenFamily(subscription.claims.jti)) === undefined)
         return subscriber.sink.end();
       subscriber.isComplete = await this.#replay(subscriber, position);
@@ -118,7 +118,7 @@ export class EventFeed {
       this.#failing = false;
     } catch (error) {
       if (!this.#failing)
-        this.#options.logger.warn({ err: error }, 'the audit chain cannot be read: events are held up');
+        this.#options.logger.warn({ err: error }, 'the audit chain cannot be read: events are delayed');
       this.#failing = true;
     }
   }
@@ -145,7 +145,7 @@ export class EventFeed {
       }
       more = page.more;
     }
-    // Only now: what is told to be complete up to a place has been read up to it.
+    // Only now: what is declared complete up to a place has been read up to it.
     const nowMs = this.#options.clock.monotonic();
     if (this.#position === undefined || nowMs - this.#heartbeatAtMs < HEARTBEAT_MS) return;
     this.#heartbeatAtMs = nowMs;
@@ -161,7 +161,7 @@ export class EventFeed {
     }
   }
 
-  /** Whoever is gone, and whoever's token has expired. */
+  /** Those that are gone, and those whose token has expired. */
   #dropEnded(): void {
     const nowS = this.#options.clock.now() / 1_000;
     for (const subscriber of this.#subscribers) {

@@ -159,8 +159,8 @@ export function registerCryptoRoutes(app: FastifyInstance, guards: Guards, servi
       return answer;
     },
   });
-  // Whoever may encrypt may rewrap: it shows no plaintext. It does show whether a ciphertext opens under an
-  // AAD (SECURITY.md).
+  // Anyone who may encrypt may rewrap: it shows no plaintext. It does show whether a ciphertext opens under
+  // an AAD (SECURITY.md).
   register('rewrap', {
     scope: 'kms:encrypt',
     item: ciphertextItemSchema,

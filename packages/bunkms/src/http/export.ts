@@ -34,7 +34,7 @@ export function registerExportRoute(app: FastifyInstance, guards: Guards, servic
         tag: 'export',
         summary: 'Release a raw key',
         description:
-          'After a durable CRITICAL audit record, whose receipt is `audit`. The key may be kept for `lease.ttl_ms`. Without `storage` whoever holds it.',
+          'After a durable CRITICAL audit record, whose receipt is `audit`. The key may be kept for `lease.ttl_ms`. Without `storage`, whatever its holder.',
         access: { kind: 'token', scopes: ['kms:export_key'], serviceOnly: true, grant: 'key' },
         params: keyParamsSchema,
         query: exportQuery,

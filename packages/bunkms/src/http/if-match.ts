@@ -33,7 +33,7 @@ export function ifMatchOf(request: FastifyRequest): IfMatch {
   });
 }
 
-/** Sends what is told about a key, with the entity tag of that state of it. */
+/** Sends what is shown of a key, with the entity tag of that state of it. */
 export function sendKey<T extends { readonly id: string; readonly revision: number }>(
   reply: FastifyReply,
   key: T,

@@ -75,7 +75,7 @@ describe('peers of the internal listener', () => {
     expect(peersOf(address, interfaces)(peer)).toBe(isPeer);
   });
 
-  test('cannot be told for an address that no interface has', () => {
+  test('are unknown for an address that no interface has', () => {
     expect(() => peersOf('192.0.2.1', interfaces)).toThrow(ConfigError);
     expect(() => peersOf('172.18.0.6', interfaces)).toThrow(ConfigError);
     expect(() => peersOf('10.0.0.5', {})).toThrow(ConfigError);
@@ -83,7 +83,7 @@ describe('peers of the internal listener', () => {
   });
 });
 
-test('an address that its interface loses is told of, once', async () => {
+test('an address that its interface loses is logged, once', async () => {
   let current: typeof interfaces | Record<string, never> = interfaces;
   let asked = 0;
   const gone = Promise.withResolvers<void>();

@@ -120,7 +120,7 @@ export function registerKeyHolderRoutes(app: FastifyInstance, guards: Guards, se
   post({
     action: 'take-over',
     id: 'takeOverKey',
-    summary: 'Make a storage the holder of a key, whoever holds it',
+    summary: 'Make a storage the holder of a key, whatever its holder',
     description:
       'Refused with `until` while anybody but that storage may use the key, unless `force` is true. Refused with `key_deletion_intended` while the holder wants the key shredded, also with `force`.',
     scope: 'kms:manage_key',

@@ -99,7 +99,7 @@ export function registerKeyRoutes(app: FastifyInstance, guards: Guards, services
     tag: 'keys',
     summary: 'List keys',
     description:
-      'Those that the token names, by name; destroyed ones too. `damaged` names keys of which nothing can be told.',
+      'Those that the token names, by name; destroyed ones too. `damaged` names keys whose state is unknown.',
     access: { kind: 'token', scopes: ['kms:read_key'] },
     query: listQuery,
     answers: { 200: { description: 'A page', schema: keyPageSchema } },

@@ -8,14 +8,14 @@ export interface LimitRates {
    * tenants.
    */
   readonly exportsPerToken: number;
-  /** Exports a second of one key, whoever asks. */
+  /** Exports a second of one key, for all callers. */
   readonly exportsPerKey: number;
   /**
    * Items a second that are encrypted, decrypted or rewrapped for one subject: a token, its renewals and what
    * it issued, unless an operator issues for tenants.
    */
   readonly cryptoPerToken: number;
-  /** The same under one key, whoever asks. */
+  /** The same under one key, for all callers. */
   readonly cryptoPerKey: number;
   /**
    * Destructions of keys and versions a second, and deletions that are scheduled, of one subject: a token,

@@ -23,8 +23,8 @@ const JWKS_MAX_AGE_S = 300;
 
 /**
  * What anybody may ask. The JWKS is not given while the service is sealed: the store has the public key in
- * clear, and whoever can write to the store could put another there and so make Bundoc take tokens of their
- * own (ADR 0006).
+ * clear, and anyone who can write to the store could put another there and so make Bundoc take tokens of
+ * their own (ADR 0006).
  */
 export function registerPublicRoutes(app: FastifyInstance, { readiness, drain, jwks }: PublicDeps): void {
   registerHealthRoute(app, OPEN_WHILE_SEALED);

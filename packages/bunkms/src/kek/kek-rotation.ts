@@ -169,7 +169,7 @@ const PAGE = 100;
 /** @throws AppError `kek_in_use` when something that opens is wrapped with the KEK. */
 async function requireOnlyDamaged(deps: KekDeps, kekId: string): Promise<void> {
   if (!deps.vault.holds(kekId))
-    throw new AppError('kek_in_use', { detail: 'the ring lacks it, so what opens with it cannot be told' });
+    throw new AppError('kek_in_use', { detail: 'the ring lacks it, so it is unknown what opens with it' });
   const use = (await deps.store.kekUses()).find((one) => one.kekId === kekId);
   if ((use?.secrets ?? 0) > 0) throw new AppError('kek_in_use', { detail: 'secrets are wrapped with it' });
   for (let after: string | undefined, more = true; more; ) {

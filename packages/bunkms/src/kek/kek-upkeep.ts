@@ -14,7 +14,7 @@ const ANNOUNCE_AGAIN_MS = 4_000;
 
 /**
  * What a service does about KEKs by itself, every few seconds: it says that it is up and which KEKs it holds,
- * reads a ring that has changed, follows whoever has rotated, and goes on with what is left to wrap anew.
+ * reads a ring that has changed, follows anyone who has rotated, and continues with what is left to rewrap.
  */
 export class KekUpkeep {
   readonly #deps: KekUpkeepDeps;
@@ -45,7 +45,7 @@ export class KekUpkeep {
   }
 
   /**
-   * Begins to wrap anew what a rotation left to do. Not waited for: this service has to go on saying that it
+   * Begins to rewrap what a rotation left to do. Not waited for: this service has to go on saying that it
    * is up.
    */
   rewrap(): void {
@@ -61,7 +61,7 @@ export class KekUpkeep {
     await store.withdraw(service).catch((error: unknown) => {
       logger.warn(
         { err: error },
-        'it is not on record that this service is down; it counts as up for some seconds',
+        'failed to record that this service is down: it counts as up for some seconds',
       );
     });
   }
@@ -73,7 +73,7 @@ export class KekUpkeep {
       await this.look();
       await keks.refresh();
     } catch (error) {
-      logger.warn({ err: error }, 'the KEKs could not be looked at; trying again');
+      logger.warn({ err: error }, 'failed to read the KEKs; trying again');
       return;
     }
     this.rewrap();

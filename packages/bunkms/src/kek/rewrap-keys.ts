@@ -44,7 +44,7 @@ export type RewrapOutcome = 'nothing to do' | 'others are at it' | 'stopped' | '
  * service's own secrets. It is decided by what is stored alone, so it goes on wherever it was cut off, in
  * whichever process; and each step leaves everything readable for a ring that has both KEKs.
  *
- * A key stays in its revision, as nothing that is told of it changes. What does not open is left as it is.
+ * A key stays in its revision, as nothing that is shown of it changes. What does not open is left as it is.
  */
 export class KeyRewrap {
   readonly #deps: RewrapDeps;
@@ -82,13 +82,13 @@ export class KeyRewrap {
       if (this.#isStopped || !(await this.#hasWork())) return 'nothing to do';
       if (!(await this.#claim())) return 'others are at it';
       try {
-        // Whoever had the claim may have come to the end before this process got it.
+        // The former holder of the claim may have finished before this process got it.
         return (await this.#hasWork()) ? await this.#rewrapAll() : 'nothing to do';
       } finally {
         await store.release({ task: TASK, holder });
       }
     } catch (error) {
-      logger.warn({ err: error }, 'the new wrapping of keys was cut off and goes on later');
+      logger.warn({ err: error }, 'the rewrapping of keys was interrupted and continues later');
       return 'stopped';
     }
   }
@@ -192,8 +192,8 @@ export class KeyRewrap {
     const versions: KeyVersionRecord[] = [];
     for (const version of key.versions) {
       if (++this.#wrapped % AT_ONCE === 0) await turn();
-      const anew = rewrappedVersion(deps, previous.name, version);
-      if (anew !== undefined) versions.push(anew);
+      const renewed = rewrappedVersion(deps, previous.name, version);
+      if (renewed !== undefined) versions.push(renewed);
     }
     if (versions.length === 0) return undefined;
     // By the bytes: the current KEK may have become another one in the course of this; then the store takes
@@ -211,8 +211,8 @@ export class KeyRewrap {
   }
 
   /**
-   * The last step: whoever takes the former KEK out of the ring too early must not find a service that knows
-   * half of its keys.
+   * The last step: anyone who takes the former KEK out of the ring too early must not find a service that
+   * knows half of its keys.
    */
   async #rewrapSecrets({ current }: KekState): Promise<boolean> {
     const { store, vault, clock, caller } = this.#deps;

@@ -55,8 +55,8 @@ export function tagOf({ id, revision }: Pick<KeyRecord, 'id' | 'revision'>): str
 
 /**
  * Changes a key, together with the audit record of it: reads it, lets `decide` say what shall become of it,
- * and stores that unless another writer, in this process or another, was faster; then it decides anew on what
- * that one left.
+ * and stores that unless another writer, in this process or another, was faster; then it decides again on
+ * what that one left.
  *
  * @param decide returns undefined when there is nothing to change, and throws to refuse. May be called more
  * than once.

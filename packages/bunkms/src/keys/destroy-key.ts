@@ -26,8 +26,8 @@ export async function destroyKey(
 }
 
 /**
- * Destroys a key whose deletion is due, as the service does by itself. Whoever else does the same meanwhile,
- * or restores the key, is given way.
+ * Destroys a key whose deletion is due, as the service does by itself. Anyone who else does the same
+ * meanwhile, or restores the key, is given way.
  *
  * @returns whether this call destroyed it.
  */
@@ -52,7 +52,7 @@ export function destruction({ record, versions }: AuthenticKey, time: string): D
 }
 
 /**
- * Every version of a key, destroyed. A damaged one is not among those that were read; it is made anew, so
+ * Every version of a key, destroyed. A damaged one is not among those that were read; it is made again, so
  * that its bytes go as well.
  *
  * @param versions those that are genuine.
@@ -143,7 +143,7 @@ export function receiptOf(
 
 /**
  * Drops the bytes from the storage for good. The key is destroyed by now, whatever becomes of this: the
- * service's sweep goes on with it until it succeeds.
+ * service's sweep continues with it until it succeeds.
  */
 export async function scrub({ store, logger }: KeyDeps): Promise<void> {
   try {

@@ -11,7 +11,7 @@ import { type KeyDeps, readStoredKey, stampOf, versionOf } from './stored-key.ts
 
 export interface ExportDeps extends KeyDeps {
   readonly exports: Pick<ExportRecorder, 'release'>;
-  /** How long whoever gets a key may keep it, milliseconds; at most `LEASE_TTL_MS`. */
+  /** How long anyone who gets a key may keep it, milliseconds; at most `LEASE_TTL_MS`. */
   readonly leaseTtlMs: number;
 }
 
@@ -35,9 +35,9 @@ const ROUNDS_MAX = 32;
 /**
  * Releases a DEK, that of the current version unless another is asked for. The one place where key material
  * leaves the service, and it leaves only after its CRITICAL record is durable: whatever fails before that,
- * nothing of the key is in the answer. The record is written only while the key is what was read: when it
- * was changed meanwhile, it is read anew, so that in the chain no release follows the disabling or the end
- * of its key.
+ * nothing of the key is in the answer. The record is written only while the key is what was read: when it was
+ * changed meanwhile, it is read again, so that in the chain no release follows the disabling or the end of
+ * its key.
  *
  * Refused and failed calls are recorded by the same recorder, where they are answered
  * (`http/export-audit.ts`).

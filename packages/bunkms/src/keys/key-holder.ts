@@ -44,7 +44,7 @@ export async function claimKey(
 }
 
 /**
- * Makes a storage the holder of a key, whoever held it.
+ * Makes a storage the holder of a key, whatever its holder.
  *
  * A key whose deletion is intended stays with its holder until it is destroyed: the intent is that holder's,
  * and no other storage may carry it out. An administrator restores the key first, or destroys it.

@@ -59,7 +59,7 @@ export function nextRotationAt(
   return new Date(Date.parse(madeAt) + rotateAfterDays * DAY_MS).toISOString();
 }
 
-/** What is told about a key. @param current its current version; undefined when that is damaged. */
+/** What is shown of a key. @param current its current version; undefined when that is damaged. */
 export function infoOf(record: KeyRecord, current: KeyVersionRecord | undefined): KeyInfo {
   const { state, dueAt, destroyedAt } = record;
   return {
@@ -90,7 +90,7 @@ export function infoOfKey({ record, versions }: Pick<AuthenticKey, 'record' | 'v
   );
 }
 
-/** What is told about a key that was read with all its versions. */
+/** What is shown of a key that was read with all its versions. */
 export function detailOf(key: AuthenticKey): KeyDetail {
   const genuine = new Set(key.versions.map(({ version }) => version));
   const numbers = Array.from({ length: key.record.version }, (_, index) => index + 1);

@@ -10,9 +10,9 @@ export function rewrapDek(vault: Vault, name: string, { keyId, version, wrapped 
   const identity = { keyId, name, version };
   const dek = vault.unwrapDek(wrapped, identity);
   try {
-    const anew = vault.wrapDek(dek, identity);
-    requireSame(dek, vault.unwrapDek(anew, identity));
-    return anew;
+    const renewed = vault.wrapDek(dek, identity);
+    requireSame(dek, vault.unwrapDek(renewed, identity));
+    return renewed;
   } finally {
     dek.fill(0);
   }
@@ -22,9 +22,9 @@ export function rewrapDek(vault: Vault, name: string, { keyId, version, wrapped 
 export function rewrapSecret(vault: Vault, wrapped: Uint8Array, name: SecretName): Buffer {
   const secret = vault.unwrapSecret(wrapped, name);
   try {
-    const anew = vault.wrapSecret(secret, name);
-    requireSame(secret, vault.unwrapSecret(anew, name));
-    return anew;
+    const renewed = vault.wrapSecret(secret, name);
+    requireSame(secret, vault.unwrapSecret(renewed, name));
+    return renewed;
   } finally {
     secret.fill(0);
   }

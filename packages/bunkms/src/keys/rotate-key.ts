@@ -21,9 +21,9 @@ export interface Rotation extends KeyRequest {
  * Mints the next version of a key and makes it the current one, together with its audit record. Older
  * versions stay as they are.
  *
- * Whoever rotates at the same time, in this process or another, makes one version: the store takes the first,
- * and the others answer with that one. It came to be after each of them had asked, so it is as new as what
- * they asked for.
+ * Anyone who rotates at the same time, in this process or another, makes one version: the store takes the
+ * first, and the others answer with that one. It came to be after each of them had asked, so it is as new
+ * as what they asked for.
  *
  * A key whose current version does not open is not rotated, unless its loss is accepted: it may be brought
  * back yet (`bunkms recover`).
@@ -48,7 +48,7 @@ export async function rotateKey(deps: KeyDeps, rotation: Rotation, caller: Calle
 }
 
 /**
- * Rotates a key whose policy says so, as the service does by itself. Whoever else rotates it meanwhile is
+ * Rotates a key whose policy says so, as the service does by itself. Anyone who else rotates it meanwhile is
  * given way.
  *
  * @returns whether this call rotated it.

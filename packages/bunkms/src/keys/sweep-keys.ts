@@ -60,11 +60,11 @@ export class KeySweep {
         after = page.items.at(-1)?.name;
         more = page.more;
       }
-      // Always: whoever destroyed a key, by a call or in another process, may not have come to this, or was
-      // in somebody's way.
+      // Always: anyone who destroyed a key, by a call or in another process, may not have come to this, or
+      // was in somebody's way.
       await store.scrub();
     } catch (error) {
-      logger.warn({ err: error }, 'the sweep over due keys failed and is tried again');
+      logger.warn({ err: error }, 'failed to sweep due keys; trying again');
     }
   }
 
@@ -78,7 +78,7 @@ export class KeySweep {
       if (state === 'pending_deletion' && (await purgeKey(this.#deps, name, until, SYSTEM)))
         logger.info({ keyName: name }, 'a key was destroyed, as its deletion was due');
     } catch (error) {
-      logger.error({ err: error, keyName: name }, 'a key is due and could not be swept');
+      logger.error({ err: error, keyName: name }, 'failed to sweep a due key');
     }
   }
 

@@ -6,5 +6,5 @@ export type Caller = Pick<AuditDraft, 'actor' | 'jti' | 'source' | 'request_id'>
 /** The service itself. */
 export const SYSTEM: Caller = { actor: 'system' };
 
-/** Whoever runs `bunkms` on the machine itself. */
+/** The operator who runs `bunkms` on the machine itself. */
 export const CLI_CALLER: Caller = { actor: 'cli' };

@@ -90,7 +90,7 @@ describe('a chain', () => {
     );
   });
 
-  test('that was cut off looks intact by itself, and broken to whoever holds a receipt', async () => {
+  test('that was cut off looks intact by itself, and broken to anyone who holds a receipt', async () => {
     await fc.assert(
       fc.asyncProperty(drafts, async (all) => {
         const chain = chainOf([...all, all[0]!]);
@@ -104,7 +104,7 @@ describe('a chain', () => {
     );
   });
 
-  test('that was written anew without the key is broken at its first record', async () => {
+  test('that was written again without the key is broken at its first record', async () => {
     await fc.assert(
       fc.asyncProperty(drafts, async (all) => {
         const forged: AuditRecord[] = [];

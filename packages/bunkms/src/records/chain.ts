@@ -81,7 +81,7 @@ export type ChainVerdict =
 /**
  * Walks a chain from its first record and stops at the first that is broken.
  *
- * A chain cannot show by itself that its last records were cut off: whoever holds receipts of some (every
+ * A chain cannot show by itself that its last records were cut off: anyone who holds receipts of some (every
  * export answers with its own) passes them, and the chain must still hold exactly those records.
  *
  * @param records all records in ascending order of `seq`; a fault of reading them is thrown on.

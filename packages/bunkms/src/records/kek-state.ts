@@ -32,7 +32,7 @@ export interface KekRotationState {
   readonly seq: number;
   readonly from: string;
   readonly startedAt: string;
-  /** When everything that opens was wrapped anew. */
+  /** When everything that opens was rewrapped. */
   readonly completedAt: string | undefined;
 }
 
@@ -86,7 +86,7 @@ export function foldKekRecords(
         makeCurrent(kekId, time);
         break;
       case 'kek.stage':
-        // Whoever takes a known one out of its table does not undo what was done with it.
+        // Removing a known KEK from its table does not undo its use.
         if (!keks.has(kekId)) stand(kekId, 'staged', time);
         break;
       case 'kek.rotate':
@@ -104,7 +104,7 @@ export function foldKekRecords(
   return { current, seq: records.at(-1)?.seq ?? 0, keks, rotation };
 }
 
-/** KEKs that something may be wrapped with: without one of them a ring is of no use. */
+/** KEKs that something may be wrapped with: without one of them a ring is unusable. */
 export function neededKeks({ keks }: KekState): string[] {
   return [...keks].flatMap(([kekId, { standing }]) =>
     standing === 'current' || standing === 'previous' ? [kekId] : [],

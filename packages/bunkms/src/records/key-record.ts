@@ -82,8 +82,8 @@ export interface NamedKey extends StoredKey {
 /**
  * How a stored key is authenticated (`docs/formats/key-record.md`): the audit record of each change carries
  * the digest of the key as it is since, and the key carries the digests of its versions. The chain is keyed,
- * so whoever can write to the database can neither make a record for a row of theirs, nor pass off an older
- * row as the present one: the latest record says what the row is.
+ * so anyone who can write to the database can neither make a record for a row of theirs, nor pass off an
+ * older row as the present one: the latest record says what the row is.
  */
 
 /** Bytes of one digest (SHA-256). */

@@ -109,7 +109,7 @@ describe('an archive', () => {
     );
   });
 
-  test('made under another KEK is told from a damaged one', async () => {
+  test('made under another KEK is distinguished from a damaged one', async () => {
     const other = new Vault([createSecretKey(randomBytes(32))]);
     const archive = await seal(['a'], other);
     await expect(open(archive)).rejects.toThrow(KekLacking);

@@ -180,7 +180,7 @@ describe('a copy of the audit chain', () => {
         fc.integer({ min: 10, max: 23 }),
         fc.integer({ min: 1, max: 30 }),
         async (at, count) => {
-          // The store was set back to record `at`, went on from there, and was copied anew.
+          // The store was set back to record `at`, went on from there, and was copied again.
           const newer = [...records.slice(0, at), ...chain(count, records[at - 1], 'newer')];
           const paths = [fileOf(records.map(lineOf)), fileOf(newer.map(lineOf))];
           expect(await read(paths, base)).toEqual(newer.slice(10));

@@ -11,7 +11,7 @@ import { FileDamaged, ResurrectionNotAccepted } from './errors.ts';
 export interface AuditCopy {
   /** The last record that it holds. */
   readonly head: ChainHead;
-  /** Those of the records behind the known one that tell of no use of a key, in their order. */
+  /** Those of the records behind the known one that tell unusable of a key, in their order. */
   readonly notable: readonly AuditRecord[];
   /** The hash of a record behind the known one; undefined for others. */
   hashAt(seq: number): string | undefined;

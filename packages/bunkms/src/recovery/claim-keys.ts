@@ -16,7 +16,7 @@ export interface ContentOf {
   readonly project: string;
   /** The id of its key, as the content has it; undefined when that is not known. */
   readonly keyId?: string;
-  /** Why nothing can be told of its key. */
+  /** Why nothing is known of its key. */
   readonly problem?: string;
   /** It is being moved, or was: another storage may have content of it as well. */
   readonly isMarked?: boolean;

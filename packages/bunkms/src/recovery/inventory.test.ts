@@ -67,7 +67,7 @@ describe('an inventory', () => {
     );
   });
 
-  test('made under another KEK is told from a damaged one', () => {
+  test('made under another KEK is distinguished from a damaged one', () => {
     const other = new Vault([createSecretKey(randomBytes(32))]);
     expect(() => parseInventory(vault, formatInventory(other, inventory))).toThrow(KekLacking);
   });

@@ -118,7 +118,7 @@ describe('how a key stands', () => {
     );
   });
 
-  test('is told in whole by the record of a recovery', async () => {
+  test('is complete in the record of a recovery', async () => {
     const recovery = { caller: CLI_CALLER, time: '2027-01-01T00:00:00.000Z', source: 'backup' } as const;
     const place = { seq: 1, prev_hash: '', hash: '' };
     await fc.assert(

@@ -61,7 +61,7 @@ class ChainBroken extends Error {
   override readonly name = 'ChainBroken';
 }
 
-/** Whoever else changes a key meanwhile is given way so often. */
+/** How often the recovery retries when another process changes the key. */
 const ROUNDS_MAX = 16;
 const PAGE = 1_000;
 

@@ -99,7 +99,7 @@ export class RestoreRun {
     if (this.#options.acceptResurrection) return;
     if (this.#evidence.source === 'none')
       throw new ResurrectionNotAccepted(
-        'nothing is known of the time after the backup: keys may have been destroyed or disabled and tokens revoked since; give an inventory or a copy of the audit chain, or say --accept-resurrection',
+        'nothing is known of the time after the backup: keys may have been destroyed or disabled and tokens revoked since; give an inventory or a copy of the audit chain, or use --accept-resurrection',
       );
     const uncovered = [...this.#survey.soundKeys]
       .filter(([name, { id, state }]) => state !== 'destroyed' && !this.#evidence.covers(name, id))
@@ -330,8 +330,8 @@ export class RestoreRun {
   }
 
   /**
-   * Tokens that were issued after the backup: they go on, and the revoked ones are known as such to whoever
-   * asks.
+   * Tokens that were issued after the backup: they go on, and the revoked ones are known as such to anyone
+   * who asks.
    */
   *#newerTokens(): Generator<LoadEntry> {
     const { caller, time } = this.#recovery;

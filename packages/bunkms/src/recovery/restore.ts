@@ -30,7 +30,7 @@ const BATCH = 500;
  *
  * A backup is older than what happened since. With evidence of that, keys and tokens come back as they were
  * last known; what is not covered by it must be accepted, and then keys are disabled. Without any evidence
- * all tokens are revoked and the signing key is made anew, since tokens that were issued and revoked after
+ * all tokens are revoked and the signing key is made again, since tokens that were issued and revoked after
  * the backup would pass again.
  *
  * @param survey of this very archive.

@@ -38,7 +38,7 @@ export interface Backup {
 const ID_BYTES = 16;
 
 /**
- * An archive of all that the store keeps at the moment at which the first piece is taken, whoever writes
+ * An archive of all that the store keeps at the moment at which the first piece is taken, anyone who writes
  * meanwhile. What is damaged in the store is damaged in the archive. That it is made is on record before, and
  * so in the archive as well.
  *

@@ -21,7 +21,7 @@ export type LoadEntry = StoreEntry | { readonly kind: 'new-record'; readonly dra
 /** A store as a whole, for backups. Errors of every method: see `KmsStore`. */
 export interface TransferStore {
   /**
-   * All entries of one moment, in batches, whoever writes meanwhile: the installation, the audit records by
+   * All entries of one moment, in batches, while others write: the installation, the audit records by
    * `seq`, the keys by name, each followed by its versions, and the tokens in the order of their issue. The
    * moment is that of the first batch. Until the iteration ends, `scrub` may find it in the way.
    */

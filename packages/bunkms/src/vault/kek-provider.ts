@@ -29,12 +29,12 @@ export type KekSource =
   | { readonly kind: 'file'; readonly path: string }
   | { readonly kind: 'inline'; readonly text: string };
 
-/** `warn` is told when others than the owner may read the file of the ring. */
+/** `warn` is called when others than the owner may read the file of the ring. */
 export function kekProviderOf(source: KekSource, warn: (message: string) => void): KekProvider {
   return source.kind === 'file' ? fileKekProvider(source.path, warn) : inlineKekProvider(source.text);
 }
 
-/** Reads the ring from a file. `warn` is told when others than the owner may read that file. */
+/** Reads the ring from a file. `warn` is called when others than the owner may read that file. */
 export function fileKekProvider(path: string, warn: (message: string) => void): KekProvider {
   return {
     stamp: () => stampOf(path),

@@ -102,7 +102,7 @@ describe('the KEKs of a process', () => {
     ]);
   });
 
-  test('keep the last good ring when the new one is no use or lacks one that is needed, and say so once', async () => {
+  test('keep the last good ring when the new one is invalid or lacks one that is needed, and say so once', async () => {
     ring.write(`${one}\n${two}`);
     await keks.reload();
     await append('kek.rotate', { kek_id: idOf(two), from: idOf(one) });
@@ -120,7 +120,7 @@ describe('the KEKs of a process', () => {
     expect(vault.kekIds).toEqual([three, two, one].map(idOf));
   });
 
-  test('follow whoever has rotated, also with a ring that has to be read first', async () => {
+  test('follow anyone who has rotated, also with a ring that has to be read first', async () => {
     ring.write(`${one}\n${two}`);
     await keks.reload();
     await append('kek.rotate', { kek_id: idOf(two), from: idOf(one) });

@@ -45,8 +45,8 @@ export class Keks {
   }
 
   /**
-   * Reads what the chain says now, and wraps accordingly from then on. Who was told by the store that it
-   * wrapped with a KEK that is the current one no more calls this before the next try.
+   * Reads what the chain says now, and wraps accordingly from then on. A process learns from the store that
+   * it wrapped with a KEK that is the current one no more calls this before the next try.
    *
    * @throws AppError `sealed` when the chain's records of the KEKs were changed, or the ring lacks the
    * current KEK, also when it is read again; the vault stays as it was then. And what the store throws.
@@ -101,9 +101,9 @@ export class Keks {
       const missing = vault.missingIn(ring, neededKeks(this.#state));
       if (missing.length > 0) return this.#report({ missing }, 'the new KEK ring lacks KEKs that are needed');
       vault.replaceRing(ring);
-      logger.info({ kekIds: vault.kekIds }, 'the KEK ring was read anew');
+      logger.info({ kekIds: vault.kekIds }, 'the KEK ring was reloaded');
     } catch (error) {
-      this.#report({ err: error }, 'the new KEK ring is no use');
+      this.#report({ err: error }, 'the new KEK ring is invalid');
     }
   }
 

@@ -72,7 +72,7 @@ describe('unsealing', () => {
     expect((await store.auditHead()).seq).toBe(1);
   });
 
-  test('goes on with the KEK that an earlier release wrapped with last, and is refused without it', async () => {
+  test('continues with the KEK that an earlier release wrapped with last, and is refused without it', async () => {
     await unseal(new Vault([kek]), store, clock, 'system');
     const added = new Vault([otherKek]).currentKekId;
     const time = new Date(clock.now()).toISOString();

@@ -61,7 +61,7 @@ export async function unseal(
   return { ...opened, keks };
 }
 
-/** @returns what is in the store afterwards, whoever put it there. */
+/** @returns what is in the store afterwards, whichever process put it there. */
 async function initialise(
   vault: Vault,
   store: InstallationStore & KekStore,
@@ -118,7 +118,7 @@ export function openInstallation(vault: Vault, installation: Installation): Open
     seed.fill(0);
   }
 
-  // The public key is made anew of the seed: the copy in the store is not authenticated.
+  // The public key is derived again from the seed: the copy in the store is not authenticated.
   return { kind: 'unsealed', chainKey, signingKey, publicKey: publicJwkOf(signingKey) };
 }
 

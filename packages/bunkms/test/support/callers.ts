@@ -8,7 +8,7 @@ export interface Caller {
   readonly name: string;
   /** The header, or undefined for none. */
   readonly authorization: string | undefined;
-  /** What the token says, if it holds; undefined for whoever must be refused with 401. */
+  /** What the token says, if it holds; undefined for anyone who must be refused with 401. */
   readonly token?: Pick<IssueToken, 'typ' | 'scope' | 'keys' | 'may_issue'>;
 }
 

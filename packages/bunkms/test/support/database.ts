@@ -4,8 +4,8 @@ import { databasePathOf } from '../../src/store/sqlite/sqlite-store.ts';
 import { requireSqlite } from './storage.ts';
 
 /**
- * Does to BunKMS's database what whoever has the disk can do, also while services have it open. @returns what
- * `use` returns.
+ * Does to BunKMS's database what anyone who has the disk can do, also while services have it open. @returns
+ * what `use` returns.
  */
 export function withDatabase<T>(
   dataDir: string,

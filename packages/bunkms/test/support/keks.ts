@@ -27,7 +27,7 @@ export async function statusOf(kms: TestKms): Promise<KekStatus> {
   return kekStatusSchema.strict().parse(answer.json());
 }
 
-/** Rotates and waits until everything is wrapped anew. */
+/** Rotates and waits until everything is rewrapped. */
 export async function rotateKeks(kms: TestKms, kekId?: string): Promise<KekStatus> {
   const body = kekId === undefined ? {} : { kek_id: kekId };
   const answer = await kms.api('/v1/kek/rotate', { token: await kms.fullToken(), body });

@@ -95,7 +95,7 @@ export function infoIn(answer: Answer): KeyInfo {
   return keyInfoSchema.strict().parse(answer.json());
 }
 
-/** Does to the database what whoever has the disk can do. */
+/** Does to the database what anyone who has the disk can do. */
 export function edit(kms: TestKms, change: string | ((database: DatabaseSync) => void)): void {
   withDatabase(kms.dataDir, typeof change === 'string' ? (database) => database.exec(change) : change);
 }

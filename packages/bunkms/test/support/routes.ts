@@ -22,7 +22,7 @@ export interface Route {
   readonly path: string;
   readonly body?: object;
   readonly need: Need;
-  /** What it answers to whoever may. */
+  /** What it answers to anyone who may. */
   readonly ok: number;
   /** Its answer does not end by itself. */
   readonly streams?: true;
@@ -38,7 +38,9 @@ const STORAGE = randomUUID();
 const acting = { storage: STORAGE, generation: randomUUID() };
 const moving = { ...acting, move: randomUUID() };
 
-/** What may be done to the holder of a key. The storage is not known, so whoever may is refused for that. */
+/**
+ * What may be done to the holder of a key. The storage is not known, so anyone who may is refused for that.
+ */
 const KEY_ACTIONS: readonly {
   action: string;
   scope: (typeof KMS_SCOPES)[number];

@@ -19,7 +19,7 @@ export interface TestStorage {
    * the tables refer to. Bytes and their type are written as SQLite has them: `x'00'`, `BLOB`.
    */
   edit(dataDir: string, sql: string): Promise<void>;
-  /** The folder is gone, and its store of no use. */
+  /** The folder is gone, and its store unusable. */
   forget(dataDir: string): Promise<void>;
 }
 

@@ -15,7 +15,7 @@ const place = { collection: collectionNameSchema, id: documentIdSchema };
 const ifMatch = z.string().max(1_024).optional();
 
 /**
- * Documents and patches are taken as the text that they are written in, not as these values; whoever reads
+ * Documents and patches are taken as the text that they are written in, not as these values; anyone who reads
  * that checks them.
  */
 const documentSchema = showAs(z.unknown(), documentBodySchema);

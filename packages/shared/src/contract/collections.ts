@@ -20,8 +20,8 @@ export const indexDefinitionSchema = z.strictObject({
   unique: z.boolean().default(false),
   /**
    * On PostgreSQL: keep a token of each document's values in the database, by which equal ones are found;
-   * whoever sees the database sees which are equal. Indexes that are unique have them in any case. Files need
-   * none.
+   * anyone who sees the database sees which are equal. Indexes that are unique have them in any case. Files
+   * need none.
    */
   blind: z.boolean().optional(),
 });
@@ -53,7 +53,7 @@ export const indexStatusSchema = indexDefinitionSchema.extend({
   total: z.int().optional(),
   /**
    * Documents of a unique index too many, all but one of each that have equal values: it keeps nothing apart
-   * until they are gone and it is defined anew.
+   * until they are gone and it is defined again.
    */
   duplicates: z.int().optional(),
 });

@@ -5,7 +5,7 @@ import { z } from 'zod';
  */
 export interface Cursor {
   readonly position: number;
-  /** Up to here nothing that was forgotten concerns whoever follows: they began after it. */
+  /** Tombstones purged up to this position do not affect a reader that started after it. */
   readonly horizon?: number;
 }
 

@@ -24,7 +24,7 @@ export const KEY_EVENTS = [
  * An event of `GET /v1/events`, with its SSE `event` as `type` beside the members of its `data`
  * (`docs/formats/events.md`).
  *
- * `reset`: what happened before cannot be told; nothing that is cached may be trusted, and the revoked tokens
+ * `reset`: earlier events are unknown; nothing that is cached may be trusted, and the revoked tokens
  * that have not expired follow. `heartbeat`: nothing happened, up to the place that its id names.
  */
 export const kmsEventSchema = z.discriminatedUnion('type', [

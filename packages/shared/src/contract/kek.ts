@@ -29,7 +29,7 @@ export type KekInfo = z.infer<typeof kekInfoSchema>;
 const kekRotationSchema = z.object({
   from: kekIdSchema,
   started_at: z.iso.datetime(),
-  /** When everything that opens was wrapped anew; absent while it goes on. */
+  /** When everything that opens was rewrapped; absent while it goes on. */
   completed_at: z.iso.datetime().optional(),
   total: z.int().nonnegative(),
   done: z.int().nonnegative(),

@@ -64,7 +64,7 @@ export const HOLDER_UNKNOWN = 'unknown';
 export const keyStateSchema = z.enum(['enabled', 'disabled', 'pending_deletion', 'destroyed']);
 
 /**
- * What may be told about a key to whoever may read it. Holds no key material, wrapped or not. `version` and
+ * What may be shown of a key to anyone who may read it. Holds no key material, wrapped or not. `version` and
  * `kcv` are those of the current version (`kcv` is empty when its record is damaged), `created_at` is when
  * the key was made.
  */
@@ -134,8 +134,8 @@ export const keyPageSchema = z.object({
 export type KeyPage = z.infer<typeof keyPageSchema>;
 
 /**
- * Where in the audit chain a record lies. Whoever keeps it can prove later that the chain was not cut before
- * it.
+ * Where in the audit chain a record lies. Anyone who keeps it can prove later that the chain was not cut
+ * before it.
  */
 export const auditReceiptSchema = z.object({ seq: z.int().positive(), hash: z.string() });
 export type AuditReceipt = z.infer<typeof auditReceiptSchema>;

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { projectIdSchema } from './documents.ts';
 import { destroyReceiptSchema } from './keys.ts';
 
-/** What can be told of a project without its key: nothing is opened for it, and nothing authenticates it. */
+/** What is known of a project without its key: nothing is opened for it, and nothing authenticates it. */
 export const projectSummarySchema = z.object({
   /**
    * Documents and their sealed bytes: as they are for an open project and on PostgreSQL; else as of the

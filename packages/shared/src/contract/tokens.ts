@@ -123,7 +123,7 @@ export function audienceOf(scope: Scope): Audience {
   return scope.startsWith('kms:') ? 'bunkms' : 'bundoc';
 }
 
-/** What may be told about an issued token; never the token. */
+/** What may be shown of an issued token; never the token. */
 export const tokenInfoSchema = z.object({
   jti: z.uuid(),
   sub: subjectSchema,
@@ -149,7 +149,7 @@ export type IssuedToken = z.infer<typeof issuedTokenSchema>;
 export const tokenPageSchema = z.object({
   tokens: z.array(tokenInfoSchema),
   /**
-   * Ids of tokens of the page that are not what the audit chain says of them: nothing can be told of these.
+   * Ids of tokens of the page that are not what the audit chain says of them: nothing is known of these.
    */
   damaged: z.array(z.string()).optional(),
   next_cursor: z.string().optional(),

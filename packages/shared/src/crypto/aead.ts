@@ -13,7 +13,7 @@ export const SEAL_OVERHEAD_BYTES = NONCE_BYTES + TAG_BYTES;
 
 /**
  * Bytes that do not open under a key and its AAD: changed, moved, truncated, or sealed under another key.
- * There is one message on purpose: which of these it was must not be told apart from outside.
+ * There is one message on purpose: which of these it was must not be distinguishable from outside.
  */
 export class OpenError extends Error {
   override readonly name = 'OpenError';

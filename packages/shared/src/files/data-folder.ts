@@ -66,8 +66,8 @@ export interface SharedFolder {
 
 /**
  * A data folder, held open. Who can write to its storage is not trusted: below the folder no symbolic link is
- * followed, and only regular files and folders are opened. A hard link to a file outside cannot be told from
- * a file of the folder.
+ * followed, and only regular files and folders are opened. A hard link to a file outside cannot be
+ * distinguished from a file of the folder.
  *
  * The path of the folder itself is the administrator's, and may lead over links.
  *

@@ -161,7 +161,7 @@ describe('a good token', () => {
     expect(finds).toEqual([KID]);
   });
 
-  it('cannot be widened by whoever handled an earlier request with it', async () => {
+  it('cannot be widened by anyone who handled an earlier request with it', async () => {
     const taken: Claims[] = [];
     const server = Fastify();
     const auth = new BearerAuth({

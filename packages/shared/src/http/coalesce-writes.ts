@@ -2,7 +2,7 @@ import type { FastifyInstance } from 'fastify';
 
 /**
  * Writes the answers that become ready in one turn of the event loop one right after the other at its end, as
- * Redis does, instead of each in the midst of the work for the next. Whoever reads them on this machine is
+ * Redis does, instead of each in the midst of the work for the next. Anyone who reads them on this machine is
  * woken once a turn and not once an answer, which costs as much as all else of an answer; it also keeps the
  * work of a kind together.
  *

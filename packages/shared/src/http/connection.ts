@@ -125,8 +125,8 @@ export function isHeldUp(socket: ServedSocket): boolean {
 }
 
 /**
- * Throws away what still arrives of a body, and lets it fail when the connection closes: whoever reads it
- * must not take it for whole, as its client is told otherwise.
+ * Throws away what still arrives of a body, and lets it fail when the connection closes: anyone who reads it
+ * must not take it for whole, as its client gets another answer.
  */
 function neverEnd(request: ServedRequest): void {
   request[FAULTY] = true;

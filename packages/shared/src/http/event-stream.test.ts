@@ -32,7 +32,7 @@ describe('streams of events that share room', () => {
     return { share, of: new StreamBufferBudget(share) };
   }
 
-  /** A stream whose reader reads nothing until it is told to. */
+  /** A stream whose reader reads nothing until it is asked to. */
   async function open(room: Room) {
     const client = connect((server.address() as AddressInfo).port, '127.0.0.1').pause();
     clients.push(client);

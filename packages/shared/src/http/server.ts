@@ -183,7 +183,7 @@ function failureReporter({ onProblem, logger }: HttpServerOptions) {
     try {
       onProblem?.(request, error);
     } catch (thrownByObserver) {
-      // The answer must not depend on who is told of it.
+      // The answer must not depend on who receives it.
       logger.error({ reqId: request.id, err: thrownByObserver }, 'a refusal could not be reported');
     }
     return error;
@@ -212,7 +212,7 @@ function refuseFaultyRequests(app: FastifyInstance, unrouted: (request: FastifyR
 
 function setAnswerHeaders(app: FastifyInstance, drain: Drain | undefined): void {
   app.addHook('onSend', (request, reply, payload, done) => {
-    // A client that waits to be told may send its body now, or not: what comes next could be either.
+    // A client that waits for an answer may send its body now, or not: what comes next could be either.
     if (drain?.isDraining === true || awaitsContinue(request.raw)) reply.header('connection', 'close');
     reply.header('x-content-type-options', 'nosniff');
     if (!reply.hasHeader('cache-control')) reply.header('cache-control', 'no-store');
@@ -231,7 +231,7 @@ function logRequests(app: FastifyInstance, logger: Logger): void {
   app.addHook('onClose', async () => refusals.close());
 }
 
-/** What a client is told that speaks HTTP on a port of HTTPS. */
+/** The answer to a client that speaks HTTP on a port of HTTPS. */
 function plainHttp(): AppError {
   return new AppError('invalid_request', {
     detail:

@@ -20,8 +20,8 @@ export class Decimal {
 }
 
 /**
- * Places of the decimal point that are told apart. Beyond, a number counts as one at this bound, so that no
- * exponent that somebody writes makes a computation long; digits are compared all the same.
+ * Places of the decimal point that are distinguished. Beyond, a number counts as one at this bound, so that
+ * no exponent that somebody writes makes a computation long; digits are compared all the same.
  */
 export const POINT_MAX = 1_000_000_000_000;
 

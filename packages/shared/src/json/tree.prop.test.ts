@@ -53,7 +53,7 @@ describe('a tree', () => {
     );
   });
 
-  it('gives back all of the text, too, when each container was written anew', () => {
+  it('gives back all of the text, too, when each container was written again', () => {
     fc.assert(
       fc.property(value, (text) => {
         const rewritten = JSON.parse(JSON.stringify(parseTree(text)), (key, part) =>

@@ -131,7 +131,7 @@ function watchShares(prefix: string, registry: Registry): Pick<ServiceMetrics, '
     });
   new Counter({
     name: `${prefix}share_refusals_total`,
-    help: 'Requests that were refused: rate_limited, since their own share was in use; overloaded, since that of the process was.',
+    help: 'Refused requests by code: rate_limited if their own share was in use, overloaded if that of the process was.',
     labelNames: ['share', 'code'],
     registers,
     collect() {
@@ -142,7 +142,7 @@ function watchShares(prefix: string, registry: Registry): Pick<ServiceMetrics, '
   });
   new Counter({
     name: `${prefix}share_cuts_total`,
-    help: 'Bodies, answers and connections that were cut off since they were too slow.',
+    help: 'Bodies, answers and connections that were closed because they were too slow.',
     labelNames: ['share'],
     registers,
     collect() {

@@ -72,7 +72,7 @@ export function clientConfig(settings: ConnectionSettings): pg.ClientConfig {
 }
 
 /**
- * Connections that are made when needed and closed when idle. An idle one that breaks is told to
+ * Connections that are made when needed and closed when idle. An idle one that breaks is reported to
  * `onBroken`, and replaced when needed.
  */
 export function createPool(

@@ -20,8 +20,8 @@ const UNAVAILABLE_STATES: readonly string[] = [
   ...['28000', '28P01', '25P03'],
 ];
 /**
- * Classes of a connection, or the server behind it, that is of no use any more: also a broken
- * configuration, and an internal error.
+ * Classes of a connection, or the server behind it, that is unusable: also a broken configuration, and an
+ * internal error.
  */
 const CONNECTION_CLASSES: readonly string[] = ['08', '57', 'F0', 'XX'];
 

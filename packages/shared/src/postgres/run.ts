@@ -1,8 +1,8 @@
 import type { ClientBase, QueryArrayResult } from 'pg';
 
 /**
- * Runs statements without parameters on one connection. @param timeoutMs how long their answer is awaited;
- * as long as that of any statement when absent. @returns the rows of the last one, each in the order of its
+ * Runs statements without parameters on one connection. @param timeoutMs how long their answer is awaited; as
+ * long as that of any statement when absent. @returns the rows of the last one, each in the order of its
  * columns.
  */
 export type Run = (text: string, timeoutMs?: number) => Promise<readonly (readonly unknown[])[]>;

@@ -24,7 +24,7 @@ export interface RunningService {
 }
 
 /**
- * Runs a service until it is told to stop: SIGTERM, SIGINT, an uncaught error, or the end of the IPC channel
+ * Runs a service until it must stop: SIGTERM, SIGINT, an uncaught error, or the end of the IPC channel
  * to the supervisor that spawned it, so that no service outlives `npm start`.
  *
  * A failed start is logged, in a line for each fault, and ends the process with code 1.

@@ -181,7 +181,7 @@ describe('an error in a log line', () => {
   });
 
   it.each([SECRET, { secret: SECRET }, [SECRET], 1, null])(
-    'that is none is told by its type alone: %j',
+    'that is none is logged by its type alone: %j',
     (thrown) => {
       logger.error({ err: thrown }, 'x');
       logger.error({ err: new Error('outer', { cause: thrown }) }, 'x');

@@ -36,7 +36,7 @@ const DEVELOPMENT: readonly (string | undefined)[] = ['development', 'test'];
 /**
  * Refuses to run where the keys in memory could be read by a debugger or land on a disk: inspector, heap
  * snapshots, profiles, diagnostic reports. Not so with `NODE_ENV` of `development` or `test`. A mistake is
- * what this keeps from happening, not an attacker: whoever may choose the options of a process may do
+ * what this keeps from happening, not an attacker: anyone who may choose the options of a process may do
  * anything with it.
  *
  * @throws ConfigError that names every option.

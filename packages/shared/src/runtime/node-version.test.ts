@@ -6,9 +6,12 @@ test.each(['24.0.0', '24.21.0', '26.1.0', '100.0.0'])('Node %s may run the servi
   expect(nodeFault(version)).toBeUndefined();
 });
 
-test.each(['18.20.4', '20.20.2', '23.11.1', '9.0.0'])('Node %s is told what is needed', (version) => {
-  expect(nodeFault(version)).toBe(`Node.js 24 or newer is needed, and this is ${version}`);
-});
+test.each(['18.20.4', '20.20.2', '23.11.1', '9.0.0'])(
+  'Node %s gets a message with what is needed',
+  (version) => {
+    expect(nodeFault(version)).toBe(`Node.js 24 or newer is needed, and this is ${version}`);
+  },
+);
 
 test.each(['bundoc/src/main', 'bundoc/src/cli/main', 'bunkms/src/main', 'bunkms/src/cli/main'])(
   '%s loads nothing of its service before it has looked',

@@ -10,7 +10,7 @@ export interface RateLimitOptions {
   readonly burst: number;
 }
 
-/** Callers that are remembered; the one seen longest ago is forgotten first, and begins anew. */
+/** Callers that are remembered; the one seen longest ago is forgotten first, and begins again. */
 const REMEMBERED_MAX = 10_000;
 
 /**

@@ -11,11 +11,11 @@ const PORTS = { min: 15_000, max: 32_000 };
 const SHARES = 17;
 const SHARE = (PORTS.max - PORTS.min) / SHARES;
 
-/** Those that nobody listens on yet, or not at the moment, and that somebody was told to. */
+/** Those that nobody listens on yet, or not at the moment, and that somebody was given to listen on. */
 const given = new Set<number>();
 
 /**
- * A port of the loopback interface that nobody listens on, for a process that is told where to listen. No
+ * A port of the loopback interface that nobody listens on, for a process that gets its port. No
  * other call gives it, in this test file or in one that runs beside it: it may be left and come back to.
  */
 export async function freePort(): Promise<number> {

@@ -92,7 +92,7 @@ export function readTlsMaterial(files: TlsFiles): TlsMaterial {
     ...(ca === undefined ? {} : { ca }),
   };
   // OpenSSL reads more of the files than was looked at: the rest of a chain, and all authorities.
-  attempt(files.cert ?? files.ca, 'the files are no use for TLS', () => createSecureContext(material));
+  attempt(files.cert ?? files.ca, 'the files are not usable for TLS', () => createSecureContext(material));
   if (faults.length > 0) throw new ConfigError(faults);
   return leaf === undefined ? material : { ...material, notAfterMs: leaf.validToDate.getTime() };
 }

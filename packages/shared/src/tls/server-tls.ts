@@ -31,7 +31,7 @@ export interface ServerTlsPorts {
  * caller disposes `tls`.
  *
  * @param files undefined for plain HTTP. With authorities among them, clients must have a certificate.
- * @throws ConfigError when the files are no use.
+ * @throws ConfigError when the files are invalid.
  */
 export function openServerTls(
   listener: string,
@@ -43,8 +43,7 @@ export function openServerTls(
   const tls = new WatchedTls({ files, use: listener, clock, logger, checkEveryMs });
   metrics.watchCertificate(listener, tls);
   const warn = boundedWarner(
-    (reason, count) =>
-      logger.warn({ listener, reason, count }, 'refused connections that TLS does not let in'),
+    (reason, count) => logger.warn({ listener, reason, count }, 'TLS refused connections'),
     () => clock.monotonic(),
   );
   return {
@@ -100,7 +99,7 @@ export function guardTls(
     onRefused(String(socket.authorizationError ?? error.code));
   });
   if (clientNames === undefined) return;
-  // HTTP begins with this event: whoever is destroyed here is not listened to.
+  // HTTP begins with this event: a connection that is destroyed here is never read.
   server.prependListener('secureConnection', (socket: TLSSocket) => {
     if (hasName(socket, clientNames)) return;
     socket.destroy();

@@ -24,7 +24,7 @@ export const TLS_VERSION_MIN = 'TLSv1.3';
 
 /**
  * The certificate, key and authorities of one end of TLS, read again when their files change, so that they
- * are renewed without a restart. Files that are no use, or do not belong together, change nothing: the last
+ * are renewed without a restart. Files that are invalid, or do not belong together, change nothing: the last
  * good ones stay, and the log says so once it is clear that nobody is just writing them.
  *
  * One class, because what is read, what is served and what was logged must agree after each check.
@@ -39,7 +39,7 @@ export class WatchedTls implements Disposable {
   #warnedAtMs: number | undefined;
   #onChange: (context: SecureContextOptions) => void = () => undefined;
 
-  /** @throws ConfigError when the files are no use. */
+  /** @throws ConfigError when the files are invalid. */
   constructor(options: WatchedTlsOptions) {
     this.#options = options;
     // Before reading: a change in between is then seen as one.
@@ -77,7 +77,7 @@ export class WatchedTls implements Disposable {
         this.#stamp = stamp;
         this.#broken = undefined;
         this.#warnedAtMs = undefined;
-        logger.info({ use, notAfter: this.#notAfter() }, 'the certificate was read anew');
+        logger.info({ use, notAfter: this.#notAfter() }, 'the certificate was reloaded');
       } catch (error) {
         this.#keepLastGood(stamp, error);
       }
@@ -101,7 +101,7 @@ export class WatchedTls implements Disposable {
     }
     if (this.#broken.isLogged) return;
     this.#broken.isLogged = true;
-    logger.error({ use, err: error }, 'the new certificate files are no use: keeping the last good ones');
+    logger.error({ use, err: error }, 'new certificate rejected; keeping the previous one');
   }
 
   /** At most once a day, and after each change. */

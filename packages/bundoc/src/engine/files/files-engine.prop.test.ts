@@ -116,7 +116,8 @@ describe('a data folder of many projects', () => {
             const endings = [...ends];
             const after = (ended: SimulatedDisk) =>
               endings.pop() === 'kill -9' ? ended.restart() : ended.powerCut(survival);
-            // Where a sync has failed, a later one says nothing: the project is told, but a start is not.
+            // Where a sync has failed, a later one says nothing: the project learns of it, but a start does
+            // not.
             const calm = all.filter(({ kind }) => kind !== 'folder fails');
             const { disk: rehearsed } = await whole(calm, sectorBytes);
 

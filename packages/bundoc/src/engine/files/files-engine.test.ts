@@ -902,7 +902,7 @@ describe('a project that is gone', () => {
     }
   });
 
-  it('and comes back within one segment has nothing of before, and a copy of its former folder is damage', async () => {
+  it('and comes back within one segment has nothing from before, and a copy of its former folder is damage', async () => {
     const process = new Process();
     await process.write('p', put('a', '{}'));
     const store = await process.open('p');

@@ -242,7 +242,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     const start = (await catalogStartOf(disk, projectsDir, project))?.handle;
     for (const handle of [born, start]) if (handle !== undefined) handles.add(handle);
     if (handles.size > 0) return handles;
-    // Of before the start, and carried before there was a catalog.
+    // From before the start, and carried before there was a catalog.
     const carried = await readCarried(disk, join(projectsDir, project)).catch(() => []);
     for (const file of carried) {
       const handle = handleIn(file);

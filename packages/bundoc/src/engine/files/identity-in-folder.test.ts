@@ -35,7 +35,7 @@ describe('which storage a data folder is', () => {
   );
 
   it.each(['', '{}', '{"format":2}', 'null'])(
-    'is not made anew when the file is damaged: %s',
+    'is not made again when the file is damaged: %s',
     async (text) => {
       const disk = newDisk();
       await disk.createFile(FILE, Buffer.from(text));

@@ -109,7 +109,7 @@ export function describeIndexes(name: string, make: () => Promise<IndexedProject
       await expect(commitOne(store, put('f', '{"email":"v","n":null}'))).rejects.toMatchObject(violation);
     });
 
-    it('that finds duplicates when it is made says so, refuses nothing, and is whole once it is made anew without them', async () => {
+    it('that finds duplicates when it is made says so, refuses nothing, and is whole once it is made again without them', async () => {
       const { store } = await start();
       for (const id of ['a', 'b', 'c']) await commitOne(store, put(id, '{"email":"x"}'));
       await store.define('notes', UNIQUE, NONE);
@@ -238,7 +238,7 @@ export function describeIndexes(name: string, make: () => Promise<IndexedProject
       expect(await find(store, '{"h":2}')).toMatchObject({ index: 'one', ids: ['a'] });
     });
 
-    it('is built to its end by whoever opens the project when the process is killed meanwhile', async () => {
+    it('is built to its end by anyone who opens the project when the process is killed meanwhile', async () => {
       const { store, reopen } = await start();
       for (let n = 0; n < 450; n++) await commitOne(store, put(`d${n}`, `{"g":${n % 3}}`));
       await store.define('notes', { indexes: [{ fields: ['g'], unique: false, blind: true }] }, NONE);

@@ -25,7 +25,7 @@ export interface CommitNotificationsOptions {
 
 export interface CommitNotificationsTiming {
   /**
-   * Commits of so many milliseconds are told together: a notification in each transaction would halve the
+   * Commits of so many milliseconds are notified together: a notification in each transaction would halve the
    * throughput.
    */
   readonly tellEveryMs: number;

@@ -56,9 +56,9 @@ export interface PostgresStoreOptions {
   readonly news: CommitChannel;
   /** Told of every document whose row does not open, by its (opaque) name. */
   readonly onIntegrityError: (name: string) => void;
-  /** Told why the store must be opened anew. */
+  /** Called with the reason why the store must be opened again. */
   readonly onFailure: (error: unknown) => void;
-  /** What whoever asks is told once the project is gone. */
+  /** The error for callers once the project is gone. */
   readonly whyGone: () => Promise<AppError>;
   /** Told, now and then, that the key version has sealed so much that it should be rotated. */
   readonly onRotationDue: (version: number) => void;
@@ -294,7 +294,7 @@ export class PostgresStore implements ProjectStore {
     }
   }
 
-  /** What the caller is told. After some errors the store must be opened anew. */
+  /** The error for the caller. After some errors the store must be opened again. */
   async #toldOf(error: unknown): Promise<unknown> {
     if (error instanceof OpenError) return new AppError('integrity_error', { cause: error });
     if (!(error instanceof MustReopen || error instanceof VersionUnknown)) return error;

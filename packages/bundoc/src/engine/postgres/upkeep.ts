@@ -10,7 +10,7 @@ import { SEALED_COUNT, type SealCounter } from './rows/seal-counter.ts';
 
 /** Rows that one transaction forgets, so that it does not hold the project's lock for long. */
 const PRUNED_AT_ONCE = 1_000;
-/** Sealed bytes of documents that are sealed anew in one transaction, beyond the first of them. */
+/** Sealed bytes of documents that are re-sealed in one transaction, beyond the first of them. */
 const RESEAL_BYTES_MAX = 4_194_304;
 
 const PURGE: Statement = {
@@ -96,7 +96,7 @@ export interface UpkeepOptions {
 }
 
 /**
- * Forgets what is old, and seals anew what is sealed under a former version of the key. Any node may do it at
+ * Forgets what is old, and re-seals what is sealed under a former version of the key. Any node may do it at
  * any time.
  */
 export class Upkeep {
@@ -148,7 +148,7 @@ export class Upkeep {
     });
   }
 
-  /** @returns how many documents were sealed anew; 0 once all were looked at. */
+  /** @returns how many documents were re-sealed; 0 once all were looked at. */
   async reseal(limit: number): Promise<number> {
     if (this.#resealAfter === undefined) return 0;
     const { project, database, cipher } = this.#options;
@@ -179,7 +179,7 @@ export class Upkeep {
   }
 
   /**
-   * The row's bytes under the current version; nothing for a row that does not open: whoever reads it is
+   * The row's bytes under the current version; nothing for a row that does not open: anyone who reads it is
    * told.
    */
   #resealed(row: Row): Resealed[] {
@@ -221,7 +221,7 @@ export class Upkeep {
     return true;
   }
 
-  /** One that does not open is left as it is: whoever writes to its collection is told. */
+  /** One that does not open is left as it is: writers to its collection get the error. */
   async #resealIndexes(): Promise<void> {
     const { project, database, cipher } = this.#options;
     const found = await database.query(INDEXES_TO_RESEAL, [project, cipher.version]);

@@ -185,7 +185,7 @@ describe('the copy of the audit chain', () => {
     await shipper[Symbol.asyncDispose]();
   });
 
-  test('begins anew, and says so, when the chain was set back or is another', async () => {
+  test('begins again, and says so, when the chain was set back or is another', async () => {
     chain.add(10);
     const first = start();
     await caughtUp(first);

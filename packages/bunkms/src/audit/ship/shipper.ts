@@ -42,8 +42,8 @@ const CLOSE_MS = 2_000;
  *
  * At least once: what was copied before a crash, but not noted as copied, is copied again; a reader drops a
  * record whose place it has. Each batch is read together with the record before it: when that is not the one
- * that was copied, the store was set back or exchanged, which is told loudly, and the chain is copied anew
- * from its start.
+ * that was copied, the store was set back or exchanged, which is a fatal line in the log, and the chain is
+ * copied again from its start.
  */
 export class AuditShipper implements AsyncDisposable {
   readonly #options: ShipperOptions;
@@ -135,7 +135,7 @@ export class AuditShipper implements AsyncDisposable {
     this.#options.metrics.auditShipBreaks.inc();
     this.#options.logger.error(
       { seq },
-      'the audit chain does not hold the record that was copied last: it was set back or exchanged; copying it anew from its start',
+      'the audit chain lacks the record that was copied last: it was set back or replaced; copying it again from its start',
     );
     this.#place = GENESIS;
     return true;

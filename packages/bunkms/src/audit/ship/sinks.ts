@@ -18,9 +18,9 @@ export interface ShipSink {
 }
 
 /**
- * A file that is only ever appended to, so that whoever follows it keeps their place. One that was renamed,
- * removed or cut short meanwhile is made anew under its name; a line that a crash or a full disk tore gets
- * its end, and stays.
+ * A file that is only ever appended to, so that anyone who follows it keeps their place. One that was
+ * renamed, removed or cut short meanwhile is made again under its name; a line that a crash or a full disk
+ * tore gets its end, and stays.
  *
  * Only a regular file is taken: a pipe without a reader would hold a thread of the process, and with it its
  * end.

@@ -99,9 +99,9 @@ export function rewrapped(
   versions: readonly KeyVersionRecord[],
   kekId: string,
 ): KeyUpdate {
-  const anew = versions.map((one) => ({ ...one, wrapped: wrappedWith(kekId) }));
-  const versionDigests = withDigests(record.versionDigests, anew);
-  return { ...changed({ ...record, versionDigests }, anew, 'kek.rewrap'), previous: record };
+  const renewed = versions.map((one) => ({ ...one, wrapped: wrappedWith(kekId) }));
+  const versionDigests = withDigests(record.versionDigests, renewed);
+  return { ...changed({ ...record, versionDigests }, renewed, 'kek.rewrap'), previous: record };
 }
 
 /** Another state of a key, with the change that brings it there. */

@@ -82,12 +82,12 @@ export function kekConformance(name: string, makePlace: () => Promise<StorePlace
       expect(await store.updateKey(edited(first, { state: 'disabled' }))).toBeDefined();
     });
 
-    test('wraps many keys anew at once, each only if it is as it was read, in the same revision', async () => {
+    test('rewraps many keys at once, each only if it is as it was read, in the same revision', async () => {
       const [one, two, three] = [key('a-dek'), key('b-dek'), key('c-dek')];
       for (const each of [one, two, three]) await store.insertKey(each);
       await rotateKek(OTHER_KEK);
-      const anew = (each: KeyChange) => rewrapped(each, each.versions, OTHER_KEK);
-      const changes = [anew(one), anew(two), anew(three)] as const;
+      const renewed = (each: KeyChange) => rewrapped(each, each.versions, OTHER_KEK);
+      const changes = [renewed(one), renewed(two), renewed(three)] as const;
       await store.updateKey(edited(two, { state: 'disabled' }));
       const receipts = await store.updateKeys(changes);
       expect(receipts.map((receipt) => receipt !== undefined)).toEqual([true, false, true]);
@@ -131,19 +131,19 @@ export function kekConformance(name: string, makePlace: () => Promise<StorePlace
     });
 
     test('puts secrets in the place of those that were read, wrapped with the current KEK', async () => {
-      const anew = (kekId: string) => ({
+      const renewed = (kekId: string) => ({
         chainKeyWrapped: secretWith(kekId, 7),
         signingSeedWrapped: secretWith(kekId, 8),
       });
       const record = draft('kek.rewrap_secrets');
-      expect(await store.replaceSecrets(anew(OTHER_KEK), installation(1), record)).toBe(false);
+      expect(await store.replaceSecrets(renewed(OTHER_KEK), installation(1), record)).toBe(false);
       await rotateKek(OTHER_KEK);
       const before = await store.auditHead();
-      expect(await store.replaceSecrets(anew(OTHER_KEK), installation(2), record)).toBe(false);
-      expect(await store.replaceSecrets(anew(KEK), installation(1), record)).toBe(false);
+      expect(await store.replaceSecrets(renewed(OTHER_KEK), installation(2), record)).toBe(false);
+      expect(await store.replaceSecrets(renewed(KEK), installation(1), record)).toBe(false);
       expect(await store.auditHead()).toEqual(before);
-      expect(await store.replaceSecrets(anew(OTHER_KEK), installation(1), record)).toBe(true);
-      expect(await store.readInstallation()).toMatchObject(anew(OTHER_KEK));
+      expect(await store.replaceSecrets(renewed(OTHER_KEK), installation(1), record)).toBe(true);
+      expect(await store.readInstallation()).toMatchObject(renewed(OTHER_KEK));
       expect((await store.auditHead()).seq).toBe(before.seq + 1);
       expect(await store.kekUses()).toEqual([{ kekId: OTHER_KEK, versions: 0, secrets: 2 }]);
     });
@@ -181,11 +181,11 @@ export function kekConformance(name: string, makePlace: () => Promise<StorePlace
       expect(await claim('one', 16)).toBe(false);
       await store.release({ task: 't', holder: 'two' });
       expect(await claim('one', 17)).toBe(true);
-      // A clock that was set back: the claim of before would hold for ever.
+      // A clock that was set back: the earlier claim would hold for ever.
       expect(await claim('two', -1_000)).toBe(true);
     });
 
-    test('lists keys that were exported before they were wrapped anew, in a version not exported since', async () => {
+    test('lists keys that were exported before they were rewrapped, in a version not exported since', async () => {
       const names = ['never', 'before', 'both', 'after', 'half', 'gone', 'other'];
       for (const name of names) await store.insertKey(key(name));
       const present = async (name: string): Promise<KeyChange> => {

@@ -322,7 +322,7 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       expect(await store.scrub()).toBe(true);
     });
 
-    test('fills an empty store with all of it, goes on with its chain, and fills no store twice', async () => {
+    test('fills an empty store with all of it, continues its chain, and fills no store twice', async () => {
       const made = rotated(key('a-dek'));
       await store.insertKey(key('b-dek'));
       await store.insertKey(made);

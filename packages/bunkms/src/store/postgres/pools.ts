@@ -41,7 +41,7 @@ export class Pools {
     return this.#use(this.#reads, (client) => runOn(sessionOf(client), work));
   }
 
-  /** Runs statements that all see the same state, whoever writes meanwhile. */
+  /** Runs statements that all see the same state, while others write. */
   snapshot<T>(work: Sql<T>): Promise<T> {
     return this.#use(this.#reads, async (client) => {
       await client.query(BEGIN_SNAPSHOT);
@@ -53,7 +53,7 @@ export class Pools {
 
   /**
    * A connection for something that takes more than one call. The taker releases it, with an error if it is
-   * of no use any more.
+   * unusable.
    */
   async borrow(): Promise<PoolClient> {
     if (this.#closing !== undefined) throw closed();

@@ -18,7 +18,7 @@ export interface PostgresStoreOptions {
   readonly warn: (message: string) => void;
 }
 
-/** A VACUUM may take long, and nobody waits for it but whoever sweeps, and whoever destroys a key. */
+/** A VACUUM may take long. Only sweeps and destructions of keys wait for it. */
 const SCRUB_DEADLINE_MS = 70_000;
 
 /**

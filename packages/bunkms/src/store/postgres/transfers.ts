@@ -13,12 +13,12 @@ import type { Pools } from './pools.ts';
 import { runOn, type Session, sessionOf } from './session.ts';
 import { BEGIN_WRITE, commit } from './writer.ts';
 
-/** How long whoever reads or fills a whole store may be busy with something else, milliseconds. */
+/** How long a reader or writer of a whole store may be busy with something else, milliseconds. */
 const IDLE_MS = 600_000;
 
 const BE_PATIENT = `SET LOCAL idle_in_transaction_session_timeout = ${IDLE_MS}`;
 
-/** Everything that there is at one moment, whoever writes meanwhile. */
+/** Everything that there is at one moment, while others write. */
 export async function* readAll(pools: Pools, repository: Repository): AsyncGenerator<readonly StoreEntry[]> {
   const client = await pools.borrow();
   try {

@@ -36,7 +36,7 @@ interface Job {
   readonly reject: (error: unknown) => void;
   readonly expiresAtMs: number;
   readonly timer: NodeJS.Timeout;
-  /** True once whoever asked has an answer. */
+  /** True once the caller has an answer. */
   isSettled: boolean;
 }
 
@@ -200,7 +200,7 @@ function* lookUp(seq: number): Sql<Row | undefined> {
   return found;
 }
 
-/** The server has committed, and says that it did not wait for a standby as it was told to. */
+/** The server has committed, and says that it did not wait for a standby as configured. */
 class NotReplicated extends Error {
   override readonly name = 'NotReplicated';
 }
@@ -216,7 +216,7 @@ async function attempt(
     const [, , heads] = (await client.query<Row>(BEGIN_WRITE)) as unknown as { rows: Row[] }[];
     chain = new BufferedChain(sessionOf(client), chainKey, headOf(heads?.rows[0]), writeId);
   } catch (error) {
-    // Others held the lock for too long, or the connection is of no use: nobody here is at fault.
+    // Others held the lock for too long, or the connection is unusable: nobody here is at fault.
     return { kind: 'broken', error };
   }
   const results: Result[] = [];
@@ -305,6 +305,6 @@ function settle(job: Job, how: () => void): void {
 
 function late(deadlineMs: number): AppError {
   return new AppError('storage_unavailable', {
-    cause: new Error(`PostgreSQL did not take a write within ${deadlineMs} ms`),
+    cause: new Error(`PostgreSQL did not accept a write within ${deadlineMs} ms`),
   });
 }

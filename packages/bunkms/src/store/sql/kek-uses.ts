@@ -95,7 +95,7 @@ export class KekUses {
     }
     const records = yield* this.#keys.findById(ids);
     const versions = yield* this.#keys.allVersions(ids);
-    // Whoever took away the key alone has left a version that nothing can be told of.
+    // Anyone who took away the key alone has left a version that nothing is known of.
     const names = ids.map((id) => records.get(id)?.name ?? id);
     const changes = yield* this.#audit.lastChanges(names);
     const items = ids.map((id): NamedKey => {
@@ -124,7 +124,7 @@ export class KekUses {
     return { names };
   }
 
-  /** Whether a version that is still there was released before the key was wrapped anew, and not since. */
+  /** Whether a version that is still there was released before the key was rewrapped, and not since. */
   *#hasStaleCopies(
     { id, name }: { readonly id: string; readonly name: string },
     left: { records: number },

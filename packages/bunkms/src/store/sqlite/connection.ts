@@ -7,8 +7,8 @@ import { migrate } from './schema.ts';
 
 const SQLITE_BUSY = 5;
 /**
- * How long {@link Connection.truncateLog} waits for whoever reads: all else waits for this thread meanwhile,
- * milliseconds.
+ * How long {@link Connection.truncateLog} waits for anyone who reads: all else waits for this thread
+ * meanwhile, milliseconds.
  */
 const TRUNCATE_WAIT_MS = 50;
 /** How long an opener tries to switch a new database to WAL while another process does the same. */
@@ -83,7 +83,7 @@ export class Connection {
     return Number(this.#prepare(sql).run(...values.map(inputOf)).changes);
   }
 
-  /** Runs `look` on one state of the database, whoever writes meanwhile. */
+  /** Runs `look` on one state of the database, while others write. */
   read<T>(look: () => T): T {
     this.#prepare('BEGIN').run();
     try {

@@ -3,7 +3,7 @@ import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { describe, expect, test } from 'vitest';
 import { WorkerRpc } from './worker-rpc.ts';
 
-/** A thread that answers with its arguments, unless it is told otherwise. */
+/** A thread that answers with its arguments, unless asked otherwise. */
 const ECHO = `
   const { parentPort } = require('node:worker_threads');
   const answer = ({ id, operation, args, expiresAtNs }, at, { length }) => {

@@ -33,8 +33,8 @@ interface Round {
  *
  * The kernel tells of a failed write only once to those who ask about the whole file system. So all who ask
  * here share their rounds, and after the first failure this process never asks so again: each file then is
- * synced for itself, which knows of its own failures, whoever was told before. (What another process is told
- * by a `syncfs` of its own is lost to this one.)
+ * synced for itself, which knows of its own failures, whichever caller received the report. (A report to
+ * another process, by its own `syncfs`, is lost to this one.)
  */
 export class FilesystemSync {
   readonly #ports: FilesystemSyncDeps;

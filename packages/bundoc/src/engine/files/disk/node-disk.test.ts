@@ -87,7 +87,7 @@ describe.each<Containment>(['descriptors', 'paths'])('the real disk, contained b
     await expect(disk.createFile(path, Buffer.from('made'))).rejects.toThrow('storage_unavailable');
   });
 
-  it('reads no more than it was told to expect, however large a sparse file is', async () => {
+  it('reads no more than it expects, however large a sparse file is', async () => {
     const { root, disk } = start(containment);
     const path = join(root, 'p/file');
     writeFileSync(path, Buffer.alloc(BYTES_MAX, 1));

@@ -18,7 +18,7 @@ import { WriteThread } from './write-thread.ts';
 const FILE_MODE = 0o600;
 const DIRECTORY_MODE = 0o700;
 
-/** One for the process: a failed write is told once for the whole file system. */
+/** One for the process: a failed write is reported once for the whole file system. */
 const filesystemSync = new FilesystemSync();
 /** Files from which on the whole file system is synced at once. */
 const SYNC_ALL_FROM = 128;

@@ -284,7 +284,7 @@ describe('room among the document files that wait', () => {
     expect([roomy, backlog.bytes, of('a').hasCapacity]).toEqual([['b'], 0, true]);
   });
 
-  it('is announced on a full disk, so that whoever waits is refused', async () => {
+  it('is announced on a full disk, so that anyone who waits is refused', async () => {
     const { disk, of, state } = start({ backlogBytesMax: 1_000 });
     state.isHeld = false;
     disk.full = true;

@@ -52,7 +52,7 @@ describe('carrying everything', () => {
     }
   });
 
-  it('waits for what is on its way, lets nothing in between, and goes on with what came meanwhile', async () => {
+  it('waits for what is on its way, lets nothing in between, and continues with what came meanwhile', async () => {
     const here = world();
     const disk = newDisk(here);
     const [log, open] = await openAll(here, disk);

@@ -22,7 +22,7 @@ export class SharedFiles implements Pick<ReadableLogDisk, 'openLogFile'>, AsyncD
     this.#disk = disk;
   }
 
-  /** To be closed by who asked; others go on with it. */
+  /** To be closed by who asked; others continue with it. */
   async openLogFile(path: string): Promise<LogFile> {
     const shared = this.#open.get(path) ?? { file: this.#disk.openLogFile(path), readers: 0 };
     this.#open.delete(path);

@@ -67,7 +67,7 @@ function birthIn(file: Buffer): BirthText | undefined {
 }
 
 /**
- * What is there of {@link StuckParts}, to be read only.
+ * {@link StuckParts}, read only.
  *
  * @param directory of the log, which need not exist.
  */

@@ -32,7 +32,7 @@ export class ExpiryMarksInFolders implements ExpiryMarks {
   }
 
   mark(project: string): Promise<void> {
-    // Before anything else, so that whoever unmarks it meanwhile sees it.
+    // First, so that a concurrent unmarking sees it.
     this.#delay(project, SWEEP_INTERVAL_MS);
     return this.#write(project);
   }

@@ -245,7 +245,7 @@ describe('creating a project', () => {
     const { file } = await first.folders.openOrCreate('p');
     expect(first.service.keys.size).toBe(1);
     expect(file.key.id).toBe(minted?.keyId);
-    // Whoever has sealed under it before is not known.
+    // Earlier seals under it are unknown.
     expect(file.versions).toEqual([expect.objectContaining({ adopted: true })]);
   });
 

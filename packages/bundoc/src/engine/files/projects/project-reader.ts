@@ -55,7 +55,7 @@ export async function readProject({
   log,
 }: ProjectPlace): Promise<ReadProject> {
   const leased = leasing(project, keys);
-  // A missing key is told before anything else.
+  // A missing key is reported before anything else.
   await keys.exportKey(dekNameOf(project));
   const findings: Finding[] = [];
   let failure: unknown;

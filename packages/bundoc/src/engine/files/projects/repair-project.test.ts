@@ -111,7 +111,7 @@ describe('repair', () => {
       expect(content).toEqual(EXPECTED);
       const listed = await store.list({ collection: 'notes', after: 0, limit: 10, bytesMax: 1e6 });
       expect(listed.documents.map(({ metadata }) => metadata._id)).toEqual(['a', 'b', 'e', 'f']);
-      // Someone who had followed the feed up to the end is told of everything that the rebuild numbered anew,
+      // Someone who had followed the feed up to the end learns of everything that the rebuild numbered again,
       // and nothing else.
       const { changes } = await store.changes(all.position, 10);
       expect(changes.map(({ ref: { id } }) => id)).toEqual(['a']);
@@ -267,7 +267,7 @@ describe('parts that are damaged in the middle', () => {
     },
   );
 
-  it('leave every whole part and what files know, and the sequence numbers that may be lost are told', async () => {
+  it('leave every whole part and what files know, and the sequence numbers that may be lost are listed', async () => {
     const all = await damaged(true);
     const repaired = await repair(all, true);
     expect(repaired.lostSeqs).toEqual([{ from: 6, to: 7 }]);

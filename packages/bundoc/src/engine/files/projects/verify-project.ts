@@ -16,7 +16,7 @@ export async function verifyProject(place: ProjectPlace, onProgress: OnProgress)
   const { project, disk, directory } = place;
   try {
     const isProject = (await disk.read(join(directory, PROJECT_FILE), SMALL_FILE_BYTES_MAX)) !== undefined;
-    // A creation that was cut short: the next write begins it anew.
+    // A creation that was cut short: the next write begins it again.
     if (!isProject && (await isWithoutContent(disk, directory)))
       return { project, documents: 0, findings: [] };
     const read = await readProject(place);

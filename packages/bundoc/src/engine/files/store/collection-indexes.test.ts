@@ -82,7 +82,7 @@ describe('what is kept of indexes', () => {
     await expect(commitOne(next, put('x', '{"email":"needle-7"}'))).rejects.toMatchObject(violation);
   });
 
-  it('is worth nothing but time: missing, changed, cut or of another key, it is made anew', async () => {
+  it('is worth nothing but time: missing, changed, cut or of another key, it is made again', async () => {
     for (const harm of ['missing', 'changed', 'cut', 'another project'] as const) {
       const { store, reopen, disk } = await start();
       await define(store);

@@ -49,7 +49,7 @@ export class FilesMoveTarget implements MoveTarget {
 
   async verify(after: Position, onProgress: OnProgress): Promise<void> {
     const wrong = await this.#folder.verify(this.#options.cipher(), after, onProgress);
-    if (wrong !== undefined) throw new MoveFailed(`${wrong} is not there as it was copied`);
+    if (wrong !== undefined) throw new MoveFailed(`${wrong} differs from its copy`);
   }
 
   async finish(last: FinalState, mark: string): Promise<MoveCounts> {

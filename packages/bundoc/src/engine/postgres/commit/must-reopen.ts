@@ -1,5 +1,5 @@
 /**
- * A store is of no use any more, and its project must be opened anew: it was given a new version of its key.
+ * A store is unusable, and its project must be opened again: it was given a new version of its key.
  */
 export class MustReopen extends Error {
   override readonly name: string = 'MustReopen';

@@ -73,8 +73,8 @@ function rowsOf<T extends ConstructorParameters<typeof RowParameters>[0]>(types:
 
 /**
  * Entries that documents have no longer, and those that all have: neither touches a row of the other. They
- * are told apart by grouping, which is by hashes or sorted, within whatever memory there is; a planner that
- * expects too many rows for a table of hashes would look through all new ones for each of the old.
+ * are distinguished by grouping, which is by hashes or sorted, within whatever memory there is; a planner
+ * that expects too many rows for a table of hashes would look through all new ones for each of the old.
  */
 const WRITE_ENTRIES = `, gone AS (
   DELETE FROM bundoc.blind_entries WHERE ctid = ANY (ARRAY(

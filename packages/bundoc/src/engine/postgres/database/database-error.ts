@@ -28,7 +28,7 @@ export class ConnectionTrouble extends Error {
   override readonly name = 'ConnectionTrouble';
 }
 
-/** What callers of the storage port are told. Defects stay what they are. */
+/** The error for callers of the storage port. Defects stay what they are. */
 export function storageErrorOf(error: unknown): unknown {
   if (isDiskFull(error)) return new AppError('disk_full', { cause: error });
   if (error instanceof ConnectionTrouble || isUnavailableState(error))

@@ -180,7 +180,7 @@ export class Database implements AsyncDisposable {
       throw storageErrorOf(troubleOf(error));
     }
     let isBroken = false;
-    // What goes wrong is told by the statement that it happens to.
+    // The statement that fails reports the fault.
     const onError = () => {
       isBroken = true;
     };

@@ -78,15 +78,15 @@ export interface BlindIndexBuilderOptions {
   readonly database: Database;
   readonly cipher: ProjectCipher;
   readonly list: (query: ListQuery) => Promise<DocumentPage>;
-  /** Sees every error, and makes of it what callers are told. */
+  /** Sees every error, and turns it into the error for callers. */
   readonly watched: <T>(work: Promise<T>) => Promise<T>;
   /** Work of the service itself for the project; by itself when it is absent. */
   readonly ownWork?: OwnWork;
 }
 
 /**
- * Builds the blind indexes of a project, in the background: documents of before an index are looked at in the
- * order of their creation, without the project's lock, and get their entries under it unless they have
+ * Builds the blind indexes of a project, in the background: documents older than an index are looked at in
+ * the order of their creation, without the project's lock, and get their entries under it unless they have
  * changed. Those of an index that was dropped are removed. What several nodes are at work on, one of them
  * does; where one stopped, another goes on.
  */
@@ -109,8 +109,7 @@ export class BlindIndexBuilder {
   }
 
   /**
-   * Goes on with what is left to do, unless it is under way. What fails is gone on with when this is called
-   * the next time.
+   * Continues what is left to do, unless that is under way. The next call continues what failed.
    *
    * @param done called when nothing is left.
    */
@@ -234,7 +233,7 @@ export class BlindIndexBuilder {
   }
 
   /**
-   * An index that has all entries is whole; a unique one, once it is known whether documents of before have
+   * An index that has all entries is whole; a unique one, once it is known whether earlier documents have
    * equal values. No more come to have some meanwhile: it refuses them.
    */
   async #judge(index: BlindIndex): Promise<void> {

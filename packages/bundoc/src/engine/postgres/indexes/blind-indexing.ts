@@ -59,7 +59,7 @@ interface Wanted {
  * The blind indexes of a project, which every node writes entries for. They are rows, changed under the
  * project's lock like all others, and numbered through by `heads.index_version`, which each commit compares
  * with what its node knows: so whatever is committed behind an index's beginning has its entries, whichever
- * node it came by and whatever that had read of definitions. Documents of before get theirs by the
+ * node it came by and whatever that had read of definitions. Earlier documents get theirs by the
  * {@link BlindIndexBuilder}.
  */
 export class BlindIndexing implements EngineIndexes {
@@ -174,7 +174,7 @@ export class BlindIndexing implements EngineIndexes {
     return this.#wanted.get(collection) ?? { specs: [], rev: undefined };
   }
 
-  /** One that was found to have duplicates is made anew for a new definition. */
+  /** One that was found to have duplicates is made again for a new definition. */
   #isWanted({ collection, spec, duplicates, rev }: BlindIndex): boolean {
     const wanted = this.#wantedOf(collection);
     if ((duplicates ?? 0) > 0 && rev !== wanted.rev) return false;

@@ -247,7 +247,7 @@ export class PostgresProjects implements Projects {
 }
 
 /**
- * What whoever has it open is told of a project that has no head any more: `project_destroyed`, or
+ * The error for a project that is open here and has no head any more: `project_destroyed`, or
  * `project_moving`: then BunKMS says where it is when it is opened again.
  *
  * @throws AppError of the database.

@@ -95,7 +95,7 @@ export interface RowReaderOptions {
 }
 
 /**
- * Reads of one project. What a row says in the clear is compared with what is sealed in it. Whoever finds
+ * Reads of one project. What a row says in the clear is compared with what is sealed in it. Anyone who finds
  * nothing looks whether the project is there: another node deletes one by taking its head away first. Errors
  * of every method: VersionUnknown, ProjectGone, and those of the database.
  */
@@ -253,7 +253,7 @@ export class RowReader {
     return orUndefined(() => readStateRow(row, this.#rows));
   }
 
-  /** A change that cannot be told must not be left out in silence. */
+  /** A change that cannot be read must not be left out in silence. */
   #requiredState(row: Row) {
     const state = this.#stateOf(row);
     if (state === undefined) throw this.#damaged((row[0] as Buffer).toString('hex'));
@@ -276,7 +276,7 @@ export class RowReader {
   }
 }
 
-/** What a list by an index is told that is not there any more. */
+/** The error of a list by an index that no longer exists. */
 export function indexChanged(): AppError {
   return new AppError('overloaded', { detail: 'the index has changed meanwhile', retryAfterS: 1 });
 }

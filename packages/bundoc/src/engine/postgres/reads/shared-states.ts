@@ -54,7 +54,8 @@ export class SharedStates {
   }
 
   /**
-   * @param head as of before its definitions were read, of a project that has none; undefined of any other.
+   * @param head as it was before its definitions were read, of a project that has none; undefined of any
+   * other.
    */
   add(project: string, token: Buffer, head: FoundHead | undefined): KnownState {
     const { seq, indexVersion } = head ?? { seq: UNKNOWN, indexVersion: UNKNOWN };

@@ -14,7 +14,7 @@ const UNFENCE: Statement = {
          INSERT INTO bundoc.heads SELECT * FROM head ON CONFLICT (project) DO NOTHING RETURNING 1`,
 };
 /**
- * What is done before the fence takes its time; who writes meanwhile is told to come back after as long as a
+ * What is done before the fence takes its time; writers get an answer to come back after as long as a
  * statement may take. A mover that lost its power or its network is found out by the server's TCP within half
  * a minute, and one that hangs, after ten minutes: then its locks are free.
  */
@@ -37,7 +37,7 @@ export async function fenceRows(
 ): Promise<void> {
   let mark: string | undefined;
   try {
-    // The file before the head, as whoever brings in a new version of the key takes them.
+    // The file before the head, as anyone who brings in a new version of the key takes them.
     const locks = `SELECT FROM bundoc.projects WHERE project = '${project}' FOR UPDATE;${lockOf(project)}`;
     await database.transaction(`${NO_HURRY};${locks}`, async (transaction, begun) => {
       mark = await action(transaction, begun.at(-1)?.[0] !== undefined);

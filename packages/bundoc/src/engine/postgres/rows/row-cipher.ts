@@ -14,7 +14,7 @@ type Purpose = 'row' | 'collection' | 'used-key' | 'index' | 'seals';
 
 /**
  * A row is sealed under a version of the key that this opening of the project does not have: it must be
- * opened anew.
+ * opened again.
  */
 export class VersionUnknown extends Error {
   override readonly name = 'VersionUnknown';

@@ -109,7 +109,7 @@ export async function writeSealed(
   }
 }
 
-/** What is there of these documents already, so that the counts stay right. */
+/** The present states of these documents, so that the counts stay right. */
 async function formerOf(
   transaction: Transaction,
   { project, cipher }: Pick<ImportedProject, 'project' | 'cipher'>,

@@ -90,7 +90,7 @@ class PostgresMoveTarget implements MoveTarget {
       }
     } catch (error) {
       if (!hasCode(error, 'integrity_error')) throw error;
-      throw new MoveFailed('a row is not there as it was copied', { cause: error });
+      throw new MoveFailed('a row differs from its copy', { cause: error });
     }
   }
 

@@ -1,0 +1,130 @@
+// Finds what makes prose hard to read: long sentences, and phrases that no editor of a manual would pass.
+//
+// node scripts/lib/prose.mjs [page…] lists them, and counts them for each page.
+
+import { globSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+
+/** A sentence has one idea. So many words hold one. */
+export const SENTENCE_WORDS_MAX = 25;
+
+/** Phrases that are grammatical and still not English as manuals have it. */
+const FORBIDDEN = [
+  /\bwho(?:ever|soever)\b/gi,
+  /\banew\b/gi,
+  /\b(?:is|are|was|were|be|been|being) told\b/gi,
+  /\bgo(?:es)? on with\b/gi,
+  /\b(?:of|is|are) (?:no|any) use\b/gi,
+  /\bwhat (?:there is|is there) of\b/gi,
+  /\bof before\b(?!\))/gi,
+  /\b(?:not|no longer) taken here\b/gi,
+  /\bso be it\b/gi,
+];
+
+/** @typedef {{ line: number, text: string }} Remark */
+
+/**
+ * The blocks of prose of a page: paragraphs and list items, each with its first line. Code, tables and
+ * headings are left out.
+ *
+ * @param {string} markdown
+ * @returns {Remark[]}
+ */
+export function proseOf(markdown) {
+  /** @type {Remark[]} */
+  const blocks = [];
+  let isOpen = false;
+  let fence = '';
+  for (const [index, line] of markdown.split('\n').entries()) {
+    const [, mark = ''] = /^\s*(```+|~~~+)/.exec(line) ?? [];
+    if (fence !== '') {
+      if (mark.startsWith(fence)) fence = '';
+      continue;
+    }
+    if (mark !== '') {
+      fence = mark;
+      isOpen = false;
+    } else if (/^\s*(\||#|<!--|$)/.test(line)) isOpen = false;
+    else {
+      const item = /^\s*(?:[-*]|\d+\.)\s+(?:\[.\]\s+)?/.exec(line);
+      const text = item === null ? line.trim() : line.slice(item[0].length);
+      const last = blocks.at(-1);
+      if (isOpen && item === null && last !== undefined) last.text += ` ${text}`;
+      else blocks.push({ line: index + 1, text });
+      isOpen = true;
+    }
+  }
+  return blocks;
+}
+
+/**
+ * Sentences of a block. A name in code counts as one word, and a link as its label.
+ *
+ * @param {string} text
+ * @returns {string[]}
+ */
+export function sentencesOf(text) {
+  const plain = text
+    .replaceAll(/``.+?``|`[^`]*`/g, 'code')
+    .replaceAll(/!?\[([^\]]*)\]\([^)]*\)/g, '$1')
+    .replaceAll(/\*\*|__/g, '');
+  return plain
+    .split(/(?<=[.!?][)"”]?)\s+(?=[\p{Lu}\p{N}("“…]|code\b)/u)
+    .filter((sentence) => sentence !== '');
+}
+
+/** @param {string} sentence */
+function wordsOf(sentence) {
+  return sentence.split(/\s+/).filter((word) => /[\p{L}\p{N}]/u.test(word)).length;
+}
+
+/**
+ * @param {string} markdown
+ * @returns {Remark[]}
+ */
+export function longSentences(markdown) {
+  return proseOf(markdown).flatMap(({ line, text }) =>
+    sentencesOf(text)
+      .filter((sentence) => wordsOf(sentence) > SENTENCE_WORDS_MAX)
+      .map((sentence) => ({ line, text: `${wordsOf(sentence)} words: ${sentence}` })),
+  );
+}
+
+/**
+ * @param {string} text of any kind; code is looked at as well.
+ * @returns {Remark[]}
+ */
+export function forbiddenPhrases(text) {
+  return text.split('\n').flatMap((line, index) =>
+    FORBIDDEN.flatMap((phrase) => [...line.matchAll(phrase)]).map(([found]) => ({
+      line: index + 1,
+      text: `"${found}"`,
+    })),
+  );
+}
+
+const root = join(import.meta.dirname, '..', '..');
+
+/** Pages that people read. */
+export function pages() {
+  return ['*.md', 'docs/**/*.md', 'packages/*/README.md', '.github/**/*.md']
+    .flatMap((pattern) => globSync(pattern, { cwd: root }))
+    .sort();
+}
+
+if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
+  const asked = process.argv.slice(2);
+  const total = { long: 0, forbidden: 0 };
+  for (const page of asked.length > 0 ? asked : pages()) {
+    const text = readFileSync(join(root, page), 'utf8');
+    const [long, forbidden] = [longSentences(text), forbiddenPhrases(text)];
+    total.long += long.length;
+    total.forbidden += forbidden.length;
+    if (asked.length > 0)
+      for (const { line, text: remark } of [...long, ...forbidden]) console.log(`${page}:${line}: ${remark}`);
+    if (long.length + forbidden.length > 0)
+      console.log(`${page}: ${long.length} long sentences, ${forbidden.length} forbidden phrases`);
+  }
+  console.log(`in all: ${total.long} long sentences, ${total.forbidden} forbidden phrases`);
+}

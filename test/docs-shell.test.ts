@@ -1,0 +1,162 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { globSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, normalize } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { freePort } from '@bundoc/shared/testing/free-port';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+interface Block {
+  readonly code: string;
+  /** Why it is not run, if it is not. */
+  readonly reason: string | undefined;
+}
+
+/** The shell blocks of a page, in their order, without the indentation of the list that they stand in. */
+function blocksOf(page: string): Block[] {
+  const text = readFileSync(join(root, page), 'utf8');
+  const found = text.matchAll(/^(?: *<!-- not run: (.+) -->\n)?( *)```(?:sh|bash)\n([\s\S]*?)^\2```$/gm);
+  return [...found].map(([, reason, indent, code = '']) => ({
+    code: code.replaceAll(new RegExp(`^${indent}`, 'gm'), ''),
+    reason,
+  }));
+}
+
+/** The page whose blocks come first, if a page says so. */
+function beginningOf(page: string): string | undefined {
+  const [, name] = /<!-- begins with: (\S+) -->/.exec(readFileSync(join(root, page), 'utf8')) ?? [];
+  return name === undefined ? undefined : normalize(join('docs', name));
+}
+
+const ONE_MACHINE = 'docs/how-to/one-machine.md';
+/** Whose examples `docs-examples.test.ts` runs. */
+const RUN_ELSEWHERE = ['docs/documents.md', 'docs/query.md'];
+/** Pages whose commands meet refusals on purpose, and which. */
+const REFUSALS: Readonly<Record<string, readonly number[]>> = {
+  'docs/tutorial.md': [403, 410],
+  'docs/how-to/erase-a-customer.md': [410],
+};
+
+const pages = ['*.md', 'docs/**/*.md', 'packages/*/README.md']
+  .flatMap((pattern) => globSync(pattern, { cwd: root }))
+  .filter((page) => !RUN_ELSEWHERE.includes(page))
+  .filter((page) => blocksOf(page).some(({ reason }) => reason === undefined))
+  .sort();
+
+/**
+ * Stands before the blocks of a page. Each answer's status goes to standard error. A stream of events would
+ * not end. Services that a page has started end with it.
+ */
+const PREAMBLE = `
+set -euo pipefail
+trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT
+curl() {
+  case "$*" in
+    *text/event-stream*) command curl --max-time 2 "$@" || [ $? = 28 ];;
+    *) command curl -w '%{stderr}status %{http_code} %{url_effective}\\n' "$@";;
+  esac
+}
+`;
+
+let folder: string;
+let ports: Record<'BUNDOC_PORT' | 'BUNKMS_PORT' | 'BUNKMS_INTERNAL_PORT', string>;
+const running = new Set<ChildProcess>();
+
+beforeEach(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'bundoc-docs-'));
+  for (const name of ['packages', 'scripts', 'node_modules', 'package.json'])
+    symlinkSync(join(root, name), join(folder, name));
+  const [bundoc, bunkms, internal] = [await freePort(), await freePort(), await freePort()];
+  ports = {
+    BUNDOC_PORT: String(bundoc),
+    BUNKMS_PORT: String(bunkms),
+    BUNKMS_INTERNAL_PORT: String(internal),
+  };
+});
+afterEach(async () => {
+  for (const child of running) child.kill('SIGTERM');
+  await Promise.all([...running].map((child) => once(child, 'close')));
+  rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
+});
+
+interface Ended {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+function start(command: string, args: readonly string[], more: Record<string, string>) {
+  const { PATH = '', HOME = '', TMPDIR } = process.env;
+  const child = spawn(command, args, {
+    cwd: folder,
+    env: { PATH, HOME, ...(TMPDIR === undefined ? {} : { TMPDIR }), ...ports, ...more },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  running.add(child);
+  const output = { stdout: '', stderr: '' };
+  for (const name of ['stdout', 'stderr'] as const)
+    child[name].on('data', (chunk: Buffer) => {
+      output[name] += chunk.toString();
+    });
+  const ended = once(child, 'close').then(([code]): Ended => {
+    running.delete(child);
+    return { code, ...output };
+  });
+  return { output, ended };
+}
+
+/** The installation that `npm start` makes, for pages that do not start services themselves. */
+async function startInstallation(): Promise<void> {
+  const services = start('node', [join(root, 'scripts/start.mjs')], {
+    BUNDOC_DATA_DIR: join(folder, 'data'),
+  });
+  const early = services.ended.then(({ stderr }) => {
+    throw new Error(`npm start has ended: ${stderr}`);
+  });
+  early.catch(() => undefined);
+  await Promise.race([
+    expect.poll(() => services.output.stdout, { timeout: 120_000 }).toContain('Another token: '),
+    early,
+  ]);
+}
+
+/** The script of a page, on the ports of this test. */
+function scriptOf(page: string): string {
+  const beginning = beginningOf(page);
+  const blocks = [...(beginning === undefined ? [] : blocksOf(beginning)), ...blocksOf(page)];
+  const code = blocks.filter(({ reason }) => reason === undefined).map((block) => block.code);
+  return `${PREAMBLE}${code.join('\n')}`
+    .replaceAll('127.0.0.1:8080', `127.0.0.1:${ports.BUNDOC_PORT}`)
+    .replaceAll('127.0.0.1:8081', `127.0.0.1:${ports.BUNKMS_PORT}`)
+    .replaceAll('127.0.0.1:8082', `127.0.0.1:${ports.BUNKMS_INTERNAL_PORT}`);
+}
+
+describe('the shell blocks of the documentation', () => {
+  it('are found, and those that are not run say why', () => {
+    expect(pages).toEqual(expect.arrayContaining(['README.md', 'docs/tutorial.md', ONE_MACHINE]));
+    expect(pages.length).toBeGreaterThan(9);
+    const reasons = pages.flatMap((page) => blocksOf(page).flatMap(({ reason }) => reason ?? []));
+    expect(reasons.filter((reason) => reason.length < 10)).toEqual([]);
+  });
+
+  it.each(pages)('of %s run, one after another, and every answer is as the page says', async (page) => {
+    const ownServices = page === ONE_MACHINE || beginningOf(page) === ONE_MACHINE;
+    if (!ownServices) await startInstallation();
+    const environment: Record<string, string> = ownServices
+      ? {
+          BUNDOC_KMS_URL: `http://127.0.0.1:${ports.BUNKMS_INTERNAL_PORT}`,
+          BUNDOC_URL: `http://127.0.0.1:${ports.BUNDOC_PORT}`,
+        }
+      : { BUNDOC_DATA_DIR: join(folder, 'data') };
+    const { code, stdout, stderr } = await start('bash', ['-c', scriptOf(page)], environment).ended;
+    expect(code, `${stdout}\n${stderr}`).toBe(0);
+    const statuses = [...stderr.matchAll(/^status (\d+) (\S+)$/gm)].filter(
+      ([, , url]) => !url?.endsWith('/ready'),
+    );
+    const refused = statuses.map(([, status]) => Number(status)).filter((status) => status >= 400);
+    expect(refused, `${stdout}\n${stderr}`).toEqual(REFUSALS[page] ?? []);
+  });
+});
