@@ -63,8 +63,9 @@ const API = [
   'workflow',
 ];
 /**
- * Of these, the suites that know every way to read and write documents. They run once more on either engine with 500 other projects that
- * take turns with theirs, of which one is open at a time: each request finds its project closed.
+ * Of these, the suites that know every way to read and write documents. They run once more on either engine
+ * with 500 other projects that take turns with theirs, of which one is open at a time: each request finds its
+ * project closed.
  */
 const BETWEEN_OTHERS = ['batch', 'changes', 'lists', 'patch', 'query'];
 const betweenOthers = BETWEEN_OTHERS.map((name) => `test/${name}.test.ts`);

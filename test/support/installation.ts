@@ -241,7 +241,10 @@ export class Installation implements AsyncDisposable {
     return Object.fromEntries(shares.map(({ name, held }) => [name, held]));
   }
 
-  /** @throws Error when requests were refused with codes that the OpenAPI document does not tell of, or something is held at the end. */
+  /**
+   * @throws Error when requests were refused with codes that the OpenAPI document does not tell of, or
+   * something is held at the end.
+   */
   async stopBundoc(): Promise<void> {
     const bundoc = this.#bundoc;
     if (bundoc === undefined) return;

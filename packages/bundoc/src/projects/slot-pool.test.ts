@@ -62,7 +62,7 @@ describe('slots', () => {
     expect(slots.hasRoomFor(1_000)).toBe(true);
   });
 
-  it('go to the subject that has fewest, and then to the project that has, whoever came first', async () => {
+  it('go to the subject that has fewest, and then to the project that has, whichever came first', async () => {
     const slots = new SlotPool(40, () => false);
     const held = [];
     for (const project of ['p', 'p', 'q']) held.push(await slots.acquire({ subject: 'many', project }, 10));

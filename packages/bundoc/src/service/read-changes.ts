@@ -101,7 +101,9 @@ export async function readChanges(
   }
 }
 
-/** The changes that are wanted, with their documents; undefined in the place of one that has changed since. */
+/**
+ * The changes that are wanted, with their documents; undefined in the place of one that has changed since.
+ */
 async function eventsWithDocuments(
   store: Pick<ProjectStore, 'get'>,
   changes: readonly Change[],

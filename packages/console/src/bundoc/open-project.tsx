@@ -9,8 +9,8 @@ import { places } from './places.ts';
 const entered = new Set<string>();
 
 /**
- * Shows a project's view once its key is in memory. Otherwise says first that opening it has its key fetched, which is a CRITICAL record:
- * nobody makes one by looking around.
+ * Shows a project's view once its key is in memory. Otherwise says first that opening it has its key fetched,
+ * which is a CRITICAL record: nobody makes one by looking around.
  */
 export function OpenProject({
   project,

@@ -64,7 +64,7 @@ export function sealInto(key: KeyObject, plaintext: Uint8Array, aad: Uint8Array,
 /** Bytes that are sealed in one step: well below a millisecond. */
 const STEP_BYTES = 1_048_576;
 
-/** {@link sealInto}, with others served between the steps: whoever runs it must run it to its end. */
+/** {@link sealInto}, with others served between the steps. The caller must run it to its end. */
 export function* sealInSteps(
   key: KeyObject,
   plaintext: Uint8Array,

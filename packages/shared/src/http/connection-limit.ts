@@ -85,8 +85,8 @@ export class Connections {
   }
 
   /**
-   * Counts a request that a proxy sends. A connection of the reserve serves none: a proxy on this machine would
-   * fill it with the requests of strangers.
+   * Counts a request that a proxy sends. A connection of the reserve serves none: a proxy on this machine
+   * would fill it with the requests of strangers.
    *
    * @throws AppError `rate_limited`, `overloaded`.
    */

@@ -11,7 +11,10 @@ import type { Segments } from './segments.ts';
 
 /** From this fill of the log on, the source with most uncovered bytes waits first. */
 const WAIT_FROM = 0.75;
-/** From this fill on, so does every source of a subject with too many. A subject by itself has the rest of the log. */
+/**
+ * From this fill on, so does every source of a subject with too many. A subject by itself has the rest of the
+ * log.
+ */
 const SUBJECT_WAITS_FROM = 0.875;
 /** Of a project, and of a subject. What the service does for itself has the share of a project alone. */
 const SHARES = 8;

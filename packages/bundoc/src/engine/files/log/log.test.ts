@@ -209,7 +209,8 @@ describe('the parts of projects in one log', () => {
     for (const project of world.projects) open.push(await world.open(log, disk, project));
     const [neighbour, ...greedy] = open as [OpenLogProject, ...OpenLogProject[]];
     const waiting: Promise<unknown>[] = [];
-    // Less than an eighth of the log for each of its projects, and more than the log has room for with all of them.
+    // Less than an eighth of the log for each of its projects, and more than the log has room for with all of
+    // them.
     subject = 'greedy';
     for (let at = 0; at < 2; at++)
       for (const one of greedy) waiting.push(one.commit(world.newCommit(), 3_500));

@@ -45,8 +45,8 @@ export class ReadyQueues<Q extends Ready> {
   }
 
   /**
-   * Offers one queue of each subject in turn, round after round. A queue is offered again behind the others of
-   * its subject.
+   * Offers one queue of each subject in turn, round after round. A queue is offered again behind the others
+   * of its subject.
    *
    * @param max queues of a subject that are offered.
    * @param takes whether something was taken of a queue, so that it is offered again.
