@@ -7,7 +7,7 @@ import { documentOf, documents, fill, HOT_DOCUMENTS, hotPaths, quiet } from '../
 import { dropPageCache, usageOfFolder } from '../lib/folders.mjs';
 import { startPeer, startPostgres } from '../lib/processes.mjs';
 import { round } from '../lib/report.mjs';
-import { costOfTenants, ONE, ratesOverTenants } from '../lib/tenant-loads.mjs';
+import { costOfTenants, noteCpu, ONE, ratesOverTenants } from '../lib/tenant-loads.mjs';
 import { documentPaths, part, Tenants } from '../lib/tenants.mjs';
 import { seeded, zipfPicks } from '../lib/zipf.mjs';
 import { recordTarget } from './keys.mjs';

@@ -133,7 +133,7 @@ function costsOf(rows) {
  * What the rate would be of one tenant's if nothing else than Bundoc's processor time bounded both: it holds
  * up best on a busy machine.
  */
-function noteCpu(report, name, ratios) {
+export function noteCpu(report, name, ratios) {
   const figures = ratios.map((ratio) => ratio.toFixed(2)).join(', ');
   report.note(`${name}, of one by Bundoc's processor time: ${figures}.`);
 }
