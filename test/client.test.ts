@@ -342,7 +342,14 @@ describe('the client', () => {
     }));
     const reached = templates.filter(({ pattern }) => [...sent].some((one) => pattern.test(one)));
     const others = templates.filter((one) => !reached.includes(one)).map(({ operationId }) => operationId);
-    expect(others.sort()).toEqual(['health', 'metrics', 'readDocumentHead', 'readOpenapi', 'ready']);
+    expect(others.sort()).toEqual([
+      'health',
+      'metrics',
+      'readDocumentHead',
+      'readOpenapi',
+      'readService',
+      'ready',
+    ]);
   });
 
   it('knows every code that Bundoc refuses with', () => {
