@@ -21,7 +21,11 @@ export async function installPacked({ tarballs, folder, env, signal }) {
   };
   const dependencies = { '@bundoc/bundoc': file('bundoc'), '@bundoc/bunkms': file('bunkms') };
   // The tarballs name these by their version, which is in no registry before the release.
-  const overrides = { '@bundoc/shared': file('shared'), '@bundoc/client': file('client') };
+  const overrides = {
+    '@bundoc/shared': file('shared'),
+    '@bundoc/client': file('client'),
+    '@bundoc/console': file('console'),
+  };
   mkdirSync(folder, { recursive: true });
   writeFileSync(join(folder, 'package.json'), JSON.stringify({ private: true, dependencies }));
   writeFileSync(join(folder, 'pnpm-workspace.yaml'), JSON.stringify({ overrides }));

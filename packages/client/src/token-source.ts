@@ -7,6 +7,8 @@ export type TokenProvider = () => string | Promise<string>;
  */
 const EARLY_MS = 60_000;
 const EARLY_PART = 0.1;
+/** How long a provider may take, milliseconds: one that never answers must not hold up all later requests. */
+const PROVIDE_MS_MAX = 30_000;
 
 interface Held {
   readonly token: string;
@@ -22,13 +24,19 @@ interface Held {
 export class TokenSource {
   readonly #provide: TokenProvider | undefined;
   readonly #now: () => number;
+  readonly #provideMsMax: number;
   #held: Held | undefined;
   #asked: Promise<Held> | undefined;
 
-  constructor(token: string | TokenProvider, now: () => number = Date.now) {
+  constructor(
+    token: string | TokenProvider,
+    now: () => number = Date.now,
+    provideMsMax: number = PROVIDE_MS_MAX,
+  ) {
     this.#provide = typeof token === 'string' ? undefined : token;
     this.#held = typeof token === 'string' ? { token, refreshAtMs: Infinity, endsAtMs: Infinity } : undefined;
     this.#now = now;
+    this.#provideMsMax = provideMsMax;
   }
 
   /** @throws what the provider throws, unless the token that it gave before is still good. */
@@ -60,7 +68,7 @@ export class TokenSource {
     if (provide === undefined) throw new TypeError('there is no source of tokens');
     this.#asked ??= (async () => {
       try {
-        this.#held = this.#heldOf(await provide());
+        this.#held = this.#heldOf(await inTime(provide(), this.#provideMsMax));
         return this.#held;
       } finally {
         this.#asked = undefined;
@@ -80,6 +88,18 @@ export class TokenSource {
     const lifeMs = exp * 1_000 - (iat === undefined ? nowMs : iat * 1_000);
     const refreshAtMs = exp * 1_000 - Math.min(EARLY_MS, lifeMs * EARLY_PART);
     return { token, refreshAtMs: refreshAtMs <= nowMs ? Infinity : refreshAtMs, endsAtMs: exp * 1_000 };
+  }
+}
+
+async function inTime(token: string | Promise<string>, msMax: number): Promise<string> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`the token function gave no token in ${msMax} ms`)), msMax);
+  });
+  try {
+    return await Promise.race([token, late]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

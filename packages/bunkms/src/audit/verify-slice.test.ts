@@ -97,6 +97,35 @@ describe('the verification of the audit chain in slices', () => {
     expect(await verifySlice(ports, { after: behind, limit: 100 })).toMatchObject({ intact: false });
   });
 
+  it('misses the end of a chain that was cut off before the place to go on from', async () => {
+    const records = chainOf(10);
+    const after = placeOf(records[8]);
+    const cut = portsOf(records.slice(0, 7)).ports;
+    expect(await verifySlice(cut, { after, limit: 100 })).toMatchObject({
+      intact: false,
+      fault: { seq: 9, reason: 'missing' },
+    });
+    const end = placeOf(records[9]);
+    expect(await verifySlice(portsOf(records).ports, { after: end, limit: 100 })).toMatchObject({
+      intact: true,
+      checked: 0,
+      complete: true,
+    });
+  });
+
+  it('compares a receipt of a record before the place to go on from', async () => {
+    const records = chainOf(10);
+    const after = placeOf(records[6]);
+    const { ports } = portsOf(records);
+    const receipt = placeOf(records[3]);
+    expect(await verifySlice(ports, { after, receipt, limit: 100 })).toMatchObject({ intact: true });
+    const reason = 'not the record of the receipt';
+    const forged = { ...receipt, hash: '0'.repeat(64) };
+    expect(await verifySlice(ports, { after, receipt: forged, limit: 100 })).toMatchObject({
+      fault: { seq: 4, reason },
+    });
+  });
+
   it('takes an empty chain for one that was emptied', async () => {
     expect(await verifySlice(portsOf([]).ports, { limit: 100 })).toMatchObject({
       fault: { seq: 1, reason: 'missing' },

@@ -4,13 +4,16 @@ import type { AuditVerification, VerifyAudit } from '@bundoc/shared/contract/aud
 import { faultOf, GENESIS } from '../records/chain.ts';
 import type { AuditStore } from '../store/audit.ts';
 
+type ChainFault = Extract<AuditVerification, { intact: false }>['fault'];
+
 /** Records that are read and hashed before other requests get their turn. */
 const STEP = 250;
 
 /**
  * Verifies a bounded part of the audit chain: the records behind `after`, which must follow it. The caller
  * continues with the `head` of the answer until it says `complete`, so a whole chain of any length is
- * verified in slices. A made-up `after` proves nothing to its maker: no record follows it.
+ * verified in slices. A made-up `after` proves nothing to its maker: no record follows it, and a chain that
+ * ends before it has lost its end.
  */
 export async function verifySlice(
   { store, chainKey }: { readonly store: Pick<AuditStore, 'listAudit'>; readonly chainKey: KeyObject },
@@ -19,11 +22,15 @@ export async function verifySlice(
   const receipts = receipt === undefined ? [] : [receipt];
   let head = after;
   let checked = 0;
-  const faulty = (fault: Extract<AuditVerification, { intact: false }>['fault']): AuditVerification => ({
+  const faulty = (fault: ChainFault): AuditVerification => ({
     intact: false,
     checked,
     fault,
   });
+  if (receipt !== undefined && receipt.seq <= after.seq) {
+    const fault = await faultAt(store, receipt);
+    if (fault !== undefined) return faulty(fault);
+  }
   for (let more = true; more && checked < limit; ) {
     const page = await store.listAudit({ after: head.seq, limit: Math.min(STEP, limit - checked) });
     for (const record of page.items) {
@@ -41,7 +48,20 @@ export async function verifySlice(
     if (more) await setImmediate();
     else if (head.seq < Math.max(1, receipt?.seq ?? 0))
       return faulty({ seq: head.seq + 1, reason: 'missing' });
-    else return { intact: true, checked, head, complete: true };
+    else {
+      const fault = checked === 0 ? await faultAt(store, head) : undefined;
+      return fault === undefined ? { intact: true, checked, head, complete: true } : faulty(fault);
+    }
   }
   return { intact: true, checked, head, complete: false };
+}
+
+/** Whether the chain holds this very record. Its content was verified when its hash was given out. */
+async function faultAt(
+  store: Pick<AuditStore, 'listAudit'>,
+  { seq, hash }: { readonly seq: number; readonly hash: string },
+): Promise<ChainFault | undefined> {
+  const [record] = (await store.listAudit({ after: seq - 1, limit: 1 })).items;
+  if (record?.seq !== seq) return { seq, reason: 'missing' };
+  return record.hash === hash ? undefined : { seq, reason: 'not the record of the receipt' };
 }

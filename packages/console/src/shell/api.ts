@@ -2,7 +2,7 @@ import { Bundoc } from '@bundoc/client';
 import { errorOf } from '@bundoc/client/error';
 import { Transport } from '@bundoc/client/transport';
 import { signal } from '@preact/signals';
-import { refused, session } from './session.ts';
+import { onSignOut, refused, session } from './session.ts';
 
 /** A request of the console, for its user to see and to repeat. */
 export interface SentRequest {
@@ -20,6 +20,9 @@ export interface SentRequest {
 const KEPT_REQUESTS = 40;
 /** Latest requests, the newest first; in memory alone. */
 export const requests = signal<readonly SentRequest[]>([]);
+onSignOut(() => {
+  requests.value = [];
+});
 /** Whether the last request got an answer. */
 export const isReachable = signal(true);
 
@@ -31,7 +34,8 @@ async function notedFetch(input: RequestInfo | URL, init: RequestInit = {}): Pro
   const url = new URL(String(input));
   // The token of the session as it is now: a client would keep one after its user has pasted another.
   const headers = new Headers(init.headers);
-  if (headers.has('authorization')) headers.set('authorization', `Bearer ${session.value?.token ?? ''}`);
+  const token = session.value?.token;
+  if (headers.has('authorization')) headers.set('authorization', `Bearer ${token ?? ''}`);
   const start = performance.now();
   let noted: SentRequest = {
     at: Date.now(),
@@ -52,7 +56,8 @@ async function notedFetch(input: RequestInfo | URL, init: RequestInit = {}): Pro
     const response = await fetch(input, { ...init, headers });
     note(response.status);
     isReachable.value = true;
-    if (response.status === 401) refused.value = true;
+    // Another token may have been pasted meanwhile.
+    if (response.status === 401 && session.value?.token === token) refused.value = true;
     return response;
   } catch (error) {
     note(-1);

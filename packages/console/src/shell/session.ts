@@ -43,9 +43,17 @@ export function signIn(token: string, claims: Claims): void {
   nowMs.value = Date.now();
 }
 
+const forgetting: (() => void)[] = [];
+
+/** Has what a session knew forgotten at its end: another user may follow on the same page. */
+export function onSignOut(forget: () => void): void {
+  forgetting.push(forget);
+}
+
 export function signOut(): void {
   session.value = undefined;
   refused.value = false;
+  for (const forget of forgetting) forget();
 }
 
 /** Whether the token has a scope. */

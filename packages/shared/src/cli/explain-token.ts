@@ -1,6 +1,7 @@
 import { createPublicKey, verify } from 'node:crypto';
 import { type Claims, claimsSchema, type Jwks, type MayIssue, TOKEN_LENGTH_MAX } from '../contract/tokens.ts';
 import { counted } from './counted.ts';
+import { printable } from './table.ts';
 
 /** A text that is no token of BunKMS; the message says why. */
 export class NoToken extends Error {
@@ -84,7 +85,8 @@ export function explainToken({ claims, kid, signature }: InspectedToken, nowMs: 
   ];
   const width = Math.max(...facts.map(([name]) => name.length)) + 2;
   return facts.flatMap(([name, ...values]) =>
-    values.map((value, at) => `${(at === 0 ? name : '').padEnd(width)}${value}`),
+    // A forged token may say anything.
+    values.map((value, at) => printable(`${(at === 0 ? name : '').padEnd(width)}${value}`)),
   );
 }
 

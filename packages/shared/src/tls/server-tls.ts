@@ -89,10 +89,9 @@ export function guardTls(
   tls.follow((context) => server.setSecureContext(context));
   // Node hands these on as HTTP client errors, whose answer would be written into a connection that is none.
   server.removeAllListeners('tlsClientError');
-  const connections = isMutual ? new Map<number, Socket>() : connectionsByPort(server);
+  const connections = isMutual ? new Map<string, Socket>() : connectionsByPeer(server);
   server.on('tlsClientError', (error: NodeJS.ErrnoException, socket: TLSSocket) => {
-    const plain =
-      error.code === 'ERR_SSL_HTTP_REQUEST' ? connections.get(Number(socket.remotePort)) : undefined;
+    const plain = error.code === 'ERR_SSL_HTTP_REQUEST' ? connections.get(peerOf(socket)) : undefined;
     if (plain === undefined) socket.destroy();
     else answerPlain(plain);
     // A certificate that does not verify ends the connection without an error of its own.
@@ -107,20 +106,21 @@ export function guardTls(
   });
 }
 
-/**
- * The connections below TLS, which Node does not hand on. One address has at most one with a port; a clash
- * costs the answer.
- */
-function connectionsByPort(server: FastifyInstance['server']): Map<number, Socket> {
-  const connections = new Map<number, Socket>();
+/** The connections below TLS, which Node does not hand on. An address has at most one with a port. */
+function connectionsByPeer(server: FastifyInstance['server']): Map<string, Socket> {
+  const connections = new Map<string, Socket>();
   server.on('connection', (socket: Socket) => {
-    const port = Number(socket.remotePort);
-    connections.set(port, socket);
+    const peer = peerOf(socket);
+    connections.set(peer, socket);
     socket.once('close', () => {
-      if (connections.get(port) === socket) connections.delete(port);
+      if (connections.get(peer) === socket) connections.delete(peer);
     });
   });
   return connections;
+}
+
+function peerOf({ remoteAddress, remotePort }: Socket): string {
+  return `${remoteAddress} ${remotePort}`;
 }
 
 function hasName(socket: TLSSocket, allowed: readonly string[]): boolean {
