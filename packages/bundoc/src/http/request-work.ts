@@ -21,6 +21,11 @@ function gone(reply: FastifyReply): AbortSignal {
   const controller = new AbortController();
   const { raw, request } = reply;
   const { socket } = request.raw;
+  // It may have closed while the request was authorised.
+  if (raw.destroyed) {
+    controller.abort(new AppError('request_timeout'));
+    return controller.signal;
+  }
   let timer: NodeJS.Timeout | undefined;
   const probe = () => {
     probeClient(reply);

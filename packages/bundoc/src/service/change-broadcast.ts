@@ -1,3 +1,4 @@
+import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { EventSink } from '@bundoc/shared/http/event-stream';
 import { type EventBatch, heartbeatOf } from './change-text.ts';
 import type { FeedPlace } from './read-changes.ts';
@@ -34,6 +35,8 @@ export interface Follower {
 const GATHER_MS = 10;
 /** The longest gathering, milliseconds. */
 const GATHER_MS_MAX = 25;
+/** Before a page is read that there was no room for, milliseconds. */
+const READ_AGAIN_MS = 1_000;
 /** So many times what a batch takes is left for all else, up to that. */
 const SHARE = 4;
 
@@ -101,7 +104,7 @@ export class ChangeBroadcast {
         await sink.drained().catch(() => sink.cut());
         if (sink.isClosed || this.#stopping.signal.aborted) return;
         if (this.#place !== undefined && follower.place.position >= this.#place.position) break;
-        const page = await this.#source.read(follower.place);
+        const page = await this.#read(follower.place);
         const blocks = page.batch.after(follower.place.position);
         if (blocks.length > 0) sink.send(blocks);
         follower.place = { position: page.position, horizon: page.horizon };
@@ -125,7 +128,7 @@ export class ChangeBroadcast {
     try {
       for (let place = from; this.#live.size > 0; ) {
         if (!(await this.#source.wait(place, signal)) || signal.aborted) return;
-        const page = await this.#source.read(place);
+        const page = await this.#read(place);
         const begunMs = performance.now();
         place = { position: page.position, horizon: page.horizon };
         this.#place = place;
@@ -137,6 +140,18 @@ export class ChangeBroadcast {
       this.#fail(error);
     } finally {
       this.#place = undefined;
+    }
+  }
+
+  /** A page, as soon as there is room to read it: scarce room does not end streams. */
+  async #read(place: FeedPlace): Promise<SourcePage> {
+    for (;;) {
+      try {
+        return await this.#source.read(place);
+      } catch (error) {
+        if (this.#stopping.signal.aborted || !hasCode(error, 'rate_limited', 'overloaded')) throw error;
+        await this.#pause(READ_AGAIN_MS);
+      }
     }
   }
 

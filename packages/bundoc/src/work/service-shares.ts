@@ -64,7 +64,13 @@ export function createServiceShares(
     backups: long('backups', backups),
     moves: long('moves', moves),
     lookups: short('project lookups', LOOKUPS_MAX),
-    pageReads: short('page reads', PAGE_READS_MAX),
+    // A page that waits for the processor keeps its place: other subjects find some in any case.
+    pageReads: new Share({
+      name: 'page reads',
+      capacity: PAGE_READS_MAX,
+      subjectMax: PAGE_READS_MAX / 2,
+      clock,
+    }),
     openings: short('project openings', openings),
     keyFetches: short('key fetches', keyFetches),
   };

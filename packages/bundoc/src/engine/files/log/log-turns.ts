@@ -188,7 +188,11 @@ export class LogTurns {
       return undefined;
     }
     const part = source.take(bytesMax, isReserve);
-    if (part === undefined) return undefined;
+    if (part === undefined) {
+      // It may have something that is not for the reserve, and is asked again once there is room.
+      if (isReserve) this.#held.add(attached);
+      return undefined;
+    }
     const clear = part.birth && encodeBirth(part.birth);
     const bytes = part.plaintext.reduce((sum, piece) => sum + piece.length, clear?.length ?? 0);
     if (bytes > Math.max(bytesMax, this.#limits.chunkBytes)) {

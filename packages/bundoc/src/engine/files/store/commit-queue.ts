@@ -172,7 +172,7 @@ export class CommitQueue implements PartSource {
     { commits, changes, frame, toSeal }: PreparedGroup,
     reservation: SealCount | undefined,
   ): TakenPart | undefined {
-    if (frame.length <= SEAL_AT_ONCE_BYTES) {
+    if (frame.length <= SEAL_AT_ONCE_BYTES || toSeal.length === 0) {
       for (const { fileName, text, target } of toSeal) this.keys.sealDocument(fileName, text, target);
       return this.#taken(commits, changes, frame, reservation);
     }
