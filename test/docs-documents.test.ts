@@ -125,7 +125,7 @@ const ROWS: Readonly<Record<string, { asked: () => Promise<Answer[]>; described?
       ];
     },
   },
-  'GET /v1/projects?limit=&cursor=': {
+  'GET /v1/projects?limit=&cursor=&prefix=&include=summary': {
     asked: async () => {
       await put('/v1/projects/tables-too/collections/notes/documents/a');
       const first = await ask('/v1/projects?limit=1');
