@@ -217,7 +217,7 @@ describe('the stream of events', () => {
     delete faulty.replaced.listAudit;
     await told(stream, 2);
     await expect.poll(beats).toBe(2);
-    expect(kms.logs.filter((line) => line.includes('events are held up'))).toHaveLength(1);
+    expect(kms.logs.filter((line) => line.includes('events are delayed'))).toHaveLength(1);
   });
 
   test('does not hold up the end of the service', async () => {
