@@ -67,6 +67,7 @@ const KEY_ACTIONS: readonly {
  * test.
  */
 export const ROUTES: readonly Route[] = [
+  { listeners: ['api'], method: 'GET', url: '/', path: '/', need: 'public', ok: 200 },
   { listeners: BOTH, method: 'GET', url: '/health', path: '/health', need: 'public', ok: 200 },
   { listeners: BOTH, method: 'GET', url: '/ready', path: '/ready', need: 'public', ok: 200 },
   {
@@ -361,6 +362,15 @@ export const ROUTES: readonly Route[] = [
     method: 'GET',
     url: '/v1/audit/head',
     path: '/v1/audit/head',
+    need: { scope: 'kms:audit' },
+    ok: 200,
+  },
+  {
+    listeners: BOTH,
+    method: 'POST',
+    url: '/v1/audit/verify',
+    path: '/v1/audit/verify',
+    body: { limit: 1 },
     need: { scope: 'kms:audit' },
     ok: 200,
   },
