@@ -29,6 +29,6 @@ export const BUNKMS: Service = {
     'It releases keys to trusted services alone, and writes down each release in a chain that shows every change.',
   ],
   tokenCommand:
-    'npm run -s token -- --typ service --sub me --scope "kms:read_key kms:rotate_key kms:manage_key kms:audit kms:admin" --key "*" --ttl 3600',
+    'npm run -s token -- --typ service --sub me --scope "kms:read_key kms:rotate_key kms:manage_key kms:audit kms:admin" --keys "*" --ttl 3600',
   other: 'This is a token for Bundoc. Paste it into Bundoc’s console.',
 };
