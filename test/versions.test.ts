@@ -13,7 +13,7 @@ const versions = manifests.map(
 const [version = ''] = versions;
 
 it('all packages have one version', () => {
-  expect(versions).toHaveLength(5);
+  expect(versions).toHaveLength(6);
   expect(new Set(versions).size).toBe(1);
   expect(version).toMatch(/^\d+\.\d+\.\d+$/);
 });

@@ -1,5 +1,5 @@
 import { afterEach, expect } from 'vitest';
-import { runningInstallations } from './installation.ts';
+import { runningInstallations } from './running-installations.ts';
 
 /** What was given back may be noticed a little later: a response has closed, a stream has ended. */
 const NOTICED_WITHIN_MS = 30_000;

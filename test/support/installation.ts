@@ -15,6 +15,7 @@ import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
 import { freePort } from '@bundoc/shared/testing/free-port';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { inject } from 'vitest';
+import { runningInstallations } from './running-installations.ts';
 import { documentFiles, newStorage, type StoredProjects, storageInFiles } from './stored-projects.ts';
 import { TakingTurns } from './taking-turns.ts';
 import { noteRefusal, undocumentedErrors } from './undocumented-errors.ts';
@@ -52,9 +53,6 @@ export interface Call {
   readonly headers?: Readonly<Record<string, string>>;
   readonly body?: string | Buffer;
 }
-
-/** Installations whose Bundoc runs. */
-export const runningInstallations = new Set<Installation>();
 
 /** Other projects that take turns with those that requests are about, by the origin of their Bundoc. */
 const takingTurns = new Map<string, TakingTurns>();
