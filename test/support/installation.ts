@@ -144,7 +144,8 @@ export class Installation implements AsyncDisposable {
   #internalPort = 0;
   readonly #parts: InstallationParts;
   /** Other projects that take turns with those of the suite. */
-  readonly #others = inject('otherProjects') ?? 0;
+  // Scripts that a test starts have no Vitest.
+  readonly #others = process.env['VITEST'] === undefined ? 0 : (inject('otherProjects') ?? 0);
   #turns: TakingTurns | undefined;
 
   private constructor(parts: InstallationParts) {
