@@ -110,7 +110,7 @@ describe('a release', () => {
       expect(versions).toEqual(Array(6).fill(version));
       const changelog = readFileSync(join(repository, 'CHANGELOG.md'), 'utf8');
       expect(changelog).toMatch(
-        new RegExp(`^## Unreleased\n\n## ${version} - \\d{4}-\\d\\d-\\d\\d\n\n### Added$`, 'm'),
+        new RegExp(`^## Unreleased\n\n## ${version} - \\d{4}-\\d\\d-\\d\\d\n\n### .+$`, 'm'),
       );
     });
 
