@@ -68,6 +68,7 @@ function compress(path) {
 const wanted = fingerprint();
 if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== wanted) {
   rmSync(dist, { recursive: true, force: true });
+  process.env.NODE_ENV = 'production';
   await build({ configFile: join(folder, 'vite.config.mjs') });
   const files = [...filesBelow(dist)].sort().map(compress);
   writeFileSync(join(dist, 'manifest.json'), `${JSON.stringify({ files }, null, 2)}\n`);

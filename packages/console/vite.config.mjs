@@ -18,7 +18,9 @@ export default defineConfig({
       { find: /^@bundoc\/client\/(.+)$/, replacement: resolve(client, '$1.ts') },
     ],
   },
-  oxc: { jsx: { runtime: 'automatic', importSource: 'preact' } },
+  // Whatever NODE_ENV says: a development build names the paths of the machine that makes it.
+  mode: 'production',
+  oxc: { jsx: { runtime: 'automatic', importSource: 'preact', development: false } },
   build: {
     target: 'es2024',
     outDir: 'dist',
