@@ -136,7 +136,9 @@ describe('a backup', () => {
       ),
       { numRuns: 300 },
     );
-    await expect(checkBackup(once(Buffer.concat([bytes, Buffer.from('x')])))).rejects.toThrow('after the end');
+    await expect(checkBackup(once(Buffer.concat([bytes, Buffer.from('x')])))).rejects.toThrow(
+      'after the end',
+    );
   });
 
   it('whose hashes were made again after a change is refused with the key, and makes no project', async () => {
