@@ -46,6 +46,17 @@ describe('a schema', () => {
     expect(faults(schema, { to: [1, 2, 3] }).map(({ path }) => path)).toEqual(['/to']);
   });
 
+  it.each([{ contains: { type: 'null' } }, { contains: { type: 'null' }, unevaluatedItems: false }])(
+    'checks all of an array that is shorter than its tuple: %o',
+    (rest) => {
+      const schema = {
+        properties: { n: { prefixItems: [{ type: 'number' }, { type: 'number' }], ...rest } },
+      };
+      for (const n of [[], [1]]) expect(faults(schema, { n })).not.toEqual([]);
+      expect(faults({ properties: { n: { not: schema.properties.n } } }, { n: [] })).toEqual([]);
+    },
+  );
+
   it('tells values of uniqueItems apart in time that grows with their number only', () => {
     const schema = { properties: { n: { uniqueItems: true } } };
     const many = Array.from({ length: 100_000 }, (_, n) => ({ n }));

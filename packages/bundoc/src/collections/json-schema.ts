@@ -11,6 +11,7 @@ import {
   resolvePointer,
   walksOverOneValue,
 } from './schema-work.ts';
+import { mendTuples } from './tuple-keyword.ts';
 import { mendUnevaluated } from './unevaluated-keywords.ts';
 
 type Schema = Readonly<Record<string, unknown>>;
@@ -213,6 +214,7 @@ function compile(schema: Schema, numbers: Numbers | undefined, allErrors: boolea
   });
   for (const keyword of NEVER_ACCEPTED) ajv.removeKeyword(keyword);
   addExactKeywords(ajv, numbers);
+  mendTuples(ajv);
   // Ajv would keep track of what is evaluated for every schema.
   if (hasUnevaluated(schema)) mendUnevaluated(ajv);
   else ajv.opts.unevaluated = false;
