@@ -162,6 +162,8 @@ export class QueryExecution {
     const { scan, whereText, orderBy, paths } = this.#plan;
     const { document, position, isExactMatch } = candidate;
     candidate.forgetValue();
+    // It may wait there for longer than others wait for room.
+    scan.releaseStore();
     const input = {
       ...{ text: document.text, position, orderBy, budget: scan.budget.ofDocument },
       where: isExactMatch || whereText === '' ? undefined : whereText,

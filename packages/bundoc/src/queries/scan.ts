@@ -70,6 +70,8 @@ export type WithStore = <T>(run: (store: ProjectStore) => Promise<T>) => Promise
 
 export interface Scan {
   readonly withStore: WithStore;
+  /** Lets the project be closed until the store is asked for again. */
+  readonly releaseStore: () => void;
   readonly collection: string;
   readonly budget: ScanBudget;
   /** Ids of documents that do not open are added here. */

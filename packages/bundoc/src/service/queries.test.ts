@@ -9,6 +9,7 @@ import { EmbeddedProject } from '../testing/embedded-project.ts';
 import { SlowSteps } from '../testing/slow-steps.ts';
 import { WorkBench } from '../testing/work-bench.ts';
 import { readValue } from '../values/value.ts';
+import { LARGE_BYTES } from '../work/large-bytes.ts';
 import { ownWork, Scheduler } from '../work/scheduler.ts';
 import { Queries, type QueryRequest } from './queries.ts';
 
@@ -201,6 +202,22 @@ describe('a request that nobody waits for any more', () => {
     controller.abort(new AppError('request_timeout'));
     await expect(counting).rejects.toMatchObject({ code: 'request_timeout' });
     expect(leases.held).toBe(0);
+  });
+
+  it('holds no project open while a large document waits for its thread', async () => {
+    const { store, queries, leases } = await start({});
+    await commitOne(store, put('large', `{"n":1,"pad":"${'x'.repeat(LARGE_BYTES)}"}`));
+    const scheduler = new Scheduler();
+    const run = scheduler.large.run.bind(scheduler.large);
+    const held: number[] = [];
+    scheduler.large.run = ((...args: Parameters<typeof run>) => {
+      held.push(leases.held);
+      return run(...args);
+    }) as typeof run;
+    const work = scheduler.work({ subject: 's', project: 'p' }, 'query');
+    expect((await queries.query(request({ ...selection('{"n":1}', work) }))).documents).toHaveLength(1);
+    expect(held).toEqual([0]);
+    await scheduler[Symbol.asyncDispose]();
   });
 
   it('holds one lease, unless that may not be used any more: no key is used beyond its time', async () => {

@@ -120,7 +120,8 @@ export class Queries {
     const indexPlan = await work.outside(() =>
       withStore(async ({ indexes }) => planQuery(where, order, indexes?.usable(collection) ?? [])),
     );
-    const scan = { withStore, collection, budget, unreadable: [], work };
+    const releaseStore = () => lease[Symbol.dispose]();
+    const scan = { withStore, releaseStore, collection, budget, unreadable: [], work };
     const condition = { holds: compileWhere(where), operators: operatorsOf(where), whereText };
     return new QueryExecution({ scan, ...condition, orderBy, order, paths, indexPlan, wanted });
   }

@@ -143,6 +143,8 @@ export interface LogMark {
 export interface AttachedHandle {
   /** Something waits. May be called at any time, and again. */
   ready(): void;
+  /** The same, for the one that was ready before: it may be called on behalf of another subject. */
+  again(): void;
   /** The last part that a snapshot taken now covers; undefined when there is none. */
   mark(): LogMark | undefined;
   /** Ends writing. Nothing may be on its way. */

@@ -174,6 +174,7 @@ export class Log implements ReadableLog, AsyncDisposable {
         attached.subject = this.#options.writer?.() ?? '';
         this.#writer.ready(attached);
       },
+      again: () => this.#writer.ready(attached),
       mark: () => turns.mark(attached),
       detach: () => turns.detach(attached),
     };

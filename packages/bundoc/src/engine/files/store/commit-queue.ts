@@ -102,7 +102,7 @@ export class CommitQueue implements PartSource {
     if (files.isFull) this.#refuseAll(new AppError('disk_full'), isNoDelete);
     while (this.#waiting.length > 0) {
       if (!onlyMakingRoom && !files.hasCapacity) {
-        files.whenCapacity(() => this.attached.ready());
+        files.whenCapacity(() => this.attached.again());
         return undefined;
       }
       const group = this.#takeGroup(bytesMax, onlyMakingRoom);
@@ -199,7 +199,7 @@ export class CommitQueue implements PartSource {
       next.part.refused(new AppError('storage_unavailable', { cause: error }));
     }
     // It may have been refused meanwhile.
-    if (this.#next === next || this.#waiting.length > 0) this.attached.ready();
+    if (this.#next === next || this.#waiting.length > 0) this.attached.again();
   }
 
   #taken(

@@ -205,6 +205,17 @@ describe('lanes of commits', () => {
     expect(lanes.waiting).toBe(0);
   });
 
+  it('have what is left of a project in the lane of its first commit, and no transaction without commits', () => {
+    const [project] = projectsOf(1) as [Project];
+    const lanes = new CommitLanes<Project, Commit>(SLOTS);
+    lanes.add(project, commitOf(1), 0);
+    lanes.add(project, commitOf(2, { bytes: 9 * MIB, queuedMs: 1 }), 1);
+    lanes.expired(QUEUED_MS_MAX);
+    const batch = lanes.take() as LaneBatch<Project, Commit>;
+    expect([batch.kind, batch.members.map(({ commits }) => commits.length)]).toEqual(['large', [1]]);
+    expect(lanes.take()).toBeUndefined();
+  });
+
   it('leave connections to reads where there are few', () => {
     expect(laneSlots(5)).toEqual({ small: 2, large: 1, alone: 1 });
     expect(laneSlots(16)).toEqual({ small: 2, large: 2, alone: 4 });

@@ -183,7 +183,9 @@ export class CommitLanes<P extends object, C extends LaneCommit> {
         const commits = queue.commits.filter(({ queuedMs }) => queuedMs + QUEUED_MS_MAX <= nowMs);
         if (commits.length === 0) continue;
         queue.commits = queue.commits.filter((commit) => !commits.includes(commit));
-        if (queue.commits.length === 0) ready.remove([queue]);
+        // Its first commit decides its lane.
+        ready.remove([queue]);
+        if (queue.commits.length > 0) this.#wait(queue, nowMs);
         expired.push({ project: queue.project, commits });
       }
     return expired;
