@@ -19,7 +19,7 @@ export function devSetup(root, inherited) {
     throw new UserError(
       `npm start speaks plain HTTP, on this machine alone: unset ${tls.join(', ')}, or run the services by themselves`,
     );
-  // Whoever develops may look into the memory of the services; there are no keys of anybody else in it.
+  // A developer may look into the memory of the services: it holds no keys of anybody else.
   const NODE_ENV = set('NODE_ENV', 'development');
 
   const dataDir = path('BUNDOC_DATA_DIR', 'data');

@@ -132,7 +132,9 @@ async function registerRoutes(app: FastifyInstance, auth: BearerAuth, parts: Api
   await registerPatch(app, documents, auth, scheduler);
   registerBatch(app, new Batches(instances, config.documentBytesMax), auth, config, scheduler);
   registerLists(app, documents, auth, scheduler, serviceShares.pageReads);
-  registerProjects(app, new ProjectDirectory(projects, instances, () => void generation.acting()), auth);
+  const requireServed = () => void generation.acting();
+  const directory = new ProjectDirectory(projects, instances, requireServed, serviceShares.lookups);
+  registerProjects(app, directory, auth);
   registerProjectDeletion(app, deletion, auth);
   registerCollections(app, new Collections(instances), auth, scheduler);
   registerQueries(app, new Queries(instances, SCAN_LIMITS), auth, scheduler);

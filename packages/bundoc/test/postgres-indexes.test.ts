@@ -304,7 +304,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(store);
   });
 
-  it('are distinguished from those of before without a look through all for each, in however little memory', async () => {
+  it('are distinguished from earlier ones without a scan of all for each, and in bounded memory', async () => {
     const project = await newProject();
     const plans: string[] = [];
     const explaining = {

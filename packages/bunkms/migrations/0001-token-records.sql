@@ -71,7 +71,7 @@ CREATE TABLE tokens (
   issuer text COLLATE "C",
   may_issue text
 );
-CREATE INDEX tokens_by_family ON tokens (family);
+CREATE INDEX tokens_by_family ON tokens (family, expires_at);
 CREATE INDEX tokens_by_expiry ON tokens (expires_at);
 
 -- "write_id" names the transaction that wrote the record: by it a node finds out what became of one whose end it did not hear.

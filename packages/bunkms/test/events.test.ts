@@ -93,7 +93,7 @@ describe('the stream of events', () => {
     expect(events.map(({ type }) => type)).toEqual([...types, 'update'].map((type) => `key.${type}`));
   });
 
-  test('tells of revoked tokens: those of before at the start, the others at once', async () => {
+  test('tells of revoked tokens: of earlier ones at the start, of the others at once', async () => {
     const [old, expired, late] = [await service(), await service(['*'], 60), await service()];
     for (const { jti } of [old, expired])
       await kms.api(`/v1/tokens/${jti}`, { method: 'DELETE', token: admin });

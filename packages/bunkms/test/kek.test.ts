@@ -523,7 +523,7 @@ describe('the retirement of a KEK', () => {
   });
 });
 
-test('a rotation that a stop cut off is gone on with by the next start', async () => {
+test('a rotation that a stop interrupted is continued by the next start', async () => {
   {
     await using kms = await startBoth();
     const keys = await KeyCalls.of(kms);

@@ -66,7 +66,7 @@ export class Project {
 
   /**
    * What happens, each document once, at its last change: `for await (const change of project.changes())`. A
-   * stream that breaks off is gone on with behind the last change that was taken.
+   * stream that breaks off resumes behind the last change that was taken.
    *
    * @throws BundocError `position_gone` when deletions behind `since` are forgotten.
    */

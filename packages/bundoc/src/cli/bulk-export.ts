@@ -8,6 +8,7 @@ import { type ExportOptions, type ExportProgress, exportDocuments } from '../ope
 import { ResumeFile } from '../operations/resume-file.ts';
 import { CommandError } from './errors.ts';
 import { collectionOf, idOf } from './names.ts';
+import { write as writeOut } from './output.ts';
 import { type ServiceOptions, serviceClient, stopSignal } from './service-client.ts';
 import { createTransferBar } from './transfer-bar.ts';
 
@@ -29,8 +30,8 @@ const stateSchema = z.strictObject({
 });
 
 /**
- * Writes a project's documents as NDJSON into a file, or to standard output for `-`. A file comes to be under
- * its name once it is whole; one that was begun is gone on with.
+ * Writes a project's documents as NDJSON into a file, or to standard output for `-`. A file gets its
+ * name once it is complete. An interrupted export continues.
  *
  * @returns true when every document could be read.
  */
@@ -63,7 +64,7 @@ export async function exportCommand(
         tell(progress, lines.length);
       },
     });
-  const end = await (path === '-' ? run({}, toStandardOutput) : toFile(path, about, run));
+  const end = await (path === '-' ? run({}, (lines) => writeOut(lines)) : toFile(path, about, run));
   bar[Symbol.dispose]();
   const { documents, deletions, since, unreadable } = end;
   if (options.json)
@@ -71,12 +72,6 @@ export async function exportCommand(
   else console.error(`${counted(documents, 'document')}; what comes behind them: --since ${since}`);
   for (const name of unreadable) console.error(`does not open: ${name}`);
   return unreadable.length === 0;
-}
-
-async function toStandardOutput(lines: string): Promise<void> {
-  await new Promise<void>((resolve, reject) => {
-    process.stdout.write(lines, (error) => (error ? reject(error) : resolve()));
-  });
 }
 
 async function toFile(

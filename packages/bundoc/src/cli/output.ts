@@ -1,4 +1,5 @@
-import { type Column, printable, Table } from '@bundoc/shared/cli/table';
+import { type Column, Table } from '@bundoc/shared/cli/table';
+import { printable } from '@bundoc/shared/runtime/printable';
 
 /** Anyone who reads standard output has closed it, as `head` does: the command ends, and nothing is wrong. */
 export class OutputClosed extends Error {

@@ -58,9 +58,7 @@ function programOf(environment: Environment, onFault: () => void): Command {
   service(
     program
       .command('import')
-      .description(
-        'writes the documents of an NDJSON file into a project; a run that was stopped is gone on with',
-      )
+      .description('writes the documents of an NDJSON file into a project; an interrupted run continues')
       .argument('<project>')
       .argument('<file>', '- for standard input')
       .option('--collection <name>', 'the target collection; by default the _collection of each line')

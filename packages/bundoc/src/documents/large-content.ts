@@ -46,12 +46,24 @@ export const JOBS = defineJobs(import.meta.url, {
   },
 });
 
+/** Bytes of a body that is read without a turn: it takes less than a turn costs to wait for. */
+const SMALL_BODY_BYTES = 8_192;
 /** Bytes of a body up to which it is read in one step: one of many short names takes some milliseconds. */
 const BODY_AT_ONCE_MAX = 131_072;
 
 /** {@link readDocumentBody}. Synchronous for a small one. */
 export function readBodyInTurns(bytes: Buffer, work: Work): DocumentBody | Promise<DocumentBody> {
-  return bytes.length <= BODY_AT_ONCE_MAX ? readDocumentBody(bytes) : readLargeBody(bytes, work);
+  if (bytes.length <= SMALL_BODY_BYTES) return readDocumentBody(bytes);
+  return bytes.length <= BODY_AT_ONCE_MAX ? readInTurn(bytes, work) : readLargeBody(bytes, work);
+}
+
+async function readInTurn(bytes: Buffer, work: Work): Promise<DocumentBody> {
+  await work.pause();
+  try {
+    return readDocumentBody(bytes);
+  } finally {
+    work.leave();
+  }
 }
 
 async function readLargeBody(bytes: Buffer, work: Work): Promise<DocumentBody> {

@@ -1,5 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { expect, it } from 'vitest';
+import { expect, it, vi } from 'vitest';
 import { acceptInTurns } from '../collections/schema-checks.ts';
 import { answeredBefore } from '../service/patching.ts';
 import { WorkBench } from '../testing/work-bench.ts';
@@ -25,6 +25,7 @@ const schemaOf = (members: number) => ({
 });
 
 const STEPS: Record<string, (work: Work) => unknown> = {
+  'a document is read': (work) => readBodyInTurns(Buffer.from(`{"pad":"${'x'.repeat(16_384)}"}`), work),
   'a large document is read': (work) => readBodyInTurns(Buffer.from(`{"pad":"${LARGE}"}`), work),
   'a batch is read': (work) => readBatchInTurns(batchOf('x'), LIMITS, ifMatchOfBody, work),
   'a large batch is read': (work) => readBatchInTurns(batchOf(LARGE), LIMITS, ifMatchOfBody, work),
@@ -75,14 +76,17 @@ it('the look-up of the first answer is no processor time when a repeated patch d
 });
 
 it.each([
-  [131_072, 'in one step'],
-  [131_073, 'in the thread for large documents'],
-])('a body of %d bytes is read %s', async (bytes, where) => {
+  [8_192, 'at once', false, 0],
+  [8_193, 'in a turn of its own', true, 0],
+  [131_072, 'in a turn of its own', true, 0],
+  [131_073, 'in another thread', true, 1],
+])('a body of %d bytes is read %s', async (bytes, _how, waits, jobs) => {
   await using scheduler = new Scheduler();
   using work = scheduler.work({ subject: 's', project: 'p' }, 'write');
+  const run = vi.spyOn(scheduler.large, 'run');
   const body = Buffer.from(`{"pad":"${'x'.repeat(bytes - 10)}"}`);
-  expect(body).toHaveLength(bytes);
   const read = readBodyInTurns(body, work);
-  expect(read instanceof Promise).toBe(where !== 'in one step');
+  expect(read instanceof Promise).toBe(waits);
   expect((await read).content.bytes).toHaveLength(bytes - 2);
+  expect(run).toHaveBeenCalledTimes(jobs);
 });

@@ -30,7 +30,7 @@ import { readHeaders, writeHeaders } from './documents.ts';
 import { commitOptions } from './idempotency.ts';
 import { requestWork } from './request-work.ts';
 
-/** The DEFINITION with all its defaults, and what is shown of the collection. */
+/** The definition with all its defaults, and what is shown of the collection. */
 const ANSWER_BYTES_MAX = 2 * DEFINITION_BYTES_MAX;
 const COLLECTIONS_PATH = '/v1/projects/:project/collections';
 const EXAMPLE_PATH = { project: 'project-a', collection: 'notes' };
@@ -118,7 +118,7 @@ const DEFINITION = describe({
 const REMOVAL = describe({
   id: 'undefineCollection',
   tag: 'collections',
-  summary: 'Remove the DEFINITION of a collection',
+  summary: 'Remove the definition of a collection',
   description: 'Its documents stay.',
   access: projectAccess('docs:admin'),
   params: collectionPathSchema,

@@ -170,14 +170,15 @@ export function registerQueries(
         body.groupBy,
         figures.map(([, figure]) => figure),
       );
-      const groups = answer.groups.map((group) => {
+      const names = figures.map(([name]) => name);
+      const groups: string[] = [];
+      for (const group of answer.groups) {
+        const turn = work.pause();
+        if (turn !== undefined) await turn;
         const by = members(body.groupBy, group.values);
-        const values = members(
-          figures.map(([name]) => name),
-          group.figures,
-        );
-        return `{"group":${by},"figures":${values}}`;
-      });
+        groups.push(`{"group":${by},"figures":${members(names, group.figures)}}`);
+      }
+      work.leave();
       return send(reply, [`{"groups":[${groups.join(',')}]${tail(answer, body.explain)}}`]);
     },
   );

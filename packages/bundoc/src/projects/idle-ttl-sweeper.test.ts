@@ -68,7 +68,7 @@ describe('expired documents of a project that nobody has open', () => {
     expect(await counted('p')).toBe(0);
   });
 
-  it('that are too many for one look are gone on with', async () => {
+  it('that are too many for one sweep are swept by the next', async () => {
     const { clock, instances, sweeper, fill, using, counted } = start(newPlace(), { pagesMax: 2 });
     await fill('p', 0);
     await using('p', (store) => store.commit(Array.from({ length: 500 }, (_, n) => put(`e${n}`, '{}'))));

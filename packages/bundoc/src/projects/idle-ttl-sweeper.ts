@@ -5,7 +5,7 @@ import type { DueProject, ExpiryMarks } from '../engine/expiry-marks.ts';
 import type { InstanceManager } from './instance-manager.ts';
 
 const PAGES_MAX = 100;
-/** When a look is gone on with that did not come to the end, or found no room, milliseconds. */
+/** Before the next sweep continues one that did not reach the end, or found no room, milliseconds. */
 const GO_ON_AFTER_MS = 60_000;
 
 export interface IdleTtlSweeperOptions {

@@ -50,7 +50,7 @@ export class SlotPool {
     return slot;
   }
 
-  /** A slot takes another number of bytes: others are evicted for it, as far as any can be spared. */
+  /** Changes the bytes of a slot. If it grows, slots that are not in use are evicted. */
   resize(slot: Hold, bytes: number): void {
     const isLarger = bytes > slot.units;
     slot.resize(bytes);

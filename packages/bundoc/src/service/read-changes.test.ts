@@ -36,7 +36,7 @@ function storeOf(changes: readonly Change[], get: (change: Change) => StoredDocu
 }
 
 type Args = Parameters<typeof feed.readChanges> extends [...infer A, unknown] ? A : never;
-/** By itself, so that nobody waits. */
+/** On its own: no other work makes it wait. */
 const readChanges = (...args: Args) => feed.readChanges(...args, ownWork()('changes'));
 
 const start = { position: 0, horizon: 0 };

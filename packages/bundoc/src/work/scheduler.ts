@@ -42,7 +42,7 @@ export interface SchedulerDeps {
   readonly onUsed?: (key: ShareKey, us: number) => void;
   /** Bytes of memory that work holds; no bound when it is absent. */
   readonly memory?: Room;
-  /** SlotPool for work that waits; no bound when it is absent. */
+  /** Places for work that waits; unbounded when absent. */
   readonly places?: Room;
 }
 

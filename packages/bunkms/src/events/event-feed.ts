@@ -64,7 +64,7 @@ export class EventFeed {
   #position: ChainHead | undefined;
   #heartbeatAtMs = 0;
   #timer: NodeJS.Timeout | undefined;
-  /** Looking and joining take turns, so that nobody gets an event twice or never. */
+  /** Looking and joining take turns: each follower gets each event once. */
   readonly #turns = new Mutex();
   #failing = false;
 

@@ -69,17 +69,17 @@ export class IssuedFamilies {
     const revoked = new Set([this.#root]);
     const looked = new Map<string, number>();
     for (let ended = 0; ; ) {
-      const found: AuditRecord[] = [];
-      for await (const issue of this.#issues('family', families, looked)) found.push(issue);
-      if (found.length === 0) return { jtis, ended };
+      let isOver = true;
       const latest = new Map<string, AuditRecord>();
-      for (const issue of found) {
+      for await (const issue of this.#issues('family', families, looked)) {
+        isOver = false;
         jtis.push(textIn(issue, 'token'));
         const family = textIn(issue, 'family');
         const before = latest.get(family);
         if (before === undefined || textIn(before, 'expires_at') < textIn(issue, 'expires_at'))
           latest.set(family, issue);
       }
+      if (isOver) return { jtis, ended };
       const live = [...latest].filter(
         ([family, issue]) => !revoked.has(family) && textIn(issue, 'expires_at') >= time,
       );

@@ -3,10 +3,12 @@ import { useState } from 'preact/hooks';
 import { Empty, Fault, Head, Loading, Name } from '../parts/basics.tsx';
 import { useRequest } from '../parts/use-request.ts';
 import { bundoc } from '../shell/api.ts';
+import { onSignOut } from '../shell/session.ts';
 import { places } from './places.ts';
 
-/** Projects that this user has opened, or found open. */
+/** Projects that this user has opened. */
 const entered = new Set<string>();
+onSignOut(() => entered.clear());
 
 /**
  * Shows a project's view once its key is in memory. Otherwise says first that opening it has its key fetched,
@@ -39,10 +41,7 @@ export function OpenProject({
         <a href={places.projects()}>All projects</a>
       </Empty>
     );
-  if (summary.key_until !== undefined) {
-    entered.add(project);
-    return <>{children()}</>;
-  }
+  if (summary.key_until !== undefined) return <>{children()}</>;
   return (
     <>
       <Head title={<Name text={project} />} lead="This project is closed." />

@@ -6,6 +6,7 @@ import { Editor } from '../editor/editor.tsx';
 import { download, Empty, Fault, Figure, Head, Name, Switch, Table, TextFrame } from '../parts/basics.tsx';
 import { bytes, count, visible } from '../parts/format.ts';
 import { api, path } from '../shell/api.ts';
+import { onSignOut } from '../shell/session.ts';
 import { DocumentTable } from './collection-view.tsx';
 import { faultOfText } from './document-text.ts';
 import { CollectionFrame } from './project-frame.tsx';
@@ -27,6 +28,7 @@ const WORDS = [...MEMBERS, ...OPERATORS];
 
 /** Texts of queries by collection and kind, so that a look at a document loses none. */
 const typed = new Map<string, string>();
+onSignOut(() => typed.clear());
 
 export function QueryView({
   project = '',

@@ -15,6 +15,8 @@ interface Page {
 }
 
 const WINDOW = 500;
+/** Records that the service looks at for one page of a filter. */
+const FILTERED_WINDOW = 10_000;
 /** Records that one look shows at least, and windows that it reads at most. */
 const WANTED = 40;
 const WINDOWS_MAX = 40;
@@ -30,10 +32,11 @@ export async function latestRecords(
   filter: AuditFilter,
   signal: AbortSignal,
 ): Promise<{ readonly records: readonly AuditRecord[]; readonly olderThan: number }> {
+  const step = Object.values(filter).some((value) => value !== undefined) ? FILTERED_WINDOW : WINDOW;
   const found: AuditRecord[] = [];
   let high = upTo;
   for (let windows = 0; high > 0 && found.length < WANTED && windows < WINDOWS_MAX; windows++) {
-    const low = Math.max(0, high - WINDOW);
+    const low = Math.max(0, high - step);
     found.push(...(await windowOf(low, high, filter, signal)));
     high = low;
   }

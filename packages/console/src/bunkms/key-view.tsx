@@ -208,7 +208,7 @@ const TITLES: Readonly<Record<Asked, string>> = {
 function explanationOf(asked: Asked, isHeld: boolean): string {
   switch (asked) {
     case 'rotate':
-      return 'BunKMS mints a new version. Whoever holds the key gets it within a second and re-seals in the background. Older versions stay.';
+      return 'BunKMS mints a new version. The holder gets it within a second and re-seals in the background. Older versions stay.';
     case 'disable':
       return 'The key is withdrawn from its holder within a second: its project answers 403 until the key is enabled.';
     case 'enable':

@@ -13,8 +13,8 @@ async function load(words: readonly Word[]) {
 }
 
 /**
- * Text to edit. The editor is loaded when the first one is needed. `text` is what it begins with; to begin
- * anew, change `version`.
+ * Text to edit. The editor is loaded when the first one is needed. `text` is what it begins with. A new
+ * `version` starts it over.
  */
 export function Editor({
   text,

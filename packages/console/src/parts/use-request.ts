@@ -35,9 +35,11 @@ export function useRequest<T>(
   const [round, setRound] = useState(0);
   const latest = useRef(ask);
   latest.current = ask;
+  const isBusy = useRef(false);
   useEffect(() => {
     if (key === undefined) return;
     const stop = new AbortController();
+    isBusy.current = true;
     setState((before) => ({
       key,
       data: before.key === key ? before.data : undefined,
@@ -46,10 +48,14 @@ export function useRequest<T>(
     }));
     latest.current(stop.signal).then(
       (data) => {
-        if (!stop.signal.aborted) setState({ key, data, error: undefined, isLoading: false });
+        if (stop.signal.aborted) return;
+        isBusy.current = false;
+        setState({ key, data, error: undefined, isLoading: false });
       },
       (error: unknown) => {
-        if (!stop.signal.aborted) setState((before) => ({ ...before, key, error, isLoading: false }));
+        if (stop.signal.aborted) return;
+        isBusy.current = false;
+        setState((before) => ({ ...before, key, error, isLoading: false }));
       },
     );
     return () => stop.abort();
@@ -58,7 +64,8 @@ export function useRequest<T>(
   useEffect(() => {
     if (everyMs === undefined) return;
     const timer = setInterval(() => {
-      if (document.visibilityState === 'visible') reload();
+      // A slow answer is waited for.
+      if (document.visibilityState === 'visible' && !isBusy.current) reload();
     }, everyMs);
     return () => clearInterval(timer);
   }, [everyMs, reload]);

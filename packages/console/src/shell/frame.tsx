@@ -66,7 +66,7 @@ function SignedIn({
   const { path } = useLocation();
   const content = useRef<HTMLElement>(null);
   const before = useRef(path);
-  // Whoever uses a screen reader hears the name of the view that they have come to.
+  // A screen reader says the name of the view.
   useEffect(() => {
     if (before.current === path) return;
     before.current = path;

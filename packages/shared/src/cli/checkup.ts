@@ -1,6 +1,6 @@
 import { access, constants, stat, statfs } from 'node:fs/promises';
 import { lineOf } from '../runtime/error-line.ts';
-import { printable } from './table.ts';
+import { printable } from '../runtime/printable.ts';
 
 /** How a check of `doctor` ended: `warn` for what works and will not for long, or not for all. */
 export type Verdict = 'ok' | 'warn' | 'fail';

@@ -1,7 +1,7 @@
 import { createPublicKey, verify } from 'node:crypto';
 import { type Claims, claimsSchema, type Jwks, type MayIssue, TOKEN_LENGTH_MAX } from '../contract/tokens.ts';
+import { printable } from '../runtime/printable.ts';
 import { counted } from './counted.ts';
-import { printable } from './table.ts';
 
 /** A text that is no token of BunKMS; the message says why. */
 export class NoToken extends Error {

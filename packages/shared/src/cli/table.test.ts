@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { type Column, printable, Table } from './table.ts';
+import { printable } from '../runtime/printable.ts';
+import { type Column, Table } from './table.ts';
 
 const COLUMNS: readonly Column<readonly [string, number]>[] = [
   { head: 'name', cell: ([name]) => name },

@@ -1,3 +1,4 @@
+import { printable } from '../runtime/printable.ts';
 /** A column of a table. */
 export interface Column<T> {
   readonly head: string;
@@ -44,14 +45,6 @@ export class Table<T> {
     });
     return padded.join(GAP).trimEnd();
   }
-}
-
-/** Text for a terminal: control characters and those that change the direction of text stand as `\uXXXX`. */
-export function printable(text: string): string {
-  return text.replace(
-    /[\p{Cc}\p{Cf}\u2028\u2029]/gu,
-    (mark) => `\\u${(mark.codePointAt(0) ?? 0).toString(16).padStart(4, '0')}`,
-  );
 }
 
 function lengthOf(text: string): number {

@@ -54,7 +54,7 @@ export const documentMetadataSchema = z.object({
 export type DocumentMetadata = z.infer<typeof documentMetadataSchema>;
 
 /**
- * The body of a write: any JSON object. `_id` and `_collection` must fit the path, `_rev` acts as `If-Match`
+ * The body of a write: any JSON object. `_id` and `_collection` must match the path. `_rev` is an `If-Match`
  * on a replacement.
  */
 export const documentBodySchema = z.looseObject({

@@ -261,9 +261,9 @@ export async function reserveAnswer(request: FastifyRequest, bytesMax: number): 
 }
 
 /**
- * Keeps room for the largest answer that a read may have, where clients of its subject have answers that they
- * have not taken: so that nobody has large pages made that nobody reads. Who has taken all answers is not
- * held up by what a page may be at most.
+ * Keeps room for the largest answer that a read may have, if clients of its subject have not taken other
+ * answers yet. It stops a subject from having large pages made that it does not read. A subject that has
+ * taken all its answers does not wait for room.
  *
  * @throws AppError `rate_limited`, `overloaded`.
  */

@@ -90,14 +90,17 @@ export class Connections {
    *
    * @throws AppError `rate_limited`, `overloaded`.
    */
-  acceptForwarded({ raw, ip, headers }: FastifyRequest, reply: FastifyReply): void {
-    const key = { subject: callerNetwork(ip), project: '' };
+  acceptForwarded(request: FastifyRequest, reply: FastifyReply): void {
+    const { raw, headers } = request;
+    const keyOf = () => ({ subject: callerNetwork(request.ip), project: '' });
     if (this.#ofReserve.size > 0 && isForwarded(headers) && this.#ofReserve.has(nameOf(raw.socket))) {
       reply.header('connection', 'close');
-      throw this.share.refusal(key, 1);
+      throw this.share.refusal(keyOf(), 1);
     }
+    if (this.isProxy === undefined) return;
     const peer = canonicalAddress(raw.socket.remoteAddress);
-    if (peer === undefined || this.isProxy?.(peer) !== true) return;
+    if (peer === undefined || !this.isProxy(peer)) return;
+    const key = keyOf();
     const hold = this.forwarded.tryTake(key, 1);
     if (hold === undefined) throw this.forwarded.refusal(key, 1);
     reply.raw.once('close', () => hold[Symbol.dispose]());

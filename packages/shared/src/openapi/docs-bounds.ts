@@ -10,8 +10,8 @@ const WINDOW_MS = 1_000;
 
 /**
  * Bounds what strangers may ask of the routes of `app`: 503 `overloaded` while too many of their answers have
- * not been taken, 429 `rate_limited` when they come too fast. Both concern these routes alone, so that nobody
- * keeps others from theirs.
+ * not been taken, 429 `rate_limited` when they come too fast. Both concern these routes alone: requests
+ * for documents and keys are not held up.
  */
 export function boundDocs(app: FastifyInstance, clock: Clock): void {
   let underWay = 0;

@@ -1,3 +1,5 @@
+import { printable } from './printable.ts';
+
 /** Colours of the levels: SGR parameters of ECMA-48. */
 const COLOURS: Readonly<Record<string, string>> = {
   fatal: '31;1',
@@ -6,8 +8,6 @@ const COLOURS: Readonly<Record<string, string>> = {
   info: '32',
 };
 const LEVEL_CHARS = 5;
-/** What must not reach a terminal. */
-const CONTROLS = /[\p{Cc}\u2028\u2029]/gu;
 
 /**
  * A log record as a person reads it at a terminal: `12:00:00.000 info bundoc listening
@@ -54,8 +54,4 @@ function frameOf(err: unknown): string | undefined {
 
 function textOf(value: unknown): string {
   return typeof value === 'string' && /^[^\s"=]+$/.test(value) ? value : JSON.stringify(value);
-}
-
-function printable(text: string): string {
-  return text.replace(CONTROLS, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }

@@ -77,7 +77,7 @@ describe('bundoc settle --all', () => {
       if (path.startsWith(`/projects/${kind}/`)) other.tamper(path, bytes);
     const at = KINDS.indexOf(kind);
     const project = projects[at]!;
-    // SlotPool in the log of another data folder say nothing here: they must not be taken for what this log
+    // Places in the log of another data folder say nothing here: they must not be taken for what this log
     // covers.
     await expect(project.open(other)).rejects.toMatchObject({ code: 'project_damaged' });
     await closeEngine(other);

@@ -34,16 +34,18 @@ export class ActiveFamilies {
     this.#dataVersion = dataVersion;
     const found = new Map<string, string>();
     for (const jti of jtis) {
-      const family = this.#known.get(jti) ?? (yield* this.#find([jti])).get(jti);
+      const known = this.#known.get(jti);
+      const family = known ?? (yield* this.#find([jti])).get(jti);
       if (family === undefined) continue;
       found.set(jti, family);
+      if (known !== undefined) continue;
       if (this.#known.size >= KNOWN_MAX) this.forget();
       this.#known.set(jti, family);
     }
     return found;
   }
 
-  /** To be called when this connection has written of tokens, or taken back what it wrote. */
+  /** To be called when this connection has revoked or removed tokens, or taken back what it wrote. */
   forget(): void {
     this.#known.clear();
   }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import type { KeyObject } from 'node:crypto';
-import { REVOCATION, TOKEN_ACTIONS } from '../../records/token-record.ts';
+import { REVOCATION } from '../../records/token-record.ts';
 import type { StoreOperations } from '../port.ts';
 import { bindBodies } from '../sql/bodies.ts';
 import { operationsOf } from '../sql/operations.ts';
@@ -10,9 +10,6 @@ import { ActiveFamilies } from './active-families.ts';
 import { SqliteChain } from './chain.ts';
 import type { Connection } from './connection.ts';
 import { SQLITE } from './dialect.ts';
-
-/** Records that say which tokens are active. */
-const TOKEN_RECORDS: ReadonlySet<string> = new Set([...TOKEN_ACTIONS, REVOCATION]);
 
 /**
  * The store's operations over one connection, synchronous: they run in the worker. Each write is one
@@ -32,7 +29,8 @@ export function sqliteOperations(connection: Connection): StoreOperations {
   const run = <T>(work: Sql<T>): T => runSync(work, (statement) => connection.execute(statement));
   const write = <T>(change: (chain: SqliteChain) => Sql<T>): T => {
     const onInsert = (action: string) => {
-      if (TOKEN_RECORDS.has(action)) families.forget();
+      // An issue makes a token active, and one that is not active is not remembered.
+      if (action === REVOCATION) families.forget();
     };
     try {
       return connection.write(() => run(change(new SqliteChain(connection, unlockedKey, onInsert))));

@@ -82,7 +82,7 @@ const MIGRATIONS: readonly string[] = [
     issuer TEXT,
     may_issue TEXT
   ) STRICT;
-  CREATE INDEX tokens_by_family ON tokens (family);
+  CREATE INDEX tokens_by_family ON tokens (family, expires_at);
   CREATE INDEX tokens_by_expiry ON tokens (expires_at);
 
   CREATE TABLE audit (

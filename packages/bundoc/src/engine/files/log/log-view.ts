@@ -27,7 +27,7 @@ export interface LogViewOptions {
 
 /**
  * Finds out what a log holds, without any key, and changes nothing. The caller holds the lock of the data
- * folder, so that nobody writes meanwhile. One segment at a time is in memory.
+ * folder, which keeps other processes from writing. One segment at a time is in memory.
  *
  * @throws LogDamaged when the log, or a segment that counts, is missing or of another storage.
  */

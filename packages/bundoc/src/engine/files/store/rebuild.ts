@@ -214,9 +214,8 @@ function sentenceOf(lostSeqs: Rebuilt['lostSeqs']): string {
 }
 
 /**
- * Adds to the catalog what only files know. Their documents change last in the change feed, behind all that
- * is known, so that nobody who follows it misses them; in lists they stand before what the log has, in the
- * order of their creation.
+ * Adds to the catalog what only files know. Their documents come last in the change feed, where no
+ * follower misses them. In lists they stand before what the log has, in the order of their creation.
  *
  * @returns the names of the files.
  */
@@ -299,7 +298,7 @@ function order(a: DocumentMetadata, b: DocumentMetadata): number {
 }
 
 /**
- * SlotPool in the order of lists for documents that only files know, in the order of their creation among
+ * List positions of documents that only files know, in the order of their creation among
  * those of `known`: for each the highest number below the next one's that nobody has. Where clocks leave no
  * such room, there are fewer places than files.
  */

@@ -180,8 +180,9 @@ export class CommitLanes<P extends object, C extends LaneCommit> {
     const expired: LaneMember<P, C>[] = [];
     for (const ready of Object.values(this.#ready))
       for (const queue of [...ready]) {
+        // They come in the order of their arrival.
+        if ((queue.commits[0] as C).queuedMs + QUEUED_MS_MAX > nowMs) continue;
         const commits = queue.commits.filter(({ queuedMs }) => queuedMs + QUEUED_MS_MAX <= nowMs);
-        if (commits.length === 0) continue;
         queue.commits = queue.commits.filter((commit) => !commits.includes(commit));
         // Its first commit decides its lane.
         ready.remove([queue]);

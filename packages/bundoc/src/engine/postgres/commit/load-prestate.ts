@@ -73,7 +73,7 @@ function wanted(arrays: string, columns: string, row: string): string {
     CROSS JOIN LATERAL (${row}) AS found`;
 }
 
-/** SlotPool in the order of commits have 48 bits; a group takes fewer than are left behind this. */
+/** Positions in the commit order have 48 bits. A group takes fewer than remain after this one. */
 const SEQ_MAX = 2 ** 48 - 2 ** 20;
 
 /** A project of which commits wait, as far as its pre-state needs it. */

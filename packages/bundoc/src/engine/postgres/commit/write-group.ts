@@ -293,10 +293,14 @@ class GroupWriter {
   }
 }
 
+/** Names of collections that an open project keeps sealed: a project may have any number of collections. */
+const NAMES_KEPT_MAX = 1_000;
+
 function sealedName(names: SealedNames, rows: RowCipher, token: Buffer, name: string): Buffer {
   const known = names.get(name);
   if (known !== undefined) return known;
   const sealed = rows.sealCollectionName(token, name);
+  if (names.size >= NAMES_KEPT_MAX) names.clear();
   names.set(name, sealed);
   return sealed;
 }

@@ -123,7 +123,7 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
   /**
    * A document's entries; undefined in a collection without indexes.
    *
-   * @throws AppError `integrity_error` when an index does not open, so that nobody knows what they are;
+   * @throws AppError `integrity_error` when an index does not open, since its entries are unknown then;
    * `payload_too_large`.
    */
   entriesOf(

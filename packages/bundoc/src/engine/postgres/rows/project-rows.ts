@@ -56,8 +56,8 @@ const TABLES = [
 ];
 
 /**
- * Locks a project: to be run as a transaction begins. Rows are changed under this lock alone, so that nobody
- * waits for one another in a ring.
+ * Locks a project: to be run as a transaction begins. Rows are changed under this lock alone, which rules out
+ * deadlocks.
  */
 export function lockOf(project: string): string {
   return `SELECT seq FROM bundoc.heads WHERE project = '${project}' FOR UPDATE`;
