@@ -100,3 +100,13 @@ describe('the pages on the architecture', () => {
     expect(new Set(words).size).toBe(words.length);
   });
 });
+
+it('messages and comments name pages that are there', () => {
+  const sources = globSync(['packages/*/src/**/*.{ts,tsx}', 'scripts/**/*.mjs'], { cwd: root });
+  const missing = sources.flatMap((source) =>
+    [...textOf(source).matchAll(/\bdocs\/[a-z0-9/-]+\.md\b/g)].flatMap(([page]) =>
+      existsSync(join(root, page)) ? [] : [`${source}: ${page}`],
+    ),
+  );
+  expect(missing).toEqual([]);
+});

@@ -31,7 +31,7 @@ describe('the prose of the documentation', () => {
 });
 
 describe('the sources of the packages', () => {
-  const sources = globSync('packages/*/src/**/*.ts', { cwd: root });
+  const sources = globSync('packages/*/src/**/*.{ts,tsx}', { cwd: root });
 
   it('have no phrase that no manual would have, neither in comments nor in messages', () => {
     expect(sources.length).toBeGreaterThan(400);

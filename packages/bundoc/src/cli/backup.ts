@@ -200,7 +200,7 @@ function print(
 }
 
 /**
- * Why a backup cannot be opened for want of its key, and what to do; undefined for any other error.
+ * Why a backup cannot be opened without its key, and what to do; undefined for any other error.
  *
  * @param storage where the project is to be restored, if it is.
  */
@@ -208,9 +208,9 @@ function whyNoKey(error: unknown, project: string, storage?: string): string | u
   if (!(error instanceof AppError)) return undefined;
   switch (error.code) {
     case 'project_destroyed':
-      return 'its key was destroyed for ever: nobody can read what is in the backup';
+      return 'its key was permanently destroyed: the backup can no longer be read';
     case 'key_not_found':
-      return 'BunKMS does not know its key: without it nobody can read what is in the backup';
+      return 'BunKMS does not know its key: the backup cannot be read without it';
     case 'project_elsewhere':
       return `storage ${error.storage} holds its key: if the project is to be restored here, an administrator first lets this storage take the key over (bunkms key take-over ${dekNameOf(project)} --storage ${storage})`;
     case 'key_unheld':

@@ -34,9 +34,9 @@ export async function doctorCommand(
       )
     : undefined;
   const access = await serviceAccess(environment, options).catch((error: unknown) => {
-    // Where the service runs there need be no token of a client.
-    if (isOwn) checkup.warn('token', 'there is no token of a client to try', lineOf(error));
-    else checkup.fail('token', lineOf(error), 'get a token from who runs the service');
+    // Where the service runs, a client token is not needed.
+    if (isOwn) checkup.warn('token', 'there is no client token to try', lineOf(error));
+    else checkup.fail('token', lineOf(error), 'ask the operator of the service for a token');
     return undefined;
   });
   const isNamed = options.url !== undefined || Boolean(environment['BUNDOC_URL']);
@@ -89,9 +89,10 @@ async function checkReady(checkup: Checkup, url: string, trust: Trust): Promise<
   const { reason, kms, kms_events: events } = answer.body;
   if (answer.status !== 200) {
     const remedies: Record<string, string> = {
-      storage_unavailable: 'see to the disk or the database of Bundoc; its log says what fails',
+      storage_unavailable: 'check the disk or the database of Bundoc; its log says what fails',
       kms_unavailable: 'start BunKMS; run "bunkms doctor" where it runs',
-      storage_superseded: 'stop one of the two copies of this storage; see docs/operations/storages.md',
+      storage_superseded:
+        'stop one of the two copies of this storage; see docs/keys.md, "Storages and holders"',
     };
     checkup.fail(
       'ready',
@@ -199,11 +200,7 @@ async function checkUnsealed(checkup: Checkup, url: string, trust: Trust): Promi
   else if (answer?.body['status'] === 'sealed')
     checkup.fail('kek', 'BunKMS is sealed: its KEK does not fit', 'run "bunkms doctor" where it runs');
   else if (answer !== undefined)
-    checkup.fail(
-      'kek',
-      'BunKMS does not do its work',
-      'see to its disk or database; its log says what fails',
-    );
+    checkup.fail('kek', 'BunKMS is not ready', 'check its disk or database; its log says what fails');
 }
 
 const NEEDED = ['kms:create_key', 'kms:read_key', 'kms:rotate_key', 'kms:export_key'] as const;

@@ -27,7 +27,7 @@ export async function repair(
       });
     } catch (error) {
       const hint =
-        error instanceof LossNotAccepted ? '; repair it with --accept-loss to go on without them' : '';
+        error instanceof LossNotAccepted ? '; to continue without them, repair it with --accept-loss' : '';
       throw new NotRepaired(`${lineOf(error)}${hint}`, { cause: error });
     }
   });

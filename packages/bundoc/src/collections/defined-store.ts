@@ -275,7 +275,7 @@ function isLong(writes: readonly Write[]): boolean {
   return bytes > KEYS_AT_ONCE_BYTES;
 }
 
-/** A document that does not open can be replaced and deleted; whether it has expired nobody knows. */
+/** A document that does not open can be replaced and deleted; whether it has expired is unknown. */
 function ignoreDamage(error: unknown): undefined {
   if (!hasCode(error, 'integrity_error')) throw error;
 }

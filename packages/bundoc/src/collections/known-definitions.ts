@@ -48,7 +48,7 @@ export class KnownDefinitions {
   readonly #ownWork: OwnWork;
   readonly #beforeExpiring: () => Promise<void>;
   readonly #known = new Map<string, StoredDefinition>();
-  /** Collections whose definition does not open: nobody knows what holds for them. */
+  /** Collections whose definition does not open: their rules are unknown. */
   readonly #damaged = new Set<string>();
   /** Definitions that do not open, and neither does whose they are, by the names of their documents. */
   #unnamed: ReadonlySet<string> = new Set();

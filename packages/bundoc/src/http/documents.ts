@@ -167,7 +167,7 @@ const REMOVAL = describe({
   },
 });
 
-/** The document endpoints (DESIGN section 7). */
+/** The document endpoints (docs/documents.md). */
 export function registerDocuments(
   app: FastifyInstance,
   documents: Documents,

@@ -13,7 +13,7 @@ import { type Candidate, scanCollection } from './scan.ts';
 import { searchIndex } from './search.ts';
 export interface ExecutionStats {
   /**
-   * Ids of documents whose stored bytes do not open: nobody knows whether they are among what was asked for.
+   * Ids of documents whose stored bytes do not open, so it is unknown whether they match.
    */
   readonly unreadable: readonly string[];
   readonly explanation: Explanation;

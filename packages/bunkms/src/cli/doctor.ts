@@ -218,11 +218,7 @@ async function checkServer(checkup: Checkup, config: BunkmsConfig, options: Doct
       'give it the KEK of the installation, and start it again',
     );
   else if (answer !== undefined)
-    checkup.fail(
-      'ready',
-      'the server does not do its work',
-      'see to its disk or database; its log says what fails',
-    );
+    checkup.fail('ready', 'the server is not ready', 'check its disk or database; its log says what fails');
 }
 
 /** Where the API listener of this configuration is reached from this machine. */

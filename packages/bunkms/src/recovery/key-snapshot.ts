@@ -83,7 +83,7 @@ export function afterChange(snapshot: KeySnapshot | undefined, record: AuditReco
   return typeof revision === 'number' ? { ...changed, revision } : changed;
 }
 
-/** Not to be used until somebody says so, and held by nobody knows whom; what was destroyed stays so. */
+/** Disabled until it is released, with an unknown holder. A destroyed key stays destroyed. */
 export function forceDisabled(snapshot: KeySnapshot): KeySnapshot {
   if (snapshot.state === 'destroyed') return snapshot;
   return {

@@ -72,7 +72,7 @@ const PAGE = 1_000;
  *
  * Nothing is overwritten that is what the audit chain says, and nothing comes back that the store or the
  * inventory knows as destroyed. A key of which neither knows what became of it comes back only if that is
- * accepted, disabled, and held by nobody knows whom. The mark of a deletion in a folder is not believed.
+ * accepted, disabled, and with an unknown holder. The mark of a deletion in a folder is not believed.
  *
  * @param dataDir Bundoc's.
  * @returns what became of each project's key, one after the other.

@@ -101,7 +101,7 @@ export async function checkService(
       checkup.fail(
         'url',
         `${url.origin} answers, and is not ${name} (status ${answer.status})`,
-        `see to ${where}`,
+        `check ${where}`,
       );
       return undefined;
     }
@@ -198,7 +198,7 @@ function faultOf(
         'name its file with --ca-file',
       ];
     default:
-      return ['url', `${name} does not answer at ${url.origin}: ${message}`, `see to ${where}`];
+      return ['url', `${name} does not answer at ${url.origin}: ${message}`, `check ${where}`];
   }
 }
 

@@ -87,7 +87,7 @@ export async function checkDisk(checkup: Checkup, folder: string, variable: stri
         `${folder} may not be written to`,
         'run as the user of the service, or give that user the folder',
       );
-    else checkup.fail('disk', lineOf(error), `see to ${folder} (${variable})`);
+    else checkup.fail('disk', lineOf(error), `check ${folder} (${variable})`);
   }
 }
 

@@ -65,7 +65,7 @@ function refusalOf(error: ClientError, ports: ClientErrorPorts): AppError {
     case 'HPE_PAUSED_H2_UPGRADE':
       return new AppError('http_version_unsupported');
     case 'HPE_INVALID_TRANSFER_ENCODING':
-      // The parser has one code for codings that nobody knows and for framing that contradicts itself.
+      // The parser has one code for unknown codings and for contradictory framing.
       return /^(?:Request has invalid|Invalid) `Transfer-Encoding`/.test(error.reason ?? '')
         ? new AppError('transfer_coding_unsupported')
         : new AppError('invalid_request');

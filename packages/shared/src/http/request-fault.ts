@@ -14,7 +14,7 @@ let validHost: string | undefined;
 /**
  * What makes a request one that must not be carried out, although it could be read: its version, framing,
  * host or target (RFC 9110, RFC 9112). Undefined for nearly all requests. Whatever refuses a framing also
- * ends the connection: nobody knows where it ends.
+ * ends the connection, since the end of the request is unknown.
  */
 export function requestFault(request: IncomingMessage): AppError | undefined {
   const { httpVersion, headers } = request;

@@ -27,7 +27,7 @@ export interface RestoreOptions extends RestoreSource {
 /**
  * Makes a project of a backup. `project.json` comes last, so a restore that a crash cut short leaves no
  * project, and can be begun again. The project takes no place of its former feed for its own: anyone who
- * followed it begins again. Its key is rotated with its next writes, since nobody knows how often it has
+ * followed it begins again. Its key is rotated with its next writes, since it is unknown how often it has
  * sealed after the backup.
  *
  * @throws ProjectExists; BackupDamaged, AppError of the disk: then there is no project.

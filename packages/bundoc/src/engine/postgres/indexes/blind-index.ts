@@ -34,8 +34,8 @@ export interface BlindIndexes {
   /** Ids of those whose entries are to be removed. */
   readonly dropped: readonly number[];
   /**
-   * Ids of those that do not open, by the token of their collection in hex: nobody knows what is to be
-   * written for it.
+   * Ids of those that do not open, by the token of their collection in hex: their entries are
+   * unknown.
    */
   readonly damaged: ReadonlyMap<string, readonly number[]>;
 }
