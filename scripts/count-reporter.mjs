@@ -11,7 +11,7 @@ export default class CountReporter {
   onTestRunEnd(testModules, unhandledErrors) {
     const line = `${countLine(countRun(testModules, unhandledErrors))}\n`;
     // `npm test` has the last word itself; it reads the line from a file.
-    const file = process.env.BUNDOC_COUNT_FILE;
+    const file = process.env.TEST_COUNT_FILE;
     if (file !== undefined) writeFileSync(file, line);
     // At exit, so that nothing another reporter prints comes after it.
     else process.once('exit', () => writeSync(1, line));

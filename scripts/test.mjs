@@ -35,7 +35,7 @@ await runScript('npm test', async () => {
     };
     const checked = await script('check', []);
     if (checked !== 0) return checked;
-    return await script('vitest', process.argv.slice(2), { BUNDOC_COUNT_FILE: countFile });
+    return await script('vitest', process.argv.slice(2), { TEST_COUNT_FILE: countFile });
   } catch (error) {
     if (error instanceof Stopped) return 130;
     throw error;

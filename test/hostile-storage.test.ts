@@ -22,7 +22,7 @@ import { RowsOperator } from './support/rows-operator.ts';
 import { FolderOperator, type HostileStorage, randomOf } from './support/storage-operator.ts';
 
 /** As long as a run may take; how much is done in it depends on the machine. */
-const RUN_MS = process.env['BUNDOC_LONG_TESTS'] === '1' ? 1_800_000 : 30_000;
+const RUN_MS = process.env['LONG_TESTS'] === '1' ? 1_800_000 : 30_000;
 /** Repeats one run: that of the seed that a failure names. */
 const SEED = process.env['BUNDOC_HOSTILE_SEED'];
 /** Nothing takes this long unless it hangs. */

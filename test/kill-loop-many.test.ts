@@ -9,9 +9,9 @@ import { startBundocProcess } from './support/bundoc-process.ts';
 import { call, Installation, PATIENT_BUNDOC } from './support/installation.ts';
 
 const SEED = Number(process.env['KILL_SEED'] ?? randomInt(1, 2_147_483_646));
-const KILLS = Number(process.env['KILL_ROUNDS'] ?? (process.env['BUNDOC_LONG_TESTS'] === '1' ? 500 : 20));
+const KILLS = Number(process.env['KILL_ROUNDS'] ?? (process.env['LONG_TESTS'] === '1' ? 500 : 20));
 /** On the simulated disk it is 100, with writes in between: restarts.test.ts. */
-const RESTARTS = process.env['BUNDOC_LONG_TESTS'] === '1' ? 100 : 20;
+const RESTARTS = process.env['LONG_TESTS'] === '1' ? 100 : 20;
 const PROJECTS = 1_000;
 const WORKERS = 32;
 /** Projects that no write was on its way to, and that are read again after each kill all the same. */

@@ -46,11 +46,9 @@ it('starts both services, prints commands that work, and stops in order on Ctrl-
   expect(printed.toString()).toContain('"text":"Hello, Bundoc"');
   // Piped, the log is JSON. A good start warns of nothing, and the commands come last.
   const [log = '', afterwards] = start.output().split('\nBundoc listens on ');
-  const levels = log
-    .split('\n')
-    .filter((line) => line.startsWith('{'))
-    .map((line) => JSON.parse(line).level);
-  expect(new Set(levels)).toEqual(new Set(['info']));
+  const lines = log.split('\n').filter((line) => line.startsWith('{'));
+  expect(lines.length).toBeGreaterThan(1);
+  expect(lines.filter((line) => JSON.parse(line).level !== 'info')).toEqual([]);
   expect(afterwards).toMatch(/^http.*\nAnother token: [^\n]*\n\n$/s);
 
   // Another token, while the services run: it alone is printed.

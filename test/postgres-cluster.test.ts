@@ -26,7 +26,7 @@ const WORKERS = 24;
 /** Projects that are written to from the beginning: each has a part of the documents. */
 const PROJECTS = 200;
 const REGISTERS = 200;
-const FAILOVERS = process.env['BUNDOC_LONG_TESTS'] === '1' ? 10 : 2;
+const FAILOVERS = process.env['LONG_TESTS'] === '1' ? 10 : 2;
 const PHASE_MS = 1_000;
 /** Projects that are made, each with its key, while a node of BunKMS is gone. */
 const PROJECTS_MEANWHILE = 5;

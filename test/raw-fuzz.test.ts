@@ -13,10 +13,10 @@ import {
 } from './support/raw-requests.ts';
 
 /**
- * How long each service is asked; ten minutes with `BUNDOC_LONG_TESTS=1`. `FUZZ_SEED` with the seed that a
+ * How long each service is asked; ten minutes with `LONG_TESTS=1`. `FUZZ_SEED` with the seed that a
  * failure names.
  */
-const MS_MAX = process.env['BUNDOC_LONG_TESTS'] === '1' ? 600_000 : 12_000;
+const MS_MAX = process.env['LONG_TESTS'] === '1' ? 600_000 : 12_000;
 const SEED = Number(process.env['FUZZ_SEED'] ?? randomInt(1, 2_147_483_646));
 
 /** Long enough for a busy machine to receive a request that nobody holds up. */

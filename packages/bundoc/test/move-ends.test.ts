@@ -67,7 +67,7 @@ describeWithPostgres('a move that does not go as planned', () => {
       },
     });
 
-  const isLong = process.env['BUNDOC_LONG_TESTS'] === '1';
+  const isLong = process.env['LONG_TESTS'] === '1';
   const cuts: Cut[] = ['dead before it', 'dead after it', 'BunKMS away before it', 'BunKMS away after it'];
   it.each((['rows', 'files'] as const).flatMap((place) => cuts.map((cut) => [place, cut] as const)))(
     'from %s, cut short at any step (%s), leaves the project whole in one place, and gets there when it is begun again',

@@ -18,7 +18,7 @@ import { COMMIT_MESSAGE, CuttingProxy } from './support/cutting-proxy.ts';
 import { type UsedDatabase, useDatabase } from './support/use-database.ts';
 
 const SEED = Number(process.env['GROUPS_SEED'] ?? randomInt(2 ** 31));
-const IS_LONG = process.env['BUNDOC_LONG_TESTS'] === '1';
+const IS_LONG = process.env['LONG_TESTS'] === '1';
 const NODES = 3;
 const PROJECTS = 200;
 const DELETED = 20;

@@ -237,7 +237,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
       const [held, ...others] = stores as [PostgresStore, ...PostgresStore[]];
       // The long run holds it for a minute, and prints how long commits take beside it: a figure, not a
       // condition.
-      const holdMs = process.env['BUNDOC_LONG_TESTS'] === '1' ? 60_000 : 0;
+      const holdMs = process.env['LONG_TESTS'] === '1' ? 60_000 : 0;
       const writeRounds = async (took: number[]) => {
         const end = performance.now() + holdMs;
         for (let round = 0; round < 50 || performance.now() < end; round++)

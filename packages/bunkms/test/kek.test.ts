@@ -5,6 +5,8 @@ import { type ExportedKey, exportedKeySchema } from '@bundoc/shared/contract/key
 import { startInBackground } from '@bundoc/shared/testing/timing';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { KeyVerification } from '../src/audit/verify-keys.ts';
+import { rotateKek } from '../src/kek/kek-rotation.ts';
+import { CLI_CALLER } from '../src/records/caller.ts';
 import { kekIdOf } from '../src/records/wrapped-key.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import type { Answer } from './support/http.ts';
@@ -194,6 +196,20 @@ describe('a rotation of the KEK', () => {
       expect((await statusOf(kms)).current).toBe(kekIdOfText(old));
     }
     expect((await rotateKeks(kms)).current).toBe(kekIdOfText(further));
+  });
+
+  test('waits, where the caller has patience, until the other service has gone or holds the KEK', async () => {
+    await using kms = await openUnsealed({ dataDir, ring: `${old}\n${further}` });
+    await kms.deps.keks.reload();
+    let rotation: Promise<void> | undefined;
+    {
+      await using _lacking = await start(old);
+      await expect(rotateKek(kms.deps, {}, CLI_CALLER)).rejects.toMatchObject({ code: 'kek_unusable' });
+      rotation = rotateKek(kms.deps, {}, CLI_CALLER, 60_000);
+      expect((await kms.deps.keks.refresh()).current).toBe(kekIdOfText(old));
+    }
+    await rotation;
+    expect((await kms.deps.keks.refresh()).current).toBe(kekIdOfText(further));
   });
 
   test('counts at once for another service: what it makes is wrapped with the new KEK', async () => {

@@ -9,7 +9,7 @@ import {
   keyPageSchema,
 } from '@bundoc/shared/contract/keys';
 import { keyCheckValue } from '@bundoc/shared/crypto/aead';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { keyChangeDraft, withDigests } from '../src/records/key-record.ts';
 import { kekIdOf } from '../src/records/wrapped-key.ts';
 import { parseKekRing } from '../src/vault/kek-provider.ts';
@@ -42,7 +42,7 @@ describe('rotation', () => {
   };
   const exported = async (query = '', at = kms) => {
     const answer = await at.internal(`/v1/export/${NAME}${query}`, { token });
-    expect(answer.status).toBe(200);
+    expect(answer.status, answer.text).toBe(200);
     return exportedKeySchema.strict().parse(answer.json());
   };
   const codeOf = async (query = '') =>
@@ -194,13 +194,20 @@ describe('rotation', () => {
   test('leaves each export that runs meanwhile with a version, check value and material of one key', async () => {
     const keys: ExportedKey[] = [];
     let isRotating = true;
-    const exporting = Array.from({ length: 8 }, async (_, number) => {
+    const EXPORTERS = 8;
+    const exporting = Array.from({ length: EXPORTERS }, async (_, number) => {
       while (isRotating) keys.push(await exported(number % 4 === 0 ? '?version=1' : ''));
     });
     const hasSeenMany = () => new Set(keys.map(({ version }) => version)).size > 3;
     const rotating = (async () => {
       try {
-        for (let time = 0; time < 25 || (time < 500 && !hasSeenMany()); time++) await rotated();
+        for (let time = 0; time < 25 || (time < 500 && !hasSeenMany()); time++) {
+          // An export that is overtaken again and again is refused: no rotation follows another before most
+          // exports of that time have ended.
+          const ended = keys.length + EXPORTERS;
+          await rotated();
+          await vi.waitUntil(() => keys.length >= ended, { timeout: 60_000, interval: 2 });
+        }
       } finally {
         isRotating = false;
       }

@@ -26,6 +26,8 @@ interface JsonOption {
 const PAGE = 500;
 /** How often the progress of a rotation is looked at, milliseconds. */
 const LOOK_MS = 250;
+/** Services read the ring every few seconds, and count as up for 15 s after their end, milliseconds. */
+const HELD_WAIT_MS = 20_000;
 /** How often in a row the store may be too busy to tell it. */
 const FAILURES_MAX = 20;
 
@@ -54,7 +56,7 @@ export async function kekList(environment: Environment, options: JsonOption): Pr
 /**
  * Makes a KEK the current one, and stays until everything is wrapped with it, or, with `wait` false, leaves
  * that to the running server. Anyone who comes first does the work, this process or a server; the other one
- * watches.
+ * watches. Before, it waits for services that are up and have not read the KEK from their ring yet.
  */
 export async function kekRotate(
   environment: Environment,
@@ -62,7 +64,7 @@ export async function kekRotate(
   options: JsonOption & { readonly wait: boolean },
 ): Promise<void> {
   const status = await withKeks(environment, async (deps) => {
-    await rotateKek(deps, kekId === undefined ? {} : { kek_id: kekId }, CLI_CALLER);
+    await rotateKek(deps, kekId === undefined ? {} : { kek_id: kekId }, CLI_CALLER, HELD_WAIT_MS);
     return options.wait ? rewrapAll(deps) : kekStatus(deps);
   });
   if (options.json) console.log(JSON.stringify(status));

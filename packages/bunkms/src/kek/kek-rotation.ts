@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { counted } from '@bundoc/shared/cli/counted';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type {
@@ -62,17 +63,21 @@ export async function kekStatus(deps: KekDeps): Promise<KekStatus> {
 
 /** Others may rotate or stage at the same time; beyond it something is wrong. */
 const ROUNDS_MAX = 16;
+/** How often services are asked again whether they hold a KEK, milliseconds. */
+const HELD_CHECK_MS = 250;
 
 /**
  * Makes a KEK the current one, on record: from then on everything is wrapped with it, in every process, and
  * `KeyRewrap` brings what there is to it. The KEK that is the current one already may be named: then what is
  * left under others is brought to it.
  *
+ * @param waitMs how long to wait until every service that is up holds the KEK, milliseconds.
  * @throws AppError `kek_not_found`; `kek_unusable` also when a service that is up lacks the KEK.
  */
-export async function rotateKek(deps: KekDeps, wanted: RotateKek, caller: Caller): Promise<void> {
+export async function rotateKek(deps: KekDeps, wanted: RotateKek, caller: Caller, waitMs = 0): Promise<void> {
+  const untilMs = deps.clock.monotonic() + waitMs;
   await deps.keks.reload();
-  for (let round = 0; round < ROUNDS_MAX; round++) {
+  for (let round = 0; round < ROUNDS_MAX; ) {
     const state = await deps.keks.refresh();
     const kekId = nextKek(deps, state, wanted);
     const draft = draftOf(deps, caller, 'kek.rotate', { kek_id: kekId, from: state.current });
@@ -85,12 +90,15 @@ export async function rotateKek(deps: KekDeps, wanted: RotateKek, caller: Caller
       await deps.keks.refresh();
       return;
     } catch (error) {
-      if (hasCode(error, 'kek_unusable'))
-        throw new AppError('kek_unusable', {
-          detail:
-            'a service that is up lacks the KEK: it reads its ring file every few seconds, or at a restart',
-        });
-      if (!hasCode(error, 'precondition_failed')) throw error;
+      if (hasCode(error, 'kek_unusable')) {
+        if (deps.clock.monotonic() >= untilMs)
+          throw new AppError('kek_unusable', {
+            detail:
+              'a service that is up lacks the KEK: it reads its ring file every few seconds, or at a restart',
+          });
+        await sleep(HELD_CHECK_MS);
+      } else if (hasCode(error, 'precondition_failed')) round++;
+      else throw error;
     }
   }
   throw new AppError('overloaded');

@@ -39,7 +39,7 @@ vi.stubGlobal('setTimeout', (task: () => void, ms: number) =>
   }, ms / FASTER),
 );
 
-const isLong = process.env['BUNDOC_LONG_TESTS'] === '1';
+const isLong = process.env['LONG_TESTS'] === '1';
 const RUNS = Number(process.env['CRASH_RUNS'] ?? (isLong ? 4_000 : 80));
 const SEED = Number(process.env['CRASH_SEED'] ?? randomInt(1, 2_147_483_646));
 /** Counterexamples are made smaller for a time only: each run takes a tenth of a second. */

@@ -13,7 +13,7 @@ import {
 import { SimulatedDisk } from '../../testing/simulated-disk.ts';
 import { LogDamaged } from './log/scan.ts';
 
-const isLong = process.env['BUNDOC_LONG_TESTS'] === '1';
+const isLong = process.env['LONG_TESTS'] === '1';
 const RUNS = Number(process.env['CRASH_RUNS'] ?? (isLong ? 1_000 : 40));
 const SEED = Number(process.env['CRASH_SEED'] ?? randomInt(1, 2_147_483_646));
 const RUN = { numRuns: RUNS, seed: SEED, interruptAfterTimeLimit: isLong ? 3_600_000 : 60_000 };

@@ -174,7 +174,7 @@ describe('a log of three segments, four projects and thirty frames', () => {
 
   /** All of them, or a sample. */
   function* chosen(count: number, sample: number): Generator<number> {
-    if (process.env['BUNDOC_LONG_TESTS'] === '1') {
+    if (process.env['LONG_TESTS'] === '1') {
       for (let bit = 0; bit < count; bit++) yield bit;
       return;
     }
