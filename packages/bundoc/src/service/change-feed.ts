@@ -89,7 +89,9 @@ export class ChangeFeed {
   ): Promise<FeedPage> {
     return this.#withStore(project, async (store) => {
       const place = await placeOf(store, since);
-      return this.#pageReads.run(shareIn(project), () => readChanges(store, place, filter, limits, work));
+      // A page that waits for the processor before it has read anything holds no place.
+      using _place = await work.outside(() => this.#pageReads.take(shareIn(project), 1));
+      return await readChanges(store, place, filter, limits, work);
     });
   }
 
