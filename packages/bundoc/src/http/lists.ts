@@ -72,6 +72,7 @@ export function registerLists(
       const { include, ...query } = request.query as z.infer<typeof listQuerySchema>;
       using work = requestWork(scheduler, 'projection', request, reply);
       await reserveAnotherPage(request, PAGE_BYTES_MAX);
+      using places = new DisposableStack();
       const page = await documents.list(project, {
         collection,
         bytesMax: PAGE_BYTES_MAX,
@@ -80,10 +81,13 @@ export function registerLists(
         limit: query.limit,
         total: include === 'total',
         work,
-        // Not while the project is opened, or a long page is cut down: others read meanwhile.
+        // Not while the project is opened: others read meanwhile.
         inTurn: async (read) => {
-          using _place = await work.outside(() => pageReads.take(shareOfRequest(request), 1));
-          return await read();
+          const place = places.use(await work.outside(() => pageReads.take(shareOfRequest(request), 1)));
+          const page = await read();
+          // The page is in memory until it is joined, but is cut down in turns that may take long.
+          if (query.fields !== undefined) place[Symbol.dispose]();
+          return page;
         },
       });
       reply

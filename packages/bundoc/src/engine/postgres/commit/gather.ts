@@ -20,8 +20,8 @@ interface Waiting<Question, Answer> {
 }
 
 /**
- * Gathers questions into statements, those of subjects in turn, then of projects. A statement that runs takes no further questions: each answer is of a
- * moment after its question was asked.
+ * Gathers questions into statements, those of subjects in turn, then of projects. A statement that runs takes
+ * no further questions: each answer is of a moment after its question was asked.
  */
 export class Gather<Question, Answer> {
   readonly #batcher: Batcher<Waiting<Question, Answer>>;

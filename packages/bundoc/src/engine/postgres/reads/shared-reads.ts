@@ -114,8 +114,8 @@ interface Wanted {
  * Gathers the most frequent reads of all projects of a node into statements. A statement that runs takes no
  * further reads: each caller sees every commit that was acknowledged before its call.
  *
- * Subjects take turns, then the projects of a subject, one document each. Large documents have statements of their own, so that they delay no
- * small ones. Heads, and pages of changes, are gathered in the same way.
+ * Subjects take turns, then the projects of a subject, one document each. Large documents have statements of
+ * their own, so that they delay no small ones. Heads, and pages of changes, are gathered in the same way.
  */
 export class SharedReads {
   readonly #database: Queryable;
