@@ -1,6 +1,7 @@
 import { setImmediate, setTimeout } from 'node:timers/promises';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
+import { WAIT_MS_MAX } from '@bundoc/shared/shares/share';
 import { BLOCK_BYTES } from './layout.ts';
 import type { LogOptions, TakenPart } from './log-api.ts';
 import type { LogContent } from './log-content.ts';
@@ -35,6 +36,8 @@ export class LogWriter {
   #pausing = 0;
   #growAgainMs = Number.NEGATIVE_INFINITY;
   #isTryingAgain = false;
+  /** Whether somebody looks after those who must wait. */
+  #isWatching = false;
 
   /** @param buffer in which frames are made. */
   constructor(
@@ -132,9 +135,11 @@ export class LogWriter {
       if (!hasRoom) continue;
       const present = this.segment.active as ActiveSegment;
       const group = this.turns.take(this.segment.bodyBytesLeft(present, 1), present.isReserve);
+      this.#watchHeld();
       if (group.length > 0) await this.#write(present, group);
     }
     this.#answer();
+    this.#watchHeld();
     // In the same turn in which nothing was found waiting: a source that becomes ready now must start the
     // pump again.
     this.#pumping = undefined;
@@ -183,6 +188,21 @@ export class LogWriter {
       this.retryHeld();
     };
     this.#wait(RETRY_MS, signal).then(done, done);
+  }
+
+  /** Whoever must wait for room is refused after {@link WAIT_MS_MAX}. */
+  #watchHeld(): void {
+    if (this.#isWatching || !this.turns.isAnyoneHeld) return;
+    const sinceMs = this.turns.heldSinceMs ?? this.#clock.monotonic();
+    this.#isWatching = true;
+    const done = () => {
+      this.#isWatching = false;
+      if (this.#state === 'closed') return;
+      this.turns.refuseHeldSince(this.#clock.monotonic() - WAIT_MS_MAX);
+      this.#watchHeld();
+    };
+    const { signal } = this.#stopping;
+    this.#wait(Math.max(1, sinceMs + WAIT_MS_MAX - this.#clock.monotonic()), signal).then(done, done);
   }
 
   #wait(ms: number, signal: AbortSignal): Promise<unknown> {
