@@ -45,7 +45,7 @@ export interface Attached {
   large: Large | undefined;
   /** In the segments of the reserve. */
   reserveBytes: number;
-  /** Since when it must wait, on the monotonic clock, and whether for its own parts; undefined while it need not. */
+  /** Since when it must wait, by the monotonic clock, and whether for its own parts. */
   held: { readonly sinceMs: number; isOwn: boolean } | undefined;
 }
 

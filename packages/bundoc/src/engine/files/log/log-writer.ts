@@ -1,7 +1,6 @@
 import { setImmediate, setTimeout } from 'node:timers/promises';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
-import { WAIT_MS_MAX } from '@bundoc/shared/shares/share';
 import { BLOCK_BYTES } from './layout.ts';
 import type { LogOptions, TakenPart } from './log-api.ts';
 import type { LogContent } from './log-content.ts';
@@ -12,6 +11,8 @@ import { type ActiveSegment, SegmentWriter } from './segment-writer.ts';
 import { isFull, type Segments } from './segments.ts';
 
 const RETRY_MS = 1_000;
+/** Nobody waits longer for room in the log, as for room in any share. */
+const WAIT_MS_MAX = 5_000;
 
 /**
  * Writes what waits, frame by frame. One frame is in flight at a time, so a torn frame is the last one. A
@@ -190,7 +191,7 @@ export class LogWriter {
     this.#wait(RETRY_MS, signal).then(done, done);
   }
 
-  /** Whoever must wait for room is refused after {@link WAIT_MS_MAX}. */
+  /** Those who must wait for room are refused after {@link WAIT_MS_MAX}. */
   #watchHeld(): void {
     if (this.#isWatching || !this.turns.isAnyoneHeld) return;
     const sinceMs = this.turns.heldSinceMs ?? this.#clock.monotonic();
