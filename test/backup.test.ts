@@ -122,7 +122,7 @@ describe('a backup of a project', () => {
     const elsewhere = await bundoc(offline(), 'restore', file('gone'));
     expect([elsewhere.code, elsewhere.stderr]).toEqual([
       2,
-      expect.stringContaining('its key was destroyed for ever'),
+      expect.stringContaining('its key was permanently destroyed'),
     ]);
     expect(await installation.stored.partsOf('gone')).toEqual([]);
     await installation.startBundoc();
