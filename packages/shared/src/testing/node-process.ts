@@ -1,11 +1,7 @@
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import type { Readable, Writable } from 'node:stream';
-import { fileURLToPath } from 'node:url';
 import type { Finished } from './captured-run.ts';
-
-/** What Node has compiled of the sources, kept over tests: a start takes half of the processor time. */
-const COMPILED = fileURLToPath(new URL('../../../../node_modules/.cache/compiled', import.meta.url));
 
 /**
  * Starts Node on arguments, sources of the project among them, with this environment and a cache of what is
@@ -16,8 +12,10 @@ export function spawnNode(
   environment: Readonly<Record<string, string>>,
   input = '',
 ): ChildProcessByStdio<Writable, Readable, Readable> {
+  // vitest.workspace.ts says what for.
+  const { NODE_COMPILE_CACHE = '' } = process.env;
   const child = spawn(process.execPath, ['--conditions=@bundoc/source', ...args], {
-    env: { NODE_COMPILE_CACHE: COMPILED, ...environment },
+    env: { NODE_COMPILE_CACHE, ...environment },
     stdio: ['pipe', 'pipe', 'pipe'],
   });
   // It may end before it has read that.

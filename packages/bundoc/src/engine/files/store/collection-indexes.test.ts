@@ -57,7 +57,7 @@ describe('a unique index', () => {
     const early = store.commit([put('b', '{"email":"same"}')]);
     await expect.poll(() => log.waiting).toBe(1);
     const spec = { name: 'email', fields: ['email'], unique: true };
-    inner.indexes.define('notes', [spec], { wasDefined: false });
+    inner.indexes.define('notes', [spec], { rev: '1', wasDefined: false });
     for (let turn = 0; turn < 50; turn++) await setImmediate();
     expect(inner.indexes.status('notes')).toMatchObject([{ state: 'building' }]);
     log.isHeld = false;
