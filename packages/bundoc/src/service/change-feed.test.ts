@@ -52,6 +52,7 @@ function follower() {
       end: () => states.push('ended'),
       cut: () => states.push('cut'),
     },
+    share: { subject: 's', project: 'p' },
     isAllowed: () => state.isAllowed,
     place: { position: 7, horizon: 0 },
   };
