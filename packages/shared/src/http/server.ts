@@ -61,6 +61,8 @@ export interface HttpServerOptions {
   readonly waitingBytesMax?: number;
 }
 
+/** How long an idle connection stays open: longer than a proxy keeps it, milliseconds. */
+export const KEEP_ALIVE_MS = 65_000;
 /** Longest time to receive a whole request, milliseconds. */
 export const REQUEST_TIMEOUT_MS = 30_000;
 /**
@@ -166,7 +168,7 @@ function fastifyOptions(options: HttpServerOptions) {
     exposeHeadRoutes: true,
     requestTimeout: requestTimeoutMs,
     connectionTimeout: options.stalledTimeoutMs ?? STALLED_TIMEOUT_MS,
-    keepAliveTimeout: 65_000,
+    keepAliveTimeout: KEEP_ALIVE_MS,
     forceCloseConnections: 'idle',
     return503OnClosing: false,
     ...(options.tls === undefined
