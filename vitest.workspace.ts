@@ -1,6 +1,11 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
 import { defineConfig } from 'vitest/config';
+
+// What Node compiles of the sources is kept for all processes and threads of tests. Without it each strips the
+// types of hundreds of files, by WebAssembly code: V8 can crash when threads end while that is compiled.
+process.env['NODE_COMPILE_CACHE'] ??= join(import.meta.dirname, 'node_modules', '.cache', 'compiled');
 
 /** Vitest must run the workspace's sources, never a stale `dist`. */
 const conditions = ['@bundoc/source', 'module', 'node', 'development|production'];

@@ -178,7 +178,9 @@ describe('bundoc on the command line', () => {
 
     const refused = await bundoc(['repair', 'project-b']);
     expect(refused).toMatchObject({ code: 1, stdout: '' });
-    expect(refused.stderr).toMatch(/commits \d+ to \d+ may be lost; repair it with --accept-loss/);
+    expect(refused.stderr).toMatch(
+      /commits \d+ to \d+ may be lost; to continue without them, repair it with --accept-loss/,
+    );
     const repaired = await bundoc(['repair', 'project-b', '--accept-loss']);
     expect(repaired.code).toBe(0);
     expect(repaired.stdout).toMatch(/^may be lost: commits \d+ to \d+$/m);

@@ -170,7 +170,7 @@ describe('bundoc doctor', () => {
     const { code, of } = await bundoc({ ...own, BUNDOC_PORT: port, XDG_CONFIG_HOME: file('no-config') });
     expect([code, of['token'], of['service token']]).toEqual([
       0,
-      expect.stringMatching(/^warn: there is no token of a client/),
+      expect.stringMatching(/^warn: there is no client token to try/),
       expect.stringMatching(/^ok/),
     ]);
   });

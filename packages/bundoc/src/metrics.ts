@@ -4,20 +4,41 @@ import type { FetchOutcome } from './crypto/key-cache.ts';
 import type { StorageCount } from './engine/storage-engine.ts';
 import { type Scheduler, WORK_KINDS } from './work/scheduler.ts';
 
-type Observed =
-  | 'projectsOpen'
-  | 'openBytes'
-  | 'openingsWaiting'
-  | 'keysCached'
-  | 'keyFetchesWaiting'
-  | 'changeFollowers'
-  | 'pendingReencryption'
-  | 'eventsLive'
-  | 'tokensRevoked'
-  | 'tokenExpiryS'
-  | 'storageSuperseded'
-  | 'workWaiting'
-  | 'largeWorkWaiting';
+const SERVICE_GAUGES = {
+  workWaiting: ['bundoc_work_waiting', 'Long work that waits for a slice of the event loop.'],
+  largeWorkWaiting: ['bundoc_large_work_waiting', 'Jobs that wait for the thread for large documents.'],
+  storageSuperseded: [
+    'bundoc_storage_superseded',
+    '1 while nothing is served because another copy of this storage is in use.',
+  ],
+  changeFollowers: ['bundoc_change_followers', 'Streams and long polls that wait for changes.'],
+  eventsLive: ['bundoc_kms_events_live', '1 while events arrive from BunKMS.'],
+  tokensRevoked: ['bundoc_tokens_revoked', 'Revoked tokens that are refused.'],
+  tokenExpiryS: [
+    'bundoc_kms_token_expiry_timestamp_seconds',
+    'When the service token for BunKMS ends, seconds since 1970.',
+  ],
+  projectsOpen: ['bundoc_projects_open', 'Projects that are open.'],
+  openBytes: [
+    'bundoc_open_bytes',
+    'Bytes of memory that open projects are taken to need; BUNDOC_OPEN_BYTES bounds them.',
+  ],
+  openingsWaiting: [
+    'bundoc_openings_waiting',
+    'Requests for projects that are not open and wait for room or for their turn.',
+  ],
+  keysCached: ['bundoc_keys_cached', 'Data encryption keys in memory.'],
+  keyFetchesWaiting: [
+    'bundoc_key_fetches_waiting',
+    'Keys that wait to be asked for from BunKMS, those included that are fetched again in the background.',
+  ],
+  pendingReencryption: [
+    'bundoc_documents_pending_reencryption',
+    'Documents of open projects that are sealed under a former key version.',
+  ],
+} as const satisfies Readonly<Record<string, readonly [name: string, help: string]>>;
+
+type Observed = keyof typeof SERVICE_GAUGES;
 
 /** What is read whenever the metrics are asked for: of the service, and whatever the storage counts. */
 type Observations = Readonly<Record<Observed, () => number> & Partial<Record<StorageCount, () => number>>>;
@@ -130,68 +151,8 @@ export function createBundocMetrics(): BundocMetrics {
       );
     },
     observe: (observed) => {
-      const { projectsOpen, openBytes, openingsWaiting, keysCached, keyFetchesWaiting } = observed;
-      const { pendingReencryption } = observed;
-      const { eventsLive, tokensRevoked, tokenExpiryS, changeFollowers, storageSuperseded } = observed;
-      const { workWaiting, largeWorkWaiting } = observed;
-      gauge(
-        registry,
-        'bundoc_work_waiting',
-        'Long work that waits for a slice of the event loop.',
-        workWaiting,
-      );
-      gauge(
-        registry,
-        'bundoc_large_work_waiting',
-        'Jobs that wait for the thread for large documents.',
-        largeWorkWaiting,
-      );
-      gauge(
-        registry,
-        'bundoc_storage_superseded',
-        '1 while nothing is served because another copy of this storage is in use.',
-        storageSuperseded,
-      );
-      gauge(
-        registry,
-        'bundoc_change_followers',
-        'Streams and long polls that wait for changes.',
-        changeFollowers,
-      );
-      gauge(registry, 'bundoc_kms_events_live', '1 while events arrive from BunKMS.', eventsLive);
-      gauge(registry, 'bundoc_tokens_revoked', 'Revoked tokens that are refused.', tokensRevoked);
-      gauge(
-        registry,
-        'bundoc_kms_token_expiry_timestamp_seconds',
-        'When the service token for BunKMS ends, seconds since 1970.',
-        tokenExpiryS,
-      );
-      gauge(registry, 'bundoc_projects_open', 'Projects that are open.', projectsOpen);
-      gauge(
-        registry,
-        'bundoc_open_bytes',
-        'Bytes of memory that open projects are taken to need; BUNDOC_OPEN_BYTES bounds them.',
-        openBytes,
-      );
-      gauge(
-        registry,
-        'bundoc_openings_waiting',
-        'Requests for projects that are not open and wait for room or for their turn.',
-        openingsWaiting,
-      );
-      gauge(registry, 'bundoc_keys_cached', 'Data encryption keys in memory.', keysCached);
-      gauge(
-        registry,
-        'bundoc_key_fetches_waiting',
-        'Keys that wait to be asked for from BunKMS, those included that are fetched again in the background.',
-        keyFetchesWaiting,
-      );
-      gauge(
-        registry,
-        'bundoc_documents_pending_reencryption',
-        'Documents of open projects that are sealed under a former key version.',
-        pendingReencryption,
-      );
+      for (const [name, [metric, help]] of Object.entries(SERVICE_GAUGES))
+        gauge(registry, metric, help, observed[name as Observed]);
       for (const [name, [metric, help]] of Object.entries(STORAGE_COUNTS)) {
         const count = name as StorageCount;
         const read = observed[count];

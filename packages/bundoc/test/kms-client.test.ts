@@ -321,6 +321,23 @@ describe('KmsClient', () => {
     expect(CALL_DEADLINE_MS).toBeLessThan(5_000);
   });
 
+  it('ends what is under way when it is closed, and tells nobody of it', async () => {
+    const { client, calls, lines } = await start((_, response, call) => {
+      // The first one waits for an answer, the second one for its next try.
+      if (call > 1) response.writeHead(503, { 'retry-after': '2' }).end();
+    });
+    const outcomes = [client.exportKey('p-dek'), client.exportKey('q-dek')].map((call) =>
+      call.catch((error: unknown) => error),
+    );
+    await expect.poll(calls).toBe(2);
+    await client.close();
+    // Both are over already: each settles before a timer could.
+    const late = new Promise((resolve) => setImmediate(resolve, 'late'));
+    for (const outcome of outcomes)
+      expect(await Promise.race([outcome, late])).toMatchObject({ code: 'kms_unavailable' });
+    expect(lines).toEqual([]);
+  });
+
   it('says kms_unavailable, with a time to wait, when nothing listens', async () => {
     const { client } = await start(() => undefined);
     const elsewhere = new KmsClient({

@@ -29,7 +29,12 @@ import { cryptoAudit } from './http/crypto-audit.ts';
 import { exportAudit } from './http/export-audit.ts';
 import { guardPeers, peersOf, resolveInternalAddress, watchAddress } from './http/internal-network.ts';
 import { Limits } from './http/limits.ts';
-import { createApiListener, createInternalListener, type OnProblem } from './http/listener.ts';
+import {
+  createApiListener,
+  createInternalListener,
+  type ListenerOptions,
+  type OnProblem,
+} from './http/listener.ts';
 import { createReadiness } from './http/readiness.ts';
 import type { ServiceGate, Services } from './http/services.ts';
 import type { KekDeps } from './kek/kek-rotation.ts';
@@ -126,87 +131,22 @@ export async function startBunkms(
     state.kind === 'sealed' || recorders === undefined
       ? undefined
       : createServices({
-          ...{
-            config,
-            state,
-            vault,
-            provider,
-            stamp,
-            store,
-            audit,
-            recorders,
-            exports,
-            clock,
-            logger,
-            metrics,
-          },
+          ...{ config, state, vault, provider, stamp, store },
+          ...{ audit, recorders, exports, clock, logger, metrics },
         });
-  if (services !== undefined) {
-    await startKekUpkeep(services.kek.upkeep, logger, opened);
-    metrics.observeDeletions(() => store.countDeletions().catch(() => undefined));
-    metrics.observeRewrap(() => store.countNotWrappedBy(vault.currentKekId).catch(() => undefined));
-    await adoptSealedRefusals(config.dataDir, store, clock);
-    startKeySweep(new KeySweep(services.keys), opened);
-    opened.use(every(SWEEP_MS, () => services.crypto.opened.sweep()));
-    if (config.auditShip !== undefined)
-      opened.use(createShipper(config.auditShip, config.dataDir, { store, logger, metrics }));
-    opened.use(every(PRUNE_MS, () => prune(store, clock, logger)));
-  }
+  if (services !== undefined)
+    await startUpkeep(services, { config, vault, store, clock, logger, metrics }, opened);
 
-  const gate = gateOf(services);
-  const shares = createHttpShares(config.shares, clock);
-  // Of their own: strangers who fill the API listener must not keep Bundoc from its keys.
-  const { connectionsMax: max, connectionsOfAddressMax: ofAddressMax, isProxy } = config.shares;
-  const internalConnections = new Connections({ prefix: 'internal ', clock, max, ofAddressMax, isProxy });
-  for (const connections of [shares.connections, internalConnections])
-    metrics.watchCuts(connections.share, () => connections.cuts);
-  const site = config.console ? readSite(CONSOLE_FOLDER) : undefined;
-  if (config.console && site === undefined) logger.warn('the console is not built: it is not served');
   const drain = new Drain(config.drainMs);
-  const listenerOptions = {
-    shares,
-    drain,
-    logger,
-    clock,
-    metrics,
-    console: { version: VERSION, site },
-    publicKey: state.publicKey,
-    sealed: state.kind === 'sealed',
-    services: gate,
-    readiness: createReadiness(services === undefined ? undefined : gate, clock),
-    requestTimeoutMs: dependencies.requestTimeoutMs,
-  };
-  const now = () => clock.now();
-  // A sealed service encrypts nothing: what is asked of it in vain stands in the log.
-  const onCryptoProblem = recorders === undefined ? () => undefined : cryptoAudit(recorders.crypto, now);
-  const onExportProblem = exportAudit(exports);
-  const onApiProblem: OnProblem = (request, error) => {
-    onCryptoProblem(request, error);
-    countHolderRefusal(metrics, error);
-  };
-  const onInternalProblem: OnProblem = (request, error) => {
-    onExportProblem(request, error);
-    onApiProblem(request, error);
-  };
-  const api = opened.adopt(await createApiListener(listenerOptions, apiTls, onApiProblem), (app) =>
-    app.close(),
+  const { api, internal } = await createListeners(
+    {
+      ...{ config, clock, logger, metrics, recorders, exports, services, drain, apiTls, internalTls },
+      publicKey: state.publicKey,
+      requestTimeoutMs: dependencies.requestTimeoutMs,
+    },
+    opened,
   );
-  const internal = opened.adopt(
-    await createInternalListener(
-      { ...listenerOptions, shares: { ...shares, connections: internalConnections } },
-      internalTls,
-      onInternalProblem,
-    ),
-    (app) => app.close(),
-  );
-  const warn = boundedWarner(
-    (peer, count) => logger.warn({ peer, count }, 'refused connections from outside the internal network'),
-    () => clock.monotonic(),
-  );
-  guardPeers(internal.server, isPeer, (peer) => {
-    metrics.peersRefused.inc();
-    warn(peer);
-  });
+  guardInternal(internal, isPeer, { clock, logger, metrics });
 
   const internalUrl = await listen(internal, internalTls, internalAddress, config.internalPort);
   const onGone = () => end(new Error('the address of the internal listener is gone'));
@@ -221,6 +161,120 @@ export async function startBunkms(
     return closing;
   };
   return { apiUrl, internalUrl, drain, close };
+}
+
+type UpkeepDeps = Pick<ServiceDeps, 'config' | 'vault' | 'store' | 'clock' | 'logger' | 'metrics'>;
+
+/** Begins what an unsealed service does by itself, until it closes. */
+async function startUpkeep(
+  services: Services,
+  { config, vault, store, clock, logger, metrics }: UpkeepDeps,
+  opened: AsyncDisposableStack,
+): Promise<void> {
+  await startKekUpkeep(services.kek.upkeep, logger, opened);
+  metrics.observeDeletions(() => store.countDeletions().catch(() => undefined));
+  metrics.observeRewrap(() => store.countNotWrappedBy(vault.currentKekId).catch(() => undefined));
+  await adoptSealedRefusals(config.dataDir, store, clock);
+  startKeySweep(new KeySweep(services.keys), opened);
+  opened.use(every(SWEEP_MS, () => services.crypto.opened.sweep()));
+  if (config.auditShip !== undefined)
+    opened.use(createShipper(config.auditShip, config.dataDir, { store, logger, metrics }));
+  opened.use(every(PRUNE_MS, () => prune(store, clock, logger)));
+}
+
+interface ListenerDeps extends ProblemDeps, Pick<ServiceDeps, 'config' | 'logger'> {
+  /** Absent while the service is sealed. */
+  readonly services: Services | undefined;
+  readonly publicKey: ListenerOptions['publicKey'];
+  readonly drain: Drain;
+  readonly apiTls: ServerTls | undefined;
+  readonly internalTls: ServerTls | undefined;
+  readonly requestTimeoutMs: number | undefined;
+}
+
+/** Both listeners, which do not listen yet. */
+async function createListeners(
+  deps: ListenerDeps,
+  opened: AsyncDisposableStack,
+): Promise<{ readonly api: FastifyInstance; readonly internal: FastifyInstance }> {
+  const { config, clock, logger, metrics, services, publicKey, drain } = deps;
+  const { apiTls, internalTls, requestTimeoutMs } = deps;
+  const gate = gateOf(services);
+  const shares = createHttpShares(config.shares, clock);
+  // Of their own: strangers who fill the API listener must not keep Bundoc from its keys.
+  const { connectionsMax: max, connectionsOfAddressMax: ofAddressMax, isProxy } = config.shares;
+  const internalConnections = new Connections({ prefix: 'internal ', clock, max, ofAddressMax, isProxy });
+  for (const connections of [shares.connections, internalConnections])
+    metrics.watchCuts(connections.share, () => connections.cuts);
+  const site = config.console ? readSite(CONSOLE_FOLDER) : undefined;
+  if (config.console && site === undefined) logger.warn('the console is not built: it is not served');
+  const listenerOptions = {
+    shares,
+    drain,
+    logger,
+    clock,
+    metrics,
+    console: { version: VERSION, site },
+    publicKey,
+    sealed: services === undefined,
+    services: gate,
+    readiness: createReadiness(services === undefined ? undefined : gate, clock),
+    requestTimeoutMs,
+  };
+  const { onApiProblem, onInternalProblem } = problemHooks(deps);
+  const api = opened.adopt(await createApiListener(listenerOptions, apiTls, onApiProblem), (app) =>
+    app.close(),
+  );
+  const internal = opened.adopt(
+    await createInternalListener(
+      { ...listenerOptions, shares: { ...shares, connections: internalConnections } },
+      internalTls,
+      onInternalProblem,
+    ),
+    (app) => app.close(),
+  );
+  return { api, internal };
+}
+
+interface ProblemDeps extends Pick<ServiceDeps, 'exports' | 'metrics' | 'clock'> {
+  /** Absent while the service is sealed. */
+  readonly recorders: AuditRecorders | undefined;
+}
+
+/** What each listener does with a refusal that it answers. */
+function problemHooks({ recorders, exports, metrics, clock }: ProblemDeps): {
+  readonly onApiProblem: OnProblem;
+  readonly onInternalProblem: OnProblem;
+} {
+  const now = () => clock.now();
+  // A sealed service encrypts nothing: what is asked of it in vain stands in the log.
+  const onCryptoProblem = recorders === undefined ? () => undefined : cryptoAudit(recorders.crypto, now);
+  const onExportProblem = exportAudit(exports);
+  const onApiProblem: OnProblem = (request, error) => {
+    onCryptoProblem(request, error);
+    countHolderRefusal(metrics, error);
+  };
+  const onInternalProblem: OnProblem = (request, error) => {
+    onExportProblem(request, error);
+    onApiProblem(request, error);
+  };
+  return { onApiProblem, onInternalProblem };
+}
+
+/** Lets only peers of the internal network in. */
+function guardInternal(
+  internal: FastifyInstance,
+  isPeer: (address: string) => boolean,
+  { clock, logger, metrics }: Pick<ServiceDeps, 'clock' | 'logger' | 'metrics'>,
+): void {
+  const warn = boundedWarner(
+    (peer, count) => logger.warn({ peer, count }, 'refused connections from outside the internal network'),
+    () => clock.monotonic(),
+  );
+  guardPeers(internal.server, isPeer, (peer) => {
+    metrics.peersRefused.inc();
+    warn(peer);
+  });
 }
 
 /** Two storages that want one key, or two copies of one storage: an operator has to look. */

@@ -22,12 +22,18 @@ const FILE = 'a file; - for standard input';
 
 /** The commands that work on documents through the running service, and those that keep its URL and token. */
 export function registerDataCommands(program: Command, environment: Environment, onFault: () => void): void {
-  const command = (name: string, description: string) =>
-    serviceOptions(program.command(name).description(description));
-  const onDocument = (name: string, description: string) =>
-    command(name, description).argument('<project>').argument('<collection>').argument('<id>');
+  registerTokenCommands(program, environment, onFault);
+  registerDocumentCommands(program, environment, onFault);
+  registerReadingCommands(program, environment, onFault);
+}
 
-  command(
+function commandOf(program: Command, name: string, description: string): Command {
+  return serviceOptions(program.command(name).description(description));
+}
+
+function registerTokenCommands(program: Command, environment: Environment, onFault: () => void): void {
+  commandOf(
+    program,
     'login',
     'keeps the URL of a service and a token for it; the token comes from --token-file or standard input',
   ).action((options: ServiceOptions) => loginCommand(environment, options));
@@ -36,12 +42,18 @@ export function registerDataCommands(program: Command, environment: Environment,
     .description('forgets what "bundoc login" has kept')
     .option('--profile <name>', 'BUNDOC_PROFILE, or "default"')
     .action((options: ServiceOptions) => logoutCommand(environment, options));
-  command('token', 'says what a token is for, what it may do and until when; asks no service')
+  commandOf(program, 'token', 'says what a token is for, what it may do and until when; asks no service')
     .argument('[token]', '- for standard input; the token that commands use when it is not given')
     .option('--jwks <file>', 'check its signature by these keys, as BunKMS publishes them')
     .action(async (token: string | undefined, options: Parameters<typeof tokenCommand>[2]) => {
       if (!(await tokenCommand(environment, token, options))) onFault();
     });
+}
+
+/** What reads or writes one document. */
+function registerDocumentCommands(program: Command, environment: Environment, onFault: () => void): void {
+  const onDocument = (name: string, description: string) =>
+    commandOf(program, name, description).argument('<project>').argument('<collection>').argument('<id>');
 
   onDocument('get', 'prints a document, to the byte; exit code 1 when there is none')
     .option('--content', 'without the metadata: as it was written')
@@ -57,7 +69,7 @@ export function registerDataCommands(program: Command, environment: Environment,
     .action((project: string, collection: string, id: string, file: string, options: WriteCommandOptions) =>
       putCommand(environment, { project, collection, id }, file, options),
     );
-  command('create', 'makes a document under its _id, or under a new one')
+  commandOf(program, 'create', 'makes a document under its _id, or under a new one')
     .argument('<project>')
     .argument('<collection>')
     .argument('[file]', FILE, '-')
@@ -75,8 +87,15 @@ export function registerDataCommands(program: Command, environment: Environment,
     .action(async (project: string, collection: string, id: string, options: WriteCommandOptions) => {
       if (!(await deleteCommand(environment, { project, collection, id }, options))) onFault();
     });
+}
 
-  command('query', 'prints the documents that a condition holds for; all of a collection without one')
+/** What reads many documents, or what is known of them. */
+function registerReadingCommands(program: Command, environment: Environment, onFault: () => void): void {
+  commandOf(
+    program,
+    'query',
+    'prints the documents that a condition holds for; all of a collection without one',
+  )
     .argument('<project>')
     .argument('<collection>')
     .option('--where <json>', 'the condition (docs/query.md); - for standard input, @file for a file')
@@ -88,7 +107,7 @@ export function registerDataCommands(program: Command, environment: Environment,
     .action(async (project: string, collection: string, options: QueryCommandOptions) => {
       if (!(await queryCommand(environment, { project, collection }, options))) onFault();
     });
-  command('changes', 'prints what has changed, each document once, at its last change')
+  commandOf(program, 'changes', 'prints what has changed, each document once, at its last change')
     .argument('<project>')
     .option('--collection <name>', 'of one collection')
     .option('--since <place>', 'what comes behind a place that an earlier run has told, or "now"')
@@ -98,13 +117,13 @@ export function registerDataCommands(program: Command, environment: Environment,
     .action((project: string, options: ChangesCommandOptions) =>
       changesCommand(environment, project, options),
     );
-  command('collections', 'prints the collections of a project, or how one of them is defined')
+  commandOf(program, 'collections', 'prints the collections of a project, or how one of them is defined')
     .argument('<project>')
     .argument('[collection]')
     .action((project: string, collection: string | undefined, options: DataOptions) =>
       collectionsCommand(environment, { project, collection }, options),
     );
-  command('projects', 'prints the projects that the token is for, or what one of them holds')
+  commandOf(program, 'projects', 'prints the projects that the token is for, or what one of them holds')
     .argument('[project]')
     .action((project: string | undefined, options: DataOptions) =>
       projectsCommand(environment, project, options),

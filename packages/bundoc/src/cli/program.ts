@@ -54,7 +54,30 @@ function programOf(environment: Environment, onFault: () => void): Command {
     .exitOverride();
 
   registerDataCommands(program, environment, onFault);
+  registerTransferCommands(program, environment, onFault);
+  registerFolderCommands(program, environment, onFault);
 
+  service(
+    program
+      .command('doctor')
+      .description(
+        'checks URL, TLS, token, clock and versions, and disk and KEK where the service runs; says what to do; exit code 1 when something fails',
+      ),
+  ).action(async (options: ServiceOptions & { json?: true }) => {
+    if (!(await doctorCommand(environment, options))) onFault();
+  });
+
+  program
+    .command('completion')
+    .description('prints a script that completes commands and options: source <(bundoc completion bash)')
+    .addArgument(new Argument('<shell>').choices(SHELLS))
+    .action((shell: Shell) => console.log(completionScript(shell, program)));
+
+  return program;
+}
+
+/** What takes documents, or whole projects, from one place to another. */
+function registerTransferCommands(program: Command, environment: Environment, onFault: () => void): void {
   service(
     program
       .command('import')
@@ -85,6 +108,30 @@ function programOf(environment: Environment, onFault: () => void): Command {
     if (!(await exportCommand(environment, project, file, options))) onFault();
   });
 
+  service(
+    program
+      .command('backup')
+      .description('backs up a project of the running service, while it is in use, as one sealed file')
+      .argument('<project>')
+      .argument('<file>', '- for standard output'),
+  ).action((project: string, file: string, options: ServiceOptions & { json?: true }) =>
+    backupCommand(environment, project, file, options),
+  );
+
+  service(
+    program
+      .command('move')
+      .description(
+        'moves a project between files and PostgreSQL, sealed as it is: with --to from where BUNDOC_STORAGE says; without, through the running service on ' +
+          'files to where its BUNDOC_MOVE_TO says, while the project is used',
+      )
+      .argument('<project>')
+      .option('--to <storage>', 'postgres://… or files (BUNDOC_DATA_DIR)'),
+  ).action((project: string, options: MoveOptions) => moveCommand(environment, project, options));
+}
+
+/** What is done to the data folder, and with backups, by themselves. */
+function registerFolderCommands(program: Command, environment: Environment, onFault: () => void): void {
   program
     .command('verify')
     .description('opens and checks every document; changes nothing; exit code 1 when something is wrong')
@@ -141,43 +188,4 @@ function programOf(environment: Environment, onFault: () => void): Command {
     .action((file: string, options: { withKey?: true; json?: true }) =>
       verifyBackupCommand(environment, file, options),
     );
-
-  service(
-    program
-      .command('backup')
-      .description('backs up a project of the running service, while it is in use, as one sealed file')
-      .argument('<project>')
-      .argument('<file>', '- for standard output'),
-  ).action((project: string, file: string, options: ServiceOptions & { json?: true }) =>
-    backupCommand(environment, project, file, options),
-  );
-
-  service(
-    program
-      .command('move')
-      .description(
-        'moves a project between files and PostgreSQL, sealed as it is: with --to from where BUNDOC_STORAGE says; without, through the running service on ' +
-          'files to where its BUNDOC_MOVE_TO says, while the project is used',
-      )
-      .argument('<project>')
-      .option('--to <storage>', 'postgres://… or files (BUNDOC_DATA_DIR)'),
-  ).action((project: string, options: MoveOptions) => moveCommand(environment, project, options));
-
-  service(
-    program
-      .command('doctor')
-      .description(
-        'checks URL, TLS, token, clock and versions, and disk and KEK where the service runs; says what to do; exit code 1 when something fails',
-      ),
-  ).action(async (options: ServiceOptions & { json?: true }) => {
-    if (!(await doctorCommand(environment, options))) onFault();
-  });
-
-  program
-    .command('completion')
-    .description('prints a script that completes commands and options: source <(bundoc completion bash)')
-    .addArgument(new Argument('<shell>').choices(SHELLS))
-    .action((shell: Shell) => console.log(completionScript(shell, program)));
-
-  return program;
 }

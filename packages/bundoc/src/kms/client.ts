@@ -151,6 +151,9 @@ export class KmsClient implements StorageCalls {
   readonly #agent: Agent;
   /** For answers that do not end by themselves. */
   readonly #streamAgent: Agent;
+  /** Calls that are under way, with what resolves when each is over. */
+  readonly #calls = new Map<AbortController, Promise<void>>();
+  #isClosing = false;
 
   constructor(options: KmsClientOptions) {
     this.#options = options;
@@ -312,8 +315,11 @@ export class KmsClient implements StorageCalls {
     throw new Error(answerLine(statusCode, refusalIn(await takeBytes(body))?.code));
   }
 
+  /** Ends the calls that are under way. Resolves once they are over. */
   async close(): Promise<void> {
-    await Promise.all([this.#agent.destroy(), this.#streamAgent.destroy()]);
+    this.#isClosing = true;
+    for (const call of this.#calls.keys()) call.abort();
+    await Promise.all([this.#agent.destroy(), this.#streamAgent.destroy(), ...this.#calls.values()]);
   }
 
   /** Changes a key in the name of a storage. */
@@ -328,18 +334,27 @@ export class KmsClient implements StorageCalls {
     body?: unknown,
     retries = RETRIES_MAX,
   ): Promise<Answer> {
-    const signal = AbortSignal.timeout(this.#deadlineMs);
+    const { promise: over, resolve } = Promise.withResolvers<void>();
+    const call = new AbortController();
+    const { signal } = call;
+    this.#calls.set(call, over);
+    const timer = setTimeout(() => call.abort(), this.#deadlineMs);
     try {
       return await this.#retry(() => this.#try(method, path, expected, body, signal), retries, signal);
     } catch (error) {
       if (error instanceof AppError) throw error;
-      this.#options.logger.warn({ err: error, method, path: path.split('/')[2] }, 'call to BunKMS failed');
+      if (!this.#isClosing)
+        this.#options.logger.warn({ err: error, method, path: path.split('/')[2] }, 'call to BunKMS failed');
       const retryAfterS = error instanceof TryFailed ? error.retryAfterS : undefined;
       const isRefused = error instanceof TryFailed && error.isRefusal;
       throw new AppError('kms_unavailable', {
         cause: isRefused ? new KeyRefused(error.message) : error,
         retryAfterS: retryAfterS ?? RETRY_AFTER_S,
       });
+    } finally {
+      clearTimeout(timer);
+      this.#calls.delete(call);
+      resolve();
     }
   }
 
@@ -355,7 +370,8 @@ export class KmsClient implements StorageCalls {
       try {
         return await attempt();
       } catch (error) {
-        if (!(error instanceof TryFailed) || !error.retryable || failures > retries) throw error;
+        if (this.#isClosing || !(error instanceof TryFailed) || !error.retryable) throw error;
+        if (failures > retries) throw error;
         const waitMs = (error.retryAfterS ?? 0) * 1_000 + backoffMs(BACKOFF, failures, random);
         if (clock.monotonic() + waitMs >= deadlineAt) throw error;
         await delay(waitMs, undefined, { signal });

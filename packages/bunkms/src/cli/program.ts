@@ -90,6 +90,38 @@ function programOf(environment: Environment): Command {
     .option('--json', 'print JSON')
     .action((options: InitOptions) => init(environment, options));
 
+  registerTokenCommands(program, environment);
+  registerKeyCommands(program, environment);
+  registerStorageCommands(program, environment);
+  registerKekCommands(program, environment);
+
+  registerAuditCommands(program, environment);
+  registerRecoveryCommands(program, environment);
+
+  program
+    .command('status')
+    .description('how the installation stands; exit code 1 when it is sealed')
+    .option('--json', 'print JSON')
+    .action((options: { json?: true }) => status(environment, options));
+  program
+    .command('doctor')
+    .description(
+      'checks configuration, KEK, disk, store, tokens, certificates, and the running server, its clock and its version; says what to do; exit code 1 when something fails',
+    )
+    .option('--url <url>', 'of the API listener; from the configuration when it is not given')
+    .option('--ca-file <file>', 'the authority of its certificate; those of the system when it is not given')
+    .option('--token-file <file>', 'also check this token: a service token of Bundoc, for one')
+    .option('--json', 'print JSON')
+    .action((options: DoctorOptions) => doctorCommand(environment, options));
+  program
+    .command('completion')
+    .description('prints a script that completes commands and options: source <(bunkms completion bash)')
+    .addArgument(new Argument('<shell>').choices(SHELLS))
+    .action((shell: Shell) => console.log(completionScript(shell, program)));
+  return program;
+}
+
+function registerTokenCommands(program: Command, environment: Environment): void {
   const token = program.command('token').description('service and client tokens');
   token
     .command('issue')
@@ -133,33 +165,4 @@ function programOf(environment: Environment): Command {
     .action((jti: string, options: { cascade?: true; json?: true }) =>
       revokeToken(environment, jti, options),
     );
-
-  registerKeyCommands(program, environment);
-  registerStorageCommands(program, environment);
-  registerKekCommands(program, environment);
-
-  registerAuditCommands(program, environment);
-  registerRecoveryCommands(program, environment);
-
-  program
-    .command('status')
-    .description('how the installation stands; exit code 1 when it is sealed')
-    .option('--json', 'print JSON')
-    .action((options: { json?: true }) => status(environment, options));
-  program
-    .command('doctor')
-    .description(
-      'checks configuration, KEK, disk, store, tokens, certificates, and the running server, its clock and its version; says what to do; exit code 1 when something fails',
-    )
-    .option('--url <url>', 'of the API listener; from the configuration when it is not given')
-    .option('--ca-file <file>', 'the authority of its certificate; those of the system when it is not given')
-    .option('--token-file <file>', 'also check this token: a service token of Bundoc, for one')
-    .option('--json', 'print JSON')
-    .action((options: DoctorOptions) => doctorCommand(environment, options));
-  program
-    .command('completion')
-    .description('prints a script that completes commands and options: source <(bunkms completion bash)')
-    .addArgument(new Argument('<shell>').choices(SHELLS))
-    .action((shell: Shell) => console.log(completionScript(shell, program)));
-  return program;
 }

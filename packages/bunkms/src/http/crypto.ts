@@ -26,10 +26,13 @@ import {
   type CiphertextItem,
   type CryptoDeps,
   type CryptoOperation,
+  type DecryptedItem,
   decryptItems,
+  type EncryptedItem,
   encryptItems,
   type ItemResult,
   type PlaintextItem,
+  type RewrappedItem,
   rewrapItems,
 } from '../encryption/encrypt-items.ts';
 import type { Caller } from '../records/caller.ts';
@@ -62,123 +65,132 @@ const EXAMPLE_BATCH = {
   status: 200,
 };
 
+const ENCRYPT: Operation<z.infer<typeof encryptItemSchema>, PlaintextItem, EncryptedItem, Encrypted> = {
+  scope: 'kms:encrypt',
+  item: encryptItemSchema,
+  decode: ({ plaintext_b64, aad_b64 }): PlaintextItem => ({
+    plaintext: bytesOf(plaintext_b64),
+    aad: bytesOf(aad_b64),
+  }),
+  run: encryptItems,
+  description: {
+    summary: 'Encrypt under the current version of a key',
+    description: 'One item, or a batch of at most 100; an item of a batch that fails does so alone.',
+    body: jsonBody(encryptSchema),
+    answers: { 200: { description: 'The ciphertexts', schema: encryptAnswerSchema } },
+    examples: {
+      one: {
+        params: EXAMPLE_PARAMS,
+        body: { plaintext_b64: 'SGVsbG8=', aad_b64: 'b3JkZXIgNDI=' },
+        status: 200,
+        answer: { ciphertext_b64: EXAMPLE_CIPHERTEXT, version: 1 },
+      },
+      batch: {
+        params: EXAMPLE_PARAMS,
+        body: { items: [{ plaintext_b64: 'SGVsbG8=' }, { plaintext_b64: 'V29ybGQ=' }] },
+        status: 200,
+      },
+    },
+  },
+  encode: ({ ciphertext, version }): Encrypted => ({
+    ciphertext_b64: ciphertext.toString('base64'),
+    version,
+  }),
+};
+
+const DECRYPT: Operation<z.infer<typeof ciphertextItemSchema>, CiphertextItem, DecryptedItem, Decrypted> = {
+  scope: 'kms:decrypt',
+  item: ciphertextItemSchema,
+  decode: ciphertextItemOf,
+  run: decryptItems,
+  description: {
+    summary: 'Decrypt what was encrypted under a key',
+    description: 'With the AAD that it was made with. Every failure to open looks the same.',
+    body: jsonBody(ciphertextsSchema),
+    answers: { 200: { description: 'The plaintexts', schema: decryptAnswerSchema } },
+    examples: { ofAnotherKey: NOT_OURS, batch: EXAMPLE_BATCH },
+  },
+  encode: ({ plaintext, version }): Decrypted => {
+    const answer = { plaintext_b64: plaintext.toString('base64'), version };
+    plaintext.fill(0);
+    return answer;
+  },
+};
+
+// Anyone who may encrypt may rewrap: it shows no plaintext. It does show whether a ciphertext opens under
+// an AAD (SECURITY.md).
+const REWRAP: Operation<z.infer<typeof ciphertextItemSchema>, CiphertextItem, RewrappedItem, Rewrapped> = {
+  scope: 'kms:encrypt',
+  item: ciphertextItemSchema,
+  decode: ciphertextItemOf,
+  run: rewrapItems,
+  description: {
+    summary: 'Bring ciphertexts to the current version of a key',
+    description: 'No plaintext leaves.',
+    body: jsonBody(ciphertextsSchema),
+    answers: { 200: { description: 'The ciphertexts', schema: rewrapAnswerSchema } },
+    examples: { ofAnotherKey: NOT_OURS, batch: EXAMPLE_BATCH },
+  },
+  encode: ({ ciphertext, version, fromVersion }): Rewrapped => ({
+    ciphertext_b64: ciphertext.toString('base64'),
+    version,
+    from_version: fromVersion,
+  }),
+};
+
 /** Encryption under keys that stay here. On both listeners: unlike an export, no key leaves. */
 export function registerCryptoRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
-  const register = <Input, Item, Result, Answer>(
-    name: CryptoOperation,
-    operation: Operation<Input, Item, Result, Answer>,
-  ): void => {
-    app.post<{ Body: Buffer | undefined }>(
-      `/v1/${name}/:name`,
-      {
-        onRequest: guards.keyInPath(operation.scope),
-        bodyLimit: CRYPTO_BODY_BYTES_MAX,
-        config: {
-          ...READ,
-          ...describe({
-            id: name,
-            tag: 'encryption',
-            ...operation.description,
-            access: keyAccess(operation.scope),
-            params: keyParamsSchema,
-            refusals: [
-              ...KEY_REFUSALS,
-              ...(['key_disabled', 'key_pending_deletion', 'rate_limited', 'audit_unavailable'] as const),
-              ...(name === 'encrypt' ? [] : (['decryption_failed', 'key_version_destroyed'] as const)),
-            ],
-          }),
-        },
-      },
-      async (request) => {
-        validate(noQuery, request.query, 'query');
-        const { name: key } = validate(keyParamsSchema, request.params, 'params');
-        const body = parseJsonObject(request.body).value;
-        const isBatch = Object.hasOwn(body, 'items');
-        const items = isBatch ? itemsOf(operation, body) : [itemOf(operation, body, 'body')];
-        const { crypto, limits } = services();
-        limits.takeCrypto(subjectOf(request), key, items.length);
-        const results = await operation.run(crypto, key, items, callerOf(request));
-        if (isBatch)
-          return {
-            results: results.map((one) => (one instanceof AppError ? failureOf(one) : operation.encode(one))),
-          };
-        const [result] = results;
-        if (result === undefined || result instanceof AppError) throw result;
-        return operation.encode(result);
-      },
-    );
-  };
+  registerOperation(app, guards, services, 'encrypt', ENCRYPT);
+  registerOperation(app, guards, services, 'decrypt', DECRYPT);
+  registerOperation(app, guards, services, 'rewrap', REWRAP);
+}
 
-  register('encrypt', {
-    scope: 'kms:encrypt',
-    item: encryptItemSchema,
-    decode: ({ plaintext_b64, aad_b64 }): PlaintextItem => ({
-      plaintext: bytesOf(plaintext_b64),
-      aad: bytesOf(aad_b64),
-    }),
-    run: encryptItems,
-    description: {
-      summary: 'Encrypt under the current version of a key',
-      description: 'One item, or a batch of at most 100; an item of a batch that fails does so alone.',
-      body: jsonBody(encryptSchema),
-      answers: { 200: { description: 'The ciphertexts', schema: encryptAnswerSchema } },
-      examples: {
-        one: {
-          params: EXAMPLE_PARAMS,
-          body: { plaintext_b64: 'SGVsbG8=', aad_b64: 'b3JkZXIgNDI=' },
-          status: 200,
-          answer: { ciphertext_b64: EXAMPLE_CIPHERTEXT, version: 1 },
-        },
-        batch: {
-          params: EXAMPLE_PARAMS,
-          body: { items: [{ plaintext_b64: 'SGVsbG8=' }, { plaintext_b64: 'V29ybGQ=' }] },
-          status: 200,
-        },
+function registerOperation<Input, Item, Result, Answer>(
+  app: FastifyInstance,
+  guards: Guards,
+  services: ServiceGate,
+  name: CryptoOperation,
+  operation: Operation<Input, Item, Result, Answer>,
+): void {
+  app.post<{ Body: Buffer | undefined }>(
+    `/v1/${name}/:name`,
+    {
+      onRequest: guards.keyInPath(operation.scope),
+      bodyLimit: CRYPTO_BODY_BYTES_MAX,
+      config: {
+        ...READ,
+        ...describe({
+          id: name,
+          tag: 'encryption',
+          ...operation.description,
+          access: keyAccess(operation.scope),
+          params: keyParamsSchema,
+          refusals: [
+            ...KEY_REFUSALS,
+            ...(['key_disabled', 'key_pending_deletion', 'rate_limited', 'audit_unavailable'] as const),
+            ...(name === 'encrypt' ? [] : (['decryption_failed', 'key_version_destroyed'] as const)),
+          ],
+        }),
       },
     },
-    encode: ({ ciphertext, version }): Encrypted => ({
-      ciphertext_b64: ciphertext.toString('base64'),
-      version,
-    }),
-  });
-  register('decrypt', {
-    scope: 'kms:decrypt',
-    item: ciphertextItemSchema,
-    decode: ciphertextItemOf,
-    run: decryptItems,
-    description: {
-      summary: 'Decrypt what was encrypted under a key',
-      description: 'With the AAD that it was made with. Every failure to open looks the same.',
-      body: jsonBody(ciphertextsSchema),
-      answers: { 200: { description: 'The plaintexts', schema: decryptAnswerSchema } },
-      examples: { ofAnotherKey: NOT_OURS, batch: EXAMPLE_BATCH },
+    async (request) => {
+      validate(noQuery, request.query, 'query');
+      const { name: key } = validate(keyParamsSchema, request.params, 'params');
+      const body = parseJsonObject(request.body).value;
+      const isBatch = Object.hasOwn(body, 'items');
+      const items = isBatch ? itemsOf(operation, body) : [itemOf(operation, body, 'body')];
+      const { crypto, limits } = services();
+      limits.takeCrypto(subjectOf(request), key, items.length);
+      const results = await operation.run(crypto, key, items, callerOf(request));
+      if (isBatch)
+        return {
+          results: results.map((one) => (one instanceof AppError ? failureOf(one) : operation.encode(one))),
+        };
+      const [result] = results;
+      if (result === undefined || result instanceof AppError) throw result;
+      return operation.encode(result);
     },
-    encode: ({ plaintext, version }): Decrypted => {
-      const answer = { plaintext_b64: plaintext.toString('base64'), version };
-      plaintext.fill(0);
-      return answer;
-    },
-  });
-  // Anyone who may encrypt may rewrap: it shows no plaintext. It does show whether a ciphertext opens under
-  // an AAD (SECURITY.md).
-  register('rewrap', {
-    scope: 'kms:encrypt',
-    item: ciphertextItemSchema,
-    decode: ciphertextItemOf,
-    run: rewrapItems,
-    description: {
-      summary: 'Bring ciphertexts to the current version of a key',
-      description: 'No plaintext leaves.',
-      body: jsonBody(ciphertextsSchema),
-      answers: { 200: { description: 'The ciphertexts', schema: rewrapAnswerSchema } },
-      examples: { ofAnotherKey: NOT_OURS, batch: EXAMPLE_BATCH },
-    },
-    encode: ({ ciphertext, version, fromVersion }): Rewrapped => ({
-      ciphertext_b64: ciphertext.toString('base64'),
-      version,
-      from_version: fromVersion,
-    }),
-  });
+  );
 }
 
 type Decoding<Input, Item> = Pick<Operation<Input, Item, unknown, unknown>, 'item' | 'decode'>;

@@ -62,35 +62,13 @@ interface Action<S extends z.ZodType> {
 
 /** Which storage holds a key, and the deletion that its holder asks for. */
 export function registerKeyHolderRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
-  const post = <S extends z.ZodType>(route: Action<S>) =>
-    app.post<BodyRoute>(
-      `/v1/keys/:name/${route.action}`,
-      {
-        onRequest: route.guard ?? guards.serviceForKeyInPath(route.scope),
-        config: describe({
-          id: route.id,
-          tag: 'storages',
-          summary: route.summary,
-          ...(route.description === undefined ? {} : { description: route.description }),
-          access: keyAccess(route.scope, route.guard === undefined),
-          params: keyParamsSchema,
-          body: jsonBody(route.body),
-          answers: { 200: route.answer },
-          refusals: route.refusals,
-          examples: Object.fromEntries(
-            Object.entries(route.examples).map(([name, one]) => [name, { params: EXAMPLE_PARAMS, ...one }]),
-          ),
-        }),
-      },
-      async (request, reply) => {
-        validate(noQuery, request.query, 'query');
-        const { name } = validate(keyParamsSchema, request.params, 'params');
-        const wanted = validate(route.body, parseJsonObject(request.body).value, 'body');
-        return route.act({ ...(wanted as z.output<S> & object), name }, request, reply);
-      },
-    );
+  registerHolding(app, guards, services);
+  registerMoves(app, guards, services);
+  registerDeletion(app, guards, services);
+}
 
-  post({
+function registerHolding(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
+  post(app, guards, {
     action: 'claim',
     id: 'claimKey',
     summary: 'Make a storage the holder of a key that nobody holds',
@@ -117,7 +95,7 @@ export function registerKeyHolderRoutes(app: FastifyInstance, guards: Guards, se
       return sendKey(reply, await claimKey(services().keys, wanted, isAdministrator, callerOf(request)));
     },
   });
-  post({
+  post(app, guards, {
     action: 'take-over',
     id: 'takeOverKey',
     summary: 'Make a storage the holder of a key, whatever its holder',
@@ -132,7 +110,10 @@ export function registerKeyHolderRoutes(app: FastifyInstance, guards: Guards, se
     act: async (wanted, request, reply) =>
       sendKey(reply, await takeOverKey(services().keys, wanted, callerOf(request))),
   });
-  post({
+}
+
+function registerMoves(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
+  post(app, guards, {
     action: 'offer',
     id: 'offerKey',
     summary: 'Offer a key to another storage, as its holder',
@@ -150,7 +131,7 @@ export function registerKeyHolderRoutes(app: FastifyInstance, guards: Guards, se
     act: async (wanted, request, reply) =>
       sendKey(reply, await offerKey(services().keys, wanted, callerOf(request))),
   });
-  post({
+  post(app, guards, {
     action: 'withdraw',
     id: 'withdrawKey',
     summary: 'Take the offer of a move back, as the holder',
@@ -163,7 +144,7 @@ export function registerKeyHolderRoutes(app: FastifyInstance, guards: Guards, se
     act: async (wanted, request, reply) =>
       sendKey(reply, await withdrawKey(services().keys, wanted, callerOf(request))),
   });
-  post({
+  post(app, guards, {
     action: 'accept',
     id: 'acceptKey',
     summary: 'Become the holder of a key that was offered in this move',
@@ -175,7 +156,10 @@ export function registerKeyHolderRoutes(app: FastifyInstance, guards: Guards, se
     act: async (wanted, request, reply) =>
       sendKey(reply, await acceptKey(services().keys, wanted, callerOf(request))),
   });
-  post({
+}
+
+function registerDeletion(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
+  post(app, guards, {
     action: 'deletion-intent',
     id: 'intendDeletion',
     summary: 'Record that a key is to be shredded, as its holder',
@@ -188,7 +172,7 @@ export function registerKeyHolderRoutes(app: FastifyInstance, guards: Guards, se
     examples: { superseded: { body: EXAMPLE_STORAGE, status: 409 } },
     act: (wanted, request) => intendDeletion(services().keys, wanted, callerOf(request)),
   });
-  post({
+  post(app, guards, {
     action: 'shred',
     id: 'shredKey',
     summary: 'Destroy a key whose deletion is intended, as its holder',
@@ -204,7 +188,7 @@ export function registerKeyHolderRoutes(app: FastifyInstance, guards: Guards, se
       return sendKey(reply, await shredKey(services().keys, wanted, callerOf(request)));
     },
   });
-  post({
+  post(app, guards, {
     action: 'content-removed',
     id: 'finishDeletion',
     summary: 'Say that the content of a shredded key is removed',
@@ -217,4 +201,33 @@ export function registerKeyHolderRoutes(app: FastifyInstance, guards: Guards, se
     act: async (wanted, request, reply) =>
       sendKey(reply, await finishDeletion(services().keys, wanted, callerOf(request))),
   });
+}
+
+function post<S extends z.ZodType>(app: FastifyInstance, guards: Guards, route: Action<S>): void {
+  app.post<BodyRoute>(
+    `/v1/keys/:name/${route.action}`,
+    {
+      onRequest: route.guard ?? guards.serviceForKeyInPath(route.scope),
+      config: describe({
+        id: route.id,
+        tag: 'storages',
+        summary: route.summary,
+        ...(route.description === undefined ? {} : { description: route.description }),
+        access: keyAccess(route.scope, route.guard === undefined),
+        params: keyParamsSchema,
+        body: jsonBody(route.body),
+        answers: { 200: route.answer },
+        refusals: route.refusals,
+        examples: Object.fromEntries(
+          Object.entries(route.examples).map(([name, one]) => [name, { params: EXAMPLE_PARAMS, ...one }]),
+        ),
+      }),
+    },
+    async (request, reply) => {
+      validate(noQuery, request.query, 'query');
+      const { name } = validate(keyParamsSchema, request.params, 'params');
+      const wanted = validate(route.body, parseJsonObject(request.body).value, 'body');
+      return route.act({ ...(wanted as z.output<S> & object), name }, request, reply);
+    },
+  );
 }

@@ -58,6 +58,13 @@ export function registerKeyLifecycleRoutes(
   guards: Guards,
   services: ServiceGate,
 ): void {
+  registerRotation(app, guards, services);
+  registerStates(app, guards, services);
+  registerDeletion(app, guards, services);
+  registerVersionDestruction(app, guards, services);
+}
+
+function registerRotation(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   const rotation = describe({
     id: 'rotateKey',
     tag: 'keys',
@@ -93,7 +100,9 @@ export function registerKeyLifecycleRoutes(
       );
     },
   );
+}
 
+function registerStates(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   for (const [action, change, summary, status] of [
     ['enable', enableKey, 'Let a key be used again', 200],
     ['disable', disableKey, 'Let a key not be used until it is enabled', 200],
@@ -128,7 +137,9 @@ export function registerKeyLifecycleRoutes(
         return sendKey(reply, await change(services().keys, asked, callerOf(request)));
       },
     );
+}
 
+function registerDeletion(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   const deletion = describe({
     id: 'deleteKey',
     tag: 'keys',
@@ -170,7 +181,9 @@ export function registerKeyLifecycleRoutes(
       return sendKey(reply.code(202), key);
     },
   );
+}
 
+function registerVersionDestruction(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   const versionDestruction = describe({
     id: 'destroyKeyVersion',
     tag: 'keys',

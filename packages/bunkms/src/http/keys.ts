@@ -42,6 +42,14 @@ const EXAMPLE_PARAMS = { name: 'project-a-dek' };
 
 /** Making keys, looking at them, and their policies. */
 export function registerKeyRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
+  registerCreation(app, guards, services);
+  registerListing(app, guards, services);
+  registerReading(app, guards, services);
+  registerLeases(app, guards, services);
+  registerUpdate(app, guards, services);
+}
+
+function registerCreation(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   const creation = describe({
     id: 'createKey',
     tag: 'keys',
@@ -93,7 +101,9 @@ export function registerKeyRoutes(app: FastifyInstance, guards: Guards, services
       return reply.code(201).header('location', `/v1/keys/${made.name}`).send(sendKey(reply, made));
     },
   );
+}
 
+function registerListing(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   const listing = describe({
     id: 'listKeys',
     tag: 'keys',
@@ -114,7 +124,9 @@ export function registerKeyRoutes(app: FastifyInstance, guards: Guards, services
     const { keys: globs } = claimsOf(request);
     return listKeys(services().keys, globs, { limit, after: cursor }, callerOf(request));
   });
+}
 
+function registerReading(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   const reading = describe({
     id: 'readKey',
     tag: 'keys',
@@ -138,7 +150,9 @@ export function registerKeyRoutes(app: FastifyInstance, guards: Guards, services
       return sendKey(reply, await readKey(services().keys, name, callerOf(request)));
     },
   );
+}
 
+function registerLeases(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   const leases = describe({
     id: 'listLeases',
     tag: 'keys',
@@ -160,7 +174,9 @@ export function registerKeyRoutes(app: FastifyInstance, guards: Guards, services
       return listLeases(services().keys, name, { limit, before }, callerOf(request));
     },
   );
+}
 
+function registerUpdate(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   const update = describe({
     id: 'updateKey',
     tag: 'keys',

@@ -28,6 +28,13 @@ const ANSWER = { 200: { description: 'The storage', schema: storageInfoSchema } 
 
 /** Storages of Bundoc: their generations, and the deletions that they have begun. */
 export function registerStorageRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
+  registerReading(app, guards, services);
+  registerAdvance(app, guards, services);
+  registerTakeOver(app, guards, services);
+  registerDeletions(app, guards, services);
+}
+
+function registerReading(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   const reading = describe({
     id: 'readStorage',
     tag: 'storages',
@@ -47,7 +54,9 @@ export function registerStorageRoutes(app: FastifyInstance, guards: Guards, serv
       return storageInfo(services().keys, id);
     },
   );
+}
 
+function registerAdvance(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   const advance = describe({
     id: 'advanceStorage',
     tag: 'storages',
@@ -75,7 +84,9 @@ export function registerStorageRoutes(app: FastifyInstance, guards: Guards, serv
       return advanceStorage(services().keys, id, wanted, callerOf(request));
     },
   );
+}
 
+function registerTakeOver(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   const takeOver = describe({
     id: 'takeOverStorage',
     tag: 'storages',
@@ -102,7 +113,9 @@ export function registerStorageRoutes(app: FastifyInstance, guards: Guards, serv
       return takeOverStorage(services().keys, id, wanted, callerOf(request));
     },
   );
+}
 
+function registerDeletions(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   const deletions = describe({
     id: 'listDeletions',
     tag: 'storages',

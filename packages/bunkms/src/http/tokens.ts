@@ -24,6 +24,13 @@ const ISSUERS = ['kms:admin', 'kms:issue_client'] as const;
 const ADMIN = { kind: 'token', scopes: ['kms:admin'], serviceOnly: true } as const;
 
 export function registerTokenRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
+  registerIssuing(app, guards, services);
+  registerRenewal(app, guards, services);
+  registerListing(app, guards, services);
+  registerRevocation(app, guards, services);
+}
+
+function registerIssuing(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   const issue = describe({
     id: 'issueToken',
     tag: 'tokens',
@@ -59,7 +66,9 @@ export function registerTokenRoutes(app: FastifyInstance, guards: Guards, servic
         .send(await services().tokens.issue(wanted, callerOf(request), claimsOf(request)));
     },
   );
+}
 
+function registerRenewal(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   const renewal = describe({
     id: 'renewToken',
     tag: 'tokens',
@@ -81,7 +90,9 @@ export function registerTokenRoutes(app: FastifyInstance, guards: Guards, servic
       return reply.code(201).send(await tokens.renew(claimsOf(request), callerOf(request)));
     },
   );
+}
 
+function registerListing(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   const listing = describe({
     id: 'listTokens',
     tag: 'tokens',
@@ -100,7 +111,9 @@ export function registerTokenRoutes(app: FastifyInstance, guards: Guards, servic
       ...(next === undefined ? {} : { next_cursor: next }),
     };
   });
+}
 
+function registerRevocation(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   const revocation = describe({
     id: 'revokeToken',
     tag: 'tokens',

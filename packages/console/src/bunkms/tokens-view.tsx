@@ -43,7 +43,7 @@ export function TokensView() {
       <Fault error={page.error} retry={page.reload} />
       {page.data?.damaged === undefined ? null : (
         <p class="fault" role="alert">
-          The audit chain says otherwise of these tokens, so nothing can be told of them:{' '}
+          The audit chain says otherwise of these tokens, so nothing is known of them:{' '}
           {page.data.damaged.map((id) => visible(id)).join(', ')}
         </p>
       )}

@@ -4,16 +4,18 @@ import type { Readable, Writable } from 'node:stream';
 import type { Finished } from './captured-run.ts';
 
 /**
- * Starts Node on arguments, sources of the project among them, with no environment but this. Its standard
- * input is empty.
+ * Starts Node on arguments, sources of the project among them, with this environment and a cache of what is
+ * compiled. Its standard input is empty.
  */
 export function spawnNode(
   args: readonly string[],
   environment: Readonly<Record<string, string>>,
   input = '',
 ): ChildProcessByStdio<Writable, Readable, Readable> {
+  // vitest.workspace.ts says what for.
+  const { NODE_COMPILE_CACHE = '' } = process.env;
   const child = spawn(process.execPath, ['--conditions=@bundoc/source', ...args], {
-    env: environment,
+    env: { NODE_COMPILE_CACHE, ...environment },
     stdio: ['pipe', 'pipe', 'pipe'],
   });
   // It may end before it has read that.

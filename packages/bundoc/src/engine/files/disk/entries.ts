@@ -33,6 +33,8 @@ import {
 const FOLDER_BYTES_MAX = 268_435_456;
 /** Folders within one another that are removed with what is in them; a project has four. */
 const TREE_DEPTH_MAX = 64;
+/** Files that are read at once. More of them would be open and wait for one of the pool's four threads. */
+export const READS_AT_ONCE = 16;
 const READ_FLAGS = constants.O_RDONLY | SAFE_FLAGS;
 
 const openDescriptor = promisify(openCallback);
@@ -43,6 +45,9 @@ const fstat = promisify(fstatCallback) as (descriptor: number) => Promise<Stats>
 /** Entries of a data folder, by their paths below it. */
 export class Entries {
   readonly #folder: DataFolder;
+  #reading = 0;
+  /** Begins reads that wait for their turn. */
+  readonly #toRead: (() => void)[] = [];
 
   constructor(folder: DataFolder) {
     this.#folder = folder;
@@ -53,20 +58,42 @@ export class Entries {
    */
   read(below: string, bytesMax: number): Promise<Buffer> {
     return new Promise((resolve, reject) => {
-      const readFrom = (descriptor: number): void =>
-        readWhole(descriptor, below, bytesMax, (error, content) => {
-          // Of a file that was only read: there is nothing to wait for.
-          closeSync(descriptor);
+      const path = this.#folder.pathOf(below);
+      const begin = () =>
+        this.#read(path, below, bytesMax, (error, content) => {
+          const next = this.#toRead.shift();
+          if (next === undefined) this.#reading--;
+          else next();
           if (content === undefined) reject(error);
           else resolve(content);
         });
-      openCallback(this.#folder.pathOf(below), READ_FLAGS, (error, descriptor) => {
-        const opened =
-          error === null
-            ? this.#atPlace(descriptor, below, READ_FLAGS)
-            : this.#instead(below, READ_FLAGS, error);
-        opened.then(readFrom, reject);
+      if (this.#reading === READS_AT_ONCE) {
+        this.#toRead.push(begin);
+        return;
+      }
+      this.#reading++;
+      begin();
+    });
+  }
+
+  #read(
+    path: string,
+    below: string,
+    bytesMax: number,
+    done: (error: unknown, content?: Buffer) => void,
+  ): void {
+    const readFrom = (descriptor: number): void =>
+      readWhole(descriptor, below, bytesMax, (error, content) => {
+        // Of a file that was only read: there is nothing to wait for.
+        closeSync(descriptor);
+        done(error, content);
       });
+    openCallback(path, READ_FLAGS, (error, descriptor) => {
+      const opened =
+        error === null
+          ? this.#atPlace(descriptor, below, READ_FLAGS)
+          : this.#instead(below, READ_FLAGS, error);
+      opened.then(readFrom, done);
     });
   }
 

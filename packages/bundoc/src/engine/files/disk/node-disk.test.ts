@@ -15,10 +15,12 @@ import {
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import { type Containment, DataFolder, UnsafeEntry } from '@bundoc/shared/files/data-folder';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import type { Disk } from './disk.ts';
+import { READS_AT_ONCE } from './entries.ts';
 import { type NodeDisk, openNodeDisk } from './node-disk.ts';
 import { CHECKED_FOR_MS, OPEN_FOLDERS_MAX, OpenFolders } from './open-folders.ts';
 
@@ -228,6 +230,38 @@ describe.each<Containment>(['descriptors', 'paths'])('the real disk, contained b
     expect(await disk.list(root)).toEqual(expect.arrayContaining(['p', 'q']));
     expect((await disk.read(join(root, 'p/b'), BYTES_MAX))?.toString()).toBe('content');
     expect(await disk.remove(join(root, 'p/b'))).toBe(true);
+  });
+
+  it.runIf(process.platform === 'linux')('has few files open, however many are read at once', async () => {
+    const { root, disk } = start(containment);
+    for (let n = 0; n < 300; n++) await disk.createFile(join(root, `p/r${n}`), Buffer.from(`content ${n}`));
+    const open = () => readdirSync('/proc/self/fd').length;
+    const before = open();
+    let most = 0;
+    let left = 300;
+    const reads = Array.from({ length: 300 }, async (_, n) => {
+      const content = await disk.read(join(root, `p/r${n}`), BYTES_MAX);
+      most = Math.max(most, open() - before);
+      left--;
+      return content?.toString();
+    });
+    while (left > 0) {
+      most = Math.max(most, open() - before);
+      await setImmediate();
+    }
+    expect(await Promise.all(reads)).toEqual(Array.from({ length: 300 }, (_, n) => `content ${n}`));
+    expect(most).toBeLessThanOrEqual(READS_AT_ONCE);
+  });
+
+  it('reads on after files that are absent or not to be read', async () => {
+    const { root, disk } = start(containment);
+    await disk.createFile(join(root, 'p/there'), Buffer.from('content'));
+    const reads = Array.from({ length: 100 }, (_, n) =>
+      disk.read(join(root, n % 2 === 0 ? 'p/none' : 'p'), BYTES_MAX).catch(() => 'refused'),
+    );
+    const last = disk.read(join(root, 'p/there'), BYTES_MAX);
+    expect(new Set(await Promise.all(reads))).toEqual(new Set([undefined, 'refused']));
+    expect((await last)?.toString()).toBe('content');
   });
 
   it('takes no path that is not below its folder: a defect of the caller', async () => {

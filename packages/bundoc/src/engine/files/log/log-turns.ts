@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { FairQueue } from './fair-queue.ts';
 import { ENTRY_BYTES, type Entry, REPEAT_BYTES } from './frame.ts';
 import type { HandleIndex } from './handle-index.ts';
@@ -20,6 +21,8 @@ const SUBJECT_WAITS_FROM = 0.875;
 const SHARES = 8;
 const SUBJECT_SHARES = 4;
 const SHARE_BYTES_MIN = 16_384;
+/** For those who have waited for room in vain: a segment is free soon after. */
+const RETRY_AFTER_S = 1;
 
 /** A commit that goes into the log chunk by chunk. */
 interface Large {
@@ -42,6 +45,8 @@ export interface Attached {
   large: Large | undefined;
   /** In the segments of the reserve. */
   reserveBytes: number;
+  /** Since when it must wait, by the monotonic clock, and whether for its own parts. */
+  held: { readonly sinceMs: number; isOwn: boolean } | undefined;
 }
 
 /** One part of the frame that is being made. */
@@ -67,13 +72,15 @@ export class LogTurns {
   /** Who has something, and must wait until a segment is free or its own parts are covered. */
   readonly #held = new Set<Attached>();
   readonly #attached = new Map<string, Attached>();
+  readonly #clock: Clock;
   /** Bytes of subjects, for as long as one frame is made: only a log that is nearly full needs them. */
   #uncovered: ReadonlyMap<string, number> | undefined;
   #ofReserve: ReadonlyMap<string, number> | undefined;
 
-  constructor({ limits, observer }: LogOptions, segments: Segments, index: HandleIndex) {
+  constructor({ limits, observer, clock = systemClock }: LogOptions, segments: Segments, index: HandleIndex) {
     this.#limits = limits;
     this.#observer = observer;
+    this.#clock = clock;
     this.#segments = segments;
     this.#index = index;
   }
@@ -88,6 +95,7 @@ export class LogTurns {
     const newest = this.#index.newest(handle) ?? after;
     const attached: Attached = {
       ...{ source, subject: '', newest, seal: undefined, large: undefined, reserveBytes: 0 },
+      held: undefined,
     };
     this.#attached.set(handle, attached);
     return attached;
@@ -136,6 +144,42 @@ export class LogTurns {
     return true;
   }
 
+  get isAnyoneHeld(): boolean {
+    return this.#held.size > 0;
+  }
+
+  /** Since when a source must wait that waits longest; undefined when none must. */
+  get heldSinceMs(): number | undefined {
+    let oldest: number | undefined;
+    for (const { held } of this.#held)
+      if (held !== undefined) oldest = Math.min(oldest ?? held.sinceMs, held.sinceMs);
+    return oldest;
+  }
+
+  /** Refuses sources that have had to wait since a moment, or longer. */
+  refuseHeldSince(ms: number): void {
+    for (const attached of this.#held) {
+      const { held, source } = attached;
+      if (held === undefined || held.sinceMs > ms) continue;
+      this.#held.delete(attached);
+      attached.held = undefined;
+      const error = held.isOwn
+        ? new AppError('rate_limited', {
+            detail: 'your share of the log is in use',
+            retryAfterS: RETRY_AFTER_S,
+          })
+        : new AppError('overloaded', { detail: 'the log has no room to spare', retryAfterS: RETRY_AFTER_S });
+      source.refuse(error);
+      this.#refuseLarge(attached, error);
+    }
+  }
+
+  #hold(attached: Attached, isOwn = false): void {
+    this.#held.add(attached);
+    if (attached.held === undefined) attached.held = { sinceMs: this.#clock.monotonic(), isOwn };
+    else attached.held.isOwn = isOwn;
+  }
+
   /** A segment that is not of the reserve has begun. */
   forgetReserve(): void {
     for (const attached of this.#attached.values()) attached.reserveBytes = 0;
@@ -171,18 +215,19 @@ export class LogTurns {
   #takeFrom(attached: Attached, bytesMax: number, isReserve: boolean): Sending | undefined {
     const { source, large } = attached;
     if (large !== undefined && isReserve) {
-      this.#held.add(attached);
+      this.#hold(attached);
       return undefined;
     }
     if (large !== undefined) return this.#nextChunk(attached, large);
     if (isReserve && this.#isOverReserve(attached)) {
       source.refuse(new AppError('disk_full'));
-      if (source.makesRoom) this.#held.add(attached);
+      if (source.makesRoom) this.#hold(attached);
+      else attached.held = undefined;
       return undefined;
     }
     const over = isReserve || source.makesRoom ? undefined : this.#overShare(attached);
     if (over !== undefined) {
-      this.#held.add(attached);
+      this.#hold(attached, true);
       // Most bytes of a subject may be another project's: a checkpoint of this one would make no room.
       this.#observer?.onPressure?.(over === 'project' ? source.handle : undefined);
       return undefined;
@@ -190,9 +235,11 @@ export class LogTurns {
     const part = source.take(bytesMax, isReserve);
     if (part === undefined) {
       // It may have something that is not for the reserve, and is asked again once there is room.
-      if (isReserve) this.#held.add(attached);
+      if (isReserve) this.#hold(attached);
+      else attached.held = undefined;
       return undefined;
     }
+    attached.held = undefined;
     const clear = part.birth && encodeBirth(part.birth);
     const bytes = part.plaintext.reduce((sum, piece) => sum + piece.length, clear?.length ?? 0);
     if (bytes > Math.max(bytesMax, this.#limits.chunkBytes)) {
@@ -277,8 +324,11 @@ export class LogTurns {
     this.#queue.keep((attached) => {
       if (full !== undefined) attached.source.refuse(full);
       if (attached.source.makesRoom) return true;
-      if (full === undefined) this.#held.add(attached);
-      else this.#refuseLarge(attached, full);
+      if (full === undefined) this.#hold(attached);
+      else {
+        attached.held = undefined;
+        this.#refuseLarge(attached, full);
+      }
       return false;
     });
   }
@@ -288,6 +338,7 @@ export class LogTurns {
     const refused = [...this.#held];
     this.#held.clear();
     for (const attached of refused) {
+      attached.held = undefined;
       attached.source.refuse(error);
       this.#refuseLarge(attached, error);
     }
@@ -299,10 +350,11 @@ export class LogTurns {
     this.#queue.keep(() => false);
     this.#held.clear();
     for (const attached of waiting) {
+      attached.held = undefined;
       attached.source.refuse(error);
       this.#refuseLarge(attached, error);
       // On a full disk deletes wait for the next segment.
-      if (attached.source.makesRoom) this.#held.add(attached);
+      if (attached.source.makesRoom) this.#hold(attached);
     }
   }
 

@@ -11,6 +11,8 @@ import { type ActiveSegment, SegmentWriter } from './segment-writer.ts';
 import { isFull, type Segments } from './segments.ts';
 
 const RETRY_MS = 1_000;
+/** Nobody waits longer for room in the log, as for room in any share. */
+const WAIT_MS_MAX = 5_000;
 
 /**
  * Writes what waits, frame by frame. One frame is in flight at a time, so a torn frame is the last one. A
@@ -35,6 +37,8 @@ export class LogWriter {
   #pausing = 0;
   #growAgainMs = Number.NEGATIVE_INFINITY;
   #isTryingAgain = false;
+  /** Whether somebody looks after those who must wait. */
+  #isWatching = false;
 
   /** @param buffer in which frames are made. */
   constructor(
@@ -132,9 +136,11 @@ export class LogWriter {
       if (!hasRoom) continue;
       const present = this.segment.active as ActiveSegment;
       const group = this.turns.take(this.segment.bodyBytesLeft(present, 1), present.isReserve);
+      this.#watchHeld();
       if (group.length > 0) await this.#write(present, group);
     }
     this.#answer();
+    this.#watchHeld();
     // In the same turn in which nothing was found waiting: a source that becomes ready now must start the
     // pump again.
     this.#pumping = undefined;
@@ -183,6 +189,21 @@ export class LogWriter {
       this.retryHeld();
     };
     this.#wait(RETRY_MS, signal).then(done, done);
+  }
+
+  /** Those who must wait for room are refused after {@link WAIT_MS_MAX}. */
+  #watchHeld(): void {
+    if (this.#isWatching || !this.turns.isAnyoneHeld) return;
+    const sinceMs = this.turns.heldSinceMs ?? this.#clock.monotonic();
+    this.#isWatching = true;
+    const done = () => {
+      this.#isWatching = false;
+      if (this.#state === 'closed') return;
+      this.turns.refuseHeldSince(this.#clock.monotonic() - WAIT_MS_MAX);
+      this.#watchHeld();
+    };
+    const { signal } = this.#stopping;
+    this.#wait(Math.max(1, sinceMs + WAIT_MS_MAX - this.#clock.monotonic()), signal).then(done, done);
   }
 
   #wait(ms: number, signal: AbortSignal): Promise<unknown> {

@@ -1,4 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
+import type { AppError } from '@bundoc/shared/contract/app-error';
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { type LogProject, LogWorld, type OpenLogProject } from '../../../testing/log-projects.ts';
 import { SimulatedDisk } from '../../../testing/simulated-disk.ts';
@@ -40,6 +42,66 @@ describe('Log', () => {
     const again = await world.openLog(disk.powerCut('synced only'));
     for (const project of world.projects)
       expect((await world.contentOf(again, disk, project)).ids).toEqual(project.given.map(({ id }) => id));
+  });
+});
+
+describe('a full log, of which nothing is freed,', () => {
+  const full = async (projects: number) => {
+    const world = new LogWorld(projects);
+    const disk = new SimulatedDisk(...world.directories());
+    const clock = new FakeClock();
+    const waits: { readonly ms: number; readonly end: () => void }[] = [];
+    const wait = (ms: number) => new Promise<void>((end) => void waits.push({ ms, end }));
+    const log = await world.openLog(disk, { clock, wait, observer: {} });
+    const open = await Promise.all(world.projects.map((project) => world.open(log, disk, project)));
+    const outcomes: string[] = [];
+    /** Commits of every project at once. @returns those that still wait. */
+    const write = async () => {
+      let waiting = open.length;
+      for (const one of open)
+        one.commit(world.newCommit(), 3_000).then(
+          () => waiting--,
+          (error: AppError) => {
+            waiting--;
+            outcomes.push(error.code);
+          },
+        );
+      for (let turn = 0; turn < 200; turn++) await setImmediate();
+      return waiting;
+    };
+    const fill = async () => {
+      let waiting = 0;
+      while (waiting === 0) waiting = await write();
+      return waiting;
+    };
+    const letPass = async (ms: number) => {
+      clock.advance(ms);
+      for (const { end } of waits.splice(0)) end();
+      for (let turn = 0; turn < 20; turn++) await setImmediate();
+    };
+    return { waits, fill, letPass, write, outcomes };
+  };
+
+  it('refuses a commit that has waited for 5 seconds, and waits with the next one for as long', async () => {
+    const { waits, fill, letPass, write, outcomes } = await full(90);
+    const waiting = await fill();
+    expect(waits.map(({ ms }) => ms)).toEqual([5_000]);
+    await letPass(4_999);
+    expect(outcomes).toEqual([]);
+    await letPass(1);
+    expect(outcomes).toEqual(Array(waiting).fill('overloaded'));
+    expect(await write()).toBe(90);
+    await letPass(4_000);
+    expect(outcomes).toHaveLength(waiting);
+    await letPass(1_000);
+    expect(outcomes).toHaveLength(waiting + 90);
+  });
+
+  it('names the share to a project that has used up its own', async () => {
+    const { fill, letPass, outcomes } = await full(1);
+    await fill();
+    await letPass(5_000);
+    expect(outcomes).toEqual(['rate_limited']);
   });
 });
 

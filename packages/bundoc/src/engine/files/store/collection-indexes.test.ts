@@ -1,6 +1,8 @@
+import { setImmediate } from 'node:timers/promises';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { type DefinedStore, openDefinedStore } from '../../../collections/defined-store.ts';
 import { EmbeddedProject } from '../../../testing/embedded-project.ts';
+import { holdLogWrites } from '../../../testing/held-log-writes.ts';
 import type { SimulatedDisk } from '../../../testing/simulated-disk.ts';
 import { SlowSteps } from '../../../testing/slow-steps.ts';
 import { encodeKeyPart } from '../../../values/key.ts';
@@ -39,6 +41,31 @@ function idsAt(store: DefinedStore, index: string, value: string): readonly stri
 describeIndexes('the embedded engine', async () => {
   const { store, reopen, disk } = await start();
   return { store, reopen: () => reopen(disk.powerCut('synced only')) };
+});
+
+describe('a unique index', () => {
+  it('is ready only when commits decided before it can be read, and counts their duplicates', async () => {
+    const project = new EmbeddedProject();
+    const disk = EmbeddedProject.disk();
+    const log = holdLogWrites(disk);
+    await project.create(disk);
+    const inner = await project.open(disk);
+    const store = await openDefinedStore(inner, project.clock);
+    open.push(store);
+    await commitOne(store, put('a', '{"email":"same"}'));
+    log.isHeld = true;
+    const early = store.commit([put('b', '{"email":"same"}')]);
+    await expect.poll(() => log.waiting).toBe(1);
+    const spec = { name: 'email', fields: ['email'], unique: true };
+    inner.indexes.define('notes', [spec], { rev: '1', wasDefined: false });
+    for (let turn = 0; turn < 50; turn++) await setImmediate();
+    expect(inner.indexes.status('notes')).toMatchObject([{ state: 'building' }]);
+    log.isHeld = false;
+    log.releaseOne();
+    await early;
+    await inner.indexes.built();
+    expect(inner.indexes.status('notes')).toMatchObject([{ state: 'duplicates', duplicates: 1 }]);
+  });
 });
 
 describe('what is kept of indexes', () => {

@@ -42,6 +42,8 @@ export interface IndexedDocuments {
   /** Documents that changed behind a place. */
   changedSince(seq: number): Iterable<DocumentRef>;
   get(ref: DocumentRef): Promise<StoredDocument | undefined>;
+  /** Resolves once all commits that are decided now can be read, or are refused. */
+  whenDecidedIsOver(): Promise<void>;
 }
 
 const NO_KEYS: IndexKeys = { keys: [], complete: [], tooMany: false };
@@ -259,6 +261,9 @@ export class CollectionIndexes implements EngineIndexes {
       for (const index of building) index.progress = { state: 'building', indexed: done, total };
       after = page.next;
     }
+    // What was decided before this index was there was not held against it: its duplicates are counted.
+    await work.outside(() => documents.whenDecidedIsOver());
+    if (isOver()) return;
     this.#finish(collection, indexed);
   }
 

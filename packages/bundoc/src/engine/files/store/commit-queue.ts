@@ -58,7 +58,8 @@ export class CommitQueue implements PartSource {
   readonly #options: CommitQueueOptions;
   #waiting: Waiting[] = [];
   #waitingBytes = 0;
-  #partsBeingWritten = 0;
+  /** Each resolves once what is decided in the part can be read, or is refused. */
+  readonly #partsBeingWritten = new Set<Promise<void>>();
   #next: NextPart | undefined;
   /** Resolved when no commit waits or is being written. */
   #idle: PromiseWithResolvers<void> | undefined;
@@ -86,9 +87,14 @@ export class CommitQueue implements PartSource {
 
   /** Resolves once no commit waits or is being written. */
   async whenIdle(): Promise<void> {
-    if (this.#waiting.length === 0 && this.#partsBeingWritten === 0) return;
+    if (this.#waiting.length === 0 && this.#partsBeingWritten.size === 0) return;
     this.#idle ??= Promise.withResolvers();
     await this.#idle.promise;
+  }
+
+  /** Resolves once all that is decided now can be read, or is refused. */
+  async whenDecidedIsOver(): Promise<void> {
+    await Promise.all(this.#partsBeingWritten);
   }
 
   get makesRoom(): boolean {
@@ -208,12 +214,17 @@ export class CommitQueue implements PartSource {
     frame: Buffer,
     reservation: SealCount | undefined,
   ): TakenPart {
-    const refuse = (error: AppError) => {
-      for (const { waiting } of commits) waiting.done.reject(error);
-      this.#partsBeingWritten--;
+    const { promise: over, resolve } = Promise.withResolvers<void>();
+    this.#partsBeingWritten.add(over);
+    const end = () => {
+      this.#partsBeingWritten.delete(over);
+      resolve();
       this.#noteIdle();
     };
-    this.#partsBeingWritten++;
+    const refuse = (error: AppError) => {
+      for (const { waiting } of commits) waiting.done.reject(error);
+      end();
+    };
     return {
       kind: 'data',
       plaintext: reservation === undefined ? [frame] : [frame, recordOf(reservation)],
@@ -225,8 +236,7 @@ export class CommitQueue implements PartSource {
       },
       answer: () => {
         for (const { results, waiting } of commits) waiting.done.resolve(results);
-        this.#partsBeingWritten--;
-        this.#noteIdle();
+        end();
         this.#options.onAnswered();
       },
       refused: refuse,
@@ -258,7 +268,7 @@ export class CommitQueue implements PartSource {
   }
 
   #noteIdle(): void {
-    if (this.#idle === undefined || this.#waiting.length > 0 || this.#partsBeingWritten > 0) return;
+    if (this.#idle === undefined || this.#waiting.length > 0 || this.#partsBeingWritten.size > 0) return;
     this.#idle.resolve();
     this.#idle = undefined;
   }

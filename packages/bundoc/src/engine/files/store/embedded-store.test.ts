@@ -6,6 +6,7 @@ import { parseCatalogHead } from '@bundoc/shared/contract/catalog-head';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterAll, describe, expect, it } from 'vitest';
 import { EmbeddedProject } from '../../../testing/embedded-project.ts';
+import { holdLogWrites } from '../../../testing/held-log-writes.ts';
 import type { SimulatedDisk } from '../../../testing/simulated-disk.ts';
 import { SlowSteps } from '../../../testing/slow-steps.ts';
 import { SMALL_LIMITS } from '../../../testing/test-engine.ts';
@@ -213,31 +214,19 @@ describe('a fence', () => {
   it('waits for a commit whose frame is behind one that is answered meanwhile', async () => {
     const project = new EmbeddedProject();
     const disk = EmbeddedProject.disk();
-    const { openLogFile } = disk;
-    const held: (() => void)[] = [];
-    let isHeld = false;
-    disk.openLogFile = async (path) => {
-      const file = await openLogFile.call(disk, path);
-      return {
-        ...file,
-        writeDurably: async (offset, bytes) => {
-          if (isHeld) await new Promise<void>((resolve) => held.push(resolve));
-          return file.writeDurably(offset, bytes);
-        },
-      };
-    };
+    const log = holdLogWrites(disk);
     await project.create(disk);
     const store = await project.open(disk);
     await commitOne(store, put('first', '{}'));
-    isHeld = true;
+    log.isHeld = true;
     const first = store.commit([put('a', '{}')]);
-    await expect.poll(() => held.length).toBe(1);
+    await expect.poll(() => log.waiting).toBe(1);
     const second = store.commit([put('b', '{}')]);
     // It is taken for the next frame.
     for (let turn = 0; turn < 20; turn++) await setImmediate();
-    held.shift()?.();
+    log.releaseOne();
     await first;
-    await expect.poll(() => held.length).toBe(1);
+    await expect.poll(() => log.waiting).toBe(1);
     let isFenced = false;
     const fence = store.fence().then((one) => {
       isFenced = true;
@@ -245,7 +234,7 @@ describe('a fence', () => {
     });
     for (let turn = 0; turn < 20; turn++) await setImmediate();
     expect(isFenced).toBe(false);
-    held.shift()?.();
+    log.releaseOne();
     await second;
     using _ = await fence;
     expect((await store.metadata()).lastSeq).toBe(3);

@@ -138,6 +138,7 @@ export class EmbeddedStore implements ProjectStore, CheckpointSource {
         seqOf: (ref) => catalog.living(ref)?.seq,
         changedSince: (seq) => catalog.changes(seq),
         get: async (ref) => this.get(ref),
+        whenDecidedIsOver: () => this.#queue.whenDecidedIsOver(),
         countOf: (collection) =>
           catalog.collections().find(({ name }) => name === collection)?.documents ?? 0,
       },

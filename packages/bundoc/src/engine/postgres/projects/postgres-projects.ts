@@ -229,7 +229,10 @@ export class PostgresProjects implements Projects {
     if (isChanged && verdict === 'forged') onSetAside?.({ project, text: loggable(marker) });
   }
 
-  /** @returns false when another node changed the file first, or the outcome is unknown: the caller reads it again. */
+  /**
+   * @returns false when another node changed the file first, or the outcome is unknown: the caller reads it
+   * again.
+   */
   async #replace(text: string, file: ProjectFile, keyVersion: number | undefined): Promise<boolean> {
     const { database, clock } = this.#options;
     const replace = async (transaction: Transaction) => {
