@@ -147,7 +147,7 @@ function behaves(start: () => Promise<AsyncDisposable & { readonly url: string }
     // Each write waits for the event of the one before: a proxy that holds one back never gets the next.
     const written = async (id: string) => {
       await ask(installation.url, `${NOTES}/${id}`, { method: 'PUT', body: '{}' });
-      while (!received.includes(`"id":"${id}"`)) await once(stream, 'data');
+      while (!received.includes(`"_id":"${id}"`)) await once(stream, 'data');
     };
     for (const id of ['first', 'second', 'third']) await written(id);
     expect(stream.readableEnded).toBe(false);
@@ -160,7 +160,7 @@ function behaves(start: () => Promise<AsyncDisposable & { readonly url: string }
     const poll = ask(proxy.url, path);
     await expect.poll(() => installation.held()).toMatchObject({ streams: expect.any(Number) });
     await ask(installation.url, `${NOTES}/awaited`, { method: 'PUT', body: '{}' });
-    expect((await poll).text).toContain('"id":"awaited"');
+    expect((await poll).text).toContain('"_id":"awaited"');
   });
 
   it('passes a body of 16 MiB on in both directions, to the byte', async () => {

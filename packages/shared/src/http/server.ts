@@ -20,7 +20,7 @@ import { limitBufferedAnswers } from './answer-buffer-budget.ts';
 import { type BodyDone, limitBufferedBodies, readBody } from './body-buffer-budget.ts';
 import { answerClientError, endWithProblem, refuseConnect } from './client-errors.ts';
 import { coalesceWrites } from './coalesce-writes.ts';
-import { beginInOrder } from './connection.ts';
+import { beginInOrder, lingerBehindAnswer } from './connection.ts';
 import { FIRST_BYTE_MS, limitConnections } from './connection-limit.ts';
 import { awaitsContinue, continueWhenRead } from './expectation.ts';
 import { createHttpShares, type HttpShares } from './http-shares.ts';
@@ -136,7 +136,11 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   setAnswerHeaders(app, options.drain);
   coalesceWrites(app);
   logRequests(app, options.logger);
-  app.setErrorHandler((error, request, reply) => replyProblem(fail(error, request), request, reply));
+  app.setErrorHandler((thrown, request, reply) => {
+    const error = fail(thrown, request);
+    if (error.code === 'payload_too_large') lingerBehindAnswer(request.raw.socket);
+    return replyProblem(error, request, reply);
+  });
   app.setNotFoundHandler((request, reply) => replyProblem(fail(unrouted(request), request), request, reply));
   allowed = new AllowedMethods(app);
   allowedByApp.set(app, allowed);
