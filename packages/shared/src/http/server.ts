@@ -21,7 +21,7 @@ import { limitBufferedAnswers } from './answer-buffer-budget.ts';
 import { type BodyDone, limitBufferedBodies, readBody } from './body-buffer-budget.ts';
 import { answerClientError, endWithProblem, refuseConnect } from './client-errors.ts';
 import { coalesceWrites } from './coalesce-writes.ts';
-import { beginInOrder } from './connection.ts';
+import { beginInOrder, lingerBehindAnswer } from './connection.ts';
 import { FIRST_BYTE_MS, limitConnections } from './connection-limit.ts';
 import { awaitsContinue, continueWhenRead } from './expectation.ts';
 import { createHttpShares, type HttpShares } from './http-shares.ts';
@@ -64,6 +64,8 @@ export interface HttpServerOptions {
   readonly waitingBytesMax?: number;
 }
 
+/** How long an idle connection stays open: longer than a proxy keeps it, milliseconds. */
+export const KEEP_ALIVE_MS = 65_000;
 /** Longest time to receive a whole request, milliseconds. */
 export const REQUEST_TIMEOUT_MS = 30_000;
 /**
@@ -143,10 +145,11 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   coalesceWrites(app);
   logRequests(app, options.logger);
   const { refusalDelayMs = REFUSAL_DELAY_MS } = options;
-  app.setErrorHandler((error, request, reply) => {
-    const failed = fail(error, request);
-    if (failed.code !== 'rate_limited') return replyProblem(failed, request, reply);
-    return sleep(refusalDelayMs).then(() => replyProblem(failed, request, reply));
+  app.setErrorHandler((thrown, request, reply) => {
+    const error = fail(thrown, request);
+    if (error.code === 'payload_too_large') lingerBehindAnswer(request.raw.socket);
+    if (error.code !== 'rate_limited') return replyProblem(error, request, reply);
+    return sleep(refusalDelayMs).then(() => replyProblem(error, request, reply));
   });
   app.setNotFoundHandler((request, reply) => replyProblem(fail(unrouted(request), request), request, reply));
   allowed = new AllowedMethods(app);
@@ -179,7 +182,7 @@ function fastifyOptions(options: HttpServerOptions) {
     exposeHeadRoutes: true,
     requestTimeout: requestTimeoutMs,
     connectionTimeout: options.stalledTimeoutMs ?? STALLED_TIMEOUT_MS,
-    keepAliveTimeout: 65_000,
+    keepAliveTimeout: KEEP_ALIVE_MS,
     forceCloseConnections: 'idle',
     return503OnClosing: false,
     ...(options.tls === undefined
