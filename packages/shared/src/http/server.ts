@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
 import Fastify, {
   type FastifyInstance,
   type FastifyReply,
@@ -55,6 +56,8 @@ export interface HttpServerOptions {
   readonly stalledTimeoutMs?: number;
   /** {@link CLOSE_GRACE_MS} unless a test is in a hurry. */
   readonly closeGraceMs?: number;
+  /** {@link REFUSAL_DELAY_MS} unless a test is in a hurry. */
+  readonly refusalDelayMs?: number;
   /** What its requests share, with those of other listeners of the process. */
   readonly shares?: HttpShares;
   /** {@link SERVER_WAITING_BYTES_MAX} unless a test says otherwise. */
@@ -76,6 +79,11 @@ export const STALLED_TIMEOUT_MS = 60_000;
  */
 const CLOSE_GRACE_MS = 5_000;
 const CHECKING_INTERVAL_MS = 5_000;
+/**
+ * How long the answer waits that refuses a request beyond its share. A client that asks again at once would
+ * otherwise keep the event loop busy with refusals. Requests of a connection wait behind it.
+ */
+const REFUSAL_DELAY_MS = 250;
 const HEADER_BYTES_MAX = 16_384;
 /** Decoded characters of one path parameter; the schemas bound the bytes more tightly. */
 const PARAM_LENGTH_MAX = 1_024;
@@ -136,10 +144,12 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   setAnswerHeaders(app, options.drain);
   coalesceWrites(app);
   logRequests(app, options.logger);
+  const { refusalDelayMs = REFUSAL_DELAY_MS } = options;
   app.setErrorHandler((thrown, request, reply) => {
     const error = fail(thrown, request);
     if (error.code === 'payload_too_large') lingerBehindAnswer(request.raw.socket);
-    return replyProblem(error, request, reply);
+    if (error.code !== 'rate_limited') return replyProblem(error, request, reply);
+    return sleep(refusalDelayMs).then(() => replyProblem(error, request, reply));
   });
   app.setNotFoundHandler((request, reply) => replyProblem(fail(unrouted(request), request), request, reply));
   allowed = new AllowedMethods(app);
