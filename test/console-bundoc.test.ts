@@ -109,7 +109,7 @@ describeWithChromium('the console of Bundoc', () => {
     ['definition', '/console/projects/acme/collections/notes/definition', 'by-title'],
     ['changes', '/console/projects/acme/changes', 'Nothing has happened yet'],
     ['import', '/console/projects/acme/collections/notes/import', 'keeps its bytes'],
-    ['operations', '/console/projects/acme/operations', 'Versions in use'],
+    ['operations', '/console/projects/acme/operations', 'Versions of the key'],
     ['shred', '/console/projects/acme/shred', 'Type the name'],
     ['receipt', '/console/receipt', 'The JSON that Bundoc gave'],
     ['state', '/console/state', 'open projects 4'],

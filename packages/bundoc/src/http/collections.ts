@@ -35,6 +35,8 @@ import { requestWork } from './request-work.ts';
 
 /** The definition with all its defaults, and what is shown of the collection. */
 const ANSWER_BYTES_MAX = 2 * DEFINITION_BYTES_MAX;
+/** Ids of some hundred documents, and the reasons of twenty. */
+const CHECK_ANSWER_BYTES_MAX = 1_048_576;
 const COLLECTIONS_PATH = '/v1/projects/:project/collections';
 const EXAMPLE_PATH = { project: 'project-a', collection: 'notes' };
 const COLLECTION_PATH = `${COLLECTIONS_PATH}/:collection`;
@@ -250,7 +252,7 @@ function registerSchemaCheck(
     async (request, reply) => {
       const body = readBody(request, schemaCheckRequestSchema);
       using work = requestWork(scheduler, 'query', request, reply);
-      await reserveAnotherPage(request, ANSWER_BYTES_MAX);
+      await reserveAnotherPage(request, CHECK_ANSWER_BYTES_MAX);
       const { failures, unreadable, next, ...counts } = await collections.checkSchema({
         ...collectionPath(request),
         ...body,

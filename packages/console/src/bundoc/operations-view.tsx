@@ -64,11 +64,16 @@ function Reseal({ project }: { readonly project: string }) {
         background.
       </p>
       <Fault error={info.error} retry={info.reload} />
+      <div class="toolbar under">
+        <button type="button" onClick={info.reload}>
+          Look again
+        </button>
+      </div>
       {data === undefined ? null : (
         <>
           <dl class="figures">
             <Figure name="Key version">{data.key.version}</Figure>
-            <Figure name="Versions in use">{data.key.versions.join(', ')}</Figure>
+            <Figure name="Versions of the key">{data.key.versions.join(', ')}</Figure>
             <Figure name="To re-seal">
               {data.key.documents_to_reseal === 0 ? (
                 <Badge kind="good">none</Badge>

@@ -29,8 +29,7 @@ const NOTHING_TYPED: Typed = { severity: '', key: '', actor: '', from: '', to: '
 /** Fields that are typed in as UTC. */
 function filterOf(typed: Typed): AuditFilter {
   const chosen = (value: string) => (value.trim() === '' ? undefined : value.trim());
-  const utc = (value: string) =>
-    value === '' ? undefined : `${value.length === 16 ? `${value}:00` : value}Z`;
+  const utc = (value: string) => (value === '' ? undefined : `${value}:00Z`);
   return {
     severity: chosen(typed.severity),
     key: chosen(typed.key),
@@ -160,7 +159,6 @@ function TimeField({ label, value, onInput }: TextFieldProps) {
         <input
           {...attributes}
           type="datetime-local"
-          step={1}
           value={value}
           onInput={(event) => onInput(event.currentTarget.value)}
         />
