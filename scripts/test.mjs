@@ -1,4 +1,5 @@
 // npm test: installs, builds, checks, and runs every test. What CI runs; further arguments go to Vitest.
+// With LONG_TESTS=1 and no further arguments, mutants of the product measure the tests at the end.
 //
 // Ends with the line "N passed, N failed, N skipped", also when it stops before the first test.
 
@@ -35,7 +36,10 @@ await runScript('npm test', async () => {
     };
     const checked = await script('check', []);
     if (checked !== 0) return checked;
-    return await script('vitest', process.argv.slice(2), { TEST_COUNT_FILE: countFile });
+    const args = process.argv.slice(2);
+    const tested = await script('vitest', args, { TEST_COUNT_FILE: countFile });
+    if (tested !== 0 || process.env.LONG_TESTS !== '1' || args.length > 0) return tested;
+    return await script('mutants', ['--seed', '1', '--count', '300']);
   } catch (error) {
     if (error instanceof Stopped) return 130;
     throw error;

@@ -120,6 +120,30 @@ describe('a patch', () => {
     ).toContain('12345678901234567890');
   });
 
+  it.each([
+    ['[{"op":"replace","path":"/a/1/b","value":9}]', '{"a":[{"b":0},{"b":9},{"b":2}]}'],
+    ['[{"op":"add","path":"/a/2/c","value":9}]', '{"a":[{"b":0},{"b":1},{"b":2,"c":9}]}'],
+    ['[{"op":"remove","path":"/a/1/b"}]', '{"a":[{"b":0},{},{"b":2}]}'],
+    ['[{"op":"copy","from":"/a/2/b","path":"/a/1/b"}]', '{"a":[{"b":0},{"b":2},{"b":2}]}'],
+    ['[{"op":"move","from":"/a/1","path":"/a/2"}]', '{"a":[{"b":0},{"b":2},{"b":1}]}'],
+    ['[{"op":"test","path":"/a/2/b","value":2}]', '{"a":[{"b":0},{"b":1},{"b":2}]}'],
+  ])('goes through the item that an index above 0 names: %s', (patch, expected) => {
+    expect(apply('json', '{"a":[{"b":0},{"b":1},{"b":2}]}', patch)).toBe(expected);
+  });
+
+  it.each(['/a/3', '/a/3/b', '/a/01/b', '/a/-/b', '/a/10000000000/b'])(
+    'is refused where %s leads to no item',
+    (path) => {
+      for (const patch of [
+        `[{"op":"replace","path":"${path}","value":1}]`,
+        `[{"op":"remove","path":"${path}"}]`,
+      ])
+        expect(() => apply('json', '{"a":[{"b":0},{"b":1},{"b":2}]}', patch)).toThrow(
+          refused('patch_inapplicable'),
+        );
+    },
+  );
+
   it('that names nothing changes no character', () => {
     expect(apply('merge', document, '{}')).toBe(document);
     expect(apply('json', document, '[]')).toBe(document);

@@ -1,0 +1,48 @@
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, relative } from 'node:path';
+import { mutate } from './make.mjs';
+
+const LEFT_OUT = new Set(['.git', '.pnpm', '.cache', '.vite', '.vite-temp', '.vitest-cache']);
+
+/**
+ * A copy of the repository in which mutants live: the repository itself is never changed. The installed
+ * packages are shared with it, those of the workspace are the copy's.
+ * @param {string} root
+ */
+export function copyRepository(root) {
+  const copy = mkdtempSync(join(tmpdir(), 'mutants-'));
+  cpSync(root, copy, {
+    recursive: true,
+    verbatimSymlinks: true,
+    filter: (path) =>
+      !relative(root, path)
+        .split('/')
+        .some((name) => LEFT_OUT.has(name)),
+  });
+  mkdirSync(join(copy, 'node_modules'), { recursive: true });
+  symlinkSync(join(root, 'node_modules', '.pnpm'), join(copy, 'node_modules', '.pnpm'));
+  return {
+    root: copy,
+    /**
+     * Does the work with the mutant in place, and takes it out again whatever becomes of the work.
+     * @template T
+     * @param {import('./make.mjs').Mutant} mutant
+     * @param {() => Promise<T>} work
+     * @returns {Promise<T>}
+     */
+    async withMutant(mutant, work) {
+      const path = join(copy, mutant.file);
+      const source = readFileSync(path, 'utf8');
+      writeFileSync(path, mutate(source, mutant));
+      try {
+        return await work();
+      } finally {
+        writeFileSync(path, source);
+      }
+    },
+    [Symbol.dispose]() {
+      rmSync(copy, { recursive: true, force: true });
+    },
+  };
+}

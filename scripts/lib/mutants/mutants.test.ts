@@ -1,0 +1,166 @@
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { expect, it, onTestFinished } from 'vitest';
+import { copyRepository } from './copy.mjs';
+import { productFiles } from './files.mjs';
+import { judge, type TestRun } from './judge.mjs';
+import { type Mutant, mutantsOf, mutate, sample } from './make.mjs';
+import { relatedTests } from './related.mjs';
+import { countVerdicts, reasonOf } from './report.mjs';
+
+const FILE = 'packages/bundoc/src/a.ts';
+
+/** Each change of a source as the source with it. */
+const changed = (source: string) => mutantsOf(source, FILE).map((mutant) => mutate(source, mutant));
+const signal = new AbortController().signal;
+
+/** A folder with these files, until the end of the test. */
+function folderOf(files: Readonly<Record<string, string>>): string {
+  const folder = mkdtempSync(join(tmpdir(), 'mutants-test-'));
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
+  for (const [name, text] of Object.entries(files)) {
+    mkdirSync(dirname(join(folder, name)), { recursive: true });
+    writeFileSync(join(folder, name), text);
+  }
+  return folder;
+}
+
+it('every operator makes its mutants of a source, each of which differs in one place', () => {
+  expect(changed('f(a < b);')).toEqual([';', 'f(a <= b);', 'f(a >= b);']);
+  expect(changed('const x = a && !b;')).toEqual(['const x = a || !b;', 'const x = a && b;']);
+  expect(changed('const x = n + 1;')).toEqual(['const x = n - 1;', 'const x = n + 2;']);
+  expect(changed('for (;;) if (a) break;')).toEqual(['for (;;) if (!(a)) break;', 'for (;;) if (a) ;']);
+  expect(changed('if (a) throw true;')).toEqual(['if (!(a)) throw true;', 'if (a) ;', 'if (a) throw false;']);
+  expect(changed('const x = a === b ? c : d;')).toEqual([
+    'const x = !(a === b) ? c : d;',
+    'const x = a !== b ? c : d;',
+  ]);
+});
+
+it('types, texts, log lines and constants that only tune make no mutants', () => {
+  for (const source of [
+    'type A = 1 | true;',
+    'const o = { description: a + b, timeoutMs: 5 };',
+    'log.warn({ isOver: true });',
+    'const RETRY_MS = 5 + 1;',
+    'const x = `a` + "b";',
+    "import { a } from './a.ts';",
+  ])
+    expect(mutantsOf(source, FILE), source).toEqual([]);
+});
+
+it('a mutant names its line, what stood there and what stands there now', () => {
+  expect(mutantsOf('f;\n  const é = "é" === b; // ===\n', FILE)).toEqual([
+    expect.objectContaining({
+      file: FILE,
+      line: 2,
+      lineText: 'const é = "é" === b; // ===',
+      operator: 'comparison',
+      before: '===',
+      after: '!==',
+    }),
+  ]);
+});
+
+it('a mutant is refused by a source that it was not made of', () => {
+  const [mutant] = mutantsOf('a < b;', FILE) as [Mutant];
+  expect(() => mutate('b > a;', mutant)).toThrow('another source');
+});
+
+it('a seed draws the same sample each time, and another seed another one', () => {
+  const all = mutantsOf('f(a < b, a + b);\n'.repeat(100), FILE);
+  const drawn = sample(all, 50, 7);
+  expect(sample(all, 50, 7)).toEqual(drawn);
+  expect(new Set(drawn).size).toBe(50);
+  expect(sample(all, 50, 8)).not.toEqual(drawn);
+  expect(new Set(sample(all, 1_000, 7))).toEqual(new Set(all));
+});
+
+it('a change of the code leaves the sample of all other lines as it is', () => {
+  const lines = Array.from({ length: 100 }, (_, at) => `f(a${at} < b);`);
+  const textsOf = (source: string) =>
+    sample(mutantsOf(source, FILE), 50, 7).map(({ lineText, after }) => `${lineText} ${after}`);
+  const before = textsOf(lines.join('\n'));
+  const after = textsOf(['g(c);', ...lines].join('\n'));
+  expect(before.filter((text) => !after.includes(text)).length).toBeLessThanOrEqual(1);
+});
+
+it('no test, conformance suite or test helper is mutated', () => {
+  const names = ['a.ts', 'a.test.ts', 'testing/b.ts', 'store-conformance.ts', 'openapi/c.ts'];
+  const root = folderOf(Object.fromEntries(names.map((name) => [`packages/shared/src/${name}`, ''])));
+  expect(productFiles(root)).toEqual(['packages/shared/src/a.ts']);
+});
+
+it('the tests of a file are those that import it through any number of files, the nearest first', () => {
+  const files = {
+    'packages/shared/src/a.ts': '',
+    'packages/shared/src/a.test.ts': "import { a } from './a.ts';",
+    'packages/bundoc/src/b.ts': "import {\n  a,\n} from '@bundoc/shared/a';",
+    'packages/bundoc/src/b.test.ts': "import { b } from './b.ts';",
+    'packages/bundoc/src/thread.ts': `new Worker(new URL(\`./b\${extension}\`, import.meta.url));`,
+    'test/thread.test.ts': "import '../packages/bundoc/src/thread.ts';",
+    'test/types.test.ts': "import type { A } from '@bundoc/shared/a';",
+    'test/other.test.ts': '',
+  };
+  expect(relatedTests(folderOf(files), Object.keys(files))('packages/shared/src/a.ts')).toEqual([
+    'packages/shared/src/a.test.ts',
+    'packages/bundoc/src/b.test.ts',
+    'test/thread.test.ts',
+  ]);
+});
+
+it('a mutant stands in the copy alone, and only while its tests run, also when they throw', async () => {
+  const source = 'export const a = b < c;\n';
+  const root = folderOf({ [FILE]: source, 'node_modules/.pnpm/x': 'x' });
+  const [mutant] = mutantsOf(source, FILE) as [Mutant];
+  using copy = copyRepository(root);
+  const read = (folder: string) => readFileSync(join(folder, FILE), 'utf8');
+  const work = copy.withMutant(mutant, async () => {
+    expect(read(copy.root)).toBe('export const a = b <= c;\n');
+    expect(read(root)).toBe(source);
+    throw new Error('stopped');
+  });
+  await expect(work).rejects.toThrow('stopped');
+  expect(read(copy.root)).toBe(source);
+  expect(readFileSync(join(copy.root, 'node_modules/.pnpm/x'), 'utf8')).toBe('x');
+});
+
+it('a mutant is caught by a test that fails, or when its tests end and pass only without it', async () => {
+  const source = 'export const a = b < c;\n';
+  using copy = copyRepository(folderOf({ [FILE]: source }));
+  const [mutant] = mutantsOf(source, FILE) as [Mutant];
+  const tests = ['packages/bundoc/src/a.test.ts', 'test/a.test.ts', 'test/containers/a.test.ts'];
+  const isMutated = () => readFileSync(join(copy.root, FILE), 'utf8') !== source;
+  const ran: string[] = [];
+  /** Runs whose outcome with the mutant is this, and without it that. */
+  const judged = (mutated: TestRun['outcome'], unmutated: TestRun['outcome'], file?: string) =>
+    judge(copy, mutant, tests, signal, async (_root, files) => {
+      ran.push(...files);
+      return { outcome: isMutated() ? mutated : unmutated, by: 'why', file };
+    });
+  expect(await judged('passed', 'passed')).toEqual({ caught: false });
+  expect(ran).toEqual(['packages/bundoc/src/a.test.ts', 'test/a.test.ts']);
+  expect(await judged('failed', 'passed', 'a.test.ts')).toEqual({
+    caught: true,
+    by: 'why',
+    test: 'a.test.ts',
+  });
+  for (const outcome of ['too long', 'failed'] as const) {
+    expect(await judged(outcome, 'passed')).toMatchObject({ caught: true });
+    expect(await judged(outcome, outcome)).toEqual({ caught: false });
+  }
+});
+
+it('the percentage counts those that change behaviour, and a listed reason belongs to one place', () => {
+  const [first, second] = mutantsOf('a < b;', FILE) as [Mutant, Mutant];
+  const known = [{ file: FILE, line: 'a < b;', before: '<', after: '<=', reason: 'never equal' }];
+  expect(reasonOf(first, known)).toBe('never equal');
+  expect(reasonOf(second, known)).toBeUndefined();
+  const verdicts = [
+    { mutant: first, verdict: { caught: false, reason: 'never equal' } },
+    { mutant: second, verdict: { caught: false } },
+    { mutant: first, verdict: { caught: true } },
+  ];
+  expect(countVerdicts(verdicts)).toEqual({ caught: 1, unchanged: 1, survivors: [second], percent: 50 });
+});

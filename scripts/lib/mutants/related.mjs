@@ -1,0 +1,48 @@
+import { readFileSync } from 'node:fs';
+import { posix } from 'node:path';
+
+/** Imports of types alone change nothing at run time. */
+const TYPES = /^(?:import|export) type [^;]*;/gm;
+const IMPORT = /(?:\bfrom|\bimport)\s*\(?\s*'([^']+)'/g;
+const WORKER = /new URL\(\s*[`'](\.\.?\/[\w./-]+)/g;
+
+/**
+ * Which tests import a file, directly or through others.
+ * @param {string} root
+ * @param {readonly string[]} files of TypeScript, relative to the root.
+ * @returns {(file: string) => string[]} the tests of a file, those first that the fewest imports lie between.
+ */
+export function relatedTests(root, files) {
+  const known = new Set(files);
+  const importers = new Map(files.map((file) => [file, []]));
+  for (const file of files)
+    for (const imported of importsOf(file, readFileSync(posix.join(root, file), 'utf8')))
+      if (known.has(imported)) importers.get(imported).push(file);
+  return (file) => {
+    const distances = new Map([[file, 0]]);
+    for (const [reached, distance] of distances)
+      for (const importer of importers.get(reached) ?? [])
+        if (!distances.has(importer)) distances.set(importer, distance + 1);
+    const alike = (test) => commonWords(file, test);
+    return [...distances.keys()]
+      .filter((one) => one.endsWith('.test.ts'))
+      .sort((a, b) => distances.get(a) - distances.get(b) || alike(b) - alike(a));
+  };
+}
+
+/** The files of the workspace that a source imports or starts as a worker. */
+function importsOf(file, source) {
+  const text = source.replace(TYPES, '');
+  const specifiers = [...text.matchAll(IMPORT), ...text.matchAll(WORKER)].map(([, specifier]) => specifier);
+  return specifiers.map((specifier) => {
+    const [, name, path = 'client'] = /^@bundoc\/(\w+)(?:\/(.+))?$/.exec(specifier) ?? [];
+    const found = name ? `packages/${name}/src/${path}` : posix.join(posix.dirname(file), specifier);
+    return /\.\w+$/.test(found) ? found : `${found}.ts`;
+  });
+}
+
+/** Words that two paths share: `patch/json-patch.ts` and `test/patch.test.ts` share "patch". */
+function commonWords(a, b) {
+  const words = new Set(a.split(/\W+/));
+  return b.split(/\W+/).filter((word) => words.has(word)).length;
+}
