@@ -62,6 +62,8 @@ export interface Disk {
 
 /** Bytes of the largest catalog and of the largest file of indexes: more than six million documents. */
 export const LARGE_FILE_BYTES_MAX = 1_073_741_824;
+/** Operations side by side; more does not help a disk. */
+export const AT_ONCE = 8;
 
 /** What is to become of a file: its whole content, or undefined when it is to be gone. */
 export interface FileChange {

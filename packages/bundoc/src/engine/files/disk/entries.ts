@@ -25,6 +25,8 @@ import {
   UNSAFE_ENTRY,
   UnsafeEntry,
 } from '@bundoc/shared/files/data-folder';
+import { forEachAtOnce } from '@bundoc/shared/runtime/at-once';
+import { AT_ONCE } from './disk.ts';
 
 /**
  * Bytes of the largest folder that is listed: on ext4 some four million names of the longest that Bundoc
@@ -197,7 +199,7 @@ export class Entries {
         names.filter((name) => name.isDirectory()),
         names.filter((name) => !name.isDirectory()),
       ];
-      await forEachAtOnce(files, ({ name }) => absentAs(undefined, unlink(`${entries}/${name}`)));
+      await forEachAtOnce(files, AT_ONCE, ({ name }) => absentAs(undefined, unlink(`${entries}/${name}`)));
       // One after another: each holds a descriptor.
       for (const { name } of folders)
         await absentAs(undefined, this.removeTree(`${entries}/${name}`, `${below}/${name}`, depth + 1));
@@ -277,18 +279,6 @@ export function writeWhole(file: number, content: Buffer, offset: number): Promi
     };
     writeRest(0);
   });
-}
-
-/** Tasks side by side; more does not help a disk. */
-const AT_ONCE = 8;
-
-export async function forEachAtOnce<T>(items: readonly T[], task: (item: T) => Promise<void>): Promise<void> {
-  const left = items.values();
-  await Promise.all(
-    Array.from({ length: AT_ONCE }, async () => {
-      for (const item of left) await task(item);
-    }),
-  );
 }
 
 export async function absentAs<T, A>(absent: A, operation: Promise<T>): Promise<T | A> {

@@ -9,9 +9,10 @@ import {
   SAFE_FLAGS,
   UnsafeEntry,
 } from '@bundoc/shared/files/data-folder';
+import { forEachAtOnce } from '@bundoc/shared/runtime/at-once';
 import type { FileContent } from './disk.ts';
-import { type Disk, piecesOf } from './disk.ts';
-import { absentAs, closeDescriptor, diskError, Entries, forEachAtOnce, writeWhole } from './entries.ts';
+import { AT_ONCE, type Disk, piecesOf } from './disk.ts';
+import { absentAs, closeDescriptor, diskError, Entries, writeWhole } from './entries.ts';
 import { FilesystemSync } from './filesystem-sync.ts';
 import { WriteThread } from './write-thread.ts';
 
@@ -150,11 +151,11 @@ async function syncFiles(
     paths.map((path) => folder.below(path)),
     parentOf,
   );
-  await forEachAtOnce([...files], ([directory, below]) =>
+  await forEachAtOnce(files, AT_ONCE, ([directory, below]) =>
     absentAs(undefined, entries.syncFiles(directory, below)),
   );
   const own = new Set(folders.map((path) => folder.below(path)));
-  await forEachAtOnce([...own], (below) => entries.syncFolder(below));
+  await forEachAtOnce(own, AT_ONCE, (below) => entries.syncFolder(below));
 }
 
 const CREATE_FLAGS = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | SAFE_FLAGS;

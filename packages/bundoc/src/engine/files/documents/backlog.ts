@@ -1,3 +1,6 @@
+/** Beyond its bound, the backlog takes this part more from projects that have nothing in it. */
+const RESERVE = 1 / 4;
+
 /**
  * Bytes of sealed documents that wait for their files, of all projects of the process together, since there
  * is one memory and one thread that writes them.
@@ -18,6 +21,11 @@ export class Backlog {
 
   get isFull(): boolean {
     return this.#bytes > this.#bytesMax;
+  }
+
+  /** Whether projects that have nothing in the backlog should wait, too. */
+  get isReserveFull(): boolean {
+    return this.#bytes > this.#bytesMax * (1 + RESERVE);
   }
 
   /** Adds to the bytes that wait; a negative number takes away. */

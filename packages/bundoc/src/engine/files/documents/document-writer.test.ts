@@ -86,6 +86,26 @@ describe('the writer of document files', () => {
     expect(of('a').pendingWrites.size).toBeGreaterThan(500);
   });
 
+  it('writes first what somebody waits for, and the others in their turns behind it', async () => {
+    const { of, rounds, release, projectsOf } = start();
+    for (let n = 0; n < 10; n++)
+      for (const project of ['a', 'b', 'c']) of(project).put(name(n), bytes(1_000_000));
+    const written = of('c').whenWritten();
+    while (!(await hasSettled(written))) await release();
+    const [, ...behindTheFirst] = rounds.map((round) => projectsOf(round));
+    expect(
+      behindTheFirst
+        .slice(0, 2)
+        .flat()
+        .filter((project) => project === 'c'),
+    ).toHaveLength(10);
+    of('c').put(name(11), bytes(10));
+    await release();
+    await release();
+    const [last] = rounds.slice(-1).map((round) => projectsOf(round));
+    expect(last?.[0]).not.toBe('c');
+  });
+
   it('writes the last of several contents of a file, once', async () => {
     const { backlog, disk, of, rounds, release } = start();
     of('a').put(name(0), bytes(1));
@@ -266,10 +286,14 @@ describe('room among the document files that wait', () => {
     expect([roomy, backlog.bytes, of('b').hasCapacity]).toEqual([['b'], 700, true]);
   });
 
-  it('is there for a project of which nothing waits', () => {
+  it('has a quarter more for projects of which nothing waits, however many there are', () => {
     const { of } = start({ backlogBytesMax: 1_000 });
-    of('b').put(name(1), bytes(5_000));
+    of('b').put(name(1), bytes(1_100));
     expect([of('a').hasCapacity, of('b').hasCapacity]).toEqual([true, false]);
+    of('c').put(name(1), bytes(150));
+    expect([of('a').hasCapacity, of('c').hasCapacity]).toEqual([true, false]);
+    of('d').put(name(1), bytes(1));
+    expect(of('a').hasCapacity).toBe(false);
   });
 
   it('is given back by a project whose files cannot be written', async () => {

@@ -49,6 +49,8 @@ export class DocumentWriter {
   readonly #projects = new Map<string, ProjectFiles>();
   /** Projects with pending writes, in the order of their turns. */
   readonly #turns = new Set<ProjectFiles>();
+  /** Those of them that somebody waits for. They come first. */
+  readonly #awaited = new Set<ProjectFiles>();
   readonly #writing: WritingPort;
   #round: Promise<void> | undefined;
   /** The next try, while the disk is full. */
@@ -62,7 +64,7 @@ export class DocumentWriter {
       backlog: options.backlog,
       isFull: () => this.#full,
       start: (files) => {
-        this.#turns.add(files);
+        (files.isAwaited ? this.#awaited : this.#turns).add(files);
         this.#start();
       },
     };
@@ -93,6 +95,7 @@ export class DocumentWriter {
     if (files === undefined) return;
     this.#projects.delete(project);
     this.#turns.delete(files);
+    this.#awaited.delete(files);
     files.giveUp(new Error('the files of the project were given up'));
     await this.#round;
   }
@@ -135,10 +138,11 @@ export class DocumentWriter {
     const next: QueuedWrite[] = [];
     const onlyRemovals = this.#retry !== undefined;
     let bytes = 0;
-    for (const files of [...this.#turns]) {
+    for (const files of this.#awaited.union(this.#turns)) {
       if (next.length >= ROUND_FILES_MAX || bytes >= ROUND_BYTES_MAX) break;
       this.#turns.delete(files);
-      const max = this.#turns.size === 0 ? ROUND_FILES_MAX : TURN_FILES_MAX;
+      this.#awaited.delete(files);
+      const max = this.#turns.size + this.#awaited.size === 0 ? ROUND_FILES_MAX : TURN_FILES_MAX;
       let taken = 0;
       for (const [fileName, write] of files.pendingWrites) {
         if (taken === max || bytes >= ROUND_BYTES_MAX) break;
@@ -148,7 +152,8 @@ export class DocumentWriter {
         taken++;
       }
       // Behind the others. If all its writes are in this round, the next round finds none.
-      if (files.pendingWrites.size > 0 && !onlyRemovals) this.#turns.add(files);
+      if (files.pendingWrites.size > 0 && !onlyRemovals)
+        (files.isAwaited ? this.#awaited : this.#turns).add(files);
     }
     return next;
   }
@@ -257,6 +262,11 @@ export class ProjectFiles {
     return this.#writing.isFull();
   }
 
+  /** Whether somebody waits until what is pending is written. */
+  get isAwaited(): boolean {
+    return this.#waits.size > 0;
+  }
+
   /** Sealed bytes that are committed and not in their file yet. */
   pending(fileName: string): Buffer | undefined {
     return this.pendingWrites.get(fileName)?.sealed;
@@ -273,11 +283,13 @@ export class ProjectFiles {
   }
 
   /**
-   * False while the backlog of all projects is full. A project without pending bytes does not wait for
-   * others.
+   * False while the backlog of all projects is full. For a project without pending bytes it has a reserve, so
+   * that it does not wait for others.
    */
   get hasCapacity(): boolean {
-    return !this.#writing.backlog.isFull || this.#backlogBytes === 0 || this.#failure !== undefined;
+    const { backlog } = this.#writing;
+    const isFull = this.#backlogBytes === 0 ? backlog.isReserveFull : backlog.isFull;
+    return !isFull || this.#failure !== undefined;
   }
 
   /** Calls `wake` once, when there may be capacity. */
@@ -307,6 +319,7 @@ export class ProjectFiles {
       done: Promise.withResolvers(),
     };
     this.#waits.add(wait);
+    this.#writing.start(this);
     await wait.done.promise;
   }
 

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
+import { forEachAtOnce } from '@bundoc/shared/runtime/at-once';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import type { OwnWork } from '../../../work/scheduler.ts';
@@ -11,7 +12,7 @@ import { TOMBSTONE_TTL_MS } from '../../port.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import { encodeIndexes, INDEX_FILE } from '../catalog/index-file.ts';
 import { encodeSnapshot, type SnapshotHead } from '../catalog/snapshot.ts';
-import { type Disk, replaceFile } from '../disk/disk.ts';
+import { AT_ONCE, type Disk, replaceFile } from '../disk/disk.ts';
 import type { ProjectFiles } from '../documents/document-writer.ts';
 import { isSamePlace, type Place } from '../log/layout.ts';
 import type { LogMark } from '../log/log-api.ts';
@@ -202,12 +203,11 @@ async function concat(pieces: AsyncIterable<Buffer>): Promise<Buffer> {
 async function replaceTogether(steps: readonly Step[], ports: CheckpointDeps, failed: Failed): Promise<void> {
   const { disk, tmp } = ports;
   const files: { readonly step: Step; readonly path: string; readonly content: Buffer }[] = [];
-  for (const step of steps)
-    files.push({
-      step,
-      path: join(tmp, randomBytes(12).toString('hex')),
-      content: await concat(step.snapshot),
-    });
+  await forEachAtOnce(steps, AT_ONCE, async (step) => {
+    const path = join(tmp, randomBytes(12).toString('hex'));
+    files.push({ step, path, content: await concat(step.snapshot) });
+  });
+  const temporary = new Set(files.map(({ path }) => path));
   const placed: string[] = [];
   try {
     const outcomes = await disk.writeFiles(files.map(({ path, content }) => ({ path, content })));
@@ -216,15 +216,16 @@ async function replaceTogether(steps: readonly Step[], ports: CheckpointDeps, fa
       return outcomes[at] === undefined;
     });
     await disk.syncFiles(whole.map(({ path }) => path));
-    for (const { step, path } of whole) {
+    await forEachAtOnce(whole, AT_ONCE, async ({ step, path }) => {
       const to = join(step.source.directory, CATALOG_FILE);
       try {
         await disk.rename(path, to);
+        temporary.delete(path);
         placed.push(to);
       } catch (error) {
         failed(step.source, error);
       }
-    }
+    });
     await disk.syncFiles(placed);
   } catch {
     // It is unknown which of them are durable: each again, by itself.
@@ -233,7 +234,7 @@ async function replaceTogether(steps: readonly Step[], ports: CheckpointDeps, fa
       await replaceFile(disk, tmp, to, content).catch((error: unknown) => failed(step.source, error));
     }
   } finally {
-    for (const { path } of files) await disk.remove(path).catch(() => false);
+    for (const path of temporary) await disk.remove(path).catch(() => false);
   }
 }
 

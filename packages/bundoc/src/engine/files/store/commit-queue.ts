@@ -34,7 +34,12 @@ export interface CommitQueueOptions {
   /** Called when the key version has sealed so much that it should be rotated. */
   readonly onRotationDue: (version: number) => void;
   readonly ownWork: OwnWork;
+  /** Runs a task later; `setTimeout` by default. */
+  readonly later?: (task: () => void, ms: number) => NodeJS.Timeout;
 }
+
+/** Nobody waits longer for room among the documents, as for room in any share. */
+const WAIT_MS_MAX = 5_000;
 
 /**
  * Bytes of a part whose documents are sealed at once, as it is taken. Those of a larger part are sealed
@@ -56,16 +61,20 @@ export class CommitQueue implements PartSource {
   readonly keys: ProjectCipher;
   readonly attached: AttachedHandle;
   readonly #options: CommitQueueOptions;
+  readonly #later: NonNullable<CommitQueueOptions['later']>;
   #waiting: Waiting[] = [];
   #waitingBytes = 0;
   /** Each resolves once what is decided in the part can be read, or is refused. */
   readonly #partsBeingWritten = new Set<Promise<void>>();
   #next: NextPart | undefined;
+  /** Refuses what waits for room among the documents, for as long as there is none. */
+  #refusal: NodeJS.Timeout | undefined;
   /** Resolved when no commit waits or is being written. */
   #idle: PromiseWithResolvers<void> | undefined;
 
   constructor(options: CommitQueueOptions) {
     this.#options = options;
+    this.#later = options.later ?? ((task, ms) => setTimeout(task, ms).unref());
     this.project = options.project;
     this.handle = options.handle;
     this.keys = options.cipher;
@@ -109,8 +118,16 @@ export class CommitQueue implements PartSource {
     while (this.#waiting.length > 0) {
       if (!onlyMakingRoom && !files.hasCapacity) {
         files.whenCapacity(() => this.attached.again());
+        this.#refusal ??= this.#later(() => {
+          this.#refusal = undefined;
+          this.refuse(
+            new AppError('overloaded', { detail: 'too many documents wait for the disk', retryAfterS: 1 }),
+          );
+        }, WAIT_MS_MAX);
         return undefined;
       }
+      clearTimeout(this.#refusal);
+      this.#refusal = undefined;
       const group = this.#takeGroup(bytesMax, onlyMakingRoom);
       if (group.length === 0) return undefined;
       const part = this.#partOf(group);

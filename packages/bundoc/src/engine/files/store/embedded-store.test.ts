@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { parseCatalogHead } from '@bundoc/shared/contract/catalog-head';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { afterAll, describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it, vi } from 'vitest';
 import { EmbeddedProject } from '../../../testing/embedded-project.ts';
 import { holdLogWrites } from '../../../testing/held-log-writes.ts';
 import type { SimulatedDisk } from '../../../testing/simulated-disk.ts';
@@ -148,6 +148,36 @@ describe('a commit', () => {
     const refused = outcomes.filter((outcome) => outcome.status === 'rejected');
     expect(refused.length).toBeGreaterThan(0);
     expect(refused[0]?.reason).toMatchObject({ code: 'overloaded' });
+  });
+
+  it('is refused when documents have waited for the disk for 5 seconds, and not before', async () => {
+    const { disk, store } = await started();
+    await commitOne(store, put('first', '{}'));
+    const { promise: isBack, resolve: comeBack } = Promise.withResolvers<void>();
+    const { writeFiles } = disk;
+    disk.writeFiles = async (files) => {
+      await isBack;
+      return writeFiles.call(disk, files);
+    };
+    await store.commit([put('a', `{"pad":"${'x'.repeat(20_000)}"}`)]);
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    try {
+      let refusal: unknown;
+      const late = store.commit([put('b', '{}')]).catch((error: unknown) => {
+        refusal = error;
+      });
+      for (let turn = 0; turn < 50; turn++) await setImmediate();
+      await vi.advanceTimersByTimeAsync(4_999);
+      expect(refusal).toBeUndefined();
+      await vi.advanceTimersByTimeAsync(1);
+      await late;
+      expect(refusal).toMatchObject({ code: 'overloaded', detail: 'too many documents wait for the disk' });
+    } finally {
+      vi.useRealTimers();
+    }
+    comeBack();
+    await commitOne(store, put('c', '{}'));
+    expect([await store.get(ref('b')), (await store.get(ref('a')))?.metadata._id]).toEqual([undefined, 'a']);
   });
 
   it('larger than a segment is kept whole', async () => {

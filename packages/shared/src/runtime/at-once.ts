@@ -1,0 +1,13 @@
+/** Does a task for each item, with a few of them under way at a time. Rejects with the first failure. */
+export async function forEachAtOnce<T>(
+  items: Iterable<T>,
+  atOnce: number,
+  task: (item: T) => Promise<void>,
+): Promise<void> {
+  const left = Iterator.from(items);
+  await Promise.all(
+    Array.from({ length: atOnce }, async () => {
+      for (const item of left) await task(item);
+    }),
+  );
+}
