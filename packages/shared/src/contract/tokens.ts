@@ -79,7 +79,7 @@ export const claimsSchema = z.object({
   /** Absent: the bearer issues nothing. */
   may_issue: mayIssueSchema.optional(),
   jti: z.uuid(),
-  /** The token whose share of the process this one uses. Absent: a share of its own. */
+  /** The token whose share of the process this one uses. Absent: a separate share. */
   root: z.uuid().optional(),
   iat: z.int(),
   exp: z.int(),
