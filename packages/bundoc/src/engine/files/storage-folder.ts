@@ -17,6 +17,8 @@ import { ViewedLog } from './store/viewed-log.ts';
 const MIB = 1_048_576;
 /** Sealed documents of all projects that may wait for their files before writes wait. */
 const BACKLOG_BYTES_MAX = 64 * MIB;
+/** Files of many projects are written slowly: the log must be freed before it is full. */
+const BACKLOG_PROJECT_BYTES = 4_096;
 /**
  * An open project gets a checkpoint once it has this many uncovered bytes in the log. A burst of creates
  * meets few of them then; an opening after a crash reads no more than that.
@@ -64,7 +66,7 @@ export async function openFolder(
   await makeDirectoryDurably(disk, projectsDir);
   await using stack = new AsyncDisposableStack();
   const logDisk = stack.use(new NodeLogDisk(disk, folder));
-  const backlog = new Backlog(BACKLOG_BYTES_MAX);
+  const backlog = new Backlog(BACKLOG_BYTES_MAX, BACKLOG_PROJECT_BYTES);
   const engine = stack.use(
     await FilesEngine.open({
       ...{ disk, logDisk, dataDir, projectsDir, backlog },

@@ -20,6 +20,25 @@ describe('Backlog', () => {
     expect(backlog.bytes).toBe(90);
   });
 
+  it('is full of fewer bytes when they are of more projects, until one has nothing in it any more', () => {
+    const backlog = new Backlog(100, 30);
+    backlog.add(60);
+    backlog.countProject(1);
+    expect(backlog.isFull).toBe(false);
+    backlog.countProject(1);
+    expect([backlog.isFull, backlog.isReserveFull, backlog.bytes]).toEqual([true, false, 60]);
+    backlog.countProject(1);
+    expect(backlog.isReserveFull).toBe(true);
+    let isWoken = false;
+    backlog.whenCapacity(() => {
+      isWoken = true;
+    });
+    backlog.countProject(-1);
+    backlog.countProject(-1);
+    backlog.add(-1);
+    expect([backlog.isFull, isWoken]).toEqual([false, true]);
+  });
+
   it('lets one who is woken wait again', () => {
     const backlog = new Backlog(0);
     backlog.add(1);

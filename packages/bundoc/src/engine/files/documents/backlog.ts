@@ -8,11 +8,17 @@ const RESERVE = 1 / 4;
 export class Backlog {
   readonly #bytesMax: number;
   readonly #waiting = new Set<() => void>();
+  readonly #projectBytes: number;
   #bytes = 0;
+  #projects = 0;
 
-  /** @param bytesMax above which callers that add to it should wait. */
-  constructor(bytesMax: number) {
+  /**
+   * @param bytesMax above which callers that add to it should wait.
+   * @param projectBytes that each project in it counts in addition: a file in another folder takes longer.
+   */
+  constructor(bytesMax: number, projectBytes = 0) {
     this.#bytesMax = bytesMax;
+    this.#projectBytes = projectBytes;
   }
 
   get bytes(): number {
@@ -20,12 +26,21 @@ export class Backlog {
   }
 
   get isFull(): boolean {
-    return this.#bytes > this.#bytesMax;
+    return this.#weight > this.#bytesMax;
   }
 
   /** Whether projects that have nothing in the backlog should wait, too. */
   get isReserveFull(): boolean {
-    return this.#bytes > this.#bytesMax * (1 + RESERVE);
+    return this.#weight > this.#bytesMax * (1 + RESERVE);
+  }
+
+  get #weight(): number {
+    return this.#bytes + this.#projects * this.#projectBytes;
+  }
+
+  /** A project has something in it now, or has nothing in it any more. */
+  countProject(change: 1 | -1): void {
+    this.#projects += change;
   }
 
   /** Adds to the bytes that wait; a negative number takes away. */

@@ -383,8 +383,12 @@ export class ProjectFiles {
   }
 
   #count(bytes: number): void {
+    const { backlog } = this.#writing;
+    const had = this.#backlogBytes > 0;
     this.#backlogBytes += bytes;
-    this.#writing.backlog.add(bytes);
+    const has = this.#backlogBytes > 0;
+    if (had !== has) backlog.countProject(has ? 1 : -1);
+    backlog.add(bytes);
   }
 
   /**
