@@ -67,6 +67,7 @@ describe('the check of the site', () => {
 
   it('passes links to pages, headings and other sites', () => {
     write('a/index.html', '<h1 id="top">A</h1><a href="/a/#top">a</a><a class="x" href="#top">b</a>');
+    write('x.png', '');
     write('index.html', '<a href="https://example.org/">c</a><a href="/a/">d</a><img src="/x.png">');
     expect(siteFaults(dist)).toEqual([]);
   });
@@ -75,6 +76,7 @@ describe('the check of the site', () => {
     ['<a href="/gone/">x</a>', 'there is no such page'],
     ['<a class="x" href="/#gone">x</a>', 'there is no such heading'],
     ['<a href="a.md">x</a>', 'it is relative'],
+    ['<link rel="icon" href="/icon.svg">', 'loads /icon.svg, which is not there'],
     ['<script type="module" src="https://cdn.example/x.js"></script>', 'loads https://cdn.example/x.js'],
     ['<link rel="stylesheet" href="//fonts.example/x.css">', 'loads //fonts.example/x.css'],
     ['<style>@font-face { src: url("https://fonts.example/x") }</style>', 'loads https://fonts.example/x'],

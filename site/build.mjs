@@ -6,6 +6,8 @@ import { siteFaults } from './check.mjs';
 import { FILES, fileRoute, sidebarOf, sitePages, starlightPage } from './pages.mjs';
 
 process.env.ASTRO_TELEMETRY_DISABLED = '1';
+// Any other has no search.
+process.env.NODE_ENV = 'production';
 const { build, preview } = await import('astro');
 const { default: starlight } = await import('@astrojs/starlight');
 
@@ -76,6 +78,7 @@ const config = {
   ],
 };
 await build(config);
+copyFileSync(join(root, 'packages', 'console', 'src', 'styles', 'bundoc.svg'), join(dist, 'favicon.svg'));
 copyLinked([...linked].sort());
 
 const faults = siteFaults(dist);

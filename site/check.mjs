@@ -20,9 +20,11 @@ export function siteFaults(dist) {
   };
   return files.flatMap((file) => {
     const text = texts.get(file);
-    const faults = [...loadsOf(text).filter((url) => /^(?:[a-z]+:)?\/\//i.test(url))].map(
-      (url) => `${file} loads ${url}`,
-    );
+    const faults = loadsOf(text).flatMap((url) => {
+      if (/^(?:[a-z]+:)?\/\//i.test(url)) return [`${file} loads ${url}`];
+      const isThere = !url.startsWith('/') || existsSync(join(dist, url.split('?')[0]));
+      return isThere ? [] : [`${file} loads ${url}, which is not there`];
+    });
     for (const [, link] of text.matchAll(/<a\s[^>]*?href="([^"]*)"/g)) {
       const why = brokenBecause(decoded(link), file);
       if (why !== undefined) faults.push(`${file}: ${link}: ${why}`);

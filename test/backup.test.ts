@@ -100,7 +100,7 @@ describe('a backup of a project', () => {
     const missing = await bundoc(online(), 'backup', 'q', file('none'));
     expect([missing.code, existsSync(file('none'))]).toEqual([2, false]);
     const again = await bundoc(online(), 'backup', 'p', file('quiet'));
-    expect([again.code, again.stderr]).toEqual([2, expect.stringContaining('exists already')]);
+    expect([again.code, again.stderr]).toEqual([2, expect.stringContaining('already exists')]);
   });
 
   it('of a project that was deleted is refused for ever, with its mark or without', async () => {

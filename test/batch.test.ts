@@ -89,7 +89,7 @@ describe('a batch', () => {
         `{"op":"delete","collection":"notes","id":"d"}`,
       ),
     );
-    const exists = 'the document exists already';
+    const exists = 'the document already exists';
     const missing = 'the document does not exist';
     expect(problemIn(answer, 'precondition_failed').errors).toEqual([
       { path: 'body.operations.1', message: exists, etag: `"${a}"` },

@@ -235,6 +235,21 @@ describe('the client', () => {
     expect(await collection.info()).toBeUndefined();
     for (let n = 0; n < 5; n++) await collection.put(`d${n}`, { n });
     expect(await collection.info()).toMatchObject({ documents: 5, rev: undefined, indexes: [] });
+    const checks = await collect(collection.checkSchema({ properties: { n: { maximum: 3 } } }, { limit: 2 }));
+    expect(checks.map(({ checked, failing }) => [checked, failing])).toEqual([
+      [2, 0],
+      [2, 0],
+      [1, 1],
+    ]);
+    const failure = { id: 'd4', errors: [{ path: '/n', message: 'must be <= 3' }] };
+    expect(checks.at(-1)).toEqual({
+      ...{ checked: 1, failing: 1, failures: [failure], unreadable: [], nextCursor: undefined },
+    });
+    const second = collection.checkSchema(
+      { properties: { n: { maximum: 3 } } },
+      { cursor: checks[0]?.nextCursor },
+    );
+    expect(await collect(second)).toMatchObject([{ checked: 3, failing: 1 }]);
     const made = await collection.define(
       {
         indexes: [{ fields: ['n'] }],

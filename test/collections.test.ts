@@ -156,6 +156,82 @@ describe('a schema', () => {
   });
 });
 
+describe('a dry run of a schema', () => {
+  const schemaCheck = (project: string, body: object, token = admin) =>
+    call(installation.url, `${collection(project)}/schema-check`, {
+      method: 'POST',
+      token,
+      body: JSON.stringify(body),
+    });
+  const { schema } = JSON.parse(SCHEMA) as { schema: object };
+
+  it('looks at each document once, in slices, names those that would be refused, and changes nothing', async () => {
+    for (let n = 0; n < 7; n++) await put('dry', `d${n}`, n % 3 === 0 ? '{"v":"needle"}' : '{"v":1}');
+    const before = (await get(collection('dry'))).text;
+    let checked = 0;
+    const failing: unknown[] = [];
+    let cursor: unknown;
+    do {
+      const answer = await schemaCheck('dry', { schema, limit: 2, cursor });
+      expect(answer.status, answer.text).toBe(200);
+      expect(answer.text).not.toContain('needle');
+      const found = answer.json();
+      checked += Number(found['checked']);
+      failing.push(...(found['failures'] as unknown[]));
+      cursor = found['next_cursor'];
+    } while (cursor !== undefined);
+    expect(checked).toBe(7);
+    const errors = [{ path: '/v', message: 'must be number' }];
+    expect(failing).toEqual(['d0', 'd3', 'd6'].map((id) => ({ id, errors })));
+    expect((await get(collection('dry'))).text).toBe(before);
+  });
+
+  it('names twenty of those that fail, and counts all', async () => {
+    const operations = Array.from({ length: 30 }, (_, n) => ({
+      ...{ op: 'put', collection: 'notes', id: `d${n}`, document: { v: `${n}` } },
+    }));
+    const body = JSON.stringify({ operations });
+    await call(installation.url, '/v1/projects/dry-many/batch', { method: 'POST', token: admin, body });
+    const answer = (await schemaCheck('dry-many', { schema })).json();
+    expect(answer).toMatchObject({ checked: 30, failing: 30 });
+    expect([(answer['failures'] as unknown[]).length, answer['next_cursor']]).toEqual([20, undefined]);
+  });
+
+  it('accepts exactly the schemas that a definition accepts', async () => {
+    await put('dry', 'd0', '{"v":1}');
+    for (const refused of [{ pattern: 'a' }, { typ: 'object' }, { enum: [{ $ref: 1 }], minimum: '1' }]) {
+      const definition = await define('dry-none', JSON.stringify({ schema: refused }));
+      const answer = await schemaCheck('dry', { schema: refused });
+      expect([answer.status, answer.json()['errors']]).toEqual([400, definition.json()['errors']]);
+    }
+    const inexact = { minimum: 0 };
+    const text = JSON.stringify({ schema: inexact }).replace('0', '12345678901234567');
+    const answer = await call(installation.url, `${collection('dry')}/schema-check`, {
+      ...{ method: 'POST', token: admin, body: text },
+    });
+    expect([answer.status, answer.json()['errors']]).toEqual([
+      400,
+      [{ path: 'body.schema.minimum', message: expect.stringContaining('significant digits') }],
+    ]);
+  });
+
+  it('refuses a cursor of another schema or collection, and a token that may not define or not read', async () => {
+    for (const id of ['a', 'b']) await put('dry-cursor', id, '{"v":1}');
+    const cursor = (await schemaCheck('dry-cursor', { schema, limit: 1 })).json()['next_cursor'];
+    expect(cursor).toEqual(expect.any(String));
+    for (const body of [
+      { schema: {}, cursor },
+      { schema, cursor: 'made-up' },
+    ])
+      expect((await schemaCheck('dry-cursor', body)).json()['code']).toBe('invalid_cursor');
+    const reader = await installation.client(['*'], ['docs:read']);
+    const definer = await installation.client(['*'], ['docs:admin']);
+    for (const token of [reader, definer, writer])
+      expect((await schemaCheck('dry-cursor', { schema }, token)).json()['code']).toBe('forbidden');
+    expect((await schemaCheck('nowhere', { schema })).json()['code']).toBe('project_not_found');
+  });
+});
+
 describe.runIf(onPostgres)('an index on PostgreSQL', () => {
   it('that does not ask for tokens changes no answer: queries are scans and say so', async () => {
     for (const [id, n] of [

@@ -1,7 +1,7 @@
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { TestBrowser, type Theme, type Visitor } from './support/browser.ts';
+import { TestBrowser, type Theme } from './support/browser.ts';
 import { describeWithChromium } from './support/chromium-tests.ts';
 import { call, Installation } from './support/installation.ts';
 
@@ -30,17 +30,6 @@ describeWithChromium('the console of Bundoc', () => {
     const path = '/v1/audit?severity=CRITICAL&limit=500';
     const answer = await call(installation.kms.apiUrl, path, { token: auditor });
     return (answer.json()['records'] as unknown[]).length;
-  };
-  const open = async (visitor: Visitor, path: string) => {
-    await visitor.page.evaluate(
-      `history.pushState(null, '', ${JSON.stringify(path)}); dispatchEvent(new PopStateEvent('popstate'))`,
-    );
-  };
-
-  const replaceText = async (visitor: Visitor, label: string, next: string) => {
-    await visitor.editor(label).click();
-    await visitor.page.keyboard.press('ControlOrMeta+a');
-    await visitor.page.keyboard.insertText(next);
   };
 
   beforeAll(async () => {
@@ -92,7 +81,7 @@ describeWithChromium('the console of Bundoc', () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await visitor.signIn(installation.url, token);
-    await open(visitor, `/console/projects/acme/collections/notes/documents/exact`);
+    await visitor.open(`/console/projects/acme/collections/notes/documents/exact`);
     const editor = visitor.editor('Text of the document');
     // The word as the editor has coloured it: a double click beside it would take another one.
     await editor.locator('span', { hasText: /^"before"$/ }).dblclick();
@@ -119,7 +108,10 @@ describeWithChromium('the console of Bundoc', () => {
     ['query', '/console/projects/acme/collections/notes/query', '"orderBy"'],
     ['definition', '/console/projects/acme/collections/notes/definition', 'by-title'],
     ['changes', '/console/projects/acme/changes', 'Nothing has happened yet'],
+    ['import', '/console/projects/acme/collections/notes/import', 'keeps its bytes'],
+    ['operations', '/console/projects/acme/operations', 'Versions of the key'],
     ['shred', '/console/projects/acme/shred', 'Type the name'],
+    ['receipt', '/console/receipt', 'The JSON that Bundoc gave'],
     ['state', '/console/state', 'open projects 4'],
     ['missing', '/console/nowhere', 'There is no such view'],
   ];
@@ -147,14 +139,18 @@ describeWithChromium('the console of Bundoc', () => {
     await look('sign-in');
     await visitor.paste(token, 'Sign in');
     for (const [name, path, ready] of VIEWS) {
-      await open(visitor, path);
+      await visitor.open(path);
       await page.locator('#content').getByText(ready).first().waitFor();
       await look(name);
     }
-    await open(visitor, '/console/projects/acme/collections/notes/query');
+    await visitor.open('/console/projects/acme/collections/notes/query');
     await page.getByRole('button', { name: 'Run' }).click();
     await page.getByText('Looked at').first().waitFor();
     await look('query-answer');
+    await page.getByRole('button', { name: 'Export' }).click();
+    await page.getByRole('dialog').waitFor();
+    await look('export');
+    await page.keyboard.press('Escape');
     await page.getByRole('button', { name: /app/ }).click();
     await page.getByText('What this token may do').waitFor();
     await look('token');
@@ -165,8 +161,8 @@ describeWithChromium('the console of Bundoc', () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await visitor.signIn(installation.url, token);
-    await open(visitor, '/console/projects/acme/collections/notes/documents/shared');
-    await replaceText(visitor, 'Text of the document', '{"by":"me"}');
+    await visitor.open('/console/projects/acme/collections/notes/documents/shared');
+    await visitor.replaceText('Text of the document', '{"by":"me"}');
     await put('shared', '{"by":"somebody else"}');
     await page.getByRole('button', { name: 'Save' }).click();
     await page.getByText('Somebody else has changed this document').waitFor();
@@ -185,8 +181,8 @@ describeWithChromium('the console of Bundoc', () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await visitor.signIn(installation.url, short);
-    await open(visitor, '/console/projects/acme/collections/notes/documents/kept');
-    await replaceText(visitor, 'Text of the document', '{"v":"typed before the end"}');
+    await visitor.open('/console/projects/acme/collections/notes/documents/kept');
+    await visitor.replaceText('Text of the document', '{"v":"typed before the end"}');
     const { jti } = JSON.parse(Buffer.from(short.split('.')[1] ?? '', 'base64url').toString());
     const admin = await installation.issue({ sub: 'admin', typ: 'service', scope: ['kms:admin'] });
     const path = `/v1/tokens/${jti}`;
@@ -207,9 +203,9 @@ describeWithChromium('the console of Bundoc', () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await visitor.signIn(installation.url, token);
-    await open(visitor, '/console/projects/acme/collections/notes/query');
+    await visitor.open('/console/projects/acme/collections/notes/query');
     const query = '{"where":{"country":"FR","amount":{"$gte":10.10,"$lt":12345678901234567890}}}';
-    await replaceText(visitor, 'Text of the request: Find', query);
+    await visitor.replaceText('Text of the request: Find', query);
     const asked = page.waitForRequest(
       (request) => request.method() === 'POST' && request.url().endsWith('/query'),
     );
@@ -225,7 +221,7 @@ describeWithChromium('the console of Bundoc', () => {
     const { page } = visitor;
     await visitor.signIn(installation.url, token);
     const following = page.waitForRequest((request) => /changes\?since=(?!now)/.test(request.url()));
-    await open(visitor, '/console/projects/globex/changes');
+    await visitor.open('/console/projects/globex/changes');
     await following;
     const write = (id: string) => put(id, '{"v":1}', `/v1/projects/globex/collections/feed/documents/${id}`);
     await write('first');
@@ -243,7 +239,7 @@ describeWithChromium('the console of Bundoc', () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await visitor.signIn(installation.url, token);
-    await open(visitor, '/console/projects/initech/shred');
+    await visitor.open('/console/projects/initech/shred');
     const button = page.getByRole('button', { name: 'Shred for ever' });
     await page.getByLabel('Type the name of the project').fill('inItech');
     expect(await button.isDisabled()).toBe(true);
@@ -257,6 +253,14 @@ describeWithChromium('the console of Bundoc', () => {
     expect(receipt).toMatchObject({ project: 'initech', key: { name: 'initech-dek', state: 'destroyed' } });
     const gone = await call(installation.url, '/v1/projects/initech', { token });
     expect([gone.status, gone.json()['code']]).toEqual([410, 'project_destroyed']);
+    // What was downloaded is read again, and said where it is verified.
+    await visitor.open('/console/receipt');
+    await page.getByLabel('Receipt', { exact: true }).fill('{"project":"initech"}');
+    await page.getByText('This is not the JSON that Bundoc gave').waitFor();
+    await page.getByLabel('Receipt', { exact: true }).fill(JSON.stringify(receipt));
+    await page.getByText(`${receipt.key.audit.seq}:${receipt.key.audit.hash}`).waitFor();
+    await page.getByText('not listed').waitFor();
+    await visitor.expectAccessible();
     const record = `/v1/audit?cursor=${receipt.key.audit.seq - 1}&limit=1`;
     const [recorded] = (await call(installation.kms.apiUrl, record, { token: auditor })).json()[
       'records'

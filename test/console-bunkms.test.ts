@@ -2,7 +2,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { TestBrowser, type Theme, type Visitor } from './support/browser.ts';
+import { OWN_FILES, TestBrowser, type Theme, writtenFile } from './support/browser.ts';
 import { describeWithChromium } from './support/chromium-tests.ts';
 import { call, Installation } from './support/installation.ts';
 
@@ -22,10 +22,6 @@ describeWithChromium('the console of BunKMS', () => {
     const { seq, hash } = (await ask('/v1/audit/head')).json();
     return `${String(seq)}:${String(hash)}`;
   };
-  const open = (visitor: Visitor, path: string) =>
-    visitor.page.evaluate(
-      `history.pushState(null, '', ${JSON.stringify(path)}); dispatchEvent(new PopStateEvent('popstate'))`,
-    );
 
   beforeAll(async () => {
     installation = await Installation.start();
@@ -39,7 +35,7 @@ describeWithChromium('the console of BunKMS', () => {
     token = await installation.issue({
       sub: 'operator',
       typ: 'service',
-      scope: ['kms:read_key', 'kms:rotate_key', 'kms:manage_key', 'kms:audit', 'kms:admin'],
+      scope: ['kms:read_key', 'kms:rotate_key', 'kms:manage_key', 'kms:audit', 'kms:admin', 'kms:metrics'],
       keys: ['*'],
       ttl_s: 3_600,
       may_issue: { scopes: ['docs:read', 'docs:write'], projects: ['*'], keys: [], ttl_s: 86_400 },
@@ -61,7 +57,7 @@ describeWithChromium('the console of BunKMS', () => {
     ['issue', '/console/tokens/new', 'will be able'],
     ['inspect', '/console/tokens/inspect', 'It is read in this page'],
     ['kek', '/console/kek', 'current'],
-    ['state', '/console/state', 'Audit chain'],
+    ['state', '/console/state', 'deletions 0'],
   ];
 
   it.each<[Theme, number]>([
@@ -85,7 +81,7 @@ describeWithChromium('the console of BunKMS', () => {
     await look('landing');
     await visitor.signIn(installation.kms.apiUrl, token);
     for (const [name, path, ready] of VIEWS) {
-      await open(visitor, path);
+      await visitor.open(path);
       await page.locator('#content').getByText(ready).last().waitFor();
       await look(name);
     }
@@ -121,11 +117,105 @@ describeWithChromium('the console of BunKMS', () => {
     expect((await ask('/v1/keys/globex-dek')).json()['version']).toBe(2);
   });
 
+  it('gives a key to another storage, and lets a copy take the place of one, once that is confirmed', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.kms.apiUrl, token);
+    await visitor.open('/console/keys/umbrella-dek');
+    await page.getByRole('button', { name: 'Take over' }).click();
+    const dialog = page.getByRole('dialog');
+    const storage = '6f1c0a52-3d1f-4f4e-9d5b-0a1b2c3d4e5f';
+    await dialog.getByLabel('Id of the storage').fill('6f1c0a52');
+    expect(await dialog.getByRole('button', { name: 'Take over' }).isDisabled()).toBe(true);
+    await dialog.getByLabel('Id of the storage').fill(storage);
+    await visitor.expectAccessible();
+    await dialog.getByRole('button', { name: 'Take over' }).click();
+    await dialog.getByText('lease_live').waitFor();
+    await dialog.getByLabel('Do not wait').check();
+    await dialog.getByRole('button', { name: 'Take over' }).click();
+    await dialog.waitFor({ state: 'detached' });
+    expect((await ask('/v1/keys/umbrella-dek')).json()['holder']).toBe(storage);
+
+    const own = await installation.storageId();
+    await visitor.open('/console/storages');
+    await page.getByRole('row', { name: new RegExp(`${own}.*never`) }).waitFor();
+    await page.getByRole('button', { name: `Let a copy take over ${own.slice(0, 8)}` }).click();
+    await visitor.expectAccessible();
+    await dialog.getByRole('button', { name: 'Take over' }).click();
+    await dialog.getByText('lease_live').waitFor();
+    await dialog.getByRole('button', { name: 'Cancel' }).click();
+    await page.getByRole('row', { name: new RegExp(`${own}.*never`) }).waitFor();
+  });
+
+  it('finds records by key, actor and time, follows new ones live, and exports them all', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await page.addInitScript({ content: OWN_FILES });
+    await visitor.signIn(installation.kms.apiUrl, token);
+    await visitor.open('/console/audit');
+    await page
+      .getByRole('row', { name: /umbrella-dek/ })
+      .first()
+      .waitFor();
+    const keys = () => page.getByRole('table').getByText(/-dek$/).allTextContents();
+    await page.getByLabel('Key', { exact: true }).fill('acme-dek');
+    await page.getByRole('button', { name: 'Filter' }).click();
+    await expect.poll(async () => [...new Set(await keys())]).toEqual(['acme-dek']);
+    await page.getByLabel('From (UTC)').fill('2100-01-01T00:00');
+    await page.getByRole('button', { name: 'Filter' }).click();
+    await page.getByText('No record is of this kind').waitFor();
+    await page.getByRole('button', { name: 'Clear' }).click();
+    await page
+      .getByRole('row', { name: /umbrella-dek/ })
+      .first()
+      .waitFor();
+
+    await page.getByRole('button', { name: 'Follow live' }).click();
+    await page.getByText('live', { exact: true }).waitFor();
+    await installation.issue({ sub: 'seen-live', typ: 'client', scope: ['docs:read'], projects: ['acme'] });
+    const { seq } = (await ask('/v1/audit/head')).json();
+    await page.getByRole('row', { name: new RegExp(`^${seq} .*token.issue`) }).waitFor();
+    await page.getByLabel('Severity').selectOption('CRITICAL');
+    await expect.poll(() => page.getByRole('row').getByText('INFO').count()).toBe(0);
+    await visitor.expectAccessible();
+    await page.getByRole('button', { name: 'Stop following' }).click();
+
+    await page.getByRole('button', { name: 'Clear' }).click();
+    await page.getByRole('button', { name: 'Export' }).click();
+    await page.getByRole('button', { name: 'NDJSON' }).click();
+    await page.getByRole('button', { name: 'Choose a file' }).click();
+    await page.getByText(/^Done: /).waitFor();
+    const lines = (await writtenFile(page, 'audit.ndjson')).trim().split('\n');
+    expect(lines.map((line) => (JSON.parse(line) as { seq: number }).seq)).toEqual(
+      Array.from({ length: Number((await ask('/v1/audit/head')).json()['seq']) }, (_, at) => at + 1),
+    );
+  });
+
+  it('shows by the receipt of a shredded project that its key is destroyed, and that another one is not it', async () => {
+    const admin = await installation.client(['*'], ['docs:admin']);
+    const shredded = await call(installation.url, '/v1/projects/initech?confirm=initech', {
+      ...{ method: 'DELETE', token: admin },
+    });
+    expect(shredded.status, shredded.text).toBe(200);
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.kms.apiUrl, auditor);
+    await page.getByLabel('Receipt').fill(shredded.text);
+    await page.getByText('The receipt of a project that was shredded').waitFor();
+    await page.getByRole('button', { name: 'Verify' }).click();
+    await page.getByText('The key of project initech is destroyed.').waitFor();
+    await visitor.expectAccessible();
+    const forged = shredded.text.replaceAll('initech', 'acme');
+    await page.getByLabel('Receipt').fill(forged);
+    await page.getByRole('button', { name: 'Verify' }).click();
+    await page.getByText('It does not show that project acme was shredded.').waitFor();
+  });
+
   it('issues a token, shows it once, and revokes it', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await visitor.signIn(installation.kms.apiUrl, token);
-    await open(visitor, '/console/tokens/new');
+    await visitor.open('/console/tokens/new');
     await page.getByLabel('Subject').fill('billing');
     await page.getByRole('textbox', { name: 'Projects' }).fill('acme');
     await page.getByText('to do this for project acme').waitFor();
@@ -134,7 +224,7 @@ describeWithChromium('the console of BunKMS', () => {
     const issued = (await page.locator('.receipt').textContent()) ?? '';
     const documents = '/v1/projects/acme/collections/notes/documents/1';
     expect((await call(installation.url, documents, { token: issued })).status).toBe(200);
-    await open(visitor, '/console/tokens');
+    await visitor.open('/console/tokens');
     await page.getByRole('button', { name: 'Revoke billing' }).click();
     await page.getByRole('dialog').getByRole('button', { name: 'Revoke' }).click();
     await page.getByRole('row', { name: /billing.*revoked/ }).waitFor();

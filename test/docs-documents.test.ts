@@ -263,9 +263,9 @@ describe('the limits in docs/documents.md', () => {
   it('are those of the server where they are about memory', () => {
     expect(told(/Up to (\d+) KiB of them wait on a connection/) * 1_024).toBe(WAITING_BYTES_MAX);
     expect(told(/and (\d+) MiB on the server/) * MIB).toBe(SERVER_WAITING_BYTES_MAX);
-    expect(told(/At most (\d+) streams and long polls a project/)).toBe(SERVICE_SHARE_DEFAULTS.streams / 8);
-    expect(told(/, (\d+) a token/)).toBe(SERVICE_SHARE_DEFAULTS.streams / 4);
-    expect(told(/\(429\) and ([\d,]+) in all/)).toBe(SERVICE_SHARE_DEFAULTS.streams);
+    expect(told(/at most (\d+) streams and long polls per project/)).toBe(SERVICE_SHARE_DEFAULTS.streams / 8);
+    expect(told(/, (\d+) per token/)).toBe(SERVICE_SHARE_DEFAULTS.streams / 4);
+    expect(told(/\(429\) and ([\d,]+) in total/)).toBe(SERVICE_SHARE_DEFAULTS.streams);
     expect(told(/`heartbeat` every (\d+) seconds/) * 1_000).toBe(HEARTBEAT_MS);
     expect(told(/reads nothing for (\d+) seconds/) * 1_000).toBe(STALLED_MS);
   });
@@ -282,7 +282,7 @@ describe('the limits in docs/documents.md', () => {
 
 describe('what docs/documents.md says of answers', () => {
   it('a second query parameter is 400 and `is given twice`', async () => {
-    expect(page).toContain('a second one is 400 `is given twice`');
+    expect(page).toContain('a repeated one is 400 `is given twice`');
     const answer = await ask(`${DOCUMENTS}?limit=1&limit=1`);
     expect([answer.status, answer.text]).toEqual([400, expect.stringContaining('is given twice')]);
   });
@@ -292,7 +292,9 @@ describe('what docs/documents.md says of answers', () => {
     const path = `${DOCUMENTS}/weak`;
     const etag = String((await put(path)).headers['etag']);
     expect((await put(path, '{}', { 'If-Match': `W/${etag}` })).status).toBe(412);
-    expect(page).toContain('the same request gets the first answer, another one under the key 422');
+    expect(page).toContain(
+      'The same request gets the first answer. A different request with the same key gets 422.',
+    );
     const headers = { 'Idempotency-Key': 'one' };
     const first = await post(DOCUMENTS, { v: 1 }, headers);
     const again = await post(DOCUMENTS, { v: 1 }, headers);

@@ -98,7 +98,7 @@ describe('a mark of a deletion that somebody plants', () => {
     expect(facts(await read('p'))).toEqual(SERVED);
     expect((await write('p')).status).toBe(200);
     expect(await changesOf('p')).toEqual(['key.create']);
-    expect(installation.log.text.slice(logged)).toContain('an unconfirmed mark was set aside');
+    expect(installation.log.text.slice(logged)).toContain('an unconfirmed marker was set aside');
     expect(await installation.metrics()).toMatch(/^bundoc_unconfirmed_markers_total 1$/m);
   });
 

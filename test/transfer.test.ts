@@ -73,7 +73,7 @@ describe('bundoc import and export', () => {
     const { stdout } = await bundoc(['export', 'second', '-']);
     expect(stdout.split('\n').filter((line) => line !== '')).toHaveLength(1_234);
     const refused = await bundoc(['export', 'first', file('out.ndjson')]);
-    expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining('exists already')]);
+    expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining('already exists')]);
   });
 
   it('go on where they stopped, and double nothing', async () => {

@@ -33,6 +33,40 @@ const TRACES = `(async () => ({
   ],
 }))()`;
 
+/** The element that has the focus, also in a shadow root. */
+const DEEP_FOCUS = `let at = document.activeElement;
+  while (at.shadowRoot?.activeElement) at = at.shadowRoot.activeElement;`;
+const FOCUSED = `(() => { ${DEEP_FOCUS}
+  return (at.getAttribute('aria-label') ?? at.labels?.[0]?.textContent ?? at.textContent).trim().slice(0, 80);
+})()`;
+/** An outline of its own, or of the frame around an editor. */
+const IS_FOCUS_SHOWN = `(() => { ${DEEP_FOCUS}
+  const host = at.getRootNode().host ?? at;
+  return [at, host].some((one) => getComputedStyle(one).outlineStyle !== 'none' ||
+    getComputedStyle(one).boxShadow !== 'none');
+})()`;
+/** Stops of the Tab key that one way may have. */
+const STOPS_MAX = 120;
+
+/**
+ * For `addInitScript`: a file of the browser's own in the place of the one that its user would choose. It is
+ * written as that one is.
+ */
+export const OWN_FILES = `
+  globalThis.showSaveFilePicker = async ({ suggestedName }) =>
+    (await navigator.storage.getDirectory()).getFileHandle(suggestedName, { create: true });
+`;
+
+/** What a page has written into one of {@link OWN_FILES}. */
+export function writtenFile(page: Page, name: string): Promise<string> {
+  return page.evaluate<string>(
+    `navigator.storage.getDirectory()
+      .then((folder) => folder.getFileHandle(${JSON.stringify(name)}))
+      .then((file) => file.getFile())
+      .then((file) => file.text())`,
+  );
+}
+
 export type Theme = 'light' | 'dark';
 
 export interface VisitorOptions {
@@ -114,6 +148,52 @@ export class Visitor implements AsyncDisposable {
     this.#secrets.push(token);
     await this.page.getByLabel('Token', { exact: true }).fill(token);
     await this.page.getByRole('button', { name: action }).click();
+  }
+
+  /** Goes to a view without loading the page again, which would forget the token. */
+  async open(path: string): Promise<void> {
+    await this.page.evaluate(
+      `history.pushState(null, '', ${JSON.stringify(path)}); dispatchEvent(new PopStateEvent('popstate'))`,
+    );
+  }
+
+  /** Puts a text in the place of what an editor holds. */
+  async replaceText(label: string, next: string): Promise<void> {
+    await this.editor(label).click();
+    await this.page.keyboard.press('ControlOrMeta+a');
+    await this.page.keyboard.insertText(next);
+  }
+
+  /** What a screen reader calls the element that has the focus. */
+  async focused(): Promise<string> {
+    return this.page.evaluate<string>(FOCUSED);
+  }
+
+  /** The same; empty where the page does not have the focus. @throws AssertionError outside of `selector`. */
+  async focusedWithin(selector: string): Promise<string> {
+    const isWithin = await this.page.evaluate<boolean>(
+      `document.activeElement === document.body || document.activeElement.closest(${JSON.stringify(selector)}) !== null`,
+    );
+    expect(isWithin).toBe(true);
+    return (await this.page.evaluate<boolean>('document.activeElement === document.body'))
+      ? ''
+      : this.focused();
+  }
+
+  /**
+   * Goes to the next element of that name by the Tab key alone. Each stop on the way shows that it has the
+   * focus.
+   */
+  async tabTo(name: string): Promise<void> {
+    const passed: string[] = [];
+    while (passed.length < STOPS_MAX) {
+      await this.page.keyboard.press('Tab');
+      const stop = await this.focused();
+      expect([stop, await this.page.evaluate<boolean>(IS_FOCUS_SHOWN)]).toEqual([stop, true]);
+      if (stop === name) return;
+      passed.push(stop);
+    }
+    throw new Error(`no Tab leads to ${name}: ${passed.join(' | ')}`);
   }
 
   /** The text of the editor with that name, as it is in the editor and not as it is drawn. */

@@ -167,7 +167,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
 function reportSetAside(metrics: BundocMetrics, logger: Logger): OnSetAside {
   return (mark) => {
     metrics.markSetAside();
-    logger.error(mark, 'an unconfirmed mark was set aside: somebody may have planted it in the storage');
+    logger.error(mark, 'an unconfirmed marker was set aside: someone may have planted it in the storage');
   };
 }
 

@@ -118,7 +118,7 @@ export function createBundocMetrics(): BundocMetrics {
   });
   const marksSetAside = new Counter({
     name: 'bundoc_unconfirmed_markers_total',
-    help: 'Marks in the storage that a project was deleted or moved, which BunKMS or the key of the project did not confirm.',
+    help: 'Markers of a deletion or a move that neither BunKMS nor the key of the project confirmed.',
     registers: [registry],
   });
   const rateLimited = new Counter({

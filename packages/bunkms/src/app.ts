@@ -119,7 +119,7 @@ export async function startBunkms(
   if (state.kind === 'sealed')
     logger.error(
       { reason: state.reason },
-      'sealed: the KEK does not fit the store; put the right one into the ring and start BunKMS again',
+      'sealed: the KEK does not fit the store; add the right KEK to the ring and restart BunKMS',
     );
   else tellOfFaults(state, vault, logger);
   const audit = new AuditLog({ store, logger, metrics });

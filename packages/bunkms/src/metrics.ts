@@ -9,7 +9,7 @@ export function createMetrics() {
     ...service,
     exports: new Counter({
       name: 'bunkms_exports_total',
-      help: 'Accesses to the export of keys, by outcome.',
+      help: 'Requests to export a key, by outcome.',
       labelNames: ['outcome'],
       registers,
     }),
@@ -36,7 +36,7 @@ export function createMetrics() {
     }),
     auditShipBreaks: new Counter({
       name: 'bunkms_audit_ship_breaks_total',
-      help: 'Times that the audit chain was not the one that had been copied.',
+      help: 'Times that the audit chain differed from its copy.',
       registers,
     }),
     /** @param read gives undefined while it cannot be known; the last value stays then. */
@@ -54,7 +54,7 @@ export function createMetrics() {
     observeRewrap: (read: () => Promise<number | undefined>) =>
       new Gauge({
         name: 'bunkms_key_versions_pending_rewrap',
-        help: 'Versions of keys that are wrapped with another KEK than the current one.',
+        help: 'Key versions that are not wrapped with the current KEK.',
         registers,
         async collect() {
           const count = await read();
@@ -65,7 +65,7 @@ export function createMetrics() {
     observeDeletions: (read: () => Promise<number | undefined>) =>
       new Gauge({
         name: 'bunkms_deletion_intents_open',
-        help: 'Keys whose storage wants them shredded and has not finished.',
+        help: 'Keys with a deletion intent that is not finished.',
         registers,
         async collect() {
           const count = await read();

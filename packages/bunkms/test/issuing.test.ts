@@ -205,7 +205,7 @@ describe('tokens that issue others', () => {
     test('issue neither service tokens, nor tokens that issue, nor anything beyond their grant', async () => {
       const { token } = await backend();
       for (const [body, detail] of [
-        [{ ...user, typ: 'service' }, 'kms:issue_client issues client tokens alone'],
+        [{ ...user, typ: 'service' }, 'kms:issue_client issues client tokens only'],
         [{ ...user, scope: ['docs:admin'] }, 'may_issue allows no scope docs:admin'],
         [{ ...user, projects: ['project-b'] }, 'may_issue allows no project project-b'],
         [{ ...user, projects: ['*'] }, 'may_issue allows no project *'],

@@ -153,9 +153,9 @@ describe('a rotation of the KEK', () => {
       expect((await statusOf(kms)).keks.map(({ in_ring }) => in_ring)).toEqual([true, true, true]);
     }
     expect(kms.logs.join('')).toContain(
-      'the new KEK ring lacks KEKs that are needed: keeping the last good one',
+      'the new KEK ring lacks KEKs that are needed: keeping the last valid ring',
     );
-    expect(kms.logs.join('')).toContain('the new KEK ring is invalid: keeping the last good one');
+    expect(kms.logs.join('')).toContain('the new KEK ring is invalid: keeping the last valid ring');
     expect(keyIn(await keys.export('a-dek')).key_material_b64).toBe(made.key_material_b64);
     expect(infoIn(await keys.create('b-dek'))).toMatchObject({ version: 1 });
   });

@@ -115,8 +115,8 @@ describe('bunkms token list', () => {
 describe('bunkms token issue', () => {
   test.each([
     [['--project', 'a', '--projects', 'b,no/project'], '--projects no/project: '],
-    [['--project', 'no/project'], '--project no/project: '],
-    [['--ttl', '48h'], '--ttl: must be at most 86400'],
+    [['--project', 'no/project'], '--project no/project: must be *, or 1 to 63 of a-z 0-9 -'],
+    [['--ttl', '48h'], '--ttl: must be at most 86400 (24 hours) for a client token'],
     [['--keys', 'A'], '--keys A: '],
     [
       ['--may-issue-scope', 'docs:read', '--may-issue-ttl', '1h', '--may-issue-project', 'x/y'],

@@ -31,14 +31,14 @@ test('speaks of the end of a certificate from 14 days before it, once a day, and
   using tls = new WatchedTls({ files, use: 'internal', clock, logger });
   const said = (what: string) => lines.filter((line) => line.includes(what)).length;
   tls.check();
-  expect(said('ends soon')).toBe(0);
+  expect(said('expires soon')).toBe(0);
   clock.advance(6.5 * DAY_MS);
   tls.check();
   tls.check();
-  expect(said('ends soon')).toBe(1);
+  expect(said('expires soon')).toBe(1);
   clock.advance(DAY_MS);
   tls.check();
-  expect(said('ends soon')).toBe(2);
+  expect(said('expires soon')).toBe(2);
   expect(said('has expired')).toBe(0);
   clock.advance(20 * DAY_MS);
   tls.check();

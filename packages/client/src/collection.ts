@@ -4,6 +4,7 @@ import {
   collectionOf,
   type DefinedCollection,
   type IndexStatus,
+  type SchemaCheck,
 } from './definition.ts';
 import {
   type Content,
@@ -262,6 +263,35 @@ export class Collection<T extends object = Record<string, unknown>> {
       isIdempotent: true,
     });
     return collectionOf(text, headers);
+  }
+
+  /**
+   * How many of the documents a schema would refuse, which need not be defined; with `docs:read` and
+   * `docs:admin`. Nothing is changed. Each answer is of some documents, until all were looked at.
+   *
+   * @throws BundocError `invalid_request` for a schema that is not accepted.
+   */
+  async *checkSchema(
+    schema: Readonly<Record<string, unknown>>,
+    options: CallOptions & {
+      /** Documents of an answer, 1 to 10,000; 1,000 by default. */
+      readonly limit?: number | undefined;
+      /** `nextCursor` of an earlier answer, to continue behind it. */
+      readonly cursor?: string | undefined;
+    } = {},
+  ): AsyncGenerator<SchemaCheck, void, void> {
+    const { limit, cursor: first, ...call } = options;
+    let cursor = first;
+    do {
+      const body = { schema, limit, cursor };
+      const answer = JSON.parse(await this.#ask('schema-check', body, call)) as Omit<
+        SchemaCheck,
+        'unreadable' | 'nextCursor'
+      > & { readonly unreadable?: readonly string[]; readonly next_cursor?: string };
+      const { unreadable = [], next_cursor: nextCursor, ...found } = answer;
+      yield { ...found, unreadable, nextCursor };
+      cursor = nextCursor;
+    } while (cursor !== undefined);
   }
 
   /**

@@ -66,6 +66,22 @@ export interface DefinedCollection extends CollectionInfo {
   };
 }
 
+/** What a dry run of a schema has found in some of the documents. */
+export interface SchemaCheck {
+  readonly checked: number;
+  /** Of those, documents that a write would be refused for. */
+  readonly failing: number;
+  /** The first of those that fail, with the first reasons. */
+  readonly failures: readonly {
+    readonly id: string;
+    readonly errors: readonly { readonly path: string; readonly message: string }[];
+  }[];
+  /** Ids of documents whose stored bytes do not open. */
+  readonly unreadable: readonly string[];
+  /** Where to continue; undefined when every document was looked at. */
+  readonly nextCursor: string | undefined;
+}
+
 /** A collection in the list of a project's. */
 export interface CollectionSummary {
   readonly name: string;

@@ -65,6 +65,22 @@ export function textOf(content: unknown): string {
   return text;
 }
 
+/** The metadata members as Bundoc writes them in front of a document. */
+const STORED_HEAD =
+  /^\{"_id":"(?:[^"\\]|\\.)*","_collection":"[\w-]*","_rev":"\w*","_created":"[^"]*","_updated":"[^"]*"(,?)/;
+const METADATA = ['_id', '_collection', '_rev', '_created', '_updated'] as const;
+
+/**
+ * A document without the metadata that Bundoc puts in front of it: its text as it was written, to the byte.
+ */
+export function withoutMetadata(text: string): string {
+  const head = STORED_HEAD.exec(text);
+  if (head !== null) return `{${text.slice(head[0].length)}`;
+  const members = memberTexts(text);
+  for (const name of METADATA) members.delete(name);
+  return `{${[...members].map(([name, value]) => `${JSON.stringify(name)}:${value}`).join(',')}}`;
+}
+
 /** A page of documents, as lists and queries give it. */
 export interface DocumentPage<T> {
   readonly documents: readonly Document<T>[];

@@ -184,7 +184,7 @@ export class Transport {
       if (page !== undefined && !signal.aborted && (await this.#answersUnread(url.origin, signal)))
         throw new BundocError('cors_refused', {
           cause,
-          detail: `${url.origin} answers, but lets no page of ${page} read it: add ${page} to its BUNDOC_CORS_ORIGINS`,
+          detail: `${url.origin} answered, but does not let pages of ${page} read the answer: add ${page} to its BUNDOC_CORS_ORIGINS`,
         });
       throw failureOf(cause, signal, `there is no answer from ${url.origin}`);
     }

@@ -120,7 +120,7 @@ describe('runService', () => {
     child.kill('SIGTERM');
     const { code, log } = await ended;
     expect(code).toBe(1);
-    expect(log).toContain('the service did not stop in order');
+    expect(log).toContain('the service did not stop cleanly');
     expect(log).toContain('the lock is gone');
   });
 });

@@ -51,7 +51,7 @@ export async function backupCommand(
   const toOutput = path === '-';
   if (toOutput && isTerminal())
     throw new CommandError('a backup is no text: redirect standard output, or name a file');
-  if (!toOutput && existsSync(path)) throw new CommandError(`${path} exists already`);
+  if (!toOutput && existsSync(path)) throw new CommandError(`${path} already exists`);
   const project = idOf(named);
   const signal = stopSignal();
   const bundoc = await serviceClient(environment, options);
@@ -66,7 +66,7 @@ export async function backupCommand(
 }
 
 async function makeFile(path: string, pieces: AsyncIterable<Uint8Array>): Promise<void> {
-  if (!(await createPrivateFile(path, pieces))) throw new CommandError(`${path} exists already`);
+  if (!(await createPrivateFile(path, pieces))) throw new CommandError(`${path} already exists`);
 }
 
 async function writeAll(pieces: AsyncIterable<Uint8Array>): Promise<void> {

@@ -79,7 +79,7 @@ async function toFile(
   about: Pick<ExportOptions, 'project' | 'collection' | 'since' | 'deletions'>,
   run: (from: Partial<ExportOptions>, write: ExportOptions['write']) => Promise<ExportProgress>,
 ): Promise<ExportProgress> {
-  if (existsSync(path)) throw new CommandError(`${path} exists already`);
+  if (existsSync(path)) throw new CommandError(`${path} already exists`);
   const partial = `${path}.partial`;
   const resume = new ResumeFile(`${path}.export-state`, stateSchema);
   const { project, deletions } = about;

@@ -1,6 +1,6 @@
 import type { Change } from '@bundoc/client/changes';
+import { withoutMetadata } from '@bundoc/client/document';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { withoutMetadata } from '../operations/import-line.ts';
 import type { DataOptions } from './documents.ts';
 import { collectionOf, idOf } from './names.ts';
 import { onOneLine, rowWriter } from './output.ts';

@@ -39,12 +39,16 @@ function registerTokenCommands(program: Command, environment: Environment, onFau
   ).action((options: ServiceOptions) => loginCommand(environment, options));
   program
     .command('logout')
-    .description('forgets what "bundoc login" has kept')
+    .description('removes a profile that "bundoc login" saved')
     .option('--profile <name>', 'BUNDOC_PROFILE, or "default"')
     .action((options: ServiceOptions) => logoutCommand(environment, options));
-  commandOf(program, 'token', 'says what a token is for, what it may do and until when; asks no service')
-    .argument('[token]', '- for standard input; the token that commands use when it is not given')
-    .option('--jwks <file>', 'check its signature by these keys, as BunKMS publishes them')
+  commandOf(
+    program,
+    'token',
+    'explains what a token is for, what it may do and when it expires; works offline',
+  )
+    .argument('[token]', '- for standard input; by default the token that commands use')
+    .option('--jwks <file>', 'check its signature with these keys, as BunKMS publishes them')
     .action(async (token: string | undefined, options: Parameters<typeof tokenCommand>[2]) => {
       if (!(await tokenCommand(environment, token, options))) onFault();
     });
@@ -55,7 +59,7 @@ function registerDocumentCommands(program: Command, environment: Environment, on
   const onDocument = (name: string, description: string) =>
     commandOf(program, name, description).argument('<project>').argument('<collection>').argument('<id>');
 
-  onDocument('get', 'prints a document, to the byte; exit code 1 when there is none')
+  onDocument('get', 'prints a document byte for byte; exit code 1 if it does not exist')
     .option('--content', 'without the metadata: as it was written')
     .action(
       async (project: string, collection: string, id: string, options: DataOptions & { content?: true }) => {
@@ -65,7 +69,7 @@ function registerDocumentCommands(program: Command, environment: Environment, on
   onDocument('put', 'makes or replaces a document by the text of a file, to the byte')
     .argument('[file]', FILE, '-')
     .option('--if-match <revision>', 'only if this is its revision')
-    .option('--if-none-match', 'only if there is none')
+    .option('--if-none-match', 'only if it does not exist')
     .action((project: string, collection: string, id: string, file: string, options: WriteCommandOptions) =>
       putCommand(environment, { project, collection, id }, file, options),
     );
@@ -110,9 +114,9 @@ function registerReadingCommands(program: Command, environment: Environment, onF
   commandOf(program, 'changes', 'prints what has changed, each document once, at its last change')
     .argument('<project>')
     .option('--collection <name>', 'of one collection')
-    .option('--since <place>', 'what comes behind a place that an earlier run has told, or "now"')
+    .option('--since <position>', 'changes after a position that an earlier run printed, or "now"')
     .option('--documents', 'each with its document')
-    .option('--follow', 'continue with what changes, until Ctrl-C')
+    .option('--follow', 'follow changes until Ctrl-C')
     .option('--limit <count>', 'how many at most', countOf)
     .action((project: string, options: ChangesCommandOptions) =>
       changesCommand(environment, project, options),

@@ -1,8 +1,7 @@
 import type { Collection, WriteOptions } from '@bundoc/client/collection';
-import { JsonText, type Metadata } from '@bundoc/client/document';
+import { JsonText, type Metadata, withoutMetadata } from '@bundoc/client/document';
 import { hasCode } from '@bundoc/client/error';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { withoutMetadata } from '../operations/import-line.ts';
 import { collectionNameOf, idOf } from './names.ts';
 import { rowWriter, writeText } from './output.ts';
 import { readText } from './read-text.ts';

@@ -48,7 +48,7 @@ export async function runBundoc(args: readonly string[], environment: Environmen
 function programOf(environment: Environment, onFault: () => void): Command {
   const program = new Command('bundoc')
     .description(
-      'Looks after the data folder while the service is stopped, by the same BUNDOC_ variables as the service; or works through the running service.',
+      'Maintains the data folder while the service is stopped, with the same BUNDOC_ variables; or works through the running service.',
     )
     .version(VERSION)
     .exitOverride();
@@ -102,7 +102,7 @@ function registerTransferCommands(program: Command, environment: Environment, on
       .argument('<project>')
       .argument('<file>', '- for standard output')
       .option('--collection <name>', 'only this collection; by default all')
-      .option('--since <place>', 'what has changed since an earlier export, which printed this place')
+      .option('--since <position>', 'changes since an earlier export, which printed this position')
       .option('--deletions', 'write deletions, too, as {"_id":…,"_collection":…,"_deleted":true}'),
   ).action(async (project: string, file: string, options: ExportCommandOptions) => {
     if (!(await exportCommand(environment, project, file, options))) onFault();
@@ -163,7 +163,10 @@ function registerFolderCommands(program: Command, environment: Environment, onFa
   program
     .command('settle')
     .description('makes the folder of every project durable, without any key')
-    .option('--all', 'also copy into each folder what only the log has, so that each can be copied by itself')
+    .option(
+      '--all',
+      'also copy commits that only the log has into each folder, so that each folder is complete',
+    )
     .option('--accept-loss', 'accept the loss of damaged frames for all projects')
     .option('--json', 'print JSON')
     .action(async (options: SettleOptions) => {

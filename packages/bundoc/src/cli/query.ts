@@ -1,8 +1,7 @@
-import { type Document, JsonText } from '@bundoc/client/document';
+import { type Document, JsonText, withoutMetadata } from '@bundoc/client/document';
 import type { OrderBy } from '@bundoc/client/query';
 import { counted } from '@bundoc/shared/cli/counted';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { withoutMetadata } from '../operations/import-line.ts';
 import type { DataOptions, DocumentPlace } from './documents.ts';
 import { CommandError } from './errors.ts';
 import { collectionNameOf, idOf } from './names.ts';

@@ -188,12 +188,13 @@ export class KnownDefinitions {
   }
 
   async #accept(
-    definition: CollectionDefinition,
+    { schema }: CollectionDefinition,
     { work }: CommitOptions,
   ): Promise<CheckInTurns | undefined> {
-    if (work !== undefined) return await acceptInTurns(definition, work);
+    if (schema === undefined) return undefined;
+    if (work !== undefined) return await acceptInTurns(schema, work);
     using own = this.#ownWork('definition');
-    return await acceptInTurns(definition, own);
+    return await acceptInTurns(schema, own);
   }
 
   /** Whether the definition of this collection is among those of which it cannot be seen whose they are. */

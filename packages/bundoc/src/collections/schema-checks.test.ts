@@ -17,7 +17,7 @@ describe('a schema', () => {
 
   it('is accepted with a turn for others before each compilation', async () => {
     const steps = new SlowSteps();
-    const check = await acceptInTurns({ indexes: [], schema: { type: 'object' } }, steps.work('definition'));
+    const check = await acceptInTurns({ type: 'object' }, steps.work('definition'));
     // The first needs none: nobody waits.
     expect(steps.turns).toBe(2);
     expect(check?.(content('"a":1'), steps.work('write'))).toEqual([]);

@@ -59,15 +59,11 @@ export function checkInTurnsOf(schema: Schema): CheckInTurns {
 }
 
 /**
- * A check of a definition's schema, which somebody wants to define; undefined when it has none.
+ * A check of a schema that somebody wants to define.
  *
  * @throws AppError `invalid_request` for one that is not accepted.
  */
-export async function acceptInTurns(
-  { schema }: CollectionDefinition,
-  work: Work,
-): Promise<CheckInTurns | undefined> {
-  if (schema === undefined) return undefined;
+export async function acceptInTurns(schema: Schema, work: Work): Promise<CheckInTurns> {
   if (isLarge(schema)) {
     await work.elsewhere(JOBS.accept, { schema: JSON.stringify(schema) });
     work.leave();

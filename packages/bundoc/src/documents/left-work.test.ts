@@ -33,8 +33,8 @@ const STEPS: Record<string, (work: Work) => unknown> = {
   'a large patch is read': (work) =>
     readPatchInTurns('merge', Buffer.from(`{"pad":"${LARGE}"}`), 1_000_000, work),
   'a large body is hashed': (work) => digestInTurns(Buffer.from(`{"pad":"${LARGE}"}`), work),
-  'a schema is accepted': (work) => acceptInTurns({ indexes: [], schema: schemaOf(1) }, work),
-  'a large schema is accepted': (work) => acceptInTurns({ indexes: [], schema: schemaOf(200) }, work),
+  'a schema is accepted': (work) => acceptInTurns(schemaOf(1), work),
+  'a large schema is accepted': (work) => acceptInTurns(schemaOf(200), work),
   'fields are chosen': (work) => {
     const fields = readFields(['v']);
     if (typeof fields === 'string') throw new Error(fields);

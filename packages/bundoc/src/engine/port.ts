@@ -6,7 +6,7 @@ import type { PreconditionsFailed } from './precondition.ts';
 import type { SealCount } from './seal-budget.ts';
 import type { IdempotencyRecord } from './state.ts';
 
-/** What is there at once, or comes later. */
+/** A value that is available at once, or a promise of it. */
 export type Awaitable<T> = T | Promise<T>;
 
 /** A document as it is stored, opened. `text` is the JSON that the API returns, byte for byte. */
@@ -15,7 +15,7 @@ export interface StoredDocument {
   readonly text: Buffer;
 }
 
-/** What must hold for a write to happen, checked atomically with it. */
+/** A condition of a write, checked atomically with it. */
 export type Precondition =
   | { readonly kind: 'none' }
   | { readonly kind: 'absent' }
@@ -38,9 +38,9 @@ export interface WriteResult {
   readonly metadata: DocumentMetadata | undefined;
 }
 
-/** Makes a commit repeatable: the same key and request again gives the first answer and writes nothing. */
+/** Makes a commit repeatable: the same key and request get the first answer again and write nothing. */
 export interface Idempotency {
-  /** Hash of who asks and the key that was given, 32 hex characters. */
+  /** Hash of the caller and the given key, 32 hex characters. */
   readonly key: string;
   /** Hash of the request, 32 hex characters. */
   readonly request: string;
@@ -69,9 +69,9 @@ export interface ListQuery {
   /** The `position` of the last page; 0 for the first. */
   readonly after: Position;
   readonly limit: number;
-  /** Sealed bytes after which the page ends, though one document is always in it. */
+  /** Sealed bytes after which the page ends. A page has at least one document. */
   readonly bytesMax: number;
-  /** Only documents that a blind index finds, and those that it has no room for. */
+  /** Only documents that a blind index finds, and those with too many values for it. */
   readonly found?: FoundBy | undefined;
   /** Long work that the list belongs to. */
   readonly work?: Work | undefined;
@@ -79,7 +79,7 @@ export interface ListQuery {
 
 /** A document of a page. */
 export interface ListedDocument extends StoredDocument {
-  /** Of its creation: a page after it begins with the next document. */
+  /** Of its creation. The page after this position begins with the next document. */
   readonly position: Position;
 }
 
@@ -88,11 +88,11 @@ export interface DocumentPage {
   readonly documents: readonly ListedDocument[];
   /** Ids of documents of this page whose stored bytes do not open. */
   readonly unreadable: readonly string[];
-  /** The others of them, whose ids do not open either, by what {@link ProjectStore.nameOf} calls them. */
+  /** Such documents whose ids do not open either, by the names of {@link ProjectStore.nameOf}. */
   readonly unnamed?: readonly string[];
   /** Where the next page begins; undefined when this was the last. */
   readonly next: Position | undefined;
-  /** Documents that were read for it and are absent, since they have expired, and bytes of them. */
+  /** Expired documents that were read for the page and left out, and their bytes. */
   readonly skippedExpired?: { readonly documents: number; readonly bytes: number };
 }
 
@@ -104,18 +104,18 @@ export interface Change {
 }
 
 export interface ChangePage {
-  /** Each document once, at its last change, in the order of those. */
+  /** Each document once, at its latest change, in the order of the changes. */
   readonly changes: readonly Change[];
   /** Where to go on from. */
   readonly position: Position;
   /**
-   * Up to here it does not matter to who goes on from there that deletions are forgotten: they began after
-   * it.
+   * A reader that continues from this page needs no deletion up to here, even if it is forgotten: the reader
+   * began after it.
    */
   readonly horizon: Position;
 }
 
-/** A document or deletion as it is stored: what a backup holds of it. */
+/** A document or deletion as it is stored, and as a backup holds it. */
 export interface SealedChange {
   readonly state: {
     readonly collection: string;
@@ -131,7 +131,7 @@ export interface SealedChange {
     readonly keyVersion: number;
     /** Bytes of the sealed document. */
     readonly size: number;
-    /** When it was deleted; 0 while it lives. */
+    /** When it was deleted; 0 if it exists. */
     readonly deletedMs: number;
   };
   /** The bytes of the document file; undefined for a deletion. */
@@ -143,7 +143,7 @@ export interface SealedPage {
   /** Where to go on from. */
   readonly position: Position;
   /**
-   * True when nothing is missing of what was committed up to `position`, in this page and those before it.
+   * True when this page and those before it have everything that was committed up to `position`.
    */
   readonly isComplete: boolean;
   /** Deletions up to here are forgotten. */
@@ -153,16 +153,16 @@ export interface SealedPage {
 /** How much of a project a page of {@link ProjectStore.sealedChanges} holds. */
 export interface SealedPageLimits {
   readonly limit: number;
-  /** Sealed bytes after which the page ends, though one change is always in it. */
+  /** Sealed bytes after which the page ends. A page has at least one change. */
   readonly bytesMax: number;
 }
 
-/** What a project has beside its documents and deletions, as of one moment. */
+/** The data of a project beside its documents and deletions, as of one moment. */
 export interface StoreMetadata {
   readonly lastSeq: Position;
   /** Deletions up to here are forgotten. */
   readonly purgedSeq: Position;
-  /** At least as many as were made. */
+  /** At least as many seals as were made. */
   readonly seals: readonly SealCount[];
   readonly idempotencyRecords: readonly IdempotencyRecord[];
   /** Documents and deletions. */
@@ -176,8 +176,7 @@ export interface StoreMetadata {
 export interface MovableStore {
   metadata(): Promise<StoreMetadata>;
   /**
-   * Refuses writes with `project_moving`, until it is disposed. Resolves once those that were under way are
-   * done.
+   * Refuses writes with `project_moving` until it is disposed. Resolves when the writes in progress are done.
    */
   fence(): Promise<Disposable>;
 }
@@ -190,15 +189,15 @@ export interface CollectionSummary {
 }
 
 /**
- * Bytes that the writes of one commit take together with what they bring along, and commits of one project
- * that may wait.
+ * The largest commit in bytes, with everything that its writes add, and how many commits of a project may
+ * wait.
  */
 export const COMMIT_BYTES_MAX = 33_554_432;
 export const COMMITS_WAITING_MAX = 1_024;
 /** How long a deletion stays in the list of changes, milliseconds. */
 export const TOMBSTONE_TTL_MS = 7 * 86_400_000;
 /**
- * How long an idempotency key is remembered, milliseconds, and how many at most; the oldest are forgotten
+ * How long an idempotency key is remembered, in milliseconds, and how many at most. The oldest are forgotten
  * first.
  */
 export const IDEMPOTENCY_TTL_MS = 86_400_000;
@@ -209,15 +208,15 @@ export const IDEMPOTENCY_ANSWERS_MAX = 33_554_432;
 /**
  * Storage of one project. Implementations pass `conformance.ts`.
  *
- * Every method may be called concurrently. Commits take effect one after another, each as a whole.
+ * Methods may be called concurrently. Commits take effect one after another, each completely.
  *
- * Errors of every method: `storage_unavailable` when the storage fails (after a failed sync nothing more is
- * written until it is opened again), `integrity_error` when stored bytes do not open, `disk_full`.
+ * Errors of every method: `storage_unavailable` when the storage fails, `integrity_error` when stored bytes
+ * do not open, `disk_full`. After a failed sync, the store writes nothing more until it is opened again.
  */
 export interface ProjectStore extends AsyncDisposable {
   /**
-   * Reads its own project's acknowledged writes; undefined for an absent document. Answers at once, by a
-   * value or by throwing, where nothing needs to be read from a disk or a server.
+   * Returns a document with every acknowledged write; undefined if it is absent. Returns or throws at once if
+   * nothing needs to be read from a disk or a server.
    */
   get(ref: DocumentRef): Awaitable<StoredDocument | undefined>;
 
@@ -225,7 +224,7 @@ export interface ProjectStore extends AsyncDisposable {
   getSync?(ref: DocumentRef): StoredDocument | undefined;
 
   /**
-   * Writes all of `writes` or none, in their order. Once resolved, they are durable; once rejected with
+   * Writes all of `writes` or none, in their order. When it resolves, they are durable. When it rejects with
    * another code than `storage_unavailable`, nothing has changed.
    *
    * @returns a result for each write.
@@ -239,21 +238,20 @@ export interface ProjectStore extends AsyncDisposable {
   commit(writes: readonly Write[], options?: CommitOptions): Promise<readonly WriteResult[]>;
 
   /**
-   * A page of a collection's documents. A document that is made while pages are read appears behind them.
+   * A page of a collection's documents. A document that is created while pages are read appears after them.
    *
-   * @throws AppError `overloaded` when the index that it asks for is not there any more.
+   * @throws AppError `overloaded` when the requested index no longer exists.
    */
   list(query: ListQuery): Promise<DocumentPage>;
 
-  /** What a document is called where its id is not to be seen; of engines in which an id may not open. */
+  /** The opaque name of a document, which shows no id. Only of engines in which an id may not open. */
   nameOf?(ref: DocumentRef): string;
 
   /**
-   * What changed behind a position, deletions of the last seven days included.
+   * The changes after a position, including deletions of the last seven days.
    *
    * @param horizon of the page that gave `after`; none at the beginning.
-   * @throws AppError `position_gone` when deletions are forgotten that anyone who goes on from there has not
-   * seen.
+   * @throws AppError `position_gone` when a deletion is forgotten that a reader at this position needs.
    */
   changes(after: Position, limit: number, horizon?: Position): Promise<ChangePage>;
 
@@ -261,27 +259,26 @@ export interface ProjectStore extends AsyncDisposable {
   position(): Promise<Position>;
 
   /**
-   * Waits, without a deadline of its own, until {@link changes} has something behind `after`; at once if it
-   * has already.
+   * Waits, without a deadline, until {@link changes} has a change after `after`. Returns at once if it does.
    *
-   * It costs nothing but memory, and holds up nothing: it ends, too, when the signal is aborted and when the
-   * store is closed.
+   * It costs only memory and delays nothing else. It also ends when the signal is aborted or the store is
+   * closed.
    *
    * @returns the place of the latest commit, or undefined when it ended without one.
-   * @throws AppError of the storage, where waiting needs it.
+   * @throws AppError of the storage, if waiting uses it.
    */
   waitForChange(after: Position, signal: AbortSignal): Promise<Position | undefined>;
 
   /**
-   * What changed behind a position, in that order, with the bytes that are stored; a document that has
-   * changed again is left out, as it comes behind. So pages up to one that is complete are the whole project
-   * as it was at its position.
+   * The changes after a position, in their order, with the stored bytes. A document that changed again
+   * appears only at its later position. So all pages up to a complete one are the whole project as of its
+   * position.
    *
    * @throws AppError `integrity_error` for a document whose bytes do not open.
    */
   sealedChanges(after: Position, limits: SealedPageLimits): Promise<SealedPage>;
 
-  /** Absent where other processes write, too: fences of one would not hold them. */
+  /** Absent if other processes also write: the fence of one process would not stop them. */
   readonly movable?: MovableStore | undefined;
 
   /** Collections that hold a document. */
@@ -289,7 +286,7 @@ export interface ProjectStore extends AsyncDisposable {
 
   readonly indexes?: EngineIndexes | undefined;
 
-  /** True when the opening has found that there are neither definitions of collections nor indexes. */
+  /** True when the opening found neither definitions of collections nor indexes. */
   readonly definesNothing?: boolean;
 
   /** Other processes write to the same storage. */
@@ -299,33 +296,33 @@ export interface ProjectStore extends AsyncDisposable {
   readonly pendingReencryption: number;
 
   /**
-   * Re-seals up to `limit` of them, without a change that anybody sees. Resumes where it was, also after a
-   * crash. One that does not open is left as it is.
+   * Re-seals up to `limit` of them, without a visible change. Continues where it stopped, also after a crash.
+   * It skips a document that does not open.
    *
-   * @returns how many were re-sealed; 0 once all have been looked at.
+   * @returns how many were re-sealed; 0 when all have been checked.
    */
   reseal(limit: number): Promise<number>;
 
   /**
-   * Bytes of memory that it takes for what the project holds, as an estimate: asked for after each commit.
+   * Estimated bytes of memory that the store uses for the project. Read after each commit.
    */
   readonly memoryBytes?: number;
 
   /**
-   * Makes everything durable in the project's own place, so that its opening needs nothing else. Needs the
-   * key, as everything but closing does.
+   * Makes everything durable in the project's own place, so that opening it needs nothing else. Needs the
+   * key, as do all methods except closing.
    */
   checkpoint(): Promise<void>;
 
-  /** What is worth doing before it is closed, while its key may be used. */
+  /** Optional work before closing, while the key may still be used. */
   prepareClose?(): Promise<void>;
 
-  /** True once a failed sync has left it unknown what is durable: the store must be opened again. */
+  /** True after a failed sync, when it is unknown what is durable. The store must be opened again. */
   readonly failed: boolean;
 
   /**
-   * Waits for running commits and closes; waits for a change end at once. Nothing may be
-   * called afterwards. Needs no key.
+   * Waits for running commits and closes. Pending waits for a change end at once. No method may be called
+   * afterwards. Needs no key.
    */
   [Symbol.asyncDispose](): Promise<void>;
 }

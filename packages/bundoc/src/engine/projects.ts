@@ -4,7 +4,7 @@ import type { ProjectCipher } from '../crypto/project-cipher.ts';
 import type { LeasedKey } from '../kms/port.ts';
 import type { LeasedKeys } from './project-file.ts';
 
-/** What a storage of rows says of a project in the clear. */
+/** What PostgreSQL shows of a project in the clear. */
 export interface FoundHead {
   /** Of the last commit. */
   readonly seq: number;
@@ -15,28 +15,27 @@ export interface FoundHead {
   readonly collections: ReadonlySet<string> | undefined;
 }
 
-/** What it said at some moment, and not before it. */
+/** The rows' values at a moment, and when that was. */
 export interface DatedHead extends FoundHead {
   /** Monotonic. */
   readonly asOfMs: number;
 }
 
-/** What the storage and the key service together say a project is. */
+/** A project, as the storage and the key service together describe it. */
 export interface OpenedProject {
   readonly file: ProjectFile;
   /** All versions of the key that the project uses, the current one first. */
   readonly keys: LeasedKeys;
   readonly cipher: ProjectCipher;
   /**
-   * Names in its folder, where it has one, as they were found: to look for what is not there costs more than
-   * to read what is.
+   * Names found in its folder, if it has one. Looking for absent files costs more than listing existing ones.
    */
   readonly entries?: readonly string[];
-  /** What its rows said, where it has some, in the trip that read the file. */
+  /** The values of its rows, if it has rows, from the round trip that read the file. */
   readonly head?: DatedHead | undefined;
 }
 
-/** What a project holds, as far as that stands in the clear. Nothing authenticates it. */
+/** Figures of a project that are stored in the clear. Nothing authenticates them. */
 export interface ProjectExtent {
   readonly documents: number;
   /** Sealed bytes. */
@@ -45,60 +44,58 @@ export interface ProjectExtent {
 }
 
 /**
- * Where it is kept what a project is: folders, or rows. A key is minted only for a project without content,
- * and nothing is ever written under a second key.
+ * The projects of a storage, in folders or rows. A key is created only for a project without content, and
+ * nothing is ever written under a second key.
  *
  * Errors of every method: `project_damaged`, `key_missing`, `key_mismatch`, `project_unclaimed` for content
- * whose key nobody holds, those of the key service and of the storage; of opening and of deleting,
- * `project_moving` and `project_elsewhere` where it is being brought to, or was moved away from.
+ * whose key no storage holds, and those of the key service and of the storage. Opening and deleting also fail
+ * with `project_moving` while a move is in progress, and with `project_elsewhere` after one.
  *
- * A mark by which a project was deleted refuses nothing unless the key service confirms it: otherwise it is
- * set aside, and the project opens.
+ * A marker of a deletion has no effect unless the key service confirms it. Otherwise it is set aside, and the
+ * project opens.
  */
 export interface Projects extends DeletableProjects {
-  /** @returns undefined when there is none; nothing was made and no key was asked for. */
+  /** @returns undefined when there is no such project. Then nothing is created and no key is requested. */
   open(project: string): Promise<OpenedProject | undefined>;
 
-  /** Makes a project, or opens it when it exists. Once resolved, it is durable. */
+  /** Creates a project, or opens an existing one. When it resolves, the project is durable. */
   openOrCreate(project: string): Promise<OpenedProject>;
 
   /**
-   * Ids of projects, in the order of their characters. Whether a project can be opened is not looked at.
+   * Ids of projects, in the order of their characters. Does not check whether a project can be opened.
    *
    * @param after the last id of the page before; empty for the first.
-   * @param only the projects that are asked about; all by default.
+   * @param only the requested projects; all by default.
    * @param prefix how the ids begin; empty for all.
    */
   names(after: string, limit: number, only?: readonly string[], prefix?: string): Promise<readonly string[]>;
 
   /**
-   * What the storage says without a key of projects that {@link names} has named. Those that it says
-   * nothing of are left out.
+   * Figures that need no key, of projects that {@link names} returned. Projects without figures are left out.
    */
   extents(projects: readonly string[]): Promise<ReadonlyMap<string, ProjectExtent>>;
 
-  /** Keeps the present wrappings of the key's versions, which a rebuild of a lost key store needs. */
+  /** Stores the current wrappings of the key's versions, which the rebuild of a lost key store needs. */
   keepWrappings(project: string, file: ProjectFile, keys: readonly LeasedKey[]): Promise<ProjectFile>;
 }
 
 /**
- * The storage's part of a deletion. Callers see to its order, and that nobody opens the project meanwhile.
+ * The storage's part of a deletion. Callers ensure the order, and that nobody opens the project meanwhile.
  */
 export interface DeletableProjects {
   /**
-   * Whether there is content, be it damaged. The mark of a deletion is none; that of a move is some, once
-   * BunKMS names this storage as the holder of the key.
+   * Whether there is content, even if it is damaged. The marker of a deletion is not content. That of a move
+   * is, once BunKMS names this storage as the holder of the key.
    */
   exists(project: string): Promise<boolean>;
 
   /**
-   * What a mark says of the deletion of a project, if there is one that can be read. It informs, and decides
-   * nothing.
+   * The content of a readable marker of a deletion, if there is one. It informs, and decides nothing.
    */
   deletionOf(project: string): Promise<DeletionMark | undefined>;
 
   /**
-   * Removes everything of a project whose key is destroyed, and leaves the mark, durably. May be done again.
+   * Removes all content of a project whose key is destroyed, and durably leaves the marker. Idempotent.
    */
   remove(project: string, mark: DeletionMark): Promise<void>;
 }

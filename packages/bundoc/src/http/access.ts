@@ -66,8 +66,8 @@ export const guardToken = (auth: BearerAuth, scope: Scope, query?: z.ZodType) =>
   guard(auth, scope, undefined, query);
 export const guardProject = (auth: BearerAuth, scope: Scope, query?: z.ZodType) =>
   guard(auth, scope, projectPathSchema, query);
-export const guardCollection = (auth: BearerAuth, scope: Scope, query?: z.ZodType) =>
-  guard(auth, scope, collectionPathSchema, query);
+export const guardCollection = (auth: BearerAuth, scopes: Scope | readonly Scope[], query?: z.ZodType) =>
+  guard(auth, scopes, collectionPathSchema, query);
 export const guardDocument = (auth: BearerAuth, scopes: Scope | readonly Scope[]) =>
   guard(auth, scopes, documentPathSchema);
 

@@ -128,7 +128,7 @@ function faultOf(operation: BatchOperation | undefined, { index, rev }: FailedWr
   if (rev === undefined) return { path, message: 'the document does not exist' };
   const message =
     operation?.precondition.kind === 'absent'
-      ? 'the document exists already'
+      ? 'the document already exists'
       : 'the document is at another revision';
   return { path, message, etag: etagOf(rev) };
 }

@@ -5,13 +5,16 @@ import {
   collectionSchema,
   DEFINITION_BYTES_MAX,
   definedCollectionSchema,
+  schemaCheckAnswerSchema,
+  schemaCheckRequestSchema,
 } from '@bundoc/shared/contract/collections';
-import { reserveAnswer } from '@bundoc/shared/http/answer-buffer-budget';
+import { READ, reserveAnotherPage, reserveAnswer } from '@bundoc/shared/http/answer-buffer-budget';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { z } from 'zod';
 import { requireExactNumbers } from '../collections/definition-schema.ts';
 import { etagOf, isNotModified, writePrecondition } from '../documents/preconditions.ts';
 import type { CollectionInfo, Collections } from '../service/collections.ts';
@@ -32,6 +35,8 @@ import { requestWork } from './request-work.ts';
 
 /** The definition with all its defaults, and what is shown of the collection. */
 const ANSWER_BYTES_MAX = 2 * DEFINITION_BYTES_MAX;
+/** Ids of some hundred documents, and the reasons of twenty. */
+const CHECK_ANSWER_BYTES_MAX = 1_048_576;
 const COLLECTIONS_PATH = '/v1/projects/:project/collections';
 const EXAMPLE_PATH = { project: 'project-a', collection: 'notes' };
 const COLLECTION_PATH = `${COLLECTIONS_PATH}/:collection`;
@@ -131,6 +136,35 @@ const REMOVAL = describe({
   examples: { none: { params: { project: 'project-a', collection: 'none' }, status: 404 } },
 });
 
+const SCHEMA_CHECK = describe({
+  id: 'checkSchema',
+  tag: 'collections',
+  summary: 'How many documents a schema would refuse',
+  description:
+    'A dry run: nothing is changed, and the schema need not be defined. It looks at `limit` documents, in the order of creation. ' +
+    '`next_cursor` is the `cursor` of the next request, with the same schema.',
+  access: projectAccess('docs:read', 'docs:admin'),
+  params: collectionPathSchema,
+  body: jsonBody(schemaCheckRequestSchema),
+  answers: { 200: { description: 'What was found', schema: schemaCheckAnswerSchema } },
+  refusals: [...PROJECT_REFUSALS, 'invalid_cursor'],
+  examples: {
+    check: {
+      params: EXAMPLE_PATH,
+      body: { schema: { required: ['title'], properties: { title: { type: 'string' } } }, limit: 500 },
+      status: 200,
+    },
+    badCursor: { params: EXAMPLE_PATH, body: { schema: {}, cursor: 'made-up' }, status: 400 },
+    pattern: {
+      summary: 'Regular expressions are refused',
+      params: EXAMPLE_PATH,
+      body: { schema: { properties: { title: { pattern: '^(a+)+$' } } } },
+      status: 400,
+    },
+    noProject: { params: { ...EXAMPLE_PATH, project: 'none' }, body: { schema: {} }, status: 404 },
+  },
+});
+
 /** Collections and their definitions (docs/collections.md). */
 export function registerCollections(
   app: FastifyInstance,
@@ -198,15 +232,61 @@ export function registerCollections(
       return reply.code(204).send();
     },
   );
+
+  registerSchemaCheck(app, collections, auth, scheduler);
+}
+
+function registerSchemaCheck(
+  app: FastifyInstance,
+  collections: Collections,
+  auth: BearerAuth,
+  scheduler: Scheduler,
+): void {
+  app.post(
+    `${COLLECTION_PATH}/schema-check`,
+    {
+      onRequest: guardCollection(auth, ['docs:read', 'docs:admin']),
+      bodyLimit: DEFINITION_BYTES_MAX,
+      config: { ...READ, ...SCHEMA_CHECK },
+    },
+    async (request, reply) => {
+      const body = readBody(request, schemaCheckRequestSchema);
+      using work = requestWork(scheduler, 'query', request, reply);
+      await reserveAnotherPage(request, CHECK_ANSWER_BYTES_MAX);
+      const { failures, unreadable, next, ...counts } = await collections.checkSchema({
+        ...collectionPath(request),
+        ...body,
+        cursor: body.cursor,
+        work,
+      });
+      reply.header('cache-control', 'private, no-cache');
+      return {
+        ...counts,
+        failures,
+        ...(unreadable.length === 0 ? {} : { unreadable }),
+        ...(next === undefined ? {} : { next_cursor: next }),
+      };
+    },
+  );
+}
+
+/**
+ * A body that may have a schema as its member `schema`.
+ *
+ * @throws AppError `invalid_json`, `invalid_request`.
+ */
+function readBody<S extends z.ZodType>(request: FastifyRequest, schema: S): z.infer<S> {
+  if (!(request.body instanceof Buffer))
+    throw new AppError('unsupported_media_type', { detail: 'a body of application/json is required' });
+  const { value, text } = parseJsonObject(request.body);
+  const body = validate(schema, value, 'body');
+  requireExactNumbers(text);
+  return body;
 }
 
 /** @throws AppError `invalid_json`, `invalid_request`. */
 function readDefinition(request: FastifyRequest) {
-  if (!(request.body instanceof Buffer))
-    throw new AppError('unsupported_media_type', { detail: 'a body of application/json is required' });
-  const { value, text } = parseJsonObject(request.body);
-  const definition = validate(collectionDefinitionSchema, value, 'body');
-  requireExactNumbers(text);
+  const definition = readBody(request, collectionDefinitionSchema);
   const named = definition.indexes.map((index) => ({ ...index, name: index.name ?? index.fields.join('+') }));
   const errors = [
     ...named.flatMap(({ fields }, at) =>

@@ -1,10 +1,14 @@
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { createHttpShares } from '@bundoc/shared/http/http-shares';
 import { createHttpServer } from '@bundoc/shared/http/server';
+import { systemClock } from '@bundoc/shared/runtime/clock';
 import { createLogger } from '@bundoc/shared/runtime/logger';
+import { Share } from '@bundoc/shared/shares/share';
 import { expect, it } from 'vitest';
+import { PAGE_BYTES_MAX } from '../engine/page-limits.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
 import { Documents } from '../service/documents.ts';
-import { ownWork, type Scheduler } from '../work/scheduler.ts';
+import { ownWork, Scheduler } from '../work/scheduler.ts';
 import { createServiceShares } from '../work/service-shares.ts';
 import { registerLists } from './lists.ts';
 
@@ -36,4 +40,43 @@ it('lists that wait for their projects to be opened leave those of open projects
   opening.reject(new Error('the key service does not answer'));
   for (const answer of cold) expect((await answer).statusCode).toBe(500);
   expect(pageReads.held).toBe(0);
+});
+
+it('lists of one subject that come together are read only as far as there is room for their answers', async () => {
+  const { pageReads } = createServiceShares();
+  const answers = new Share({
+    ...{ name: 'answers', capacity: 3 * PAGE_BYTES_MAX, waitMs: 20 },
+    clock: systemClock,
+  });
+  const reading = Promise.withResolvers<void>();
+  let read = 0;
+  const store = {
+    list: async () => {
+      read++;
+      await reading.promise;
+      return { documents: [], unreadable: [], next: undefined };
+    },
+  };
+  const instances = {
+    acquire: (async () => ({ store, [Symbol.dispose]: () => undefined })) as never,
+    peekStore: () => undefined,
+    leaseIfOpen: () => undefined,
+  };
+  const auth = {
+    authenticate: () => ({ jti: 'one', projects: ['*'], scope: ['docs:read'] }),
+  } as unknown as BearerAuth;
+  await using app = createHttpServer({
+    logger: createLogger({ service: 'bundoc', level: 'silent' }),
+    bodyBytesMax: 1_000,
+    refusalDelayMs: 0,
+    shares: { ...createHttpShares(), answers },
+  });
+  registerLists(app, new Documents(instances, { documentBytesMax: 1_000 }), auth, new Scheduler(), pageReads);
+  const list = async () => (await app.inject('/v1/projects/p/collections/notes/documents')).statusCode;
+  const lists = Array.from({ length: 8 }, list);
+  await expect.poll(() => answers.refusals.rate_limited).toBe(5);
+  expect([read, answers.held]).toEqual([3, 3 * PAGE_BYTES_MAX]);
+  reading.resolve();
+  expect((await Promise.all(lists)).toSorted()).toEqual([200, 200, 200, 429, 429, 429, 429, 429]);
+  expect([read, answers.held, pageReads.held]).toEqual([3, 0, 0]);
 });

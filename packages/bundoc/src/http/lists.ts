@@ -1,5 +1,5 @@
 import { documentPageSchema } from '@bundoc/shared/contract/documents';
-import { reserveAnotherPage } from '@bundoc/shared/http/answer-buffer-budget';
+import { reserveAnotherPage, reservePageNow } from '@bundoc/shared/http/answer-buffer-budget';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { shareOfRequest } from '@bundoc/shared/http/request-share';
 import { describe } from '@bundoc/shared/openapi/description';
@@ -83,7 +83,15 @@ export function registerLists(
         work,
         // Not while the project is opened: others read meanwhile.
         inTurn: async (read) => {
-          const place = places.use(await work.outside(() => pageReads.take(shareOfRequest(request), 1)));
+          const take = () => work.outside(() => pageReads.take(shareOfRequest(request), 1));
+          let place = await take();
+          if (!reservePageNow(request, PAGE_BYTES_MAX)) {
+            // Others read while it waits for room.
+            place[Symbol.dispose]();
+            await work.outside(() => reserveAnotherPage(request, PAGE_BYTES_MAX));
+            place = await take();
+          }
+          places.use(place);
           const page = await read();
           // The page is in memory until it is joined, but is cut down in turns that may take long.
           if (query.fields !== undefined) place[Symbol.dispose]();

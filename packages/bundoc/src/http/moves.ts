@@ -50,7 +50,9 @@ export function registerMoves(app: FastifyInstance, moves: Moves, auth: BearerAu
       const move = await moves.begin(project);
       const stream = Readable.from(linesOf(project, move, request.id), { objectMode: false });
       // Also when nobody came to read a line of it.
-      stream.once('close', () => move.stop(new AppError('overloaded', { detail: 'the caller has gone' })));
+      stream.once('close', () =>
+        move.stop(new AppError('overloaded', { detail: 'the client disconnected' })),
+      );
       reply.header('content-type', NDJSON).header('cache-control', 'no-store');
       return reply.send(stream);
     },

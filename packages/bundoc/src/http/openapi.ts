@@ -16,9 +16,12 @@ import {
   collectionSchema,
   definedCollectionSchema,
   existingDocumentsSchema,
+  failingDocumentSchema,
   indexDefinitionSchema,
   indexStatusSchema,
   listedCollectionSchema,
+  schemaCheckAnswerSchema,
+  schemaCheckRequestSchema,
   ttlSchema,
 } from '@bundoc/shared/contract/collections';
 import {
@@ -92,6 +95,9 @@ export const BUNDOC_API: ServiceDescription = {
     DefinedCollection: definedCollectionSchema,
     IndexStatus: indexStatusSchema,
     ExistingDocuments: existingDocumentsSchema,
+    SchemaCheck: schemaCheckRequestSchema,
+    SchemaCheckAnswer: schemaCheckAnswerSchema,
+    FailingDocument: failingDocumentSchema,
     CollectionList: collectionListSchema,
     ListedCollection: listedCollectionSchema,
     Query: queryRequestSchema,

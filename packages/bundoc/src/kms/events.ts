@@ -85,7 +85,7 @@ export class KmsEvents implements AsyncDisposable {
       if (!this.#told.has(line) && this.#told.size < REASONS_TOLD_MAX)
         logger.warn(
           { err: reason },
-          'no events from BunKMS: changes of keys and tokens take effect at their end until it is back',
+          'no events from BunKMS: until they resume, changed keys and tokens stay usable until they expire',
         );
       this.#told.add(line);
       await pause(backoffMs(BACKOFF, ++this.#failures, random), signal).catch(() => undefined);

@@ -120,7 +120,7 @@ export class ServiceToken {
       await rm(temporary, { force: true });
       logger.warn(
         { err: error },
-        'the renewed service token cannot be written to its file; it lives in memory only',
+        'the renewed service token cannot be written to its file; it is in memory only',
       );
     }
   }

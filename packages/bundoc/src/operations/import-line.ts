@@ -1,4 +1,4 @@
-import { memberTexts } from '@bundoc/client/document';
+import { withoutMetadata } from '@bundoc/client/document';
 import { BadLine, type Line } from './ndjson.ts';
 
 /** What a line of an import asks for. */
@@ -6,10 +6,6 @@ export type Imported =
   | { readonly op: 'put'; readonly collection: string; readonly id: string; readonly text: string }
   | { readonly op: 'create'; readonly collection: string; readonly text: string }
   | { readonly op: 'delete'; readonly collection: string; readonly id: string };
-
-/** The metadata members as Bundoc writes them in front of a document. */
-const STORED_HEAD =
-  /^\{"_id":"(?:[^"\\]|\\.)*","_collection":"[\w-]*","_rev":"\w*","_created":"[^"]*","_updated":"[^"]*"(,?)/;
 
 /**
  * Reads a line: a document with or without `_id`, or a deletion as exports have it. The document's own text
@@ -45,16 +41,3 @@ export function readImportLine({ text, number }: Line, collection: string | unde
     ? { op: 'create', collection: target, text: content }
     : { op: 'put', collection: target, id, text: content };
 }
-
-/**
- * A document without the metadata that Bundoc puts in front of it: its text as it was written, to the byte.
- */
-export function withoutMetadata(text: string): string {
-  const head = STORED_HEAD.exec(text);
-  if (head !== null) return `{${text.slice(head[0].length)}`;
-  const members = memberTexts(text);
-  for (const name of METADATA) members.delete(name);
-  return `{${[...members].map(([name, value]) => `${JSON.stringify(name)}:${value}`).join(',')}}`;
-}
-
-const METADATA = ['_id', '_collection', '_rev', '_created', '_updated'] as const;

@@ -45,7 +45,7 @@ export class ClosingProjects {
     try {
       await this.#closeStore(instance);
     } catch (error) {
-      this.#logger.error({ err: error, project }, 'a project did not close in order');
+      this.#logger.error({ err: error, project }, 'a project did not close cleanly');
     }
     this.#keys.release(project);
     this.#ends.delete(project);

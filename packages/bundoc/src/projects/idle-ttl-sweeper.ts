@@ -45,7 +45,7 @@ export class IdleTtlSweeper implements Disposable {
       due = await marks.take();
       if (due !== undefined) await this.#sweep(due);
     } catch (error) {
-      logger.warn({ err: error, project: due?.project }, 'expired documents could not be looked for');
+      logger.warn({ err: error, project: due?.project }, 'failed to look for expired documents');
     } finally {
       this.#isSweeping = false;
     }

@@ -204,7 +204,10 @@ export class InstanceManager implements AsyncDisposable {
       if (instance !== undefined) this.#retire(instance);
       await Promise.race([this.#closing.end(project), sleep(WAIT_FOR_USERS_MS, undefined, { ref: false })]);
       if (this.#closing.has(project))
-        throw new AppError('overloaded', { detail: 'requests to the project are under way', retryAfterS: 2 });
+        throw new AppError('overloaded', {
+          detail: 'requests to the project are in progress',
+          retryAfterS: 2,
+        });
     };
     return this.#openings.run(project, () => action(close));
   }

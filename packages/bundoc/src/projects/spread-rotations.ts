@@ -49,7 +49,7 @@ export class SpreadRotations {
           await rotate(project, version);
           rotated.push(project);
         } catch (error) {
-          logger.error({ project, version, err: error }, 'the key has sealed much and could not be rotated');
+          logger.error({ project, version, err: error }, 'failed to rotate a key that has sealed many times');
           // Behind the others, unless somebody has said it again.
           if (!this.#due.has(project)) this.#due.set(project, version);
           // A key that cannot be rotated holds up no other.

@@ -115,7 +115,7 @@ async function* read(scan: Scan, entries: readonly IndexEntry[]): AsyncGenerator
 /** An index may go, or be built again, while a long query uses it: then what it says is not everything. */
 function required(entries: readonly IndexEntry[] | undefined): readonly IndexEntry[] {
   if (entries === undefined)
-    throw new AppError('overloaded', { detail: 'the index has changed meanwhile', retryAfterS: 1 });
+    throw new AppError('overloaded', { detail: 'the index changed during the query', retryAfterS: 1 });
   return entries;
 }
 

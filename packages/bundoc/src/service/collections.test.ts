@@ -61,6 +61,29 @@ it('looks at a bounded number of expired documents for one that a schema would r
   expect(existing).toEqual({ checked: 0, failing: 0, complete: false });
 });
 
+it('ends a dry run of a schema when its caller goes, before another page is read', async () => {
+  const project = new EmbeddedProject();
+  const disk = EmbeddedProject.disk();
+  await project.create(disk);
+  await using store = await openDefinedStore(await project.open(disk), new FakeClock());
+  await store.commit(Array.from({ length: 500 }, (_, n) => put(`doc-${n}`, `{"v":${n % 2}}`)));
+  const lease = { store, cursors: {}, isUsable: () => true, [Symbol.dispose]: () => undefined };
+  const collections = new Collections({ acquire: async () => lease } as never);
+  await using scheduler = new Scheduler();
+  const gone = new AbortController();
+  using work = scheduler.work({ subject: 's', project: 'p' }, 'query', gone.signal);
+  const { list } = store;
+  const lists = vi.spyOn(store, 'list').mockImplementation(async (query) => {
+    gone.abort(new AppError('request_timeout'));
+    return list.call(store, query);
+  });
+  const request = { project: 'p', collection: 'notes', limit: 10_000, cursor: undefined, work };
+  await expect(
+    collections.checkSchema({ ...request, schema: { properties: { v: { const: 1 } } } }),
+  ).rejects.toMatchObject({ code: 'request_timeout' });
+  expect(lists).toHaveBeenCalledTimes(1);
+});
+
 it('says the same of documents by a schema that is compiled elsewhere, and refuses a bad one there', async () => {
   const project = new EmbeddedProject();
   const disk = EmbeddedProject.disk();

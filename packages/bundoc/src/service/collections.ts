@@ -2,12 +2,15 @@ import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { CollectionDefinition } from '@bundoc/shared/contract/collections';
 import type { CollectionStore } from '../collections/port.ts';
 import { acceptInTurns, checkInTurnsOf } from '../collections/schema-checks.ts';
-import { ownContentOf } from '../crypto/stored-text.ts';
 import type { IndexStatus } from '../engine/index-port.ts';
-import type { CollectionSummary, CommitOptions, DocumentPage, Precondition } from '../engine/port.ts';
+import type { CollectionSummary, CommitOptions, Precondition } from '../engine/port.ts';
+import { shortHash } from '../engine/short-hash.ts';
+import { HeldLease } from '../projects/held-lease.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
 import type { Work } from '../work/scheduler.ts';
 import type { WorkOptions } from './documents.ts';
+import { ExistingDocuments } from './existing-documents.ts';
+import { openPositionCursor, sealPositionCursor } from './page-cursor.ts';
 
 /** A collection in a list of them. */
 export interface ListedCollection extends CollectionSummary {
@@ -23,8 +26,8 @@ export interface CollectionInfo extends CollectionSummary {
   readonly rev: string | undefined;
 }
 
-/** What a look at documents that are there already has found. */
-export interface ExistingDocuments {
+/** What a look at some of the documents that are there already has found. */
+export interface ExistingSummary {
   readonly checked: number;
   /** Of those, documents that a write would be refused for now. They stay as they are. */
   readonly failing: number;
@@ -32,12 +35,24 @@ export interface ExistingDocuments {
   readonly complete: boolean;
 }
 
-/** Documents and bytes that are looked at when a schema changes. */
+export interface SchemaCheckRequest {
+  readonly project: string;
+  readonly collection: string;
+  readonly schema: NonNullable<CollectionDefinition['schema']>;
+  /** Documents that are looked at, at most. */
+  readonly limit: number;
+  /** `next` of the answer before, to the same request. */
+  readonly cursor: string | undefined;
+  readonly work: Work;
+}
+
+export interface SchemaCheckAnswer
+  extends Pick<ExistingDocuments, 'checked' | 'failing' | 'failures' | 'unreadable'> {
+  readonly next: string | undefined;
+}
+
+/** Documents that are looked at when a schema changes. */
 const CHECKED_MAX = 10_000;
-const CHECKED_BYTES_MAX = 67_108_864;
-/** Pages of expired documents alone that are passed over for it: each stands for thousands. */
-const EMPTY_PAGES_MAX = 2;
-const PAGE = { limit: 200, bytesMax: 1_048_576 };
 
 /** Collections and their definitions. Arguments are validated at the edge. */
 export class Collections {
@@ -83,9 +98,9 @@ export class Collections {
     definition: CollectionDefinition,
     precondition: Precondition,
     options: WorkOptions,
-  ): Promise<{ created: boolean; info: CollectionInfo; existing: ExistingDocuments }> {
+  ): Promise<{ created: boolean; info: CollectionInfo; existing: ExistingSummary }> {
     // Before a project would be made for it.
-    await acceptInTurns(definition, options.work);
+    if (definition.schema !== undefined) await acceptInTurns(definition.schema, options.work);
     const needsDefinition = precondition.kind === 'present' || precondition.kind === 'revision';
     using lease = needsDefinition
       ? await this.#instances.acquire(project, 'existing')
@@ -103,6 +118,32 @@ export class Collections {
         stored !== undefined && stored.rev === rev ? stored : { definition, rev },
       ),
       existing: await lookAt(store, collection, definition, options.work),
+    };
+  }
+
+  /**
+   * Looks at documents that are there already: how many a schema would refuse. Nothing is changed.
+   *
+   * @throws AppError `invalid_request` for a schema that is not accepted; `invalid_cursor`;
+   * `project_not_found`, and those of the store.
+   */
+  async checkSchema(request: SchemaCheckRequest): Promise<SchemaCheckAnswer> {
+    const { project, collection, schema, limit, cursor, work } = request;
+    const check = await acceptInTurns(schema, work);
+    using held = new HeldLease(() => this.#instances.acquire(project, 'existing'));
+    const context = ['schema-check', collection, shortHash(JSON.stringify(schema))];
+    const { cursors } = await held.get();
+    const after = cursor === undefined ? 0 : openPositionCursor(cursors, context, cursor);
+    const look = new ExistingDocuments({
+      ...{ collection, check, work, after, documentsMax: limit },
+      // Asked for again with each page, so that no key is used beyond its time.
+      list: async (query) => (await held.get()).store.list(query),
+    });
+    await look.run();
+    const { checked, failing, failures, unreadable, next } = look;
+    return {
+      ...{ checked, failing, failures, unreadable },
+      next: next === undefined ? undefined : sealPositionCursor((await held.get()).cursors, context, next),
     };
   }
 
@@ -155,35 +196,18 @@ async function lookAt(
   collection: string,
   definition: CollectionDefinition,
   work: Work,
-): Promise<ExistingDocuments> {
-  let checked = 0;
-  let failing = 0;
-  let bytes = 0;
-  let emptyPages = 0;
-  if (definition.schema === undefined) return { checked, failing, complete: true };
+): Promise<ExistingSummary> {
+  if (definition.schema === undefined) return { checked: 0, failing: 0, complete: true };
+  const look = new ExistingDocuments({
+    ...{ collection, work, after: 0, documentsMax: CHECKED_MAX },
+    check: checkInTurnsOf(definition.schema),
+    list: async (query) => store.list(query),
+  });
   try {
-    const check = checkInTurnsOf(definition.schema);
-    for (let after: number | undefined = 0; after !== undefined; ) {
-      if (checked >= CHECKED_MAX || bytes >= CHECKED_BYTES_MAX || emptyPages >= EMPTY_PAGES_MAX)
-        return { checked, failing, complete: false };
-      const query = { collection, after, ...PAGE, work };
-      const page: DocumentPage = await work.outside(() => store.list(query));
-      if (page.documents.length === 0) emptyPages++;
-      bytes += page.documents.reduce((sum, { text }) => sum + text.length, 0);
-      for (const document of page.documents) {
-        const turn = work.pause();
-        if (turn !== undefined) await turn;
-        const { text, metadata } = document;
-        const content = ownContentOf(text, { collection: metadata._collection, id: metadata._id });
-        if ((await check(content, work)).length > 0) failing++;
-        checked++;
-      }
-      after = page.next;
-    }
+    await look.run();
   } catch (error) {
     // The definition is in force already: a look that finds no room, or takes too long, does not refuse it.
     if (!hasCode(error, 'rate_limited', 'overloaded', 'payload_too_large')) throw error;
-    return { checked, failing, complete: false };
   }
-  return { checked, failing, complete: true };
+  return { checked: look.checked, failing: look.failing, complete: look.next === undefined };
 }

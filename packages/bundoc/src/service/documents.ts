@@ -11,7 +11,6 @@ import { projectInTurns } from '../documents/project-text.ts';
 import type {
   CommitOptions,
   DocumentPage,
-  Position,
   Precondition,
   ProjectStore,
   StoredDocument,
@@ -21,7 +20,7 @@ import type {
 import { shortHash } from '../engine/short-hash.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
 import type { Work } from '../work/scheduler.ts';
-import { openPageCursor } from './page-cursor.ts';
+import { openPositionCursor, sealPositionCursor } from './page-cursor.ts';
 import { answeredBefore, PATCH_TRIES_MAX, patchedWrite } from './patching.ts';
 
 export interface DocumentLimits {
@@ -214,7 +213,7 @@ export class Documents {
     const { store, cursors } = lease;
     const { collection, limit, bytesMax, cursor, fields, work, inTurn } = request;
     const context = ['list', collection, shortHash(...(fields?.canonical ?? []))];
-    const after = cursor === undefined ? 0 : readPosition(openPageCursor(cursors, context, cursor));
+    const after = cursor === undefined ? 0 : openPositionCursor(cursors, context, cursor);
     const page = await inTurn(() => store.list({ collection, after, limit, bytesMax, work }));
     return {
       texts:
@@ -222,7 +221,7 @@ export class Documents {
           ? page.documents.map(({ text }) => text)
           : await projectInTurns(page.documents, fields, work),
       unreadable: page.unreadable,
-      next: page.next === undefined ? undefined : cursors.seal(context, writePosition(page.next)),
+      next: page.next === undefined ? undefined : sealPositionCursor(cursors, context, page.next),
       total: request.total ? await countOf(store, collection) : undefined,
     };
   }
@@ -257,18 +256,6 @@ function metadataOf(results: readonly WriteResult[]): DocumentMetadata {
   const metadata = results[0]?.metadata;
   if (metadata === undefined) throw new Error('a put has no metadata');
   return metadata;
-}
-
-const POSITION_BYTES = 6;
-
-function writePosition(position: Position): Buffer {
-  const bytes = Buffer.alloc(POSITION_BYTES);
-  bytes.writeUIntBE(position, 0, POSITION_BYTES);
-  return bytes;
-}
-
-function readPosition(bytes: Buffer): Position {
-  return bytes.readUIntBE(0, POSITION_BYTES);
 }
 
 async function countOf(store: ProjectStore, collection: string): Promise<number> {

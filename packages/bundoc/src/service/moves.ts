@@ -77,7 +77,7 @@ export class Moves {
         detail: 'this service moves no projects: BUNDOC_MOVE_TO is not set',
       });
     if (this.#running.has(project))
-      throw new AppError('rate_limited', { retryAfterS: 10, detail: 'another move is under way' });
+      throw new AppError('rate_limited', { retryAfterS: 10, detail: 'another move is in progress' });
     const key = shareIn(project);
     const hold = this.#share.tryTake(key, 1);
     if (hold === undefined) throw this.#share.refusal(key, 1);

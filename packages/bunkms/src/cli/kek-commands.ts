@@ -33,7 +33,7 @@ export function registerKekCommands(program: Command, environment: Environment):
     .argument('<kek-id>', 'that KEK', kekId)
     .option(
       '--fetch',
-      'first have Bundoc open the projects of those keys, so that it takes up their new wrappings; until none is left, 15 minutes at most',
+      'first have Bundoc open the projects of those keys to fetch the new wrappings; takes 15 minutes at most',
     )
     .option('--url <url>', 'of Bundoc, for --fetch; BUNDOC_URL, or http://127.0.0.1:8080')
     .option(

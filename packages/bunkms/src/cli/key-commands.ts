@@ -72,14 +72,14 @@ export function registerKeyCommands(program: Command, environment: Environment):
       scheduleDeletion(environment, name, options),
     );
   command('destroy', 'destroys a key at once and permanently; its name is never used again')
-    .requiredOption('--confirm <name>', 'the name once more')
+    .requiredOption('--confirm <name>', 'the name again')
     .action((name: string, options: JsonOption & { confirm: string }) => destroy(environment, name, options));
   key
     .command('destroy-version')
     .description('permanently destroys one older version of a key')
     .argument('<name>', 'the key', parserOf(keyNameSchema))
     .argument('<version>', 'its number', parserOf(keyVersionParamSchema))
-    .requiredOption('--confirm <name>', 'the name once more')
+    .requiredOption('--confirm <name>', 'the name again')
     .option('--json', 'print JSON')
     .action((name: string, version: number, options: JsonOption & { confirm: string }) =>
       destroy(environment, name, { ...options, version }),

@@ -77,8 +77,8 @@ function programOf(environment: Environment): Command {
 
   program
     .command('init')
-    .description('creates what an installation needs and lacks')
-    .option('--create-kek', 'make the KEK file if there is none')
+    .description('creates the missing parts of an installation')
+    .option('--create-kek', 'create the KEK file if it does not exist')
     .option('--service-token <file>', 'keep a valid token for Bundoc in this file')
     .option('--authority <folder>', 'keep a private authority for certificates in this folder')
     .option(
@@ -100,7 +100,7 @@ function programOf(environment: Environment): Command {
 
   program
     .command('status')
-    .description('how the installation stands; exit code 1 when it is sealed')
+    .description('shows the state of the installation; exit code 1 when it is sealed')
     .option('--json', 'print JSON')
     .action((options: { json?: true }) => status(environment, options));
   program
@@ -109,8 +109,8 @@ function programOf(environment: Environment): Command {
       'checks configuration, KEK, disk, store, tokens, certificates, and the running server, its clock and its version; says what to do; exit code 1 when something fails',
     )
     .option('--url <url>', 'of the API listener; from the configuration when it is not given')
-    .option('--ca-file <file>', 'the authority of its certificate; those of the system when it is not given')
-    .option('--token-file <file>', 'also check this token: a service token of Bundoc, for one')
+    .option('--ca-file <file>', 'the authority of its certificate; by default those of the system')
+    .option('--token-file <file>', 'also check this token, such as the service token of Bundoc')
     .option('--json', 'print JSON')
     .action((options: DoctorOptions) => doctorCommand(environment, options));
   program
@@ -132,35 +132,35 @@ function registerTokenCommands(program: Command, environment: Environment): void
     .option('--keys <globs>', 'key names that it is for', collect, [])
     .option('--project <ids>', 'projects that it is for', collect, [])
     .option('--projects <ids>', 'the same as --project', collect, [])
-    .option('--ttl <duration>', 'how long it lives, such as 15m or 30d', parseDuration)
+    .option('--ttl <duration>', 'how long it is valid, such as 15m or 30d', parseDuration)
     .option('--may-issue-scope <scopes>', 'scopes of the tokens that it may issue, separated by spaces')
     .option('--may-issue-keys <globs>', 'key names that those may be for', collect, [])
     .option('--may-issue-project <ids>', 'projects that those may be for', collect, [])
-    .option('--may-issue-ttl <duration>', 'how long those may live at most', parseDuration)
-    .option('--json', 'print what the token says as well')
+    .option('--may-issue-ttl <duration>', 'how long those may be valid at most', parseDuration)
+    .option('--json', 'also print the claims of the token')
     .action((options: IssueOptions) => issueToken(environment, options));
   token
     .command('list')
-    .description('what was issued: for whom, with which scopes, by whom and until when; never the tokens')
+    .description('lists issued tokens: subject, scopes, issuer and expiry; never the tokens themselves')
     .option('--sub <subject>', 'for one subject')
     .addOption(new Option('--typ <type>', 'of one type').choices(tokenTypeSchema.options))
     .addOption(new Option('--scope <scope>', 'with this scope').choices(scopeSchema.options))
-    .option('--project <id>', 'that are good for this project')
+    .option('--project <id>', 'that are valid for this project')
     .option('--issuer <jti>', 'issued by this token; "cli" for the command line')
     .addOption(new Option('--state <state>', 'in one state').choices(TOKEN_STATES))
     .option('--json', 'print JSON')
     .action((options: TokenFilter) => listTokens(environment, options));
   token
     .command('inspect')
-    .description('says in plain words what a token is for, what it may do and until when; asks nobody')
-    .argument('[token]', '- for standard input, as when it is not given', '-')
-    .option('--jwks <file>', 'check its signature by these keys, as /.well-known/jwks.json has them')
+    .description('explains what a token is for, what it may do and when it expires; works offline')
+    .argument('[token]', '- or nothing: standard input', '-')
+    .option('--jwks <file>', 'check its signature with these keys, as in /.well-known/jwks.json')
     .option('--json', 'print JSON')
     .action((text: string, options: InspectOptions) => inspectTokenCommand(text, options));
   token
     .command('revoke')
-    .argument('<jti>', 'the token; all that were renewed from the same one go with it')
-    .option('--cascade', 'revoke what it issued as well, and what that issued in turn')
+    .argument('<jti>', 'the token; this also revokes its renewals')
+    .option('--cascade', 'also revoke the tokens that it issued, directly or indirectly')
     .option('--json', 'print JSON')
     .action((jti: string, options: { cascade?: true; json?: true }) =>
       revokeToken(environment, jti, options),

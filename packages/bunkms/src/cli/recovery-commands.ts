@@ -24,26 +24,33 @@ export function registerRecoveryCommands(program: Command, environment: Environm
     .action((file: string, options: JsonOption) => verifyBackup(environment, file, options));
   program
     .command('inventory')
-    .description('writes how every key and token stands to a file, for a later restore; the service may run')
+    .description(
+      'writes the state of every key and token to a file, for a later restore; the service may run',
+    )
     .argument('<file>')
     .option('--json', 'print JSON')
     .action((file: string, options: JsonOption) => writeInventory(environment, file, options));
   program
     .command('restore')
-    .description('brings a backup into an empty data folder')
+    .description('restores a backup into an empty data folder')
     .argument('<file>')
-    .option('--inventory <file>', 'how keys and tokens stood after the backup')
+    .option('--inventory <file>', 'an inventory from after the backup')
     .option('--audit-copy <files>', 'the copy of the audit chain, its files in their order', collect, [])
-    .option('--receipt <seq:hash>', 'a record that must be known of; may be repeated', collectReceipt, [])
-    .option('--accept-resurrection', 'accept that what was destroyed since may come back; it is disabled')
+    .option(
+      '--receipt <seq:hash>',
+      'a record that the restore must know; may be repeated',
+      collectReceipt,
+      [],
+    )
+    .option('--accept-resurrection', 'allow keys that were destroyed since to come back, disabled')
     .option('--json', 'print JSON')
     .action((file: string, options: RestoreCliOptions) => restoreBackup(environment, file, options));
   program
     .command('recover')
     .description("rebuilds lost keys from the project files in Bundoc's data folder; both services may run")
     .requiredOption('--from <folder>', "Bundoc's data folder")
-    .option('--inventory <file>', 'how keys stood, of any earlier time')
-    .option('--accept-resurrection', 'accept that what was destroyed may come back; it is disabled')
+    .option('--inventory <file>', 'an inventory of any earlier time')
+    .option('--accept-resurrection', 'allow destroyed keys to come back, disabled')
     .option('--dry-run', 'say what would be done, and change nothing')
     .option('--json', 'print JSON')
     .action((options: RecoverCliOptions) => recover(environment, options));

@@ -15,21 +15,21 @@ export function registerStorageCommands(program: Command, environment: Environme
       .argument('<id>', 'the storage, as Bundoc shows it', parserOf(storageIdSchema))
       .option('--json', 'print JSON');
 
-  command('show', 'the generation of a storage').action((id: string, options: JsonOption) =>
+  command('show', 'shows the generation of a storage').action((id: string, options: JsonOption) =>
     showStorage(environment, id, options),
   );
   command('take-over', 'lets another copy of a storage take its place; the former one stops')
     .option(
       '--generation <id>',
-      'the copy that has it; else the next one that starts',
+      'the copy with this generation; by default the next one that starts',
       parserOf(generationSchema),
     )
-    .option('--force', 'do not wait until keys that the storage was given have ended')
+    .option('--force', 'do not wait until the leases of the storage have ended')
     .action((id: string, options: Parameters<typeof takeOver>[2]) => takeOver(environment, id, options));
   command('claim-all', 'claims the keys of all projects that have content in a storage')
     .option(
       '--from <folder>',
-      "Bundoc's data folder; else names of projects come on standard input, one a line",
+      "Bundoc's data folder; by default, reads names of projects from standard input, one per line",
     )
     .action((id: string, options: ClaimAllOptions) => claimAll(environment, id, options));
 }

@@ -75,7 +75,7 @@ export function registerEventsRoute(app: FastifyInstance, guards: Guards, servic
           lastEventId: typeof lastEventId === 'string' ? lastEventId : undefined,
         })
         .catch((error: unknown) => {
-          app.log.warn({ reqId: request.id, err: error }, 'a stream of events could not be begun');
+          app.log.warn({ reqId: request.id, err: error }, 'failed to begin a stream of events');
           stream.end();
         });
       return reply;

@@ -87,10 +87,10 @@ function registerHolding(app: FastifyInstance, guards: Guards, services: Service
       const claims = claimsOf(request);
       const isAdministrator = claims.scope.includes('kms:manage_key');
       if (wanted.generation !== undefined && claims.typ !== 'service')
-        throw new AppError('forbidden', { detail: 'with a generation a service token is needed' });
+        throw new AppError('forbidden', { detail: 'a request with a generation needs a service token' });
       if (wanted.generation === undefined && !isAdministrator)
         throw new AppError('forbidden', {
-          detail: 'without a generation the scope kms:manage_key is needed',
+          detail: 'a request without a generation needs the scope kms:manage_key',
         });
       return sendKey(reply, await claimKey(services().keys, wanted, isAdministrator, callerOf(request)));
     },

@@ -76,7 +76,7 @@ export class KeySweep {
       if (state === 'enabled' && (await rotateDueKey(this.#deps, name, until, SYSTEM)))
         logger.info({ keyName: name }, 'a key was rotated by its policy');
       if (state === 'pending_deletion' && (await purgeKey(this.#deps, name, until, SYSTEM)))
-        logger.info({ keyName: name }, 'a key was destroyed, as its deletion was due');
+        logger.info({ keyName: name }, 'a key was destroyed: its deletion was due');
     } catch (error) {
       logger.error({ err: error, keyName: name }, 'failed to sweep a due key');
     }

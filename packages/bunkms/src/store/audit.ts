@@ -5,7 +5,7 @@ import type { KeyVersionStamp } from './keys.ts';
 import type { BackwardPage, FilteredPage, PageQuery } from './page.ts';
 import type { StorageStamp } from './storages.ts';
 
-/** What must hold at the moment at which an audit record is appended; else the record is rejected. */
+/** Conditions that must hold when an audit record is appended; otherwise it is rejected. */
 export interface AuditCondition {
   /** The `jti` of a token that must be active (`findActiveTokenFamily`). */
   readonly jti?: string | undefined;
@@ -14,7 +14,7 @@ export interface AuditCondition {
   readonly storage?: StorageStamp | undefined;
   /** Number of the record that must still be the latest of the KEKs. */
   readonly kekRecord?: number | undefined;
-  /** A KEK that nothing may be wrapped with. */
+  /** A KEK with which nothing may be wrapped. */
   readonly requireUnusedKek?: string | undefined;
   /** A KEK that every service which is up at `now` must have announced (`ClusterStore.announce`). */
   readonly kekHeldByAllNodes?: { readonly kekId: string; readonly now: string } | undefined;
@@ -29,7 +29,7 @@ export type RejectReason =
   | 'kek_in_use'
   | 'kek_not_held';
 
-/** All that is given must hold. Times are ISO 8601 in UTC, `from` inclusive, `to` exclusive. */
+/** All given filters must match. Times are ISO 8601 in UTC, `from` inclusive, `to` exclusive. */
 export interface AuditQuery extends PageQuery<number> {
   readonly severity?: AuditRecord['severity'] | undefined;
   readonly key?: string | undefined;
@@ -38,7 +38,7 @@ export interface AuditQuery extends PageQuery<number> {
   readonly to?: string | undefined;
   /** False leaves out records of uses of keys (`USE_ACTIONS`). */
   readonly uses?: false | undefined;
-  /** False leaves out all records that come in great numbers (`BULK_ACTIONS`), without a walk over them. */
+  /** False leaves out all frequent records (`BULK_ACTIONS`), without reading them. */
   readonly bulk?: false | undefined;
 }
 
@@ -50,7 +50,7 @@ export interface ReleasePageQuery {
 
 /** Actions of records of uses of keys. */
 export const USE_ACTIONS: readonly string[] = ['key.export', 'key.encrypt', 'key.decrypt', 'key.rewrap'];
-/** Actions of records that come in great numbers: uses of keys, and their rewrappings. */
+/** Actions of frequent records: uses of keys, and their rewrappings. */
 export const BULK_ACTIONS: readonly string[] = [...USE_ACTIONS, 'kek.rewrap'];
 
 /**
@@ -61,8 +61,8 @@ export interface AuditStore {
   /**
    * Appends records in this order.
    *
-   * @param conditions for each record, if given, what must hold, decided in the same transaction: so in the
-   * chain no release follows the revocation of its token, or the disabling or the end of its key.
+   * @param conditions for each record, if given, what must hold, checked in the same transaction. So in the
+   * chain no release follows the revocation of its token, or the disabling or destruction of its key.
    * @returns for each record its place in the chain, or why it was rejected.
    */
   appendAudit(

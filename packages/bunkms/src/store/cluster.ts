@@ -1,4 +1,4 @@
-/** A bounded piece of work for a holder. Times are ISO 8601 in UTC. */
+/** A holder's claim on a task. Times are ISO 8601 in UTC. */
 export interface TaskClaim {
   readonly task: string;
   readonly holder: string;
@@ -20,11 +20,10 @@ export interface Presence {
  */
 export interface ClusterStore {
   /**
-   * Claims a task for a holder until a time, or prolongs the holder's claim, so that one of several processes
-   * does it.
+   * Claims a task for a holder until a time, or extends the holder's claim, so that only one process does it.
    *
-   * @param claim an existing claim that reaches further than `until` was made by a clock that was set back
-   * since: it counts as over.
+   * @param claim an existing claim that ends after `until` was made before the clock was set back, and counts
+   * as expired.
    * @returns false when another holder has the task.
    */
   claim(claim: TaskClaim): Promise<boolean>;
@@ -33,11 +32,10 @@ export interface ClusterStore {
   release(claim: Pick<TaskClaim, 'task' | 'holder'>): Promise<void>;
 
   /**
-   * Records until when a service is up, and its KEKs, so that no KEK becomes the current one that a service
-   * lacks.
+   * Records until when a service is up, and its KEKs. So no KEK becomes current that a running service lacks.
    */
   announce(presence: Presence): Promise<void>;
 
-  /** Records that a service is not up any more. */
+  /** Records that a service is down. */
   withdraw(service: string): Promise<void>;
 }

@@ -16,18 +16,18 @@ export interface InstallationStore {
   initialise(installation: Installation, chainKey: KeyObject, record: AuditDraft): Promise<boolean>;
 
   /**
-   * Gives the key of the audit chain, which stays in memory. Before it, writes of records, and questions
-   * whether a token is active, fail.
+   * Sets the key of the audit chain, which stays in memory. Before this, writing records and checking whether
+   * a token is active fail.
    *
-   * @throws nothing else than every method.
+   * @throws only the errors of every method.
    */
   unlock(chainKey: KeyObject): Promise<void>;
 
   /**
-   * Replaces the service's secrets by the same ones, wrapped with the current KEK.
+   * Replaces the service's secrets by the same secrets, wrapped with the current KEK.
    *
-   * @returns false, with nothing written, when others than `previous` are stored, or another KEK is the
-   * current one.
+   * @returns false, with nothing written, when the stored secrets are not `previous`, or another KEK is
+   * current.
    * @throws AppError `storage_unavailable` before {@link unlock}.
    */
   replaceSecrets(secrets: WrappedSecrets, previous: WrappedSecrets, record: AuditDraft): Promise<boolean>;

@@ -7,7 +7,7 @@ import type { StorageStamp } from './storages.ts';
 /** Which versions to read with a key. */
 export type VersionChoice = number | 'current' | 'all';
 
-/** A key as it is from now on, its new or changed versions, and the record of the change. */
+/** The new state of a key, its new or changed versions, and the record of the change. */
 export interface KeyChange {
   readonly record: KeyRecord;
   readonly versions: readonly KeyVersionRecord[];
@@ -16,7 +16,7 @@ export interface KeyChange {
   readonly jti?: string | undefined;
 }
 
-/** Tells one state of a key from any other, also from one that differs in its wrapping alone. */
+/** Identifies one state of a key. States that differ only in the wrapping differ here, too. */
 export type KeyVersionStamp = Pick<KeyRecord, 'id' | 'revision' | 'versionDigests'>;
 
 /**
@@ -27,12 +27,12 @@ export interface KeyUpdate extends KeyChange {
   readonly previous: KeyVersionStamp;
   /** Storages that must be as they were read. */
   readonly storages?: readonly StorageStamp[] | undefined;
-  /** Behind this record the key may not have been released. */
+  /** After this record, the key must not have been released. */
   readonly quietSince?: number | undefined;
 }
 
 /**
- * Keys and their versions. The store judges nothing that it is given. Errors of every method: see `KmsStore`.
+ * Keys and their versions. The store does not validate keys. Errors of every method: see `KmsStore`.
  */
 export interface KeyStore {
   /**
@@ -43,19 +43,19 @@ export interface KeyStore {
    * @returns undefined when the key was stored. Else nothing was written: the key, with its first version,
    * that the same idempotency key made; or `keks_changed` when the new key is wrapped with another KEK than
    * the current one.
-   * @throws AppError `key_exists` when the name is taken, or ever was; `unauthenticated` when its token is
+   * @throws AppError `key_exists` when the name is or was in use; `unauthenticated` when its token is
    * not active; `storage_unavailable` before `unlock`. Nothing is written then.
    */
   insertKey(key: KeyChange, idempotentSince?: string): Promise<StoredKey | 'keks_changed' | undefined>;
 
   /**
-   * What is stored under a name, all of one moment; undefined when it never named a key. Not authenticated.
+   * The key stored under a name, read in one snapshot; undefined if there never was one. Not authenticated.
    */
   findKey(name: string, versions: VersionChoice): Promise<StoredKey | undefined>;
 
   /**
    * The place of the latest change of a key in the audit chain (`StoredKey.lastChange`); undefined when there
-   * is none. While it stays the same, so does the key. The cheapest look at a key.
+   * is none. While it stays the same, so does the key. This is the cheapest check of a key.
    */
   lastChange(name: string): Promise<AuditReceipt | undefined>;
 
@@ -72,8 +72,8 @@ export interface KeyStore {
   updateKey(change: KeyUpdate): Promise<AuditReceipt | undefined>;
 
   /**
-   * {@link updateKey} for many keys in one transaction, each for itself. @throws as {@link updateKey}, for
-   * all of them.
+   * {@link updateKey} for many keys in one transaction; each succeeds or fails separately. @throws as
+   * {@link updateKey}, for all of them.
    */
   updateKeys(changes: readonly KeyUpdate[]): Promise<(AuditReceipt | undefined)[]>;
 
@@ -96,8 +96,8 @@ export interface KeyStore {
   listDueKeys(until: string, page: PageQuery<string>): Promise<Page<NamedKey>>;
 
   /**
-   * Removes the bytes from the storage that earlier changes took out of its tables: no destroyed key is found
-   * in it afterwards.
+   * Overwrites bytes that earlier changes removed from the tables. Afterwards the storage contains no
+   * destroyed key.
    *
    * @returns false when another process was in the way: try again later.
    */

@@ -1,4 +1,4 @@
-/** Keyset paging: at most `limit` entries behind the entry `after`, or from the start without it. */
+/** Keyset paging: at most `limit` entries after the entry `after`, or from the start without it. */
 export interface PageQuery<Cursor> {
   readonly after?: Cursor | undefined;
   readonly limit: number;
@@ -6,13 +6,13 @@ export interface PageQuery<Cursor> {
 
 export interface Page<T> {
   readonly items: readonly T[];
-  /** True when more follow behind the last item. */
+  /** True when more entries follow the last item. */
   readonly more: boolean;
 }
 
 /**
- * A page of a filtered list. For one page a store looks at a bounded number of entries, so that no filter
- * holds up the others. So a page may have fewer than `limit` items, or none, and still have `more`.
+ * A page of a filtered list. For one page a store reads a bounded number of entries, so that no filter delays
+ * other calls. So a page may have fewer than `limit` items, or none, and still have `more`.
  */
 export interface FilteredPage<T, Cursor> extends Page<T> {
   /** The cursor of the next page when that is not the last item: see {@link cursorOf}. */
@@ -20,15 +20,15 @@ export interface FilteredPage<T, Cursor> extends Page<T> {
 }
 
 /**
- * Records from the newest back. `next` is the cursor of the next page: it goes on below that `seq`. Absent at
- * the end.
+ * Records, the newest first. `next` is the cursor of the next page, which continues below that `seq`. Absent
+ * at the end.
  */
 export interface BackwardPage<T> {
   readonly items: readonly T[];
   readonly next?: number;
 }
 
-/** Names of keys. `next` is the cursor of the next page: it goes on behind that name. Absent at the end. */
+/** Names of keys. `next` is the cursor of the next page: it continues after that name. Absent at the end. */
 export interface NamePage {
   readonly names: readonly string[];
   readonly next?: string;

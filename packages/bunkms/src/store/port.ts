@@ -8,7 +8,7 @@ import type { TokenStore } from './tokens.ts';
 import type { TransferStore } from './transfer.ts';
 
 /**
- * Where BunKMS keeps everything. `store/conformance/` holds every implementation to this text.
+ * Everything that BunKMS stores. `store/conformance/` checks every implementation against this text.
  *
  * **Trust**: none. The store sees wrapped keys and the audit chain. The one key that it is given is the chain
  * key (`unlock`), because the head of the chain must be read and advanced in one transaction.
@@ -34,7 +34,7 @@ export interface KmsStore
   /** How many keys and tokens there are. */
   counts(): Promise<{ readonly keys: number; readonly tokens: number }>;
 
-  /** Proves that writing works, by a durable write that changes nothing that matters. */
+  /** Proves that writing works, by a durable write without visible effect. */
   probe(): Promise<void>;
 
   /**

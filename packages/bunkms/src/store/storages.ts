@@ -8,7 +8,7 @@ export interface StorageStamp {
   readonly id: string;
   /** Number of its latest record; undefined when there was none. */
   readonly seq: number | undefined;
-  /** Behind this record no key may have been released to the storage. */
+  /** After this record, no key must have been released to the storage. */
   readonly quietSince?: number | undefined;
 }
 
@@ -28,8 +28,8 @@ export interface StorageStore {
   ): Promise<BackwardPage<AuditRecord>>;
 
   /**
-   * Keys with their current version that a storage holds and wants shredded, in the order of their names.
-   * Destroyed keys whose content is not removed yet are among them. Found by an index.
+   * Keys, with their current version, whose holder is this storage and has a deletion intent, by name.
+   * Includes destroyed keys whose content is not removed yet. Found by an index.
    */
   listDeletions(holder: string, page: PageQuery<string>): Promise<Page<NamedKey>>;
 

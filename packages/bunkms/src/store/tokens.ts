@@ -10,7 +10,7 @@ export interface IssuePlace {
   readonly after: number;
 }
 
-/** A place among the revocations, which are in the order of the ends of what they revoke. */
+/** A position among the revocations, which are ordered by the expiry of what they revoke. */
 export interface RevocationPlace {
   readonly expiresAt: string;
   readonly seq: number;
@@ -44,8 +44,8 @@ export interface TokenStore {
   findToken(jti: string): Promise<StoredToken | undefined>;
 
   /**
-   * The family of an active token, by the record of its issue; undefined for any other token. Every request
-   * asks this, so it is cheap.
+   * The family of an active token, by the record of its issue; undefined for any other token. It is cheap,
+   * because every request calls it.
    *
    * @throws AppError `storage_unavailable` before `unlock`.
    */
@@ -77,7 +77,7 @@ export interface TokenStore {
     limit: number,
   ): Promise<readonly (readonly AuditRecord[])[]>;
 
-  /** Revocations of what expires at `time` or later, by the audit chain alone, in the order of those ends. */
+  /** Revocations of tokens that expire at `time` or later, from the audit chain only, ordered by expiry. */
   listRevoked(time: string, page: PageQuery<RevocationPlace>): Promise<Page<AuditRecord>>;
 
   /**

@@ -18,7 +18,7 @@ export function issuesClientsAlone({ scope }: Pick<Claims, 'scope'>): boolean {
  */
 export function requireIssuer(issuer: Pick<Claims, 'scope' | 'may_issue'>, request: SizedRequest): void {
   if (issuesClientsAlone(issuer) && request.typ !== 'client')
-    throw new AppError('forbidden', { detail: 'kms:issue_client issues client tokens alone' });
+    throw new AppError('forbidden', { detail: 'kms:issue_client issues client tokens only' });
   requireMayIssue(issuer.may_issue, request);
 }
 

@@ -217,7 +217,7 @@ export class TokenService {
     const signed = await new SignJWT(claims).setProtectedHeader(header).sign(signingKey);
     if (signed.length > TOKEN_LENGTH_MAX)
       throw new AppError('invalid_request', {
-        detail: `the token would have ${signed.length} characters, and may have ${TOKEN_LENGTH_MAX}: name fewer keys or projects`,
+        detail: `the token would have ${signed.length} characters, and at most ${TOKEN_LENGTH_MAX} are allowed: name fewer keys or projects`,
       });
     return { token: signed, info: { ...said, issued_at: isoOf(iat), expires_at: isoOf(exp) } };
   }

@@ -109,7 +109,7 @@ export class Keks {
 
   /** Once for each state of the ring. */
   #report(facts: object, what: string): void {
-    if (!this.#hasReported) this.#options.logger.error(facts, `${what}: keeping the last good one`);
+    if (!this.#hasReported) this.#options.logger.error(facts, `${what}: keeping the last valid ring`);
     this.#hasReported = true;
   }
 

@@ -3,7 +3,7 @@ import { hasCode } from '@bundoc/client/error';
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { Badge, Empty, Fault, Field, Head, Name, Table } from '../parts/basics.tsx';
 import { time } from '../parts/format.ts';
-import { bundoc } from '../shell/api.ts';
+import { bundoc, isReachable } from '../shell/api.ts';
 import { places } from './places.ts';
 import { ProjectFrame } from './project-frame.tsx';
 
@@ -109,7 +109,9 @@ function Followed({ project }: { readonly project: string }) {
         </Field>
         <button type="submit">Filter</button>
         <span class="live" role="status">
-          <Badge kind={isLive ? 'good' : 'warn'}>{isLive ? 'live' : 'paused'}</Badge>
+          <Badge kind={isLive && isReachable.value ? 'good' : 'warn'}>
+            {isLive ? (isReachable.value ? 'live' : 'waits for Bundoc') : 'paused'}
+          </Badge>
         </span>
       </form>
       {isGone ? (

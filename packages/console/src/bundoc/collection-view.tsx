@@ -1,17 +1,27 @@
-import type { Document, DocumentPage } from '@bundoc/client/document';
-import { memberTexts } from '@bundoc/client/json-slices';
+import { memberTexts } from '@bundoc/client/document';
 import { useState } from 'preact/hooks';
 import { useLocation } from 'preact-iso';
 import { Empty, Fault, Field, Head, Loading, Name, Table } from '../parts/basics.tsx';
-import { count, time, visible } from '../parts/format.ts';
+import {
+  EXPORT_PAGE,
+  ExportDialog,
+  nextOf,
+  PAGE_DEADLINE_MS,
+  unreadableOf,
+} from '../parts/export-dialog.tsx';
+import { plural, time, visible } from '../parts/format.ts';
+import { type SplitAnswer, splitInTurns } from '../parts/json-elements.ts';
+import { Pager, usePages } from '../parts/pages.tsx';
 import { useRequest } from '../parts/use-request.ts';
-import { bundoc } from '../shell/api.ts';
+import { api, path } from '../shell/api.ts';
 import { may } from '../shell/session.ts';
 import { ownText } from './document-text.ts';
 import { places } from './places.ts';
 import { CollectionFrame } from './project-frame.tsx';
 
 const PAGE = 50;
+/** Characters of a document that are kept for a list: its metadata, and how it begins. */
+export const HEAD_CHARS = 16_384;
 
 /** Documents of a collection, page by page, with the fields that are chosen. */
 export function CollectionView({
@@ -29,43 +39,40 @@ export function CollectionView({
 }
 
 function Documents({ project, collection }: { readonly project: string; readonly collection: string }) {
-  const { query, path, route } = useLocation();
+  const { query, path: here, route } = useLocation();
   const chosen = fieldsOf(query['fields'] ?? '');
   const [typed, setTyped] = useState(chosen.join(', '));
-  const [cursors, setCursors] = useState<readonly (string | undefined)[]>([undefined]);
-  const cursor = cursors.at(-1);
-  const page = useRequest(`${project}/${collection}?${chosen.join()}&${cursor}`, (signal) =>
-    bundoc
-      .project(project)
-      .collection(collection)
-      .listPage({
-        limit: PAGE,
-        cursor,
-        total: true,
-        fields: chosen.length === 0 ? undefined : chosen,
-        signal,
-      }),
+  const [isExporting, setIsExporting] = useState(false);
+  const pages = usePages();
+  const { cursor } = pages;
+  const fields = chosen.length === 0 ? undefined : chosen.join(',');
+  const page = useRequest(`${project}/${collection}?${fields}&${cursor}`, (signal) =>
+    listPage(project, collection, { limit: PAGE, cursor, fields, include: 'total' }, signal),
   );
   const choose = () => {
-    const fields = fieldsOf(typed);
-    setCursors([undefined]);
-    route(fields.length === 0 ? path : `${path}?fields=${encodeURIComponent(fields.join(','))}`);
+    const next = fieldsOf(typed);
+    pages.reset();
+    route(next.length === 0 ? here : `${here}?fields=${encodeURIComponent(next.join(','))}`);
   };
+  const total = page.data?.rest['total'];
   return (
     <>
       <Head
         title={<Name text={collection} />}
         lead={
-          page.data?.total === undefined
-            ? undefined
-            : `${count(page.data.total)} documents, in the order of creation`
+          typeof total === 'number' ? `${plural(total, 'document')}, in the order of creation` : undefined
         }
         actions={
-          may('docs:write') ? (
-            <a class="button primary" href={places.create(project, collection)}>
-              New document
-            </a>
-          ) : null
+          <>
+            <button type="button" onClick={() => setIsExporting(true)}>
+              Export
+            </button>
+            {may('docs:write') ? (
+              <a class="button primary" href={places.create(project, collection)}>
+                New document
+              </a>
+            ) : null}
+          </>
         }
       />
       <form
@@ -97,27 +104,44 @@ function Documents({ project, collection }: { readonly project: string; readonly
       ) : (
         <Page project={project} collection={collection} page={page.data} fields={chosen} />
       )}
-      <div class="pager">
-        <button
-          type="button"
-          disabled={cursors.length === 1}
-          onClick={() => setCursors(cursors.slice(0, -1))}
-        >
-          Previous
-        </button>
-        <button
-          type="button"
-          disabled={page.data?.nextCursor === undefined}
-          onClick={() => setCursors([...cursors, page.data?.nextCursor])}
-        >
-          Next
-        </button>
-        <button type="button" class="quiet" onClick={page.reload}>
-          Reload
-        </button>
-      </div>
+      <Pager pages={pages} next={nextOf(page.data?.rest)} onReload={page.reload} />
+      {isExporting ? (
+        <ExportDialog
+          name={`${project}-${collection}`}
+          what={
+            <>
+              All documents of <Name text={collection} />, in the order of creation
+            </>
+          }
+          noun="document"
+          total={typeof total === 'number' ? total : undefined}
+          ask={(from, signal) =>
+            listPage(project, collection, { limit: EXPORT_PAGE, cursor: from, fields }, signal, Infinity)
+          }
+          onClose={() => setIsExporting(false)}
+        />
+      ) : null}
     </>
   );
+}
+
+/** A page of the collection. @param charsMax characters that are kept of a document. */
+async function listPage(
+  project: string,
+  collection: string,
+  query: Readonly<Record<string, string | number | undefined>>,
+  signal: AbortSignal,
+  charsMax = HEAD_CHARS,
+): Promise<SplitAnswer> {
+  const { text } = await api.send({
+    method: 'GET',
+    path: path('projects', project, 'collections', collection, 'documents'),
+    query,
+    deadlineMs: PAGE_DEADLINE_MS,
+    isIdempotent: true,
+    signal,
+  });
+  return splitInTurns(text, charsMax, signal);
 }
 
 function fieldsOf(text: string): readonly string[] {
@@ -127,36 +151,39 @@ function fieldsOf(text: string): readonly string[] {
     .filter((field) => field !== '');
 }
 
-type AnyDocument = Document<Record<string, unknown>>;
-
 function Page({
   project,
   collection,
-  page,
+  page: { elements, rest },
   fields,
 }: {
   readonly project: string;
   readonly collection: string;
-  readonly page: DocumentPage<Record<string, unknown>>;
+  readonly page: SplitAnswer;
   readonly fields: readonly string[];
 }) {
-  if (page.documents.length === 0 && page.unreadable.length === 0)
+  const unreadable = unreadableOf(rest);
+  if (elements.length === 0 && unreadable.length === 0)
     return (
       <Empty title="There is no document here">{may('docs:write') ? 'Write the first one.' : null}</Empty>
     );
   return (
     <>
-      {page.unreadable.length === 0 ? null : (
+      {unreadable.length === 0 ? null : (
         <p class="fault" role="alert">
-          The stored bytes of these do not open: {page.unreadable.map((id) => visible(id)).join(', ')}
+          The stored bytes of these do not open: {unreadable.map((id) => visible(id)).join(', ')}
         </p>
       )}
-      <DocumentTable project={project} collection={collection} documents={page.documents} fields={fields} />
+      <DocumentTable project={project} collection={collection} documents={elements} fields={fields} />
     </>
   );
 }
 
-/** Documents as rows: with the values of fields, or with how their texts begin. */
+/**
+ * Documents as rows: with the values of fields, or with how their texts begin.
+ *
+ * @param documents their texts, which may be cut.
+ */
 export function DocumentTable({
   project,
   collection,
@@ -165,7 +192,7 @@ export function DocumentTable({
 }: {
   readonly project: string;
   readonly collection: string;
-  readonly documents: readonly AnyDocument[];
+  readonly documents: readonly string[];
   readonly fields: readonly string[];
 }) {
   return (
@@ -177,33 +204,37 @@ export function DocumentTable({
         'Changed (UTC)',
       ]}
     >
-      {documents.map((document) => (
-        <tr key={document.id}>
-          <th scope="row">
-            <a href={places.document(project, collection, document.id)}>
-              <Name text={document.id} max={48} />
-            </a>
-          </th>
-          {fields.length === 0 ? (
-            <td class="preview">
-              <bdi class="mono">{visible(ownText(document.text).text, 160)}</bdi>
-            </td>
-          ) : (
-            fields.map((field) => (
-              <td key={field}>
-                <bdi class="mono">{visible(textAt(document.text, field.split('.')), 80)}</bdi>
+      {documents.map((document) => {
+        const { text, metadata } = ownText(document);
+        return (
+          <tr key={metadata._id}>
+            <th scope="row">
+              <a href={places.document(project, collection, metadata._id)}>
+                <Name text={metadata._id} max={48} />
+              </a>
+            </th>
+            {fields.length === 0 ? (
+              <td class="preview">
+                <bdi class="mono">{visible(text, 160)}</bdi>
               </td>
-            ))
-          )}
-          <td class="when">{time(document.value._updated)}</td>
-        </tr>
-      ))}
+            ) : (
+              fields.map((field) => (
+                <td key={field}>
+                  <bdi class="mono">{visible(textAt(document, field.split('.')), 80)}</bdi>
+                </td>
+              ))
+            )}
+            <td class="when">{time(metadata._updated)}</td>
+          </tr>
+        );
+      })}
     </Table>
   );
 }
 
 /** The text of the value at a path, as it was written; empty where there is none. */
 function textAt(text: string, [name = '', ...rest]: readonly string[]): string {
+  if (text.length >= HEAD_CHARS) return '(too long for a list)';
   if (!text.trimStart().startsWith('{')) return '';
   const value = memberTexts(text).get(name) ?? '';
   return rest.length === 0 ? value : textAt(value, rest);

@@ -1,12 +1,19 @@
-import type { CollectionDefinition, CollectionInfo, DefinedCollection } from '@bundoc/client/definition';
+import type {
+  SchemaCheck as Checked,
+  CollectionDefinition,
+  CollectionInfo,
+  DefinedCollection,
+} from '@bundoc/client/definition';
 import { useState } from 'preact/hooks';
 import { Editor } from '../editor/editor.tsx';
 import { Badge, Empty, Fault, Figure, Head, Loading, Name, Table } from '../parts/basics.tsx';
 import { bytes, count, plural, visible } from '../parts/format.ts';
+import { useAction } from '../parts/use-action.ts';
 import { useRequest } from '../parts/use-request.ts';
 import { bundoc } from '../shell/api.ts';
 import { may } from '../shell/session.ts';
 import { faultOfText } from './document-text.ts';
+import { places } from './places.ts';
 import { CollectionFrame } from './project-frame.tsx';
 
 const WORDS = [
@@ -41,6 +48,8 @@ function Loaded({ project, collection }: { readonly project: string; readonly co
     `${project}/${collection}`,
     async (signal) => ({ info: await bundoc.project(project).collection(collection).info({ signal }) }),
     BUILDING_EVERY_MS,
+    // Asking keeps a project open, so it is not asked when nothing is under way.
+    ({ info: last }) => last?.indexes.some(({ state }) => state === 'building') === true,
   );
   if (info.data === undefined)
     return info.error === undefined ? (
@@ -139,15 +148,12 @@ function Edited({
   const [begin] = useState(() => JSON.stringify(definitionOf(info), null, 2));
   const [text, setText] = useState(begin);
   const [rev, setRev] = useState(info?.rev);
-  const [error, setError] = useState<unknown>();
   const [defined, setDefined] = useState<DefinedCollection>();
-  const [isBusy, setIsBusy] = useState(false);
+  const { isBusy, error, run } = useAction();
   const isReadOnly = !may('docs:admin');
   const fault = faultOfText(text);
-  const define = async () => {
-    setIsBusy(true);
-    setError(undefined);
-    try {
+  const define = () =>
+    run(async () => {
       const answer = await bundoc
         .project(project)
         .collection(collection)
@@ -158,12 +164,7 @@ function Edited({
       setRev(answer.rev);
       setDefined(answer);
       reload();
-    } catch (thrown) {
-      setError(thrown);
-    } finally {
-      setIsBusy(false);
-    }
-  };
+    });
   return (
     <section aria-labelledby="definition">
       <h2 id="definition">Definition</h2>
@@ -199,6 +200,138 @@ function Edited({
           {defined.existing.complete ? '' : '; there are more that were not checked'}.
         </p>
       )}
+      {isReadOnly || !may('docs:read') ? null : (
+        <SchemaCheck
+          project={project}
+          collection={collection}
+          documents={info?.documents ?? 0}
+          schema={fault === undefined ? (JSON.parse(text) as CollectionDefinition).schema : undefined}
+        />
+      )}
     </section>
+  );
+}
+
+type Failures = Checked['failures'];
+
+interface Found {
+  readonly checked: number;
+  readonly failing: number;
+  readonly failures: Failures;
+  readonly unreadable: number;
+  /** Where to continue. */
+  readonly next: string | undefined;
+}
+
+const NOTHING_FOUND: Found = { checked: 0, failing: 0, failures: [], unreadable: 0, next: undefined };
+/** Failing documents that are shown. */
+const SHOWN = 20;
+
+/** Holds the schema, as it is typed, against the documents that are there. */
+function SchemaCheck({
+  project,
+  collection,
+  documents,
+  schema,
+}: {
+  readonly project: string;
+  readonly collection: string;
+  readonly documents: number;
+  readonly schema: CollectionDefinition['schema'];
+}) {
+  const { isBusy, error, run, stop } = useAction();
+  const [found, setFound] = useState<Found>();
+  /** The schema that `found` is of. */
+  const [checked, setChecked] = useState<CollectionDefinition['schema']>();
+  const check = (from: Found, of: NonNullable<typeof schema>) =>
+    run(async (signal) => {
+      let all = from;
+      setFound(all);
+      setChecked(of);
+      const slices = bundoc
+        .project(project)
+        .collection(collection)
+        .checkSchema(of, { cursor: from.next, signal, deadlineMs: 120_000 });
+      for await (const { checked: more, failing, failures, unreadable, nextCursor } of slices) {
+        all = {
+          checked: all.checked + more,
+          failing: all.failing + failing,
+          failures: [...all.failures, ...failures].slice(0, SHOWN),
+          unreadable: all.unreadable + unreadable.length,
+          next: nextCursor,
+        };
+        setFound(all);
+      }
+    });
+  const isStale = found !== undefined && JSON.stringify(checked) !== JSON.stringify(schema);
+  const mayContinue = !isBusy && !isStale && found?.next !== undefined;
+  return (
+    <section class="panel" aria-labelledby="schema-check">
+      <h2 id="schema-check">Would documents fail?</h2>
+      <p class="hint">
+        Holds the schema, as it is typed above, against every document that is there. Nothing is changed.
+      </p>
+      <div class="toolbar under">
+        <button
+          type="button"
+          disabled={schema === undefined || isBusy}
+          onClick={() =>
+            schema && void check(mayContinue && found !== undefined ? found : NOTHING_FOUND, schema)
+          }
+        >
+          {isBusy ? 'Checking…' : mayContinue ? 'Continue' : 'Check the documents'}
+        </button>
+        {isBusy ? (
+          <button type="button" onClick={stop}>
+            Stop
+          </button>
+        ) : null}
+        {schema === undefined ? <span class="hint">There is no schema in the definition.</span> : null}
+      </div>
+      <Fault error={error} />
+      {found === undefined ? null : (
+        <>
+          {isBusy ? (
+            <progress max={Math.max(1, documents)} value={found.checked} aria-label="Documents checked" />
+          ) : null}
+          <p class={found.failing > 0 ? 'note warn' : 'note'} role="status">
+            {plural(found.failing, 'document')} of {count(found.checked)} that were checked would be refused
+            {isBusy || found.next === undefined ? '' : '; there are more'}.
+            {found.unreadable === 0 ? '' : ` ${plural(found.unreadable, 'document')} did not open.`}
+            {isStale ? ' The schema has changed since.' : ''}
+          </p>
+          {found.failures.length === 0 ? null : (
+            <Failing project={project} collection={collection} failures={found.failures} />
+          )}
+        </>
+      )}
+    </section>
+  );
+}
+
+function Failing({
+  project,
+  collection,
+  failures,
+}: {
+  readonly project: string;
+  readonly collection: string;
+  readonly failures: Failures;
+}) {
+  return (
+    <Table label="Documents that would be refused" heads={['Document', 'Why']}>
+      {failures.map(({ id, errors }) => (
+        <tr key={id}>
+          <th scope="row">
+            <a href={places.document(project, collection, id)}>
+              <Name text={id} max={48} />
+            </a>
+          </th>
+          <td>
+            {errors.map(({ path, message }) => `${visible(path, 60)} ${visible(message, 120)}`).join('; ')}
+          </td>
+        </tr>
+      ))}
+    </Table>
   );
 }

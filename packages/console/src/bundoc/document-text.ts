@@ -1,4 +1,4 @@
-import type { Metadata } from '@bundoc/client/document';
+import { type Metadata, withoutMetadata } from '@bundoc/client/document';
 
 /** A document's own text, as its writer wrote it, and what Bundoc says of it. */
 export interface OwnText {
@@ -11,16 +11,20 @@ export interface OwnText {
  * the character. It is cut and never parsed and written again: that would change numbers, order and white
  * space.
  *
- * @returns the whole text where its front is not as Bundoc writes it.
+ * @param stored the text of a document, or how it begins.
  */
 export function ownText(stored: string): OwnText {
-  const value = JSON.parse(stored) as Metadata;
-  const { _id, _collection, _rev, _created, _updated } = value;
-  const metadata = { _id, _collection, _rev, _created, _updated };
-  const front = JSON.stringify(metadata).slice(0, -1);
-  if (!stored.startsWith(front)) return { text: stored, metadata };
-  const rest = stored.slice(front.length);
-  return { text: `{${rest.startsWith(',') ? rest.slice(1) : rest}`, metadata };
+  return { text: withoutMetadata(stored), metadata: metadataOf(stored) };
+}
+
+/** Begins the last of the metadata. Inside of a string, its quotes would be escaped. */
+const LAST = '"_updated":"';
+
+/** The metadata at the front of a document, however long it is: the rest is not looked at. */
+function metadataOf(stored: string): Metadata {
+  const end = stored.indexOf('"', stored.indexOf(LAST) + LAST.length) + 1;
+  const { _id, _collection, _rev, _created, _updated } = JSON.parse(`${stored.slice(0, end)}}`) as Metadata;
+  return { _id, _collection, _rev, _created, _updated };
 }
 
 /** Where JSON is at fault: `line 3, column 7`; undefined for an object that can be sent. */

@@ -4,8 +4,10 @@ import { hasCode } from '@bundoc/client/error';
 import { useState } from 'preact/hooks';
 import { useLocation } from 'preact-iso';
 import { Editor } from '../editor/editor.tsx';
-import { Dialog, download, Empty, Fault, Field, Head, Loading, Name } from '../parts/basics.tsx';
+import { Dialog, Empty, Fault, Field, Head, Loading, Name } from '../parts/basics.tsx';
+import { download, fileName } from '../parts/download.ts';
 import { bytes, time } from '../parts/format.ts';
+import { useAction } from '../parts/use-action.ts';
 import { useRequest } from '../parts/use-request.ts';
 import { bundoc } from '../shell/api.ts';
 import { may } from '../shell/session.ts';
@@ -94,10 +96,6 @@ function Large({ place: { id }, stored }: { readonly place: DocumentPlace; reado
   );
 }
 
-function fileName(id: string): string {
-  return id.replaceAll(/[^A-Za-z0-9_-]+/g, '_').slice(0, 60) || 'document';
-}
-
 function Edited({ place, stored }: { readonly place: DocumentPlace; readonly stored: OwnText }) {
   const { project, collection, id } = place;
   const key = places.document(project, collection, id);
@@ -109,8 +107,7 @@ function Edited({ place, stored }: { readonly place: DocumentPlace; readonly sto
   const [text, setText] = useState(begin.text);
   const [rev, setRev] = useState(draft?.rev ?? stored.metadata._rev);
   const [theirs, setTheirs] = useState<OwnText | 'deleted'>();
-  const [error, setError] = useState<unknown>();
-  const [isBusy, setIsBusy] = useState(false);
+  const { isBusy, error, run } = useAction();
   const [isDeleting, setIsDeleting] = useState(false);
   const [isSaved, setIsSaved] = useState(false);
   const mayWrite = may('docs:write');
@@ -128,26 +125,16 @@ function Edited({ place, stored }: { readonly place: DocumentPlace; readonly sto
     setBegin((before) => ({ text: next, version: before.version + 1 }));
     setText(next);
   };
-  const attempt = async (work: () => Promise<void>) => {
-    setIsBusy(true);
-    setError(undefined);
-    try {
-      await work();
-    } catch (thrown) {
-      if (hasCode(thrown, 'precondition_failed')) await showConflict();
-      else setError(thrown);
-    } finally {
-      setIsBusy(false);
-    }
-  };
-  /** Somebody else has written: shows their text beside this one, which stays. */
-  const showConflict = async () => {
-    try {
-      setTheirs((await read(place)) ?? 'deleted');
-    } catch (thrown) {
-      setError(thrown);
-    }
-  };
+  const attempt = (work: () => Promise<void>) =>
+    run(async () => {
+      try {
+        await work();
+      } catch (thrown) {
+        if (!hasCode(thrown, 'precondition_failed')) throw thrown;
+        // Somebody else has written: their text is shown beside this one, which stays.
+        setTheirs((await read(place)) ?? 'deleted');
+      }
+    });
   const save = (condition: ReplaceOptions) =>
     attempt(async () => {
       const sent = text;
@@ -300,25 +287,17 @@ function New({ project, collection }: Omit<DocumentPlace, 'id'>) {
   const [id, setId] = useState('');
   const [begin] = useState(draftOf(key)?.text ?? FIRST_TEXT);
   const [text, setText] = useState(begin);
-  const [error, setError] = useState<unknown>();
-  const [isBusy, setIsBusy] = useState(false);
+  const { isBusy, error, run } = useAction();
   const fault = faultOfText(text);
-  const create = async () => {
-    setIsBusy(true);
-    setError(undefined);
-    const documents = bundoc.project(project).collection(collection);
-    try {
+  const create = () =>
+    run(async () => {
+      const documents = bundoc.project(project).collection(collection);
       const content = new JsonText(text);
       const { _id } =
         id === '' ? await documents.create(content) : await documents.put(id, content, { ifNoneMatch: '*' });
       dropDraft(key);
       route(places.document(project, collection, _id), true);
-    } catch (thrown) {
-      setError(thrown);
-    } finally {
-      setIsBusy(false);
-    }
-  };
+    });
   return (
     <>
       <Head

@@ -9,10 +9,13 @@ import { ChangesView } from './changes-view.tsx';
 import { CollectionView } from './collection-view.tsx';
 import { DefinitionView } from './definition-view.tsx';
 import { DocumentView, NewDocumentView } from './document-view.tsx';
+import { ImportView } from './import-view.tsx';
+import { OperationsView } from './operations-view.tsx';
 import { places } from './places.ts';
 import { ProjectView } from './project-view.tsx';
 import { ProjectsView } from './projects-view.tsx';
 import { QueryView } from './query-view.tsx';
+import { ReceiptView } from './receipt-view.tsx';
 import { ShredView } from './shred-view.tsx';
 import { BundocStateView } from './state-view.tsx';
 
@@ -21,7 +24,12 @@ const COLLECTION = `${PROJECT}/collections/:collection`;
 
 function nav(): readonly NavItem[] {
   return [
-    ...(may('docs:read') ? [{ href: places.projects(), name: 'Projects', below: '/console/projects/' }] : []),
+    ...(may('docs:read')
+      ? [
+          { href: places.projects(), name: 'Projects', below: '/console/projects/' },
+          { href: places.receipt(), name: 'Receipt' },
+        ]
+      : []),
     { href: places.state(), name: 'State' },
   ];
 }
@@ -32,12 +40,15 @@ function Console() {
       <Router>
         <Route path="/console/" component={may('docs:read') ? ProjectsView : BundocStateView} />
         <Route path="/console/state" component={BundocStateView} />
+        <Route path="/console/receipt" component={ReceiptView} />
         <Route path={PROJECT} component={ProjectView} />
         <Route path={`${PROJECT}/changes`} component={ChangesView} />
+        <Route path={`${PROJECT}/operations`} component={OperationsView} />
         <Route path={`${PROJECT}/shred`} component={ShredView} />
         <Route path={COLLECTION} component={CollectionView} />
         <Route path={`${COLLECTION}/query`} component={QueryView} />
         <Route path={`${COLLECTION}/definition`} component={DefinitionView} />
+        <Route path={`${COLLECTION}/import`} component={ImportView} />
         <Route path={`${COLLECTION}/new`} component={NewDocumentView} />
         <Route path={`${COLLECTION}/documents/:id`} component={DocumentView} />
         <Route default component={NoView} />

@@ -10,7 +10,7 @@ export function ProjectFrame({
   children,
 }: {
   readonly project: string;
-  readonly here: 'Collections' | 'Changes' | 'Shred';
+  readonly here: 'Collections' | 'Changes' | 'Operations' | 'Shred';
   readonly children: () => ComponentChildren;
 }) {
   return (
@@ -30,6 +30,7 @@ export function ProjectFrame({
               tabs={[
                 ['Collections', places.project(project)],
                 ['Changes', places.changes(project)],
+                ['Operations', places.operations(project)],
                 ...(may('docs:admin') ? [['Shred', places.shred(project)] as const] : []),
               ]}
             />
@@ -49,7 +50,7 @@ export function CollectionFrame({
 }: {
   readonly project: string;
   readonly collection: string;
-  readonly here: 'Documents' | 'Query' | 'Definition' | '';
+  readonly here: 'Documents' | 'Query' | 'Import' | 'Definition' | '';
   readonly children: () => ComponentChildren;
 }) {
   return (
@@ -70,6 +71,7 @@ export function CollectionFrame({
               tabs={[
                 ['Documents', places.collection(project, collection)],
                 ['Query', places.query(project, collection)],
+                ...(may('docs:write') ? [['Import', places.import(project, collection)] as const] : []),
                 ['Definition', places.definition(project, collection)],
               ]}
             />

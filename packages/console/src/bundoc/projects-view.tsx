@@ -2,6 +2,7 @@ import type { ProjectSummary } from '@bundoc/client';
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { Badge, Empty, Fault, Field, Head, Loading, Name, Table } from '../parts/basics.tsx';
 import { bytes, count, span } from '../parts/format.ts';
+import { Pager, usePages } from '../parts/pages.tsx';
 import { useRequest } from '../parts/use-request.ts';
 import { bundoc } from '../shell/api.ts';
 import { nowMs } from '../shell/session.ts';
@@ -14,8 +15,8 @@ const PREFIX = /^[a-z0-9][a-z0-9-]{0,62}$/;
 /** Projects with what is known of them without their keys. The list opens none. */
 export function ProjectsView() {
   const [prefix, setPrefix] = useState('');
-  const [cursors, setCursors] = useState<readonly (string | undefined)[]>([undefined]);
-  const cursor = cursors.at(-1);
+  const pages = usePages();
+  const { cursor } = pages;
   const wanted = prefix.trim().toLowerCase();
   const isValid = wanted === '' || PREFIX.test(wanted);
   const page = useRequest(
@@ -41,7 +42,7 @@ export function ProjectsView() {
               aria-invalid={!isValid}
               onInput={(event) => {
                 setPrefix(event.currentTarget.value);
-                setCursors([undefined]);
+                pages.reset();
               }}
             />
           )}
@@ -71,23 +72,7 @@ export function ProjectsView() {
           ))}
         </Table>
       )}
-      <div class="pager">
-        <button
-          type="button"
-          disabled={cursors.length === 1}
-          onClick={() => setCursors(cursors.slice(0, -1))}
-        >
-          Previous
-        </button>
-        <button
-          type="button"
-          disabled={page.data?.nextCursor === undefined}
-          onClick={() => setCursors([...cursors, page.data?.nextCursor])}
-        >
-          Next
-        </button>
-        {cursors.length === 1 ? null : <span class="muted">page {cursors.length}</span>}
-      </div>
+      <Pager pages={pages} next={page.data?.nextCursor} />
     </>
   );
 }

@@ -1,13 +1,16 @@
-import { Document, pageOf } from '@bundoc/client/document';
 import { elementTexts, memberTexts } from '@bundoc/client/json-slices';
 import type { Explanation } from '@bundoc/client/query';
-import { useRef, useState } from 'preact/hooks';
+import { useState } from 'preact/hooks';
 import { Editor } from '../editor/editor.tsx';
-import { download, Empty, Fault, Figure, Head, Name, Switch, Table, TextFrame } from '../parts/basics.tsx';
+import { Empty, Fault, Figure, Head, Name, Switch, Table, TextFrame } from '../parts/basics.tsx';
+import { download } from '../parts/download.ts';
+import { EXPORT_PAGE, ExportDialog, nextOf, PAGE_DEADLINE_MS } from '../parts/export-dialog.tsx';
 import { bytes, count, visible } from '../parts/format.ts';
+import { splitInTurns } from '../parts/json-elements.ts';
+import { useAction } from '../parts/use-action.ts';
 import { api, path } from '../shell/api.ts';
 import { onSignOut } from '../shell/session.ts';
-import { DocumentTable } from './collection-view.tsx';
+import { DocumentTable, HEAD_CHARS } from './collection-view.tsx';
 import { faultOfText } from './document-text.ts';
 import { CollectionFrame } from './project-frame.tsx';
 import { MEMBERS, OPERATORS, withMembers } from './query-text.ts';
@@ -47,6 +50,8 @@ export function QueryView({
 interface Answer {
   readonly kind: Kind;
   readonly text: string;
+  /** How the documents begin that a query found. */
+  readonly documents: readonly string[];
   readonly explain: Explanation | undefined;
   readonly ms: number;
   readonly next: string | undefined;
@@ -58,45 +63,40 @@ function Asked({ project, collection }: { readonly project: string; readonly col
   const textOf = (of: Kind) => typed.get(place(of)) ?? BEGIN[of];
   const [text, setText] = useState(textOf('query'));
   const [answer, setAnswer] = useState<Answer>();
-  const [error, setError] = useState<unknown>();
-  const [isBusy, setIsBusy] = useState(false);
-  const stop = useRef(new AbortController());
+  const [isExporting, setIsExporting] = useState(false);
+  const { isBusy, error, run, clear } = useAction();
   const fault = faultOfText(text);
 
-  const ask = async (cursor?: string) => {
-    stop.current.abort();
-    stop.current = new AbortController();
-    setIsBusy(true);
-    setError(undefined);
-    const start = performance.now();
-    try {
-      const { text: answered } = await api.send({
-        method: 'POST',
-        path: path('projects', project, 'collections', collection, kind),
-        body: withMembers(text, { explain: true, cursor }),
-        isIdempotent: true,
-        signal: stop.current.signal,
-      });
-      const members = memberTexts(answered);
-      const next = members.get('next_cursor');
-      setAnswer({
-        kind,
-        text: answered,
-        explain: JSON.parse(members.get('explain') ?? 'null') ?? undefined,
-        ms: Math.round(performance.now() - start),
-        next: next === undefined ? undefined : (JSON.parse(next) as string),
-      });
-    } catch (thrown) {
-      if (!stop.current.signal.aborted) setError(thrown);
-    } finally {
-      setIsBusy(false);
-    }
+  const send = async (members: Readonly<Record<string, unknown>>, signal: AbortSignal) => {
+    const { text: answered } = await api.send({
+      method: 'POST',
+      path: path('projects', project, 'collections', collection, kind),
+      body: withMembers(text, members),
+      deadlineMs: PAGE_DEADLINE_MS,
+      isIdempotent: true,
+      signal,
+    });
+    return answered;
   };
+  const ask = (cursor?: string) =>
+    run(async (signal) => {
+      const start = performance.now();
+      const answered = await send({ explain: true, cursor }, signal);
+      const ms = Math.round(performance.now() - start);
+      if (kind === 'query') {
+        const { elements, rest } = await splitInTurns(answered, HEAD_CHARS, signal);
+        const explain = rest['explain'] as Explanation | undefined;
+        setAnswer({ kind, text: answered, documents: elements, explain, ms, next: nextOf(rest) });
+      } else {
+        const explain = JSON.parse(memberTexts(answered).get('explain') ?? 'null') ?? undefined;
+        setAnswer({ kind, text: answered, documents: [], explain, ms, next: undefined });
+      }
+    });
   const choose = (next: Kind) => {
     setKind(next);
     setText(textOf(next));
     setAnswer(undefined);
-    setError(undefined);
+    clear();
   };
 
   return (
@@ -126,8 +126,25 @@ function Asked({ project, collection }: { readonly project: string; readonly col
         >
           {isBusy ? 'Asking…' : 'Run'}
         </button>
+        {kind === 'query' ? (
+          <button type="button" disabled={fault !== undefined || isBusy} onClick={() => setIsExporting(true)}>
+            Export
+          </button>
+        ) : null}
         <span class="hint">{fault ?? 'Ctrl-Enter runs it. A quote offers the operators.'}</span>
       </div>
+      {isExporting ? (
+        <ExportDialog
+          name={`${project}-${collection}-query`}
+          what="All documents that the query finds, on all its pages"
+          noun="document"
+          total={undefined}
+          ask={async (cursor, signal) =>
+            splitInTurns(await send({ limit: EXPORT_PAGE, cursor }, signal), Infinity, signal)
+          }
+          onClose={() => setIsExporting(false)}
+        />
+      ) : null}
       <Fault error={error} />
       {answer === undefined ? null : (
         <Answered project={project} collection={collection} answer={answer} more={(next) => void ask(next)} />
@@ -189,16 +206,8 @@ function AnswerTable({
       </dl>
     );
   if (answer.kind === 'aggregate') return <Groups text={answer.text} />;
-  const { documents } = pageOf(answer.text);
-  if (documents.length === 0) return <Empty title="No document matches" />;
-  return (
-    <DocumentTable
-      project={project}
-      collection={collection}
-      documents={documents.map(({ text }) => new Document<Record<string, unknown>>(text))}
-      fields={[]}
-    />
-  );
+  if (answer.documents.length === 0) return <Empty title="No document matches" />;
+  return <DocumentTable project={project} collection={collection} documents={answer.documents} fields={[]} />;
 }
 
 function Groups({ text }: { readonly text: string }) {

@@ -1,7 +1,9 @@
 import type { DeletedProject } from '@bundoc/client';
 import { useState } from 'preact/hooks';
-import { Copy, download, Fault, Figure, Head, Name, TypedConfirmation } from '../parts/basics.tsx';
+import { Copy, Fault, Figure, Head, Name, TypedConfirmation } from '../parts/basics.tsx';
+import { download } from '../parts/download.ts';
 import { bytes, count, plural, time } from '../parts/format.ts';
+import { useAction } from '../parts/use-action.ts';
 import { useRequest } from '../parts/use-request.ts';
 import { bundoc } from '../shell/api.ts';
 import { Crumbs } from '../shell/crumbs.tsx';
@@ -30,19 +32,8 @@ function Asked({
   readonly onDeleted: (deleted: DeletedProject) => void;
 }) {
   const info = useRequest(project, (signal) => bundoc.project(project).info({ signal }));
-  const [error, setError] = useState<unknown>();
-  const [isBusy, setIsBusy] = useState(false);
-  const shred = async () => {
-    setIsBusy(true);
-    setError(undefined);
-    try {
-      onDeleted(await bundoc.deleteProject(project));
-    } catch (thrown) {
-      setError(thrown);
-    } finally {
-      setIsBusy(false);
-    }
-  };
+  const { isBusy, error, run } = useAction();
+  const shred = () => run(async () => onDeleted(await bundoc.deleteProject(project)));
   return (
     <>
       <Head

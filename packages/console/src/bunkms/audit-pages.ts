@@ -60,3 +60,18 @@ async function windowOf(
   }
   return records.reverse();
 }
+
+/**
+ * The records behind a place, the newest first.
+ *
+ * @returns `end`, behind which later looks continue: nothing that is not shown is passed over.
+ */
+export async function recordsBehind(
+  after: number,
+  filter: AuditFilter,
+  signal: AbortSignal,
+): Promise<{ readonly records: readonly AuditRecord[]; readonly end: number }> {
+  const query = { ...filter, limit: WINDOW, cursor: String(after) };
+  const { records, next_cursor: next } = await getJson<Page>('/audit', query, signal);
+  return { records: records.toReversed(), end: Number(next ?? records.at(-1)?.seq ?? after) };
+}

@@ -1,6 +1,7 @@
 import type { IssuedToken } from '@bundoc/shared/contract/tokens';
 import { useState } from 'preact/hooks';
 import { Badge, Copy, Fault, Field, Head } from '../parts/basics.tsx';
+import { useAction } from '../parts/use-action.ts';
 import { api } from '../shell/api.ts';
 import { Crumbs } from '../shell/crumbs.tsx';
 import { GRAVE, reachOf, SCOPES } from '../shell/scopes.ts';
@@ -36,8 +37,7 @@ export function IssueView() {
   const [reach, setReach] = useState('');
   const [life, setLife] = useState(3_600);
   const [issued, setIssued] = useState<IssuedToken>();
-  const [error, setError] = useState<unknown>();
-  const [isBusy, setIsBusy] = useState(false);
+  const { isBusy, error, run } = useAction();
   const names = reach
     .split(/[\s,]+/)
     .map((name) => name.trim())
@@ -59,10 +59,8 @@ export function IssueView() {
         : [],
     );
   };
-  const issue = async () => {
-    setIsBusy(true);
-    setError(undefined);
-    try {
+  const issue = () =>
+    run(async () => {
       const { text } = await api.send({
         method: 'POST',
         path: '/tokens',
@@ -76,12 +74,7 @@ export function IssueView() {
         isIdempotent: false,
       });
       setIssued(JSON.parse(text) as IssuedToken);
-    } catch (thrown) {
-      setError(thrown);
-    } finally {
-      setIsBusy(false);
-    }
-  };
+    });
   if (issued !== undefined) return <Issued issued={issued} onAgain={() => setIssued(undefined)} />;
   return (
     <>

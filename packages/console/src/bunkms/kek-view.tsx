@@ -2,6 +2,7 @@ import type { KekStatus, UnfetchedPage } from '@bundoc/shared/contract/kek';
 import { useState } from 'preact/hooks';
 import { Badge, Dialog, Empty, Fault, Figure, Head, Loading, Name, Table } from '../parts/basics.tsx';
 import { count, plural, time } from '../parts/format.ts';
+import { useAction } from '../parts/use-action.ts';
 import { useRequest } from '../parts/use-request.ts';
 import { api, getJson, path } from '../shell/api.ts';
 
@@ -18,22 +19,15 @@ const STATES: Readonly<Record<string, 'good' | 'warn' | 'bad' | 'plain' | 'accen
 export function KekView() {
   const keks = useRequest('kek', (signal) => getJson<KekStatus>('/kek', {}, signal), EVERY_MS);
   const [isAsked, setIsAsked] = useState(false);
-  const [error, setError] = useState<unknown>();
-  const [isBusy, setIsBusy] = useState(false);
+  const { isBusy, error, run, clear } = useAction();
   const [retiring, setRetiring] = useState<string>();
   const send = async (target: string, body: object) => {
-    setIsBusy(true);
-    setError(undefined);
-    try {
+    await run(async () => {
       await api.send({ method: 'POST', path: target, body: JSON.stringify(body), isIdempotent: false });
       setIsAsked(false);
       setRetiring(undefined);
-    } catch (thrown) {
-      setError(thrown);
-    } finally {
-      setIsBusy(false);
-      keks.reload();
-    }
+    });
+    keks.reload();
   };
   const status = keks.data;
   const staged = status?.keks.find(({ state }) => state === 'staged');
@@ -49,7 +43,7 @@ export function KekView() {
             class="primary"
             disabled={staged === undefined}
             onClick={() => {
-              setError(undefined);
+              clear();
               setIsAsked(true);
             }}
           >
@@ -104,7 +98,7 @@ export function KekView() {
                       type="button"
                       class="small"
                       onClick={() => {
-                        setError(undefined);
+                        clear();
                         setRetiring(id);
                       }}
                     >

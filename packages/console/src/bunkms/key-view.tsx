@@ -4,9 +4,9 @@ import {
   Badge,
   Copy,
   Dialog,
-  download,
   Empty,
   Fault,
+  Field,
   Figure,
   Head,
   Loading,
@@ -14,7 +14,9 @@ import {
   Table,
   TypedConfirmation,
 } from '../parts/basics.tsx';
+import { download } from '../parts/download.ts';
 import { span, time } from '../parts/format.ts';
+import { useAction } from '../parts/use-action.ts';
 import { useRequest } from '../parts/use-request.ts';
 import { api, getJson, path } from '../shell/api.ts';
 import { Crumbs } from '../shell/crumbs.tsx';
@@ -22,7 +24,7 @@ import { may, nowMs } from '../shell/session.ts';
 import { Holder, KeyState } from './keys-view.tsx';
 import { places } from './places.ts';
 
-type Asked = 'rotate' | 'disable' | 'enable' | 'restore' | 'schedule' | 'destroy';
+type Asked = 'rotate' | 'disable' | 'enable' | 'restore' | 'take-over' | 'schedule' | 'destroy';
 
 /** One key: its versions, who may hold it, and what may be done with it. */
 export function KeyView({ name = '' }: { readonly name?: string }) {
@@ -50,8 +52,7 @@ function Loaded({ name }: { readonly name: string }) {
     return { detail: JSON.parse(text) as KeyDetail, etag: headers.get('etag') ?? undefined };
   });
   const [asked, setAsked] = useState<Asked>();
-  const [error, setError] = useState<unknown>();
-  const [isBusy, setIsBusy] = useState(false);
+  const { isBusy, error, run, clear } = useAction();
   const [receipt, setReceipt] = useState<DestroyReceipt>();
   if (key.data === undefined)
     return key.error === undefined ? (
@@ -62,25 +63,25 @@ function Loaded({ name }: { readonly name: string }) {
   const { detail, etag } = key.data;
   const isHeld = detail.holder !== undefined;
 
-  const act = async (method: 'POST' | 'DELETE', target: string, query: Record<string, string> = {}) => {
-    setIsBusy(true);
-    setError(undefined);
-    try {
+  const act = async (
+    method: 'POST' | 'DELETE',
+    target: string,
+    query: Record<string, string> = {},
+    body?: string,
+  ) => {
+    await run(async () => {
       const { text, status } = await api.send({
         method,
         path: target,
         query,
+        body,
         headers: { 'if-match': etag },
         isIdempotent: false,
       });
       if (status === 200 && query['pending_days'] === '0') setReceipt(JSON.parse(text) as DestroyReceipt);
       setAsked(undefined);
-    } catch (thrown) {
-      setError(thrown);
-    } finally {
-      setIsBusy(false);
-      key.reload();
-    }
+    });
+    key.reload();
   };
   const own = path('keys', name);
   const actions = actionsOf(detail);
@@ -99,7 +100,7 @@ function Loaded({ name }: { readonly name: string }) {
             type="button"
             class={action === 'rotate' ? 'primary' : isGrave ? 'danger quiet' : ''}
             onClick={() => {
-              setError(undefined);
+              clear();
               setAsked(action);
             }}
           >
@@ -163,11 +164,19 @@ function Loaded({ name }: { readonly name: string }) {
               onConfirm={() => void act('DELETE', own, { pending_days: '0', confirm: name })}
             />
           ) : null}
+          {asked === 'take-over' ? (
+            <TakeOver
+              isBusy={isBusy}
+              onConfirm={(storage, force) =>
+                void act('POST', `${own}/take-over`, {}, JSON.stringify({ storage, force }))
+              }
+            />
+          ) : null}
           <div class="dialog-end">
             <button type="button" onClick={() => setAsked(undefined)}>
               Cancel
             </button>
-            {asked === 'destroy' ? null : (
+            {asked === 'destroy' || asked === 'take-over' ? null : (
               <button
                 type="button"
                 class={asked === 'schedule' ? 'danger' : 'primary'}
@@ -193,6 +202,7 @@ const LABELS: Readonly<Record<Asked, string>> = {
   disable: 'Disable',
   enable: 'Enable',
   restore: 'Restore',
+  'take-over': 'Take over',
   schedule: 'Delete in 30 days',
   destroy: 'Destroy now',
 };
@@ -201,6 +211,7 @@ const TITLES: Readonly<Record<Asked, string>> = {
   disable: 'Disable this key?',
   enable: 'Enable this key?',
   restore: 'Take back the deletion?',
+  'take-over': 'Give this key to another storage?',
   schedule: 'Delete this key in 30 days?',
   destroy: 'Destroy this key now?',
 };
@@ -215,6 +226,8 @@ function explanationOf(asked: Asked, isHeld: boolean): string {
       return 'The key may be used again.';
     case 'restore':
       return 'The key is kept. It is disabled until you enable it.';
+    case 'take-over':
+      return 'The storage that you name becomes the holder of the key. The present holder is refused from then on. BunKMS waits while a released key may be in use, unless you force it.';
     case 'schedule':
       return 'The key may not be used from now on, and is destroyed in 30 days. Until then it can be restored.';
     case 'destroy':
@@ -231,12 +244,60 @@ function actionsOf({ state }: KeyDetail): readonly (readonly [Asked, string, boo
     ['enable', state === 'disabled' && may('kms:manage_key'), false],
     ['restore', state === 'pending_deletion' && may('kms:manage_key'), false],
     ['disable', state === 'enabled' && may('kms:manage_key'), false],
+    ['take-over', state !== 'destroyed' && may('kms:manage_key'), true],
     ['schedule', (state === 'enabled' || state === 'disabled') && may('kms:destroy_key'), true],
     ['destroy', state !== 'destroyed' && may('kms:destroy_key'), true],
   ];
   return all
     .filter(([, isPossible]) => isPossible)
     .map(([action, , isGrave]) => [action, LABELS[action], isGrave]);
+}
+
+const STORAGE = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+
+function TakeOver({
+  isBusy,
+  onConfirm,
+}: {
+  readonly isBusy: boolean;
+  readonly onConfirm: (storage: string, force: boolean) => void;
+}) {
+  const [storage, setStorage] = useState('');
+  const [isForced, setIsForced] = useState(false);
+  const isValid = STORAGE.test(storage.trim());
+  return (
+    <form
+      class="confirm"
+      onSubmit={(event) => {
+        event.preventDefault();
+        if (isValid && !isBusy) onConfirm(storage.trim(), isForced);
+      }}
+    >
+      <Field label="Id of the storage" hint="As /ready of its Bundoc says: storage_id.">
+        {(attributes) => (
+          <input
+            {...attributes}
+            class="mono"
+            autocomplete="off"
+            spellcheck={false}
+            value={storage}
+            onInput={(event) => setStorage(event.currentTarget.value)}
+          />
+        )}
+      </Field>
+      <label class="check">
+        <input
+          type="checkbox"
+          checked={isForced}
+          onChange={(event) => setIsForced(event.currentTarget.checked)}
+        />
+        Do not wait for leases to end
+      </label>
+      <button type="submit" class="danger" disabled={!isValid || isBusy}>
+        {isBusy ? 'Working…' : 'Take over'}
+      </button>
+    </form>
+  );
 }
 
 function stateText({

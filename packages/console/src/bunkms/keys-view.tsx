@@ -2,6 +2,7 @@ import type { KeyInfo, KeyPage } from '@bundoc/shared/contract/keys';
 import { useState } from 'preact/hooks';
 import { Badge, Empty, Fault, Field, Head, Loading, Name, Table } from '../parts/basics.tsx';
 import { span, visible } from '../parts/format.ts';
+import { Pager, usePages } from '../parts/pages.tsx';
 import { useRequest } from '../parts/use-request.ts';
 import { getJson } from '../shell/api.ts';
 import { nowMs } from '../shell/session.ts';
@@ -34,8 +35,8 @@ export function Holder({ holder }: { readonly holder: string | undefined }) {
 /** Keys by name; the list adds no CRITICAL record. */
 export function KeysView() {
   const [from, setFrom] = useState('');
-  const [cursors, setCursors] = useState<readonly (string | undefined)[]>([undefined]);
-  const cursor = cursors.at(-1) ?? (from === '' ? undefined : from);
+  const pages = usePages();
+  const cursor = pages.cursor ?? (from === '' ? undefined : from);
   // Asked once: each look is a record of the audit chain, if no CRITICAL one.
   const page = useRequest(`${cursor}`, (signal) =>
     getJson<KeyPage>('/keys', { limit: PAGE, cursor }, signal),
@@ -60,7 +61,7 @@ export function KeysView() {
               onInput={(event) => {
                 const { value, validity } = event.currentTarget;
                 if (validity.valid) setFrom(value);
-                setCursors([undefined]);
+                pages.reset();
               }}
             />
           )}
@@ -111,25 +112,7 @@ export function KeysView() {
           ))}
         </Table>
       )}
-      <div class="pager">
-        <button
-          type="button"
-          disabled={cursors.length === 1}
-          onClick={() => setCursors(cursors.slice(0, -1))}
-        >
-          Previous
-        </button>
-        <button
-          type="button"
-          disabled={page.data?.next_cursor === undefined}
-          onClick={() => setCursors([...cursors, page.data?.next_cursor])}
-        >
-          Next
-        </button>
-        <button type="button" class="quiet" onClick={page.reload}>
-          Reload
-        </button>
-      </div>
+      <Pager pages={pages} next={page.data?.next_cursor} onReload={page.reload} />
     </>
   );
 }

@@ -1,10 +1,13 @@
+import { hasCode } from '@bundoc/client/error';
 import type { KeyPage } from '@bundoc/shared/contract/keys';
 import type { StorageInfo } from '@bundoc/shared/contract/storages';
-import { Badge, Empty, Fault, Head, Loading, Table } from '../parts/basics.tsx';
-import { count, time } from '../parts/format.ts';
+import { useState } from 'preact/hooks';
+import { Badge, Dialog, Empty, Fault, Head, Loading, Table } from '../parts/basics.tsx';
+import { count, plural, time } from '../parts/format.ts';
+import { useAction } from '../parts/use-action.ts';
 import { useRequest } from '../parts/use-request.ts';
-import { getJson, path } from '../shell/api.ts';
-import { mayAsService } from '../shell/session.ts';
+import { api, getJson, path } from '../shell/api.ts';
+import { may, mayAsService } from '../shell/session.ts';
 
 /** Keys that are looked at for their holders. */
 const KEYS_MAX = 5_000;
@@ -32,17 +35,26 @@ async function holders(signal: AbortSignal): Promise<{ held: readonly Held[]; is
     held.push({
       id,
       keys: number,
-      info:
-        mayRead && id !== 'unknown'
-          ? await getJson<StorageInfo>(path('storages', id), {}, signal)
-          : undefined,
+      info: mayRead && id !== 'unknown' ? await infoOf(id, signal) : undefined,
     });
   return { held, isComplete: cursor === undefined };
+}
+
+/** Undefined for a storage that has not been started since it was given keys. */
+async function infoOf(id: string, signal: AbortSignal): Promise<StorageInfo | undefined> {
+  try {
+    return await getJson<StorageInfo>(path('storages', id), {}, signal);
+  } catch (error) {
+    if (hasCode(error, 'storage_not_found')) return undefined;
+    throw error;
+  }
 }
 
 /** Storages of Bundoc that hold keys. */
 export function StoragesView() {
   const storages = useRequest('storages', holders);
+  const [takenOver, setTakenOver] = useState<string>();
+  const mayManage = may('kms:manage_key');
   return (
     <>
       <Head
@@ -59,7 +71,10 @@ export function StoragesView() {
       ) : (
         <Table
           label="Storages"
-          heads={['Storage', ['Keys', 'number'], 'Generation', 'Confirmed (UTC)', 'Taken over']}
+          heads={[
+            ...['Storage', ['Keys', 'number'] as const, 'Generation', 'Confirmed (UTC)', 'Taken over'],
+            ...(mayManage ? ['Replace it'] : []),
+          ]}
         >
           {storages.data.held.map(({ id, keys, info }) => (
             <tr key={id}>
@@ -77,9 +92,23 @@ export function StoragesView() {
                 ) : info.take_overs === 0 ? (
                   <span class="muted">never</span>
                 ) : (
-                  <Badge kind="warn">{count(info.take_overs)} times</Badge>
+                  <Badge kind="warn">{plural(info.take_overs, 'time')}</Badge>
                 )}
               </td>
+              {mayManage ? (
+                <td>
+                  {id === 'unknown' ? null : (
+                    <button
+                      type="button"
+                      class="small"
+                      aria-label={`Let a copy take over ${id.slice(0, 8)}`}
+                      onClick={() => setTakenOver(id)}
+                    >
+                      Let a copy take over
+                    </button>
+                  )}
+                </td>
+              ) : null}
             </tr>
           ))}
         </Table>
@@ -90,6 +119,56 @@ export function StoragesView() {
       {mayAsService('kms:read_key') ? null : (
         <p class="hint">Generations are shown to service tokens with kms:read_key.</p>
       )}
+      {takenOver === undefined ? null : (
+        <TakeOver
+          id={takenOver}
+          onEnd={() => {
+            setTakenOver(undefined);
+            storages.reload();
+          }}
+        />
+      )}
     </>
+  );
+}
+
+/** Lets another copy of a storage take its place: one that was restored, for instance. */
+function TakeOver({ id, onEnd }: { readonly id: string; readonly onEnd: () => void }) {
+  const [isForced, setIsForced] = useState(false);
+  const { isBusy, error, run } = useAction();
+  const takeOver = () =>
+    run(async () => {
+      await api.send({
+        method: 'POST',
+        path: `${path('storages', id)}/take-over`,
+        body: JSON.stringify({ force: isForced }),
+        isIdempotent: false,
+      });
+      onEnd();
+    });
+  return (
+    <Dialog title="Let a copy take the place of this storage?" onClose={onEnd}>
+      <p>
+        The copy of <code>{id}</code> whose Bundoc starts next takes its place. The one that runs now is
+        refused from then on. Do this after a restore, when the original is lost.
+      </p>
+      <label class="check">
+        <input
+          type="checkbox"
+          checked={isForced}
+          onChange={(event) => setIsForced(event.currentTarget.checked)}
+        />
+        Do not wait for leases to end
+      </label>
+      <Fault error={error} />
+      <div class="dialog-end">
+        <button type="button" onClick={onEnd}>
+          Cancel
+        </button>
+        <button type="button" class="danger" disabled={isBusy} onClick={() => void takeOver()}>
+          {isBusy ? 'Working…' : 'Take over'}
+        </button>
+      </div>
+    </Dialog>
   );
 }

@@ -2,6 +2,8 @@ import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import { useState } from 'preact/hooks';
 import { Badge, Dialog, Empty, Fault, Head, Loading, Name, Table } from '../parts/basics.tsx';
 import { span, time, visible } from '../parts/format.ts';
+import { Pager, usePages } from '../parts/pages.tsx';
+import { useAction } from '../parts/use-action.ts';
 import { useRequest } from '../parts/use-request.ts';
 import { api, getJson, path } from '../shell/api.ts';
 import { GRAVE, reachOf } from '../shell/scopes.ts';
@@ -18,8 +20,8 @@ const PAGE = 100;
 
 /** Tokens that were issued; never the tokens themselves. */
 export function TokensView() {
-  const [cursors, setCursors] = useState<readonly (string | undefined)[]>([undefined]);
-  const cursor = cursors.at(-1);
+  const pages = usePages();
+  const { cursor } = pages;
   const page = useRequest(`${cursor}`, (signal) =>
     getJson<TokenPage>('/tokens', { limit: PAGE, cursor }, signal),
   );
@@ -60,22 +62,7 @@ export function TokensView() {
           ))}
         </Table>
       )}
-      <div class="pager">
-        <button
-          type="button"
-          disabled={cursors.length === 1}
-          onClick={() => setCursors(cursors.slice(0, -1))}
-        >
-          Previous
-        </button>
-        <button
-          type="button"
-          disabled={page.data?.next_cursor === undefined}
-          onClick={() => setCursors([...cursors, page.data?.next_cursor])}
-        >
-          Next
-        </button>
-      </div>
+      <Pager pages={pages} next={page.data?.next_cursor} />
       {revoking === undefined ? null : (
         <Revocation
           token={revoking}
@@ -143,12 +130,9 @@ function Row({ token, onRevoke }: { readonly token: TokenInfo; readonly onRevoke
 
 function Revocation({ token, onEnd }: { readonly token: TokenInfo; readonly onEnd: () => void }) {
   const [isCascade, setIsCascade] = useState(false);
-  const [error, setError] = useState<unknown>();
-  const [isBusy, setIsBusy] = useState(false);
-  const revoke = async () => {
-    setIsBusy(true);
-    setError(undefined);
-    try {
+  const { isBusy, error, run } = useAction();
+  const revoke = () =>
+    run(async () => {
       await api.send({
         method: 'DELETE',
         path: path('tokens', token.jti),
@@ -156,11 +140,7 @@ function Revocation({ token, onEnd }: { readonly token: TokenInfo; readonly onEn
         isIdempotent: true,
       });
       onEnd();
-    } catch (thrown) {
-      setError(thrown);
-      setIsBusy(false);
-    }
-  };
+    });
   return (
     <Dialog title="Revoke this token?" onClose={onEnd}>
       <p>

@@ -74,7 +74,7 @@ export function Loading({ what }: { readonly what: string }) {
 
 /** What its reader can do about a refusal. */
 const ADVICE: Readonly<Record<string, string>> = {
-  network_error: 'The service does not answer. The console tries again when you do.',
+  network_error: 'The service does not answer. What you have typed stays. Try again once it answers.',
   deadline_exceeded: 'The service took too long. It may be busy, or cut off from BunKMS.',
   unauthenticated: 'Paste a new token. What you have typed stays.',
   forbidden: 'This token does not allow it. Ask for one with the scope that is named.',
@@ -145,16 +145,6 @@ export function Copy({ text, label }: { readonly text: string; readonly label: s
       {isDone ? 'Copied' : label}
     </button>
   );
-}
-
-/** Hands a text to the user as a file. */
-export function download(name: string, text: string, type = 'application/json'): void {
-  const url = URL.createObjectURL(new Blob([text], { type }));
-  const link = document.createElement('a');
-  link.href = url;
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
 /** A table that scrolls by itself where it is wider than the page. */
@@ -248,7 +238,7 @@ export function TextFrame({ label, text }: { readonly label: string; readonly te
   );
 }
 
-/** A dialog that holds the focus until it is closed. */
+/** A dialog that holds the focus until it is closed, and gives it back to what had it. */
 export function Dialog({
   title,
   onClose,
@@ -263,8 +253,12 @@ export function Dialog({
   const id = useId();
   useEffect(() => {
     const shown = dialog.current;
+    const opener = document.activeElement;
     shown?.showModal();
-    return () => shown?.close();
+    return () => {
+      shown?.close();
+      if (opener instanceof HTMLElement && opener.isConnected) opener.focus();
+    };
   }, []);
   return (
     <dialog

@@ -1,4 +1,5 @@
 import { useCallback, useEffect, useRef, useState } from 'preact/hooks';
+import { isReachable } from '../shell/api.ts';
 
 export interface Requested<T> {
   /** The last answer; it stays while the next one is waited for. */
@@ -16,15 +17,18 @@ interface State<T> {
 }
 
 /**
- * Asks when the view appears, when `key` changes and when `reload` is called. An answer that comes after
- * the next question is dropped.
+ * Asks when the view appears, when `key` changes, when `reload` is called, and after a failure once the
+ * service answers again. An answer that comes after the next question is dropped.
  *
  * @param key what the answer depends on; undefined asks nothing.
+ * @param everyMs asks again and again, while the page is seen.
+ * @param isWanted whether the last answer is one that may change by itself.
  */
 export function useRequest<T>(
   key: string | undefined,
   ask: (signal: AbortSignal) => Promise<T>,
   everyMs?: number,
+  isWanted: (last: T) => boolean = () => true,
 ): Requested<T> {
   const [state, setState] = useState<State<T>>({
     key: '',
@@ -36,6 +40,8 @@ export function useRequest<T>(
   const latest = useRef(ask);
   latest.current = ask;
   const isBusy = useRef(false);
+  const mayChange = useRef(true);
+  mayChange.current = state.data === undefined || isWanted(state.data);
   useEffect(() => {
     if (key === undefined) return;
     const stop = new AbortController();
@@ -65,10 +71,14 @@ export function useRequest<T>(
     if (everyMs === undefined) return;
     const timer = setInterval(() => {
       // A slow answer is waited for.
-      if (document.visibilityState === 'visible' && !isBusy.current) reload();
+      if (document.visibilityState === 'visible' && !isBusy.current && mayChange.current) reload();
     }, everyMs);
     return () => clearInterval(timer);
   }, [everyMs, reload]);
+  const answers = isReachable.value;
+  useEffect(() => {
+    if (answers && state.error !== undefined) reload();
+  }, [answers]);
   const isCurrent = state.key === (key ?? '');
   return {
     data: isCurrent ? state.data : undefined,

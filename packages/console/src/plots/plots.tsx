@@ -3,63 +3,26 @@ import { Fault } from '../parts/basics.tsx';
 import { useRequest } from '../parts/use-request.ts';
 import { getOpenText } from '../shell/api.ts';
 import type { Plot } from './draw.ts';
-import { percentile, readMetrics, type Series, total } from './metrics.ts';
+import { readMetrics, type Series } from './metrics.ts';
 
 const EVERY_MS = 2_000;
 const POINTS = 150;
 
-interface Look {
+export interface Look {
   readonly atMs: number;
   readonly series: Series;
 }
 
-interface Kind {
+/** A plot: what it shows, and how that comes from two looks at the metrics. */
+export interface Kind {
   readonly title: string;
   readonly unit: string;
   readonly lines: readonly string[];
   readonly values: (before: Look, after: Look) => readonly (number | undefined)[];
 }
 
-const perSecond =
-  (...names: readonly string[]) =>
-  (before: Look, after: Look) =>
-    names.map(
-      (name) =>
-        (total(after.series, name) - total(before.series, name)) / ((after.atMs - before.atMs) / 1_000),
-    );
-const REQUESTS = 'bundoc_http_request_duration_seconds';
-const latency = (share: number) => (before: Look, after: Look) => {
-  const seconds = percentile(before.series, after.series, REQUESTS, share);
-  return seconds === undefined ? undefined : seconds * 1_000;
-};
-
-const KINDS: readonly Kind[] = [
-  { title: 'Requests', unit: '/s', lines: ['all'], values: perSecond(`${REQUESTS}_count`) },
-  {
-    title: 'Latency',
-    unit: ' ms',
-    lines: ['median', '99 %'],
-    values: (before, after) => [latency(0.5)(before, after), latency(0.99)(before, after)],
-  },
-  {
-    title: 'Log',
-    unit: '/s',
-    lines: ['commits', 'syncs'],
-    values: perSecond('bundoc_log_commits_total', 'bundoc_log_frames_total'),
-  },
-  {
-    title: 'In memory',
-    unit: '',
-    lines: ['open projects', 'keys'],
-    values: (_before, { series }) => [
-      total(series, 'bundoc_projects_open'),
-      total(series, 'bundoc_keys_cached'),
-    ],
-  },
-];
-
 /** What the service has done since the view was opened, from its metrics. */
-export function Plots() {
+export function Plots({ kinds }: { readonly kinds: readonly Kind[] }) {
   const looks = useRef<readonly Look[]>([]);
   const look = useRequest(
     'metrics',
@@ -74,7 +37,7 @@ export function Plots() {
       <h2 id="plots">Since this view was opened</h2>
       <Fault error={look.error} retry={look.reload} />
       <div class="plots">
-        {KINDS.map((kind) => (
+        {kinds.map((kind) => (
           <PlotFrame key={kind.title} kind={kind} looks={looks.current} />
         ))}
       </div>

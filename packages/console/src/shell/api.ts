@@ -1,8 +1,8 @@
 import { Bundoc } from '@bundoc/client';
 import { errorOf } from '@bundoc/client/error';
 import { Transport } from '@bundoc/client/transport';
-import { signal } from '@preact/signals';
-import { onSignOut, refused, session } from './session.ts';
+import { computed, effect, signal } from '@preact/signals';
+import { nowMs, onSignOut, refused, session } from './session.ts';
 
 /** A request of the console, for its user to see and to repeat. */
 export interface SentRequest {
@@ -11,13 +11,17 @@ export interface SentRequest {
   /** Path and query. */
   readonly target: string;
   readonly headers: readonly (readonly [string, string])[];
+  /** Undefined when there is none, or it is too long to be kept. */
   readonly body: string | undefined;
+  readonly isBodyLeftOut: boolean;
   /** HTTP status; 0 while there is no answer, -1 when there was none. */
   readonly status: number;
   readonly ms: number | undefined;
 }
 
 const KEPT_REQUESTS = 40;
+/** Characters of a body that is kept for its user to see. */
+const KEPT_BODY_MAX = 65_536;
 /** Latest requests, the newest first; in memory alone. */
 export const requests = signal<readonly SentRequest[]>([]);
 onSignOut(() => {
@@ -25,6 +29,27 @@ onSignOut(() => {
 });
 /** Whether the last request got an answer. */
 export const isReachable = signal(true);
+const PROBE_EVERY_MS = 2_000;
+/** While the service does not answer, asks whether it does again. */
+effect(() => {
+  if (isReachable.value) return undefined;
+  const probe = () =>
+    fetch('/health', { cache: 'no-store' }).then(
+      () => {
+        isReachable.value = true;
+      },
+      () => undefined,
+    );
+  const timer = setInterval(() => void probe(), PROBE_EVERY_MS);
+  return () => clearInterval(timer);
+});
+/** How long a request waits before that is said. */
+const SLOW_MS = 5_000;
+/** Whether a request has waited for long. */
+export const isSlow = computed(() => {
+  const now = nowMs.value;
+  return requests.value.some(({ status, at }) => status === 0 && now - at > SLOW_MS);
+});
 
 /** Headers that are the browser's business, or the same in each request. */
 const UNSHOWN: ReadonlySet<string> = new Set(['authorization', 'idempotency-key']);
@@ -37,12 +62,15 @@ async function notedFetch(input: RequestInfo | URL, init: RequestInit = {}): Pro
   const token = session.value?.token;
   if (headers.has('authorization')) headers.set('authorization', `Bearer ${token ?? ''}`);
   const start = performance.now();
+  const body = typeof init.body === 'string' ? init.body : undefined;
+  const isBodyLeftOut = body !== undefined && body.length > KEPT_BODY_MAX;
   let noted: SentRequest = {
     at: Date.now(),
     method: init.method ?? 'GET',
     target: `${url.pathname}${url.search}`,
     headers: [...headers].filter(([name]) => !UNSHOWN.has(name)),
-    body: typeof init.body === 'string' ? init.body : undefined,
+    body: isBodyLeftOut ? undefined : body,
+    isBodyLeftOut,
     status: 0,
     ms: undefined,
   };
@@ -117,13 +145,14 @@ export function path(...segments: readonly string[]): string {
 }
 
 /** The request as a command line; the token stands in `$TOKEN`. */
-export function curlOf({ method, target, headers, body }: SentRequest): string {
+export function curlOf({ method, target, headers, body, isBodyLeftOut }: SentRequest): string {
   const parts = ['curl -sS'];
   if (method !== 'GET') parts.push(`-X ${method}`);
   parts.push(quoted(`${location.origin}${target}`));
   if (target.startsWith('/v1') || target === '/metrics') parts.push('-H "Authorization: Bearer $TOKEN"');
   for (const [name, value] of headers) parts.push(`-H ${quoted(`${name}: ${value}`)}`);
   if (body !== undefined) parts.push(`--data-binary ${quoted(body)}`);
+  if (isBodyLeftOut) parts.push('--data-binary @body.json');
   return parts.join(' ');
 }
 

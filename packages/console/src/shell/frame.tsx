@@ -1,7 +1,7 @@
 import type { ComponentChildren } from 'preact';
 import { useEffect, useRef } from 'preact/hooks';
 import { LocationProvider, useLocation } from 'preact-iso';
-import { isReachable } from './api.ts';
+import { isReachable, isSlow } from './api.ts';
 import { RequestLog } from './request-log.tsx';
 import type { Service } from './service.ts';
 import { session } from './session.ts';
@@ -54,6 +54,25 @@ function Home({ service }: { readonly service: Service }) {
   );
 }
 
+/**
+ * Puts the focus on the heading of a view, so that a screen reader says its name: at once, or when the view
+ * has loaded, unless its user has gone elsewhere by then. @returns what ends the wait.
+ */
+function focusHeading(view: HTMLElement): () => void {
+  const focus = () => {
+    const heading = view.querySelector<HTMLElement>('h1');
+    heading?.focus();
+    return heading !== null;
+  };
+  const { activeElement: begin, body } = document;
+  const observer = new MutationObserver(() => {
+    const { activeElement: now } = document;
+    if ((now !== begin && now !== body) || focus()) observer.disconnect();
+  });
+  if (!focus()) observer.observe(view, { childList: true, subtree: true });
+  return () => observer.disconnect();
+}
+
 function SignedIn({
   service,
   nav,
@@ -65,13 +84,9 @@ function SignedIn({
 }) {
   const { path } = useLocation();
   const content = useRef<HTMLElement>(null);
-  const before = useRef(path);
-  // A screen reader says the name of the view.
   useEffect(() => {
-    if (before.current === path) return;
-    before.current = path;
-    content.current?.querySelector<HTMLElement>('h1')?.focus();
     window.scrollTo(0, 0);
+    return content.current === null ? undefined : focusHeading(content.current);
   }, [path]);
   return (
     <>
@@ -96,11 +111,13 @@ function SignedIn({
           <ThemeSwitch />
         </div>
       </header>
-      {isReachable.value ? null : (
-        <p class="banner" role="status">
-          {service.name} does not answer. What is shown may be old.
-        </p>
-      )}
+      <p class="banner" role="status">
+        {isReachable.value
+          ? isSlow.value
+            ? `${service.name} takes long to answer. What is shown may be old.`
+            : ''
+          : `${service.name} does not answer. What is shown may be old. The console tries again by itself.`}
+      </p>
       <main id="content" ref={content}>
         {children}
       </main>

@@ -26,9 +26,9 @@ const ANSWERS_WITHIN_MS = 5_000;
 const BODY_BYTES_MAX = 65_536;
 
 /**
- * One GET, whose certificate is checked whatever the environment says.
+ * One GET. The certificate is checked regardless of the environment.
  *
- * @throws what keeps the answer away.
+ * @throws the fault that prevented an answer.
  */
 export function askService(
   url: URL,

@@ -113,7 +113,7 @@ export async function registerConsole(app: FastifyInstance, options: ConsoleOpti
   });
 }
 
-/** Each view of the console has a path of its own, and all of them are this page. */
+/** Each view of the console has its own path, and all paths return this page. */
 function sendPage(request: FastifyRequest, reply: FastifyReply, page: SiteFile, vary?: string): FastifyReply {
   return send(request, reply.header('cache-control', 'no-store'), page, vary);
 }

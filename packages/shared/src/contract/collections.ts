@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { collectionNameSchema } from './documents.ts';
+import { collectionNameSchema, documentIdSchema } from './documents.ts';
 import { fieldPathSchema } from './query.ts';
 
 /** Bytes of a definition's JSON at most. */
@@ -7,6 +7,8 @@ export const DEFINITION_BYTES_MAX = 65_536;
 /** Indexes of one collection, and fields of one index. */
 const INDEXES_MAX = 16;
 const INDEX_FIELDS_MAX = 4;
+/** Documents that one dry run of a schema looks at. */
+const SCHEMA_CHECK_DOCUMENTS_MAX = 10_000;
 const TEN_YEARS_S = 315_360_000;
 
 export const indexDefinitionSchema = z.strictObject({
@@ -76,6 +78,34 @@ export const existingDocumentsSchema = z.object({
   complete: z.boolean(),
 });
 export const definedCollectionSchema = collectionSchema.extend({ existing: existingDocumentsSchema });
+
+/** The body of `POST …/collections/{c}/schema-check`. */
+export const schemaCheckRequestSchema = z.strictObject({
+  /** As in a definition. */
+  schema: z.record(z.string(), z.unknown()),
+  /** Documents that are looked at, at most. */
+  limit: z.int().min(1).max(SCHEMA_CHECK_DOCUMENTS_MAX).default(1_000),
+  /** `next_cursor` of the answer before, to the same schema. */
+  cursor: z.string().min(1).max(1_024).optional(),
+});
+
+/** A document that a write would be refused for, with the first reasons. */
+export const failingDocumentSchema = z.object({
+  id: documentIdSchema,
+  errors: z.array(z.object({ path: z.string(), message: z.string() })),
+});
+
+/** How many of the documents that were looked at the schema would refuse. */
+export const schemaCheckAnswerSchema = z.object({
+  checked: z.int(),
+  failing: z.int(),
+  /** The first of those that fail. */
+  failures: z.array(failingDocumentSchema),
+  /** Ids of documents whose stored bytes do not open. */
+  unreadable: z.array(z.string()).optional(),
+  /** Where to continue; absent when every document was looked at. */
+  next_cursor: z.string().optional(),
+});
 
 export const listedCollectionSchema = z.object({
   name: collectionNameSchema,

@@ -47,7 +47,7 @@ export type Decrypted = z.infer<typeof decryptedSchema>;
 export const rewrappedSchema = z.object({ ciphertext_b64: z.string(), version, from_version: version });
 export type Rewrapped = z.infer<typeof rewrappedSchema>;
 
-/** Why an item of a batch failed, with the members of a problem document that tell of it. */
+/** Why an item of a batch failed, as members of a problem document. */
 export const itemFailureSchema = z.object({
   error: z.object({
     code: z.enum(PROBLEM_CODES),

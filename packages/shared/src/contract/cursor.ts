@@ -1,7 +1,7 @@
 import { z } from 'zod';
 
 /**
- * Where a list goes on. Clients take it from an answer and give it back; what is in it is not their business.
+ * Where a list continues. Clients copy it from an answer to the next request; its content is opaque.
  */
 export interface Cursor {
   readonly position: number;

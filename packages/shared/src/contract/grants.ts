@@ -23,8 +23,7 @@ export function globMatches(glob: string, name: string): boolean {
  * True when `outer` matches every name that `inner` matches. May be false for globs that no name tells apart.
  */
 export function globCovers(outer: string, inner: string): boolean {
-  // No name has this character, so only a `*` of the outer glob takes it: that matches whatever stands for
-  // it.
+  // No name has this character, so only a `*` of the outer glob matches it.
   return globMatches(outer, inner.replaceAll('*', '\0'));
 }
 

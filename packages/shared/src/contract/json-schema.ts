@@ -5,8 +5,7 @@ export type JsonSchema = Readonly<Record<string, unknown>>;
 const COMPONENTS = '#/components/schemas/';
 
 /**
- * What stands in documents for schemas that check less than what they stand for, because something else
- * checks the rest.
+ * What API documents show for schemas that check only a part, because other code checks the rest.
  */
 const shown = new WeakMap<z.core.$ZodType, z.ZodType | JsonSchema>();
 

@@ -12,7 +12,7 @@ export const kekIdSchema = z.string().regex(/^[0-9a-f]{16}$/, 'must be the id of
 const kekStateSchema = z.enum(['staged', 'current', 'previous', 'retired', 'unknown']);
 
 export const kekInfoSchema = z.object({
-  /** Of an unknown one, whatever stands in its place, hex. */
+  /** Hex. Of an unknown KEK, the bytes found in the place of its id. */
   id: z.string().regex(/^(?:[0-9a-f]{2}){0,8}$/),
   state: kekStateSchema,
   /** Since when it is in that state. */
@@ -29,7 +29,7 @@ export type KekInfo = z.infer<typeof kekInfoSchema>;
 const kekRotationSchema = z.object({
   from: kekIdSchema,
   started_at: z.iso.datetime(),
-  /** When everything that opens was rewrapped; absent while it goes on. */
+  /** When everything that opens was rewrapped; absent while the rotation runs. */
   completed_at: z.iso.datetime().optional(),
   total: z.int().nonnegative(),
   done: z.int().nonnegative(),

@@ -13,7 +13,7 @@ export const keyTypeSchema = z.literal('aes-256', 'only "aes-256" keys exist');
 /** The longest that a key may go without a new version when it has a rotation policy, days. */
 export const ROTATE_AFTER_DAYS_MAX = 3_650;
 
-/** After how many days without a rotation BunKMS makes a new version by itself; null for never. */
+/** After how many days without a rotation BunKMS rotates the key automatically; null for never. */
 export const rotateAfterDaysSchema = z.int().min(1).max(ROTATE_AFTER_DAYS_MAX).nullable();
 
 /** The body of `POST /v1/keys`. */
@@ -123,8 +123,8 @@ export const keyDetailSchema = z.object({
 export type KeyDetail = z.infer<typeof keyDetailSchema>;
 
 /**
- * A page of keys in the order of their names; the names of damaged keys stand apart, since nothing can be
- * told of those.
+ * A page of keys in the order of their names. Damaged keys are listed separately, by name only, because their
+ * state is unknown.
  */
 export const keyPageSchema = z.object({
   keys: z.array(keyInfoSchema),
@@ -173,9 +173,9 @@ export const exportedKeySchema = z.object({
 export type ExportedKey = z.infer<typeof exportedKeySchema>;
 
 /**
- * Who may hold the raw key, and until when. `id` is the place of the release in the audit chain, as
- * `lease.id` of the export answer told it. Times are those of BunKMS's wall clock; the holder counts `ttl_ms`
- * by its own, from before it asked.
+ * Who may hold the raw key, and until when. `id` is the place of the release in the audit chain, the
+ * `lease.id` of the export answer. Times are those of BunKMS's wall clock. The holder counts `ttl_ms` by its
+ * own clock, from before its request.
  */
 export const keyLeaseSchema = z.object({
   id: z.string(),

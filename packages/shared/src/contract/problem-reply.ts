@@ -33,7 +33,8 @@ function typesTakenBy({ routeOptions }: FastifyRequest): string | undefined {
 }
 
 /**
- * Makes an AppError of whatever was thrown; what is no refusal becomes `internal_error` with its cause kept.
+ * Converts a thrown value to an AppError. Anything that is not a refusal becomes `internal_error`, with its
+ * cause.
  */
 export function toAppError(error: unknown, request?: FastifyRequest): AppError {
   if (error instanceof AppError) return error;

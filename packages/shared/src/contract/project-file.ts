@@ -3,7 +3,7 @@ import { projectIdSchema } from './documents.ts';
 import { storageIdSchema } from './storages.ts';
 
 /**
- * The folder of all projects, below Bundoc's data folder; each has one of its own, named like the project.
+ * The folder of all projects, below Bundoc's data folder. It has one folder per project, named by its id.
  */
 export const PROJECTS_FOLDER = 'projects';
 export const PROJECT_FILE = 'project.json';

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 
-/** The answer of `GET /` to a client that asks for JSON: what answers here, and where to go on. */
+/** The answer of `GET /` to a client that accepts JSON: the service, and links to its pages. */
 export const serviceInfoSchema = z.object({
   service: z.enum(['bundoc', 'bunkms']),
   version: z.string(),

@@ -34,7 +34,9 @@ export const keyGlobSchema = z
   .string()
   .regex(/^[a-z0-9._*-]{1,128}$/, 'must be 1 to 128 of a-z 0-9 . _ - and *');
 
-const projectGrantSchema = z.union([z.literal('*'), projectIdSchema]);
+const projectGrantSchema = z.union([z.literal('*'), projectIdSchema], {
+  error: 'must be *, or 1 to 63 of a-z 0-9 -, starting with a letter or digit',
+});
 
 export const subjectSchema = z
   .string()
@@ -43,6 +45,7 @@ export const subjectSchema = z
 const SECONDS_PER_DAY = 86_400;
 /** Longest life of a token, seconds. */
 export const TOKEN_TTL_S_MAX = { service: 365 * SECONDS_PER_DAY, client: SECONDS_PER_DAY } as const;
+const TOKEN_TTL_WORDS = { service: '365 days', client: '24 hours' } as const;
 /** Life of a token whose issuer did not say, seconds. */
 export const TOKEN_TTL_S_DEFAULT = { service: 30 * SECONDS_PER_DAY, client: 3_600 } as const;
 /** Longest token that is issued and taken, characters: headers are bounded. */
@@ -76,7 +79,7 @@ export const claimsSchema = z.object({
   /** Absent: the bearer issues nothing. */
   may_issue: mayIssueSchema.optional(),
   jti: z.uuid(),
-  /** The token whose share of the process this one uses. Absent: a share of its own. */
+  /** The token whose share of the process this one uses. Absent: a separate share. */
   root: z.uuid().optional(),
   iat: z.int(),
   exp: z.int(),
@@ -113,7 +116,10 @@ export const issueTokenSchema = z
     if (request.may_issue !== undefined && !issuesClients && !request.scope.includes('kms:admin'))
       fault('may_issue', 'only tokens with kms:admin or kms:issue_client issue others');
     if ((request.ttl_s ?? 0) > TOKEN_TTL_S_MAX[request.typ])
-      fault('ttl_s', `must be at most ${TOKEN_TTL_S_MAX[request.typ]} for a ${request.typ} token`);
+      fault(
+        'ttl_s',
+        `must be at most ${TOKEN_TTL_S_MAX[request.typ]} (${TOKEN_TTL_WORDS[request.typ]}) for a ${request.typ} token`,
+      );
   });
 export type IssueToken = z.infer<typeof issueTokenSchema>;
 export type IssueTokenInput = z.input<typeof issueTokenSchema>;

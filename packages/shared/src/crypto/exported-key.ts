@@ -12,9 +12,9 @@ const HEAD = Buffer.from(`{"${MATERIAL}":"`);
 const NO_MATERIAL = 'A'.repeat(KEY_TEXT_BYTES);
 
 /**
- * The body of an export's answer, made as bytes: no string of the key comes to be.
+ * The body of an export's answer, written as bytes, so that the key never becomes a string.
  *
- * @returns memory of its own; the caller wipes it, and `dek`.
+ * @returns new memory; the caller wipes it, and `dek`.
  */
 export function encodeExportedKey(facts: ExportedKeyFacts, dek: Uint8Array): Buffer {
   const rest = Buffer.from(`",${JSON.stringify(facts).slice(1)}`);
@@ -26,8 +26,8 @@ export function encodeExportedKey(facts: ExportedKeyFacts, dek: Uint8Array): Buf
 }
 
 /**
- * Reads the body of an export's answer, whatever the order of its members, and wipes it. The key is cut out
- * of the bytes before anything is made a string of them.
+ * Reads the body of an export's answer, with its members in any order, and wipes it. The key is cut out of
+ * the bytes before any of them become a string.
  *
  * @throws Error when it is no such answer; the message repeats nothing of it.
  */

@@ -173,7 +173,7 @@ export class DataFolder implements Disposable {
     }
   }
 
-  /** The path by which the entries of an open folder are reached, whatever is done to its path meanwhile. */
+  /** A path that leads to the entries of the open folder, even if its own path changes. */
   entriesOf(descriptor: number, below: string): string {
     return this.#shared.containment === 'descriptors' ? procPath(descriptor) : this.#realPathOf(below);
   }

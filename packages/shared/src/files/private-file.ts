@@ -25,7 +25,7 @@ export async function createPrivateFile(path: string, content: Content): Promise
   return true;
 }
 
-/** Puts a file (mode 0600) in the place of whatever is there, in one step, durable once this resolves. */
+/** Creates or replaces a file (mode 0600) atomically. It is durable when this resolves. */
 export async function replacePrivateFile(path: string, content: Content): Promise<void> {
   const temporary = await writeTemporary(path, content);
   try {

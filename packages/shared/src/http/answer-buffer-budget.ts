@@ -74,6 +74,22 @@ export class AnswerBufferBudget {
     if (this.#share.heldBy(shareOfRequest(request).subject) > 0) await this.reserve(request, bytes);
   }
 
+  /**
+   * Reserves without a wait, for an answer that is made at once. A subject whose clients have taken all
+   * answers gets it in any case.
+   *
+   * @returns false where there is no room.
+   */
+  reserveNow(request: FastifyRequest, bytes: number): boolean {
+    if (request[RESERVED] !== undefined) return true;
+    const key = shareOfRequest(request);
+    const isFirst = this.#share.heldBy(key.subject) === 0;
+    const hold = isFirst ? this.#share.charge(key, bytes) : this.#share.tryTake(key, bytes);
+    if (hold === undefined) return false;
+    request[RESERVED] = hold;
+    return true;
+  }
+
   /** Ends a reservation, if there is one. */
   giveBack(request: FastifyRequest): void {
     request[RESERVED]?.[Symbol.dispose]();
@@ -269,6 +285,16 @@ export async function reserveAnswer(request: FastifyRequest, bytesMax: number): 
  */
 export async function reserveAnotherPage(request: FastifyRequest, bytesMax: number): Promise<void> {
   await answerBudgetOf(request.server).reserveWhereHeld(request, bytesMax);
+}
+
+/**
+ * Keeps the same room for a page that is made at once. Requests that came together have all found that their
+ * subject had taken its answers.
+ *
+ * @returns false where there is no room: {@link reserveAnotherPage} waits for it.
+ */
+export function reservePageNow(request: FastifyRequest, bytesMax: number): boolean {
+  return answerBudgetOf(request.server).reserveNow(request, bytesMax);
 }
 
 /** Gives back what {@link reserveAnotherPage} keeps, of a read that waits for something to read. */

@@ -92,7 +92,7 @@ export class BearerAuth {
 
   /**
    * @returns the claims of the request's token. Synchronous for a token that was seen before.
-   * @throws AppError `unauthenticated` for whatever is wrong with it, or what `keys.find` throws.
+   * @throws AppError `unauthenticated` for any fault of the token, or what `keys.find` throws.
    */
   authenticate(request: FastifyRequest): Claims | Promise<Claims> {
     const header = request.headers.authorization;
@@ -133,7 +133,7 @@ export class BearerAuth {
     return result;
   }
 
-  /** @returns the payload, whatever it is. */
+  /** @returns the payload, of any shape. */
   async #verifyEd25519(token: string, header: Header, kid: string): Promise<unknown> {
     // No extension is known here that a header could make a condition (RFC 7515, section 4.1.11).
     if (header['crit'] !== undefined) throw refused('malformed');

@@ -168,7 +168,7 @@ function nameOf({ remoteAddress, remotePort, localPort }: Socket): string {
   return `${remoteAddress} ${remotePort} ${localPort}`;
 }
 
-/** Whether somebody asks for another one. Health checks do not. */
+/** Whether a proxy forwards the request for another address. Health checks of proxies do not. */
 function isForwarded(headers: IncomingHttpHeaders): boolean {
   return headers['x-forwarded-for'] !== undefined || headers.forwarded !== undefined;
 }

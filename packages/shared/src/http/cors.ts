@@ -13,13 +13,11 @@ const EXPOSED_HEADERS = 'ETag, Location, Retry-After, Allow, Accept-Patch, Conte
 const MAX_AGE_S = 7_200;
 
 /**
- * Lets pages of these origins, and of no other, ask this server and read its answers, refusals among them
- * (Fetch standard, section 3.3). Without credentials: a token is in a header that the page must have, never
- * in a cookie that it has by itself.
+ * Lets pages of these origins, and of no other, call this server and read its answers, including refusals
+ * (Fetch standard, section 3.3). Without credentials: the page sends a token in a header, never in a cookie.
  *
- * A preflight is answered where there is an endpoint, whatever its method; elsewhere it gets the 404 that any
- * request gets. What HTTP itself makes unreadable is answered without these headers, as its origin is not
- * known.
+ * A preflight succeeds for every path with an endpoint, for any method. Other paths get 404, as for any
+ * request. Requests that HTTP cannot parse get no such headers, because their origin is unknown.
  *
  * To be called before any route is registered.
  */

@@ -10,7 +10,7 @@ const WAITING_BYTES_MAX = 262_144;
 
 /** Where the events of one reader go. */
 export interface EventSink {
-  /** Never blocks; one that does not keep up is closed by itself. */
+  /** Never blocks. A stream whose reader does not keep up is closed automatically. */
   send(blocks: string | Buffer): void;
   /** True while what was sent waits for the reader. */
   readonly needsDrain: boolean;

@@ -8,8 +8,8 @@ interface ExpectingRequest extends IncomingMessage {
 }
 
 /**
- * Sends 100 (Continue) when somebody begins to read the body, not before: who is refused whatever the body
- * holds need not send it (RFC 9110, section 10.1.1).
+ * Sends 100 (Continue) when the server begins to read the body. So a client whose request is refused anyway
+ * need not send the body (RFC 9110, section 10.1.1).
  */
 export function continueWhenRead(server: Server): void {
   const begin = (request: IncomingMessage, response: ServerResponse): void => {

@@ -22,8 +22,8 @@ interface Refusals {
 
 /**
  * Bounds what one client can write to the log: one line a minute for each kind of refusal. The others are
- * counted. The count stands in the line of the next refusal, or follows as a line of its own when none comes
- * for another minute.
+ * counted. The line of the next refusal has the count. If none comes for another minute, a separate line has
+ * it.
  */
 export class RefusalLog {
   readonly #logger: Pick<Logger, RefusalLevel>;
@@ -37,8 +37,7 @@ export class RefusalLog {
   }
 
   /**
-   * How many refusals were counted before one that gets a line of its own; undefined when it was counted
-   * itself.
+   * How many refusals were counted before this one, if it gets a line; undefined if this one is only counted.
    */
   take(client: string, kind: string, level: RefusalLevel): number | undefined {
     const known = this.#byKey.get(`${client} ${kind}`);

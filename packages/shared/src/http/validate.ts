@@ -31,7 +31,7 @@ function refuseRepeated(query: unknown): void {
   if (errors.length > 0) throw new AppError('invalid_request', { errors: errors.slice(0, FAULTS_MAX) });
 }
 
-/** What is said of faults that a schema has no words of its own for. */
+/** Messages for faults for which a schema has no message. */
 const WORDS: core.ParseContext<core.$ZodIssue> = { error: (issue) => wordsOf(issue) };
 
 const KINDS: Readonly<Record<string, string>> = {

@@ -114,7 +114,7 @@ export function parseTree(text: string): JsonNode {
   const value = (): JsonNode => {
     if (++values > TREE_VALUES_MAX)
       throw new AppError('payload_too_large', {
-        detail: `no patch, and no document that is patched, has over ${TREE_VALUES_MAX} values`,
+        detail: `a patch, and a document that is patched, has at most ${TREE_VALUES_MAX} values`,
       });
     switch (text[at]) {
       case '{':

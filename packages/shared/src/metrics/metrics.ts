@@ -69,7 +69,7 @@ export function createServiceMetrics(prefix: string): ServiceMetrics {
   }
   new Gauge({
     name: `${prefix}build_info`,
-    help: 'Always 1. The labels say which version of the service runs on which version of Node.',
+    help: 'Always 1. The labels give the versions of the service and of Node.',
     labelNames: ['version', 'node_version'],
     registers,
   }).set({ version: VERSION, node_version: process.versions.node }, 1);
@@ -83,7 +83,7 @@ export function createServiceMetrics(prefix: string): ServiceMetrics {
   const certificates = new Map<string, WatchedCertificate>();
   new Gauge({
     name: `${prefix}certificate_expiry_timestamp_seconds`,
-    help: 'When the certificate in use ends, seconds since 1970.',
+    help: 'When the certificate in use expires, in seconds since 1970.',
     labelNames: ['use'],
     registers,
     collect() {

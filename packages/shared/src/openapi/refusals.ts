@@ -4,7 +4,7 @@ import { PROBLEMS, type Problem, type ProblemCode } from '../contract/problem.ts
 import { problemOf } from '../contract/problem-reply.ts';
 import type { RouteDescription } from './description.ts';
 
-/** Refusals that follow from what a service is, whatever the route. */
+/** Refusals of a service that every route can return. */
 export interface ServiceRefusals {
   /** Of every route that needs more than the process itself. */
   readonly always: readonly ProblemCode[];

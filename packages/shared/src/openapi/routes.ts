@@ -100,7 +100,7 @@ async function registerPage(
     await ui.register(swaggerUi, {
       routePrefix: '/docs',
       theme: { title },
-      // Without the bar at the top, which asks for documents of elsewhere.
+      // Without the bar at the top, which requests documents from other sites.
       uiConfig: { layout: 'BaseLayout', docExpansion: 'list', persistAuthorization: false },
     });
   });

@@ -31,8 +31,8 @@ const IDLE_MS = 60_000;
 
 /**
  * Whether the connection is made by TLS, with a server whose certificate is verified. It is unless
- * `sslmode` says `disable`, or the server runs on this very machine and neither `sslmode` nor a CA file
- * asks for TLS. There is nothing in between: a server that is not verified may be anybody.
+ * `sslmode` is `disable`, or the server runs on this machine and neither `sslmode` nor a CA file requires
+ * TLS. There is no TLS without verification, because anyone can run an unverified server.
  */
 export function usesTls({ address, caFile }: Pick<ConnectionSettings, 'address' | 'caFile'>): boolean {
   const { sslMode, host } = address;

@@ -54,10 +54,7 @@ export function warnOfUnknown(
 ): void {
   const unknown = Object.keys(environment).filter((name) => name.startsWith(prefix) && !known.includes(name));
   if (unknown.length > 0)
-    logger.warn(
-      { variables: unknown.sort() },
-      'variables that are not known are ignored: are they misspelt?',
-    );
+    logger.warn({ variables: unknown.sort() }, 'unknown variables are ignored: check their spelling');
 }
 
 /** Zod leaves refinements out while a member is at fault, but all faults are to be listed at once. */

@@ -61,7 +61,7 @@ export async function runService(logger: Logger, start: () => Promise<RunningSer
       await service.close();
       logger.info('stopped');
     } catch (closeError) {
-      logger.fatal({ err: closeError }, 'the service did not stop in order');
+      logger.fatal({ err: closeError }, 'the service did not stop cleanly');
       throw closeError;
     } finally {
       logger.flush();

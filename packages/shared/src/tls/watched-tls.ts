@@ -113,7 +113,7 @@ export class WatchedTls implements Disposable {
     if (this.#warnedAtMs !== undefined && nowMs - this.#warnedAtMs < DAY_MS) return;
     this.#warnedAtMs = nowMs;
     if (notAfterMs <= nowMs) logger.error({ use, notAfter: this.#notAfter() }, 'the certificate has expired');
-    else logger.warn({ use, notAfter: this.#notAfter() }, 'the certificate ends soon');
+    else logger.warn({ use, notAfter: this.#notAfter() }, 'the certificate expires soon');
   }
 
   #notAfter(): string | undefined {

@@ -108,7 +108,7 @@ export class CommitNotifications implements CommitChannel, AsyncDisposable {
   #run(task: Promise<void>): Promise<void> {
     const run = task
       .catch((error: unknown) => {
-        this.#options.logger.debug({ err: error }, 'news of commits are late');
+        this.#options.logger.debug({ err: error }, 'notifications of commits are late');
       })
       .finally(() => this.#running.delete(run));
     this.#running.add(run);

@@ -100,7 +100,7 @@ export async function openMoveTarget(
 /** A connection in the clear is worth a word. */
 export function warnInClear(variable: string, config: PostgresConfig, logger: Logger): void {
   if (usesTls(config) || isThisMachine(config.address.host)) return;
-  logger.warn(`${variable} is connected to without TLS: use sslmode=verify-full`);
+  logger.warn(`the connection of ${variable} has no TLS: use sslmode=verify-full`);
 }
 
 async function prepare(

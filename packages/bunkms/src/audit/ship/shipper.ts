@@ -135,7 +135,7 @@ export class AuditShipper implements AsyncDisposable {
     this.#options.metrics.auditShipBreaks.inc();
     this.#options.logger.error(
       { seq },
-      'the audit chain lacks the record that was copied last: it was set back or replaced; copying it again from its start',
+      'the audit chain lacks the last copied record: it was rolled back or replaced; copying it again from its start',
     );
     this.#place = GENESIS;
     return true;

@@ -11,7 +11,7 @@ function children(): string[] {
   return text
     .split('\n')
     .map((line) => /^\s*(\d+)\s+(\d+)\s+(.*)$/.exec(line))
-    .filter((found) => found?.[2] === String(process.pid) && found[3]?.includes('while read') === true)
+    .filter((found) => found?.[2] === String(process.pid) && found[3]?.includes('IFS= read') === true)
     .map((found) => found?.[1] as string);
 }
 

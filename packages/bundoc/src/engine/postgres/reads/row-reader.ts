@@ -289,7 +289,7 @@ export class RowReader {
 
 /** The error of a list by an index that no longer exists. */
 export function indexChanged(): AppError {
-  return new AppError('overloaded', { detail: 'the index has changed meanwhile', retryAfterS: 1 });
+  return new AppError('overloaded', { detail: 'the index changed during the query', retryAfterS: 1 });
 }
 
 function gone(): ProjectGone {

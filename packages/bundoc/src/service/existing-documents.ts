@@ -1,0 +1,125 @@
+import type { FieldFault } from '@bundoc/shared/contract/problem';
+import type { CheckInTurns } from '../collections/schema-checks.ts';
+import { ownContentOf } from '../crypto/stored-text.ts';
+import type { DocumentPage, ListQuery, Position } from '../engine/port.ts';
+import type { Work } from '../work/scheduler.ts';
+
+/** A document that a write would be refused for now, and the first reasons. */
+export interface FailingDocument {
+  readonly id: string;
+  readonly errors: readonly FieldFault[];
+}
+
+export interface ExistingDocumentsOptions {
+  readonly collection: string;
+  readonly check: CheckInTurns;
+  /** Reads a page from the store. */
+  readonly list: (query: ListQuery) => Promise<DocumentPage>;
+  /** Documents that are looked at, at most. */
+  readonly documentsMax: number;
+  /** Creation of the last document that was looked at before; 0 for none. */
+  readonly after: Position;
+  readonly work: Work;
+}
+
+/** Bytes of documents that one look reads. */
+const BYTES_MAX = 67_108_864;
+/** Pages of expired documents alone that are passed over: each stands for thousands. */
+const EMPTY_PAGES_MAX = 2;
+const PAGE = { limit: 200, bytesMax: 1_048_576 };
+/** Failing documents that are named, errors of each, and characters of an error. */
+const NAMED_MAX = 20;
+const ERRORS_MAX = 3;
+const ERROR_CHARS_MAX = 256;
+/** Documents that do not open, after which a look ends. */
+const UNREADABLE_MAX = 100;
+
+/**
+ * A look at documents that are there already: how many a schema would refuse now. What it has found is there
+ * also when {@link run} throws.
+ */
+export class ExistingDocuments {
+  readonly #options: ExistingDocumentsOptions;
+  readonly #failures: FailingDocument[] = [];
+  readonly #unreadable: string[] = [];
+  #checked = 0;
+  #failing = 0;
+  #next: Position | undefined;
+
+  constructor(options: ExistingDocumentsOptions) {
+    this.#options = options;
+    this.#next = options.after;
+  }
+
+  get checked(): number {
+    return this.#checked;
+  }
+
+  get failing(): number {
+    return this.#failing;
+  }
+
+  /** The first of those that fail. */
+  get failures(): readonly FailingDocument[] {
+    return this.#failures;
+  }
+
+  /** Ids of documents that do not open. They are not among those that were checked. */
+  get unreadable(): readonly string[] {
+    return this.#unreadable;
+  }
+
+  /** Behind which document another look continues; undefined when all were looked at. */
+  get next(): Position | undefined {
+    return this.#next;
+  }
+
+  /** @throws AppError of the store, the check and the work. */
+  async run(): Promise<void> {
+    const { collection, list, work } = this.#options;
+    let bytes = 0;
+    let emptyPages = 0;
+    while (
+      this.#next !== undefined &&
+      this.#mayContinue &&
+      bytes < BYTES_MAX &&
+      emptyPages < EMPTY_PAGES_MAX
+    ) {
+      const limit = Math.min(PAGE.limit, this.#left);
+      const query = { collection, after: this.#next, ...PAGE, limit, work };
+      const page = await work.outside(() => list(query));
+      if (page.documents.length === 0) emptyPages++;
+      this.#unreadable.push(...page.unreadable);
+      for (const document of page.documents) {
+        const turn = work.pause();
+        if (turn !== undefined) await turn;
+        const { text, metadata } = document;
+        bytes += text.length;
+        const content = ownContentOf(text, { collection: metadata._collection, id: metadata._id });
+        this.#count(metadata._id, await this.#options.check(content, work));
+      }
+      this.#next = page.next;
+    }
+  }
+
+  get #left(): number {
+    return this.#options.documentsMax - this.#checked - this.#unreadable.length;
+  }
+
+  get #mayContinue(): boolean {
+    return this.#left > 0 && this.#unreadable.length < UNREADABLE_MAX;
+  }
+
+  #count(id: string, errors: readonly FieldFault[]): void {
+    this.#checked++;
+    if (errors.length === 0) return;
+    this.#failing++;
+    if (this.#failures.length < NAMED_MAX)
+      this.#failures.push({ id, errors: errors.slice(0, ERRORS_MAX).map(shortened) });
+  }
+}
+
+/** A path in a document may be as long as the document. */
+function shortened({ path, message }: FieldFault): FieldFault {
+  return { path: path.slice(0, ERROR_CHARS_MAX), message: message.slice(0, ERROR_CHARS_MAX) };
+}

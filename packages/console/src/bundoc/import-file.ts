@@ -1,0 +1,169 @@
+import type { BatchOperation } from '@bundoc/client/batch';
+import { newKey } from '@bundoc/client/collection';
+import { JsonText, withoutMetadata } from '@bundoc/client/document';
+import { BundocError } from '@bundoc/client/error';
+import { bundoc } from '../shell/api.ts';
+import { type ImportRecord, RECORD_CHARS_MAX, recordsOf } from './import-records.ts';
+
+/** Records that were refused are kept up to so many; all are counted. */
+export const REFUSALS_KEPT = 1_000;
+
+export interface Refusal {
+  readonly number: number;
+  readonly id: string | undefined;
+  readonly reason: string;
+}
+
+/** How far an import is. */
+export interface ImportProgress {
+  /** Records up to this one are done: written, or refused for good. */
+  readonly number: number;
+  readonly bytesRead: number;
+  readonly written: number;
+  readonly refused: number;
+  readonly refusals: readonly Refusal[];
+}
+
+export const NOTHING_DONE: ImportProgress = {
+  ...{ number: 0, bytesRead: 0, written: 0, refused: 0 },
+  refusals: [],
+};
+
+/** Records of a batch, and characters of their documents: a batch ends at either. */
+const RECORDS_MAX = 200;
+const CHARS_MAX = 524_288;
+const BATCH_DEADLINE_MS = 300_000;
+/** Refusals of what a record says. Every other one is of the whole import. */
+const OF_RECORDS: ReadonlySet<number> = new Set([400, 409, 412, 413, 422]);
+
+interface Accepted {
+  readonly record: ImportRecord;
+  readonly id: string | undefined;
+  readonly operation: BatchOperation;
+}
+
+/**
+ * Writes the documents of a file into a collection, in the order of the file. A document with an `_id`
+ * replaces the one that is there. Each keeps its bytes, without its former metadata.
+ *
+ * A batch's key is made of its place and its text, so that whatever is sent again within a day is done once.
+ *
+ * @param done where an earlier run ended.
+ * @param onProgress told after each batch.
+ * @throws BundocError that is of the whole import; what the file is at fault for, as {@link recordsOf} does.
+ */
+export async function importFile(
+  file: Blob,
+  place: { readonly project: string; readonly collection: string },
+  done: ImportProgress,
+  signal: AbortSignal,
+  onProgress: (progress: ImportProgress) => void,
+): Promise<void> {
+  let progress = done;
+  let batch: Accepted[] = [];
+  let chars = 0;
+  const ids = new Set<string>();
+  let refusals: Refusal[] = [];
+  let last: ImportRecord | undefined;
+  const flush = async () => {
+    if (last === undefined) return;
+    const before = refusals.length;
+    await write(place, batch, signal, (refusal) => refusals.push(refusal));
+    const lost = refusals.length - before;
+    progress = {
+      ...{ number: last.number, bytesRead: last.bytesRead },
+      written: progress.written + batch.length - lost,
+      refused: progress.refused + refusals.length,
+      refusals: [...progress.refusals, ...refusals].slice(0, REFUSALS_KEPT),
+    };
+    batch = [];
+    chars = 0;
+    ids.clear();
+    refusals = [];
+    last = undefined;
+    onProgress(progress);
+  };
+  for await (const record of recordsOf(file, signal)) {
+    if (record.number <= progress.number) continue;
+    const accepted = accept(record, place.collection);
+    // A batch has one operation for a document; a later record of it comes behind.
+    if (typeof accepted !== 'string' && accepted.id !== undefined && ids.has(accepted.id)) await flush();
+    last = record;
+    if (typeof accepted === 'string')
+      refusals.push({ number: record.number, id: undefined, reason: accepted });
+    else {
+      batch.push(accepted);
+      chars += record.text.length;
+      if (accepted.id !== undefined) ids.add(accepted.id);
+    }
+    if (batch.length + refusals.length >= RECORDS_MAX || chars >= CHARS_MAX) await flush();
+  }
+  await flush();
+  onProgress({ ...progress, bytesRead: file.size });
+}
+
+/** @returns why a record cannot be sent. */
+function accept(record: ImportRecord, collection: string): Accepted | string {
+  const { text } = record;
+  if (text.length > RECORD_CHARS_MAX) return 'longer than any document';
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return 'not JSON';
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return 'not a JSON object';
+  const { _id: id, _deleted: deleted } = value as Record<string, unknown>;
+  if (deleted === true) return 'a deletion: only documents are imported here';
+  if (id !== undefined && typeof id !== 'string') return '_id is not a string';
+  const document = new JsonText('_rev' in value || '_collection' in value ? withoutMetadata(text) : text);
+  return {
+    record,
+    id,
+    operation:
+      id === undefined ? { op: 'create', collection, document } : { op: 'put', collection, id, document },
+  };
+}
+
+/** Writes records as one batch. When it is refused, halves of it are tried, until the records are found. */
+async function write(
+  place: { readonly project: string; readonly collection: string },
+  batch: readonly Accepted[],
+  signal: AbortSignal,
+  onRefused: (refusal: Refusal) => void,
+): Promise<void> {
+  const [first] = batch;
+  if (first === undefined) return;
+  try {
+    await bundoc.project(place.project).batch(
+      batch.map(({ operation }) => operation),
+      { idempotencyKey: await keyOf(place, batch), deadlineMs: BATCH_DEADLINE_MS, signal },
+    );
+  } catch (error) {
+    if (!(error instanceof BundocError) || !OF_RECORDS.has(error.status)) throw error;
+    if (batch.length === 1) {
+      onRefused({ number: first.record.number, id: first.id, reason: reasonOf(error) });
+      return;
+    }
+    const half = batch.length >> 1;
+    await write(place, batch.slice(0, half), signal, onRefused);
+    await write(place, batch.slice(half), signal, onRefused);
+  }
+}
+
+function reasonOf({ code, detail, errors }: BundocError): string {
+  const [first] = errors;
+  const fault = first === undefined ? detail : `${first.path} ${first.message}`;
+  return fault === undefined ? code : `${code}: ${fault}`;
+}
+
+/** Where the page came by plain HTTP, there is no digest: what is sent again is done again then. */
+async function keyOf(
+  { project, collection }: { readonly project: string; readonly collection: string },
+  batch: readonly Accepted[],
+): Promise<string> {
+  if (!globalThis.isSecureContext) return newKey();
+  const parts = [project, collection, ...batch.map(({ record }) => `${record.number}\0${record.text}`)];
+  const digest = await crypto.subtle.digest('SHA-256', new TextEncoder().encode(parts.join('\0')));
+  return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, '0')).join('');
+}

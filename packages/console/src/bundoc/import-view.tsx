@@ -1,0 +1,164 @@
+import { useRef, useState } from 'preact/hooks';
+import { Empty, Fault, Field, Figure, Head, Name, Table } from '../parts/basics.tsx';
+import { download } from '../parts/download.ts';
+import { bytes, count, plural, visible } from '../parts/format.ts';
+import { useAction } from '../parts/use-action.ts';
+import { may } from '../shell/session.ts';
+import { type ImportProgress, importFile, NOTHING_DONE, REFUSALS_KEPT } from './import-file.ts';
+import { places } from './places.ts';
+import { CollectionFrame } from './project-frame.tsx';
+
+/** Writes the documents of a file into a collection. */
+export function ImportView({
+  project = '',
+  collection = '',
+}: {
+  readonly project?: string;
+  readonly collection?: string;
+}) {
+  if (!may('docs:write'))
+    return <Head title="Import" lead="This token may not write documents: that takes docs:write." />;
+  return (
+    <CollectionFrame project={project} collection={collection} here="Import">
+      {() => <Import key={`${project}/${collection}`} project={project} collection={collection} />}
+    </CollectionFrame>
+  );
+}
+
+function Import(place: { readonly project: string; readonly collection: string }) {
+  const [file, setFile] = useState<File>();
+  const [progress, setProgress] = useState<ImportProgress>(NOTHING_DONE);
+  const latest = useRef(progress);
+  const [state, setState] = useState<'new' | 'begun' | 'done'>('new');
+  const { isBusy, error, run, stop, clear } = useAction();
+  const tell = (next: ImportProgress) => {
+    latest.current = next;
+    setProgress(next);
+  };
+  const begin = (from: File) =>
+    run(async (signal) => {
+      setState('begun');
+      await importFile(from, place, latest.current, signal, tell);
+      setState('done');
+    });
+  const choose = (chosen: File | undefined) => {
+    setFile(chosen);
+    setState('new');
+    tell(NOTHING_DONE);
+    clear();
+  };
+  return (
+    <>
+      <Head
+        title="Import"
+        lead={
+          <>
+            into <Name text={place.collection} />
+          </>
+        }
+      />
+      <div class="panel form">
+        <Field
+          label="File"
+          hint="NDJSON, a document a line, or one JSON array. A document with an _id replaces the one that is there; others are new."
+        >
+          {(attributes) => (
+            <input
+              {...attributes}
+              type="file"
+              accept=".json,.ndjson,.jsonl,application/json,application/x-ndjson"
+              disabled={isBusy}
+              onChange={(event) => choose(event.currentTarget.files?.[0])}
+            />
+          )}
+        </Field>
+        <p class="hint">
+          Each document keeps its bytes. After an interruption, choose the same file again: within a day,
+          whatever is sent twice is written once.
+        </p>
+        <div class="actions">
+          {state === 'done' ? null : (
+            <button
+              type="button"
+              class="primary"
+              disabled={file === undefined || isBusy}
+              onClick={() => file && void begin(file)}
+            >
+              {isBusy ? 'Importing…' : state === 'new' ? 'Import' : 'Continue'}
+            </button>
+          )}
+          {isBusy ? (
+            <button type="button" onClick={stop}>
+              Stop
+            </button>
+          ) : null}
+        </div>
+        {file === undefined || state === 'new' ? null : (
+          <>
+            <progress max={Math.max(1, file.size)} value={progress.bytesRead} aria-label="Import" />
+            <p role="status">
+              {state === 'done' ? 'Done: ' : ''}
+              {plural(progress.written, 'document')} written, {count(progress.refused)} refused.
+            </p>
+          </>
+        )}
+      </div>
+      <Fault error={error} />
+      {file === undefined || state === 'new' ? null : (
+        <dl class="figures">
+          <Figure name="Written">{count(progress.written)}</Figure>
+          <Figure name="Refused">{count(progress.refused)}</Figure>
+          <Figure name="Read">
+            {bytes(progress.bytesRead)} of {bytes(file.size)}
+          </Figure>
+        </dl>
+      )}
+      {state === 'done' && progress.refused === 0 ? (
+        <Empty title="Every document was written">
+          <a href={places.collection(place.project, place.collection)}>Look at the collection</a>
+        </Empty>
+      ) : null}
+      {progress.refused === 0 ? null : <Refused progress={progress} />}
+    </>
+  );
+}
+
+/** Refusals that are drawn; the file has all that are kept. */
+const SHOWN = 100;
+
+function Refused({ progress: { refusals, refused } }: { readonly progress: ImportProgress }) {
+  return (
+    <section aria-labelledby="refused">
+      <div class="section-head">
+        <h2 id="refused">Refused</h2>
+        <button
+          type="button"
+          class="small"
+          onClick={() =>
+            download(
+              'refused.ndjson',
+              refusals.map((refusal) => `${JSON.stringify(refusal)}\n`).join(''),
+              'application/x-ndjson',
+            )
+          }
+        >
+          Download the list
+        </button>
+      </div>
+      <Table label="Records that were refused" heads={[['Record', 'number'], 'Id', 'Why']}>
+        {refusals.slice(0, SHOWN).map(({ number, id, reason }) => (
+          <tr key={number}>
+            <td class="number">{count(number)}</td>
+            <td>{id === undefined ? <span class="muted">none</span> : <Name text={id} max={60} />}</td>
+            <td>{visible(reason, 300)}</td>
+          </tr>
+        ))}
+      </Table>
+      {refused > SHOWN ? (
+        <p class="hint">
+          The first {count(SHOWN)} of {count(refused)} are shown. The list holds up to {count(REFUSALS_KEPT)}.
+        </p>
+      ) : null}
+    </section>
+  );
+}

@@ -1,0 +1,220 @@
+import type { MovedProject, MoveProgress } from '@bundoc/client/move';
+import { useState } from 'preact/hooks';
+import { Badge, Fault, Figure, Head, Name, TypedConfirmation } from '../parts/basics.tsx';
+import { fileName } from '../parts/download.ts';
+import { openFileSink } from '../parts/file-sink.ts';
+import { bytes, count, plural, visible } from '../parts/format.ts';
+import { useAction } from '../parts/use-action.ts';
+import { useRequest } from '../parts/use-request.ts';
+import { bundoc } from '../shell/api.ts';
+import { may } from '../shell/session.ts';
+import { ProjectFrame } from './project-frame.tsx';
+
+/** What is done to a project as a whole: re-sealing, backup, a move. */
+export function OperationsView({ project = '' }: { readonly project?: string }) {
+  return (
+    <ProjectFrame project={project} here="Operations">
+      {() => <Operations key={project} project={project} />}
+    </ProjectFrame>
+  );
+}
+
+function Operations({ project }: { readonly project: string }) {
+  const mayAdminister = may('docs:admin');
+  return (
+    <>
+      <Head
+        title="Operations"
+        lead={
+          <>
+            on <Name text={project} /> as a whole
+          </>
+        }
+      />
+      <Reseal project={project} />
+      {mayAdminister ? (
+        <>
+          <Backup project={project} />
+          <Move project={project} />
+        </>
+      ) : (
+        <p class="hint">Backups and moves take docs:admin.</p>
+      )}
+    </>
+  );
+}
+
+const RESEAL_EVERY_MS = 2_000;
+
+/** How far documents are sealed under the present version of the key. */
+function Reseal({ project }: { readonly project: string }) {
+  // Asking keeps a project open, so it is not asked when nothing is under way.
+  const info = useRequest(
+    project,
+    (signal) => bundoc.project(project).info({ signal }),
+    RESEAL_EVERY_MS,
+    (last) => last !== undefined && last.key.documents_to_reseal > 0,
+  );
+  const { data } = info;
+  return (
+    <section class="panel" aria-labelledby="reseal">
+      <h2 id="reseal">Re-seal</h2>
+      <p class="hint">
+        After a rotation of the key, Bundoc seals the documents again under its new version, in the
+        background.
+      </p>
+      <Fault error={info.error} retry={info.reload} />
+      <div class="toolbar under">
+        <button type="button" onClick={info.reload}>
+          Look again
+        </button>
+      </div>
+      {data === undefined ? null : (
+        <>
+          <dl class="figures">
+            <Figure name="Key version">{data.key.version}</Figure>
+            <Figure name="Versions of the key">{data.key.versions.join(', ')}</Figure>
+            <Figure name="To re-seal">
+              {data.key.documents_to_reseal === 0 ? (
+                <Badge kind="good">none</Badge>
+              ) : (
+                <>
+                  {count(data.key.documents_to_reseal)}
+                  <span class="muted"> of {plural(data.documents, 'document')}</span>
+                </>
+              )}
+            </Figure>
+          </dl>
+          {data.key.documents_to_reseal === 0 ? null : (
+            <progress
+              max={Math.max(1, data.documents)}
+              value={Math.max(0, data.documents - data.key.documents_to_reseal)}
+              aria-label="Documents under the present version"
+            />
+          )}
+        </>
+      )}
+    </section>
+  );
+}
+
+/** Writes a backup into a file as it comes. It is sealed: nobody reads it without the key. */
+function Backup({ project }: { readonly project: string }) {
+  const { isBusy, error, run, stop } = useAction();
+  const [written, setWritten] = useState<number>();
+  const [isDone, setIsDone] = useState(false);
+  const backUp = () =>
+    run(async (signal) => {
+      const sink = await openFileSink(`${fileName(project)}.bundoc-backup`, 'application/octet-stream');
+      if (sink === undefined) return;
+      setIsDone(false);
+      setWritten(0);
+      try {
+        const stream = await bundoc.project(project).backup({ signal });
+        const reader = stream.getReader();
+        for (let sum = 0; ; ) {
+          const { done, value } = await reader.read();
+          signal.throwIfAborted();
+          if (done) break;
+          // What `fetch` gives is no shared memory.
+          await sink.write(value as Uint8Array<ArrayBuffer>);
+          sum += value.length;
+          setWritten(sum);
+        }
+        await sink.close();
+        setIsDone(true);
+      } catch (thrown) {
+        await sink.abandon();
+        throw thrown;
+      }
+    });
+  return (
+    <section class="panel" aria-labelledby="backup">
+      <h2 id="backup">Backup</h2>
+      <p class="hint">
+        The project as it is at the end of the backup, sealed. Check the file with{' '}
+        <code>bundoc verify-backup</code>; restore it with <code>bundoc restore</code>.
+      </p>
+      <div class="toolbar under">
+        <button type="button" disabled={isBusy} onClick={() => void backUp()}>
+          {isBusy ? 'Backing up…' : 'Back up to a file'}
+        </button>
+        {isBusy ? (
+          <button type="button" onClick={stop}>
+            Stop
+          </button>
+        ) : null}
+        {written === undefined || error !== undefined ? null : (
+          <span role="status">
+            {isDone ? 'Done: ' : ''}
+            {bytes(written)}
+            {isDone || isBusy ? '' : '. Stopped: no file was written.'}
+          </span>
+        )}
+      </div>
+      {isBusy ? <progress aria-label="Backup" /> : null}
+      <Fault error={error} />
+    </section>
+  );
+}
+
+const STEPS: Readonly<Record<MoveProgress['step'], string>> = {
+  copying: 'Copying',
+  verifying: 'Verifying the copy',
+  switching: 'Handing over',
+};
+
+/** Moves a project from files to the database that the service is set up for, while it is used. */
+function Move({ project }: { readonly project: string }) {
+  const { isBusy, error, run, stop } = useAction();
+  const [progress, setProgress] = useState<MoveProgress>();
+  const [moved, setMoved] = useState<MovedProject>();
+  const move = () =>
+    run(async (signal) => {
+      setProgress(undefined);
+      setMoved(await bundoc.project(project).move({ signal, onProgress: setProgress }));
+    });
+  return (
+    <section class="panel" aria-labelledby="move">
+      <h2 id="move">Move to PostgreSQL</h2>
+      <p class="hint">
+        From files to the database that <code>BUNDOC_MOVE_TO</code> names, while the project is used. The way
+        back is the command <code>bundoc move</code>.
+      </p>
+      {moved === undefined ? (
+        <>
+          <TypedConfirmation
+            name={project}
+            what="project"
+            action="Move"
+            isBusy={isBusy}
+            onConfirm={() => void move()}
+          />
+          {isBusy ? (
+            <div class="toolbar under">
+              <progress
+                max={Math.max(1, progress?.of ?? 1)}
+                value={progress?.documents ?? 0}
+                aria-label="Move"
+              />
+              <span role="status">
+                {progress === undefined
+                  ? 'Beginning'
+                  : `${STEPS[progress.step]}: ${count(progress.documents)} of ${count(progress.of)}`}
+              </span>
+              <button type="button" onClick={stop}>
+                Stop
+              </button>
+            </div>
+          ) : null}
+        </>
+      ) : (
+        <p class="note" role="status">
+          Moved to {visible(moved.to, 120)}. What was in its folder is kept in{' '}
+          <code>{visible(moved.kept, 120)}</code>.
+        </p>
+      )}
+      <Fault error={error} />
+    </section>
+  );
+}

@@ -1,0 +1,174 @@
+import type { ComponentChildren } from 'preact';
+import { useEffect, useRef, useState } from 'preact/hooks';
+import { Dialog, Fault, Switch } from './basics.tsx';
+import { fileName } from './download.ts';
+import { COLLECTED_BYTES_MAX, canStreamToFiles, type FileSink, openFileSink } from './file-sink.ts';
+import { bytes, count, plural, visible } from './format.ts';
+import type { SplitAnswer } from './json-elements.ts';
+import { useAction } from './use-action.ts';
+
+/** Documents of a page of an export. Bundoc ends a page at 16 MiB, too. */
+export const EXPORT_PAGE = 1_000;
+/** For a page that may be long, on a network that may be slow. */
+export const PAGE_DEADLINE_MS = 120_000;
+
+const FORMS = { json: 'JSON array', ndjson: 'NDJSON' };
+type Form = keyof typeof FORMS;
+const TYPES: Readonly<Record<Form, string>> = { json: 'application/json', ndjson: 'application/x-ndjson' };
+
+/** Where the page behind an answer begins; undefined when it was the last. */
+export function nextOf(rest: SplitAnswer['rest'] | undefined): string | undefined {
+  const next = rest?.['next_cursor'];
+  return typeof next === 'string' ? next : undefined;
+}
+
+/** Ids of documents that do not open. */
+export function unreadableOf(rest: SplitAnswer['rest']): readonly string[] {
+  const ids = rest['unreadable'];
+  return Array.isArray(ids) ? ids.map(String) : [];
+}
+
+/** An export that was begun, and how far it is. */
+interface Running {
+  readonly sink: FileSink;
+  readonly form: Form;
+  cursor: string | undefined;
+  documents: number;
+  chars: number;
+  readonly unreadable: string[];
+}
+
+/**
+ * Writes documents or records into a file, page by page: a page is in memory, and the next one is asked for
+ * when the file has it.
+ */
+export function ExportDialog({
+  name,
+  what,
+  noun,
+  total,
+  ask,
+  onClose,
+}: {
+  readonly name: string;
+  readonly what: ComponentChildren;
+  readonly noun: 'document' | 'record';
+  /** How many there are, where that is known. */
+  readonly total: number | undefined;
+  readonly ask: (cursor: string | undefined, signal: AbortSignal) => Promise<SplitAnswer>;
+  readonly onClose: () => void;
+}) {
+  const [form, setForm] = useState<Form>('json');
+  const [isDone, setIsDone] = useState(false);
+  const [, setRound] = useState(0);
+  const running = useRef<Running | undefined>(undefined);
+  const { isBusy, error, run, stop } = useAction();
+  // What is left unfinished leaves no file.
+  useEffect(() => () => void abandon(running.current), []);
+
+  const begin = () =>
+    run(async (signal) => {
+      const sink = await openFileSink(`${fileName(name)}.${form}`, TYPES[form]);
+      if (sink === undefined) return;
+      running.current = { sink, form, cursor: undefined, documents: 0, chars: 0, unreadable: [] };
+      await proceed(running.current, signal);
+    });
+  const proceed = async (one: Running, signal: AbortSignal) => {
+    do {
+      const { elements, rest } = await ask(one.cursor, signal);
+      const text = textOfPage(one, elements);
+      await one.sink.write(text);
+      one.documents += elements.length;
+      one.chars += text.length;
+      one.unreadable.push(...unreadableOf(rest));
+      one.cursor = nextOf(rest);
+      setRound((round) => round + 1);
+    } while (one.cursor !== undefined);
+    if (one.form === 'json') await one.sink.write(one.documents === 0 ? '[]\n' : '\n]\n');
+    await one.sink.close();
+    setIsDone(true);
+  };
+  const close = () => {
+    stop();
+    onClose();
+  };
+  const one = running.current;
+  return (
+    <Dialog title="Export" onClose={close}>
+      <p>{what}, each as it is stored.</p>
+      {one === undefined ? (
+        <>
+          <Switch label="Format" choices={FORMS} chosen={form} onChoose={setForm} />
+          <p class="hint">
+            {form === 'json'
+              ? `Every ${noun} keeps its bytes.`
+              : `A ${noun} a line. Line breaks between its values become spaces; every value keeps its bytes.`}
+          </p>
+          {canStreamToFiles ? null : (
+            <p class="note">
+              This browser holds the file in memory until it is complete. {bytes(COLLECTED_BYTES_MAX)} are the
+              bound; beyond it, no file is written.
+            </p>
+          )}
+        </>
+      ) : (
+        <>
+          <progress
+            {...(isDone ? { max: 1, value: 1 } : total === undefined ? {} : { max: Math.max(1, total) })}
+            {...(isDone || total === undefined ? {} : { value: one.documents })}
+            aria-label="Export"
+          />
+          <p role="status">
+            {isDone ? 'Done: ' : ''}
+            {plural(one.documents, noun)}, {count(one.chars)} characters.
+          </p>
+          {one.unreadable.length === 0 ? null : (
+            <p class="note warn">
+              {plural(one.unreadable.length, 'document does', 'documents do')} not open and{' '}
+              {one.unreadable.length === 1 ? 'is' : 'are'} not in the file:{' '}
+              {one.unreadable
+                .slice(0, 20)
+                .map((id) => visible(id, 60))
+                .join(', ')}
+            </p>
+          )}
+        </>
+      )}
+      <Fault error={error} />
+      <div class="dialog-end">
+        <button type="button" onClick={close}>
+          {isDone ? 'Close' : 'Cancel'}
+        </button>
+        {isDone ? null : (
+          <button
+            type="button"
+            class="primary"
+            disabled={isBusy}
+            onClick={() => void (one === undefined ? begin() : run((signal) => proceed(one, signal)))}
+          >
+            {isBusy ? 'Exporting…' : one === undefined ? 'Choose a file' : 'Continue'}
+          </button>
+        )}
+      </div>
+    </Dialog>
+  );
+}
+
+/** Line breaks of JSON are between its values alone, where a space is as good. */
+const LINE_BREAKS = /[\r\n]/g;
+
+function textOfPage({ form, documents }: Running, elements: readonly string[]): string {
+  if (elements.length === 0) return '';
+  if (form === 'ndjson')
+    return elements.map((element) => `${element.replaceAll(LINE_BREAKS, ' ')}\n`).join('');
+  return `${documents === 0 ? '[\n' : ',\n'}${elements.join(',\n')}`;
+}
+
+/** Of one that is complete, nothing is left to be abandoned. */
+async function abandon(one: Running | undefined): Promise<void> {
+  try {
+    await one?.sink.abandon();
+  } catch {
+    // It is closed.
+  }
+}

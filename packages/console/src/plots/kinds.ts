@@ -1,0 +1,42 @@
+import { percentile, total } from './metrics.ts';
+import type { Kind, Look } from './plots.tsx';
+
+const perSecond =
+  (...names: readonly string[]) =>
+  (before: Look, after: Look) =>
+    names.map(
+      (name) =>
+        (total(after.series, name) - total(before.series, name)) / ((after.atMs - before.atMs) / 1_000),
+    );
+
+/** Requests of a service, and how long they take. @param histogram of their durations. */
+export function requestKinds(histogram: string): readonly Kind[] {
+  const latency = (share: number) => (before: Look, after: Look) => {
+    const seconds = percentile(before.series, after.series, histogram, share);
+    return seconds === undefined ? undefined : seconds * 1_000;
+  };
+  return [
+    { title: 'Requests', unit: '/s', lines: ['all'], values: perSecond(`${histogram}_count`) },
+    {
+      title: 'Latency',
+      unit: ' ms',
+      lines: ['median', '99 %'],
+      values: (before, after) => [latency(0.5)(before, after), latency(0.99)(before, after)],
+    },
+  ];
+}
+
+/** How often things happen. */
+export function rates(title: string, lines: readonly string[], names: readonly string[]): Kind {
+  return { title, unit: '/s', lines, values: perSecond(...names) };
+}
+
+/** How many there are. */
+export function levels(title: string, lines: readonly string[], names: readonly string[]): Kind {
+  return {
+    title,
+    unit: '',
+    lines,
+    values: (_before, { series }) => names.map((name) => total(series, name)),
+  };
+}

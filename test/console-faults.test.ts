@@ -1,0 +1,97 @@
+import { freePort } from '@bundoc/shared/testing/free-port';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { TestBrowser } from './support/browser.ts';
+import { describeWithChromium } from './support/chromium-tests.ts';
+import { call, Installation } from './support/installation.ts';
+
+describeWithChromium('the console of a Bundoc that stops, or takes long', () => {
+  let installation: Installation;
+  let browser: TestBrowser;
+  let token: string;
+  const documents = '/v1/projects/acme/collections/notes/documents';
+  const put = (id: string, body: string) =>
+    call(installation.url, `${documents}/${id}`, { method: 'PUT', token, body });
+
+  beforeAll(async () => {
+    // It comes back to the address that the page was loaded from.
+    installation = await Installation.start({ environment: { BUNDOC_PORT: String(await freePort()) } });
+    token = await installation.client(['*'], ['docs:read', 'docs:write']);
+    await put('first', '{"v":1}');
+    browser = await TestBrowser.launch();
+  });
+  afterAll(async () => {
+    await browser?.[Symbol.asyncDispose]();
+    await installation?.[Symbol.asyncDispose]();
+  });
+
+  it('says that the service is gone, keeps what is typed, and stores it once the service is back', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, token);
+    await visitor.open('/console/projects/acme/collections/notes/documents/first');
+    await visitor.replaceText('Text of the document', '{"v":"typed while it was gone"}');
+    await installation.stopBundoc();
+    await page.getByRole('button', { name: 'Save' }).click();
+    await page.getByText('Bundoc does not answer').waitFor();
+    await page.getByRole('alert').getByText('network_error').waitFor();
+    await visitor.expectAccessible();
+    await installation.startBundoc();
+    await page.getByText('Bundoc does not answer').waitFor({ state: 'detached' });
+    await page.getByRole('button', { name: 'Save' }).click();
+    await page.getByText('Saved.').waitFor();
+    expect((await call(installation.url, `${documents}/first`, { token })).text).toContain(
+      '"v":"typed while it was gone"',
+    );
+  });
+
+  it('loads by itself, once the service is back, what could not be loaded', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, token);
+    await page.getByRole('link', { name: 'acme' }).waitFor();
+    await installation.stopBundoc();
+    await visitor.open('/console/projects/acme/collections/notes');
+    await page.getByText('Bundoc does not answer').waitFor();
+    await installation.startBundoc();
+    await page.getByText('Bundoc does not answer').waitFor({ state: 'detached' });
+    await page.getByRole('button', { name: 'Open the project' }).click();
+    await page.getByRole('link', { name: 'first' }).waitFor();
+  });
+
+  it('says that the service takes long, and shows the answer when it comes', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    const answered = Promise.withResolvers<void>();
+    await page.route('**/v1/projects?*', async (route) => {
+      await answered.promise;
+      await route.continue();
+    });
+    await visitor.signIn(installation.url, token);
+    await page.getByText('Bundoc takes long to answer').waitFor();
+    await visitor.expectAccessible();
+    answered.resolve();
+    await page.getByRole('link', { name: 'acme' }).waitFor();
+    await page.getByText('Bundoc takes long to answer').waitFor({ state: 'detached' });
+  });
+
+  it('follows changes over a restart of the service, and misses none', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await put('opened', '{"v":1}');
+    await visitor.signIn(installation.url, token);
+    const following = page.waitForRequest((request) => /changes\?since=(?!now)/.test(request.url()));
+    await visitor.open('/console/projects/acme/changes');
+    await following;
+    await put('before', '{"v":1}');
+    await page.getByRole('link', { name: 'before' }).waitFor();
+    await installation.stopBundoc();
+    await page.getByText('waits for Bundoc').waitFor();
+    await installation.startBundoc();
+    // Before the page has come back, or after: either is seen.
+    await put('behind', '{"v":1}');
+    await page.getByRole('link', { name: 'behind' }).waitFor();
+    await page.getByText('live', { exact: true }).waitFor();
+    const seen = await page.getByRole('row').getByRole('link').allTextContents();
+    expect(seen.filter((name) => name !== 'notes')).toEqual(['behind', 'before']);
+  });
+});

@@ -1,0 +1,236 @@
+import { readFileSync } from 'node:fs';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { elementTexts } from '../packages/client/src/json-slices.ts';
+import { OWN_FILES, TestBrowser, type Visitor, writtenFile } from './support/browser.ts';
+import { describeWithChromium } from './support/chromium-tests.ts';
+import { call, Installation } from './support/installation.ts';
+
+/** What a console that parses and writes again would change. */
+const EXACT =
+  '{\n\t"b": 12345678901234567890,\r\n  "a" : 1.10,\n\t"10": "ten\\u0041", "text": "é\u202e",\r  "e": 1e2 \n}';
+const NO_FILES = 'globalThis.showSaveFilePicker = undefined;';
+
+describeWithChromium('the console’s exports and imports', () => {
+  let installation: Installation;
+  let browser: TestBrowser;
+  let token: string;
+  const COUNT = 1_250;
+  const path = (collection: string) => `/v1/projects/acme/collections/${collection}`;
+  const textOf = async (collection: string, id: string) =>
+    (await call(installation.url, `${path(collection)}/documents/${id}`, { token })).text;
+  const countOf = async (collection: string) =>
+    (await call(installation.url, path(collection), { token })).json()['documents'];
+  const importText = async ({ page }: Visitor, name: string, text: string) => {
+    await page.getByLabel('File').setInputFiles({
+      ...{ name, mimeType: 'application/json', buffer: Buffer.from(text) },
+    });
+    await page.getByRole('button', { name: 'Import', exact: true }).click();
+  };
+
+  beforeAll(async () => {
+    installation = await Installation.start();
+    token = await installation.client(['*'], ['docs:read', 'docs:write', 'docs:admin']);
+    const put = await call(installation.url, `${path('notes')}/documents/exact`, {
+      ...{ method: 'PUT', token, body: EXACT },
+    });
+    expect(put.status).toBe(201);
+    const operations = Array.from({ length: COUNT - 1 }, (_, n) => ({
+      ...{ op: 'put', collection: 'notes', id: `d${n}`, document: { n, even: n % 2 === 0 } },
+    }));
+    for (let at = 0; at < operations.length; at += 500) {
+      const body = JSON.stringify({ operations: operations.slice(at, at + 500) });
+      await call(installation.url, '/v1/projects/acme/batch', { method: 'POST', token, body });
+    }
+    browser = await TestBrowser.launch();
+  });
+  afterAll(async () => {
+    await browser?.[Symbol.asyncDispose]();
+    await installation?.[Symbol.asyncDispose]();
+  });
+
+  it('exports a whole collection into a file, page by page, and imports it again to the byte', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await page.addInitScript({ content: OWN_FILES });
+    await visitor.signIn(installation.url, token);
+    await visitor.open('/console/projects/acme/collections/notes');
+    await page.getByRole('button', { name: 'Export' }).click();
+    await visitor.expectAccessible();
+    await page.getByRole('button', { name: 'Choose a file' }).click();
+    await page.getByText('Done: 1,250 documents').waitFor();
+    await visitor.expectAccessible();
+    await page.getByRole('button', { name: 'Close' }).click();
+    const file = await writtenFile(page, 'acme-notes.json');
+    const elements = elementTexts(file);
+    expect(elements).toHaveLength(COUNT);
+    expect(elements[0]).toBe(await textOf('notes', 'exact'));
+    expect(JSON.parse(file)).toHaveLength(COUNT);
+
+    await visitor.open('/console/projects/acme/collections/copies/import');
+    await importText(visitor, 'acme-notes.json', file);
+    await page.getByText('Done: 1,250 documents written, 0 refused').waitFor();
+    await visitor.expectAccessible();
+    const copy = await textOf('copies', 'exact');
+    expect(copy.slice(copy.indexOf('\n\t"b"'))).toBe(EXACT.slice(1));
+    expect(await countOf('copies')).toBe(COUNT);
+  });
+
+  it('exports what a query finds on all its pages as NDJSON', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await page.addInitScript({ content: OWN_FILES });
+    await visitor.signIn(installation.url, token);
+    await visitor.open('/console/projects/acme/collections/notes/query');
+    const query = '{"where":{"$or":[{"even":true},{"b":12345678901234567890}]},"limit":100}';
+    await visitor.replaceText('Text of the request: Find', query);
+    await page.getByRole('button', { name: 'Export' }).click();
+    await page.getByRole('button', { name: 'NDJSON' }).click();
+    await page.getByRole('button', { name: 'Choose a file' }).click();
+    await page.getByText('Done: 626 documents').waitFor();
+    const lines = (await writtenFile(page, 'acme-notes-query.ndjson')).split('\n');
+    expect(lines.pop()).toBe('');
+    expect(lines).toHaveLength(626);
+    expect(lines[0]).toBe((await textOf('notes', 'exact')).replaceAll(/[\r\n]/g, ' '));
+  });
+
+  it('continues an export that was cut off, and leaves no file of one that is given up', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await page.addInitScript({ content: OWN_FILES });
+    await visitor.signIn(installation.url, token);
+    await visitor.open('/console/projects/acme/collections/notes');
+    await page.getByRole('link', { name: 'd0', exact: true }).waitFor();
+    let isCut = true;
+    await page.route('**/documents?*cursor=*', (route) => (isCut ? route.abort() : route.continue()));
+    const begin = async () => {
+      await page.getByRole('button', { name: 'Export' }).click();
+      await page.getByRole('button', { name: 'Choose a file' }).click();
+      await page.getByRole('alert').getByText('network_error').waitFor();
+    };
+    await begin();
+    await page.getByRole('button', { name: 'Cancel' }).click();
+    await expect.poll(() => writtenFile(page, 'acme-notes.json')).toBe('');
+    await begin();
+    isCut = false;
+    await page.getByRole('button', { name: 'Continue' }).click();
+    await page.getByText('Done: 1,250 documents').waitFor();
+    expect(JSON.parse(await writtenFile(page, 'acme-notes.json'))).toHaveLength(COUNT);
+  });
+
+  it('exports through memory where the browser writes no files, and says so', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await page.addInitScript({ content: NO_FILES });
+    await visitor.signIn(installation.url, token);
+    await visitor.open('/console/projects/acme/collections/notes');
+    await page.getByRole('button', { name: 'Export' }).click();
+    await page.getByText('holds the file in memory').waitFor();
+    const downloading = page.waitForEvent('download');
+    await page.getByRole('button', { name: 'Choose a file' }).click();
+    const file = readFileSync(await (await downloading).path(), 'utf8');
+    expect(JSON.parse(file)).toHaveLength(COUNT);
+  });
+
+  it('lists the lines that are refused, with their reasons, and writes all others to the byte', async () => {
+    const schema = JSON.stringify({ schema: { properties: { v: { type: 'number' } } } });
+    await call(installation.url, path('strict'), { method: 'PUT', token, body: schema });
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, token);
+    await visitor.open('/console/projects/acme/collections/strict/import');
+    const good = '{"_id":"good", "v":1.10,  "w":12345678901234567890}';
+    const lines = [
+      ...[good, '{"_id":"bad","v":"text"}', '{"v":1', '', '[1]', '{"_id":7}'],
+      ...['{"v":1}},{"op":"delete","collection":"strict","id":"good"', '{"_id":"last","v":2}\r'],
+    ];
+    await importText(visitor, 'some.ndjson', lines.join('\n'));
+    await page.getByText('Done: 2 documents written, 5 refused').waitFor();
+    await visitor.expectAccessible();
+    for (const [record, reason] of [
+      [2, 'schema_violation: /v must be number'],
+      [3, 'not JSON'],
+      [5, 'not a JSON object'],
+      [6, '_id is not a string'],
+      [7, 'not JSON'],
+    ])
+      await page.getByRole('row', { name: new RegExp(`^${record} .*${reason}`) }).waitFor();
+    expect(await textOf('strict', 'good')).toContain(good.slice('{"_id":"good",'.length));
+    expect(await countOf('strict')).toBe(2);
+  });
+
+  it('continues an import that was cut off, and writes nothing twice', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, token);
+    await visitor.open('/console/projects/acme/collections/resumed/import');
+    // New documents: one that is sent twice would be there twice.
+    const text = Array.from({ length: 700 }, (_, n) => `{"n":${n}}`).join('\n');
+    let batches = 0;
+    await page.route('**/batch', async (route) => {
+      batches++;
+      if (batches < 3 || batches > 6) return route.continue();
+      // The service does its work, and the answer is lost.
+      await route.fetch();
+      return route.abort();
+    });
+    await importText(visitor, 'many.ndjson', text);
+    await page.getByRole('alert').getByText('network_error').waitFor();
+    await page.getByText('400 documents written').waitFor();
+    await page.getByRole('button', { name: 'Continue' }).click();
+    await page.getByText('Done: 700 documents written, 0 refused').waitFor();
+    expect(await countOf('resumed')).toBe(700);
+    // The same file once more: a reload has forgotten how far it was.
+    await importText(visitor, 'many.ndjson', text);
+    await page.getByText('Done: 700 documents written, 0 refused').waitFor();
+    expect(await countOf('resumed')).toBe(700);
+  });
+
+  it('refuses a file that is not UTF-8 or ends inside of its array, after what comes before', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, token);
+    await visitor.open('/console/projects/acme/collections/broken/import');
+    await importText(visitor, 'cut.json', '[{"_id":"a"},{"_id":"b"');
+    await page.getByText('The file ends inside of its array').waitFor();
+    await page.getByLabel('File').setInputFiles({
+      ...{
+        name: 'latin.ndjson',
+        mimeType: 'application/json',
+        buffer: Buffer.from('{"a":"\xe9"}', 'latin1'),
+      },
+    });
+    await page.getByRole('button', { name: 'Import', exact: true }).click();
+    await page.getByRole('alert').waitFor();
+    expect((await call(installation.url, `${path('broken')}/documents/b`, { token })).status).toBe(404);
+  });
+
+  it('backs a project up into a file that is whole', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await page.addInitScript({ content: OWN_FILES });
+    await visitor.signIn(installation.url, token);
+    await visitor.open('/console/projects/acme/operations');
+    await page.getByRole('button', { name: 'Back up to a file' }).click();
+    await page.getByText(/Done: [\d.]+ [KM]iB/).waitFor();
+    await visitor.expectAccessible();
+    const file = await writtenFile(page, 'acme.bundoc-backup');
+    expect(file.slice(0, 6)).toBe(
+      (await call(installation.url, '/v1/projects/acme/backup', { token })).text.slice(0, 6),
+    );
+    expect(file.length).toBeGreaterThan(COUNT * 50);
+  });
+
+  it('tells how many documents a schema would refuse, and which, before it is defined', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, token);
+    await visitor.open('/console/projects/acme/collections/notes/definition');
+    await visitor.editor('Text of the definition').waitFor();
+    await visitor.replaceText('Text of the definition', '{"schema":{"properties":{"n":{"maximum":1239}}}}');
+    await page.getByRole('button', { name: 'Check the documents' }).click();
+    await page.getByText('9 documents of 1,250 that were checked would be refused').waitFor();
+    await page.getByRole('link', { name: 'd1240' }).waitFor();
+    await visitor.expectAccessible();
+    expect((await call(installation.url, path('notes'), { token })).json()).not.toHaveProperty('schema');
+  });
+});
