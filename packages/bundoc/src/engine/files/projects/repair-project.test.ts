@@ -305,6 +305,15 @@ describe('parts that are damaged in the middle', () => {
     expect(await contentAfter(all)).toEqual({ ...EXPECTED, g: 'g' });
   });
 
+  it('are noticed with the catalog gone where they are the first that the log still has', async () => {
+    const all = await made();
+    const { firstLive } = await viewLog(all.disk);
+    const [first] = framesOn(all.disk).filter(({ segment }) => segment >= firstLive);
+    damageBody(all.disk, first!);
+    all.disk.tamper(path('catalog'), undefined);
+    await expect(repair(all)).rejects.toThrow(/parts before this one are damaged or missing.*may be lost/);
+  });
+
   it('are lost at the end of the log only with --accept-loss, and later commits have other numbers', async () => {
     const all = await made();
     damageBody(all.disk, framesOn(all.disk).at(-1)!);

@@ -1,0 +1,38 @@
+import { describe, expect, it } from 'vitest';
+import { errorOf } from './error.ts';
+
+describe('the error of an answer', () => {
+  it.each(['', '<html>', 'null', '3', '"text"', 'true', '{}', '{"code":1}'])(
+    'is an unexpected answer when the body is no problem document: %s',
+    (body) => {
+      const headers = new Headers({ 'retry-after': '2' });
+      expect(errorOf(502, headers, body)).toMatchObject({
+        code: 'unexpected_answer',
+        status: 502,
+        detail: 'the answer has status 502',
+        retryAfterMs: 2_000,
+        problem: {},
+      });
+    },
+  );
+
+  it('has what the problem document says, and leaves out members of another type', () => {
+    const problem = {
+      code: 'disk_full',
+      title: 'No room',
+      detail: 1,
+      request_id: 'r',
+      errors: 'none',
+      more: 2,
+    };
+    expect(errorOf(507, new Headers(), JSON.stringify(problem))).toMatchObject({
+      code: 'disk_full',
+      message: 'disk_full: No room',
+      detail: undefined,
+      requestId: 'r',
+      errors: [],
+      retryAfterMs: undefined,
+      problem,
+    });
+  });
+});
