@@ -32,7 +32,8 @@ const waiting = { maxWorkers: cores + 2 };
  * storage is asked; `bundoc-cli`, `disk-full`, `isolation` and `kill-loop` are about files and their engine,
  * whose counterparts for rows are in `packages/bundoc/test/postgres-*` and the test of the cluster; `cors`,
  * `key-in-heap`, `memory-exposure`, `npm-start` and `tls` are about processes and connections, and ask
- * nothing of a storage; `bundoc-data` and `doctor` are about commands that work through the services.
+ * nothing of a storage; `bundoc-data`, `completion` and `doctor` are about commands that work through the services, or without
+ * them; `proxies` are about what stands before Bundoc.
  */
 const API = [
   'access',

@@ -61,8 +61,10 @@ one run mean something. Writes bench/results/latest.{md,json} and prints the tab
 --tenants of the case "tenants": their numbers, joined by commas; 1,64,600,10000 by default, with --quick up to 600
 --engines of ${ENGINES.join(', ')}: those of the case "tenants", joined by commas; both by default
 --parts   of ${PARTS.join(', ')}: those of the case "tenants" that are measured, joined by commas; all by default
---profiles  a folder for a profile of Bundoc's main thread in each load of the case "tenants"; rates are lower by it
+--profiles  a folder for a profile of Bundoc's main thread in each load of the case "tenants", or attack of the case "neighbours"; rates are lower by it
 --attacks of the case "neighbours", which is measured by its name alone: ${Object.keys(neighbourCases.ATTACKS).join(', ')}; all by default
+--attackers of ${Object.keys(neighbourCases.TEAMS).join(', ')}: those of the case "neighbours"; all by default, with --quick one and four
+--seconds of each attack of the case "neighbours": 10 by default, 30 with --full, 3 with --quick
 --minutes of endurance, which is measured by its name alone: more than 5, 30 by default
 --snapshots  a folder for heap snapshots of Bundoc, after the fifth minute of endurance and at its end: they hold keys, and make what
           the process takes larger from there on
@@ -108,6 +110,8 @@ function readOptions() {
         engines: { type: 'string', default: ENGINES.join(',') },
         parts: { type: 'string', default: '' },
         attacks: { type: 'string', default: '' },
+        attackers: { type: 'string', default: '' },
+        seconds: { type: 'string', default: '' },
         minutes: { type: 'string', default: '30' },
         profiles: { type: 'string', default: '' },
         snapshots: { type: 'string', default: '' },
@@ -122,6 +126,8 @@ function readOptions() {
       if (!ENGINES.includes(name)) throw new Error(`there is no engine "${name}"`);
     for (const name of namesOf(values.attacks))
       if (!Object.hasOwn(neighbourCases.ATTACKS, name)) throw new Error(`there is no attack "${name}"`);
+    for (const name of namesOf(values.attackers))
+      if (!Object.hasOwn(neighbourCases.TEAMS, name)) throw new Error(`there are no attackers "${name}"`);
     for (const count of namesOf(values.tenants))
       if (!/^[1-9]\d{0,5}$/.test(count)) throw new Error(`"${count}" is no number of tenants`);
     if (!values.help) return values;
@@ -157,6 +163,8 @@ async function main() {
     tenants: namesOf(options.tenants).map(Number),
     parts: namesOf(options.parts),
     attacks: namesOf(options.attacks),
+    attackers: namesOf(options.attackers),
+    seconds: options.seconds === '' ? undefined : Number(options.seconds),
     minutes: Number(options.minutes),
     profiles: folderOf(options.profiles),
     snapshots: folderOf(options.snapshots),

@@ -116,7 +116,10 @@ describe('a backup of a project', () => {
     expect(deleted.status).toBe(200);
     await installation.stopBundoc();
     const marked = await bundoc(offline(), 'restore', file('gone'));
-    expect([marked.code, marked.stderr]).toEqual([2, expect.stringContaining('its key was permanently destroyed')]);
+    expect([marked.code, marked.stderr]).toEqual([
+      2,
+      expect.stringContaining('its key was permanently destroyed'),
+    ]);
     expect(await installation.stored.partsOf('gone')).toEqual([onPostgres ? 'projects' : 'deleted.json']);
     await installation.stored.remove('gone');
     const elsewhere = await bundoc(offline(), 'restore', file('gone'));

@@ -1,6 +1,6 @@
-import { execFile, execFileSync } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -278,7 +278,7 @@ describe('bundoc login', () => {
   });
 });
 
-describe('bundoc backup, import and completion', () => {
+describe('bundoc backup and import', () => {
   it('a backup goes to standard output, whole, with its facts on standard error', async () => {
     await client.project('saved').collection('notes').put('a', { n: 1 });
     const admin = await installation.client(['saved'], ['docs:admin']);
@@ -332,29 +332,5 @@ describe('bundoc backup, import and completion', () => {
     const path = written('single.ndjson', '{"n":1}\n');
     const { stdout } = await bundoc('import', 'single', path, '--collection', 'notes');
     expect(stdout).toBe('1 document written to single\n');
-  });
-
-  it('bash completes a sub-command and its options', () => {
-    mkdirSync(file('bin'), { recursive: true });
-    const command = file('bin/bundoc');
-    writeFileSync(
-      command,
-      `#!/bin/sh\nexec "${process.execPath}" --conditions=@bundoc/source "${MAIN}" "$@"\n`,
-      {
-        mode: 0o755,
-      },
-    );
-    const script = `
-      source <(bundoc completion bash)
-      offer() {
-        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _bundoc; echo "\${COMPREPLY[*]}"
-      }
-      complete -p bundoc
-      offer bundoc col
-      offer bundoc query project notes --wh`;
-    const env = { PATH: `${file('bin')}:${process.env['PATH']}` };
-    expect(execFileSync('bash', ['--norc', '-c', script], { encoding: 'utf8', env })).toBe(
-      'complete -o bashdefault -o default -F _bundoc bundoc\ncollections\n--where\n',
-    );
   });
 });

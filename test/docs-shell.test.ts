@@ -38,6 +38,8 @@ const RUN_ELSEWHERE = ['docs/documents.md', 'docs/query.md'];
 const REFUSALS: Readonly<Record<string, readonly number[]>> = {
   'docs/tutorial.md': [403, 410],
   'docs/how-to/erase-a-customer.md': [410],
+  // Four tokens beyond the grant, an application's page without its cookie, and a token that was revoked.
+  'docs/how-to/tokens-for-your-application.md': [403, 403, 403, 403, 401, 401],
 };
 
 const pages = ['*.md', 'docs/**/*.md', 'packages/*/README.md']
@@ -63,6 +65,8 @@ curl() {
 
 let folder: string;
 let ports: Record<'BUNDOC_PORT' | 'BUNKMS_PORT' | 'BUNKMS_INTERNAL_PORT', string>;
+/** Of the application that a page may start, which has 3000 there. */
+let applicationPort: number;
 const running = new Set<ChildProcess>();
 
 beforeEach(async () => {
@@ -70,6 +74,7 @@ beforeEach(async () => {
   for (const name of ['packages', 'scripts', 'node_modules', 'package.json'])
     symlinkSync(join(root, name), join(folder, name));
   const [bundoc, bunkms, internal] = [await freePort(), await freePort(), await freePort()];
+  applicationPort = await freePort();
   ports = {
     BUNDOC_PORT: String(bundoc),
     BUNKMS_PORT: String(bunkms),
@@ -108,10 +113,27 @@ function start(command: string, args: readonly string[], more: Record<string, st
   return { output, ended };
 }
 
+/** The text with the ports of this test. */
+function onOwnPorts(text: string): string {
+  return text
+    .replaceAll('127.0.0.1:8080', `127.0.0.1:${ports.BUNDOC_PORT}`)
+    .replaceAll('127.0.0.1:8081', `127.0.0.1:${ports.BUNKMS_PORT}`)
+    .replaceAll('127.0.0.1:8082', `127.0.0.1:${ports.BUNKMS_INTERNAL_PORT}`)
+    .replaceAll(/(127\.0\.0\.1:|\.listen\()3000\b/g, `$1${applicationPort}`);
+}
+
+/** The variables with which a page has `npm start` started. */
+function variablesOf(page: string): Record<string, string> {
+  const starts = blocksOf(page).flatMap(({ code }) => /^((?:[A-Z_]+=\S+ )+)npm start$/m.exec(code) ?? []);
+  const variables = onOwnPorts(starts[1] ?? '').matchAll(/([A-Z_]+)=(\S+)/g);
+  return Object.fromEntries([...variables].map(([, name = '', value = '']) => [name, value]));
+}
+
 /** The installation that `npm start` makes, for pages that do not start services themselves. */
-async function startInstallation(): Promise<void> {
+async function startInstallation(page: string): Promise<void> {
   const services = start('node', [join(root, 'scripts/start.mjs')], {
     BUNDOC_DATA_DIR: join(folder, 'data'),
+    ...variablesOf(page),
   });
   const early = services.ended.then(({ stderr }) => {
     throw new Error(`npm start has ended: ${stderr}`);
@@ -128,10 +150,7 @@ function scriptOf(page: string): string {
   const beginning = beginningOf(page);
   const blocks = [...(beginning === undefined ? [] : blocksOf(beginning)), ...blocksOf(page)];
   const code = blocks.filter(({ reason }) => reason === undefined).map((block) => block.code);
-  return `${PREAMBLE}${code.join('\n')}`
-    .replaceAll('127.0.0.1:8080', `127.0.0.1:${ports.BUNDOC_PORT}`)
-    .replaceAll('127.0.0.1:8081', `127.0.0.1:${ports.BUNKMS_PORT}`)
-    .replaceAll('127.0.0.1:8082', `127.0.0.1:${ports.BUNKMS_INTERNAL_PORT}`);
+  return onOwnPorts(`${PREAMBLE}${code.join('\n')}`);
 }
 
 describe('the shell blocks of the documentation', () => {
@@ -144,7 +163,7 @@ describe('the shell blocks of the documentation', () => {
 
   it.each(pages)('of %s run, one after another, and every answer is as the page says', async (page) => {
     const ownServices = page === ONE_MACHINE || beginningOf(page) === ONE_MACHINE;
-    if (!ownServices) await startInstallation();
+    if (!ownServices) await startInstallation(page);
     const environment: Record<string, string> = ownServices
       ? {
           BUNDOC_KMS_URL: `http://127.0.0.1:${ports.BUNKMS_INTERNAL_PORT}`,

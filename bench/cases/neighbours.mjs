@@ -8,14 +8,15 @@ import { fileURLToPath } from 'node:url';
 import { ATTACKS, attackersDocuments } from '../lib/attacks.mjs';
 import { Client } from '../lib/client.mjs';
 import { readMetrics } from '../lib/metrics.mjs';
-import { usage } from '../lib/processes.mjs';
+import { ANSWERS, usage } from '../lib/processes.mjs';
+import { topOfProfile } from '../lib/profile.mjs';
 import { say } from '../lib/report.mjs';
 
 export { ATTACKS };
 
 const PER_SECOND = 50;
-const FOUR = 4;
-const MANY = 64;
+/** Projects of attackers: one of one token, four of one token, and 64 of a token each. */
+export const TEAMS = { one: 1, four: 4, many: 64 };
 const RSS_MIB_MAX = 1_200;
 
 /**
@@ -23,29 +24,33 @@ const RSS_MIB_MAX = 1_200;
  * what is left behind.
  */
 export async function neighboursTarget(bench) {
-  const { report, installation, keep, quick, full } = bench;
+  const { report, installation, keep, quick, full, profiles } = bench;
   await bench.bundoc.stop();
-  const bundoc = await keep(installation.startBundoc({ BUNDOC_CONNECTIONS_PER_ADDRESS: '256' }));
-  const seconds = full ? 30 : quick ? 3 : 10;
-  const projects = Array.from({ length: MANY }, (_, n) => `attacker-${n}`);
+  const isProfiled = profiles !== '';
+  const env = { BUNDOC_CONNECTIONS_PER_ADDRESS: '256', ...(isProfiled ? { BENCH_PROFILES: profiles } : {}) };
+  const bundoc = await keep(installation.startBundoc(env, isProfiled ? ANSWERS : []));
+  const seconds = bench.seconds ?? (full ? 30 : quick ? 3 : 10);
+  const chosen = bench.attackers.length > 0 ? bench.attackers : Object.keys(TEAMS).slice(0, quick ? 2 : 3);
+  const hasMany = chosen.includes('many');
+  const projects = Array.from({ length: hasMany ? TEAMS.many : TEAMS.four }, (_, n) => `attacker-${n}`);
   say('issuing tokens and filling the projects');
   const scopes = 'docs:read docs:write docs:admin';
   const [first, ...others] = projects;
   const openings = Array.from({ length: 96 }, (_, n) => `${first}-${n}`);
-  const wide = installation.issueToken('client', scopes, [...projects.slice(0, FOUR), ...openings]);
+  const wide = installation.issueToken('client', scopes, [...projects.slice(0, TEAMS.four), ...openings]);
   const teams = {
     one: [{ token: wide, project: first, address: '127.0.1.1' }],
-    four: projects.slice(0, FOUR).map((project) => ({ token: wide, project, address: '127.0.1.1' })),
+    four: projects.slice(0, TEAMS.four).map((project) => ({ token: wide, project, address: '127.0.1.1' })),
     many: [
       { token: wide, project: first, address: '127.0.1.1' },
-      ...(quick ? [] : others).map((project, n) => ({
+      ...others.map((project, n) => ({
         token: installation.issueToken('client', scopes, [project]),
         ...{ project, address: `127.0.1.${n + 2}` },
       })),
     ],
   };
   const filling = new Client(bundoc.url, installation.issueToken('client', scopes), { connections: 4 });
-  for (const { project } of quick ? teams.four : teams.many)
+  for (const project of projects)
     for (const [path, body] of attackersDocuments(project))
       await filling.send('PUT', path, JSON.parse(body), [200, 201]);
   if (filling.errors > 0) throw new Error(filling.errorText());
@@ -60,15 +65,20 @@ export async function neighboursTarget(bench) {
   const metrics = installation.issueToken('service', 'docs:metrics');
   const worst = { refused: 0, p50: 0, rssMb: 0, left: 0, after: 0, p99: { one: 0, four: 0, many: 0 } };
   const names = bench.attacks.length > 0 ? bench.attacks : Object.keys(ATTACKS);
-  for (const [team, attackers] of Object.entries(teams))
-    for (const name of team === 'many' && quick ? [] : names) {
-      const seen = await attacked(bundoc, neighbour, { name, attackers, seconds });
+  for (const team of chosen)
+    for (const name of names) {
+      const attackers = teams[team];
+      const attack = () => attacked(bundoc, neighbour, { name, attackers, seconds });
+      const { result: seen, profile } = isProfiled
+        ? await bundoc.profiled(attack)
+        : { result: await attack() };
       await sleep(2_000);
       const left = await heldOf(bundoc.url, metrics);
       const after = await neighbour.measure(2);
       const of = `${name}, ${attackers.length} attacker${attackers.length > 1 ? 's' : ''}`;
-      const row = `${of}: p50 ${ms(seen.p50)}, p99 ${ms(seen.p99)}, ${seen.refused} of ${seen.requests} refused, at most ${Math.round(seen.rssMb)} MiB; 2 s later p50 ${ms(after.p50)}, ${left} holds.`;
+      const row = `${of}: p50 ${ms(seen.p50)}, p99 ${ms(seen.p99)}, ${seen.refused} of ${seen.requests} refused, at most ${Math.round(seen.rssMb)} MiB, ${seen.cpuS.toFixed(1)} s of processor time; 2 s later p50 ${ms(after.p50)}, ${left} holds.`;
       say(row);
+      if (profile !== undefined) say(`main thread: ${topOfProfile(profile, 30).join(', ')}`);
       report.note(row);
       worst.refused += seen.refused;
       worst.p50 = Math.max(worst.p50, seen.p50);
@@ -86,7 +96,7 @@ export async function neighboursTarget(bench) {
     50,
     'at most',
   );
-  if (!quick) report.target('neighbour’s p99, 64 attackers, ms', [worst.p99.many], 100, 'at most');
+  if (hasMany) report.target('neighbour’s p99, 64 attackers, ms', [worst.p99.many], 100, 'at most');
   report.target('resident memory of Bundoc, MiB', [worst.rssMb], RSS_MIB_MAX, 'at most');
   report.target('units held 2 s after an attack', [worst.left], 0, 'at most');
   report.target('neighbour’s median 2 s after an attack, of alone', [worst.after], 1.2, 'at most');
@@ -98,12 +108,14 @@ async function attacked(bundoc, neighbour, { name, attackers, seconds }) {
   const process = fork(fileURLToPath(new URL('../lib/attacker.mjs', import.meta.url)), { stdio: 'inherit' });
   const ended = once(process, 'exit');
   let rssMb = 0;
+  const before = usage(bundoc.pid);
   const watch = setInterval(() => {
     rssMb = Math.max(rssMb, usage(bundoc.pid).rssMb);
   }, 200);
   try {
     process.send({ name, url: bundoc.url, attackers });
-    return { ...(await neighbour.measure(seconds)), rssMb };
+    const seen = await neighbour.measure(seconds);
+    return { ...seen, rssMb, cpuS: usage(bundoc.pid).cpuSeconds - before.cpuSeconds };
   } finally {
     clearInterval(watch);
     if (process.connected) process.send('stop');
@@ -151,7 +163,7 @@ class Neighbour {
     await Promise.all(sent);
     times.sort((a, b) => a - b);
     const at = (share) => times[Math.min(times.length - 1, Math.floor(times.length * share))];
-    return { requests: times.length, refused, p50: at(0.5), p99: at(0.99), rssMb: 0 };
+    return { requests: times.length, refused, p50: at(0.5), p99: at(0.99) };
   }
 
   close() {

@@ -25,6 +25,23 @@ afterEach(() => {
   running.seen.length = 0;
 });
 
+it('a body over the limit is read in vain behind its answer, so that the client gets it, and nothing behind the body counts', async () => {
+  const socket = connect({ port: running.port, host: '127.0.0.1', allowHalfOpen: true });
+  const body = Buffer.alloc(32 * 1_048_576, 'x');
+  const faults: Error[] = [];
+  socket.on('error', (error) => faults.push(error));
+  socket.write(`POST /items HTTP/1.1\r\nHost: x\r\n${JSON_TYPE}Content-Length: ${body.length}\r\n\r\n`);
+  socket.write(body);
+  socket.end(get('/items/behind'));
+  const chunks: Buffer[] = [];
+  socket.on('data', (chunk) => chunks.push(chunk));
+  await once(socket, 'close');
+  expect(faults).toEqual([]);
+  const text = Buffer.concat(chunks).toString();
+  expect(text.match(/HTTP\/1\.1 \d+/g)).toEqual(['HTTP/1.1 413']);
+  expectProblem(parseAnswer(text), 'payload_too_large');
+});
+
 describe('a refused request gets one problem document and learns of once', () => {
   const cases: readonly [string, ProblemCode, string | Buffer][] = [
     ['an unknown path', 'not_found', get('/nowhere')],

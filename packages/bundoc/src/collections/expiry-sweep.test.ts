@@ -2,7 +2,7 @@ import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import type { DocumentPage, ListedDocument, ListQuery, Write } from '../engine/port.ts';
 import { ownWork } from '../work/scheduler.ts';
-import { ExpirySweep } from './expiry-sweep.ts';
+import { ExpirySweep, ROUND_PAGES_MAX } from './expiry-sweep.ts';
 
 const TTL = { field: 'until', seconds: 0 };
 const never = new AbortController().signal;
@@ -50,6 +50,20 @@ describe('a sweep for expired documents', () => {
       ['b2', 'a0'],
       ['b0', 'a0'],
     ]);
+  });
+
+  it('that goes round looks at a bounded number of pages, and at each of many collections in turn', async () => {
+    const names = Array.from({ length: 2 * ROUND_PAGES_MAX + 5 }, (_, n) => `c${n}`);
+    const { sweep, looked } = start(
+      Object.fromEntries(names.map((name) => [name, name === 'c3' ? 'xx.' : '.'])),
+    );
+    const rounds: string[][] = [];
+    for (let round = 0; round < 3; round++) {
+      await sweep.goRound();
+      rounds.push(looked());
+    }
+    expect(rounds.map(({ length }) => length)).toEqual(Array(3).fill(ROUND_PAGES_MAX));
+    expect(new Set(rounds.flat().map((look) => look.slice(0, -1)))).toEqual(new Set(names));
   });
 
   it('that goes round looks at more where some have expired', async () => {

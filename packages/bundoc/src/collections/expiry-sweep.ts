@@ -7,8 +7,9 @@ import { removeStates } from './remove-states.ts';
 
 /** Documents that are looked at for having expired, at a time. */
 const PAGE = { limit: 200, bytesMax: 2_097_152 };
-/** Documents that a round looks at, where many have expired. */
+/** Documents, and pages, that a round looks at, however many have expired and in how many collections. */
 const ROUND_MAX = 5_000;
+export const ROUND_PAGES_MAX = 25;
 
 /**
  * How far a look for expired documents has come: up to here in this collection, and through all before it.
@@ -32,6 +33,8 @@ export class ExpirySweep {
   readonly #ttls: () => Iterable<readonly [collection: string, ttl: Ttl]>;
   /** Where rounds go on, by collection; absent at its beginning. */
   readonly #reached = new Map<string, Position>();
+  /** The last collection of the last round. */
+  #last: string | undefined;
 
   /** @param ttls the collections whose documents expire, as they are defined now. */
   constructor(
@@ -47,19 +50,27 @@ export class ExpirySweep {
   }
 
   /**
-   * Looks at some documents of every collection, and goes on behind them the next time: what projects that
-   * are in use can bear every second.
+   * Looks at some documents of some collections, and goes on behind them the next time: what projects that
+   * are in use can bear every second. Collections take turns.
    *
    * @returns how many were removed.
    */
   async goRound(): Promise<number> {
     let removed = 0;
     let looked = 0;
-    for (const [collection, ttl] of this.#ttls()) {
+    let pages = 0;
+    const isOver = () => looked >= ROUND_MAX || pages >= ROUND_PAGES_MAX;
+    const ttls = [...this.#ttls()];
+    const from = ttls.findIndex(([collection]) => collection === this.#last) + 1;
+    for (const [collection, ttl] of [...ttls.slice(from), ...ttls.slice(0, from)]) {
+      if (isOver()) break;
+      this.#last = collection;
       const swept = await this.#sweep(collection, ttl, this.#reached.get(collection) ?? 0, (last) => {
         looked += last?.looked ?? 0;
         // Where many have expired, more have.
-        return last === undefined || (last.removed > 0 && looked < ROUND_MAX);
+        if (last !== undefined && (last.removed === 0 || isOver())) return false;
+        pages++;
+        return true;
       });
       removed += swept.removed;
       if (swept.next === undefined) this.#reached.delete(collection);

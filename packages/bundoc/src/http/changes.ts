@@ -164,17 +164,19 @@ export function registerChanges(
     const response = reply.raw;
     reply.hijack();
     if (response.destroyed) return reply;
+    const share = shareOfRequest(request);
     const sink = new EventStream(response, {
       headers: reply.getHeaders() as OutgoingHttpHeaders,
       waitingBytesMax: STREAM_BYTES_MAX,
-      room: { of: room, key: shareOfRequest(request) },
+      room: { of: room, key: share },
     });
     // The project's key may have been withdrawn since the place was taken.
     if (place.ending.aborted) {
       sink.end();
       return reply;
     }
-    held.defer(feed.follow(project, filter, { sink, place: begin, isAllowed: allowedBy(auth, request) }));
+    const isAllowed = allowedBy(auth, request);
+    held.defer(feed.follow(project, filter, { sink, share, place: begin, isAllowed }));
     const all = held.move();
     response.once('close', () => all.dispose());
     return reply;

@@ -12,6 +12,7 @@ import { z } from 'zod';
 import { etagOf, isNotModified, writePrecondition } from '../documents/preconditions.ts';
 import type { StoredDocument } from '../engine/port.ts';
 import type { Documents } from '../service/documents.ts';
+import { openingUs } from '../work/opening-time.ts';
 import type { Scheduler } from '../work/scheduler.ts';
 import {
   collectionPath,
@@ -26,6 +27,9 @@ import { bodyOf } from './body.ts';
 import { PROJECT_REFUSALS, projectAccess, WRITE_REFUSALS } from './descriptions.ts';
 import { commitOptions, idempotencyHeaders } from './idempotency.ts';
 import { requestWork } from './request-work.ts';
+
+/** A read of a smaller document takes so little that it is not counted. */
+const COUNTED_BYTES_MIN = 16_384;
 
 export const DOCUMENTS_PATH = '/v1/projects/:project/collections/:collection/documents';
 export const DOCUMENT_PATH = `${DOCUMENTS_PATH}/:id`;
@@ -213,12 +217,25 @@ export function registerDocuments(
     config: READING,
     handler: (request, reply) => {
       const path = documentPath(request);
-      const document = documents.read(path.project, path);
-      return document instanceof Promise
-        ? document.then((read) => answer(request, reply, read))
-        : answer(request, reply, document);
+      const found = scheduler.isBusy ? readInTurn(request, reply, path) : documents.read(path.project, path);
+      return found instanceof Promise
+        ? found.then((document) => answer(request, reply, document, scheduler))
+        : answer(request, reply, found, scheduler);
     },
   });
+
+  /** While others wait for the processor, a read waits for its turn among them. */
+  async function readInTurn(
+    request: FastifyRequest,
+    reply: FastifyReply,
+    path: DocumentPath,
+  ): Promise<StoredDocument> {
+    using work = requestWork(scheduler, 'read', request, reply);
+    await work.pause();
+    const found = documents.read(path.project, path);
+    work.leave();
+    return await found;
+  }
 
   app.delete(
     DOCUMENT_PATH,
@@ -241,7 +258,10 @@ function answer(
   request: FastifyRequest,
   reply: FastifyReply,
   { metadata, text }: StoredDocument,
+  scheduler: Scheduler,
 ): Buffer | FastifyReply {
+  if (text.length >= COUNTED_BYTES_MIN)
+    requestWork(scheduler, 'read', request).spend(openingUs(text.length, 1));
   reply.header('etag', etagOf(metadata._rev)).header('cache-control', 'private, no-cache');
   if (isNotModified(request.headers, metadata._rev)) return reply.code(304).send();
   reply.header('content-type', 'application/json; charset=utf-8');

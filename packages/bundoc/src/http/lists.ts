@@ -3,14 +3,14 @@ import { reserveAnotherPage } from '@bundoc/shared/http/answer-buffer-budget';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { shareOfRequest } from '@bundoc/shared/http/request-share';
 import { describe } from '@bundoc/shared/openapi/description';
-import { freeMemory } from '@bundoc/shared/runtime/free-memory';
 import type { Share } from '@bundoc/shared/shares/share';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { fieldsParameterSchema } from '../documents/fields.ts';
 import { LIMIT_DEFAULT, limitSchema, PAGE_BYTES_MAX } from '../engine/page-limits.ts';
 import type { Documents, ListPage } from '../service/documents.ts';
-import type { Scheduler } from '../work/scheduler.ts';
+import { joinInSteps } from '../work/join-in-steps.ts';
+import type { Scheduler, Work } from '../work/scheduler.ts';
 import { collectionPath, collectionPathSchema, guardCollection } from './access.ts';
 import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 import { DOCUMENTS_PATH } from './documents.ts';
@@ -72,6 +72,7 @@ export function registerLists(
       const { include, ...query } = request.query as z.infer<typeof listQuerySchema>;
       using work = requestWork(scheduler, 'projection', request, reply);
       await reserveAnotherPage(request, PAGE_BYTES_MAX);
+      using places = new DisposableStack();
       const page = await documents.list(project, {
         collection,
         bytesMax: PAGE_BYTES_MAX,
@@ -80,13 +81,19 @@ export function registerLists(
         limit: query.limit,
         total: include === 'total',
         work,
-        // Not while the project is opened, or a long page is cut down: others read meanwhile.
-        inTurn: (read) => pageReads.run(shareOfRequest(request), read),
+        // Not while the project is opened: others read meanwhile.
+        inTurn: async (read) => {
+          const place = places.use(await work.outside(() => pageReads.take(shareOfRequest(request), 1)));
+          const page = await read();
+          // The page is in memory until it is joined, but is cut down in turns that may take long.
+          if (query.fields !== undefined) place[Symbol.dispose]();
+          return page;
+        },
       });
       reply
         .header('cache-control', 'private, no-cache')
         .header('content-type', 'application/json; charset=utf-8');
-      return reply.send(pageText(page));
+      return reply.send(await pageText(page, work));
     },
   );
 }
@@ -95,19 +102,15 @@ export function registerLists(
  * `{"documents":[…],"unreadable":[…],"total":…,"next_cursor":"…"}`, the documents as the bytes that they are.
  * `unreadable` has the ids of documents whose stored bytes do not open, if there are any.
  */
-function pageText({ texts, unreadable, next, total }: ListPage): Buffer {
-  const parts: Buffer[] = [Buffer.from('{"documents":[')];
+function pageText({ texts, unreadable, next, total }: ListPage, work: Work): Promise<Buffer> {
+  const parts: (string | Buffer)[] = ['{"documents":['];
   for (const [at, text] of texts.entries()) {
-    if (at > 0) parts.push(COMMA);
+    if (at > 0) parts.push(',');
     parts.push(text);
   }
   const ids = unreadable.length === 0 ? '' : `,"unreadable":${JSON.stringify(unreadable)}`;
   const count = total === undefined ? '' : `,"total":${total}`;
   const cursor = next === undefined ? '' : `,"next_cursor":"${next}"`;
-  parts.push(Buffer.from(`]${ids}${count}${cursor}}`));
-  const whole = Buffer.concat(parts);
-  for (const text of texts) freeMemory(text);
-  return whole;
+  parts.push(`]${ids}${count}${cursor}}`);
+  return joinInSteps(parts, work);
 }
-
-const COMMA = Buffer.from(',');

@@ -14,7 +14,6 @@ import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody, type RouteDescription } from '@bundoc/shared/openapi/description';
-import { freeMemory } from '@bundoc/shared/runtime/free-memory';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
 import { type Fields, readFields } from '../documents/fields.ts';
@@ -26,6 +25,7 @@ import type { Queries, QueryAnswer } from '../service/queries.ts';
 import { faultOfPath } from '../values/path.ts';
 import { exactValue, type Value } from '../values/value.ts';
 import { writeValue } from '../values/write-value.ts';
+import { joinInSteps } from '../work/join-in-steps.ts';
 import type { Scheduler, Work } from '../work/scheduler.ts';
 import { collectionPath, collectionPathSchema, guardCollection } from './access.ts';
 import { bodyOf } from './body.ts';
@@ -137,7 +137,7 @@ export function registerQueries(
         bytesMax: PAGE_BYTES_MAX,
         work,
       });
-      return send(reply, await queryParts(answer, fields, body.explain, work));
+      return await send(reply, await queryParts(answer, fields, body.explain, work), work);
     },
   );
 
@@ -148,7 +148,7 @@ export function registerQueries(
       using work = requestWork(scheduler, 'query', request, reply);
       const { body, ...condition } = await readRequest(request, countRequestSchema, work);
       const answer = await queries.count({ ...collectionPath(request), ...condition, work });
-      return send(reply, [`{"count":${answer.count}${tail(answer, body.explain)}}`]);
+      return await send(reply, [`{"count":${answer.count}${tail(answer, body.explain)}}`], work);
     },
   );
 
@@ -179,7 +179,7 @@ export function registerQueries(
         groups.push(`{"group":${by},"figures":${members(names, group.figures)}}`);
       }
       work.leave();
-      return send(reply, [`{"groups":[${groups.join(',')}]${tail(answer, body.explain)}}`]);
+      return await send(reply, [`{"groups":[${groups.join(',')}]${tail(answer, body.explain)}}`], work);
     },
   );
 }
@@ -249,11 +249,9 @@ function members(names: readonly string[], values: readonly (Value | undefined)[
   return `{${parts.join(',')}}`;
 }
 
-function send(reply: FastifyReply, parts: readonly (string | Buffer)[]): Buffer {
+function send(reply: FastifyReply, parts: readonly (string | Buffer)[], work: Work): Promise<Buffer> {
   reply
     .header('cache-control', 'private, no-cache')
     .header('content-type', 'application/json; charset=utf-8');
-  const whole = Buffer.concat(parts.map((part) => (typeof part === 'string' ? Buffer.from(part) : part)));
-  for (const part of parts) if (typeof part !== 'string') freeMemory(part);
-  return whole;
+  return joinInSteps(parts, work);
 }

@@ -255,7 +255,7 @@ export class InstanceManager implements AsyncDisposable {
     action: (store: DefinedStore) => Promise<void>,
   ): Promise<'done' | 'open' | 'no-room' | 'absent'> {
     if (this.#open.get(project) !== undefined) return 'open';
-    if (!this.#open.slots.hasRoomFor(await this.#bytesToReserve(project))) return 'no-room';
+    if (!this.#open.slots.hasSpare(await this.#bytesToReserve(project))) return 'no-room';
     const lease = await this.acquire(project, 'existing');
     if (lease === undefined) return 'absent';
     const instance = this.#open.get(project);

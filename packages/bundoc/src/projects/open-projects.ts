@@ -36,15 +36,12 @@ export class OpenProjects {
   /** @param retire takes a project out of use, to make room for another one. */
   constructor(bytesMax: number, retire: (instance: ProjectInstance) => void, clock?: Clock) {
     this.#order = new SegmentedLru(bytesMax);
-    this.slots = new SlotPool(
-      bytesMax,
-      () => {
-        const unused = this.#order.next(({ users }) => users === 0);
-        if (unused !== undefined) retire(unused);
-        return unused !== undefined;
-      },
-      clock,
-    );
+    const evict = () => {
+      const unused = this.#order.next(({ users }) => users === 0);
+      if (unused !== undefined) retire(unused);
+      return unused !== undefined;
+    };
+    this.slots = new SlotPool({ bytesMax, slotBytesMin: PROJECT_BYTES, evict, ...(clock && { clock }) });
   }
 
   get size(): number {

@@ -137,6 +137,20 @@ describe('the upkeep of open projects', () => {
     expect(runs.flat().at(names.length)).toBe('p0');
   });
 
+  it('takes up definitions of others while one project, or another step, takes long', async () => {
+    const { write, looks, steps, upkeep } = start({
+      rotations: { run: () => new Promise<never>(() => undefined) },
+    });
+    const projects = Array.from({ length: 12 }, (_, n) => `p${n}`);
+    for (const project of projects) await write(project);
+    looks.length = 0;
+    const held = Promise.withResolvers<void>();
+    steps.beforeLook = (project) => (project === 'p0' ? held.promise : Promise.resolve());
+    void upkeep.run();
+    await expect.poll(() => looks).toEqual(projects);
+    held.resolve();
+  });
+
   it('does nothing while it is under way', async () => {
     const { write, looks, steps, upkeep } = start();
     await write('a');
@@ -152,8 +166,8 @@ describe('the upkeep of open projects', () => {
 
   it('keeps open what it is at work on, and leaves alone what was closed meanwhile', async () => {
     const { clock, write, instances, looks, closed, steps, upkeep } = start();
-    await write('a');
-    await write('b');
+    const atWork = ['a', 'b', 'c', 'd'];
+    for (const project of [...atWork, 'e']) await write(project);
     looks.length = 0;
     const held = Promise.withResolvers<void>();
     steps.beforeLook = () => held.promise;
@@ -161,10 +175,10 @@ describe('the upkeep of open projects', () => {
     await settle();
     clock.advance(1_000);
     instances.sweep();
-    await expect.poll(() => closed).toEqual(['b']);
+    await expect.poll(() => closed).toEqual(['e']);
     held.resolve();
     await running;
     await instances[Symbol.asyncDispose]();
-    expect([looks, closed]).toEqual([['a'], ['b', 'a']]);
+    expect([looks, closed.toSorted()]).toEqual([atWork, [...atWork, 'e']]);
   });
 });

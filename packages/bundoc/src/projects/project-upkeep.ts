@@ -6,6 +6,8 @@ import type { SpreadRotations } from './spread-rotations.ts';
 
 /** Of the open projects, those whose documents are re-sealed at a time; one in any case. */
 const RESEALING_SHARE = 0.01;
+/** Projects that a step works on at a time: one that takes long does not delay the others of its run. */
+const TOGETHER = 4;
 /** Open projects that one run looks through for expired documents. */
 export const SWEPT_MAX = 50;
 /** How long a project whose key was rotated counts with them until it is used, and so re-sealed, runs. */
@@ -31,7 +33,8 @@ export interface ProjectUpkeepOptions {
  */
 export class ProjectUpkeep {
   readonly #options: ProjectUpkeepOptions;
-  #isRunning = false;
+  /** Steps that are under way. */
+  readonly #running = new Set<Need>();
   /** The states in which definitions were taken up of which some do not open, by project. */
   #damagedAs: ReadonlyMap<string, string> = new Map();
   /**
@@ -55,15 +58,25 @@ export class ProjectUpkeep {
 
   /**
    * Does some of it for every open project that needs it. Never rejects. To be called every second or so,
-   * which bounds the rate and the delay. Does nothing while an earlier run is under way.
+   * which bounds the rate and the delay. A step that is under way is not begun again, and no other step waits
+   * for it.
    */
   async run(): Promise<void> {
-    if (this.#isRunning) return;
-    this.#isRunning = true;
-    await this.#resealSome();
-    await this.#takeUpDefinitions();
-    await this.#sweepSome();
-    this.#isRunning = false;
+    await Promise.all([
+      this.#unlessRunning('reseal', () => this.#resealSome()),
+      this.#unlessRunning('definitions', () => this.#takeUpDefinitions()),
+      this.#unlessRunning('expiry', () => this.#sweepSome()),
+    ]);
+  }
+
+  async #unlessRunning(step: Need, run: () => Promise<void>): Promise<void> {
+    if (this.#running.has(step)) return;
+    this.#running.add(step);
+    try {
+      await run();
+    } finally {
+      this.#running.delete(step);
+    }
   }
 
   /**
@@ -126,13 +139,18 @@ export class ProjectUpkeep {
     need: Need,
     problem: string,
     action: (project: string, store: DefinedStore) => Promise<void>,
-    projects?: readonly string[],
+    projects: readonly string[],
   ): Promise<void> {
     const { instances, logger } = this.#options;
-    for (const { project, store } of instances.eachInNeed(need, projects))
-      await action(project, store).catch((error: unknown) => {
-        logger.warn({ err: error, project }, problem);
-      });
+    const left = projects.values();
+    const lane = async () => {
+      for (const next of left)
+        for (const { project, store } of instances.eachInNeed(need, [next]))
+          await action(project, store).catch((error: unknown) => {
+            logger.warn({ err: error, project }, problem);
+          });
+    };
+    await Promise.all(Array.from({ length: TOGETHER }, lane));
   }
 
   /** Reads the definitions of projects that have changed since, or whose indexes are not whole yet. */
@@ -153,15 +171,16 @@ export class ProjectUpkeep {
         return true;
       };
       const changed = projects.filter((project) => !isTaken(project));
-      for (const { project, store } of instances.eachInNeed('definitions', changed)) {
-        try {
+      await this.#forEach(
+        'definitions',
+        'definitions could not be kept',
+        async (project, store) => {
           await store.load();
           const state = states?.get(project);
           if (state !== undefined && store.definitionsState === undefined) damagedAs.set(project, state);
-        } catch (error) {
-          logger.warn({ err: error, project }, 'definitions could not be kept');
-        }
-      }
+        },
+        changed,
+      );
     } catch (error) {
       logger.warn({ err: error }, 'failed to ask which projects have changed');
     }

@@ -8,10 +8,10 @@ const one = { subject: 's', project: 'p' };
 
 describe('slots', () => {
   it('are given to as many bytes as there are; another one waits until somebody leaves', async () => {
-    const slots = new SlotPool(25, () => false);
+    const slots = new SlotPool({ slotBytesMin: 10, bytesMax: 25, evict: () => false });
     const first = await slots.acquire(one, 10);
     await slots.acquire(one, 10);
-    expect(slots.hasRoomFor(10)).toBe(false);
+    expect(slots.hasSpare(10)).toBe(false);
     let isIn = false;
     const waiting = slots.acquire(one, 10).then(() => {
       isIn = true;
@@ -20,14 +20,18 @@ describe('slots', () => {
     expect([isIn, slots.waiting]).toEqual([false, 1]);
     slots.release(first);
     await waiting;
-    expect([slots.hasRoomFor(10), slots.bytes, slots.waiting]).toEqual([false, 20, 0]);
+    expect([slots.hasSpare(10), slots.bytes, slots.waiting]).toEqual([false, 20, 0]);
   });
 
   it('are vacated for anyone who comes, also once one can be spared that could not before', async () => {
     let canSpare = false;
-    const slots: SlotPool = new SlotPool(10, () => {
-      if (canSpare) slots.release(taken);
-      return canSpare;
+    const slots: SlotPool = new SlotPool({
+      slotBytesMin: 10,
+      bytesMax: 10,
+      evict: () => {
+        if (canSpare) slots.release(taken);
+        return canSpare;
+      },
     });
     const taken = await slots.acquire(one, 10);
     const waiting = slots.acquire(one, 10);
@@ -35,16 +39,20 @@ describe('slots', () => {
     canSpare = true;
     slots.notify();
     await waiting;
-    expect(slots.hasRoomFor(10)).toBe(false);
+    expect(slots.hasSpare(10)).toBe(false);
   });
 
   it('are vacated, as far as they can be spared, for one that takes more bytes than it did', async () => {
     const taken: Hold[] = [];
     let spared = 0;
-    const slots = new SlotPool(30, () => {
-      if (spared === 2) return false;
-      slots.release(taken[++spared] as Hold);
-      return true;
+    const slots = new SlotPool({
+      slotBytesMin: 10,
+      bytesMax: 30,
+      evict: () => {
+        if (spared === 2) return false;
+        slots.release(taken[++spared] as Hold);
+        return true;
+      },
     });
     for (let n = 0; n < 3; n++) taken.push(await slots.acquire(one, 10));
     const [grown] = taken as [Hold];
@@ -55,15 +63,15 @@ describe('slots', () => {
   });
 
   it('can be had by one, however many bytes it takes', async () => {
-    const slots = new SlotPool(30, () => false);
+    const slots = new SlotPool({ slotBytesMin: 10, bytesMax: 30, evict: () => false });
     const large = await slots.acquire(one, 1_000);
-    expect(slots.hasRoomFor(1)).toBe(false);
+    expect(slots.hasSpare(1)).toBe(false);
     slots.release(large);
-    expect(slots.hasRoomFor(1_000)).toBe(true);
+    expect(slots.hasSpare(1_000)).toBe(true);
   });
 
   it('go to the subject that has fewest, and then to the project that has, whichever came first', async () => {
-    const slots = new SlotPool(40, () => false);
+    const slots = new SlotPool({ slotBytesMin: 10, bytesMax: 40, evict: () => false });
     const held = [];
     for (const project of ['p', 'p', 'q']) held.push(await slots.acquire({ subject: 'many', project }, 10));
     held.push(await slots.acquire({ subject: 'few', project: 'p' }, 10));
@@ -82,9 +90,46 @@ describe('slots', () => {
     expect(served).toEqual(['few/p', 'many/q', 'many/p']);
   });
 
+  it('that are small are had while a large one waits, and of one subject not all of the reserve', async () => {
+    const slots = new SlotPool({ bytesMax: 64_000, slotBytesMin: 1_000, evict: () => false });
+    const held = await slots.acquire(one, 50_000);
+    const large = slots.acquire({ subject: 'large', project: 'p' }, 20_000);
+    await settle();
+    const small = (subject: string) => slots.acquire({ subject, project: 'p' }, 1_000);
+    const others = [await small('a'), await small('b'), await small('a')];
+    expect([slots.waiting, slots.bytes]).toEqual([1, 53_000]);
+    const third = small('a');
+    await settle();
+    expect(slots.waiting).toBe(2);
+    slots.release(held);
+    await Promise.all([large, third]);
+    expect(slots.bytes).toBe(20_000 + 1_000 * (others.length + 1));
+  });
+
+  it('that are small evict others and leave the reserve alone, as long as others can be spared', async () => {
+    const evicted: Hold[] = [];
+    const taken: Hold[] = [];
+    const slots = new SlotPool({
+      bytesMax: 64_000,
+      slotBytesMin: 1_000,
+      evict: () => {
+        const spare = taken.shift();
+        if (spare === undefined) return false;
+        slots.release(spare);
+        evicted.push(spare);
+        return true;
+      },
+    });
+    for (let n = 0; n < 100; n++) taken.push(await slots.acquire({ subject: `s${n}`, project: 'p' }, 1_000));
+    expect([slots.bytes, evicted.length, slots.waiting]).toEqual([64_000, 36, 0]);
+    taken.length = 0;
+    await slots.acquire(one, 1_000);
+    expect(slots.bytes).toBe(65_000);
+  });
+
   it('are not waited for without end', async () => {
     const clock = new FakeClock();
-    const slots = new SlotPool(10, () => false, clock);
+    const slots = new SlotPool({ slotBytesMin: 10, bytesMax: 10, evict: () => false, clock });
     await slots.acquire(one, 10);
     const refused = expect(slots.acquire({ subject: 'other', project: 'p' }, 10)).rejects.toMatchObject({
       code: 'overloaded',

@@ -2,6 +2,7 @@ import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { IndexEntry, KeyRange } from '../engine/index-port.ts';
 import type { ProjectStore } from '../engine/port.ts';
 import { earlierKey, inverted, laterKey, positionOf } from '../values/key.ts';
+import { openingUs } from '../work/opening-time.ts';
 import type { RangePlan } from './plan.ts';
 import { Candidate, type Scan } from './scan.ts';
 
@@ -104,6 +105,7 @@ async function* read(scan: Scan, entries: readonly IndexEntry[]): AsyncGenerator
     );
     const found = read.filter((candidate) => candidate !== undefined);
     for (const { document } of found) scan.budget.spend(document.text.length);
+    scan.work.spend(openingUs(found.reduce((sum, { document }) => sum + document.text.length, 0)));
     // What is not there any more, as it has expired, was looked for all the same.
     scan.budget.spend(0, read.length - found.length);
     if (found.length > 0) yield found;

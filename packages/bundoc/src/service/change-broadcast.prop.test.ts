@@ -1,7 +1,8 @@
 import { cursorSchema } from '@bundoc/shared/contract/cursor';
+import type { ShareKey } from '@bundoc/shared/shares/share-key';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { Scheduler } from '../work/scheduler.ts';
+import { Scheduler, type Work } from '../work/scheduler.ts';
 import { ChangeBroadcast, type Follower, type SourcePage } from './change-broadcast.ts';
 import { changeTexts, EventBatch } from './change-text.ts';
 import type { FeedEvent, FeedPlace } from './read-changes.ts';
@@ -9,12 +10,31 @@ import type { FeedEvent, FeedPlace } from './read-changes.ts';
 /** Its slices do not end, so that pages take the same turns each time. */
 const unhurried = new Scheduler({ nowMs: () => 0 });
 
+/** Every step takes a slice and waits for its turn. */
+function hurried(): Scheduler {
+  let nowMs = 0;
+  return new Scheduler({
+    nowMs: () => {
+      nowMs += 1;
+      return nowMs;
+    },
+  });
+}
+
 /** A feed in memory in which documents are written over and over: each is in it once, at its last change. */
 class Feed {
   readonly #positions = new Map<string, number>();
   readonly #waiting = new Set<() => void>();
+  /** Whose share each page was read in. */
+  readonly readers: string[] = [];
+  /** Whose share each piece of work was of. */
+  readonly workers: string[] = [];
+  readonly #scheduler: Scheduler;
   position = 0;
-  reads = 0;
+
+  constructor(scheduler = unhurried) {
+    this.#scheduler = scheduler;
+  }
 
   write(id: string): void {
     this.#positions.delete(id);
@@ -26,8 +46,13 @@ class Feed {
     return [...this.#positions];
   }
 
-  async read({ position, horizon }: FeedPlace): Promise<SourcePage> {
-    this.reads++;
+  work(share: ShareKey): Work {
+    this.workers.push(share.subject);
+    return this.#scheduler.work(share, 'changes');
+  }
+
+  async read({ position, horizon }: FeedPlace, { subject }: ShareKey): Promise<SourcePage> {
+    this.readers.push(subject);
     const behind = this.latest.filter(([, at]) => at > position);
     const events = behind.slice(0, 3).map(
       ([id, at]): FeedEvent => ({
@@ -107,6 +132,7 @@ class Reader {
   }
 }
 
+const shareOf = (subject: string): ShareKey => ({ subject, project: 'p' });
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
 
 type Step =
@@ -129,8 +155,8 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 describe('a broadcast of changes', () => {
   it('brings every reader everything behind its place once, in order, however it reads and whenever it joins', async () => {
     await fc.assert(
-      fc.asyncProperty(fc.array(step, { maxLength: 60 }), async (steps) => {
-        const feed = new Feed();
+      fc.asyncProperty(fc.array(step, { maxLength: 60 }), fc.boolean(), async (steps, isHurried) => {
+        const feed = new Feed(isHurried ? hurried() : unhurried);
         const failures: unknown[] = [];
         const broadcast = new ChangeBroadcast(feed, (error) => failures.push(error), turn);
         const readers: { reader: Reader; follower: Follower; from: number }[] = [];
@@ -138,7 +164,8 @@ describe('a broadcast of changes', () => {
         const join = (from: number) => {
           const reader = new Reader();
           const place = { position: Math.min(from, feed.position), horizon: 0 };
-          const follower: Follower = { sink: reader, isAllowed: () => true, place };
+          const share = shareOf(`s${readers.length % 3}`);
+          const follower: Follower = { sink: reader, share, isAllowed: () => true, place };
           readers.push({ reader, follower, from: place.position });
           broadcast.add(follower);
         };
@@ -160,7 +187,7 @@ describe('a broadcast of changes', () => {
         feed.write('last');
         const isDone = () =>
           readers.every(({ reader }) => reader.isClosed || reader.received.at(-1)?.[1] === feed.position);
-        for (let n = 0; n < 500 && !isDone(); n++) await turn();
+        for (let n = 0; n < 2_000 && !isDone(); n++) await turn();
         expect(isDone()).toBe(true);
         for (const { reader, from } of readers) {
           const positions = reader.received.map(([, at]) => at);
@@ -182,15 +209,65 @@ describe('a broadcast of changes', () => {
     const broadcast = new ChangeBroadcast(feed, () => undefined, turn);
     const readers = Array.from({ length: 50 }, () => new Reader());
     for (const sink of readers)
-      broadcast.add({ sink, isAllowed: () => true, place: { position: 0, horizon: 0 } });
+      broadcast.add({ sink, share: shareOf('s'), isAllowed: () => true, place: { position: 0, horizon: 0 } });
     for (let n = 0; n < 5; n++) await turn();
-    const before = feed.reads;
+    const before = feed.readers.length;
     for (let n = 0; n < 10; n++) {
       feed.write(`d${n}`);
       for (let turns = 0; turns < 5; turns++) await turn();
     }
-    expect(feed.reads - before).toBe(10);
+    expect(feed.readers.length - before).toBe(10);
     for (const { received } of readers) expect(received).toHaveLength(10);
+    broadcast.end();
+  });
+
+  it('has readers pay in turn for the pages that they share, and each subject for what is sent to it', async () => {
+    const feed = new Feed();
+    const broadcast = new ChangeBroadcast(feed, () => undefined, turn);
+    const subjects = ['a', 'b', 'a', 'c'];
+    for (const subject of subjects)
+      broadcast.add({
+        ...{ sink: new Reader(), share: shareOf(subject), isAllowed: () => true },
+        place: { position: 0, horizon: 0 },
+      });
+    for (let n = 0; n < 5; n++) await turn();
+    feed.readers.length = 0;
+    feed.workers.length = 0;
+    for (let n = 0; n < 4; n++) {
+      feed.write(`d${n}`);
+      for (let turns = 0; turns < 5; turns++) await turn();
+    }
+    expect(feed.readers.toSorted()).toEqual(subjects.toSorted());
+    expect(feed.workers.toSorted()).toEqual(['a', 'a', 'a', 'a', 'b', 'b', 'b', 'b', 'c', 'c', 'c', 'c']);
+    broadcast.end();
+  });
+
+  it('sends a batch to some readers of a subject in a turn, and does not keep others waiting for them', async () => {
+    const scheduler = hurried();
+    const feed = new Feed(scheduler);
+    const broadcast = new ChangeBroadcast(
+      feed,
+      () => undefined,
+      async () => undefined,
+    );
+    const many = Array.from({ length: 40 }, () => new Reader());
+    const one = new Reader();
+    const follow = (sink: Reader, subject: string) =>
+      broadcast.add({
+        sink,
+        share: shareOf(subject),
+        isAllowed: () => true,
+        place: { position: 0, horizon: 0 },
+      });
+    for (const sink of many) follow(sink, 'many');
+    follow(one, 'one');
+    for (let n = 0; n < 200; n++) await turn();
+    const before = scheduler.slices;
+    feed.write('d');
+    while (one.received.length === 0) await turn();
+    expect(many.filter(({ received }) => received.length > 0).length).toBeLessThan(10);
+    while (many.some(({ received }) => received.length === 0)) await turn();
+    expect(scheduler.slices - before).toBeGreaterThanOrEqual(20);
     broadcast.end();
   });
 
@@ -198,12 +275,16 @@ describe('a broadcast of changes', () => {
     const feed = new Feed();
     const failures: unknown[] = [];
     const broadcast = new ChangeBroadcast(
-      { read: () => Promise.reject(new Error('gone')), wait: (place, signal) => feed.wait(place, signal) },
+      {
+        read: () => Promise.reject(new Error('gone')),
+        wait: (place, signal) => feed.wait(place, signal),
+        work: (share) => feed.work(share),
+      },
       (error) => failures.push(error),
       turn,
     );
     const sink = new Reader();
-    broadcast.add({ sink, isAllowed: () => true, place: { position: 0, horizon: 0 } });
+    broadcast.add({ sink, share: shareOf('s'), isAllowed: () => true, place: { position: 0, horizon: 0 } });
     await turn();
     expect([sink.isClosed, failures.length]).toEqual([true, 1]);
   });

@@ -52,6 +52,7 @@ function follower() {
       end: () => states.push('ended'),
       cut: () => states.push('cut'),
     },
+    share: { subject: 's', project: 'p' },
     isAllowed: () => state.isAllowed,
     place: { position: 7, horizon: 0 },
   };
@@ -70,8 +71,8 @@ describe('the feeds of changes', () => {
     const { feed, store } = start();
     store.changes = () => Promise.reject(new AppError('position_gone'));
     const old = { position: 1, horizon: 0 };
-    for (const asked of [feed.page('p', old, all, limits), feed.begin('p', old)])
-      await expect(asked).rejects.toMatchObject({
+    for (const ask of [() => feed.page('p', old, all, limits), () => feed.begin('p', old)])
+      await expect(ask()).rejects.toMatchObject({
         code: 'position_gone',
         detail: expect.stringContaining('since'),
       });

@@ -2,7 +2,7 @@ import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { Share } from '@bundoc/shared/shares/share';
-import { shareIn } from '@bundoc/shared/shares/share-key';
+import { runInShare, shareIn } from '@bundoc/shared/shares/share-key';
 import type { Position, ProjectStore } from '../engine/port.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
 import type { Scheduler, Work } from '../work/scheduler.ts';
@@ -89,7 +89,9 @@ export class ChangeFeed {
   ): Promise<FeedPage> {
     return this.#withStore(project, async (store) => {
       const place = await placeOf(store, since);
-      return this.#pageReads.run(shareIn(project), () => readChanges(store, place, filter, limits, work));
+      // A page that waits for the processor before it has read anything holds no place.
+      using _place = await work.outside(() => this.#pageReads.take(shareIn(project), 1));
+      return await readChanges(store, place, filter, limits, work);
     });
   }
 
@@ -232,7 +234,7 @@ export class ChangeFeed {
     for (const { broadcasts } of this.#projects.values())
       for (const broadcast of broadcasts.values()) {
         for (const follower of broadcast.followers) this.#check(follower, nowMs);
-        if (isHeartbeat) broadcast.heartbeat();
+        if (isHeartbeat) void broadcast.heartbeat();
       }
   }
 
@@ -254,11 +256,13 @@ export class ChangeFeed {
   }
 
   #broadcastOf(project: string, filter: FeedFilter): ChangeBroadcast {
-    const { instances, logger } = this.#options;
+    const { instances, logger, scheduler } = this.#options;
     return new ChangeBroadcast(
       {
-        read: (place) => this.#batch(project, place, filter),
-        wait: ({ position }, signal) => instances.waitForChange(project, position, signal),
+        read: (place, share) => runInShare(share, () => this.#batch(project, place, filter)),
+        wait: ({ position }, signal, share) =>
+          runInShare(share, () => instances.waitForChange(project, position, signal)),
+        work: (share) => scheduler.work(share, 'changes'),
       },
       (error) => logger.info({ err: error, project }, 'the streams of changes of a project ended'),
     );

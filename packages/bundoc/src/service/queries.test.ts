@@ -103,7 +103,8 @@ describe('what one request may read', () => {
     };
     const { next } = await page(undefined);
     expect((await page(next)).next).toBeDefined();
-    expect(scheduler.usedS('query')).toBe(0);
+    // The documents that it read count by their bytes.
+    expect(scheduler.usedS('query')).toBeLessThan(1e-6);
   });
 
   it('is bounded in documents, and the refusal names the index that would help', async () => {

@@ -1,5 +1,6 @@
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { Awaitable, Change, Position, ProjectStore, StoredDocument } from '../engine/port.ts';
+import { openingUs } from '../work/opening-time.ts';
 import type { Work } from '../work/scheduler.ts';
 
 /** Where in the feed somebody is. */
@@ -130,7 +131,10 @@ async function eventsWithDocuments(
     read.catch(() => undefined);
     reading.push(read);
   }
-  if (reading.length > 0) await work.outside(() => Promise.all(reading));
+  if (reading.length > 0) {
+    await work.outside(() => Promise.all(reading));
+    work.spend(openingUs(events.reduce((sum, event) => sum + (event?.text?.length ?? 0), 0)));
+  }
   return events;
 }
 

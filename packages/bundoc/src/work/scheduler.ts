@@ -8,6 +8,7 @@ import { LargeThread } from './large-thread.ts';
 /** Kinds of long work, as the metrics name them. */
 export const WORK_KINDS = [
   'query',
+  'read',
   'write',
   'batch',
   'patch',
@@ -174,6 +175,16 @@ export class Scheduler implements AsyncDisposable {
     if (work !== undefined) this.#charge(work, (nowMs - this.#sinceMs) * 1_000);
   }
 
+  /** Whether work would wait for its turn now. */
+  get isBusy(): boolean {
+    return this.#waiting.size > 0 || this.#turnUs >= SLICE_US;
+  }
+
+  /** Processor time of this thread that a task took outside of its slices: others have their turns first. */
+  spend(work: Work, us: number): void {
+    this.#charge(work, us);
+  }
+
   /** Processor time that a task took in another thread. */
   count({ key, kind }: Work, us: number): void {
     this.#usedUs.set(kind, (this.#usedUs.get(kind) ?? 0) + us);
@@ -258,6 +269,11 @@ export class Work implements Disposable {
   /** Ends what runs, before the task waits for something else. */
   leave(): void {
     this.#scheduler.leave(this);
+  }
+
+  /** Counts processor time that the task took while it waited for something else. */
+  spend(us: number): void {
+    this.#scheduler.spend(this, us);
   }
 
   /** Waits for something else than the processor. What `begin` does before it waits belongs to the task. */

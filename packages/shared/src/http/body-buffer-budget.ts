@@ -4,6 +4,7 @@ import { AppError } from '../contract/app-error.ts';
 import { every } from '../runtime/clock.ts';
 import type { Hold, Share } from '../shares/share.ts';
 import type { ShareKey } from '../shares/share-key.ts';
+import { GatheredBody } from './gathered-body.ts';
 import { bySpeed, MAKE_ROOM_AFTER_MS, Pace, slowest } from './pace.ts';
 import { shareOfRequest } from './request-share.ts';
 
@@ -91,7 +92,7 @@ export class BodyBufferBudget {
       done(new AppError('payload_too_large'));
       return;
     }
-    const chunks: Buffer[] = [];
+    const body = new GatheredBody(announced);
     let isOver = false;
     const leave = (): void => {
       isOver = true;
@@ -101,7 +102,7 @@ export class BodyBufferBudget {
     const end = (error: AppError | null): void => {
       if (isOver) return;
       leave();
-      done(error, error === null ? Buffer.concat(chunks, arriving.received) : undefined);
+      done(error, error === null ? body.take() : undefined);
     };
     const onData = (chunk: Buffer): void => {
       arriving.received += chunk.length;
@@ -109,7 +110,7 @@ export class BodyBufferBudget {
         end(new AppError('payload_too_large'));
         return;
       }
-      chunks.push(chunk);
+      body.add(chunk);
       if (arriving.received > arriving.held) this.#grow(arriving);
     };
     const onEnd = (): void => {

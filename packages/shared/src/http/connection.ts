@@ -5,6 +5,10 @@ import { type ParsedSocket, ReadAhead, readInVain } from './read-ahead.ts';
 /** How long a connection that we have ended may stay open for what we wrote to arrive, milliseconds. */
 const ENDED_LINGER_MS = 500;
 
+/** How long, and how many bytes, a refused body is read in vain: milliseconds. */
+const REFUSED_LINGER_MS = 5_000;
+const REFUSED_BYTES_MAX = 67_108_864;
+
 const LATEST = Symbol('latest response');
 const READ_AHEAD = Symbol('what is read ahead');
 const FAULTY = Symbol('faulty');
@@ -169,6 +173,25 @@ export function endSoon(socket: Socket, bytes = ''): void {
   socket.end(bytes);
   const timer = setTimeout(() => socket.destroy(), ENDED_LINGER_MS).unref();
   socket.once('close', () => clearTimeout(timer));
+}
+
+/**
+ * Has a connection read in vain behind the answer that ends it (RFC 9112, section 9.6). Closed while a body
+ * still arrives, it would be reset: the client would lose the answer, and a proxy would answer 502.
+ *
+ * To be called before the answer is written.
+ */
+export function lingerBehindAnswer(socket: Socket): void {
+  socket.destroySoon = () => {
+    const end = socket.bytesRead + REFUSED_BYTES_MAX;
+    socket.end();
+    readInVain(socket);
+    socket.on('data', () => {
+      if (socket.bytesRead > end) socket.destroy();
+    });
+    const timer = setTimeout(() => socket.destroy(), REFUSED_LINGER_MS).unref();
+    socket.once('close', () => clearTimeout(timer));
+  };
 }
 
 /**

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
 import Fastify, {
   type FastifyInstance,
   type FastifyReply,
@@ -20,7 +21,7 @@ import { limitBufferedAnswers } from './answer-buffer-budget.ts';
 import { type BodyDone, limitBufferedBodies, readBody } from './body-buffer-budget.ts';
 import { answerClientError, endWithProblem, refuseConnect } from './client-errors.ts';
 import { coalesceWrites } from './coalesce-writes.ts';
-import { beginInOrder } from './connection.ts';
+import { beginInOrder, lingerBehindAnswer } from './connection.ts';
 import { FIRST_BYTE_MS, limitConnections } from './connection-limit.ts';
 import { awaitsContinue, continueWhenRead } from './expectation.ts';
 import { createHttpShares, type HttpShares } from './http-shares.ts';
@@ -55,12 +56,16 @@ export interface HttpServerOptions {
   readonly stalledTimeoutMs?: number;
   /** {@link CLOSE_GRACE_MS} unless a test is in a hurry. */
   readonly closeGraceMs?: number;
+  /** {@link REFUSAL_DELAY_MS} unless a test is in a hurry. */
+  readonly refusalDelayMs?: number;
   /** What its requests share, with those of other listeners of the process. */
   readonly shares?: HttpShares;
   /** {@link SERVER_WAITING_BYTES_MAX} unless a test says otherwise. */
   readonly waitingBytesMax?: number;
 }
 
+/** How long an idle connection stays open: longer than a proxy keeps it, milliseconds. */
+export const KEEP_ALIVE_MS = 65_000;
 /** Longest time to receive a whole request, milliseconds. */
 export const REQUEST_TIMEOUT_MS = 30_000;
 /**
@@ -74,6 +79,11 @@ export const STALLED_TIMEOUT_MS = 60_000;
  */
 const CLOSE_GRACE_MS = 5_000;
 const CHECKING_INTERVAL_MS = 5_000;
+/**
+ * How long the answer waits that refuses a request beyond its share. A client that asks again at once would
+ * otherwise keep the event loop busy with refusals. Requests of a connection wait behind it.
+ */
+const REFUSAL_DELAY_MS = 250;
 const HEADER_BYTES_MAX = 16_384;
 /** Decoded characters of one path parameter; the schemas bound the bytes more tightly. */
 const PARAM_LENGTH_MAX = 1_024;
@@ -134,7 +144,13 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   setAnswerHeaders(app, options.drain);
   coalesceWrites(app);
   logRequests(app, options.logger);
-  app.setErrorHandler((error, request, reply) => replyProblem(fail(error, request), request, reply));
+  const { refusalDelayMs = REFUSAL_DELAY_MS } = options;
+  app.setErrorHandler((thrown, request, reply) => {
+    const error = fail(thrown, request);
+    if (error.code === 'payload_too_large') lingerBehindAnswer(request.raw.socket);
+    if (error.code !== 'rate_limited') return replyProblem(error, request, reply);
+    return sleep(refusalDelayMs).then(() => replyProblem(error, request, reply));
+  });
   app.setNotFoundHandler((request, reply) => replyProblem(fail(unrouted(request), request), request, reply));
   allowed = new AllowedMethods(app);
   allowedByApp.set(app, allowed);
@@ -166,7 +182,7 @@ function fastifyOptions(options: HttpServerOptions) {
     exposeHeadRoutes: true,
     requestTimeout: requestTimeoutMs,
     connectionTimeout: options.stalledTimeoutMs ?? STALLED_TIMEOUT_MS,
-    keepAliveTimeout: 65_000,
+    keepAliveTimeout: KEEP_ALIVE_MS,
     forceCloseConnections: 'idle',
     return503OnClosing: false,
     ...(options.tls === undefined

@@ -76,6 +76,12 @@ export class MemoryIndex {
     return this.#keysOf.has(id) || this.#always.has(id);
   }
 
+  /** How many entries a document has. */
+  entriesOf(id: string): number {
+    const keys = this.#keysOf.get(id);
+    return typeof keys === 'string' ? 1 : (keys?.length ?? 0);
+  }
+
   /** Makes these the keys of a document. */
   put(id: string, position: number, { keys, complete, tooMany }: IndexKeys): void {
     this.remove(id);

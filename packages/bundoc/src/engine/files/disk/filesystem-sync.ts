@@ -2,6 +2,7 @@ import { execFile } from 'node:child_process';
 import { stat, statfs } from 'node:fs/promises';
 import { release } from 'node:os';
 import { promisify } from 'node:util';
+import { SyncHelper } from './sync-helper.ts';
 
 const run = promisify(execFile);
 
@@ -89,6 +90,9 @@ export class FilesystemSync {
   }
 }
 
+/** One for the process, since the file systems of all its folders are few. */
+const helper = new SyncHelper();
+
 const systemPorts: FilesystemSyncDeps = {
   deviceOf: async (directory) => (await stat(directory)).dev,
   isTrusted: async (directory) => {
@@ -98,7 +102,10 @@ const systemPorts: FilesystemSyncDeps = {
     // Not every `sync` knows of file systems: one that does not would sync all of them and hear of no
     // failure.
     const { stdout } = await run('sync', ['--version']);
-    return stdout.includes('GNU coreutils');
+    if (!stdout.includes('GNU coreutils')) return false;
+    // While this process is small.
+    helper.start();
+    return true;
   },
-  sync: (directory) => run('sync', ['-f', directory]),
+  sync: (directory) => helper.sync(directory),
 };

@@ -43,6 +43,31 @@ describeIndexes('the embedded engine', async () => {
   return { store, reopen: () => reopen(disk.powerCut('synced only')) };
 });
 
+describe('entries of indexes', () => {
+  it('that one commit makes, or takes away, are bounded', async () => {
+    const log = { segmentBytes: 2_097_152, segmentsMin: 4, segmentsMax: 16 };
+    const limits = {
+      log: { ...log, frameBytes: 1_048_576, chunkBytes: 262_144 },
+      checkpointBytes: 4_194_304,
+    };
+    const project = new EmbeddedProject({ limits });
+    const disk = EmbeddedProject.disk();
+    await project.create(disk);
+    const store = await openDefinedStore(await project.open(disk), project.clock);
+    open.push(store);
+    await store.define('notes', { indexes: [{ fields: ['g'], unique: false }] }, NONE);
+    const many = (at: number) => `{"g":[${Array.from({ length: 990 }, (_, n) => at * 1_000 + n).join()}]}`;
+    const writes = Array.from({ length: 55 }, (_, at) => put(`d${at}`, many(at)));
+    const tooMany = { code: 'payload_too_large', detail: expect.stringContaining('50000 entries') };
+    await expect(store.commit(writes)).rejects.toMatchObject(tooMany);
+    expect(store.indexes?.status('notes')[0]).toMatchObject({ state: 'ready' });
+    for (let from = 0; from < 55; from += 11) await store.commit(writes.slice(from, from + 11));
+    await expect(store.commit(writes.map((_, at) => remove(`d${at}`)))).rejects.toMatchObject(tooMany);
+    await expect(store.commit(writes.map((_, at) => put(`d${at}`, '{}')))).rejects.toMatchObject(tooMany);
+    await store.commit(writes.slice(0, 50).map((_, at) => remove(`d${at}`)));
+  });
+});
+
 describe('a unique index', () => {
   it('is ready only when commits decided before it can be read, and counts their duplicates', async () => {
     const project = new EmbeddedProject();

@@ -16,6 +16,7 @@ import {
   type KeyRange,
   type UsableIndex,
 } from '../../index-port.ts';
+import { CommitEntries } from '../../indexes/commit-entries.ts';
 import { type IndexKeys, JOBS } from '../../indexes/index-keys.ts';
 import { MemoryIndex } from '../../indexes/memory-index.ts';
 import { GroupUniqueness } from '../../indexes/uniqueness.ts';
@@ -359,15 +360,21 @@ function finished(index: MemoryIndex) {
 /** What the commits of one group do to the indexes. */
 export function planIndexing(indexes: CollectionIndexes): PlanIndexing<DocumentKeys> {
   const uniqueness = new GroupUniqueness<MemoryIndex>((index, key) => index.holdersOf(key));
+  let ofCommit = new CommitEntries();
   return {
     commit: () => {
+      ofCommit = new CommitEntries();
       const { write, accept } = uniqueness.commit();
       return { write: ({ state }, keys) => write(state.id, enforced(keys)), accept };
     },
-    entriesOf: (write, { state: { collection }, text }) =>
-      text === undefined || write.kind === 'delete'
-        ? indexes.noKeysOf(collection)
-        : indexes.keysOf(collection, text, write.content),
+    entriesOf: (write, { state: { collection, id }, text }) => {
+      const made =
+        text === undefined || write.kind === 'delete'
+          ? indexes.noKeysOf(collection)
+          : indexes.keysOf(collection, text, write.content);
+      for (const [index, { keys }] of made ?? []) ofCommit.add(keys.length + index.entriesOf(id));
+      return made;
+    },
   };
 }
 

@@ -2,6 +2,8 @@ import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import { type DocumentRef, readStoredMetadata } from '../../../crypto/stored-text.ts';
+import { openingUs } from '../../../work/opening-time.ts';
+import type { Work } from '../../../work/scheduler.ts';
 import type {
   Awaitable,
   ChangePage,
@@ -101,25 +103,52 @@ export class StoreReader {
       atHand.push(listed(this.#openInMemory(place, place), place));
     }
     work?.leave();
-    const documents = atHand.every((document) => document !== undefined)
-      ? atHand
-      : await Promise.all(
-          places.map(async (place, at) => {
-            try {
-              return atHand[at] ?? listed(await this.#read(place, place), place);
-            } catch (error) {
-              // A damaged document must not keep the others from being listed.
-              if (!hasCode(error, 'integrity_error')) throw error;
-              unreadable.push(place.id);
-              return undefined;
-            }
-          }),
-        );
+    await this.#readRest(places, atHand, unreadable, work);
     return {
-      documents: documents.filter((document) => document !== undefined),
+      documents: atHand.filter((document) => document !== undefined),
       unreadable,
       next: more ? places.at(-1)?.createdSeq : undefined,
     };
+  }
+
+  /** Reads what is not at hand, some of it together, and others have their turns in between. */
+  async #readRest(
+    places: readonly ListedPlace[],
+    atHand: (ListedDocument | undefined)[],
+    unreadable: string[],
+    work: Work | undefined,
+  ): Promise<void> {
+    for (let at = 0; at < places.length; ) {
+      const reading: Promise<void>[] = [];
+      let bytes = 0;
+      for (; at < places.length && bytes < STEP_BYTES; at++) {
+        if (atHand[at] !== undefined) continue;
+        const index = at;
+        const place = places[index] as ListedPlace;
+        bytes += place.size;
+        const read = this.#readListed(place, unreadable).then((document) => {
+          atHand[index] = document;
+        });
+        reading.push(read);
+      }
+      if (reading.length === 0) return;
+      await Promise.all(reading);
+      work?.spend(openingUs(bytes));
+      const turn = at < places.length ? work?.pause() : undefined;
+      if (turn !== undefined) await turn;
+      work?.leave();
+    }
+  }
+
+  /** Undefined for one that has gone, or does not open: it must not keep the others from being listed. */
+  async #readListed(place: ListedPlace, unreadable: string[]): Promise<ListedDocument | undefined> {
+    try {
+      return listed(await this.#read(place, place), place);
+    } catch (error) {
+      if (!hasCode(error, 'integrity_error')) throw error;
+      unreadable.push(place.id);
+      return undefined;
+    }
   }
 
   /** As {@link ProjectStore.changes}. */

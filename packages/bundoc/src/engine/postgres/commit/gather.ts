@@ -1,9 +1,13 @@
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import { Batcher } from '@bundoc/shared/runtime/batcher';
+import { type ShareKey, shareIn } from '@bundoc/shared/shares/share-key';
+import { FairBatches } from './fair-batches.ts';
 
 export interface GatherOptions<Question, Answer> {
   /** Answers all questions by one statement, in their order. */
   readonly ask: (questions: readonly Question[]) => Promise<readonly Answer[]>;
+  /** The project that a question is about. */
+  readonly projectOf: (question: Question) => string;
   /** Statements that run at once, and questions of each. */
   readonly statementsMax: number;
   readonly questionsMax: number;
@@ -11,23 +15,26 @@ export interface GatherOptions<Question, Answer> {
 
 interface Waiting<Question, Answer> {
   readonly question: Question;
+  readonly share: ShareKey;
   readonly done: PromiseWithResolvers<Answer>;
 }
 
 /**
- * Gathers questions into statements. A statement that runs takes no further questions: each answer is of a
- * moment after its question was asked.
+ * Gathers questions into statements, those of subjects in turn, then of projects. A statement that runs takes
+ * no further questions: each answer is of a moment after its question was asked.
  */
 export class Gather<Question, Answer> {
   readonly #batcher: Batcher<Waiting<Question, Answer>>;
+  readonly #projectOf: (question: Question) => string;
 
-  constructor({ ask, statementsMax, questionsMax }: GatherOptions<Question, Answer>) {
+  constructor({ ask, projectOf, statementsMax, questionsMax }: GatherOptions<Question, Answer>) {
+    this.#projectOf = projectOf;
     const answer = async (some: readonly Waiting<Question, Answer>[]) => {
       const answers = await ask(some.map(({ question }) => question));
       for (const [at, { done }] of some.entries()) done.resolve(answers[at] as Answer);
     };
     this.#batcher = new Batcher({
-      queue: questionsMax,
+      queue: new FairBatches({ itemsMax: questionsMax }),
       batchesMax: statementsMax,
       isGathering: true,
       run: (batch) => inHalves(batch, answer, ({ done }, error) => done.reject(error)),
@@ -36,7 +43,7 @@ export class Gather<Question, Answer> {
 
   ask(question: Question): Promise<Answer> {
     const done = Promise.withResolvers<Answer>();
-    this.#batcher.add({ question, done });
+    this.#batcher.add({ question, share: shareIn(this.#projectOf(question)), done });
     return done.promise;
   }
 }

@@ -1,5 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { PlanIndexing, PlannedWrite } from '../../commit-plan.ts';
+import { COMMIT_ENTRIES_MAX, CommitEntries } from '../../indexes/commit-entries.ts';
 import { ENTRIES_OF_DOCUMENT_MAX } from '../../indexes/index-keys.ts';
 import { GroupUniqueness } from '../../indexes/uniqueness.ts';
 import type { Write } from '../../port.ts';
@@ -21,11 +22,6 @@ import {
  * writes and removes them while its projects are locked.
  */
 export const GROUP_ENTRIES_MAX = 10_000;
-/**
- * Entries that one commit makes and takes away at most. A single document has fewer, with those of indexes on
- * their way out.
- */
-const COMMIT_ENTRIES_MAX = 50_000;
 
 /**
  * Which documents have a token, in indexes of some projects. One more than a group writes tells whether there
@@ -74,7 +70,7 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
    */
   #former: ReadonlyMap<string, number> = new Map();
   #entries = 0;
-  #entriesOfCommit = 0;
+  #ofCommit = new CommitEntries();
 
   constructor(project: string, indexes: BlindIndexes, rows: RowCipher) {
     this.project = project;
@@ -111,7 +107,7 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
   /** Begins a commit. Undefined when it waits for another transaction. */
   commit() {
     if (this.#entries > GROUP_ENTRIES_MAX) return undefined;
-    this.#entriesOfCommit = 0;
+    this.#ofCommit = new CommitEntries();
     const { write, accept } = this.#uniqueness.commit();
     return {
       write: ({ fileName }: { readonly fileName: string }, entries: readonly BlindEntries[]) =>
@@ -149,11 +145,7 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
   /** @throws AppError `payload_too_large`. */
   #count(entries: number): void {
     this.#entries += entries;
-    this.#entriesOfCommit += entries;
-    if (this.#entriesOfCommit > COMMIT_ENTRIES_MAX)
-      throw new AppError('payload_too_large', {
-        detail: `the documents have, or had, more than ${COMMIT_ENTRIES_MAX} entries in indexes`,
-      });
+    this.#ofCommit.add(entries);
   }
 
   /** False where a plan makes and removes no entries. */

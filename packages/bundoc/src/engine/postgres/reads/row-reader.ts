@@ -84,6 +84,9 @@ const COLLECTIONS: Statement = {
          WHERE h.project = $1 ORDER BY c.first_seq, c.token`,
 };
 
+/** Bytes that are opened before others get their turn. */
+const STEP_BYTES = 1_048_576;
+
 export interface RowReaderOptions {
   readonly project: string;
   readonly database: Queryable;
@@ -127,7 +130,7 @@ export class RowReader {
    * @throws AppError `overloaded` when the index is not there any more.
    */
   async list(
-    { collection, after, limit, bytesMax }: ListQuery,
+    { collection, after, limit, bytesMax, work }: ListQuery,
     by?: { readonly id: number; readonly tokens: readonly string[] },
   ): Promise<DocumentPage> {
     const { project } = this.#options;
@@ -137,7 +140,14 @@ export class RowReader {
     const documents: ListedDocument[] = [];
     const unreadable: string[] = [];
     const unnamed: string[] = [];
+    let stepBytes = 0;
     for (const row of found) {
+      if (stepBytes > STEP_BYTES) {
+        stepBytes = 0;
+        const turn = work?.pause();
+        if (turn !== undefined) await turn;
+      }
+      stepBytes += (row[9] as Buffer | null)?.length ?? 0;
       const name = (row[0] as Buffer).toString('hex');
       const state = this.#stateOf(row);
       const document = state && this.#open(state, name, { ...state, sealed: row[9] as Buffer });
@@ -149,6 +159,7 @@ export class RowReader {
       if (state === undefined) unnamed.push(name);
       else unreadable.push(state.id);
     }
+    work?.leave();
     const last = found.at(-1);
     const hasMore = last !== undefined && (last[10] as number) > found.length;
     return { documents, unreadable, unnamed, next: hasMore ? (last[3] as number) : undefined };

@@ -1,5 +1,7 @@
 import { Batcher, type BatchQueue } from '@bundoc/shared/runtime/batcher';
+import { type ShareKey, shareIn } from '@bundoc/shared/shares/share-key';
 import { COMMIT_BYTES_MAX, type Position } from '../../port.ts';
+import { FairBatches } from '../commit/fair-batches.ts';
 import { Gather, inHalves } from '../commit/gather.ts';
 import type { Queryable, Row, Statement } from '../database/database.ts';
 import { ROW_COLUMNS, small } from '../rows/rows.ts';
@@ -98,6 +100,8 @@ type DocumentRow = readonly [
 
 /** A document that callers wait for. */
 interface Wanted {
+  /** Of the first who waits for it. */
+  readonly share: ShareKey;
   readonly project: string;
   /** In hex. */
   readonly name: string;
@@ -110,8 +114,8 @@ interface Wanted {
  * Gathers the most frequent reads of all projects of a node into statements. A statement that runs takes no
  * further reads: each caller sees every commit that was acknowledged before its call.
  *
- * Projects take turns, one document each. Large documents have statements of their own, so that they delay no
- * small ones. Heads, and pages of changes, are gathered in the same way.
+ * Subjects take turns, then the projects of a subject, one document each. Large documents have statements of
+ * their own, so that they delay no small ones. Heads, and pages of changes, are gathered in the same way.
  */
 export class SharedReads {
   readonly #database: Queryable;
@@ -128,10 +132,12 @@ export class SharedReads {
     const statementsMax = CHANGE_STATEMENTS_MAX;
     this.#positions = new Gather({
       ask: (projects) => this.#readPositions(projects),
+      projectOf: (project) => project,
       ...{ statementsMax, questionsMax: POSITIONS_OF_STATEMENT_MAX },
     });
     this.#changes = new Gather({
       ask: (wanted) => this.#readChanges(wanted),
+      projectOf: ({ project }) => project,
       ...{ statementsMax, questionsMax: CHANGES_OF_STATEMENT_MAX },
     });
   }
@@ -153,7 +159,10 @@ export class SharedReads {
   get(project: string, name: string): Promise<FoundRow> {
     const waiting = this.#small.find(project, name);
     if (waiting !== undefined) return waiting.done.promise;
-    const wanted = { project, name, size: INLINE_BYTES_MAX, done: Promise.withResolvers<FoundRow>() };
+    const wanted = {
+      ...{ share: shareIn(project), project, name },
+      ...{ size: INLINE_BYTES_MAX, done: Promise.withResolvers<FoundRow>() },
+    };
     this.#smallReads.add(wanted);
     return wanted.done.promise;
   }
@@ -238,52 +247,36 @@ export class SharedReads {
   }
 }
 
-/** Documents that no statement reads yet, by project and name. */
+/** Documents that no statement reads yet. Nobody asks for the same one twice. */
 class Waiting implements BatchQueue<Wanted> {
-  /** In the order of turns. */
-  readonly #projects = new Map<string, Map<string, Wanted>>();
-  readonly #documentsMax: number;
-  readonly #bytesMax: number;
-  #size = 0;
+  readonly #batches: FairBatches<Wanted>;
+  readonly #found = new Map<string, Wanted>();
 
   /** @param bytesMax of all documents that are taken at once; the first is taken whatever it has. */
-  constructor(documentsMax: number, bytesMax: number) {
-    this.#documentsMax = documentsMax;
-    this.#bytesMax = bytesMax;
+  constructor(itemsMax: number, bytesMax: number) {
+    this.#batches = new FairBatches({ itemsMax, bytesMax, bytesOf: ({ size }) => size });
   }
 
   get size(): number {
-    return this.#size;
+    return this.#batches.size;
   }
 
   find(project: string, name: string): Wanted | undefined {
-    return this.#projects.get(project)?.get(name);
+    return this.#found.get(placeOf(project, name));
   }
 
   add(wanted: Wanted): void {
-    const { project, name } = wanted;
-    const names = this.#projects.get(project);
-    if (names === undefined) this.#projects.set(project, new Map([[name, wanted]]));
-    else names.set(name, wanted);
-    this.#size++;
+    this.#found.set(placeOf(wanted.project, wanted.name), wanted);
+    this.#batches.add(wanted);
   }
 
-  /** Takes one document of each project in turn, round after round. */
   take(): Wanted[] {
-    const taken: Wanted[] = [];
-    let bytes = 0;
-    // The loop visits a project again that it moved to the end.
-    for (const [project, names] of this.#projects) {
-      const [first] = names.values();
-      if (first === undefined || taken.length === this.#documentsMax) break;
-      bytes += first.size;
-      if (bytes > this.#bytesMax && taken.length > 0) break;
-      taken.push(first);
-      names.delete(first.name);
-      this.#projects.delete(project);
-      if (names.size > 0) this.#projects.set(project, names);
-    }
-    this.#size -= taken.length;
+    const taken = this.#batches.take();
+    for (const { project, name } of taken) this.#found.delete(placeOf(project, name));
     return taken;
   }
+}
+
+function placeOf(project: string, name: string): string {
+  return `${project}\0${name}`;
 }

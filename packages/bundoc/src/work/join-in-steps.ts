@@ -1,0 +1,25 @@
+import { freeMemory } from '@bundoc/shared/runtime/free-memory';
+import type { Work } from './scheduler.ts';
+
+/** Bytes that are copied before others get their turn. */
+const STEP_BYTES = 1_048_576;
+
+/** One buffer of all parts, which are freed. Others are served between the steps. */
+export async function joinInSteps(parts: readonly (string | Buffer)[], work: Work): Promise<Buffer> {
+  const buffers = parts.map((part) => (typeof part === 'string' ? Buffer.from(part) : part));
+  const whole = Buffer.allocUnsafeSlow(buffers.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  let stepEnd = 0;
+  for (const buffer of buffers) {
+    if (at >= stepEnd) {
+      const turn = work.pause();
+      if (turn !== undefined) await turn;
+      stepEnd = at + STEP_BYTES;
+    }
+    buffer.copy(whole, at);
+    at += buffer.length;
+    freeMemory(buffer);
+  }
+  work.leave();
+  return whole;
+}

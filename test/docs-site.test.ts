@@ -1,0 +1,122 @@
+import { execFile } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { extname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { siteFaults } from '../site/check.mjs';
+import { sitePages } from '../site/pages.mjs';
+import { TestBrowser, type Theme } from './support/browser.ts';
+import { describeWithChromium } from './support/chromium-tests.ts';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const dist = join(root, 'site/dist');
+const TYPES: Readonly<Record<string, string>> = {
+  '.css': 'text/css',
+  '.html': 'text/html; charset=utf-8',
+  '.js': 'text/javascript',
+  '.png': 'image/png',
+  '.svg': 'image/svg+xml',
+  '.txt': 'text/plain; charset=utf-8',
+  '.wasm': 'application/wasm',
+};
+
+beforeAll(async () => {
+  await promisify(execFile)(process.execPath, [join(root, 'scripts/docs.mjs')], { cwd: root });
+});
+
+const fileOf = (route: string) => join(dist, route, route.endsWith('/') ? 'index.html' : '');
+
+describe('the site that npm run docs builds', () => {
+  const pages = sitePages(root);
+
+  it('has every page of the documentation, with its text', () => {
+    expect(pages.length).toBeGreaterThan(100);
+    for (const path of ['README.md', 'SECURITY.md', 'docs/adr/0001-codes-and-contracts-in-shared.md'])
+      expect(pages.map((page) => page.path)).toContain(path);
+    expect(pages.filter(({ route }) => !existsSync(fileOf(route)))).toEqual([]);
+    const tutorial = readFileSync(fileOf('/docs/tutorial/'), 'utf8');
+    expect(tutorial).toContain('The first write creates the project and its key');
+  });
+
+  it('leads to every page from its navigation', () => {
+    const home = readFileSync(fileOf('/'), 'utf8');
+    expect(pages.filter(({ route }) => !home.includes(`href="${route}"`)).map(({ path }) => path)).toEqual(
+      [],
+    );
+  });
+
+  it('has no link that leads nowhere, and loads nothing from elsewhere', () => {
+    expect(siteFaults(dist)).toEqual([]);
+  });
+
+  it('links to sources that it has as text', () => {
+    const walks = readFileSync(fileOf('/docs/architecture/walks/'), 'utf8');
+    const sources = [...walks.matchAll(/href="(\/files\/[^"#]+\.ts\.txt)"/g)].map(([, path = '']) => path);
+    expect(sources.length).toBeGreaterThan(20);
+    for (const path of sources)
+      expect(readFileSync(join(dist, path))).toEqual(
+        readFileSync(join(root, path.replace('/files/', '').replace(/\.txt$/, ''))),
+      );
+  });
+});
+
+describeWithChromium('the site in a browser', () => {
+  let server: Server;
+  let browser: TestBrowser;
+  let origin: string;
+  beforeAll(async () => {
+    server = createServer((request, response) => {
+      const { pathname } = new URL(String(request.url), 'http://site');
+      const file = fileOf(decodeURIComponent(pathname));
+      if (!existsSync(file) || !statSync(file).isFile()) {
+        response.writeHead(404).end();
+        return;
+      }
+      response.setHeader('content-type', TYPES[extname(file)] ?? 'application/octet-stream');
+      response.end(readFileSync(file));
+    });
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    browser = await TestBrowser.launch();
+  });
+  afterAll(async () => {
+    await browser?.[Symbol.asyncDispose]();
+    server?.closeAllConnections();
+    server?.close();
+  });
+
+  /** A page, and the requests that it makes. */
+  async function visit(path: string, theme: Theme = 'light') {
+    const { page } = await browser.visit({ theme });
+    const urls: string[] = [];
+    page.context().on('request', (request) => urls.push(request.url()));
+    await page.goto(`${origin}${path}`);
+    return { page, urls };
+  }
+
+  it('is light or dark, as the browser prefers', async () => {
+    const backgrounds = await Promise.all(
+      (['light', 'dark'] as const).map(async (theme) => {
+        const { page } = await visit('/docs/tutorial/', theme);
+        expect(await page.evaluate<string>('document.documentElement.dataset.theme')).toBe(theme);
+        return page.evaluate<string>('getComputedStyle(document.body).backgroundColor');
+      }),
+    );
+    expect(new Set(backgrounds).size).toBe(2);
+  });
+
+  it('finds a word by a search that asks no service, and makes no request to elsewhere', async () => {
+    const { page, urls } = await visit('/');
+    await page.getByRole('button', { name: 'Search' }).click();
+    await page.getByPlaceholder('Search').fill('kms:issue_client');
+    await page.getByRole('link', { name: 'Tokens for your application', exact: true }).first().click();
+    await page.waitForURL('**/docs/how-to/tokens-for-your-application/**');
+    expect(urls.filter((url) => url.includes('/pagefind/')).length).toBeGreaterThan(2);
+    expect(urls.filter((url) => !url.startsWith(`${origin}/`))).toEqual([]);
+  });
+});
