@@ -129,6 +129,6 @@ describeWithChromium('the console by keyboard alone', () => {
     }
     await page.keyboard.press('Escape');
     await page.getByRole('dialog').waitFor({ state: 'detached' });
-    expect((await visitor.focused()).slice(0, 3)).toBe(name);
+    await expect.poll(async () => (await visitor.focused()).slice(0, 3)).toBe(name);
   });
 });

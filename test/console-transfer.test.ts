@@ -220,6 +220,43 @@ describeWithChromium('the console’s exports and imports', () => {
     expect(file.length).toBeGreaterThan(COUNT * 50);
   });
 
+  it('shows how far documents are sealed again under a new version of the key', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, token);
+    await visitor.open('/console/projects/acme/operations');
+    const panel = page.getByRole('region', { name: 'Re-seal' });
+    await panel.getByText('none').waitFor();
+    const rotator = await installation.issue({
+      ...{ sub: 'rotator', typ: 'service', scope: ['kms:rotate_key'], keys: ['*'] },
+    });
+    const rotated = await call(installation.kms.apiUrl, '/v1/keys/acme-dek/rotate', {
+      ...{ method: 'POST', token: rotator },
+    });
+    expect(rotated.status, rotated.text).toBe(200);
+    const own = `${path('rotated')}/documents/1`;
+    await expect
+      .poll(async () => {
+        await call(installation.url, own, { method: 'PUT', token, body: '{"v":1}' });
+        return (await call(installation.url, '/v1/projects/acme', { token })).json()['key'];
+      })
+      .toEqual({ version: 2, versions: [1, 2], documents_to_reseal: 0 });
+    await panel.getByRole('button', { name: 'Look again' }).click();
+    await panel.getByText('1, 2').waitFor();
+    await panel.getByText('none').waitFor();
+  });
+
+  it('says why a project cannot be moved', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, token);
+    await visitor.open('/console/projects/acme/operations');
+    await page.getByLabel('Type the name of the project').fill('acme');
+    await page.getByRole('button', { name: 'Move' }).click();
+    await page.getByRole('alert').getByText('move_refused').waitFor();
+    await visitor.expectAccessible();
+  });
+
   it('tells how many documents a schema would refuse, and which, before it is defined', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
