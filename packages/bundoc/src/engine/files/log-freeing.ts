@@ -58,7 +58,7 @@ export class LogFreeing {
     await scanned;
     while (!this.#isStopped) {
       const wanted = [...this.#checkpointsWanted];
-      // The log lacks a segment, be it half full or not: on a full disk it cannot grow.
+      // The log lacks a segment, however little of it is used: on a full disk it cannot grow.
       const isWanted = this.#isWanted;
       this.#checkpointsWanted.clear();
       this.#isWanted = false;

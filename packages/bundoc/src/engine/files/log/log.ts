@@ -200,8 +200,8 @@ export class Log implements ReadableLog, AsyncDisposable {
   }
 
   /**
-   * True while the oldest segment should be freed: the log is half full, or many segments hold little. What
-   * is freed becomes durable with the next segment's header, so a start that can frees before it writes.
+   * True while the oldest segment should be freed: a third of the log is used, or many segments hold little.
+   * What is freed becomes durable with the next segment's header, so a start that can frees before it writes.
    */
   get shouldFree(): boolean {
     return this.#writer.segment.shouldFree;

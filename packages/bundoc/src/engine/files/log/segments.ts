@@ -17,7 +17,7 @@ export interface SegmentLimits {
 }
 
 /** From this part of the log on, freeing begins. */
-const FREE_FROM = 0.5;
+const FREE_FROM = 0.35;
 /** So many closed segments may hold little; with more of them, the oldest is freed. */
 export const SPARSE_SEGMENTS_MAX = 3;
 /** Closed segments hold little when less than this part of them is uncovered. */
@@ -99,8 +99,8 @@ export class Segments {
   }
 
   /**
-   * Whether the oldest segment should be freed: the log is half full, or restarts have used segments up that
-   * hold little.
+   * Whether the oldest segment should be freed: a third of the log is used, or restarts have used segments up
+   * that hold little.
    *
    * @param active the segment that is written.
    */
