@@ -1,18 +1,23 @@
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { SyncHelper } from './sync-helper.ts';
 
-/** Processes that this one has started, by command. */
-function children(): string[] {
+function processes(): { readonly pid: string; readonly parent: string; readonly args: string }[] {
   const text = execFileSync('ps', ['-o', 'pid=,ppid=,args=', '-e'], { encoding: 'utf8' });
-  return text
-    .split('\n')
-    .map((line) => /^\s*(\d+)\s+(\d+)\s+(.*)$/.exec(line))
-    .filter((found) => found?.[2] === String(process.pid) && found[3]?.includes('IFS= read') === true)
-    .map((found) => found?.[1] as string);
+  return text.split('\n').flatMap((line) => {
+    const [, pid, parent, args] = /^\s*(\d+)\s+(\d+)\s+(.*)$/.exec(line) ?? [];
+    return pid === undefined || parent === undefined || args === undefined ? [] : [{ pid, parent, args }];
+  });
+}
+
+/** Processes that this one has started to sync. */
+function children(): string[] {
+  return processes()
+    .filter(({ parent, args }) => parent === String(process.pid) && args.includes('IFS= read'))
+    .map(({ pid }) => pid);
 }
 
 describe('the process that syncs file systems', () => {
@@ -32,6 +37,27 @@ describe('the process that syncs file systems', () => {
       for (const pid of children()) process.kill(Number(pid), 'SIGKILL');
     } finally {
       rmSync(folder, { recursive: true });
+    }
+  });
+
+  it('takes a sync for failed whose process ends during it, since the report of a failed write may be lost', async () => {
+    const bin = mkdtempSync(join(tmpdir(), 'bundoc-sync-'));
+    const own = `sleep 60.${process.pid}`;
+    // In the place of coreutils' own.
+    writeFileSync(join(bin, 'sync'), `#!/bin/sh\nexec ${own}\n`, { mode: 0o755 });
+    const { PATH } = process.env;
+    process.env['PATH'] = `${bin}:${PATH}`;
+    try {
+      const helper = new SyncHelper();
+      const sync = helper.sync(bin);
+      await expect.poll(() => processes().filter(({ args }) => args === own).length).toBe(1);
+      const [sleeping] = processes().filter(({ args }) => args === own);
+      for (const pid of children()) process.kill(Number(pid), 'SIGKILL');
+      process.kill(Number(sleeping?.pid), 'SIGKILL');
+      await expect(sync).rejects.toThrow('the process that syncs has ended during a sync');
+    } finally {
+      process.env['PATH'] = PATH;
+      rmSync(bin, { recursive: true });
     }
   });
 

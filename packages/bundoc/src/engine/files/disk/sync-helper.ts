@@ -5,10 +5,17 @@ import { promisify } from 'node:util';
 
 const run = promisify(execFile);
 
-/** For each folder that it reads, it syncs the file system of it, and says on a line how that went. */
+/** Syncs the file system of each folder that it reads: a line says that it begins, and one how it went. */
 const SCRIPT = `while IFS= read -r folder; do
+  echo begun
   if said=$(sync -f -- "$folder" 2>&1); then echo ok; else echo failed $said; fi
 done`;
+
+interface Asked {
+  hasBegun: boolean;
+  /** Undefined says that the sync did not begin. */
+  readonly settle: (said: string | undefined) => void;
+}
 
 type Helper = ChildProcessByStdio<Writable, Readable, null>;
 
@@ -20,8 +27,8 @@ type Helper = ChildProcessByStdio<Writable, Readable, null>;
  */
 export class SyncHelper {
   #helper: Helper | undefined;
-  /** Of the syncs that were asked for, in their order. Undefined says that nobody knows. */
-  #asked: ((said: string | undefined) => void)[] = [];
+  /** The syncs that were asked for, in their order. */
+  readonly #asked: Asked[] = [];
 
   /** Starts the process, which ends with this one. To be called while this process is small. */
   start(): void {
@@ -33,17 +40,20 @@ export class SyncHelper {
       env: { PATH: process.env['PATH'], LC_ALL: 'C' },
     });
     const gone = () => this.#gone(helper);
-    helper.once('error', gone).once('exit', gone);
-    helper.stdin.on('error', gone);
+    // Closed, it has said all that it will say.
+    helper.once('error', gone).once('close', gone);
+    helper.stdin.on('error', () => undefined);
     createInterface({ input: helper.stdout }).on('line', (line) => {
-      this.#asked.shift()?.(line);
+      const [first] = this.#asked;
+      if (line === 'begun' && first !== undefined) first.hasBegun = true;
+      else this.#asked.shift()?.settle(line);
       this.#hold();
     });
     this.#helper = helper;
     this.#hold();
   }
 
-  /** @throws what the sync says when a write has failed. */
+  /** @throws what the sync says when a write has failed, and when its outcome is lost. */
   async sync(folder: string): Promise<void> {
     const said = folder.includes('\n') ? undefined : await this.#ask(folder);
     if (said === undefined) await run('sync', ['-f', '--', folder]);
@@ -53,17 +63,21 @@ export class SyncHelper {
   #ask(folder: string): Promise<string | undefined> {
     this.start();
     const { promise, resolve } = Promise.withResolvers<string | undefined>();
-    this.#asked.push(resolve);
+    this.#asked.push({ hasBegun: false, settle: resolve });
     this.#hold();
     this.#helper?.stdin.write(`${folder}\n`);
     return promise;
   }
 
-  /** The process has ended, or did not begin. */
+  /**
+   * The process has ended, or did not begin. A sync that had begun has failed: it may have taken the report
+   * of a failed write with it, which the kernel gives once.
+   */
   #gone(helper: Helper): void {
     if (this.#helper !== helper) return;
     this.#helper = undefined;
-    for (const settle of this.#asked.splice(0)) settle(undefined);
+    for (const { hasBegun, settle } of this.#asked.splice(0))
+      settle(hasBegun ? 'the process that syncs has ended during a sync' : undefined);
   }
 
   /** This process waits for the other one while a sync is under way, and else may end. */
