@@ -22,7 +22,9 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 /** What a shell prints that runs a script, with both commands in its path and none of its user's settings. */
 function run(shell: string, args: readonly string[]): string[] {
   const env = { PATH: `${folder}:${process.env['PATH']}`, HOME: folder, TERM: 'dumb' };
-  return execFileSync(shell, args, { encoding: 'utf8', env, cwd: folder }).replace(/\n+$/, '').split('\n');
+  return execFileSync(shell, args, { encoding: 'utf8', env, cwd: folder, timeout: 120_000 })
+    .replace(/\n+$/, '')
+    .split('\n');
 }
 
 it('bash completes a sub-command and its options', () => {

@@ -205,10 +205,17 @@ describeWithChromium('the console of BunKMS', () => {
     await page.getByRole('button', { name: 'Verify' }).click();
     await page.getByText('The key of project initech is destroyed.').waitFor();
     await visitor.expectAccessible();
-    const forged = shredded.text.replaceAll('initech', 'acme');
-    await page.getByLabel('Receipt').fill(forged);
-    await page.getByRole('button', { name: 'Verify' }).click();
-    await page.getByText('It does not show that project acme was shredded.').waitFor();
+    // Of another project throughout, and with the project's name alone changed.
+    for (const forged of [
+      shredded.text.replaceAll('initech', 'acme'),
+      shredded.text.replace('"project":"initech"', '"project":"globex"'),
+    ]) {
+      expect(forged).not.toBe(shredded.text);
+      const { project } = JSON.parse(forged);
+      await page.getByLabel('Receipt').fill(forged);
+      await page.getByRole('button', { name: 'Verify' }).click();
+      await page.getByText(`It does not show that project ${project} was shredded.`).waitFor();
+    }
   });
 
   it('issues a token, shows it once, and revokes it', async () => {

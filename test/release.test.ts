@@ -11,7 +11,8 @@ import { expectOpens } from './support/open-release.ts';
 const run = promisify(execFile);
 const root = join(import.meta.dirname, '..');
 /** What is not of the repository, or not of its sources. */
-const NOT_COPIED = /(^|\/)(\.git|node_modules|dist|\.cache)$|^(data|release|bench\/results)$/;
+const NOT_COPIED =
+  /(^|\/)(\.git|node_modules|dist|\.cache)$|^(data|release|bench\/results|site\/src\/content|site\/\.astro)$/;
 
 interface Manifest {
   readonly version: string;

@@ -4,6 +4,11 @@ declare module '*.svg' {
 }
 declare module '*.css';
 
+interface FileSystemFileHandle {
+  /** Not in every browser. */
+  readonly remove?: () => Promise<void>;
+}
+
 /** Not in every browser (https://wicg.github.io/file-system-access/). */
 declare var showSaveFilePicker:
   | ((options: { readonly suggestedName: string }) => Promise<FileSystemFileHandle>)

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { mutate } from './make.mjs';
 
-const LEFT_OUT = new Set(['.git', '.pnpm', '.cache', '.vite', '.vite-temp', '.vitest-cache']);
+const LEFT_OUT = new Set(['.git', '.pnpm', '.cache', '.vite', '.vite-temp', '.vitest-cache', 'data']);
 
 /**
  * A copy of the repository in which mutants live: the repository itself is never changed. The installed

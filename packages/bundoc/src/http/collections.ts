@@ -35,6 +35,8 @@ import { requestWork } from './request-work.ts';
 
 /** The definition with all its defaults, and what is shown of the collection. */
 const ANSWER_BYTES_MAX = 2 * DEFINITION_BYTES_MAX;
+/** Beside a schema. */
+const CURSOR_BYTES_MAX = 2_048;
 /** Ids of some hundred documents, and the reasons of twenty. */
 const CHECK_ANSWER_BYTES_MAX = 1_048_576;
 const COLLECTIONS_PATH = '/v1/projects/:project/collections';
@@ -246,7 +248,7 @@ function registerSchemaCheck(
     `${COLLECTION_PATH}/schema-check`,
     {
       onRequest: guardCollection(auth, ['docs:read', 'docs:admin']),
-      bodyLimit: DEFINITION_BYTES_MAX,
+      bodyLimit: DEFINITION_BYTES_MAX + CURSOR_BYTES_MAX,
       config: { ...READ, ...SCHEMA_CHECK },
     },
     async (request, reply) => {

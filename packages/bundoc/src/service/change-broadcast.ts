@@ -92,6 +92,11 @@ export class ChangeBroadcast {
     return this.#followers;
   }
 
+  /** Those of {@link followers} that have everything. */
+  get live(): Iterable<Follower> {
+    return this.#live;
+  }
+
   /** Sends everything behind the follower's place, from now on until its sink is closed. */
   add(follower: Follower): void {
     this.#followers.add(follower);
@@ -108,15 +113,6 @@ export class ChangeBroadcast {
   end(): void {
     this.#stopping.abort();
     for (const { sink } of this.#followers) sink.end();
-  }
-
-  /** Tells those that have everything so, in their turns. A share without a turn is not told. */
-  async heartbeat(): Promise<void> {
-    await Promise.allSettled(
-      bySubject(this.#live).map((followers) =>
-        this.#inTurns(followers, ({ sink, place }) => sink.send(heartbeatOf(place))),
-      ),
-    );
   }
 
   async #catchUp(follower: Follower): Promise<void> {
@@ -147,7 +143,8 @@ export class ChangeBroadcast {
     const { signal } = this.#stopping;
     try {
       for (let place = from; this.#live.size > 0; ) {
-        if (!(await this.#source.wait(place, signal, this.#payer())) || this.#live.size === 0) return;
+        const isMore = await this.#whereRoom(() => this.#source.wait(place, signal, this.#payer()));
+        if (!isMore || this.#live.size === 0) return;
         const page = await this.#whereRoom(() => {
           const payer = this.#payer();
           this.#paid();
@@ -177,8 +174,11 @@ export class ChangeBroadcast {
   #paid(): void {
     const [first] = this.#live;
     if (first === undefined) return;
-    this.#live.delete(first);
-    this.#live.add(first);
+    // The next subject pays, however many readers this one has.
+    for (const follower of [...this.#live].filter(({ share }) => share.subject === first.share.subject)) {
+      this.#live.delete(follower);
+      this.#live.add(follower);
+    }
   }
 
   /** Does it as soon as there is room for it: scarce room does not end streams. */
@@ -263,7 +263,7 @@ export class ChangeBroadcast {
 /** Of work that nobody waits for any more. */
 const OWN: ShareKey = { subject: '', project: '' };
 
-function bySubject(followers: Iterable<Follower>): (readonly Follower[])[] {
+export function bySubject(followers: Iterable<Follower>): (readonly Follower[])[] {
   return [...Map.groupBy(followers, ({ share }) => share.subject).values()];
 }
 

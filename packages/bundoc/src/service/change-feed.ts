@@ -7,8 +7,8 @@ import type { Position, ProjectStore } from '../engine/port.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
 import type { Scheduler, Work } from '../work/scheduler.ts';
 import { createServiceShares } from '../work/service-shares.ts';
-import { ChangeBroadcast, type Follower, type SourcePage } from './change-broadcast.ts';
-import { changeTexts, EventBatch } from './change-text.ts';
+import { bySubject, ChangeBroadcast, type Follower, type SourcePage } from './change-broadcast.ts';
+import { changeTexts, EventBatch, heartbeatOf } from './change-text.ts';
 import {
   type FeedFilter,
   type FeedLimits,
@@ -231,11 +231,28 @@ export class ChangeFeed {
     const nowMs = this.#options.clock.monotonic();
     const isHeartbeat = nowMs - this.#heartbeatAtMs >= HEARTBEAT_MS;
     if (isHeartbeat) this.#heartbeatAtMs = nowMs;
+    const live: Follower[] = [];
     for (const { broadcasts } of this.#projects.values())
       for (const broadcast of broadcasts.values()) {
         for (const follower of broadcast.followers) this.#check(follower, nowMs);
-        if (isHeartbeat) void broadcast.heartbeat();
+        if (isHeartbeat) live.push(...broadcast.live);
       }
+    for (const followers of bySubject(live)) void this.#sendHeartbeats(followers).catch(() => undefined);
+  }
+
+  /**
+   * Tells readers of one subject that they have everything, as one task of it. Rejects when there is no turn
+   * for it; the next heartbeat tells them then.
+   */
+  async #sendHeartbeats(followers: readonly Follower[]): Promise<void> {
+    const [first] = followers;
+    if (first === undefined) return;
+    using work = this.#options.scheduler.work(first.share, 'changes');
+    for (const { sink, place } of followers) {
+      const turn = work.pause();
+      if (turn !== undefined) await turn;
+      if (!sink.isClosed && !sink.needsDrain) sink.send(heartbeatOf(place));
+    }
   }
 
   #check(follower: Follower, nowMs: number): void {

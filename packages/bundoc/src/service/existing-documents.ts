@@ -88,6 +88,7 @@ export class ExistingDocuments {
       const limit = Math.min(PAGE.limit, this.#left);
       const query = { collection, after: this.#next, ...PAGE, limit, work };
       const page = await work.outside(() => list(query));
+      work.hold(page.documents.reduce((sum, { text }) => sum + text.length, 0));
       if (page.documents.length === 0) emptyPages++;
       this.#unreadable.push(...page.unreadable);
       for (const document of page.documents) {

@@ -35,6 +35,17 @@ const CHARS_MAX = 524_288;
 const BATCH_DEADLINE_MS = 300_000;
 /** Refusals of what a record says. Every other one is of the whole import. */
 const OF_RECORDS: ReadonlySet<number> = new Set([400, 409, 412, 413, 422]);
+/** Codes of the same status that are of the project, its storage or its key. */
+const OF_PROJECT = /^(project|storage|key|kms)_/;
+
+function isOfRecords({ status, code }: BundocError): boolean {
+  return OF_RECORDS.has(status) && !OF_PROJECT.test(code);
+}
+
+interface Place {
+  readonly project: string;
+  readonly collection: string;
+}
 
 interface Accepted {
   readonly record: ImportRecord;
@@ -46,7 +57,8 @@ interface Accepted {
  * Writes the documents of a file into a collection, in the order of the file. A document with an `_id`
  * replaces the one that is there. Each keeps its bytes, without its former metadata.
  *
- * A batch's key is made of its place and its text, so that whatever is sent again within a day is done once.
+ * A document without an `_id` gets one that is made of its place and its text, so that whatever is sent again
+ * is there once.
  *
  * @param done where an earlier run ended.
  * @param onProgress told after each batch.
@@ -54,7 +66,7 @@ interface Accepted {
  */
 export async function importFile(
   file: Blob,
-  place: { readonly project: string; readonly collection: string },
+  place: Place,
   done: ImportProgress,
   signal: AbortSignal,
   onProgress: (progress: ImportProgress) => void,
@@ -85,7 +97,7 @@ export async function importFile(
   };
   for await (const record of recordsOf(file, signal)) {
     if (record.number <= progress.number) continue;
-    const accepted = accept(record, place.collection);
+    const accepted = await accept(record, place);
     // A batch has one operation for a document; a later record of it comes behind.
     if (typeof accepted !== 'string' && accepted.id !== undefined && ids.has(accepted.id)) await flush();
     last = record;
@@ -103,7 +115,7 @@ export async function importFile(
 }
 
 /** @returns why a record cannot be sent. */
-function accept(record: ImportRecord, collection: string): Accepted | string {
+async function accept(record: ImportRecord, place: Place): Promise<Accepted | string> {
   const { text } = record;
   if (text.length > RECORD_CHARS_MAX) return 'longer than any document';
   let value: unknown;
@@ -113,13 +125,15 @@ function accept(record: ImportRecord, collection: string): Accepted | string {
     return 'not JSON';
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return 'not a JSON object';
-  const { _id: id, _deleted: deleted } = value as Record<string, unknown>;
+  const { _id: given, _deleted: deleted } = value as Record<string, unknown>;
   if (deleted === true) return 'a deletion: only documents are imported here';
-  if (id !== undefined && typeof id !== 'string') return '_id is not a string';
+  if (given !== undefined && typeof given !== 'string') return '_id is not a string';
   const document = new JsonText('_rev' in value || '_collection' in value ? withoutMetadata(text) : text);
+  const { collection } = place;
+  const id = given ?? (await idOf(place, record));
   return {
     record,
-    id,
+    id: given,
     operation:
       id === undefined ? { op: 'create', collection, document } : { op: 'put', collection, id, document },
   };
@@ -127,7 +141,7 @@ function accept(record: ImportRecord, collection: string): Accepted | string {
 
 /** Writes records as one batch. When it is refused, halves of it are tried, until the records are found. */
 async function write(
-  place: { readonly project: string; readonly collection: string },
+  place: Place,
   batch: readonly Accepted[],
   signal: AbortSignal,
   onRefused: (refusal: Refusal) => void,
@@ -137,10 +151,10 @@ async function write(
   try {
     await bundoc.project(place.project).batch(
       batch.map(({ operation }) => operation),
-      { idempotencyKey: await keyOf(place, batch), deadlineMs: BATCH_DEADLINE_MS, signal },
+      { idempotencyKey: newKey(), deadlineMs: BATCH_DEADLINE_MS, signal },
     );
   } catch (error) {
-    if (!(error instanceof BundocError) || !OF_RECORDS.has(error.status)) throw error;
+    if (!(error instanceof BundocError) || !isOfRecords(error)) throw error;
     if (batch.length === 1) {
       onRefused({ number: first.record.number, id: first.id, reason: reasonOf(error) });
       return;
@@ -157,13 +171,14 @@ function reasonOf({ code, detail, errors }: BundocError): string {
   return fault === undefined ? code : `${code}: ${fault}`;
 }
 
-/** Where the page came by plain HTTP, there is no digest: what is sent again is done again then. */
-async function keyOf(
-  { project, collection }: { readonly project: string; readonly collection: string },
-  batch: readonly Accepted[],
-): Promise<string> {
-  if (!globalThis.isSecureContext) return newKey();
-  const parts = [project, collection, ...batch.map(({ record }) => `${record.number}\0${record.text}`)];
+/** Undefined where the page came by plain HTTP, without a digest: what is sent again is there twice then. */
+async function idOf(
+  { project, collection }: Place,
+  { number, text }: ImportRecord,
+): Promise<string | undefined> {
+  if (!globalThis.isSecureContext) return undefined;
+  const parts = [project, collection, String(number), text];
   const digest = await crypto.subtle.digest('SHA-256', new TextEncoder().encode(parts.join('\0')));
-  return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, '0')).join('');
+  const bytes = new Uint8Array(digest).subarray(0, 16);
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
 }

@@ -60,7 +60,7 @@ function Import(place: { readonly project: string; readonly collection: string }
       <div class="panel form">
         <Field
           label="File"
-          hint="NDJSON, a document a line, or one JSON array. A document with an _id replaces the one that is there; others are new."
+          hint="NDJSON, a document a line, or one JSON array. A document with an _id replaces the one that is there; others get an _id."
         >
           {(attributes) => (
             <input
@@ -73,8 +73,10 @@ function Import(place: { readonly project: string; readonly collection: string }
           )}
         </Field>
         <p class="hint">
-          Each document keeps its bytes. After an interruption, choose the same file again: within a day,
-          whatever is sent twice is written once.
+          Each document keeps its bytes.{' '}
+          {globalThis.isSecureContext
+            ? 'After an interruption, choose the same file again: what is sent twice is there once.'
+            : 'By plain HTTP, a document without an _id that is sent twice is there twice.'}
         </p>
         <div class="actions">
           {state === 'done' ? null : (

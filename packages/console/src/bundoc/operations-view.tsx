@@ -109,9 +109,10 @@ function Backup({ project }: { readonly project: string }) {
       if (sink === undefined) return;
       setIsDone(false);
       setWritten(0);
+      let reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
       try {
         const stream = await bundoc.project(project).backup({ signal });
-        const reader = stream.getReader();
+        reader = stream.getReader();
         for (let sum = 0; ; ) {
           const { done, value } = await reader.read();
           signal.throwIfAborted();
@@ -124,7 +125,8 @@ function Backup({ project }: { readonly project: string }) {
         await sink.close();
         setIsDone(true);
       } catch (thrown) {
-        await sink.abandon();
+        // The service keeps its place for as long as it may be read.
+        await Promise.all([sink.abandon(), reader?.cancel().catch(() => undefined)]);
         throw thrown;
       }
     });

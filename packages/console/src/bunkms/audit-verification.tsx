@@ -157,7 +157,9 @@ function Found({
 /** What a record shows about the project that a receipt is of. */
 function meaningOf({ project, key }: Receipt, record: AuditRecord): string {
   if (project === undefined) return '';
-  if (record.action !== 'key.destroy' || record.key !== key)
+  // A receipt is text that anyone may have changed: the name of the key says whose it is.
+  const isOfProject = key === `${project}-dek` && record.key === key;
+  if (record.action !== 'key.destroy' || record.outcome !== 'allowed' || !isOfProject)
     return `It does not show that project ${visible(project, 80)} was shredded.`;
   return `The key of project ${visible(project, 80)} is destroyed.`;
 }

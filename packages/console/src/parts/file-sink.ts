@@ -24,7 +24,11 @@ export async function openFileSink(name: string, type: string): Promise<FileSink
     return {
       write: (piece) => stream.write(piece),
       close: () => stream.close(),
-      abandon: () => stream.abort(),
+      abandon: async () => {
+        await stream.abort();
+        // The file was made when it was chosen.
+        if ((await file.getFile()).size === 0) await file.remove?.();
+      },
     };
   } catch (error) {
     if (error instanceof DOMException && error.name === 'AbortError') return undefined;

@@ -6,6 +6,9 @@ const CLOSE_ARRAY = 0x5d;
 const OPEN_OBJECT = 0x7b;
 const CLOSE_OBJECT = 0x7d;
 
+/** Characters around the array. */
+const OUTSIDE_CHARS_MAX = 1_048_576;
+
 /**
  * Finds the elements of an array in JSON that comes in pieces, each element as its text to the character.
  * Nothing is parsed: whether an element is JSON is for its reader to find out.
@@ -91,7 +94,10 @@ export class ElementSplitter {
 
   #take(text: string): void {
     if (this.#state === 'inside') this.#element += text.slice(0, this.#charsMax - this.#element.length);
-    else this.#outside += text;
+    else {
+      this.#outside += text;
+      if (this.#outside.length > OUTSIDE_CHARS_MAX) throw new Error('too much stands around the array');
+    }
   }
 }
 

@@ -147,7 +147,7 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   const { refusalDelayMs = REFUSAL_DELAY_MS } = options;
   app.setErrorHandler((thrown, request, reply) => {
     const error = fail(thrown, request);
-    if (error.code === 'payload_too_large') lingerBehindAnswer(request.raw.socket);
+    if (error.code === 'payload_too_large' && !request.raw.complete) lingerBehindAnswer(request.raw.socket);
     if (error.code !== 'rate_limited') return replyProblem(error, request, reply);
     return sleep(refusalDelayMs).then(() => replyProblem(error, request, reply));
   });

@@ -8,7 +8,7 @@ const run = promisify(execFile);
 /** Syncs the file system of each folder that it reads: a line says that it begins, and one how it went. */
 const SCRIPT = `while IFS= read -r folder; do
   echo begun
-  if said=$(sync -f -- "$folder" 2>&1); then echo ok; else echo failed $said; fi
+  if said=$(sync -f -- "$folder" 2>&1); then echo ok; else printf 'failed %s\\n' "$(printf %s "$said" | tr '\\n' ' ')"; fi
 done`;
 
 interface Asked {

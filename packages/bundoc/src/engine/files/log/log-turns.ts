@@ -218,7 +218,10 @@ export class LogTurns {
       this.#hold(attached);
       return undefined;
     }
-    if (large !== undefined) return this.#nextChunk(attached, large);
+    if (large !== undefined) {
+      attached.held = undefined;
+      return this.#nextChunk(attached, large);
+    }
     if (isReserve && this.#isOverReserve(attached)) {
       source.refuse(new AppError('disk_full'));
       if (source.makesRoom) this.#hold(attached);
@@ -338,9 +341,9 @@ export class LogTurns {
     const refused = [...this.#held];
     this.#held.clear();
     for (const attached of refused) {
-      attached.held = undefined;
       attached.source.refuse(error);
       this.#refuseLarge(attached, error);
+      if (!attached.source.makesRoom) attached.held = undefined;
     }
     return refused.filter(({ source }) => source.makesRoom);
   }
@@ -350,11 +353,11 @@ export class LogTurns {
     this.#queue.keep(() => false);
     this.#held.clear();
     for (const attached of waiting) {
-      attached.held = undefined;
       attached.source.refuse(error);
       this.#refuseLarge(attached, error);
       // On a full disk deletes wait for the next segment.
       if (attached.source.makesRoom) this.#hold(attached);
+      else attached.held = undefined;
     }
   }
 

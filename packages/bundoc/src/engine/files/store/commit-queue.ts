@@ -281,6 +281,10 @@ export class CommitQueue implements PartSource {
       }
     }
     this.#waiting = left;
+    if (left.length === 0) {
+      clearTimeout(this.#refusal);
+      this.#refusal = undefined;
+    }
     this.#noteIdle();
   }
 

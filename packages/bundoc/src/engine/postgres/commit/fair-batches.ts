@@ -58,11 +58,14 @@ export class FairBatches<Item extends { readonly share: ShareKey }> implements B
     const taken: Item[] = [];
     const from = new Set<Queue<Item>>();
     let bytes = 0;
+    // What does not fit is the first of the next batch: others do not go before it.
+    let isFull = false;
     this.#ready.inTurn(itemsMax, (queue) => {
       const [first] = queue.items;
-      if (first === undefined || taken.length === itemsMax) return false;
+      if (first === undefined || isFull || taken.length === itemsMax) return false;
       const more = bytesOf(first);
-      if (bytes + more > bytesMax && taken.length > 0) return false;
+      isFull = bytes + more > bytesMax && taken.length > 0;
+      if (isFull) return false;
       bytes += more;
       taken.push(first);
       queue.items.delete(first);
