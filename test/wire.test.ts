@@ -173,10 +173,12 @@ describe('HEAD', () => {
 });
 
 describe('a write is answered as done, whatever slow readers hold', () => {
-  const BYTES = 1_000_000;
-  const PAGE = 15;
+  /** A page reserves 16 MiB before it is read. These documents fill it but for some KiB. */
+  const PAGE_BYTES = 16_777_216;
+  const PAGE = 16;
+  const BYTES = PAGE_BYTES / PAGE - 500;
   /** Room for two pages, beside the reserve for answers up to 64 KiB. */
-  const ROOM = Math.ceil((8 / 7) * (2 * PAGE * BYTES + 200_000));
+  const ROOM = Math.ceil((8 / 7) * (2 * PAGE_BYTES + 10_000));
 
   const batch = (count: number, name: string) =>
     JSON.stringify({
