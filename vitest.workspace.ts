@@ -3,8 +3,8 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { defineConfig } from 'vitest/config';
 
-// What Node compiles of the sources is kept for all processes and threads of tests. Without it each strips the
-// types of hundreds of files, by WebAssembly code: V8 can crash when threads end while that is compiled.
+// What Node compiles of the sources is kept for all processes and threads of tests. Without it each strips
+// the types of hundreds of files, by WebAssembly code: V8 can crash when threads end while that is compiled.
 process.env['NODE_COMPILE_CACHE'] ??= join(import.meta.dirname, 'node_modules', '.cache', 'compiled');
 
 /** Vitest must run the workspace's sources, never a stale `dist`. */
@@ -32,8 +32,8 @@ const waiting = { maxWorkers: cores + 2 };
  * storage is asked; `bundoc-cli`, `disk-full`, `isolation` and `kill-loop` are about files and their engine,
  * whose counterparts for rows are in `packages/bundoc/test/postgres-*` and the test of the cluster; `cors`,
  * `key-in-heap`, `memory-exposure`, `npm-start` and `tls` are about processes and connections, and ask
- * nothing of a storage; `bundoc-data`, `completion` and `doctor` are about commands that work through the services, or without
- * them; `proxies` are about what stands before Bundoc.
+ * nothing of a storage; `bundoc-data`, `completion` and `doctor` are about commands that work through the
+ * services, or without them; `proxies` is about what stands before Bundoc.
  */
 const API = [
   'access',

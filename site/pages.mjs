@@ -23,7 +23,7 @@ export function sitePages(root) {
 }
 
 /**
- * `docs/how-to/proxy.md` is served at `/docs/how-to/proxy/`, the `README.md` of a folder at that of the folder.
+ * `docs/how-to/proxy.md` is served at `/docs/how-to/proxy/`, the `README.md` of a folder at that path.
  *
  * @param {string} path
  */

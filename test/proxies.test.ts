@@ -72,7 +72,7 @@ afterAll(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-/** The beginning of an answer. Whoever asks reads its body, or destroys it. */
+/** The beginning of an answer. The caller reads its body, or destroys it. */
 function open(origin: string, path: string, { method = 'GET', body, from, headers }: Sent = {}) {
   const url = new URL(path, origin);
   const send = url.protocol === 'https:' ? httpsRequest : httpRequest;

@@ -1,7 +1,7 @@
 import type { Change } from '@bundoc/client';
 import { hasCode } from '@bundoc/client/error';
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { Badge, Empty, Fault, Field, Head, Name, Table } from '../parts/basics.tsx';
+import { Badge, Empty, Fault, Head, Name, Table, TextField } from '../parts/basics.tsx';
 import { time } from '../parts/format.ts';
 import { bundoc, isReachable } from '../shell/api.ts';
 import { places } from './places.ts';
@@ -95,18 +95,7 @@ function Followed({ project }: { readonly project: string }) {
           setWanted(collection.trim());
         }}
       >
-        <Field label="Only this collection">
-          {(attributes) => (
-            <input
-              {...attributes}
-              class="mono"
-              autocomplete="off"
-              spellcheck={false}
-              value={collection}
-              onInput={(event) => setCollection(event.currentTarget.value)}
-            />
-          )}
-        </Field>
+        <TextField label="Only this collection" value={collection} onInput={setCollection} />
         <button type="submit">Filter</button>
         <span class="live" role="status">
           <Badge kind={isLive && isReachable.value ? 'good' : 'warn'}>

@@ -1,7 +1,7 @@
 import { memberTexts } from '@bundoc/client/document';
 import { useState } from 'preact/hooks';
 import { useLocation } from 'preact-iso';
-import { Empty, Fault, Field, Head, Loading, Name, Table } from '../parts/basics.tsx';
+import { Empty, Fault, Head, Loading, Name, Table, TextField } from '../parts/basics.tsx';
 import {
   EXPORT_PAGE,
   ExportDialog,
@@ -82,18 +82,12 @@ function Documents({ project, collection }: { readonly project: string; readonly
           choose();
         }}
       >
-        <Field label="Show only these fields" hint="Paths separated by commas, such as title, author.name">
-          {(attributes) => (
-            <input
-              {...attributes}
-              class="mono"
-              autocomplete="off"
-              spellcheck={false}
-              value={typed}
-              onInput={(event) => setTyped(event.currentTarget.value)}
-            />
-          )}
-        </Field>
+        <TextField
+          label="Show only these fields"
+          hint="Paths separated by commas, such as title, author.name"
+          value={typed}
+          onInput={setTyped}
+        />
         <button type="submit">Show</button>
       </form>
       <Fault error={page.error} retry={page.reload} />

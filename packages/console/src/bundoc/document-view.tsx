@@ -4,7 +4,7 @@ import { hasCode } from '@bundoc/client/error';
 import { useState } from 'preact/hooks';
 import { useLocation } from 'preact-iso';
 import { Editor } from '../editor/editor.tsx';
-import { Dialog, Empty, Fault, Field, Head, Loading, Name } from '../parts/basics.tsx';
+import { Dialog, Empty, Fault, Head, Loading, Name, TextField } from '../parts/basics.tsx';
 import { download, fileName } from '../parts/download.ts';
 import { bytes, time } from '../parts/format.ts';
 import { useAction } from '../parts/use-action.ts';
@@ -320,18 +320,12 @@ function New({ project, collection }: Omit<DocumentPlace, 'id'>) {
       />
       <Fault error={error} />
       <div class="toolbar">
-        <Field label="Id" hint="Leave it empty for a new id that sorts by time.">
-          {(attributes) => (
-            <input
-              {...attributes}
-              class="mono"
-              autocomplete="off"
-              spellcheck={false}
-              value={id}
-              onInput={(event) => setId(event.currentTarget.value)}
-            />
-          )}
-        </Field>
+        <TextField
+          label="Id"
+          hint="Leave it empty for a new id that sorts by time."
+          value={id}
+          onInput={setId}
+        />
       </div>
       <div class="editors">
         <section aria-label="The document">

@@ -1,6 +1,16 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { useEffect, useState } from 'preact/hooks';
-import { Badge, Empty, Fault, Field, Loading, Name, Table } from '../parts/basics.tsx';
+import {
+  Badge,
+  Empty,
+  Fault,
+  Field,
+  Loading,
+  Name,
+  Table,
+  TextField,
+  type TextFieldProps,
+} from '../parts/basics.tsx';
 import { ExportDialog } from '../parts/export-dialog.tsx';
 import { count, time, visible } from '../parts/format.ts';
 import { splitInTurns } from '../parts/json-elements.ts';
@@ -126,29 +136,6 @@ export function Timeline({ head }: { readonly head: ChainHead }) {
         />
       ) : null}
     </section>
-  );
-}
-
-interface TextFieldProps {
-  readonly label: string;
-  readonly value: string;
-  readonly onInput: (value: string) => void;
-}
-
-function TextField({ label, value, onInput }: TextFieldProps) {
-  return (
-    <Field label={label}>
-      {(attributes) => (
-        <input
-          {...attributes}
-          class="mono"
-          autocomplete="off"
-          spellcheck={false}
-          value={value}
-          onInput={(event) => onInput(event.currentTarget.value)}
-        />
-      )}
-    </Field>
   );
 }
 

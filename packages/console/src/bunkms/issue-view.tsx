@@ -1,6 +1,6 @@
 import type { IssuedToken } from '@bundoc/shared/contract/tokens';
 import { useState } from 'preact/hooks';
-import { Badge, Copy, Fault, Field, Head } from '../parts/basics.tsx';
+import { Badge, Copy, Fault, Field, Head, TextField } from '../parts/basics.tsx';
 import { useAction } from '../parts/use-action.ts';
 import { api } from '../shell/api.ts';
 import { Crumbs } from '../shell/crumbs.tsx';
@@ -167,25 +167,16 @@ export function IssueView() {
             ))}
           </div>
         </fieldset>
-        <Field
+        <TextField
           label={kind === 'project' ? 'Projects' : 'Keys'}
           hint={
             kind === 'project'
               ? 'Ids separated by commas, or * for every project.'
               : 'Names separated by commas; * stands for any characters.'
           }
-        >
-          {(attributes) => (
-            <input
-              {...attributes}
-              class="mono"
-              autocomplete="off"
-              spellcheck={false}
-              value={reach}
-              onInput={(event) => setReach(event.currentTarget.value)}
-            />
-          )}
-        </Field>
+          value={reach}
+          onInput={setReach}
+        />
         <div class="summary" aria-live="polite">
           <p>
             <strong>{sub === '' ? 'Somebody' : sub}</strong> will be able, for{' '}

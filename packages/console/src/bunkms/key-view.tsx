@@ -6,12 +6,12 @@ import {
   Dialog,
   Empty,
   Fault,
-  Field,
   Figure,
   Head,
   Loading,
   Name,
   Table,
+  TextField,
   TypedConfirmation,
 } from '../parts/basics.tsx';
 import { download } from '../parts/download.ts';
@@ -273,18 +273,12 @@ function TakeOver({
         if (isValid && !isBusy) onConfirm(storage.trim(), isForced);
       }}
     >
-      <Field label="Id of the storage" hint="As /ready of its Bundoc says: storage_id.">
-        {(attributes) => (
-          <input
-            {...attributes}
-            class="mono"
-            autocomplete="off"
-            spellcheck={false}
-            value={storage}
-            onInput={(event) => setStorage(event.currentTarget.value)}
-          />
-        )}
-      </Field>
+      <TextField
+        label="Id of the storage"
+        hint="As /ready of its Bundoc says: storage_id."
+        value={storage}
+        onInput={setStorage}
+      />
       <label class="check">
         <input
           type="checkbox"

@@ -203,6 +203,31 @@ export function Field({
   );
 }
 
+export interface TextFieldProps {
+  readonly label: string;
+  readonly hint?: ComponentChildren;
+  readonly value: string;
+  readonly onInput: (value: string) => void;
+}
+
+/** A line of text that is an id, a name or a path: shown to the character, and not corrected. */
+export function TextField({ label, hint, value, onInput }: TextFieldProps) {
+  return (
+    <Field label={label} {...(hint === undefined ? {} : { hint })}>
+      {(attributes) => (
+        <input
+          {...attributes}
+          class="mono"
+          autocomplete="off"
+          spellcheck={false}
+          value={value}
+          onInput={(event) => onInput(event.currentTarget.value)}
+        />
+      )}
+    </Field>
+  );
+}
+
 /** One of a few choices, all of which are seen. */
 export function Switch<T extends string>({
   label,

@@ -133,16 +133,24 @@ export class DocumentWriter {
     });
   }
 
+  /** May be read on while projects are taken out of their turns. */
+  *#inTurn(): Generator<ProjectFiles> {
+    yield* this.#awaited;
+    yield* this.#turns;
+  }
+
   /** The writes of one round: of each project those that wait longest. On a full disk only removals. */
   #nextWrites(): QueuedWrite[] {
     const next: QueuedWrite[] = [];
     const onlyRemovals = this.#retry !== undefined;
     let bytes = 0;
-    for (const files of this.#awaited.union(this.#turns)) {
+    const again: ProjectFiles[] = [];
+    for (const files of this.#inTurn()) {
       if (next.length >= ROUND_FILES_MAX || bytes >= ROUND_BYTES_MAX) break;
       this.#turns.delete(files);
       this.#awaited.delete(files);
-      const max = this.#turns.size + this.#awaited.size === 0 ? ROUND_FILES_MAX : TURN_FILES_MAX;
+      const others = this.#turns.size + this.#awaited.size + again.length;
+      const max = others === 0 ? ROUND_FILES_MAX : TURN_FILES_MAX;
       let taken = 0;
       for (const [fileName, write] of files.pendingWrites) {
         if (taken === max || bytes >= ROUND_BYTES_MAX) break;
@@ -152,9 +160,9 @@ export class DocumentWriter {
         taken++;
       }
       // Behind the others. If all its writes are in this round, the next round finds none.
-      if (files.pendingWrites.size > 0 && !onlyRemovals)
-        (files.isAwaited ? this.#awaited : this.#turns).add(files);
+      if (files.pendingWrites.size > 0 && !onlyRemovals) again.push(files);
     }
+    for (const files of again) (files.isAwaited ? this.#awaited : this.#turns).add(files);
     return next;
   }
 

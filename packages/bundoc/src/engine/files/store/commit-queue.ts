@@ -64,8 +64,9 @@ export class CommitQueue implements PartSource {
   readonly #later: NonNullable<CommitQueueOptions['later']>;
   #waiting: Waiting[] = [];
   #waitingBytes = 0;
-  /** Each resolves once what is decided in the part can be read, or is refused. */
-  readonly #partsBeingWritten = new Set<Promise<void>>();
+  #partsBeingWritten = 0;
+  /** Callers that wait until so many parts are over. They end in their order. */
+  #partWaits: { left: number; readonly done: () => void }[] | undefined;
   #next: NextPart | undefined;
   /** Refuses what waits for room among the documents, for as long as there is none. */
   #refusal: NodeJS.Timeout | undefined;
@@ -96,14 +97,19 @@ export class CommitQueue implements PartSource {
 
   /** Resolves once no commit waits or is being written. */
   async whenIdle(): Promise<void> {
-    if (this.#waiting.length === 0 && this.#partsBeingWritten.size === 0) return;
+    if (this.#waiting.length === 0 && this.#partsBeingWritten === 0) return;
     this.#idle ??= Promise.withResolvers();
     await this.#idle.promise;
   }
 
   /** Resolves once all that is decided now can be read, or is refused. */
   async whenDecidedIsOver(): Promise<void> {
-    await Promise.all(this.#partsBeingWritten);
+    const left = this.#partsBeingWritten;
+    if (left === 0) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#partWaits ??= [];
+    this.#partWaits.push({ left, done: resolve });
+    await promise;
   }
 
   get makesRoom(): boolean {
@@ -231,16 +237,10 @@ export class CommitQueue implements PartSource {
     frame: Buffer,
     reservation: SealCount | undefined,
   ): TakenPart {
-    const { promise: over, resolve } = Promise.withResolvers<void>();
-    this.#partsBeingWritten.add(over);
-    const end = () => {
-      this.#partsBeingWritten.delete(over);
-      resolve();
-      this.#noteIdle();
-    };
+    this.#partsBeingWritten++;
     const refuse = (error: AppError) => {
       for (const { waiting } of commits) waiting.done.reject(error);
-      end();
+      this.#partIsOver();
     };
     return {
       kind: 'data',
@@ -253,7 +253,7 @@ export class CommitQueue implements PartSource {
       },
       answer: () => {
         for (const { results, waiting } of commits) waiting.done.resolve(results);
-        end();
+        this.#partIsOver();
         this.#options.onAnswered();
       },
       refused: refuse,
@@ -288,8 +288,18 @@ export class CommitQueue implements PartSource {
     this.#noteIdle();
   }
 
+  #partIsOver(): void {
+    this.#partsBeingWritten--;
+    if (this.#partWaits !== undefined) {
+      const over = this.#partWaits.filter((wait) => --wait.left === 0);
+      this.#partWaits = this.#partWaits.filter(({ left }) => left > 0);
+      for (const { done } of over) done();
+    }
+    this.#noteIdle();
+  }
+
   #noteIdle(): void {
-    if (this.#idle === undefined || this.#waiting.length > 0 || this.#partsBeingWritten.size > 0) return;
+    if (this.#idle === undefined || this.#waiting.length > 0 || this.#partsBeingWritten > 0) return;
     this.#idle.resolve();
     this.#idle = undefined;
   }
