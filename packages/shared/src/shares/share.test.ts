@@ -211,3 +211,27 @@ test('what is charged counts, whether or not there is room', () => {
   hold.resize(10);
   expect([share.held, share.heldBy('a'), share.subjects]).toEqual([0, 0, 0]);
 });
+
+test('a hold of the reserve that grows beyond a small one gives the reserve back', () => {
+  const { share } = shareOf({ reserve: 20, smallMax: 5 });
+  share.tryTake(key('a'), 80);
+  const grown = share.tryTake(key('b'), 5);
+  expect(share.tryTake(key('b'), 1)).toBeUndefined();
+  grown?.resize(15);
+  expect(share.tryTake(key('b'), 5)).toBeDefined();
+  expect(share.held).toBe(100);
+  grown?.[Symbol.dispose]();
+  expect(share.held).toBe(85);
+});
+
+test('holds of the reserve give it back once there is other room and no request waits for that', () => {
+  const { share } = shareOf({ reserve: 20, smallMax: 5 });
+  const large = share.tryTake(key('a'), 80);
+  const small = ['b', 'c', 'd', 'e'].map((subject) => share.tryTake(key(subject), 5));
+  expect([small.includes(undefined), share.tryTake(key('f'), 1)]).toEqual([false, undefined]);
+  large?.resize(70);
+  // Two of the four have left the reserve: all other room is in use, and half of the reserve is not.
+  expect(share.tryTake(key('g'), 10)).toBeUndefined();
+  for (const subject of ['f', 'g']) expect(share.tryTake(key(subject), 5)).toBeDefined();
+  expect(share.tryTake(key('h'), 1)).toBeUndefined();
+});

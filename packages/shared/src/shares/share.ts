@@ -51,7 +51,7 @@ const LEAVE = Symbol('end a hold');
 
 class Held implements Hold {
   readonly account: ProjectAccount;
-  readonly ofReserve: boolean;
+  ofReserve: boolean;
   readonly #share: Share;
   units = 0;
   #isOver = false;
@@ -96,6 +96,8 @@ export class Share {
   readonly #waitingUnitsMax: number;
   readonly #accounts = new ShareAccounts();
   readonly #releases: ReleaseRate;
+  /** Holds of the reserve, oldest first. */
+  readonly #ofReserve = new Set<Held>();
   #held = 0;
   #heldOfReserve = 0;
   #waiting = 0;
@@ -241,12 +243,14 @@ export class Share {
     const more = units - held.units;
     held.units = units;
     this.#add(held, more);
+    if (held.ofReserve && units > this.#smallMax) this.#leaveReserve(held);
     if (more < 0) this.#serve();
   }
 
   [LEAVE](held: Held): void {
     this.#add(held, -held.units);
     held.units = 0;
+    this.#ofReserve.delete(held);
     this.#accounts.forget(held.account);
     this.#serve();
   }
@@ -255,6 +259,7 @@ export class Share {
     this.#accounts.remember(account);
     const held = new Held(this, account, ofReserve);
     held.units = units;
+    if (ofReserve) this.#ofReserve.add(held);
     this.#add(held, units);
     return held;
   }
@@ -267,6 +272,15 @@ export class Share {
       this.#heldOfReserve += more;
     } else this.#held += more;
     if (more < 0) this.#releases.note(-more);
+  }
+
+  /** From now on it holds what everyone may hold, whether or not there is room. */
+  #leaveReserve(held: Held): void {
+    held.ofReserve = false;
+    this.#ofReserve.delete(held);
+    held.account.subject.heldOfReserve -= held.units;
+    this.#heldOfReserve -= held.units;
+    this.#held += held.units;
   }
 
   #join(waiter: Waiter): void {
@@ -322,6 +336,15 @@ export class Share {
       const small = this.#next(true);
       if (small === undefined) return;
       this.#grant(small, true);
+    }
+    this.#refillReserve();
+  }
+
+  /** Gives the reserve back what it lent, while nobody waits for the room that this takes. */
+  #refillReserve(): void {
+    for (const held of this.#ofReserve) {
+      if (!this.#hasRoom(held.units)) return;
+      this.#leaveReserve(held);
     }
   }
 
