@@ -154,6 +154,14 @@ function behaves(start: () => Promise<AsyncDisposable & { readonly url: string }
     stream.destroy();
   });
 
+  it('frees the stream of a reader that leaves, before a heartbeat finds that it has left', async () => {
+    await expect.poll(() => installation.held()).toEqual({});
+    const stream = await follow(proxy.url, ONE);
+    await expect.poll(() => installation.held()).toMatchObject({ streams: expect.any(Number) });
+    stream.destroy();
+    await expect.poll(() => installation.held(), { timeout: HEARTBEAT_MS * 0.8 }).toEqual({});
+  });
+
   it('answers a long poll at the change that it waits for', async () => {
     const { since } = JSON.parse((await ask(proxy.url, FEED)).text) as { since: string };
     const path = `/v1/projects/project-a/changes?since=${since}&wait=${WAIT_S_MAX}`;
