@@ -8,6 +8,7 @@ import { commitOne, put, ref, remove } from '../src/engine/conformance.ts';
 import { definitionRef } from '../src/engine/definition.ts';
 import { describeIndexes, find } from '../src/engine/indexes/conformance.ts';
 import type { Write } from '../src/engine/port.ts';
+import { LOOK_UPS_MAX } from '../src/engine/postgres/commit/attempt.ts';
 import type { Database, Transaction } from '../src/engine/postgres/database/database.ts';
 import { ONE_MOMENT, verifyRows } from '../src/engine/postgres/verify/verify-rows.ts';
 import { openTestDatabase, type PostgresProject } from '../src/testing/postgres-project.ts';
@@ -157,6 +158,40 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     for (const outcome of outcomes)
       if (outcome.status === 'rejected') expect(outcome.reason).toMatchObject({ code: 'unique_violation' });
     await close(...nodes);
+  });
+
+  it('are asked a bounded number of times by a transaction, though each refusal makes the next commit ask', async () => {
+    // All want one value, and each a second one, which a document has already: all but the one of the 60th.
+    const free = 60;
+    const chained = Array.from({ length: 100 }, (_, n) =>
+      ['wanted', n].map((u, at) => put(`d${n}-${at}`, JSON.stringify({ u }))),
+    );
+    const lookUps: number[] = [];
+    const counting = {
+      query: database.query.bind(database),
+      run: database.run.bind(database),
+      transaction: (begin, action) =>
+        database.transaction(begin, (transaction, begun) => {
+          const at = lookUps.push(0) - 1;
+          const query: Transaction['query'] = (statement, parameters) => {
+            if (statement.name.startsWith('bundoc-holders')) lookUps[at] = (lookUps[at] as number) + 1;
+            return transaction.query(statement, parameters);
+          };
+          return action({ ...transaction, query }, begun);
+        }),
+    } satisfies Pick<Database, 'query' | 'run' | 'transaction'>;
+    const store = await openOn(await newProject(), counting as unknown as Database);
+    await store.define('notes', { indexes: [unique('u')] }, NONE);
+    await store.commit(
+      chained.flatMap((_, n) => (n === free ? [] : [put(`held-${n}`, JSON.stringify({ u: n }))])),
+    );
+    const outcomes = await Promise.allSettled(chained.map((writes) => store.commit(writes)));
+    expect(Math.max(...lookUps)).toBe(LOOK_UPS_MAX);
+    for (const [n, outcome] of outcomes.entries())
+      if (n === free) expect(outcome.status).toBe('fulfilled');
+      else expect(outcome).toMatchObject({ reason: { code: 'unique_violation' } });
+    expect((await find(store, '{"u":"wanted"}')).ids).toEqual([`d${free}-0`]);
+    await close(store);
   });
 
   it('are built by another node when the one that began is gone, and only once by nodes that begin together', async () => {

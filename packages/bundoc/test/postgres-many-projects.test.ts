@@ -98,7 +98,7 @@ describeWithPostgres('many projects of a node on PostgreSQL', () => {
       return n % 2 === 0 ? [project, 'a,b', 2, 3] : [project, 'b,c', 3, 3];
     });
     expect(found.toSorted()).toEqual(expected.toSorted());
-    expect(asked.filter((name) => name === 'bundoc-changes-3').length).toBeLessThanOrEqual(6);
+    expect(asked.filter((name) => name === 'bundoc-changes-4').length).toBeLessThanOrEqual(6);
     expect(asked.filter((name) => name === 'bundoc-positions-1').length).toBeLessThanOrEqual(6);
   });
 

@@ -309,7 +309,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
     };
     await store.get(ref('d1'));
     await Promise.all(['d1', 'd2', 'd3'].map((id) => store.get(ref(id))));
-    const idempotency = { key: 'k', fingerprint: 'f' };
+    const idempotency = { key: 'k', request: 'r' };
     await store.commit(
       Array.from({ length: 200 }, (_, n) => put(`d${n}`, '{}')),
       { idempotency },

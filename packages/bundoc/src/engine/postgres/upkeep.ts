@@ -26,10 +26,10 @@ UPDATE bundoc.heads SET purged_seq = greatest(purged_seq, (SELECT max(seq) FROM 
 WHERE project = $1 AND EXISTS (SELECT FROM gone) RETURNING (SELECT count(*) FROM gone)`,
 };
 const FORGET_KEYS: Statement = {
-  name: 'bundoc-forget-keys-1',
+  name: 'bundoc-forget-keys-2',
   text: `
 DELETE FROM bundoc.used_keys WHERE project = $1 AND (at_ms <= $2 OR token IN (
-  SELECT token FROM bundoc.used_keys WHERE project = $1 ORDER BY at_ms DESC OFFSET $3
+  SELECT token FROM bundoc.used_keys WHERE project = $1 AND at_ms > 0 ORDER BY at_ms DESC OFFSET $3
 ))`,
 };
 const FORMER: Statement = {

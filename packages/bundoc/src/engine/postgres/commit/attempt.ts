@@ -20,6 +20,12 @@ import { ProjectGone } from './must-reopen.ts';
 import { type GroupPlan, type PreState, planGroup, type QueuedCommit } from './plan-commits.ts';
 import { type ProjectWrites, type SealedNames, writeOfGroup } from './write-group.ts';
 
+/**
+ * Look-ups of a transaction. Commits that are refused can make those behind them ask something else, one
+ * after another, while all heads of the transaction are locked.
+ */
+export const LOOK_UPS_MAX = 8;
+
 /** A project that is open on this node. */
 export interface CommittingProject extends LoadedProject {
   readonly names: SealedNames;
@@ -168,7 +174,8 @@ export class Attempt {
 
 /**
  * Plans the commits of all projects of a transaction. What they ask of blind indexes is looked up together.
- * Projects with indexes get no plan, and cost nothing, behind those whose entries fill the transaction.
+ * Commits that would ask beyond {@link LOOK_UPS_MAX} are for another transaction. Projects with indexes get no
+ * plan, and cost nothing, behind those whose entries fill the transaction.
  */
 async function planAll(
   transaction: Transaction,
@@ -186,13 +193,14 @@ async function planAll(
     entries += one.indexing.entries;
     return true;
   });
-  while (open.length > 0) {
+  for (let left = LOOK_UPS_MAX; open.length > 0; ) {
     const again = await lookUpHolders(
       transaction,
       open.map(({ indexing }) => indexing),
       writes,
     );
     open = open.filter(({ indexing }) => again.has(indexing));
+    if (--left === 0) for (const { indexing } of open) indexing.stopAsking();
     for (const one of open) plans.set(one, planOf(one));
   }
   return plans;

@@ -70,7 +70,7 @@ export function planGroup(
 ): GroupPlan {
   const { cipher, indexing, quota } = parts;
   indexing.begin();
-  const { outcomes, seq } = planCommits<QueuedCommit, readonly BlindEntries[]>(group, drafts, {
+  const { outcomes: planned, seq } = planCommits<QueuedCommit, readonly BlindEntries[]>(group, drafts, {
     ...{ seq: known.seq, sealsLeft: known.sealsLeft, usage: known.usage, quota, indexing },
     keyVersion: cipher.version,
     keyOf: ({ names }, at) => names[at] as string,
@@ -78,6 +78,7 @@ export function planGroup(
     fileNameOf: (_ref, name) => name,
     idempotencyRecordOf: (key) => known.idempotencyRecords.get(key),
   });
+  const outcomes = indexing.isCut ? planned.slice(0, -1) : planned;
   const accepted = outcomes.filter((outcome) => outcome.kind === 'accepted');
   const last = new Map(accepted.flatMap(({ writes }) => writes.map((write) => [write.key, write])));
   const documents = Array.from(last, ([name, { state, text, entries }]) => ({

@@ -52,7 +52,8 @@ export interface Asked {
 /**
  * What the blind indexes of a project say of the documents that a transaction writes, under the project's
  * lock. Who has a token of a unique index is not known at first: the commits are planned,
- * {@link lookUpHolders} answers what the plan asked, and they are planned again, until nothing more is asked.
+ * {@link lookUpHolders} answers what the plan asked, and they are planned again, until nothing more is asked,
+ * or the plan has to end.
  */
 export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> {
   readonly project: string;
@@ -71,6 +72,8 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
   #former: ReadonlyMap<string, number> = new Map();
   #entries = 0;
   #ofCommit = new CommitEntries();
+  #mayAsk = true;
+  #isCut = false;
 
   constructor(project: string, indexes: BlindIndexes, rows: RowCipher) {
     this.project = project;
@@ -101,12 +104,13 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
   /** Begins a plan. */
   begin(): void {
     this.#entries = 0;
+    this.#isCut = false;
     this.#uniqueness = new GroupUniqueness((index, token) => this.#holdersOf(index, token));
   }
 
   /** Begins a commit. Undefined when it waits for another transaction. */
   commit() {
-    if (this.#entries > GROUP_ENTRIES_MAX) return undefined;
+    if (this.#isCut || this.#entries > GROUP_ENTRIES_MAX) return undefined;
     this.#ofCommit = new CommitEntries();
     const { write, accept } = this.#uniqueness.commit();
     return {
@@ -158,6 +162,16 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
     return this.#entries;
   }
 
+  /** From now on, a plan ends at the first commit that asks what is not known. */
+  stopAsking(): void {
+    this.#mayAsk = false;
+  }
+
+  /** Whether the last commit of the plan asked what is not known: it is not decided then. */
+  get isCut(): boolean {
+    return this.#isCut;
+  }
+
   /** What the plan asked and is not known, and forgets that it was asked. */
   takeAsked(): readonly Asked[] {
     const asked = [...this.#asked.values()];
@@ -173,8 +187,13 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
   #holdersOf(index: BlindIndex, token: string): readonly string[] {
     const place = placeOf(index.id, token);
     const known = this.#holders.get(place);
-    if (known === undefined) this.#asked.set(place, { index, token });
-    return known ?? [];
+    if (known !== undefined) return known;
+    if (!this.#mayAsk) {
+      this.#isCut = true;
+      throw new Error('the commit is for another transaction');
+    }
+    this.#asked.set(place, { index, token });
+    return [];
   }
 }
 

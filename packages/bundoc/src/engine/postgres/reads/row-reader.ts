@@ -66,12 +66,12 @@ SELECT d.* FROM bundoc.blind_indexes AS i LEFT JOIN LATERAL (
 
 /** The head, and the changes with their bytes, as many as there is room for, as of one moment. */
 const SEALED_CHANGES: Statement = {
-  name: 'bundoc-sealed-changes-2',
+  name: 'bundoc-sealed-changes-3',
   text: `
 SELECT h.seq, h.purged_seq, d.* FROM bundoc.heads AS h LEFT JOIN LATERAL (
   SELECT ${ROW_COLUMNS}, ${SEALED}, total FROM (
     SELECT *, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running, count(*) OVER () AS total FROM (
-      SELECT * FROM bundoc.documents WHERE project = $1 AND documents.seq > $2 ORDER BY documents.seq LIMIT $3
+      SELECT * FROM bundoc.documents WHERE project = $1 AND documents.seq > $2 AND documents.seq > 0 ORDER BY documents.seq LIMIT $3
     ) AS d WINDOW w AS (ORDER BY d.seq)
   ) AS d WHERE place = 1 OR running IS NULL OR running <= $4
 ) AS d ON true WHERE h.project = $1 ORDER BY d.seq`,

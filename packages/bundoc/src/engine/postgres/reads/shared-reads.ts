@@ -27,9 +27,8 @@ export const LARGE_BYTES_MAX = 4_194_304;
  * Rows of two kinds: of each document that is there, with its place in the arrays, and of each project that
  * has its head, which a deletion and a move remove first.
  *
- * The LIMIT keeps each look-up in the primary key, whatever statistics the planner has. The condition on
- * tombstones stands outside of it for the same reason: inside, the index of creations looks as good as that
- * of names. The sub-selects hide the length of the arrays, so that one generic plan serves all.
+ * The condition on tombstones stands outside of the look-up: inside, the index of creations looks as good as
+ * that of names. The sub-selects hide the length of the arrays, so that one generic plan serves all.
  */
 const READ: Statement = {
   name: 'bundoc-read-2',
@@ -54,15 +53,18 @@ const POSITIONS: Statement = {
   text: 'SELECT project, seq FROM bundoc.heads WHERE project = ANY($1::text[])',
 };
 
-/** Heads and changes as of one moment: a position must not be ahead of the changes that were read. */
+/**
+ * Heads and changes as of one moment: a position must not be ahead of the changes that were read. The index
+ * of changes has a condition, so that look-ups by name cannot use it: it is repeated here.
+ */
 const CHANGES: Statement = {
-  name: 'bundoc-changes-3',
+  name: 'bundoc-changes-4',
   text: `
 SELECT wanted.place, h.seq, h.purged_seq, d.*
 FROM unnest((SELECT $1::text[]), (SELECT $2::bigint[]), (SELECT $3::integer[])) WITH ORDINALITY AS wanted (project, after, rows_max, place)
 CROSS JOIN LATERAL (SELECT seq, purged_seq FROM bundoc.heads WHERE heads.project = wanted.project LIMIT 1) AS h
 LEFT JOIN LATERAL (
-  SELECT ${ROW_COLUMNS} FROM bundoc.documents WHERE documents.project = wanted.project AND documents.seq > wanted.after
+  SELECT ${ROW_COLUMNS} FROM bundoc.documents WHERE documents.project = wanted.project AND documents.seq > wanted.after AND documents.seq > 0
   ORDER BY documents.seq LIMIT wanted.rows_max
 ) AS d ON true ORDER BY wanted.place, d.seq`,
 };
