@@ -153,6 +153,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     ...{ serviceShares: shares, httpShares, tls: listenerTls, requestTimeoutMs: parts.requestTimeoutMs },
   });
   stack.defer(() => app.close());
+  app.server.on('connection', () => scheduler.accepted());
   const url = await app.listen({ host: config.host, port: config.port });
   logger.info(
     { ...{ url, version: VERSION, storage: storage.place, storageId: id }, kmsUrl: config.kms.url },

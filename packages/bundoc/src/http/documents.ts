@@ -217,24 +217,36 @@ export function registerDocuments(
     config: READING,
     handler: (request, reply) => {
       const path = documentPath(request);
-      const found = scheduler.isBusy ? readInTurn(request, reply, path) : documents.read(path.project, path);
+      if (scheduler.isBusy) return readInTurn(request, reply, path);
+      const found = documents.read(path.project, path);
       return found instanceof Promise
-        ? found.then((document) => answer(request, reply, document, scheduler))
-        : answer(request, reply, found, scheduler);
+        ? found.then((document) => counted(request, reply, document))
+        : counted(request, reply, found);
     },
   });
+
+  function counted(request: FastifyRequest, reply: FastifyReply, document: StoredDocument) {
+    const us = openingCost(document);
+    if (us > 0) requestWork(scheduler, 'read', request).spend(us);
+    return answer(request, reply, document);
+  }
 
   /** While others wait for the processor, a read waits for its turn among them. */
   async function readInTurn(
     request: FastifyRequest,
     reply: FastifyReply,
     path: DocumentPath,
-  ): Promise<StoredDocument> {
+  ): Promise<Buffer | FastifyReply> {
     using work = requestWork(scheduler, 'read', request, reply);
     await work.pause();
-    const found = documents.read(path.project, path);
-    work.leave();
-    return await found;
+    let document = documents.read(path.project, path);
+    if (document instanceof Promise) {
+      work.leave();
+      document = await document;
+    }
+    // Before the slice ends: it is over, then.
+    work.spend(openingCost(document));
+    return answer(request, reply, document);
   }
 
   app.delete(
@@ -250,6 +262,11 @@ export function registerDocuments(
   );
 }
 
+/** Processor time that a document takes to open and to send, microseconds; 0 for a small one. */
+function openingCost({ text }: StoredDocument): number {
+  return text.length >= COUNTED_BYTES_MIN ? openingUs(text.length, 1) : 0;
+}
+
 /**
  * @returns the body, which Fastify sends; given to `reply.send`, Fastify would watch for the end of the
  * answer.
@@ -258,10 +275,7 @@ function answer(
   request: FastifyRequest,
   reply: FastifyReply,
   { metadata, text }: StoredDocument,
-  scheduler: Scheduler,
 ): Buffer | FastifyReply {
-  if (text.length >= COUNTED_BYTES_MIN)
-    requestWork(scheduler, 'read', request).spend(openingUs(text.length, 1));
   reply.header('etag', etagOf(metadata._rev)).header('cache-control', 'private, no-cache');
   if (isNotModified(request.headers, metadata._rev)) return reply.code(304).send();
   reply.header('content-type', 'application/json; charset=utf-8');

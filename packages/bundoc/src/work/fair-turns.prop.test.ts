@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it, vi } from 'vitest';
-import { FairTurns } from './fair-turns.ts';
+import { FairTurns, TURNS_OF_SLICE } from './fair-turns.ts';
 
 const SLICE_US = 2_000;
 const key = (subject: number, project = 0) => ({ subject: `s${subject}`, project: `p${project}` });
@@ -100,7 +100,7 @@ describe('turns', () => {
             const before = taken.get(task) ?? { us: 0, turns: 0 };
             taken.set(task, { us: before.us + usMax, turns: before.turns + 1 });
             expect(taken.get(task)?.us).toBeLessThanOrEqual(2 * (SLICE_US + stepUsMax));
-            expect(taken.get(task)?.turns).toBeLessThanOrEqual(2 * 8);
+            expect(taken.get(task)?.turns).toBeLessThanOrEqual(2 * TURNS_OF_SLICE);
             turns.charge(key(task), usMax);
             if (leaves) away.add(task);
             else turns.add(key(task), task);
@@ -126,6 +126,24 @@ describe('turns', () => {
       turns.charge(key(99), SLICE_US / 10);
       busy();
     }
+  });
+
+  it('give a subject with short tasks as many in a round as fit into a slice, not only one', () => {
+    const turns = new FairTurns<string>(SLICE_US);
+    const busy = 64;
+    for (let n = 0; n < busy; n++) turns.add(key(n), `busy ${n}`);
+    const short = 8;
+    for (let n = 0; n < short; n++) turns.add(key(99, n), `short ${n}`);
+    let granted = 0;
+    for (let grants = 0; grants < busy + short; grants++) {
+      const task = turns.next() ?? '';
+      const isShort = task.startsWith('short');
+      const of = isShort ? key(99, Number(task.split(' ')[1])) : key(Number(task.split(' ')[1]));
+      if (isShort) granted++;
+      else turns.add(of, task);
+      turns.charge(of, isShort ? SLICE_US / 10 : SLICE_US);
+    }
+    expect(granted).toBe(short);
   });
 
   it('are never lost: while anybody waits, somebody has the next one, even when others leave', () => {

@@ -15,7 +15,7 @@ class Waiting<C> {
 }
 
 /** Turns into which a slice goes at most: each is charged for a part of it, even if it takes less. */
-const TURNS_OF_SLICE = 8;
+export const TURNS_OF_SLICE = 32;
 
 /**
  * Names in turn. Each round gives each a slice. One that is in debt is passed over until rounds have paid for
@@ -68,6 +68,7 @@ class Ring<C extends { readonly size: number }> {
     waiting.prepaidUs -= us - moreUs;
     waiting.debtUs = Math.min(DEBT_MAX_US, waiting.debtUs + moreUs);
     if (waiting.debtUs >= 0) this.#early.delete(name);
+    else if (waiting.inner.size > 0) this.#early.add(name);
     chargeInner?.(waiting.inner);
   }
 

@@ -4,7 +4,7 @@ import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { WorkBench } from '../testing/work-bench.ts';
-import { Scheduler, SLICE_US, WORK_MS_MAX } from './scheduler.ts';
+import { Scheduler, SLICE_US, WORK_MS_MAX, type Work } from './scheduler.ts';
 
 const key = (subject: number) => ({ subject: `s${subject}`, project: 'p' });
 
@@ -76,6 +76,140 @@ describe('long work', () => {
     await bench.turn();
     await waits;
     expect(scheduler.slices).toBe(1);
+  });
+
+  it('that leaves its slice early leaves the rest to others, in the same turn', async () => {
+    const bench = new WorkBench();
+    const scheduler = new Scheduler(bench.ports);
+    using busy = scheduler.work(key(0), 'query');
+    expect(busy.pause()).toBeUndefined();
+    bench.take(SLICE_US);
+    const ended: number[] = [];
+    const short = [1, 2, 3].map(async (subject) => {
+      using work = scheduler.work(key(subject), 'query');
+      await work.pause();
+      bench.take(SLICE_US / 2);
+      work.leave();
+      ended.push(subject);
+    });
+    await bench.turn();
+    expect(ended).toEqual([1, 2]);
+    await bench.turn();
+    await Promise.all(short);
+  });
+
+  it('that has taken little has three of four turns, however many subjects have taken more', async () => {
+    const bench = new WorkBench();
+    const scheduler = new Scheduler(bench.ports);
+    using busy = scheduler.work(key(99), 'query');
+    expect(busy.pause()).toBeUndefined();
+    bench.take(SLICE_US);
+    const order: string[] = [];
+    const begun = new Set<number>();
+    const run = async (name: string, subject: number, slices: number) => {
+      using work = scheduler.work(key(subject), 'query');
+      for (let slice = 0; slice < slices; slice++) {
+        await work.pause();
+        bench.take(SLICE_US + 1);
+        order.push(name);
+        begun.add(subject);
+      }
+    };
+    const long = Array.from({ length: 20 }, (_, n) => run('long', n, 5));
+    while (begun.size < long.length) await bench.turn();
+    order.length = 0;
+    const short = Array.from({ length: 6 }, (_, n) => run('short', 30 + n, 1));
+    for (let turn = 0; turn < 8; turn++) await bench.turn();
+    expect(order.filter((name) => name === 'short')).toHaveLength(6);
+    expect(order.slice(0, 8)).toContain('long');
+    while (bench.isTurnComing) await bench.turn();
+    await Promise.all([...long, ...short]);
+  });
+
+  it('lets connections be accepted before it, for a bounded time', async () => {
+    const bench = new WorkBench();
+    const scheduler = new Scheduler(bench.ports);
+    using busy = scheduler.work(key(0), 'query');
+    expect(busy.pause()).toBeUndefined();
+    bench.take(SLICE_US);
+    using work = scheduler.work(key(1), 'query');
+    const waits = work.pause();
+    scheduler.accepted();
+    await bench.turn();
+    expect(scheduler.slices).toBe(0);
+    let turns = 0;
+    for (; scheduler.slices === 0; turns++) {
+      bench.take(500);
+      scheduler.accepted();
+      await bench.turn();
+    }
+    expect(turns).toBeLessThanOrEqual(8);
+    await waits;
+  });
+
+  it('that a subject begins is bounded while others have begun some, and what waits begins as it ends', async () => {
+    const bench = new WorkBench();
+    const scheduler = new Scheduler(bench.ports);
+    const begun: Work[] = [];
+    const begin = (subject: number) => {
+      const work = scheduler.work(key(subject), 'query');
+      const turn = work.pause();
+      if (turn === undefined) begun.push(work);
+      else void turn.then(() => begun.push(work));
+      work.leave();
+    };
+    const of = (subject: number) => begun.filter((work) => work.key.subject === `s${subject}`);
+    for (let subject = 0; subject < 40; subject++) begin(subject);
+    while (bench.isTurnComing) await bench.turn();
+    bench.take(SLICE_US);
+    using busy = scheduler.work(key(99), 'query');
+    expect(busy.pause()).toBeUndefined();
+    bench.take(SLICE_US);
+    for (let n = 0; n < 5; n++) begin(0);
+    while (bench.isTurnComing) await bench.turn();
+    expect([of(0).length, scheduler.waiting]).toEqual([2, 4]);
+    of(0)[0]?.[Symbol.dispose]();
+    while (bench.isTurnComing) await bench.turn();
+    expect([of(0).length, scheduler.waiting]).toEqual([3, 3]);
+    // The others end: nobody is kept waiting for them.
+    for (const work of begun.splice(0)) work[Symbol.dispose]();
+    while (bench.isTurnComing) await bench.turn();
+    expect([of(0).length, scheduler.waiting]).toEqual([3, 0]);
+    for (const work of begun) work[Symbol.dispose]();
+  });
+
+  it('finds a few places for a subject when others have taken all of them', async () => {
+    const bench = new WorkBench();
+    const places = room(8);
+    const scheduler = new Scheduler({ ...bench.ports, places });
+    using busy = scheduler.work(key(99), 'query');
+    expect(busy.pause()).toBeUndefined();
+    bench.take(SLICE_US);
+    const begin = (subject: number) => scheduler.work(key(subject), 'query').pause() as Promise<void>;
+    const flood = Array.from({ length: 8 }, (_, n) => begin(n));
+    expect(places.held).toBe(8);
+    const late = begin(50);
+    expect([places.held, scheduler.waiting]).toEqual([9, 9]);
+    while (scheduler.waiting > 0) await bench.turn();
+    await Promise.all([...flood, late]);
+  });
+
+  it('owes others no more than a step, whatever stops the process during it', async () => {
+    const bench = new WorkBench();
+    const scheduler = new Scheduler(bench.ports);
+    let served = 0;
+    const subjects = [1, 2].map(async (subject) => {
+      using work = scheduler.work(key(subject), 'query');
+      for (let n = 0; n < 40; n++) {
+        await work.pause();
+        bench.take(subject === 1 && n === 2 ? 1_000_000 : SLICE_US);
+        if (subject === 1) served++;
+      }
+    });
+    for (let turn = 0; turn < 30; turn++) await bench.turn();
+    expect(served).toBeGreaterThanOrEqual(10);
+    while (bench.isTurnComing) await bench.turn();
+    await Promise.all(subjects);
   });
 
   it('that waits ends at once with the reason of its signal, and leaves no trace', async () => {
@@ -174,6 +308,7 @@ describe('long work', () => {
     expect([scheduler.waiting, places.held]).toEqual([3, 2]);
     while (scheduler.waiting > 0) await bench.turn();
     await Promise.all([first.waits, second.waits, ownWaits]);
+    await bench.turn();
     first.work[Symbol.dispose]();
     using third = begin(1, 1).work;
     expect(third.pause()).toBeUndefined();

@@ -25,6 +25,26 @@ export type WorkKind = (typeof WORK_KINDS)[number];
 export const SLICE_US = 2_000;
 
 /**
+ * No step takes longer. What seems to is garbage collection, or other processes: a subject that pays for that
+ * would wait for seconds.
+ */
+const STEP_MAX_US = 5_000;
+
+/**
+ * Work that has taken less than this has three of four turns, if there is any. So short work does not wait
+ * behind long work, even when there are too many subjects to give each enough.
+ */
+const YOUNG_US = SLICE_US;
+const YOUNG_TURNS = 3;
+
+/**
+ * How long turns in a row may be without long work, each of which has accepted a connection, milliseconds:
+ * the event loop accepts one a turn. So a connection does not wait for as many slices as there are
+ * connections before it.
+ */
+const ACCEPTING_MS_MAX = 4;
+
+/**
  * How long a request may work, waits included, milliseconds. What it waits for then has a limit of its own,
  * of 15 s for a job in the thread for large documents: it is refused before its connection has stood still
  * for 60 s, and is closed without an answer.
@@ -48,7 +68,20 @@ export interface SchedulerDeps {
 }
 
 /** What long work needs of a share, for which it does not wait. */
-export type Room = Pick<Share, 'tryTake' | 'refusal'>;
+export type Room = Pick<Share, 'tryTake' | 'charge' | 'held' | 'heldBy' | 'capacity' | 'refusal'>;
+
+/** Places that a subject gets when many others have taken all of them. */
+const FIRST_PLACES = 8;
+
+/**
+ * Requests whose work runs at a time while several subjects have some, and of each subject at least. Work that
+ * has begun holds memory and what it has read. If all began at once, what was done for those that are refused
+ * later would be lost.
+ */
+const ADMITTED_MAX = 64;
+const ADMITTED_OF_SUBJECT_MIN = 2;
+/** How often work that may not begin yet is looked at, milliseconds. */
+const PARKED_LOOK_MS = 1_000;
 
 const systemPorts: SchedulerDeps = {
   nowMs: () => performance.now(),
@@ -57,7 +90,8 @@ const systemPorts: SchedulerDeps = {
 
 /**
  * Shares the event loop's thread among all long work of the process: at most one slice of {@link SLICE_US} a
- * turn, subjects in turn, then their projects. Work is charged for the time that it runs on the thread, and
+ * turn, subjects in turn, then their projects. Work that has taken little comes before work that has taken
+ * more (multilevel feedback, F. J. Corbató et al., 1962), and connections are accepted before both. Work is charged for the time that it runs on the thread, and
  * waiting costs nothing. The processor time that the system counts for a thread is no measure for slices: it
  * moves by ticks of up to 4 ms.
  *
@@ -65,7 +99,13 @@ const systemPorts: SchedulerDeps = {
  */
 export class Scheduler implements AsyncDisposable {
   readonly #ports: SchedulerDeps;
-  readonly #waiting = new FairTurns<Work>(SLICE_US);
+  readonly #young = new FairTurns<Work>(SLICE_US);
+  readonly #old = new FairTurns<Work>(SLICE_US);
+  /** Turns of young work since old work had one. */
+  #youngTurns = 0;
+  #hasAccepted = false;
+  /** When long work had its last turn. */
+  #turnMs = 0;
   readonly #usedUs = new Map<WorkKind, number>();
   /** What long work has taken of this turn. */
   #turnUs = 0;
@@ -77,8 +117,15 @@ export class Scheduler implements AsyncDisposable {
   #untilMs = 0;
   /** Whose turn it is. */
   #holder: Work | undefined;
+  /** The holder, until it pauses or leaves: its time counts from the grant. */
+  #resuming: Work | undefined;
   /** Work that has not begun, first come first, and since when it waits. */
   readonly #unbegun = new Map<Work, number>();
+  /** Pieces of work of each subject that run, or wait for the processor. */
+  readonly #admitted = new Map<string, number>();
+  /** Work that may not begin yet, by subject. */
+  readonly #parked = new Map<string, Set<Work>>();
+  #parkedTimer: NodeJS.Timeout | undefined;
 
   /** Works on what is too large for this thread. */
   readonly large: LargeThread;
@@ -89,6 +136,7 @@ export class Scheduler implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    clearTimeout(this.#parkedTimer);
     await this.large[Symbol.asyncDispose]();
   }
 
@@ -113,7 +161,16 @@ export class Scheduler implements AsyncDisposable {
   }
 
   get waiting(): number {
-    return this.#waiting.size;
+    return this.#competing + this.#parked.values().reduce((sum, { size }) => sum + size, 0);
+  }
+
+  get #competing(): number {
+    return this.#young.size + this.#old.size;
+  }
+
+  /** A connection was accepted; others may wait. */
+  accepted(): void {
+    this.#hasAccepted = true;
   }
 
   /** Processor time of a kind of work, seconds. */
@@ -129,8 +186,10 @@ export class Scheduler implements AsyncDisposable {
   mayRun(work: Work): boolean {
     const nowMs = this.#ports.nowMs();
     if (this.#running === work && nowMs < this.#untilMs) return true;
+    if (this.#resuming !== undefined && this.#resuming !== work) return false;
+    this.#resuming = undefined;
     this.#settle(nowMs);
-    const isNext = this.#holder === work || this.#waiting.size === 0;
+    const isNext = this.#holder === work || this.#competing === 0;
     const leftUs = isNext ? SLICE_US - this.#turnUs : 0;
     if (leftUs <= 0) return false;
     this.#running = work;
@@ -139,16 +198,82 @@ export class Scheduler implements AsyncDisposable {
     return true;
   }
 
-  /** A task waits for something else. */
+  /** A task waits for something else: what is left of the slice is for others. */
   leave(work: Work): void {
-    if (this.#running === work) this.#settle(this.#ports.nowMs());
+    if (this.#running !== work) return;
+    this.#resuming = undefined;
+    this.#settle(this.#ports.nowMs());
+    if (this.#turnUs < SLICE_US) this.#grantNext();
   }
 
   /** @param hasBegun other work is refused when it has waited too long. */
   enqueue(work: Work, hasBegun: boolean): void {
     if (!hasBegun) this.#unbegun.set(work, this.#ports.nowMs());
-    this.#waiting.add(work.key, work);
+    if (!hasBegun && !work.isAdmitted && this.#admittedOf(work.key) >= this.#admittedMax) this.#park(work);
+    else this.#compete(work);
+  }
+
+  #compete(work: Work): void {
+    this.admit(work);
+    this.#turnsOf(work).add(work.key, work);
     this.#awaitTurn();
+  }
+
+  #admittedOf({ subject }: ShareKey): number {
+    return this.#admitted.get(subject) ?? 0;
+  }
+
+  /** What each subject may have admitted, as long as others have some. */
+  get #admittedMax(): number {
+    const subjects = this.#admitted.size;
+    return subjects < 2
+      ? Number.POSITIVE_INFINITY
+      : Math.max(ADMITTED_OF_SUBJECT_MIN, Math.floor(ADMITTED_MAX / subjects));
+  }
+
+  #park(work: Work): void {
+    const { subject } = work.key;
+    const parked = this.#parked.get(subject) ?? new Set();
+    this.#parked.set(subject, parked.add(work));
+    this.#lookAtParked();
+  }
+
+  /** Refuses it in time, also while what has begun waits for a disk, and lets it begin when others have gone. */
+  #lookAtParked(): void {
+    this.#parkedTimer ??= setTimeout(() => {
+      this.#parkedTimer = undefined;
+      this.#refuseLate();
+      for (const subject of [...this.#parked.keys()]) this.#unpark(subject);
+      if (this.#parked.size > 0) this.#lookAtParked();
+    }, PARKED_LOOK_MS).unref();
+  }
+
+  /** Lets work of a subject begin, as much as may. */
+  #unpark(subject: string): void {
+    const parked = this.#parked.get(subject);
+    for (const work of parked ?? []) {
+      if (this.#admittedOf(work.key) >= this.#admittedMax) return;
+      parked?.delete(work);
+      this.#compete(work);
+    }
+    if (parked?.size === 0) this.#parked.delete(subject);
+  }
+
+  /** Work of a request counts from here on until it ends. */
+  admit(work: Work): void {
+    if (work.isAdmitted || work.isOwn) return;
+    work.isAdmitted = true;
+    this.#admitted.set(work.key.subject, this.#admittedOf(work.key) + 1);
+  }
+
+  end(work: Work): void {
+    if (!work.isAdmitted) return;
+    work.isAdmitted = false;
+    const { subject } = work.key;
+    const left = this.#admittedOf(work.key) - 1;
+    if (left > 0) this.#admitted.set(subject, left);
+    else this.#admitted.delete(subject);
+    this.#unpark(subject);
   }
 
   get nowMs(): number {
@@ -165,19 +290,36 @@ export class Scheduler implements AsyncDisposable {
 
   dequeue(work: Work): void {
     this.#unbegun.delete(work);
-    this.#waiting.remove(work);
+    // It may have become old while it waited.
+    this.#young.remove(work);
+    this.#old.remove(work);
+    const parked = this.#parked.get(work.key.subject);
+    if (parked?.delete(work) === true && parked.size === 0) this.#parked.delete(work.key.subject);
+  }
+
+  #turnsOf(work: Work): FairTurns<Work> {
+    return work.usedUs < YOUNG_US ? this.#young : this.#old;
+  }
+
+  /** The work whose turn it is, which waits no more. */
+  #next(): Work | undefined {
+    const isYoung = this.#young.size > 0 && (this.#old.size === 0 || this.#youngTurns < YOUNG_TURNS);
+    this.#youngTurns = isYoung ? this.#youngTurns + 1 : 0;
+    return (isYoung ? this.#young : this.#old).next();
   }
 
   /** Charges the task that ran, which runs no more. */
   #settle(nowMs: number): void {
     const work = this.#running;
     this.#running = undefined;
-    if (work !== undefined) this.#charge(work, (nowMs - this.#sinceMs) * 1_000);
+    if (work === undefined) return;
+    const us = (nowMs - this.#sinceMs) * 1_000;
+    this.#charge(work, us, Math.min(us, SLICE_US + STEP_MAX_US));
   }
 
   /** Whether work would wait for its turn now. */
   get isBusy(): boolean {
-    return this.#waiting.size > 0 || this.#turnUs >= SLICE_US;
+    return this.#competing > 0 || this.#turnUs >= SLICE_US;
   }
 
   /** Processor time of this thread that a task took outside of its slices: others have their turns first. */
@@ -191,10 +333,12 @@ export class Scheduler implements AsyncDisposable {
     this.#ports.onUsed?.(key, us);
   }
 
-  #charge(work: Work, us: number): void {
+  /** @param owedUs of that, what the subject and the project owe to others. */
+  #charge(work: Work, us: number, owedUs = us): void {
     this.#turnUs += us;
     this.count(work, us);
-    this.#waiting.charge(work.key, us);
+    this.#turnsOf(work).charge(work.key, owedUs);
+    work.usedUs += us;
     // So little needs no turn of its own to be forgotten.
     if (this.#turnUs > FORGOTTEN_US) this.#awaitTurn();
   }
@@ -214,17 +358,31 @@ export class Scheduler implements AsyncDisposable {
     this.#isTurnComing = true;
     this.#ports.nextTurn(() => {
       this.#isTurnComing = false;
-      if (this.#running !== undefined) this.#settle(this.#ports.nowMs());
+      const nowMs = this.#ports.nowMs();
+      const hasAccepted = this.#hasAccepted;
+      this.#hasAccepted = false;
+      if (hasAccepted && this.#competing > 0 && nowMs - this.#turnMs < ACCEPTING_MS_MAX) {
+        this.#awaitTurn();
+        return;
+      }
+      this.#turnMs = nowMs;
+      this.#resuming = undefined;
+      if (this.#running !== undefined) this.#settle(nowMs);
       this.#turnUs = 0;
       this.#refuseLate();
-      this.#holder = this.#waiting.next();
-      if (this.#holder === undefined) return;
-      this.#unbegun.delete(this.#holder);
-      this.#slices++;
-      // Whether it takes all of it or none: the next one comes in the next turn.
-      this.#awaitTurn();
-      this.#holder.granted();
+      this.#grantNext();
     });
+  }
+
+  #grantNext(): void {
+    this.#holder = this.#next();
+    if (this.#holder === undefined) return;
+    this.#unbegun.delete(this.#holder);
+    this.#slices++;
+    // For what it leaves, or if it takes nothing.
+    this.#awaitTurn();
+    this.#holder.granted();
+    this.#resuming = this.#holder;
   }
 }
 
@@ -236,7 +394,11 @@ const COUNTED_BYTES = 1_048_576;
 export class Work implements Disposable {
   readonly key: ShareKey;
   readonly kind: WorkKind;
+  /** Time that it has taken on the event loop's thread. For {@link Scheduler} alone. */
+  usedUs = 0;
   readonly #scheduler: Scheduler;
+  /** Whether it counts among the work that runs. For {@link Scheduler} alone. */
+  isAdmitted = false;
   readonly #signal: AbortSignal | undefined;
   readonly #endMs: number;
   #wait: { readonly grant: () => void; readonly refuse: (reason: unknown) => void } | undefined;
@@ -250,7 +412,7 @@ export class Work implements Disposable {
     this.key = key;
     this.kind = kind;
     this.#signal = signal;
-    this.#endMs = this.#isOwn ? Number.POSITIVE_INFINITY : scheduler.nowMs + WORK_MS_MAX;
+    this.#endMs = this.isOwn ? Number.POSITIVE_INFINITY : scheduler.nowMs + WORK_MS_MAX;
   }
 
   /**
@@ -263,6 +425,7 @@ export class Work implements Disposable {
   pause(): Promise<void> | undefined {
     if (!this.#scheduler.mayRun(this)) return this.#waitForTurn();
     this.#hasBegun = true;
+    this.#scheduler.admit(this);
     return undefined;
   }
 
@@ -319,7 +482,7 @@ export class Work implements Disposable {
    */
   hold(bytes: number): void {
     const { memory } = this.#scheduler;
-    if (memory === undefined || this.#isOwn) return;
+    if (memory === undefined || this.isOwn) return;
     const wanted = COUNTED_BYTES * Math.ceil(Math.max(0, bytes - UNCOUNTED_BYTES) / COUNTED_BYTES);
     const more = wanted - (this.#memory?.units ?? 0);
     if (more > 0) {
@@ -351,13 +514,14 @@ export class Work implements Disposable {
 
   [Symbol.dispose](): void {
     this.leave();
+    this.#scheduler.end(this);
     this.#memory?.[Symbol.dispose]();
     this.#memory = undefined;
     this.#leavePlace();
   }
 
   /** Of the service itself: it has no share. */
-  get #isOwn(): boolean {
+  get isOwn(): boolean {
     return this.key.subject === '';
   }
 
@@ -373,9 +537,12 @@ export class Work implements Disposable {
 
   #takePlace(): void {
     const { places } = this.#scheduler;
-    if (this.#place !== undefined || places === undefined || this.#isOwn) return;
+    if (this.#place !== undefined || places === undefined || this.isOwn) return;
     this.#place = places.tryTake(this.key, 1);
-    if (this.#place === undefined) throw places.refusal(this.key, 1);
+    if (this.#place !== undefined) return;
+    const isFull = places.held >= places.capacity;
+    if (!isFull || places.heldBy(this.key.subject) >= FIRST_PLACES) throw places.refusal(this.key, 1);
+    this.#place = places.charge(this.key, 1);
   }
 
   #leavePlace(): void {
@@ -402,7 +569,7 @@ export class Work implements Disposable {
       turn.reject(signal?.reason);
     };
     signal?.addEventListener('abort', onAbort, { once: true });
-    this.#scheduler.enqueue(this, this.#hasBegun || this.#isOwn);
+    this.#scheduler.enqueue(this, this.#hasBegun || this.isOwn);
     try {
       await turn.promise;
     } finally {

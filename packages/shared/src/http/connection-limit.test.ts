@@ -52,12 +52,31 @@ test('one address, which of IPv6 is a /64, has a bounded number of connections, 
 
 test('the last places are kept for connections from this machine', () => {
   const { connections, open, opened } = connectionsOf();
-  const strangers = Array.from({ length: 9 }, (_, n) => open(`192.0.2.${n}`, 10)).flat();
+  const strangers = Array.from({ length: 90 }, (_, n) => open(`192.0.2.${n}`, 1)).flat();
   expect(opened(strangers)).toBe(70);
   expect(opened([...open('127.0.0.1', 5), ...open('::1', 5)])).toBe(10);
   expect(opened(open('127.0.0.2', 1))).toBe(0);
   for (const socket of strangers) socket.destroy();
   expect(connections.share.held).toBe(10);
+});
+
+test('many addresses together leave others some connections: of those with most, the latest are closed', () => {
+  const { connections, open, opened } = connectionsOf();
+  const flood = Array.from({ length: 7 }, (_, n) => open(`192.0.2.${n}`, 10));
+  const modest = open('198.51.100.1', 3);
+  expect([opened(modest), flood.map(opened)]).toEqual([3, [9, 9, 9, 10, 10, 10, 10]]);
+  expect(flood[0]?.at(-1)?.destroyed).toBe(true);
+  // Less than half of a fair share is had in any case, and no more.
+  expect(opened([...modest, ...open('198.51.100.1', 7)])).toBe(4);
+  expect([connections.share.held, flood.flat().filter(({ destroyed }) => destroyed).length]).toEqual([70, 4]);
+  for (const socket of [...flood.flat(), ...modest]) socket.destroy();
+  expect(connections.share.held).toBe(1);
+});
+
+test('connections of a trusted proxy are not closed for others', () => {
+  const { open, opened } = connectionsOf({ isProxy: (address) => address === '192.0.2.1' });
+  const proxied = open('192.0.2.1', 70);
+  expect([opened(open('198.51.100.1', 1)), opened(proxied)]).toEqual([0, 70]);
 });
 
 test('a trusted proxy has as many connections as there are', () => {

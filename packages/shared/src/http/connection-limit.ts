@@ -39,6 +39,8 @@ export class Connections {
   readonly #ofReserve = new Set<string>();
   /** Whether a peer is a proxy, which is believed when it says for whom it asks; undefined without any. */
   readonly isProxy: ((address: string) => boolean) | undefined;
+  /** What each address has that is no proxy, the latest last. */
+  readonly #ofAddress = new Map<string, Map<Socket, Disposable>>();
   /** Those that have sent nothing, the oldest first, with the time they began. */
   readonly #silent = new Map<Socket, number>();
   #cuts = 0;
@@ -70,17 +72,59 @@ export class Connections {
   accept(socket: Socket): boolean {
     const peer = canonicalAddress(socket.remoteAddress);
     const key = { subject: callerNetwork(peer), project: '' };
-    const hold = this.#hold(socket, peer, key);
+    let hold = this.#hold(socket, peer, key);
+    if (hold === undefined && this.#makeRoom(key)) hold = this.#hold(socket, peer, key);
     if (hold === undefined) {
       this.share.refusal(key, 1);
       socket.destroy();
       return false;
     }
     this.#silent.set(socket, this.#clock.monotonic());
-    socket.once('close', () => {
+    const close = () => {
       hold[Symbol.dispose]();
       this.#silent.delete(socket);
-    });
+    };
+    if (this.#isProxyAt(peer)) socket.once('close', close);
+    else {
+      const sockets = this.#ofAddress.get(key.subject) ?? new Map<Socket, Disposable>();
+      this.#ofAddress.set(key.subject, sockets.set(socket, hold));
+      socket.once('close', () => {
+        close();
+        this.#forget(socket, key);
+      });
+    }
+    return true;
+  }
+
+  #isProxyAt(peer: string | undefined): boolean {
+    return peer !== undefined && this.isProxy?.(peer) === true;
+  }
+
+  #forget(socket: Socket, { subject }: ShareKey): void {
+    const sockets = this.#ofAddress.get(subject);
+    sockets?.delete(socket);
+    if (sockets?.size === 0) this.#ofAddress.delete(subject);
+  }
+
+  /**
+   * Closes the latest connection of the address with most, when all are in use and another address has less
+   * than half of a fair share: many addresses together keep no other one out.
+   */
+  #makeRoom(key: ShareKey): boolean {
+    const { held, capacity } = this.share;
+    if (held - this.#ofReserve.size < capacity - this.#reserve) return false;
+    const fairShare = capacity / (this.#ofAddress.size + 1);
+    const own = this.#ofAddress.get(key.subject)?.size ?? 0;
+    if (2 * (own + 1) > fairShare) return false;
+    let most: readonly [subject: string, sockets: Map<Socket, Disposable>] | undefined;
+    for (const one of this.#ofAddress) if (one[1].size > (most?.[1].size ?? 0)) most = one;
+    const latest = most?.[1].entries().toArray().at(-1);
+    if (most === undefined || latest === undefined || most[1].size <= 2 * (own + 1)) return false;
+    const [socket, hold] = latest;
+    this.#forget(socket, { subject: most[0], project: '' });
+    // Its place is free now, not once it has closed.
+    hold[Symbol.dispose]();
+    socket.destroy();
     return true;
   }
 
@@ -98,8 +142,7 @@ export class Connections {
       throw this.share.refusal(keyOf(), 1);
     }
     if (this.isProxy === undefined) return;
-    const peer = canonicalAddress(raw.socket.remoteAddress);
-    if (peer === undefined || !this.isProxy(peer)) return;
+    if (!this.#isProxyAt(canonicalAddress(raw.socket.remoteAddress))) return;
     const key = keyOf();
     const hold = this.forwarded.tryTake(key, 1);
     if (hold === undefined) throw this.forwarded.refusal(key, 1);
@@ -109,8 +152,7 @@ export class Connections {
   #hold(socket: Socket, peer: string | undefined, key: ShareKey): Disposable | undefined {
     const { share } = this;
     if (share.held - this.#ofReserve.size < share.capacity - this.#reserve) {
-      const isProxy = peer !== undefined && this.isProxy?.(peer) === true;
-      const hold = isProxy ? share.charge(key, 1) : share.tryTake(key, 1);
+      const hold = this.#isProxyAt(peer) ? share.charge(key, 1) : share.tryTake(key, 1);
       if (hold !== undefined) return hold;
     }
     const mayUseReserve = peer !== undefined && isOwn(peer) && this.#ofReserve.size < this.#reserve;
