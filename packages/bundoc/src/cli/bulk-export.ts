@@ -30,10 +30,10 @@ const stateSchema = z.strictObject({
 });
 
 /**
- * Writes a project's documents as NDJSON into a file, or to standard output for `-`. A file gets its
- * name once it is complete. An interrupted export continues.
+ * Writes a project's documents as NDJSON into a file, or to standard output for `-`. The file gets its name
+ * once it is complete. A repeated command resumes an interrupted export.
  *
- * @returns true when every document could be read.
+ * @returns true when every document was readable.
  */
 export async function exportCommand(
   environment: Environment,
@@ -102,7 +102,7 @@ async function toFile(
       for (let at = 0; at < page.length; )
         at += (await file.write(page, at, page.length - at, bytes + at)).bytesWritten;
       bytes += page.length;
-      // The lines before the place behind them.
+      // Makes the lines durable before the position that follows them.
       await file.datasync();
       await resume.write({ format: 1, ...same, since: progress.since, bytes });
     });

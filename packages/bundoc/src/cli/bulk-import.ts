@@ -31,7 +31,7 @@ const stateSchema = z.strictObject({
 });
 
 /**
- * Writes the documents of an NDJSON file, or of standard input for `-`, into a project of a running service.
+ * Imports NDJSON documents from a file, or from standard input for `-`, into a project of a running service.
  */
 export async function importCommand(
   environment: Environment,
@@ -44,7 +44,7 @@ export async function importCommand(
   const bundoc = await serviceClient(environment, options);
   const signal = stopSignal();
   const isFile = path !== '-';
-  // Before anything is opened: an error of a stream that nobody reads yet would end the process.
+  // Runs before the stream opens: an error of a stream without a reader would end the process.
   const bytes = isFile ? await sizeOf(path) : undefined;
   const statePath = options.state ?? (isFile ? `${path}.import-state` : undefined);
   const resume = statePath === undefined ? undefined : new ResumeFile(statePath, stateSchema);
@@ -70,14 +70,14 @@ export async function importCommand(
       onDone: async (progress) => {
         latest = progress;
         bar.update(progress.end, progress.documents);
-        // What is lost of it is sent again under the same keys, and done once.
+        // A lost save is harmless: the batches are sent again under the same idempotency keys.
         if (performance.now() - savedMs < SAVE_EVERY_MS) return;
         savedMs = performance.now();
         await save(progress);
       },
     });
   } catch (error) {
-    // An import that has written nothing leaves nothing to go on from.
+    // There is nothing to resume before the first batch.
     if (latest.end > 0) await save(latest);
     throw error;
   }
@@ -88,13 +88,13 @@ export async function importCommand(
   else console.log(`${counted(latest.documents, 'document')} written to ${project}`);
 }
 
-/** An import by its state: where it goes, and how far it is. */
+/** Describes an import by its state: the target and the progress. */
 function nameOf({ project, collection, lines }: z.infer<typeof stateSchema>): string {
   const into = collection === null ? project : `collection ${collection} of ${project}`;
   return `into ${into}, with ${counted(lines, 'line')} done`;
 }
 
-/** @throws CommandError for what is no file. */
+/** @throws CommandError unless there is a file. */
 async function sizeOf(path: string): Promise<number> {
   const stats = await stat(path).catch(() => undefined);
   if (stats === undefined) throw new CommandError(`there is no file at ${path}`);
@@ -102,7 +102,7 @@ async function sizeOf(path: string): Promise<number> {
   return stats.size;
 }
 
-/** A source without its first bytes. */
+/** Yields a source without its first bytes. */
 async function* skipping(source: AsyncIterable<Buffer>, bytes: number): AsyncGenerator<Buffer, void, void> {
   let left = bytes;
   for await (const chunk of source) {

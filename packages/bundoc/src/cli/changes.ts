@@ -17,8 +17,8 @@ export interface ChangesCommandOptions extends DataOptions {
 type Row = Change<Record<string, unknown>>;
 
 /**
- * Prints what has changed, each document once, at its last change; with `follow` also what changes from now
- * on, until it is stopped.
+ * Prints each changed document once, at its last change. With `follow`, it prints further changes until it is
+ * stopped.
  */
 export async function changesCommand(
   environment: Environment,
@@ -56,7 +56,7 @@ export async function changesCommand(
       if (++count === limit) break;
     }
   } catch (error) {
-    // To follow until one has seen enough is no failure.
+    // Stopping a followed feed is not an error.
     if (!follow || !signal.aborted) throw error;
   }
   await print(rows);
@@ -64,7 +64,7 @@ export async function changesCommand(
     console.error(`bundoc: what comes behind these: --since ${changes.since ?? since ?? ''}`);
 }
 
-/** Rows that are printed at once. */
+/** Rows printed at a time. */
 const ROWS = 1_000;
 
 function whatOf({ deleted, document, isUnreadable }: Row): string {

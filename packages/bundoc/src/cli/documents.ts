@@ -16,14 +16,14 @@ export interface WriteCommandOptions extends DataOptions {
   readonly ifNoneMatch?: true;
 }
 
-/** Where a document is, as it was typed. */
+/** The address of a document, as typed. */
 export interface DocumentPlace {
   readonly project: string;
   readonly collection: string;
   readonly id: string;
 }
 
-/** The documents of a collection of a running service. */
+/** A collection of a running service. */
 async function collectionAt(
   environment: Environment,
   place: Pick<DocumentPlace, 'project' | 'collection'>,
@@ -33,7 +33,7 @@ async function collectionAt(
   return bundoc.project(idOf(place.project)).collection(collectionNameOf(place.collection));
 }
 
-/** Prints a document as it is stored, to the byte. @returns false when there is none. */
+/** Prints a stored document unchanged. @returns false when there is none. */
 export async function getCommand(
   environment: Environment,
   place: DocumentPlace,
@@ -49,7 +49,7 @@ export async function getCommand(
   return true;
 }
 
-/** Makes or replaces a document by the text of a file, to the byte. */
+/** Creates or replaces a document with the text of a file, byte for byte. */
 export async function putCommand(
   environment: Environment,
   place: DocumentPlace,
@@ -65,7 +65,7 @@ export async function putCommand(
   await told(await collection.put(place.id, content, { ...conditions, signal: stopSignal() }), options);
 }
 
-/** Makes a document under the `_id` of its text, or under a new one. */
+/** Creates a document under the `_id` of its text, or under a new one. */
 export async function createCommand(
   environment: Environment,
   place: Pick<DocumentPlace, 'project' | 'collection'>,
@@ -77,7 +77,7 @@ export async function createCommand(
   await told(await collection.create(content, { signal: stopSignal() }), options);
 }
 
-/** Changes parts of a document by the text of a merge patch (an object) or a JSON Patch (an array). */
+/** Patches a document with the text of a merge patch (an object) or a JSON Patch (an array). */
 export async function patchCommand(
   environment: Environment,
   place: DocumentPlace,
@@ -90,7 +90,7 @@ export async function patchCommand(
   await told(await collection.patch(place.id, patch, write), options);
 }
 
-/** @returns false when there is no such document. */
+/** @returns false when there is no document. */
 export async function deleteCommand(
   environment: Environment,
   place: DocumentPlace,
@@ -111,7 +111,7 @@ export async function deleteCommand(
   }
 }
 
-/** What a write led to. */
+/** Prints the metadata that a write returned. */
 async function told(metadata: Metadata, options: DataOptions): Promise<void> {
   const write = rowWriter<Metadata>(
     {

@@ -6,7 +6,7 @@ import { collectionNameOf, idOf } from './names.ts';
 import { rowWriter, write } from './output.ts';
 import { serviceClient, stopSignal } from './service-client.ts';
 
-/** Prints the projects that the token is for, or what one of them holds. */
+/** Prints the projects that the token may access, or the totals of one of them. */
 export async function projectsCommand(
   environment: Environment,
   named: string | undefined,
@@ -32,7 +32,7 @@ export async function projectsCommand(
   } while (cursor !== undefined);
 }
 
-/** Prints the collections of a project, or how one of them is defined. */
+/** Prints the collections of a project, or the definition of one of them. */
 export async function collectionsCommand(
   environment: Environment,
   place: { readonly project: string; readonly collection: string | undefined },
@@ -61,7 +61,7 @@ export async function collectionsCommand(
   await print(await project.collections({ signal }));
 }
 
-/** One thing: a fact a line on a terminal, else JSON. */
+/** Prints one object: a line for each fact on a terminal, otherwise JSON. */
 async function writeFacts(facts: object, options: DataOptions): Promise<void> {
   const print = rowWriter<readonly [string, unknown]>(
     {

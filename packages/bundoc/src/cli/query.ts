@@ -21,9 +21,9 @@ export interface QueryCommandOptions extends DataOptions {
 const PAGE = 1_000;
 
 /**
- * Prints the documents that a condition holds for, or how many they are.
+ * Prints the documents that match a condition, or their number.
  *
- * @returns true when every document could be read.
+ * @returns true when every document was readable.
  */
 export async function queryCommand(
   environment: Environment,

@@ -6,7 +6,7 @@ import type { Quota } from './quota.ts';
 const HEX = '0'.repeat(31);
 const EXCEEDED = expect.objectContaining({ code: 'quota_exceeded' });
 
-/** What every engine does with a quota. `make` opens a new project, empty. */
+/** The tests of a quota that every engine must pass. `make` opens a new, empty project. */
 export function describeQuota(name: string, make: (quota: Quota) => Promise<ProjectStore>): void {
   describe(`the quota of ${name}`, () => {
     const open: ProjectStore[] = [];
@@ -88,7 +88,7 @@ export function describeQuota(name: string, make: (quota: Quota) => Promise<Proj
       });
       const other = { key: `${HEX}3`, request: `${HEX}4` };
       await expect(store.commit([put('b', '{}')], { idempotency: other })).rejects.toEqual(EXCEEDED);
-      // A refusal is no answer to repeat: once there is room, the same request is carried out.
+      // A refusal is not stored: once there is space, the same request succeeds.
       await commitOne(store, remove('a'));
       expect(await store.commit([put('b', '{}')], { idempotency: other })).toMatchObject([{ created: true }]);
     });

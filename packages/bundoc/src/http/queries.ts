@@ -107,7 +107,7 @@ const AGGREGATION = describe({
   },
 });
 
-/** Queries by what is in documents (docs/query.md). */
+/** Queries over the content of documents (docs/query.md). */
 export function registerQueries(
   app: FastifyInstance,
   queries: Queries,
@@ -185,7 +185,7 @@ export function registerQueries(
 }
 
 /**
- * A request's body, its condition with exact numbers. Others are served between the steps.
+ * Parses a request's body, with exact numbers in its condition. Yields between the steps.
  *
  * @throws AppError `invalid_json`, `invalid_request`.
  */
@@ -207,7 +207,7 @@ async function readRequest<S extends z.ZodType<{ where?: unknown }>>(
   return { body, where, whereText: writeValue(body.where as Value) };
 }
 
-/** @throws AppError `invalid_request` for what is no path. */
+/** @throws AppError `invalid_request` for an invalid path. */
 function requirePaths(fields: readonly (readonly [string, string])[]): void {
   const errors = fields.flatMap(([path, field]) => {
     const message = faultOfPath(field);
@@ -240,7 +240,7 @@ function tail({ unreadable, explanation }: ExecutionStats, explain: boolean): st
   return explain ? `${ids},"explain":${JSON.stringify(explanation satisfies Explanation)}` : ids;
 }
 
-/** A JSON object; what is undefined is left out. */
+/** A JSON object without undefined members. */
 function members(names: readonly string[], values: readonly (Value | undefined)[]): string {
   const parts = names.flatMap((name, at) => {
     const value = values[at];

@@ -2,14 +2,14 @@ import type { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { expect, it } from 'vitest';
 import { type ExpiryMarks, SWEEP_INTERVAL_MS } from '../engine/expiry-marks.ts';
 
-/** A place for marks that has none, with the projects `a`, `b` and `c`. */
+/** An empty place for marks, with the projects `a`, `b` and `c`. */
 export interface MarksPlace {
   readonly clock: FakeClock;
-  /** What a process knows that starts now. */
+  /** The marks as a new process sees them. */
   start(): ExpiryMarks;
 }
 
-/** What every {@link ExpiryMarks} does. */
+/** The tests that every {@link ExpiryMarks} must pass. */
 export function describeExpiryMarks(newPlace: () => Promise<MarksPlace>): void {
   const projectOf = async (marks: ExpiryMarks) => (await marks.take())?.project;
 

@@ -3,7 +3,7 @@ import { encodeKeyPart, encodePosition, inverted } from '../values/key.ts';
 import { type Path, pathOf, valueAt } from '../values/path.ts';
 import type { Value } from '../values/value.ts';
 
-/** What documents are ordered by, the most significant first; none is the order of creation. */
+/** The fields to sort by, most significant first; none means creation order. */
 export type Order = readonly { readonly path: Path; readonly descending: boolean }[];
 
 export function orderOf(orderBy: OrderBy): Order {
@@ -11,8 +11,8 @@ export function orderOf(orderBy: OrderBy): Order {
 }
 
 /**
- * Where a document stands in an order, as a text: they compare unit by unit. Documents that are equal in
- * every field stand in the order of their creation, in the direction of the last field.
+ * A document's sort key, a text that compares unit by unit. Documents with equal fields follow creation
+ * order, in the direction of the last field.
  */
 export function sortKey(order: Order, document: Value, position: number): string {
   let key = '';

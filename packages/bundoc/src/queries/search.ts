@@ -6,19 +6,19 @@ import { openingUs } from '../work/opening-time.ts';
 import type { RangePlan } from './plan.ts';
 import { Candidate, type Scan } from './scan.ts';
 
-/** Entries that are looked up at a time. */
+/** Entries looked up at a time. */
 const ENTRIES_MAX = 200;
-/** Bytes of documents that are taken in one turn, and documents that are read from the disk together. */
+/** Bytes of documents taken from memory in one turn, and documents read concurrently from the disk. */
 const BYTES_AT_HAND = 1_048_576;
 const READ_TOGETHER = 16;
 
 /**
- * The candidates of a plan, some at a time, each document once. One that has changed since its entry was read
- * comes as it is now.
+ * The candidates of a plan, in groups, each document once. A document that has changed since its entry was
+ * read has its current state.
  *
- * @param after the sort key of the last document of the page before, when the plan is in order; empty for the
- * first page.
- * @param wanted how many candidates are likely to be enough; more are looked up when they are asked for.
+ * @param after the sort key of the last document of the previous page, when the plan is in order; empty for
+ *   the first page.
+ * @param wanted number of candidates that are likely to be enough; more are looked up on demand.
  * @throws AppError as {@link scanCollection} does.
  */
 export async function* searchIndex(
@@ -27,7 +27,7 @@ export async function* searchIndex(
   after: string,
   wanted: number,
 ): AsyncGenerator<readonly Candidate[]> {
-  // In order, each document has one entry.
+  // In an ordered plan, each document has one entry.
   const seen = plan.inOrder === undefined ? new Set<string>() : undefined;
   let many = Math.min(ENTRIES_MAX, wanted);
   if (plan.inOrder === undefined) {
@@ -68,7 +68,9 @@ interface Looked {
   readonly last: string | undefined;
 }
 
-/** Takes what is in memory in the turn in which its entry was found: what the entry says of it is so. */
+/**
+ * Takes documents from memory in the same turn as their entries, so that the entries are accurate for them.
+ */
 function lookAtHand(
   scan: Scan,
   store: ProjectStore,
@@ -106,29 +108,28 @@ async function* read(scan: Scan, entries: readonly IndexEntry[]): AsyncGenerator
     const found = read.filter((candidate) => candidate !== undefined);
     for (const { document } of found) scan.budget.spend(document.text.length);
     scan.work.spend(openingUs(found.reduce((sum, { document }) => sum + document.text.length, 0)));
-    // What is not there any more, as it has expired, was looked for all the same.
+    // Documents that are gone, such as expired ones, count as visited.
     scan.budget.spend(0, read.length - found.length);
     if (found.length > 0) yield found;
   }
 }
 
-/** An index may go, or be built again, while a long query uses it: then what it says is not everything. */
+/** A long query may lose its index, or find it rebuilt; then its entries would be incomplete. */
 function required(entries: readonly IndexEntry[] | undefined): readonly IndexEntry[] {
   if (entries === undefined)
     throw new AppError('overloaded', { detail: 'the index changed during the query', retryAfterS: 1 });
   return entries;
 }
 
-/** What is left of a range behind the last document of a page. */
+/** The rest of a range after the last document of a page. */
 function behind({ low, high }: KeyRange, { inOrder, fixed }: RangePlan, after: string): KeyRange {
   if (inOrder === undefined || after === '') return { low, high };
-  // The fields that are fixed are in no sort key; those of the order are in it as they are in the index, or
-  // inverted.
+  // The sort key lacks the fixed fields. It has the fields of the order as in the index, or inverted.
   if (inOrder === 'forwards') return { low: laterKey(low, `${fixed}${after}\0`), high };
   return { low, high: earlierKey(high, fixed + inverted(after)) };
 }
 
-/** Undefined for a document that has gone or does not open. */
+/** Undefined for a deleted or undecryptable document. */
 async function candidateOf(
   { collection, unreadable }: Scan,
   store: ProjectStore,

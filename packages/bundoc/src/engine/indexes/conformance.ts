@@ -8,9 +8,9 @@ import { ownWork } from '../../work/scheduler.ts';
 import { commitOne, put, remove } from '../conformance.ts';
 
 export interface IndexedProject {
-  /** Of a new project, empty. */
+  /** The store of a new, empty project. */
   readonly store: DefinedStore;
-  /** The project as another process finds it that is started after this one was killed. */
+  /** Opens the project as another process would after this one was killed. */
   readonly reopen: () => Promise<DefinedStore>;
 }
 
@@ -18,7 +18,7 @@ const NONE = { kind: 'none' } as const;
 const UNIQUE = { indexes: [{ fields: ['email'], unique: true }] };
 const violation = { code: 'unique_violation', detail: expect.stringContaining('"email"') };
 
-/** What every engine does with indexes that are to be equal in, and with unique ones. */
+/** The tests of equality and unique indexes that every engine must pass. */
 export function describeIndexes(name: string, make: () => Promise<IndexedProject>): void {
   const open: DefinedStore[] = [];
   afterEach(async () => {
@@ -68,9 +68,9 @@ export function describeIndexes(name: string, make: () => Promise<IndexedProject
       await store.define('notes', UNIQUE, NONE);
       await commitOne(store, put('a', '{"email":"x"}'));
       const outcomes = await Promise.allSettled([
-        // Swaps hands in one commit.
+        // Swaps values in one commit.
         store.commit([put('a', '{"email":"y"}'), put('b', '{"email":"x"}')]),
-        // Refused as a whole: what it would have taken stays free.
+        // Refused as a whole, so its values stay free.
         store.commit([put('c', '{"email":"z"}'), put('d', '{"email":"x"}')]),
         store.commit([put('e', '{"email":"z"}')]),
         store.commit([remove('b'), put('f', '{"email":"x"}')]),
@@ -245,7 +245,7 @@ export function describeIndexes(name: string, make: () => Promise<IndexedProject
       const next = await reopen();
       await commitOne(next, put('d0', '{"g":1}'));
       await commitOne(next, remove('d1'));
-      // As the service does every second or so.
+      // As the service does about once a second.
       await expect
         .poll(
           async () => {
@@ -260,7 +260,7 @@ export function describeIndexes(name: string, make: () => Promise<IndexedProject
   });
 }
 
-/** Ids that a condition holds for, in the order of creation, which an index must have found. */
+/** Ids that match a condition, in creation order; an index must have found them. */
 async function idsAt(store: DefinedStore, where: string): Promise<readonly string[]> {
   const { ids, index } = await find(store, where);
   expect(index).not.toBeNull();
@@ -268,9 +268,9 @@ async function idsAt(store: DefinedStore, where: string): Promise<readonly strin
 }
 
 /**
- * Documents that a condition holds for, and how they were found.
+ * Documents that match a condition, and how they were found.
  *
- * @param meanwhile runs once it is decided by which index they are found.
+ * @param meanwhile runs once the query has chosen its index.
  */
 export async function find(store: DefinedStore, where: string, meanwhile?: () => Promise<void>) {
   const cursors = { seal: () => Promise.reject(new Error('everything is on one page')) };

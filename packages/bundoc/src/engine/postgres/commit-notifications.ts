@@ -3,41 +3,38 @@ import pg from 'pg';
 import type { Position } from '../port.ts';
 import { configOf, type Database, type DatabaseOptions, type Statement } from './database/database.ts';
 
-/** What a store needs of it. */
+/** The interface for stores. */
 export interface CommitChannel {
   /**
-   * Calls `onCommit` with the position of the project's latest commit, now and then, and soon after a commit
-   * of any node.
+   * Calls `onCommit` with the position of the project's latest commit, periodically and soon after a commit
+   * by any node.
    */
   watch(project: string, onCommit: (position: Position) => void): void;
   unwatch(project: string, onCommit: (position: Position) => void): void;
-  /** Tells all nodes of a commit of this one. */
+  /** Notifies all nodes of a commit by this one. */
   committed(project: string, position: Position): void;
 }
 
 export interface CommitNotificationsOptions {
   readonly database: Database;
-  /** For the connection that listens, unless it would go through a pooler. */
+  /** For the listening connection, which cannot go through a pooler. */
   readonly connection: DatabaseOptions;
   readonly logger: Logger;
   readonly timing?: CommitNotificationsTiming;
 }
 
 export interface CommitNotificationsTiming {
-  /**
-   * Commits of so many milliseconds are notified together: a notification in each transaction would halve the
-   * throughput.
-   */
+  /** Interval between notifications: one in each transaction would halve the throughput. */
   readonly tellEveryMs: number;
-  /** How often it is looked itself: notifications are lost with their connection. */
+  /** Interval of polling, because notifications are lost with their connection. */
   readonly lookEveryMs: number;
-  /** The same, while nothing is listened to. */
+  /** Interval of polling without a listening connection. */
   readonly lookAloneEveryMs: number;
 }
 
 const TIMING: CommitNotificationsTiming = { tellEveryMs: 25, lookEveryMs: 1_000, lookAloneEveryMs: 250 };
 const CHANNEL = 'bundoc_commits';
-/** A notification has 8,000 bytes at most, and a project's part 63 + 1 + 16 + 1. */
+/** A notification has at most 8,000 bytes, and one project takes up to 63 + 1 + 16 + 1. */
 const PROJECTS_TOLD_AT_ONCE = 90;
 const LISTEN_AGAIN_MS = 1_000;
 
@@ -48,9 +45,9 @@ const LOOK: Statement = {
 };
 
 /**
- * Tells commits between the nodes of one database: by NOTIFY, a few times a second whatever is
- * written, and by looking at the projects that somebody waits for. A notification may come late, twice or not
- * at all while the database does not answer; what happened is always read from the rows.
+ * Exchanges commit positions between the nodes of a database. It uses NOTIFY, a few times a second at any
+ * write rate, and polls the projects with waiters. Notifications may be late, duplicated or, during an
+ * outage, lost; the rows are the source of truth.
  */
 export class CommitNotifications implements CommitChannel, AsyncDisposable {
   readonly #options: CommitNotificationsOptions;
@@ -63,9 +60,9 @@ export class CommitNotifications implements CommitChannel, AsyncDisposable {
   #listenAgain: NodeJS.Timeout | undefined;
   #isListening = false;
   #closed = false;
-  /** Resolves once it listens, or that has failed for the first time. */
+  /** Resolves once it listens, or the first attempt has failed. */
   readonly ready: Promise<void>;
-  /** What is under way. */
+  /** Running tasks. */
   readonly #running = new Set<Promise<unknown>>();
 
   constructor(options: CommitNotificationsOptions) {
@@ -150,7 +147,7 @@ export class CommitNotifications implements CommitChannel, AsyncDisposable {
     for (const onCommit of [...(this.#watchers.get(project) ?? [])]) onCommit(position);
   }
 
-  /** Listens until the connection breaks, and again after a pause. */
+  /** Listens until the connection breaks, then reconnects after a pause. */
   async #listen(): Promise<void> {
     const { connection } = this.#options;
     if (connection.isPooled || this.#closed) return;
@@ -160,7 +157,7 @@ export class CommitNotifications implements CommitChannel, AsyncDisposable {
       if (this.#listening !== client) return;
       this.#listening = undefined;
       this.#isListening = false;
-      // What ends it twice, an error and then the end, must not end it again.
+      // Both an error and the end may arrive; the second one must not throw.
       client.end().catch(() => undefined);
       if (this.#closed) return;
       this.#options.logger.debug({ err: error }, 'the connection that listens for commits broke');

@@ -22,17 +22,17 @@ import { SharedStates } from './reads/shared-states.ts';
 import { identifyDatabase } from './rows/identity-in-rows.ts';
 import { moveTargetIn } from './transfer/move-target.ts';
 
-/** How long a start waits for a server that cannot serve yet. */
+/** Maximum wait of a start for a server that is unavailable. */
 const START_RETRY_FOR_MS = 30_000;
 const START_PAUSE_MS = 500;
-/** How long readiness waits for the server. */
+/** Maximum wait of a readiness check for the server. */
 const READY_WITHIN_MS = 2_000;
 
 /**
- * The part of the composition root that stores in PostgreSQL. Brings the schema forward.
+ * The part of the composition root for storage in PostgreSQL. Migrates the schema.
  *
- * @throws ConfigError, SchemaMismatch, StartRefused; AppError `storage_unavailable` when the server cannot
- * serve for half a minute.
+ * @throws ConfigError, SchemaMismatch, StartRefused; AppError `storage_unavailable` when the server is
+ *   unavailable for half a minute.
  */
 export async function openPostgresStorage(
   config: PostgresConfig,
@@ -79,7 +79,7 @@ export async function openPostgresStorage(
 }
 
 /**
- * A database that projects are moved to. Brings the schema forward, as a node would.
+ * A database that projects are moved to. Migrates the schema, as a node would.
  *
  * @throws ConfigError; MoveFailed for a schema of another build; AppError `storage_unavailable`.
  */
@@ -97,7 +97,7 @@ export async function openMoveTarget(
   return { ...target, [Symbol.asyncDispose]: () => open.disposeAsync() };
 }
 
-/** A connection in the clear is worth a word. */
+/** Logs a warning for a plaintext connection to another host. */
 export function warnInClear(variable: string, config: PostgresConfig, logger: Logger): void {
   if (usesTls(config) || isThisMachine(config.address.host)) return;
   logger.warn(`the connection of ${variable} has no TLS: use sslmode=verify-full`);
@@ -112,7 +112,7 @@ async function prepare(
   await migrate(database);
 }
 
-/** Whether the server takes writes: it is reached, it is the primary. */
+/** Whether the server accepts writes: it is reachable and the primary. */
 async function takesWrites(database: Database): Promise<boolean> {
   try {
     const [rows] = await database.run("SELECT current_setting('transaction_read_only') = 'off'");

@@ -8,7 +8,7 @@ import {
 } from '@bundoc/shared/contract/catalog-head';
 import type { Disk } from '../disk/disk.ts';
 
-/** The clear head of a project's catalog; undefined when it is missing or cannot be read. */
+/** The clear head of a project's catalog; undefined when it is missing or unreadable. */
 export async function catalogStartOf(
   disk: Disk,
   projectsDir: string,

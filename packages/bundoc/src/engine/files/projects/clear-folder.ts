@@ -9,13 +9,15 @@ export interface MarkedFolder extends MarkedPlace {
   /** The project's folder. */
   readonly directory: string;
   readonly disk: Disk;
-  /** Where what is left over is kept: a folder that is made below an existing one. */
+  /** The folder for what is left of a moved project. It is created below an existing folder. */
   readonly keptIn: string;
-  /** Where other marks go: alike. */
+  /** The folder for other marks. It is created in the same way. */
   readonly setAside: string;
 }
 
-/** Takes marks out of a folder that has no project. A project, or content without a mark, stays as it is. */
+/**
+ * Removes the marks from a folder without a project. Projects, and content without a mark, stay unchanged.
+ */
 export async function clearFolder(place: MarkedFolder): Promise<void> {
   const { project, directory, disk, keptIn, setAside, isLeftOver, onSetAside } = place;
   const names = (await disk.list(directory)) ?? [];

@@ -12,7 +12,7 @@ const ENSURE_MARKED: Statement = {
   name: 'bundoc-ensure-expiry-1',
   text: 'INSERT INTO bundoc.expiry (project, due_ms) VALUES ($1, $2) ON CONFLICT (project) DO NOTHING',
 };
-/** Of several nodes one is given it. */
+/** Only one of several nodes gets a project. */
 const TAKE: Statement = {
   name: 'bundoc-take-expiry-1',
   text: `UPDATE bundoc.expiry SET due_ms = $2 WHERE project = (
@@ -28,7 +28,7 @@ const UNMARK: Statement = {
   text: 'DELETE FROM bundoc.expiry WHERE project = $1 AND due_ms = $2',
 };
 
-/** Marks as rows, which all nodes share. */
+/** Marks as rows, shared by all nodes. */
 export class ExpiryMarksInRows implements ExpiryMarks {
   readonly #database: Database;
   readonly #clock: Clock;
