@@ -96,7 +96,7 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
       'bundoc',
     );
 
-  it('restore to the project as it was when the last block was made, whichever nodes wrote meanwhile', async () => {
+  it('restore the project as of their last block, whichever nodes wrote in the meantime', async () => {
     const project = newProject();
     const [here, there] = [await openRows(project), await openRows(project)];
     for (let n = 0; n < 40; n++)
@@ -124,7 +124,7 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
     await restored.store[Symbol.asyncDispose]();
   });
 
-  it('go from files to PostgreSQL and back', async () => {
+  it('move a project from files to PostgreSQL and back', async () => {
     const project = newProject();
     const disk = CliProject.disk();
     const files = await project.open(disk);
@@ -153,8 +153,8 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
     await again[Symbol.asyncDispose]();
   });
 
-  describe('make no project', () => {
-    it('where there is one, or a mark', async () => {
+  describe('refuse a restore', () => {
+    it('where a project or a mark exists', async () => {
       const project = newProject();
       const opened = await openRows(project);
       await commitOne(opened.store, put('a', '{}'));
@@ -167,7 +167,7 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
       await expect(restoreProjectInRows({ ...source, database })).rejects.toBeInstanceOf(ProjectExists);
     });
 
-    it('of one that is not authentic, or breaks off, and leave no row', async () => {
+    it('from a forged or truncated one, and leave no row', async () => {
       const project = newProject();
       const opened = await openRows(project);
       for (let n = 0; n < 30; n++) await commitOne(opened.store, put(`d${n}`, `{"n":${n}}`));
@@ -189,7 +189,7 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
       }
     });
 
-    it('of documents of which one does not open', async () => {
+    it('with an undecryptable document', async () => {
       const project = newProject();
       const opened = await openRows(project);
       for (const id of ['a', 'b']) await commitOne(opened.store, put(id, '{}'));

@@ -177,7 +177,7 @@ class Nodes implements AsyncDisposable {
   }
 }
 
-describeWithPostgres('three nodes that write to 200 projects of one PostgreSQL', () => {
+describeWithPostgres('three nodes that write to 200 projects in one PostgreSQL', () => {
   let server: PostgresServer;
   let database: Database;
   let newProject: UsedDatabase['newProject'];
@@ -229,7 +229,7 @@ describeWithPostgres('three nodes that write to 200 projects of one PostgreSQL',
     await nodes[Symbol.asyncDispose]();
   };
 
-  it('are linearizable for each document, lose nothing and apply nothing twice, while connections are cut and projects are deleted, rotated and moved', async () => {
+  it('are linearizable for each document, lose nothing and apply nothing twice, while connections break and projects are deleted, rotated and moved', async () => {
     process.stdout.write(`groups: GROUPS_SEED=${SEED}\n`);
     const running = await start();
     const { watched, nodes } = running;
@@ -268,7 +268,7 @@ describeWithPostgres('three nodes that write to 200 projects of one PostgreSQL',
     expect(await server.sql("SELECT deadlocks FROM pg_stat_database WHERE datname = 'bundoc'")).toBe('0');
   });
 
-  it('are linearizable for each document, lose nothing and apply nothing twice, while PostgreSQL is killed in the middle of groups', async () => {
+  it('are linearizable for each document, lose nothing and apply nothing twice, while PostgreSQL is killed during groups', async () => {
     const running = await start();
     await during(running, async () => {
       for (let n = 0; n < CRASHES; n++) {

@@ -115,7 +115,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     }
   });
 
-  it('are refused one by one: what one project is refused for leaves the others, in the same transaction', async () => {
+  it('are refused separately: the refusal of one project does not affect the others in the transaction', async () => {
     const { projects, stores, names, committer } = await nodeOf(4);
     const small = await nodeOf(1, { committer, project: { quota: { documentsMax: 1, bytesMax: 0 } } });
     const full = await nodeOf(1, { committer, project: { sealLimits: { rotateAt: 1, max: 1 } } });
@@ -137,7 +137,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     expect((await transactions()) - before).toBe(1);
   });
 
-  it('are refused one by one also where a row was tampered with', async () => {
+  it('are also refused separately where a row was tampered with', async () => {
     const { stores, names } = await nodeOf(3);
     await writeEach(stores, 'a');
     await sql(`UPDATE bundoc.key_versions SET seals = set_byte(seals, 20, get_byte(seals, 20) # 1)
@@ -147,7 +147,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     expect(codesOf(await writeEach(stores, 'b'))).toEqual(['integrity_error', 'integrity_error', 'ok']);
   });
 
-  describe('of which one fails in the database', () => {
+  describe('with one that fails in the database', () => {
     it.each([
       ['a statement of it fails', "RAISE EXCEPTION 'planted'", 'P0001'],
       [
@@ -157,7 +157,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
       ],
       ['the disk is full for it', "RAISE EXCEPTION 'planted' USING ERRCODE = 'disk_full'", 'disk_full'],
       ['it takes longer than a statement may', 'PERFORM pg_sleep(600)', 'storage_unavailable'],
-    ])('take effect but for that one (%s)', async (_what, body, code) => {
+    ])('take effect except for that one (%s)', async (_what, body, code) => {
       await using hasty = openTestDatabase(server.urlOf('bundoc'), {
         connectionsMax: 16,
         statementTimeoutMs: 3_000,
@@ -173,7 +173,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
       await closeAll();
     });
 
-    it('leave the one that failed alone for a minute, and then take it along', async () => {
+    it('run the failed one alone for a minute, and then together again', async () => {
       const clock = new FakeClock();
       const committer = new GroupCommitter({ database, clock });
       const { stores, names } = await nodeOf(4, { committer });
@@ -191,7 +191,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
   });
 
   describe('while others hold heads', () => {
-    it('take effect for all other projects; those that are held wait by themselves and keep their order', async () => {
+    it('take effect for all other projects; blocked ones wait separately and keep their order', async () => {
       const { stores, names } = await nodeOf(8);
       // As many as there are transactions for held heads, and one more.
       const held = names.slice(0, 5);
@@ -213,7 +213,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
       expect(await Promise.all(stores.map((store) => store.position()))).toEqual([2, 2, 2, 2, 2, 21, 21, 21]);
     });
 
-    it('wait for no head while they hold another, so that transactions of two nodes in any order end', async () => {
+    it('wait for no head while they hold another, so that transactions of two nodes end in any order', async () => {
       const here = await nodeOf(40);
       const committer = new GroupCommitter({ database, clock: systemClock });
       const there = await Promise.all(
@@ -232,7 +232,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
       expect(await sql("SELECT deadlocks FROM pg_stat_database WHERE datname = 'bundoc'")).toBe('0');
     });
 
-    it('go on for all other projects while one head is held', async () => {
+    it('continue for all other projects while one head is blocked', async () => {
       const { stores, names } = await nodeOf(20);
       const [held, ...others] = stores as [PostgresStore, ...PostgresStore[]];
       // The long run holds it for a minute, and prints how long commits take beside it: a figure, not a
@@ -264,7 +264,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
       process.stdout.write(`p99 of a commit beside a held head, ms: ${JSON.stringify(figures)}\n`);
     });
 
-    it('are not held up by a transaction of large documents', async () => {
+    it('are not delayed by a transaction with large documents', async () => {
       const { stores, names } = await nodeOf(4);
       const large = `{"v":"${'x'.repeat(1_000_000)}"}`;
       await withTrigger(nth(names, 0), 'PERFORM pg_advisory_xact_lock(14)', async () => {
@@ -282,7 +282,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     });
   });
 
-  describe('whose connection breaks at the commit', () => {
+  describe('on a connection that breaks at the commit', () => {
     /** A node behind a proxy, and what happens between the break and the look-up. */
     const behindProxy = async (proxy: CuttingProxy, onUnknown: () => Promise<void>) => {
       const behind = openTestDatabase(server.urlOf('bundoc', proxy.port));
@@ -300,7 +300,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
 
     for (const cut of ['before the request', 'before the answer'] as const) {
       const took = cut === 'before the answer';
-      it(`are applied once when another project of the group is deleted before the look-up (${cut})`, async () => {
+      it(`are applied once when another project of the group is deleted before the lookup (${cut})`, async () => {
         await using proxy = await CuttingProxy.open(server.port);
         const node: { names: readonly string[] } = { names: [] };
         await using behind = await behindProxy(proxy, () => deleteProject(nth(node.names, 0)));
@@ -319,7 +319,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
         await closeAll();
       });
 
-      it(`are applied once when every project of the group is deleted before the look-up (${cut})`, async () => {
+      it(`are applied once when every project of the group is deleted before the lookup (${cut})`, async () => {
         await using proxy = await CuttingProxy.open(server.port);
         const node: { names: readonly string[] } = { names: [] };
         await using behind = await behindProxy(proxy, async () => {
@@ -369,7 +369,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     });
   });
 
-  it('are forgotten an hour later, however many they are, and no later ones', async () => {
+  it('have their outcomes removed an hour later, however many, and no later ones', async () => {
     const { stores, committer } = await nodeOf(1);
     const old = Date.now() - 7_200_000;
     const id = (n: number) => uuidv7({ msecs: old, seq: n });
@@ -387,7 +387,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     );
   });
 
-  it('count the seals of each of their projects in the transaction that writes what was sealed', async () => {
+  it('count the seals of each project in the transaction that writes the sealed bytes', async () => {
     const { stores, projects } = await nodeOf(3, { project: { sealLimits: { rotateAt: 3, max: 4 } } });
     for (const id of ['a', 'b']) await writeEach(stores, id);
     await commitOne(nth(stores, 0), remove('a'));
@@ -401,7 +401,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     expect(codesOf(await writeEach(stores, 'e'))).toEqual(['ok', 'key_exhausted', 'ok']);
   });
 
-  it('look up the unique values of all of their projects by one statement', async () => {
+  it('look up the unique values of all their projects with one statement', async () => {
     const { stores, projects } = await nodeOf(6);
     const defined = await Promise.all(
       stores.map((store, at) => openDefinedStore(store, nth(projects, at).clock)),
@@ -437,7 +437,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     expect(asked.filter((name) => name.includes('holders'))).toHaveLength(1);
   });
 
-  it('end in either order beside deletions, rotations and moves of their projects, without a deadlock', async () => {
+  it('end in any order beside deletions, rotations and moves of their projects, without a deadlock', async () => {
     const { stores, projects, names, committer } = await nodeOf(30);
     let isOver = false;
     const written = projects.map(() => 0);
@@ -477,7 +477,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     expect(await sql("SELECT deadlocks FROM pg_stat_database WHERE datname = 'bundoc'")).toBe('0');
   });
 
-  it('leave no project behind one whose entries of indexes fill each transaction', async () => {
+  it('let no project starve behind one whose index entries fill each transaction', async () => {
     const { stores } = await nodeOf(2);
     const definitions = { indexes: [{ fields: ['g'], unique: false, blind: true }] };
     for (const store of stores) {
@@ -505,7 +505,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     }
   });
 
-  it('bring a database of the schema before forward with its projects and what they had reserved', async () => {
+  it('migrate a database of the previous schema with its projects and their reservations', async () => {
     await using former = openTestDatabase((await server.createDatabase('schema7')).url);
     await migrate(
       former,
@@ -521,7 +521,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     await store[Symbol.asyncDispose]();
   });
 
-  describe('of 500 that take turns', () => {
+  describe('with 500 projects that take turns', () => {
     const others = new Map<string, PostgresStore>();
     const waiting = new Set<Promise<unknown>>();
     let turns: Iterator<PostgresStore> | undefined;
@@ -563,7 +563,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     });
   });
 
-  it('show the database no id, name or value of any project, neither in its rows nor in its log of statements', async () => {
+  it('show the database no id, name or value of any project, in its rows or its statement log', async () => {
     await using logging = await PostgresServer.start({
       settings: { log_statement: 'all', log_min_duration_statement: '0' },
     });

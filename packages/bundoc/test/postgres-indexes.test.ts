@@ -62,7 +62,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     return { store: await open(), reopen: open };
   });
 
-  it('change no answer of a query, after updates, deletes, re-seals and connections that broke anywhere', async () => {
+  it('change no answer of a query, after updates, deletes, re-seals and broken connections', async () => {
     const makeProject = async (): Promise<CrashingProject> => {
       const project = await newProject({ clock: hasty() });
       let proxy = await CuttingProxy.open(server.port);
@@ -101,7 +101,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     expect(found).toBeGreaterThan(0);
   });
 
-  it('know every document, whichever nodes write while others define them again', async () => {
+  it('include every document, whichever nodes write while others redefine them', async () => {
     const project = await newProject();
     const nodes = await Promise.all([1, 2, 3].map(() => openOn(project)));
     const node = (n: number) => nodes[n % 3] as DefinedStore;
@@ -159,7 +159,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(...nodes);
   });
 
-  it('are built by another node when the one that began is gone, and only once by nodes that begin together', async () => {
+  it('are built by another node when the first one is gone, and only once by nodes that start together', async () => {
     const project = await newProject({ clock: hasty() });
     const first = await openOn(project);
     for (let n = 0; n < 700; n += 100)
@@ -185,7 +185,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(...nodes);
   });
 
-  it('hold once a definition was answered whose connection broke at the commit', async () => {
+  it('are in effect once a definition was answered whose connection broke at the commit', async () => {
     const project = await newProject();
     await using proxy = await CuttingProxy.open(server.port);
     await using behind = openTestDatabase(server.urlOf('bundoc', proxy.port));
@@ -203,7 +203,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(store, other);
   });
 
-  it('are not written past by a build that knows nothing of them, in the projects that have some', async () => {
+  it('block writes by a build that does not know them, in projects that have some', async () => {
     const [project, plain] = [await newProject(), await newProject()];
     const stores = [await openOn(project), await openOn(plain)] as const;
     for (const store of stores) await commitOne(store, put('a', '{"g":1}'));
@@ -217,7 +217,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(...stores);
   });
 
-  it('take no notice of a new version of the key', async () => {
+  it('are unaffected by a new version of the key', async () => {
     const project = await newProject();
     const before = await openOn(project);
     for (let n = 0; n < 5; n++) await commitOne(before, put(`d${n}`, `{"u":${n},"g":${n % 2}}`));
@@ -236,7 +236,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(store);
   });
 
-  it('leave nothing behind when they are dropped, and are numbered again', async () => {
+  it('leave nothing behind when they are dropped, and get new numbers', async () => {
     const project = await newProject();
     const store = await openOn(project);
     for (let n = 0; n < 5; n++) await commitOne(store, put(`d${n}`, `{"g":${n}}`));
@@ -253,7 +253,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(store);
   });
 
-  it('that a list goes by and that are dropped meanwhile end it, and leave nothing out', async () => {
+  it('end a list that uses them when they are dropped, instead of omitting documents', async () => {
     const project = await newProject();
     const [here, there] = [await openOn(project), await openOn(project)];
     for (let n = 0; n < 5; n++) await commitOne(here, put(`d${n}`, '{"g":1}'));
@@ -275,7 +275,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(here, there);
   });
 
-  it('find nothing in a project that another node is deleting, and say what became of it', async () => {
+  it('find nothing in a project that another node is deleting, and report its fate', async () => {
     const project = await newProject();
     const store = await openOn(project);
     for (let n = 0; n < 3; n++) await commitOne(store, put(`d${n}`, '{"g":1}'));
@@ -289,7 +289,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(store);
   });
 
-  it('bound what one transaction writes of them, and one commit', async () => {
+  it('limit the entries that one transaction and one commit write', async () => {
     const project = await newProject();
     const store = await openOn(project);
     await store.define('notes', { indexes: [blind('g')] }, NONE);
@@ -304,7 +304,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(store);
   });
 
-  it('are distinguished from earlier ones without a scan of all for each, and in bounded memory', async () => {
+  it('separate new entries from old ones in bounded memory, without a scan of all for each', async () => {
     const project = await newProject();
     const plans: string[] = [];
     const explaining = {
@@ -332,7 +332,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(store);
   });
 
-  it('never have more of their entries removed by one transaction than it can bear, however many expire or are deleted at once', async () => {
+  it('have a bounded number of entries removed by one transaction, however many documents expire or are deleted', async () => {
     const project = await newProject();
     const store = await openOn(project);
     const ttl = { field: 'until', seconds: 0 };
@@ -378,8 +378,8 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(store, node);
   });
 
-  describe('that somebody changed', () => {
-    it('refuse the writes of their collection alone, until it is defined again', async () => {
+  describe('with tampered rows', () => {
+    it('refuse only the writes of their collection, until it is redefined', async () => {
       const project = await newProject();
       const store = await openOn(project);
       await store.define('notes', { indexes: [unique('u')] }, NONE);
@@ -402,7 +402,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
       await close(again);
     });
 
-    it('stay as they are beside a definition that does not open, and the project can be used', async () => {
+    it('stay unchanged beside an undecryptable definition, and the project is usable', async () => {
       const project = await newProject();
       const store = await openOn(project);
       await store.define('notes', { indexes: [unique('u')] }, NONE);
@@ -423,7 +423,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
       await close(again);
     });
 
-    it('learn of by verify, entry by entry', async () => {
+    it('are reported by verify, entry by entry', async () => {
       const project = await newProject();
       const store = await openOn(project);
       await store.define('notes', { indexes: [blind('g')] }, NONE);
@@ -442,7 +442,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     });
   });
 
-  it('hold nothing readable of values, fields or names, and no token that another index has', async () => {
+  it('contain nothing readable of values, fields or names, and no token of another index', async () => {
     const project = await newProject();
     const store = await openOn(project);
     const secrets = ['plantedField', 'planted value', 'planted-name', '4155550123'];

@@ -13,7 +13,7 @@ describeWithPostgres('the projects of a database', () => {
     ({ server, database } = used);
   });
 
-  it('are named in the order of their characters, page by page, and those alone that are asked about', async () => {
+  it('are listed in the order of their characters, page by page, and only as requested', async () => {
     // No key is asked for.
     const projects = new PostgresProjects({
       ...{ database, clock: systemClock, keys: undefined as never, storage: undefined as never },

@@ -48,7 +48,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
     return asked;
   };
 
-  it('share statements of bounded size, whatever their documents are, and tell the absent from those that had no room', async () => {
+  it('share statements of bounded size for any documents, and distinguish absent documents from those without space', async () => {
     await using server = await PostgresServer.start();
     await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
     await migrate(database);
@@ -80,7 +80,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
     expect(asked.map(documentsOf)).toEqual([3]);
   });
 
-  it('of many projects share a statement, each under its own key, of at most 128 documents', async () => {
+  it('of many projects share a statement of at most 128 documents, each under its own key', async () => {
     await using server = await PostgresServer.start();
     await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
     await migrate(database);
@@ -153,7 +153,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
     expect(order.indexOf('other')).toBeLessThan(12);
   });
 
-  it('bring a document that has grown since its size was looked at', async () => {
+  it('return a document that has grown since its size was read', async () => {
     await using server = await PostgresServer.start();
     await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
     await migrate(database);
@@ -172,7 +172,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
     expect(isFirst).toBe(false);
   });
 
-  it('never say that nothing is there of a project whose head a fence keeps away for a moment', async () => {
+  it("never report a document as absent while a fence briefly hides its project's head", async () => {
     await using server = await PostgresServer.start();
     await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
     await migrate(database);
@@ -239,7 +239,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
     ['no revision', 'rev = NULL'],
     ['a huge revision', "rev = decode(repeat('00', 20000000), 'hex')"],
     ['a huge state', "state = decode(repeat('00', 20000000), 'hex')"],
-  ])('end, and bring nothing huge, where somebody has left a row with %s', async (_what, edit) => {
+  ])('end without loading anything huge, where someone has planted a row with %s', async (_what, edit) => {
     await using server = await PostgresServer.start();
     await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
     await migrate(database);
@@ -274,7 +274,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
     await expect(changes).rejects.toMatchObject({ code: 'integrity_error' });
   });
 
-  it('look each up by its name, also when the planner knows nothing of a project that has grown', async () => {
+  it('look up each document by its name, even if the planner has no statistics of a grown project', async () => {
     await using server = await PostgresServer.start({ settings: { autovacuum: 'off' } });
     await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
     await migrate(database);
@@ -309,7 +309,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
     }
   });
 
-  it('read no whole table by a plan from when it was small', async () => {
+  it('read no whole table because of a plan from when it was small', async () => {
     await using server = await PostgresServer.start({ settings: { autovacuum: 'off' } });
     const { url } = await server.createDatabase('bundoc');
     await using database = openTestDatabase(url, { connectionsMax: 1 });

@@ -37,7 +37,7 @@ function start(pages: Readonly<Record<string, string>>) {
 }
 
 describe('a sweep for expired documents', () => {
-  it('that goes round looks at a page of every collection each time, and begins again at the end of each', async () => {
+  it('checks a page of every collection in each round, and starts over at the end', async () => {
     const { sweep, looked } = start({ b: '...', a: '.' });
     const rounds: string[][] = [];
     for (let round = 0; round < 4; round++) {
@@ -52,7 +52,7 @@ describe('a sweep for expired documents', () => {
     ]);
   });
 
-  it('that goes round looks at a bounded number of pages, and at each of many collections in turn', async () => {
+  it('checks a bounded number of pages in each round, and takes turns among many collections', async () => {
     const names = Array.from({ length: 2 * ROUND_PAGES_MAX + 5 }, (_, n) => `c${n}`);
     const { sweep, looked } = start(
       Object.fromEntries(names.map((name) => [name, name === 'c3' ? 'xx.' : '.'])),
@@ -66,7 +66,7 @@ describe('a sweep for expired documents', () => {
     expect(new Set(rounds.flat().map((look) => look.slice(0, -1)))).toEqual(new Set(names));
   });
 
-  it('that goes round looks at more where some have expired', async () => {
+  it('checks more pages in a round when some documents have expired', async () => {
     const { sweep, looked, removed } = start({ a: 'xx..', b: '.' });
     expect(await sweep.goRound()).toBe(2);
     expect([looked(), removed]).toEqual([
@@ -75,7 +75,7 @@ describe('a sweep for expired documents', () => {
     ]);
   });
 
-  it('that goes through looks at each page once, a bounded number at a time, whatever has expired', async () => {
+  it('checks each page once when it runs through, a bounded number at a time, whatever has expired', async () => {
     const { sweep, looked, removed } = start({ b: '.x', a: 'x..' });
     const first = await sweep.goThrough(undefined, 2, never);
     expect(first).toEqual({ removed: 1, next: { collection: 'a', after: 2 } });
@@ -86,7 +86,7 @@ describe('a sweep for expired documents', () => {
     expect(removed).toEqual(['a0', 'b1']);
   });
 
-  it('that is asked to stop says where to continue', async () => {
+  it('says where to continue when it is stopped', async () => {
     const { sweep } = start({ a: '..' });
     const place = { collection: 'a', after: 1 };
     expect(await sweep.goThrough(place, 9, AbortSignal.abort())).toEqual({ removed: 0, next: place });

@@ -20,7 +20,7 @@ const countOf = (counts: readonly SealCount[]) =>
 
 describe('the budget of seals', () => {
   it.each([1, 10, 100])(
-    'of a store that is opened, seals %i times, and is closed without a checkpoint counts at most 256 more',
+    'counts at most 256 more after a store is opened, seals %i times, and is closed without a checkpoint',
     (seals) => {
       let counts: SealCount[] = [];
       for (let cycle = 1; cycle <= 50; cycle++) {
@@ -33,7 +33,7 @@ describe('the budget of seals', () => {
     },
   );
 
-  it('reserves more at a time the more is sealed: a million seals take few reservations', () => {
+  it('reserves more at a time as more is sealed: a million seals take few reservations', () => {
     const budget = new SealBudget(SEAL_LIMITS, 1, []);
     const reservations = seal(budget, 1_000_000, 10);
     expect(reservations).toBeLessThan(40);
@@ -43,7 +43,7 @@ describe('the budget of seals', () => {
     expect(countOf(budget.durable)).toBeLessThanOrEqual(4_000_000 + SEAL_LIMITS.reserve);
   });
 
-  it('is never so far behind that a crash forgets more than 256 seals', () => {
+  it('never lags so far that a crash forgets more than 256 seals', () => {
     const budget = new SealBudget(SEAL_LIMITS, 1, []);
     for (const each of [1, 200, 256, 257, 1_000, 100_000, 3]) {
       const { mustWait, reservation } = budget.planFor(each);
@@ -55,7 +55,7 @@ describe('the budget of seals', () => {
     }
   });
 
-  it('gives back at a checkpoint what was not used', () => {
+  it('returns unused reservations at a checkpoint', () => {
     const budget = new SealBudget(SEAL_LIMITS, 1, [{ version: 1, count: 500 }]);
     seal(budget, 7);
     expect(budget.settle()).toEqual([{ version: 1, count: 507 }]);

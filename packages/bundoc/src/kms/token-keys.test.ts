@@ -24,14 +24,14 @@ function start() {
 }
 
 describe('TokenKeys', () => {
-  it('gives the PEM of a known kid, asking once for many callers', async () => {
+  it('returns the PEM of a known kid, with one request for many callers', async () => {
     const { server, keys } = start();
     const pems = await Promise.all(Array.from({ length: 20 }, () => keys.find('one')));
     expect(pems[0]).toContain('BEGIN PUBLIC KEY');
     expect(server.asked).toBe(1);
   });
 
-  it('asks for an unknown kid at most every ten seconds, however many are invented', async () => {
+  it('requests an unknown kid at most every ten seconds, however many are invented', async () => {
     const { clock, server, keys } = start();
     await keys.find('one');
     for (let n = 0; n < 50; n++) expect(await keys.find(`invented-${n}`)).toBeUndefined();
@@ -42,7 +42,7 @@ describe('TokenKeys', () => {
     expect(server.asked).toBe(2);
   });
 
-  it('serves its last copy while BunKMS is down, and says so for a kid it does not know', async () => {
+  it('uses its last copy while BunKMS is down, and reports an unknown kid', async () => {
     const { clock, server, keys } = start();
     await keys.find('one');
     server.up = false;
@@ -54,7 +54,7 @@ describe('TokenKeys', () => {
     expect(await keys.find('two')).toBeUndefined();
   });
 
-  it('cannot know a token while BunKMS was never reached, and recovers by itself', async () => {
+  it('accepts no token before BunKMS was reachable, and recovers without help', async () => {
     const { clock, server, keys } = start();
     server.up = false;
     await expect(keys.find('one')).rejects.toMatchObject({ code: 'kms_unavailable' });
@@ -65,7 +65,7 @@ describe('TokenKeys', () => {
     expect(await keys.find('one')).toBeDefined();
   });
 
-  it('no longer vouches for a key that was withdrawn', async () => {
+  it('stops accepting a withdrawn key', async () => {
     const { clock, server, keys } = start();
     await keys.find('one');
     expect(keys.isCurrent('one')).toBe(true);

@@ -116,8 +116,8 @@ function requireEnd(rules: Rules, steps: readonly Step[]): void {
 
 const RUNS = Number(process.env['MODEL_RUNS'] ?? 60_000);
 
-describe('a project of two storages and BunKMS, with lost, late and doubled messages, crashes and older copies', () => {
-  it('is written by its holder alone, loses nothing, is destroyed only on request, and ends whole in one place', () => {
+describe('a project of two storages and BunKMS, with lost, late and duplicate messages, crashes and older copies', () => {
+  it('is written only by its holder, loses nothing, is destroyed only on request, and ends complete in one place', () => {
     fc.assert(
       fc.property(fc.array(step, { maxLength: 60, size: 'max' }), (steps) => requireEnd(RULES, steps)),
       { numRuns: RUNS },

@@ -23,8 +23,8 @@ const LIMITS = {
   checkpointBytes: 8 * MIB,
 };
 
-describe('rotations of keys that have sealed much', () => {
-  it('are spread after a take-over: no more than a hundredth of the projects are re-sealed at once, and all in the end', async () => {
+describe('rotations of keys that have sealed many times', () => {
+  it('are spread after a take-over: at most a hundredth of the projects re-seals at once, and all do in the end', async () => {
     const place = newPlace();
     const { clock, disk } = place;
     await engineOn(disk, { clock, limits: LIMITS });
@@ -78,7 +78,7 @@ describe('rotations of keys that have sealed much', () => {
     expect(Math.max(...rotated)).toBeLessThanOrEqual(PROJECTS / 100);
   });
 
-  it('go on when one key cannot be rotated', async () => {
+  it('continue when one key cannot be rotated', async () => {
     const rotations = new SpreadRotations({
       ...{ clock: new FakeClock(), logger },
       rotate: async (project) => {
@@ -90,7 +90,7 @@ describe('rotations of keys that have sealed much', () => {
     expect(await rotations.run(9)).toEqual(['b', 'c']);
   });
 
-  it('wait a minute when BunKMS does not answer, and are made up for', async () => {
+  it('pause for a minute when BunKMS does not answer, and are then made up for', async () => {
     const clock = new FakeClock();
     let isUp = false;
     const asked: string[] = [];

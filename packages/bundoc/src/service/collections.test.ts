@@ -13,7 +13,7 @@ const OPTIONS = { work: ownWork('p')('definition') };
 
 afterEach(() => void vi.restoreAllMocks());
 
-it('compiles a schema no more often for more documents that it is held against', async () => {
+it('a definition compiles its schema no more often when more documents are checked', async () => {
   expect(await compilationsFor(DOCUMENTS)).toBe(await compilationsFor(2));
 });
 
@@ -44,7 +44,7 @@ async function compilationsFor(documents: number): Promise<number> {
   return length;
 }
 
-it('looks at a bounded number of expired documents for one that a schema would refuse, and says that it did', async () => {
+it('the check of existing documents visits a bounded number of expired ones, and reports that', async () => {
   const project = new EmbeddedProject();
   const disk = EmbeddedProject.disk();
   await project.create(disk);
@@ -61,7 +61,7 @@ it('looks at a bounded number of expired documents for one that a schema would r
   expect(existing).toEqual({ checked: 0, failing: 0, complete: false });
 });
 
-it('ends a dry run of a schema when its caller goes, before another page is read', async () => {
+it('a dry run of a schema ends when its caller leaves, before another page is read', async () => {
   const project = new EmbeddedProject();
   const disk = EmbeddedProject.disk();
   await project.create(disk);
@@ -84,7 +84,7 @@ it('ends a dry run of a schema when its caller goes, before another page is read
   expect(lists).toHaveBeenCalledTimes(1);
 });
 
-it('says the same of documents by a schema that is compiled elsewhere, and refuses a bad one there', async () => {
+it('a schema that is compiled in the thread gives the same results, and a bad one is refused there', async () => {
   const project = new EmbeddedProject();
   const disk = EmbeddedProject.disk();
   await project.create(disk);
@@ -114,7 +114,7 @@ it('says the same of documents by a schema that is compiled elsewhere, and refus
 });
 
 it.each(['rate_limited', 'overloaded', 'payload_too_large'] as const)(
-  'answers a definition that took effect as defined when the check of existing documents ends with %s',
+  'a definition that took effect is answered as defined when the check of existing documents ends with %s',
   async (code) => {
     const project = new EmbeddedProject();
     const disk = EmbeddedProject.disk();

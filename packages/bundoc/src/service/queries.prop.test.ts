@@ -44,7 +44,7 @@ function endingWith(disk: SimulatedDisk, store: EmbeddedStore): EmbeddedStore {
 }
 
 describe('queries', () => {
-  it('find what a naive evaluator finds, in its order, whatever indexes there are, after updates, deletes, crashes and re-seals', async () => {
+  it('find what a naive evaluator finds, in its order, with any indexes, after updates, deletes, crashes and re-seals', async () => {
     const { pages, found, ordered } = await assertQueriesAreRight(makeProject, RUNS);
     // The indexes were put to use, for finding and for order.
     expect(found / pages).toBeGreaterThan(0.1);

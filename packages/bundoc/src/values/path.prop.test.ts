@@ -58,7 +58,7 @@ function nested(levels: number, width: number): string {
 }
 
 describe('a path', () => {
-  it('leads first to the value that the documented walk comes to first, and to no other values', () => {
+  it('leads to the values of the documented walk, in its order, and to no others', () => {
     fc.assert(
       fc.property(meeting, deepPath, (text, path) => {
         const value = readValue(text);
@@ -75,7 +75,7 @@ describe('a path', () => {
     );
   });
 
-  it('is gone once to each place for each rest of it, however many ways lead there', () => {
+  it('is followed once to each place for each rest of it, however many ways lead there', () => {
     const width = 1_000;
     const { value, looks } = counted(readValue(nested(8, width)));
     const path = Array<string>(PATH_DEPTH_MAX).fill('0');
@@ -84,7 +84,7 @@ describe('a path', () => {
     expect(looks()).toBeLessThan(5 * width * 5);
   });
 
-  it('that leads through conditions on elements is gone once to each place for each condition', () => {
+  it('is followed once to each place for each condition when it leads through conditions on elements', () => {
     const { value, looks } = counted(readValue(nested(40, 1)));
     const path = Array<string>(8).fill('0').join('.');
     let condition = `{"${path}":{"$gt":5}}`;

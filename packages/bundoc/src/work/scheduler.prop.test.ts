@@ -9,7 +9,7 @@ import { Scheduler, SLICE_US, WORK_MS_MAX } from './scheduler.ts';
 const key = (subject: number) => ({ subject: `s${subject}`, project: 'p' });
 
 describe('long work', () => {
-  it('takes one slice and the end of one step a turn at most, uses every turn, and ends', async () => {
+  it('takes at most one slice and the end of one step in a turn, uses every turn, and ends', async () => {
     const STEP_MAX_US = 3_000;
     const task = fc.record({
       subject: fc.nat(4),
@@ -48,7 +48,7 @@ describe('long work', () => {
     );
   });
 
-  it('runs at once while nobody waits and the slice lasts, without a promise', () => {
+  it('runs at once while nothing waits and the slice lasts, without a promise', () => {
     const bench = new WorkBench();
     const scheduler = new Scheduler(bench.ports);
     using work = scheduler.work(key(1), 'batch');
@@ -59,7 +59,7 @@ describe('long work', () => {
     expect(work.pause()).toBeInstanceOf(Promise);
   });
 
-  it('of others begins in the same turn only with what is left of the slice', async () => {
+  it('starts in the same turn as other work only in the rest of the slice', async () => {
     const bench = new WorkBench();
     const scheduler = new Scheduler(bench.ports);
     using first = scheduler.work(key(1), 'batch');
@@ -78,7 +78,7 @@ describe('long work', () => {
     expect(scheduler.slices).toBe(1);
   });
 
-  it('that waits ends at once with the reason of its signal, and leaves no trace', async () => {
+  it('ends at once with the reason of its signal while it waits, and leaves no trace', async () => {
     const bench = new WorkBench();
     const scheduler = new Scheduler(bench.ports);
     using busy = scheduler.work(key(1), 'query');
@@ -94,7 +94,7 @@ describe('long work', () => {
     await expect(work.pause()).rejects.toThrow('nobody waits');
   });
 
-  it('is not charged for what it waits for', async () => {
+  it('is not charged for its waits', async () => {
     const bench = new WorkBench();
     const scheduler = new Scheduler(bench.ports);
     using work = scheduler.work(key(1), 'query');
@@ -107,7 +107,7 @@ describe('long work', () => {
     expect(scheduler.usedS('query')).toBeCloseTo(0.000_1, 9);
   });
 
-  it('that has not begun is refused after it has waited too long; what has begun goes on', async () => {
+  it('is refused after a long wait if it has not begun, and continues if it has', async () => {
     const bench = new WorkBench();
     const places = room(8);
     const scheduler = new Scheduler({ ...bench.ports, places });
@@ -126,7 +126,7 @@ describe('long work', () => {
     expect(places.held).toBe(0);
   });
 
-  it('of a request is refused once it has taken too long, in turns or in reads; that of the service goes on', async () => {
+  it("is refused once a request has taken too long, in turns or in reads; the service's own work continues", async () => {
     const tooLong = { code: 'overloaded', detail: 'the request took too long' };
     const bench = new WorkBench();
     const scheduler = new Scheduler(bench.ports);
@@ -154,7 +154,7 @@ describe('long work', () => {
     expect(scheduler.waiting).toBe(0);
   });
 
-  it('that waits takes a place, of which a subject and a project have a part, and leaves it when it ends', async () => {
+  it('takes a place while it waits, within the share of its subject and project, and returns it at its end', async () => {
     const bench = new WorkBench();
     const places = room(8);
     const scheduler = new Scheduler({ ...bench.ports, places });
@@ -181,7 +181,7 @@ describe('long work', () => {
     expect(places.held).toBe(0);
   });
 
-  it('holds memory of its share, which it has back when it ends or is refused', () => {
+  it('holds memory from its share, and returns it when it ends or is refused', () => {
     const memory = room(64 * MIB);
     const scheduler = new Scheduler({ memory });
     using one = scheduler.work(key(1), 'query');

@@ -128,7 +128,7 @@ function naively(target: unknown, operations: readonly Sent[]): unknown {
 const isObject = (one: unknown) => typeof one === 'object' && one !== null && !Array.isArray(one);
 
 describe('a JSON Patch', () => {
-  it('does what the rules and the reference say, or is refused when it breaks them', () => {
+  it('equals a reference implementation, or is refused when it breaks the rules', () => {
     const seen = { applied: 0, refused: 0 };
     fc.assert(
       fc.property(document, fc.array(operation, { minLength: 1, maxLength: 3 }), (target, operations) => {
@@ -154,7 +154,7 @@ describe('a JSON Patch', () => {
 });
 
 describe('a merge patch', () => {
-  it('does what the reference does, and leaves alone what it does not name', () => {
+  it('equals a reference implementation, and leaves unnamed members unchanged', () => {
     fc.assert(
       fc.property(document, document, (target, patch) => {
         expect(apply('merge', target, patch)).toEqual(

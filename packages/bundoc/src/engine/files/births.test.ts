@@ -14,7 +14,7 @@ function stateOf(disk: SimulatedDisk): ReturnType<typeof settledState> {
   });
 }
 
-it('an engine that closes marks its log as settled, durably, when all new projects have their files', async () => {
+it('an engine that closes durably marks its log as settled when all new projects have their files', async () => {
   const project = new CliProject();
   const disk = CliProject.disk();
   const store = await project.open(disk);

@@ -155,8 +155,8 @@ async function check(store: EmbeddedStore, allowed: readonly Model[]): Promise<M
 
 const RUNS = Number(process.env['CRASH_RUNS'] ?? 1_500);
 
-describe('a history with a crash in it', () => {
-  it('keeps every acknowledged commit, whole commits only, and goes on from there, crashing again while it recovers', async () => {
+describe('a history with a crash', () => {
+  it('keeps every acknowledged commit as a whole, and continues, with further crashes during recovery', async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.array(step, { minLength: 1, maxLength: 8 }),

@@ -76,7 +76,7 @@ async function whole(all: readonly EngineStep[], sectorBytes: number) {
 }
 
 describe('a data folder of many projects', () => {
-  it('serves each project what was acknowledged while folders, the log and the disk fail, and fails no project for another', async () => {
+  it('serves each project its acknowledged commits while folders, the log and the disk fail, and no project suffers for another', async () => {
     await fc.assert(
       fc.asyncProperty(steps, async (all) => {
         recorder.uses.clear();
@@ -94,7 +94,7 @@ describe('a data folder of many projects', () => {
   });
 
   it.each([512, 4_096] as const)(
-    'has what was acknowledged and nothing that was refused after a crash and another in its recovery, started with keys or without (writes tear at %i bytes)',
+    'has every acknowledged commit and no refused one after two crashes, started with or without keys (writes tear at %i bytes)',
     async (sectorBytes) => {
       await fc.assert(
         fc.asyncProperty(

@@ -94,8 +94,8 @@ async function putBack(to: SimulatedDisk, from: ReadonlyMap<string, Buffer>, fol
   for (const [path, bytes] of from) if (path.startsWith(`${folder}/`)) to.tamper(path, bytes);
 }
 
-describe('what is put back in an older state, or taken away', () => {
-  it('is damage, no start, or a state that was once acknowledged as a whole, and hurts no other project', async () => {
+describe('a file that is restored to an older state, or removed', () => {
+  it('is reported as damage, prevents the start, or yields a state that was acknowledged as a whole, without harm to other projects', async () => {
     const seen = { damaged: 0, present: 0, older: 0 };
     await fc.assert(
       fc.asyncProperty(steps, steps, fc.nat(7), async (first, second, at) => {

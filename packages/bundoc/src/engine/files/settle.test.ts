@@ -42,7 +42,7 @@ async function idsOf(project: CliProject, disk: SimulatedDisk): Promise<string[]
 const IDS = [['a'], ['a', 'b'], ['a']];
 
 describe('bundoc settle --all', () => {
-  it('leaves nothing in the log that the folders of projects do not have, without a key', async () => {
+  it("leaves nothing in the log that the projects' folders lack, without a key", async () => {
     const { disk, projects } = await made();
     expect(await settleAll(disk)).toEqual([]);
     const view = await viewLog(disk);
@@ -55,7 +55,7 @@ describe('bundoc settle --all', () => {
     }
   });
 
-  it('names the project whose folder fails, and leaves the others settled', async () => {
+  it('names the project whose folder fails, and settles the others', async () => {
     const { disk, projects } = await made();
     disk.tamper('/projects/behind/carried', Buffer.from('a file'));
     expect(await settleAll(disk)).toEqual(['behind']);
@@ -64,7 +64,7 @@ describe('bundoc settle --all', () => {
     for (const [at, project] of projects.entries()) expect(await idsOf(project, disk)).toEqual(IDS[at]);
   });
 
-  it.each(KINDS)('makes a folder that repair takes into another data folder: %s', async (kind) => {
+  it.each(KINDS)('makes a folder that repair accepts in another data folder: %s', async (kind) => {
     const { disk, projects } = await made();
     await settleAll(disk);
     const other = CliProject.disk();

@@ -21,7 +21,7 @@ function children(): string[] {
 }
 
 describe('the process that syncs file systems', () => {
-  it('is one for all syncs, and another one takes its place when it ends', async () => {
+  it('runs all syncs, and is replaced when it ends', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'bundoc-sync-'));
     const helper = new SyncHelper();
     try {
@@ -40,7 +40,7 @@ describe('the process that syncs file systems', () => {
     }
   });
 
-  it('takes a sync for failed whose process ends during it, since the report of a failed write may be lost', async () => {
+  it('counts a sync as failed when it dies during it, because the report of a failed write may be lost', async () => {
     const bin = mkdtempSync(join(tmpdir(), 'bundoc-sync-'));
     const own = `sleep 60.${process.pid}`;
     // In the place of coreutils' own.
@@ -61,7 +61,7 @@ describe('the process that syncs file systems', () => {
     }
   });
 
-  it('tells of a sync that fails', async () => {
+  it('reports a failed sync', async () => {
     const helper = new SyncHelper();
     await expect(helper.sync(join(tmpdir(), 'bundoc-no-such-folder'))).rejects.toThrow(
       /^failed .*no-such-folder/,

@@ -186,7 +186,7 @@ describe('a log of three segments, four projects and thirty frames', () => {
   }
 
   it(
-    'loses nothing in silence when any bit is flipped: the state is the same, or a project with a part in the frame is damaged',
+    'loses nothing silently when any bit is flipped: the state is the same, or a project with a part in the frame is damaged',
     async () => {
       const used = usedBytes(closed);
       const folders = diskOf(closed);
@@ -209,7 +209,7 @@ describe('a log of three segments, four projects and thirty frames', () => {
     4 * 3_600_000,
   );
 
-  it('tells damage from a torn tail after a crash, too, but for the very last frame', async () => {
+  it('distinguishes damage from a torn tail, also after a crash, except in the very last frame', async () => {
     const used = usedBytes(crashed);
     const last = used.at(-1)!;
     for (const bit of chosen(bits(used.slice(0, -1)), 200))
@@ -224,7 +224,7 @@ describe('a log of three segments, four projects and thirty frames', () => {
     }
   });
 
-  it('attributes a frame that is lost with its head to those who had a part in it, without a key', async () => {
+  it('attributes a frame with a lost head to the handles of its parts, without a key', async () => {
     const used = usedBytes(closed).filter(({ handles }) => handles.length > 0);
     for (const range of used) {
       const bytes = Buffer.from(closed.get(range.path)!);
@@ -240,8 +240,8 @@ describe('a log of three segments, four projects and thirty frames', () => {
   });
 });
 
-describe('two neighbouring frames that are lost', () => {
-  it('damage who is not known to have come later, at every start until that is accepted', async () => {
+describe('two adjacent lost frames', () => {
+  it('damage each project without a later part, at every start until the loss is accepted', async () => {
     const world = new LogWorld(4, LIMITS);
     const disk = new SimulatedDisk(...world.directories());
     const [log, open] = await openAll(world, disk);

@@ -8,7 +8,7 @@ const RUNS = Number(process.env['CRASH_RUNS'] ?? 250);
 
 describe('a log of many projects with a crash in its history', () => {
   it.each([512, 4_096] as const)(
-    'keeps what was acknowledged and nothing that was refused, crashing again while it recovers (writes tear at %i bytes)',
+    'keeps every acknowledged commit and no refused one, with further crashes during recovery (writes tear at %i bytes)',
     async (sectorBytes) => {
       await fc.assert(
         fc.asyncProperty(

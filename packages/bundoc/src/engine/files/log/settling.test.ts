@@ -19,7 +19,7 @@ function stateOf(disk: SimulatedDisk): ReturnType<typeof settledState> {
 describe('carrying everything', () => {
   const world = () => new LogWorld(4, { ...SMALL_LIMITS, segmentsMax: 40 });
 
-  it('leaves nothing uncovered and every segment free, at the next start as well, with all in the folders of the projects', async () => {
+  it("leaves nothing uncovered and every segment free, also at the next start, with everything in the projects' folders", async () => {
     const here = world();
     const disk = newDisk(here);
     const [log, open] = await openAll(here, disk);
@@ -52,7 +52,7 @@ describe('carrying everything', () => {
     }
   });
 
-  it('waits for what is on its way, lets nothing in between, and continues with what came meanwhile', async () => {
+  it('waits for the running frame, blocks new ones, and then continues with waiting commits', async () => {
     const here = world();
     const disk = newDisk(here);
     const [log, open] = await openAll(here, disk);
@@ -67,7 +67,7 @@ describe('carrying everything', () => {
     await check(here, await here.openLog(cut), cut);
   });
 
-  it('keeps aside what a failing folder does not take, and puts it back once that works', async () => {
+  it('sets aside the parts of a failing folder, and moves them back once it works', async () => {
     const here = world();
     const disk = newDisk(here);
     const [log, open] = await openAll(here, disk);
@@ -106,8 +106,8 @@ describe('carrying everything', () => {
   });
 });
 
-describe('the mark that a data folder is settled', () => {
-  it('holds until a new segment begins, whether it is made at a start or at an end', async () => {
+describe('the settled mark of a data folder', () => {
+  it('is valid until a new segment begins, whether it is written at a start or at an end', async () => {
     const here = new LogWorld(1);
     const disk = newDisk(here);
     expect(stateOf(disk)).toBe('no log');
@@ -137,7 +137,7 @@ describe('the mark that a data folder is settled', () => {
     expect(stateOf(disk)).toBe('settled');
   });
 
-  it('is made between two frames though commits never cease', async () => {
+  it('is written between two frames while commits never cease', async () => {
     const here = new LogWorld(3);
     const disk = newDisk(here);
     const [log, open] = await openAll(here, disk);
@@ -155,7 +155,7 @@ describe('the mark that a data folder is settled', () => {
     await check(here, log, disk);
   });
 
-  it('is never there before it is durable, and never for an older segment', async () => {
+  it('is never present before it is durable, and never names an older segment', async () => {
     for (let operation = 1; ; operation++) {
       const here = new LogWorld(1);
       const disk = newDisk(here);
