@@ -19,7 +19,7 @@ import { DataFolderInUse, lockDataFolder } from '../src/engine/files/data-lock.t
 const folder = mkdtempSync(join(tmpdir(), 'bundoc-lock-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 
-/** Folders that each test fills with what it likes. */
+/** A folder that the test fills. */
 function hostile(prefix: string): string {
   const directory = mkdtempSync(join(tmpdir(), prefix));
   onTestFinished(() => rmSync(directory, { recursive: true }));

@@ -19,7 +19,7 @@ const FILLERS = Array.from({ length: 5 }, (_, at) => `filler ${at}`);
 const OF_A = ['first', 'second', 'x'.repeat(9_000), ...FILLERS, 'last'];
 
 /**
- * Two segments of two handles, the second of which is gone; and what of the first handle was carried out of
+ * Two segments of two handles, of which the second one is gone, and the carried file of the first handle from
  * the first segment. Never regenerated.
  */
 describe('the golden files of log format 1', () => {

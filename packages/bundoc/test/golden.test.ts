@@ -18,9 +18,7 @@ import { readValue } from '../src/values/value.ts';
 const golden = (name: string) => readFileSync(new URL(`golden/${name}`, import.meta.url));
 const expected = JSON.parse(golden('expected-v1.golden.json').toString()) as Record<string, string>;
 
-/**
- * Files that earlier releases wrote. They are never regenerated: a format that changes gets a new version.
- */
+/** Files from earlier releases. They are never regenerated: a changed format gets a new version. */
 describe('the golden files of format 1', () => {
   const dek = createSecretKey(Buffer.from(String(expected['dekHex']), 'hex'));
   const file = parseProjectFile('golden', golden('project-v1.golden.json'));
@@ -57,7 +55,8 @@ describe('the golden files of format 1', () => {
   });
 
   /**
-   * By `docs/formats` and nothing of ours: key, nonce, tag, ciphertext and AAD as the byte tables give them.
+   * Uses only `docs/formats`, without our code: key, nonce, tag, ciphertext and AAD as the byte tables give
+   * them.
    */
   function openByHand(
     info: string,
@@ -76,10 +75,7 @@ describe('the golden files of format 1', () => {
     usedKeys: { key: string; request: string; answer: unknown }[];
   };
 
-  /**
-   * A data folder that was settled: a catalog, what was carried out of the log behind it, and a log that has
-   * nothing.
-   */
+  /** A settled data folder: a catalog, later parts that were carried from the log, and an empty log. */
   function folderWith(catalog: Buffer): SimulatedDisk {
     const disk = new SimulatedDisk('/', '/log', '/projects', '/projects/golden', '/projects/golden/carried');
     const segment = Buffer.alloc(65_536);
@@ -121,11 +117,11 @@ describe('the golden files of format 1', () => {
     expect(bytes.toString('latin1', 0, 8)).toBe('BUNDOCC2');
     expect(bytes.readUInt32BE(8)).toBe(1);
     const id = bytes.subarray(12, 28);
-    // The carried file names the same handle, and the segment of the part that is covered.
+    // The carried file names the same handle, and the segment of the covered part.
     const carried = golden('project-carried-v1.golden.bin');
     expect(carried.includes(bytes.subarray(28, 36))).toBe(true);
     expect([Number(bytes.readBigUInt64BE(36)), bytes.readUInt32BE(44) > 0]).toEqual([2, true]);
-    // The first part behind the covered one names its tag.
+    // The first part after the covered one names its tag.
     expect(carried.includes(bytes.subarray(48, 64))).toBe(true);
     // Two living documents, each of a few bytes and the seal.
     expect([Number(bytes.readBigUInt64BE(64)), Number(bytes.readBigUInt64BE(72))]).toEqual([
@@ -144,9 +140,9 @@ describe('the golden files of format 1', () => {
       aad: Buffer.from(`bundoc/catalog/v2\0golden\0${hashOfHead}\x000\0more`),
     });
     expect(plaintext).toHaveLength(24);
-    // The four changes before it; no deletion is forgotten.
+    // The four changes before it; no tombstone is purged.
     expect([plaintext.readUIntBE(0, 6), plaintext.readUIntBE(6, 6)]).toEqual([4, 0]);
-    // Of one key version, version 1, three seals.
+    // One key version, version 1, with three seals.
     expect([plaintext.readUInt16BE(12), plaintext.readUInt32BE(14), plaintext.readUIntBE(18, 6)]).toEqual([
       1, 1, 3,
     ]);

@@ -17,7 +17,7 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0)) await cleanup();
 });
 
-/** A server that answers as told, and a client of it. */
+/** A server with scripted answers, and a client of it. */
 async function start(script: Script, options: Pick<KmsClientOptions, 'streamSilentMs'> = {}) {
   let calls = 0;
   const seen: { method: string; url: string; authorization: string | undefined; body: string }[] = [];
@@ -316,14 +316,14 @@ describe('KmsClient', () => {
     const started = performance.now();
     const outcomes = await Promise.allSettled(Array.from({ length: 20 }, () => client.exportKey('p-dek')));
     expect(outcomes.every(({ status }) => status === 'rejected')).toBe(true);
-    // All at once: one after the other they would take twenty times as long.
+    // Concurrently: one after the other they would take twenty times as long.
     expect(performance.now() - started).toBeLessThan(10 * CALL_DEADLINE_MS);
     expect(CALL_DEADLINE_MS).toBeLessThan(5_000);
   });
 
   it('ends running calls silently when it is closed', async () => {
     const { client, calls, lines } = await start((_, response, call) => {
-      // The first one waits for an answer, the second one for its next try.
+      // The first one waits for an answer, the second one for its next attempt.
       if (call > 1) response.writeHead(503, { 'retry-after': '2' }).end();
     });
     const outcomes = [client.exportKey('p-dek'), client.exportKey('q-dek')].map((call) =>
@@ -331,7 +331,7 @@ describe('KmsClient', () => {
     );
     await expect.poll(calls).toBe(2);
     await client.close();
-    // Both are over already: each settles before a timer could.
+    // Both have already ended: each settles before a timer could.
     const late = new Promise((resolve) => setImmediate(resolve, 'late'));
     for (const outcome of outcomes)
       expect(await Promise.race([outcome, late])).toMatchObject({ code: 'kms_unavailable' });

@@ -72,7 +72,7 @@ describeWithPostgres('a move with obstacles', () => {
   it.each((['rows', 'files'] as const).flatMap((place) => cuts.map((cut) => [place, cut] as const)))(
     'from %s interrupted at any step (%s) leaves the project complete in one place, and succeeds when it is repeated',
     async (place, cut) => {
-      // A step at which a process dies takes seconds: each run looks at a quarter of them.
+      // A step at which a process dies takes seconds, so each run tests a quarter of them.
       const stride = isLong || cut.startsWith('BunKMS') ? 1 : 4;
       const first = randomInt(1, stride + 1);
       process.stdout.write(`moves from ${place}, ${cut}: each ${stride}th step from ${first}\n`);
@@ -122,7 +122,7 @@ describeWithPostgres('a move with obstacles', () => {
         await moving.withStore(node, (store) => store.commit([put('a', '{"again":1}')]));
       };
       await expect(write()).rejects.toMatchObject({ code: 'kms_unavailable' });
-      // The key can be had, but it is not known what became of the offer.
+      // The key is available, but the outcome of the offer is unknown.
       moving.service.failure = undefined;
       const advance = vi.spyOn(moving.service, 'advanceStorage');
       advance.mockRejectedValue(new AppError('kms_unavailable'));
@@ -182,7 +182,7 @@ describeWithPostgres('a move with obstacles', () => {
         code: 'key_not_offered',
       });
       expect(await markOf(place)).toBeUndefined();
-      // By a node that would wait for a move that is under way.
+      // On a node that would wait for a running move.
       const node = await moving.node(place, undefined, systemClock);
       await moving.withStore(node, (store) => store.commit([put('a', '{"again":1}')]));
     },
@@ -260,7 +260,7 @@ describeWithPostgres('a move with obstacles', () => {
         return answer;
       };
       const { service } = moving;
-      // An advance of the source voids its offer, so there it comes before.
+      // An advance of the source invalidates its offer, so there it comes before.
       const ofRows: Partial<StorageCalls> = {
         exportKey: async (...args) => advance(await service.exportKey(...args)),
       };
@@ -328,7 +328,7 @@ describeWithPostgres('a move with obstacles', () => {
       });
       moving.service.failure = undefined;
       const [leaving, whole] = [await markOf(place), (await markOf(OTHER[place])) as string];
-      // The target, as it was before the last bytes came.
+      // The target before the last bytes arrived.
       await setMark(OTHER[place], await resealed(whole, 'incoming'));
       await expect(moving.moveFrom(place)).rejects.toThrow('does not have it whole');
       expect(await markOf(place)).toBe(leaving);
@@ -350,7 +350,7 @@ describeWithPostgres('a move with obstacles', () => {
   ] as const)(
     'leaves no room for forged marks: in %s, one is set aside, and the project is served',
     async (place, mark) => {
-      // A text that begins as no mark does is taken for that of a deletion.
+      // A text without the prefix of a move mark counts as a deletion mark.
       await moving.fill(place);
       await setMark(place, mark);
       expect(await moving.held(place)).toEqual(HELD);
@@ -406,7 +406,7 @@ describeWithPostgres('a move with obstacles', () => {
       const { id } = await (await moving.identity(place)).read();
       moving.service.takeOverKey(`${moving.project}-dek`, id);
       expect(await exists()).toBe(true);
-      // A deletion that was cut short behind the end of the key.
+      // A deletion that was interrupted after the key was destroyed.
       moving.service.destroy(`${moving.project}-dek`);
       expect(await exists()).toBe(true);
       const projects = await moving.projects(place, await moving.start(place));
@@ -436,7 +436,7 @@ describeWithPostgres('a move with obstacles', () => {
       await moving.moveFrom(place);
       const mark = (await markOf(place)) as string;
       const there = (await (await moving.identity(OTHER[place])).read()).id;
-      // As BunKMS says after it was restored from before the move.
+      // BunKMS was restored from before the move.
       const here = (await (await moving.identity(place)).read()).id;
       moving.service.takeOverKey(`${moving.project}-dek`, here);
       const node = await moving.node(place);
@@ -447,7 +447,7 @@ describeWithPostgres('a move with obstacles', () => {
       expect(await markOf(place)).toBe(mark);
       moving.service.takeOverKey(`${moving.project}-dek`, there);
       expect(await moving.held(OTHER[place])).toEqual(HELD);
-      // It came back since, and somebody puts the mark back.
+      // The project has come back since, and someone restores the mark.
       await moving.moveFrom(OTHER[place]);
       expect(await moving.held(place)).toEqual(HELD);
       await setMark(place, mark);
@@ -461,7 +461,7 @@ describeWithPostgres('a move with obstacles', () => {
     const node = await moving.node('rows', rows);
     await moving.withStore(node, (store) => store.commit([put('a', '{"from":"rows"}')]));
     await moving.moveFrom('rows');
-    // The node has heard nothing of it, and has the key.
+    // The node has missed it, and still has the key.
     const refused: unknown[] = [];
     const calls = withCall('acceptKey', async (...args) => {
       for (const use of [

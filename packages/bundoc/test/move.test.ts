@@ -59,13 +59,13 @@ describeWithPostgres('a move of a project', () => {
         for (let step = 0; !isMoved; step++) {
           await setImmediate();
           const node = from[step % from.length] as InstanceManager;
-          // Of each worker alone, so that what was answered last is what there must be.
+          // Each worker has its own ids, so the last answer determines the expected content.
           const id = `w${worker}-${step % 8}`;
           try {
             await write(node, id, step % 5 === 4 && acknowledged.get(id) !== undefined);
           } catch (error) {
             if (hasCode(error, 'project_elsewhere')) return;
-            // Not written, or not known to be: it is asked to come back.
+            // The write failed or its outcome is unknown; the client must retry.
             if (hasCode(error, 'storage_unavailable')) acknowledged.delete(id);
             else if (!hasCode(error, 'project_moving', 'overloaded')) unexpected.push(error);
           }
@@ -160,7 +160,7 @@ describeWithPostgres('a move of a project', () => {
       store.movable?.metadata(),
     );
     const [{ version, count } = { version: 0, count: 0 }] = rest?.seals ?? [];
-    // The reservations of both, at most.
+    // At most the reservations of both.
     expect([version, count >= 21, count < 2 ** 22]).toEqual([1, true, true]);
   });
 

@@ -36,7 +36,7 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
       ...{ database, clock, storage: service.storage, settle: async () => undefined },
       keys: new KeyCache({ keys: service.held, clock, ttlMs: 900_000 }),
     });
-  /** Opens a project as a node does; makes it when it is not there. */
+  /** Opens a project as a node does, and creates it if it is absent. */
   const openRows = async (project: CliProject) => {
     const { file, cipher } = await rowsOf(project).openOrCreate(project.project);
     const store = await new PostgresStore({
@@ -117,7 +117,7 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
     const end = await restoreProjectInRows({ ...(await sourceOf(project, bytes)), database });
     const restored = await openRows(project);
     expect(await contentOf(restored.store)).toEqual(content);
-    // The feed of before is no part of it, and the key is to be rotated.
+    // The earlier feed is not part of it, and the key must be rotated.
     await expect(restored.store.changes(3, 10)).rejects.toMatchObject({ code: 'position_gone' });
     expect(await restored.store.position()).toBeGreaterThan(end.lastSeq + 2 ** 31);
     await commitOne(restored.store, put('after', '{}'));
@@ -178,7 +178,7 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
       changed[bytes.length >> 1] = (bytes[bytes.length >> 1] as number) ^ 1;
       for (const broken of [changed, bytes.subarray(0, -50)]) {
         let reads = 0;
-        // Read well the first time, as when the file is exchanged in between.
+        // Intact at the first reading, as when the file is exchanged in between.
         const open = async function* () {
           yield reads++ === 0 ? bytes : broken;
         };
@@ -204,7 +204,7 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
   });
 });
 
-/** All that a project is, for comparison: texts in the order of creation, and deletions. */
+/** The whole project, for comparison: texts in creation order, and deletions. */
 async function contentOf(store: ProjectStore) {
   const { documents } = await store.list({ collection: 'notes', after: 0, limit: 1_000, bytesMax: 1e9 });
   const { changes } = await store.changes(0, 1_000);

@@ -44,7 +44,7 @@ describeWithPostgres('a damaged definition on PostgreSQL', () => {
     await using opened = await openOn(project);
     for (const store of [running, opened]) {
       const damaged = { code: 'integrity_error' };
-      // What its schema refuses, and what it does not.
+      // Both writes that the schema refuses and writes that it accepts.
       for (const write of [put('b', '{"v":"x"}'), put('b', '{"v":2}'), remove('a')])
         await expect(commitOne(store, write)).rejects.toMatchObject(damaged);
       await expect(async () => store.get(ref('a'))).rejects.toMatchObject(damaged);
@@ -80,7 +80,7 @@ describeWithPostgres('a damaged definition on PostgreSQL', () => {
       });
       await commitOne(store, put('b', '{"v":2}'));
     }
-    // It can be taken away as well: then nothing holds, as was asked.
+    // The definition can also be removed: then no rules apply, as requested.
     await server.sql(sql, 'bundoc');
     await running.load();
     await running.define('notes', undefined, NONE);

@@ -67,7 +67,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     outcomes.map((outcome) =>
       outcome.status === 'fulfilled' ? 'ok' : String((outcome.reason as { code?: string }).code),
     );
-  /** Holds the heads of projects, as another node does, until `action` has ended. */
+  /** Locks the heads of projects, as another node does, until `action` has ended. */
   const whileLocked = (names: readonly string[], action: () => Promise<void>) =>
     names.length === 0
       ? action()
@@ -78,7 +78,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
   const deleteProject = (name: string) =>
     removeRows((action) => database.transaction('', action), name, MARK);
 
-  /** Statements that fail for one project alone. */
+  /** Makes statements fail for one project only. */
   const withTrigger = async (project: string, body: string, action: () => Promise<void>) => {
     await sql(
       `CREATE FUNCTION planted() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN ${body}; RETURN NEW; END $$;
@@ -143,7 +143,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     await sql(`UPDATE bundoc.key_versions SET seals = set_byte(seals, 20, get_byte(seals, 20) # 1)
                WHERE project = '${nth(names, 0)}';
                UPDATE bundoc.heads SET seq = -5 WHERE project = '${nth(names, 1)}'`);
-    // Counts that a node knows by their bytes are not opened again, so that another node tries it.
+    // A node does not decrypt counts whose bytes it knows, so another node tries it.
     expect(codesOf(await writeEach(stores, 'b'))).toEqual(['integrity_error', 'integrity_error', 'ok']);
   });
 
@@ -193,7 +193,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
   describe('while others hold heads', () => {
     it('take effect for all other projects; blocked ones wait separately and keep their order', async () => {
       const { stores, names } = await nodeOf(8);
-      // As many as there are transactions for held heads, and one more.
+      // One more than there are transactions for contended heads.
       const held = names.slice(0, 5);
       const waiting: Promise<unknown>[] = [];
       await whileLocked(held, async () => {
@@ -205,7 +205,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
         );
         for (let n = 0; n < 20; n++)
           await Promise.all(stores.slice(5).map((store) => commitOne(store, put(`b${n}`, '{}'))));
-        // What waits for a head holds no other.
+        // A transaction that waits for a head holds no other.
         const blocked = await sql(`SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'`);
         expect(Number(blocked)).toBeLessThanOrEqual(4);
       });
@@ -235,8 +235,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     it('continue for all other projects while one head is blocked', async () => {
       const { stores, names } = await nodeOf(20);
       const [held, ...others] = stores as [PostgresStore, ...PostgresStore[]];
-      // The long run holds it for a minute, and prints how long commits take beside it: a figure, not a
-      // condition.
+      // The long run holds it for a minute, and prints commit latencies as a figure, not as a condition.
       const holdMs = process.env['LONG_TESTS'] === '1' ? 60_000 : 0;
       const writeRounds = async (took: number[]) => {
         const end = performance.now() + holdMs;
@@ -257,7 +256,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
         await writeRounds(beside);
         expect(await sql(`SELECT count(*) FROM bundoc.documents WHERE project = '${names[0]}'`)).toBe('0');
       });
-      // A statement waits as long as it may, and a commit that has waited for too long is refused.
+      // A statement waits as long as it may, and a commit that has waited too long is refused.
       await Promise.allSettled([waiting]);
       const p99 = (took: number[]) => took.toSorted((a, b) => a - b)[Math.floor(took.length * 0.99)];
       const figures = { free: p99(free), beside: p99(beside), commits: beside.length };
@@ -283,7 +282,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
   });
 
   describe('on a connection that breaks at the commit', () => {
-    /** A node behind a proxy, and what happens between the break and the look-up. */
+    /** A node behind a proxy, and an action between the break and the lookup. */
     const behindProxy = async (proxy: CuttingProxy, onUnknown: () => Promise<void>) => {
       const behind = openTestDatabase(server.urlOf('bundoc', proxy.port));
       const transaction = behind.transaction.bind(behind);
@@ -376,7 +375,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     const values = Array.from({ length: 25_000 }, (_, n) => `('${id(n)}')`).join();
     await database.run(`INSERT INTO bundoc.group_commits (id, at) SELECT id::uuid, now() - interval '2 hours'
                         FROM (VALUES ${values}) AS v(id)`);
-    // Of a node whose clock is behind.
+    // From a node with a slow clock.
     await sql(`INSERT INTO bundoc.group_commits (id) VALUES ('${uuidv7({ msecs: old })}')`);
     await writeEach(stores, 'a');
     const before = await transactions();
@@ -394,7 +393,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     expect(projects.flatMap(({ rotationsDue }) => rotationsDue)).toEqual([]);
     await commitOne(nth(stores, 1), put('c', '{}'));
     expect(projects.map(({ rotationsDue }) => rotationsDue)).toEqual([[], [1], []]);
-    // Another node counts on from there.
+    // Another node continues the count.
     const there = await Promise.all(projects.map((project) => project.open(database)));
     opened.push(...there);
     expect(codesOf(await writeEach(there, 'd'))).toEqual(['ok', 'ok', 'ok']);

@@ -17,7 +17,7 @@ import { type UsedDatabase, useDatabase } from './support/use-database.ts';
 
 const NONE = { kind: 'none' } as const;
 const RUNS = Number(process.env['QUERY_RUNS'] ?? 25);
-/** One on which tries against a server that is gone end soon. */
+/** A node whose attempts end soon when the server is gone. */
 const hasty = () => {
   let ms = 0;
   return { ...systemClock, monotonic: () => (ms += 5_000) };
@@ -36,7 +36,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
   const sql = (text: string) => server.sql(text, 'bundoc');
   const blind = (...fields: string[]) => ({ fields, unique: false, blind: true });
   const unique = (...fields: string[]) => ({ fields, unique: true });
-  /** What `bundoc verify` finds: also whether the entries are those of all values, and no others. */
+  /** The findings of `bundoc verify`, which also compares the entries with all values. */
   const findings = async (project: PostgresProject) => {
     const verified = await database.transaction(ONE_MOMENT, (transaction) =>
       verifyRows(transaction, project.project, project.cipher, () => undefined),
@@ -46,7 +46,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
   const close = async (...stores: DefinedStore[]) => {
     for (const store of stores) await store[Symbol.asyncDispose]();
   };
-  /** Until no node has anything left to do about indexes. */
+  /** Waits until no node has any work left on indexes. */
   const settled = (store: DefinedStore, collection = 'notes') =>
     expect
       .poll(async () => {
@@ -129,7 +129,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     });
     for (const [n, indexes] of definitions.entries()) {
       await node(n).define('notes', { indexes }, NONE);
-      // Others hear of it late.
+      // Others learn of it late.
       if (n % 2 === 0) await node(n + 1).load();
       await commitOne(node(n + 2), put('between', `{"g":${n},"n":1,"u":"x${n}"}`));
     }
@@ -260,14 +260,14 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await here.define('notes', { indexes: [blind('g')] }, NONE);
     await settled(here);
     await settled(there);
-    // As when a node has begun to remove what is dropped.
+    // As when a node has begun to remove dropped indexes.
     const own = `project = '${project.project}'`;
     await sql(`UPDATE bundoc.blind_indexes SET dropped = true WHERE ${own};
                DELETE FROM bundoc.blind_entries WHERE ${own} AND created_seq < 4`);
     await expect(find(there, '{"g":1}')).rejects.toMatchObject({ code: 'overloaded' });
     await here.define('notes', { indexes: [] }, NONE);
     await here.indexes?.built();
-    // It has not heard of it yet, and must not bring it back.
+    // It has not learned of it yet, and must not bring it back.
     await there.indexes?.keep?.();
     expect(await sql(`SELECT count(*) FROM bundoc.blind_indexes WHERE ${own}`)).toBe('0');
     await there.load();
@@ -281,7 +281,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     for (let n = 0; n < 3; n++) await commitOne(store, put(`d${n}`, '{"g":1}'));
     await store.define('notes', { indexes: [blind('g')] }, NONE);
     await settled(store);
-    // As when the deletion has begun to remove documents: a part of them would be taken for all.
+    // As when the deletion has begun to remove documents: the rest must not be taken for all.
     const own = `project = '${project.project}'`;
     await sql(`DELETE FROM bundoc.heads WHERE ${own};
                DELETE FROM bundoc.documents WHERE ${own} AND created_seq < 2`);
@@ -357,7 +357,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     const entries = `SELECT count(*) FROM bundoc.blind_entries WHERE project = '${project.project}'`;
     expect(await sql(entries)).toBe('0');
 
-    // Commits that come together are put into as many transactions as they need.
+    // Concurrent commits are put into as many transactions as they need.
     for (const from of [0, 10, 20, 30, 40, 50])
       await store.commit(places.slice(from, from + 10).map((at) => document(at, long)));
     let transactions = 0;
@@ -464,7 +464,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
       for (const form of [text, Buffer.from(text).toString('hex'), Buffer.from(text).toString('base64')])
         expect(dump).not.toContain(form);
     const counts = `SELECT count(*), count(DISTINCT token) FROM bundoc.blind_entries WHERE project = '${project.project}'`;
-    // The list itself and its elements, in two indexes; "other" by itself in two collections.
+    // The list itself and its elements, in two indexes; "other" alone in two collections.
     expect(await sql(counts)).toBe('8|8');
     await close(store);
   });

@@ -10,7 +10,7 @@ import { FakeKeyService } from '../src/testing/fake-key-service.ts';
 import { PostgresNode } from './support/postgres-node.ts';
 import { useDatabase } from './support/use-database.ts';
 
-/** Of a process that was started without `--expose-gc`. */
+/** Available in a process that was started without `--expose-gc`. */
 const gcOf = (): (() => void) => {
   setFlagsFromString('--expose-gc');
   return runInNewContext('gc');
@@ -118,7 +118,7 @@ describeWithPostgres('many projects of a node on PostgreSQL', () => {
     for (const project of projects) await node.read(project);
     const run = () => node.statementsOf(() => node.upkeep.run());
     expect([await run(), await run()]).toEqual([['bundoc-changed-states-1'], ['bundoc-changed-states-1']]);
-    // Documents of another node change no definition.
+    // Documents by another node change no definition.
     for (const project of projects) await other.write(project, 'e');
     expect(await run()).toEqual(['bundoc-changed-states-1']);
     await define(other, 'kept-7', NUMBERS);

@@ -14,7 +14,7 @@ describeWithPostgres('the projects of a database', () => {
   });
 
   it('are listed in the order of their characters, page by page, and only as requested', async () => {
-    // No key is asked for.
+    // No key is requested.
     const projects = new PostgresProjects({
       ...{ database, clock: systemClock, keys: undefined as never, storage: undefined as never },
       settle: async () => undefined,

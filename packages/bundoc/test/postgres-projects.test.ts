@@ -33,7 +33,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
     ({ server, database } = used);
   });
 
-  /** A node of its own: what it knows of keys it knows alone. */
+  /** A separate node with its own cache of keys. */
   const nodeOf = (service: FakeKeyService, setAside: MarkSetAside[] = []) =>
     new PostgresProjects({
       onSetAside: (mark) => setAside.push(mark),
@@ -89,7 +89,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
     const [early, late] = [nodeOf(service), nodeOf(service)];
     await Promise.all([early.openOrCreate('rotated'), late.openOrCreate('rotated')]);
     await service.rotateKey('rotated-dek', 1);
-    // Nothing tells these two that their key is no longer the current one; a third asks for it again.
+    // These two do not learn that their key is no longer current; a third fetches it again.
     const opened = await Promise.all([nodeOf(service), nodeOf(service)].map((node) => node.open('rotated')));
     for (const one of opened) expect(one?.file.versions.map(({ version }) => version)).toEqual([1, 2]);
     for (const node of [early, late]) expect((await node.open('rotated'))?.cipher.version).toBe(2);
@@ -202,7 +202,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
     const questions = ['get', 'list', 'collections', 'changes', 'position'] as const;
     const readers = questions.map((question) => [question, managed()] as const);
     for (const [question, node] of readers) await node.ask(question);
-    // The deletion is cut short where its intent is on record and its key is not destroyed.
+    // The deletion is interrupted after its intent is recorded and before its key is destroyed.
     service.isRateLimited = true;
     await expect(here.deletion.delete('deleted')).rejects.toMatchObject({ code: 'kms_unavailable' });
     for (const node of [here, managed()])
@@ -211,8 +211,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
     there.deletion.look();
     await there.deletion.resume();
     await expect.poll(() => service.changes.at(-1)?.kind).toBe('removed');
-    // Others have it open, with its key: each says at once what became of it, and never that something is not
-    // there.
+    // Other nodes have it open with its key: each reports its deletion at once, and never a missing document.
     await expect(there.write('c')).rejects.toMatchObject({ code: 'project_destroyed' });
     for (const [question, node] of readers)
       await expect(node.ask(question)).rejects.toMatchObject({ code: 'project_destroyed' });
@@ -279,7 +278,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
         'bundoc',
       );
 
-    /** As one who owns the tables can. */
+    /** As an owner of the tables can. */
     const allowLongTexts = () =>
       server.sql(
         `ALTER TABLE bundoc.projects DROP CONSTRAINT IF EXISTS projects_file_is_bounded,

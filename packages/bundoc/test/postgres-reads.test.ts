@@ -31,7 +31,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
       }),
     );
   };
-  /** Records the statements that are asked, and lets a test hold them up. */
+  /** Records the statements, and lets a test block them. */
   const watch = (
     database: Database,
     before: (values: readonly unknown[]) => Promise<void> = async () => undefined,
@@ -66,7 +66,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
       if (id.startsWith('none')) expect(document).toBeUndefined();
       else expect(document?.metadata._id).toBe(id);
     }
-    // One for all, which brings the small ones; one each for two, two and the one that is larger than a
+    // One for all, which returns the small ones; one each for two, two, and the one that is larger than a
     // statement's share.
     expect(asked.length).toBeGreaterThanOrEqual(4);
     const slack = 10_000;
@@ -74,7 +74,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
       const whole = rows.filter((row) => row[3] !== null);
       expect(bytesOf(whole) <= LARGE_BYTES_MAX + slack || whole.length === 1).toBe(true);
     }
-    // Small documents still share one trip, and one that is not there needs no other.
+    // Small documents still share one round trip, and an absent one needs no other.
     asked.length = 0;
     await Promise.all(['d1', 'd6', 'none'].map((id) => one.get(ref(id))));
     expect(asked.map(documentsOf)).toEqual([3]);
@@ -123,7 +123,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
     const order: string[] = [];
     const reads = ids.map((id) => large.get(ref(id)).then(() => order.push('large')));
     await begun.promise;
-    // More than may be under way at once, one after another.
+    // More than may run at once, one after another.
     for (const id of ids) await small.get(ref(id)).then(() => order.push('small'));
     expect(order).toEqual(ids.map(() => 'small'));
     // However many wait, large documents take a bounded number of connections.
@@ -149,7 +149,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
     const reads = ids.map((id) => busy.get(ref(id)).then(() => order.push('busy')));
     reads.push(other.get(ref('d')).then(() => order.push('other')));
     await Promise.all(reads);
-    // Two statements of three documents are under way when it begins to wait.
+    // Two statements of three documents are running when it begins to wait.
     expect(order.indexOf('other')).toBeLessThan(12);
   });
 
@@ -203,7 +203,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
         await take('fenced_heads', 'heads');
         return rows;
       };
-      // What the store is told when it asks why: this project has no row of a file.
+      // The reason that the store gets: this project has no row of a file.
       await expect(read(store)).rejects.toMatchObject({ code: 'project_not_found' });
       database.query = query;
     }
@@ -220,7 +220,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
     for (const store of stores)
       for (const id of ids) await commitOne(store, put(id, `{"text":"${'x'.repeat(20_000)}"}`));
     const name = damaged.nameOf(ref('d7'));
-    // Reading this row alone ends in an error of the server, as where a page of its table is damaged.
+    // Reading only this row ends in an error of the server, as with a damaged page of its table.
     await server.sql(
       `ALTER TABLE bundoc.documents RENAME TO kept_documents;
        CREATE VIEW bundoc.documents AS SELECT project, name, collection, seq, created_seq, deleted_ms, key_version,
@@ -318,7 +318,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
     await using one = store as PostgresStore;
     for (const id of ['a', 'b', 'c']) await commitOne(one, put(id, '{}'));
     await server.sql('VACUUM ANALYZE', 'bundoc');
-    // So often that the server makes a plan for all values, which the connection keeps.
+    // Often enough that the server makes a generic plan, which the connection keeps.
     for (let turn = 0; turn < 10; turn++) await one.get(ref('a'));
     const name = one.nameOf(ref('a'));
     const [rows] = await database.run(
@@ -331,7 +331,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
   });
 });
 
-/** What asks for the plan of a prepared statement. */
+/** A statement that shows the plan of a prepared one. */
 function planOf(text: string, values: readonly unknown[]): string {
   const literals = values.map((value) => {
     if (Buffer.isBuffer(value)) return `'\\x${value.toString('hex')}'`;

@@ -320,7 +320,7 @@ describeWithPostgres('PostgreSQL', () => {
     ])("is requested only by a node's own count: nothing is written while %s", async (_what, value) => {
       const sealLimits = { rotateAt: 2, max: 100 };
       const [project, other] = [await newProject({ sealLimits }), await newProject({ sealLimits })];
-      // A count at which a rotation is due, of each.
+      // A count at which a rotation is due, for each.
       for (const one of [project, other])
         for (let n = 0; n < 2; n++) await commitOne(await one.open(database), put('a', '{}'));
       expect([project.rotationsDue, other.rotationsDue]).toEqual([[1], [1]]);
@@ -478,7 +478,7 @@ describeWithPostgres('PostgreSQL', () => {
     await expect(alone.transaction('SELECT pg_sleep(5)', async () => true)).rejects.toMatchObject({
       code: 'storage_unavailable',
     });
-    // Again, when the machine held even this up for as long.
+    // Repeated in case the machine delays even this one for as long.
     await expect.poll(() => alone.query({ name: 'one', text: 'SELECT 1' }, [])).toEqual([[1]]);
   });
 

@@ -95,7 +95,7 @@ describe('an accepted schema', () => {
   });
 });
 
-/** What a schema is refused for. */
+/** The first fault of a new schema. */
 function faultOf(schema: object) {
   try {
     acceptSchema(schema as Record<string, unknown>);
@@ -106,7 +106,7 @@ function faultOf(schema: object) {
 }
 
 const page = readFileSync(new URL('../../../../docs/collections.md', import.meta.url), 'utf8');
-/** The first cells of the rows of the tables under a heading. */
+/** The first cells of the rows in the tables under a heading. */
 const rowsUnder = (heading: string) => {
   const section = page.slice(page.indexOf(heading)).split('\n#')[0] ?? '';
   return [...section.matchAll(/^\| (`.*?) \|/gm)].map(([, cell]) => String(cell));
@@ -234,7 +234,7 @@ describe('the check of a new schema', () => {
   );
 });
 
-/** A sound value for each keyword that is refused. */
+/** A valid value for each refused keyword. */
 const VALUES: Readonly<Record<string, unknown>> = {
   ...{ pattern: 'a', patternProperties: {}, $id: 'https://example.org/x', $anchor: 'x', id: 'x' },
   ...{ $dynamicRef: '#x', $dynamicAnchor: 'x', $recursiveRef: '#', $recursiveAnchor: 'x', $vocabulary: {} },

@@ -13,7 +13,7 @@ describeProjectStore('a DefinedStore on the embedded engine', async () => {
   await project.create(disk);
   const reopen = async () => openDefinedStore(await project.open(disk), project.clock);
   const store = await reopen();
-  // Under all of the suite, although another collection's: what a definition costs must change nothing.
+  // The whole suite runs with a definition of another collection, which must change nothing.
   await store.define(
     'other-one',
     { indexes: [], schema: { type: 'object' }, ttl: { field: 'x', seconds: 0 } },
@@ -115,7 +115,7 @@ describe('a definition', () => {
 
   it('lets other requests run between the checks of a batch', async () => {
     const { store } = await start();
-    // Some 90 looks at each of 3,000 values: several times as long as one turn may take, on any machine.
+    // Some 90 visits to each of 3,000 values, which take several times as long as one turn on any machine.
     const schema = {
       properties: { n: { allOf: Array.from({ length: 90 }, () => ({ uniqueItems: true })) } },
     };

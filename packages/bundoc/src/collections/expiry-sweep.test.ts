@@ -8,7 +8,7 @@ const TTL = { field: 'until', seconds: 0 };
 const never = new AbortController().signal;
 
 /**
- * Collections with pages of one document each, of which `x` has expired; it is seen which were looked at, and
+ * Collections with pages of one document each, of which `x` has expired. Records which pages were read, and
  * what was removed.
  */
 function start(pages: Readonly<Record<string, string>>) {

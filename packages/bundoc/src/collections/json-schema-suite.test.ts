@@ -8,15 +8,14 @@ import type { SchemaCheck } from './json-schema.ts';
 const suite = loadJsonSchemaSuite();
 
 /**
- * The keywords for which schemas of the suite may be refused, and the cases that go with them.
- * docs/collections.md gives the reason of each. The numbers are those of the suite: a schema that is refused
- * for another reason, or not any more, changes one of them.
+ * The keywords for which schemas of the suite may be refused, and their number of cases. docs/collections.md
+ * gives the reasons. A schema that is refused for another reason, or no longer, changes one of the numbers.
  */
 const REFUSED: ReadonlyMap<string, number> = new Map([
   // Regular expressions.
   ['pattern', 15],
   ['patternProperties', 70],
-  // Names of schemas, and references by name or to elsewhere.
+  // Names of schemas, and references by name or to other documents.
   ['$id', 107],
   ['$anchor', 2],
   ['$dynamicRef', 2],
@@ -34,7 +33,7 @@ const REFUSED: ReadonlyMap<string, number> = new Map([
   ['properties', 7],
 ]);
 
-/** A definition has an object as its schema; the suite has `true` and `false` as well. */
+/** A definition's schema is an object; the suite also has `true` and `false`. */
 function checkOf({ schema }: SuiteGroup): SchemaCheck {
   return acceptSchema(
     typeof schema === 'boolean' ? { allOf: [schema] } : (schema as Record<string, unknown>),

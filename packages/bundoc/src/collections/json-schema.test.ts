@@ -118,7 +118,7 @@ describe('a schema', () => {
       expect(() => requireFewAlternatives(schema)).toThrow(
         expect.objectContaining({ code: 'invalid_request' }),
       );
-    // On one value alone, or named by a property: not repeated.
+    // On a single value, or named by a property, they are not repeated.
     expect(() =>
       requireFewAlternatives({
         anyOf: Array(200).fill({}),

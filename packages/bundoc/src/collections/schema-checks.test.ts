@@ -18,7 +18,7 @@ describe('a schema', () => {
   it('yields before each compilation when it is accepted', async () => {
     const steps = new SlowSteps();
     const check = await acceptInTurns({ type: 'object' }, steps.work('definition'));
-    // The first needs none: nobody waits.
+    // The first needs none, because nothing waits.
     expect(steps.turns).toBe(2);
     expect(check?.(content('"a":1'), steps.work('write'))).toEqual([]);
   });

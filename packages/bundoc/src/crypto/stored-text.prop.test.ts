@@ -28,7 +28,7 @@ const value = fc.oneof(
   ),
 );
 
-/** A name in JSON, some of its characters as escapes. */
+/** A name in JSON, with some of its characters as escapes. */
 const spelled = (text: string, escaped: boolean) =>
   escaped
     ? `"${[...Array(text.length).keys()].map((at) => `\\u${text.charCodeAt(at).toString(16).padStart(4, '0')}`).join('')}"`

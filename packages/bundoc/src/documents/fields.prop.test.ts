@@ -36,7 +36,7 @@ const { value } = fc.letrec<{ value: unknown }>((tie) => ({
 const document = fc.dictionary(name, value, { noNullPrototype: true });
 const path = fc.array(name, { minLength: 1, maxLength: 3 }).map((names) => names.join('.'));
 
-/** One path after another, on plain values: what of a value it leaves; undefined for nothing. */
+/** Evaluates one path after another on plain values; undefined for nothing. */
 function naively(node: unknown, paths: readonly (readonly string[])[]): unknown {
   if (paths.some((one) => one.length === 0)) return node;
   if (Array.isArray(node))

@@ -33,7 +33,7 @@ interface Commit {
 
 type Context = PlanContext<Commit, string>;
 
-/** A document of version 1 that was made and changed long ago; deleted, it is a tombstone. */
+/** A document of version 1 that was created and changed long ago; deleted, it is a tombstone. */
 const stored = (id: string, deletedMs = 0): DocumentState => ({
   ...ref(id),
   fileName: Buffer.alloc(16, id),
@@ -46,7 +46,7 @@ const stored = (id: string, deletedMs = 0): DocumentState => ({
   deletedMs,
 });
 
-/** The value that the unique index has of a document: its text behind `"u":`. */
+/** A document's value in the unique index: its text after `"u":`. */
 const uniqueValue = (text: Buffer | undefined) => /"u":"(\w*)"/.exec(text?.toString() ?? '')?.[1] ?? '';
 
 interface Before {
@@ -55,9 +55,9 @@ interface Before {
   readonly sealsLeft?: number;
   readonly quota?: Context['quota'];
   readonly usage?: Context['usage'];
-  /** Ids by the value that they have in the unique index. */
+  /** Ids by their value in the unique index. */
   readonly unique?: Readonly<Record<string, string>>;
-  /** Commits after which the group ends. */
+  /** Number of commits after which the group ends. */
   readonly commitsMax?: number;
 }
 
@@ -97,7 +97,7 @@ const under = (key: string, request: string, ...writes: readonly Write[]): Commi
 });
 const when = (write: Write, precondition: Precondition): Write => ({ ...write, precondition });
 const revision = (rev: string): Precondition => ({ kind: 'revision', anyOf: [rev] });
-/** Revisions of the drafts are distinguished by commit and write. */
+/** Revisions of the drafts differ by commit and write. */
 const revOf = (place: number, at: number) => Buffer.alloc(REV_BYTES, 16 * place + at);
 const draftOf = ({ writes }: Commit, place: number): CommitDraft => ({
   nowMs: NOW_MS + place,
@@ -108,7 +108,7 @@ function plan(before: Before, commits: readonly Commit[]) {
   return planCommits(commits, commits.map(draftOf), contextOf(before));
 }
 
-/** What became of each commit: its answers in short, or the code of its refusal. */
+/** The outcome of each commit: its answers in short, or the code of its refusal. */
 function answersOf(before: Before, commits: readonly Commit[]): string[] {
   return plan(before, commits).outcomes.map((outcome) => {
     if (outcome.kind === 'refused')
@@ -134,7 +134,7 @@ const full = { documents: 2, bytes: 200 };
 const most = { documents: 1, bytes: 900 };
 const text = (bytes: number) => JSON.stringify({ t: 'x'.repeat(bytes) });
 
-/** Each: what it shows, what is there before, the commits, and what becomes of them. */
+/** Each row: the guarantee, the state before, the commits, and their outcomes. */
 const TABLE: readonly [string, Before, readonly Commit[], readonly string[]][] = [
   ['a document is created', {}, [commit(put('a', '{}'))], ['created']],
   ['a living document is replaced', { states: [living] }, [commit(put('a', '{}'))], ['replaced']],

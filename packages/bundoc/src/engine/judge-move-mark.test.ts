@@ -8,7 +8,7 @@ import { settleMove } from './judge-move-mark.ts';
 const [MOVE, TARGET] = [randomUUID(), randomUUID()];
 
 /**
- * A source that has made an offer. @param overtakes how often another node advances the storage behind this
+ * A source that has made an offer. @param overtakes how often another node advances the storage after this
  * one.
  */
 async function offering(overtakes: number) {

@@ -1,7 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import { SEAL_LIMITS, SealBudget, type SealCount } from './seal-budget.ts';
 
-/** Seals so often, in parts of so many, as a store does. @returns how many parts brought a reservation. */
+/**
+ * Seals this many times, in parts of `each`, as a store does. @returns the number of parts with a
+ * reservation.
+ */
 function seal(budget: SealBudget, seals: number, each = 1): number {
   let reservations = 0;
   for (let left = seals; left > 0; left -= each) {
@@ -62,7 +65,7 @@ describe('the budget of seals', () => {
   });
 });
 
-/** Seals so far and those of one more part: what a copy of the budget would say at a checkpoint. */
+/** The seals so far and those of one more part: what a copy of the budget would record at a checkpoint. */
 function usedAfter(budget: SealBudget, seals: number): number {
   const before = budget.durable;
   const used = countOf(budget.settle());

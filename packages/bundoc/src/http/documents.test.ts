@@ -7,7 +7,7 @@ import { WorkBench } from '../testing/work-bench.ts';
 import { Scheduler, SLICE_US } from '../work/scheduler.ts';
 import { registerDocuments } from './documents.ts';
 
-/** Reads of documents that have so many bytes, by subjects that hosts name. */
+/** Reads of documents of this size, by subjects that host names identify. */
 function start(bytes: number) {
   const bench = new WorkBench();
   const usedUs = new Map<string, number>();

@@ -13,7 +13,7 @@ let reader: OpenapiReader;
 beforeAll(async () => {
   const tokenFile = join(folder, 'token');
   writeFileSync(tokenFile, 'none');
-  // A route without a description keeps it from starting.
+  // A route without a description prevents the start.
   bundoc = await startBundoc(
     readConfig({
       BUNDOC_PORT: '0',

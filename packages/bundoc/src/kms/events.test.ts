@@ -11,7 +11,7 @@ const beat = (id: string) => `id: ${id}\nevent: heartbeat\ndata: {}\n\n`;
 const rotate = (id: string, name = 'a-dek') =>
   `id: ${id}\nevent: key.rotate\ndata: {"name":"${name}","version":2}\n\n`;
 
-/** A BunKMS whose streams a test writes, and which may refuse to open one. */
+/** A BunKMS whose streams the test writes, and which may refuse to open one. */
 class FakeStreams {
   readonly openedWith: (string | undefined)[] = [];
   failure: Error | undefined;
@@ -68,7 +68,7 @@ function start() {
     pauses,
     lines,
     settle,
-    /** Ends the pause that waits now. */
+    /** Ends the current pause. */
     goOn: async () => {
       pauses.at(-1)?.over();
       await settle();

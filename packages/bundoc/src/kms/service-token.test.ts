@@ -24,7 +24,7 @@ afterEach(() => {
 });
 
 const clockStart = new FakeClock().now() / 1000;
-/** An unsigned stand-in: only BunKMS checks signatures. */
+/** Unsigned, because only BunKMS checks signatures. */
 const tokenOf = (fromS: number, toS: number, name: string) =>
   `e30.${Buffer.from(JSON.stringify({ iat: clockStart + fromS, exp: clockStart + toS, name })).toString('base64url')}.x`;
 

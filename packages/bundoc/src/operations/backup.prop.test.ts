@@ -20,14 +20,14 @@ async function* once(bytes: Buffer, pieceBytes = 4_000): AsyncGenerator<Buffer> 
   for (let at = 0; at < bytes.length; at += pieceBytes) yield bytes.subarray(at, at + pieceBytes);
 }
 
-/** Writes one document or removes it; what is not there to be removed is nothing. */
+/** Writes or removes one document; removing an absent one does nothing. */
 async function write(store: EmbeddedStore, one: Write): Promise<void> {
   await store.commit([one]).catch((error: unknown) => {
     if (!(error instanceof AppError) || error.code !== 'document_not_found') throw error;
   });
 }
 
-/** All that a project is, for comparison: texts in the order of creation, and deletions. */
+/** The whole project, for comparison: texts in creation order, and deletions. */
 async function contentOf(store: EmbeddedStore) {
   const { documents } = await store.list({ collection: 'notes', after: 0, limit: 1_000, bytesMax: 1e9 });
   const { changes } = await store.changes(0, 1_000);
@@ -38,8 +38,8 @@ async function contentOf(store: EmbeddedStore) {
 }
 
 /**
- * A backup of a project, and what the project was when its last block was made; `between` runs before each
- * block but the first.
+ * A backup of a project, and the project as of its last block; `between` runs before each block but the
+ * first.
  */
 async function backUp(
   project: CliProject,
@@ -235,7 +235,7 @@ describe('a backup', () => {
   });
 });
 
-/** A backup that somebody without the key has changed, with hashes that fit again. */
+/** A backup that was changed without the key, with recomputed hashes. */
 function forge(bytes: Buffer, nameEnd: number, change: 'sealed' | 'clear' | 'swap'): Buffer {
   const blocks: Buffer[] = [];
   for (let at = nameEnd + 32; at < bytes.length; ) {

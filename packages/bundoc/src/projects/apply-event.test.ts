@@ -2,7 +2,7 @@ import { KEY_EVENTS, type KmsEvent } from '@bundoc/shared/contract/events';
 import { describe, expect, it } from 'vitest';
 import { applyEvent } from './apply-event.ts';
 
-/** What an event makes happen, in order. */
+/** The effects of an event, in order. */
 function effectsOf(event: KmsEvent): string[] {
   const effects: string[] = [];
   const note = (what: string) => (target?: unknown) => {

@@ -8,7 +8,7 @@ import { IdleTtlSweeper } from './idle-ttl-sweeper.ts';
 
 const ANY = { kind: 'none' } as const;
 
-/** A process; others before it may have left something. */
+/** A process; earlier ones may have left something. */
 function start(
   { clock, disk, service } = newPlace(),
   { pagesMax, ...options }: { readonly openBytesMax?: number; readonly pagesMax?: number } = {},
@@ -48,7 +48,7 @@ describe('expired documents of a project that is not open', () => {
     expect([next.instances.size, place.service.exports - exports]).toEqual([0, 0]);
     place.clock.advance(SWEEP_INTERVAL_MS);
     await next.sweeper.sweep();
-    // One key was fetched, and none for a project of which nothing expires.
+    // One key was fetched, and none for the project without a time to live.
     expect([next.instances.size, place.service.exports - exports]).toEqual([0, 1]);
     expect(await next.counted('p')).toBe(0);
   });

@@ -5,7 +5,7 @@ import { ProjectChangeWaiter } from './project-change-waiter.ts';
 const settle = () => new Promise((resolve) => setImmediate(resolve));
 const never = new AbortController().signal;
 
-/** A project that opens and closes as a test says, with commits that it tells of. */
+/** A project that opens and closes as the test says, and whose commits the test reports. */
 function start() {
   let waiters: CommitNotifier | undefined;
   const waits = new ProjectChangeWaiter(

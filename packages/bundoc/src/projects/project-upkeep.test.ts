@@ -8,8 +8,8 @@ import { ProjectUpkeep, type ProjectUpkeepOptions, SWEPT_MAX } from './project-u
 const settle = () => new Promise((resolve) => setImmediate(resolve));
 
 /**
- * Projects whose definitions other processes may change, so that upkeep reads them again: with a step that a
- * test may hold.
+ * Projects whose definitions other processes may change, so that upkeep reads them again. The test may block
+ * a step.
  */
 function start(options: Partial<ProjectUpkeepOptions> = {}) {
   const place = newPlace();
@@ -76,14 +76,14 @@ describe('the upkeep of open projects', () => {
       return [...looks];
     };
     expect(await looksOf()).toEqual([]);
-    // Read until what was read is what there is, also when reading fails.
+    // Read until the read state is the current one, even if reading fails.
     states.set('b', definitionsState(0, digestOfRevs(['00'])));
     expect([await looksOf(), await looksOf()]).toEqual([['b'], ['b']]);
     steps.beforeLook = () => Promise.reject(new Error('no'));
     expect(await looksOf()).toEqual(['b']);
     states.set('b', none);
     expect(await looksOf()).toEqual([]);
-    // A project that is gone finds out by reading.
+    // A removed project is noticed by reading.
     states.delete('a');
     expect(await looksOf()).toEqual(['a']);
     expect(asked).toHaveLength(6);

@@ -4,7 +4,7 @@ import { SegmentedLru } from './segmented-lru.ts';
 function start(bytesMax: number) {
   const order = new SegmentedLru<{ name: string }>(bytesMax);
   const add = (name: string, bytes = 10) => order.add(name, { name }, bytes);
-  /** Spares everything. @returns the order in which it went. */
+  /** Evicts everything. @returns the order of eviction. */
   const drain = () => {
     const names: string[] = [];
     for (let next = order.next(() => true); next !== undefined; next = order.next(() => true)) {
@@ -37,7 +37,7 @@ describe('the order of eviction', () => {
     for (const name of 'abcdefghij') add(name);
     for (const name of 'abcdefghij') order.used(name);
     add('k');
-    // `a` and `b` have lost their places to later ones that were used as often.
+    // Later entries that were used as often have displaced `a` and `b`.
     expect(drain()).toBe('abkcdefghij');
   });
 

@@ -36,7 +36,7 @@ describe('rotations of keys that have sealed many times', () => {
     const opened = openInstances(place, {
       openStore: async (project, { cipher, file }) => {
         versions.set(project, cipher.version);
-        // A copy of the storage may have sealed under what was there before the take-over.
+        // A copy of the storage may have sealed under the version from before the take-over.
         const takenOver = cipher.version === 1 ? 1 : 0;
         return (await engineOn(disk, { clock })).openStore({
           ...{ project, directory: `/projects/${project}`, disk, cipher, clock },
@@ -63,7 +63,7 @@ describe('rotations of keys that have sealed many times', () => {
       instances.sweep();
       await upkeep.run();
       rotated.push(before - rotations.waiting);
-      // Everybody uses their project all the time.
+      // Every project is in constant use.
       for (const name of names) (await instances.acquire(name, 'existing'))?.[Symbol.dispose]();
       atOnce.push(instances.projectsInNeed('reseal').length);
       if (rotations.waiting === 0 && atOnce.at(-1) === 0 && [...versions.values()].every((one) => one === 2))

@@ -14,7 +14,7 @@ const rows = section
   .map((line) => line.split(' | '));
 const codesOf = (cell = '') => [...cell.matchAll(/`([^`]+)`/g)].map(([, code]) => String(code));
 
-/** Those of the documents that meet a condition; or all of them in an order, given as an array. */
+/** The documents that match a condition; or all of them in an order, given as an array. */
 function given(documents: readonly string[], query: string): string[] {
   if (!query.startsWith('[')) {
     const isMet = compileWhere(whereSchema.parse(readValue(query)));

@@ -19,7 +19,7 @@ describe('conditions', () => {
     fc.assert(
       fc.property(whereText, fc.array(documentText, { minLength: 1, maxLength: 8 }), (where, documents) => {
         const parsed = whereSchema.safeParse(readValue(where));
-        // Now and then one nests deeper than is accepted.
+        // Occasionally one nests deeper than is allowed.
         fc.pre(parsed.success);
         const holds = compileWhere(parsed.data);
         for (const document of documents) {
@@ -30,7 +30,7 @@ describe('conditions', () => {
       }),
       { numRuns: RUNS },
     );
-    // Neither answer is so rare that nothing was shown.
+    // Neither answer is so rare that the test would prove nothing.
     expect(Math.min(hits.true, hits.false)).toBeGreaterThan(RUNS / 10);
   });
 });

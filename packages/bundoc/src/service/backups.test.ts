@@ -61,7 +61,7 @@ describe('backups', () => {
   });
 
   it('end incomplete when the key is revoked during them', async () => {
-    // More than waits for its reader.
+    // More than the buffer for a slow reader.
     const { backups, withdraw } = await start(200_000);
     const stream = await backups.begin('a');
     const read = (async () => {

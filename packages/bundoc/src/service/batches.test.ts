@@ -9,7 +9,7 @@ import { Batches } from './batches.ts';
 const COUNT = 50;
 const refOf = (n: number) => ({ collection: 'notes', id: `d${n}` });
 
-/** Answers every read at once, as one whose documents are in memory, and takes every write. */
+/** Answers every read synchronously, like documents in memory, and accepts every write. */
 function storeInMemory(documentBytesMax = 1_000) {
   const commits: Write[][] = [];
   const documentOf = (id: string): StoredDocument => {

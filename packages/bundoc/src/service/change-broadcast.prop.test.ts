@@ -21,13 +21,13 @@ function hurried(): Scheduler {
   });
 }
 
-/** A feed in memory in which documents are written over and over: each is in it once, at its last change. */
+/** A feed in memory whose documents are overwritten repeatedly: each appears once, at its last change. */
 class Feed {
   readonly #positions = new Map<string, number>();
   readonly #waiting = new Set<() => void>();
-  /** Whose share each page was read in. */
+  /** The share of each page that was read. */
   readonly readers: string[] = [];
-  /** Whose share each piece of work was of. */
+  /** The share of each piece of work. */
   readonly workers: string[] = [];
   readonly #scheduler: Scheduler;
   position = 0;
@@ -80,7 +80,7 @@ class Feed {
   }
 }
 
-/** A reader that takes what is sent only when it is asked to. */
+/** A reader that takes sent data only on request. */
 class Reader {
   readonly received: [string, number][] = [];
   #sent: string[] = [];

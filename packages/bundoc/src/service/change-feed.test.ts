@@ -9,7 +9,7 @@ import { createServiceShares } from '../work/service-shares.ts';
 import type { Follower } from './change-broadcast.ts';
 import { ChangeFeed, HEARTBEAT_MS, STALLED_MS } from './change-feed.ts';
 
-/** A feed over a project in which nothing happens. */
+/** A feed over a project without changes. */
 function start() {
   const clock = new FakeClock();
   const store = {

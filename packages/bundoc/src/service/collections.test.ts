@@ -18,7 +18,8 @@ it('a definition compiles its schema no more often when more documents are check
 });
 
 /**
- * How often a schema is compiled that is defined for as many documents. Every second one does not meet it.
+ * The number of compilations of a schema that is defined for this many documents. Every second document
+ * violates it.
  */
 async function compilationsFor(documents: number): Promise<number> {
   const project = new EmbeddedProject();
@@ -120,7 +121,7 @@ it.each(['rate_limited', 'overloaded', 'payload_too_large'] as const)(
     const disk = EmbeddedProject.disk();
     await project.create(disk);
     await using store = await openDefinedStore(await project.open(disk), new FakeClock());
-    // The first is small enough to be checked at once, the second is not.
+    // The first is small enough to be checked synchronously, the second is not.
     await store.commit([put('small', '{"v":1}'), put('large', `{"pad":"${'x'.repeat(100_000)}"}`)]);
     const lease = { store, [Symbol.dispose]: () => undefined };
     const collections = new Collections({ acquire: async () => lease } as never);

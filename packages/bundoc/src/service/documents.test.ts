@@ -11,8 +11,8 @@ const OPTIONS = { work: ownWork('p')('patch') };
 const MERGE = { kind: 'merge', bytes: Buffer.from('{"patched":true}') } as const;
 
 /**
- * A document store on a real engine; before each commit of a patch, somebody else overwrites the document
- * `overwrites` times in all.
+ * A document store on a real engine. Before each commit of a patch, another writer overwrites the document,
+ * up to `overwrites` times in total.
  */
 async function withRivals(overwrites: number) {
   const disk = EmbeddedProject.disk();

@@ -230,7 +230,7 @@ describe('a request whose caller has left', () => {
     expect(leases).toMatchObject({ taken: 2, held: 0 });
     leases.areUsable = false;
     await queries.count(selection('{}'));
-    // Once to decide how, then for each page.
+    // Once to plan, then for each page.
     expect(leases).toMatchObject({ taken: 6, held: 0 });
   });
 });

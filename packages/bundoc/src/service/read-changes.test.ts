@@ -17,7 +17,7 @@ function document({ ref, rev: _rev }: Change, text = '{}'): StoredDocument {
   return { metadata: { _id: ref.id, _collection: ref.collection, _rev, ...times }, text: Buffer.from(text) };
 }
 
-/** A store with these changes, whose documents are read as `get` says. */
+/** A store with these changes, whose documents `get` returns. */
 function storeOf(changes: readonly Change[], get: (change: Change) => StoredDocument | undefined = document) {
   let pages = 0;
   return {
@@ -36,7 +36,7 @@ function storeOf(changes: readonly Change[], get: (change: Change) => StoredDocu
 }
 
 type Args = Parameters<typeof feed.readChanges> extends [...infer A, unknown] ? A : never;
-/** On its own: no other work makes it wait. */
+/** Alone: no other work makes it wait. */
 const readChanges = (...args: Args) => feed.readChanges(...args, ownWork()('changes'));
 
 const start = { position: 0, horizon: 0 };

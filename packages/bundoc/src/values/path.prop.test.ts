@@ -21,7 +21,7 @@ function allAt(value: Value, path: Path, depth = 0): Value[] {
 }
 
 const deepPath = fc.array(fc.constantFrom('0', '0', '1', 'a'), { minLength: 1, maxLength: 6 });
-/** Objects of the name `0` in arrays: where ways through them meet again. */
+/** Objects with the name `0` in arrays, where ways meet again. */
 const { meeting } = fc.letrec<{ meeting: string }>((tie) => ({
   meeting: fc.oneof(
     { maxDepth: 8, depthSize: 'medium' },
@@ -31,7 +31,7 @@ const { meeting } = fc.letrec<{ meeting: string }>((tie) => ({
   ),
 }));
 
-/** A value that counts how often anything in it is looked at. */
+/** A value that counts visits to anything in it. */
 function counted(value: Value): { readonly value: Value; readonly looks: () => number } {
   let looks = 0;
   const wrap = (inner: Value): Value =>
@@ -51,7 +51,7 @@ function counted(value: Value): { readonly value: Value; readonly looks: () => n
   return { value: walk(value), looks: () => looks };
 }
 
-/** `{"0":[{"0":[…]}]}`, so deep, around many small objects. */
+/** `{"0":[{"0":[…]}]}` with this depth, around many small objects. */
 function nested(levels: number, width: number): string {
   if (levels === 0) return Array<string>(width).fill('{"0":1}').join();
   return `{"0":[${nested(levels - 1, width)}]}`;

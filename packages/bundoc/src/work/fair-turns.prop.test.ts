@@ -5,7 +5,7 @@ import { FairTurns } from './fair-turns.ts';
 const SLICE_US = 2_000;
 const key = (subject: number, project = 0) => ({ subject: `s${subject}`, project: `p${project}` });
 
-/** Everybody waits again at once, and takes what `usOf` says. */
+/** All tasks wait again at once, and take the time that `usOf` returns. */
 function grantsOf(
   turns: FairTurns<number>,
   keys: readonly ReturnType<typeof key>[],
@@ -86,7 +86,7 @@ describe('turns', () => {
           turns.add(key(waits), waits);
           let taken = new Map<number, { us: number; turns: number }>();
           for (const { usMax, leaves } of steps) {
-            // A task that left comes back for the next turn, as work does that waits for a disk.
+            // A task that left returns for the next turn, like work that waits for a disk.
             for (const n of away) turns.add(key(n), n);
             away.clear();
             const task = turns.next();
@@ -169,8 +169,7 @@ describe('turns', () => {
     const task = turns.next();
     const { length } = sets.mock.calls;
     sets.mockRestore();
-    // The others that owe less than a whole number of slices come behind it, and the first one comes a round
-    // later.
+    // The others owe less than a whole number of slices and follow; the first one comes a round later.
     expect(task).toBe(1);
     expect(length).toBeLessThanOrEqual(4 * SUBJECTS);
   });

@@ -189,7 +189,7 @@ describe('long work', () => {
     expect(memory.held).toBe(0);
     one.hold(8 * MIB);
     expect(memory.held).toBe(8 * MIB);
-    // The first may be larger than its part.
+    // The first may be larger than its share.
     using first = scheduler.work(key(3), 'query');
     first.hold(9 * MIB);
     first[Symbol.dispose]();
@@ -206,7 +206,7 @@ describe('long work', () => {
 
 const MIB = 1_048_576;
 
-/** A share of so many units, of which a subject has a quarter and a project an eighth. */
+/** A share of this capacity, with a quarter for a subject and an eighth for a project. */
 function room(capacity: number): Share {
   const [subjectMax, projectMax] = [capacity / 4, capacity / 8];
   return new Share({ name: 'room', capacity, subjectMax, projectMax, waitMs: 0, clock: new FakeClock() });

@@ -40,7 +40,7 @@ const operation = fc.oneof(
   fc.record({ op: fc.constantFrom('move', 'copy'), from: pointer, path: pointer }),
 );
 
-/** What the peer makes of it. It cannot replace the root, so the document is a member for it. */
+/** The result of the reference implementation. It cannot replace the root, so the document is a member. */
 function byPeer(target: unknown, operations: readonly object[]): unknown {
   const root = { root: structuredClone(target) };
   const shifted = structuredClone(operations).map((one) =>
@@ -65,8 +65,8 @@ interface Sent {
 const REFUSED = Symbol('refused');
 
 /**
- * The rules, as plainly as they can be put: on plain values, with a copy for every step. The peer takes more
- * than they allow.
+ * The rules in their simplest form, on plain values, with a copy for every step. The reference implementation
+ * accepts more than they allow.
  */
 function naively(target: unknown, operations: readonly Sent[]): unknown {
   let root: unknown = structuredClone(target);

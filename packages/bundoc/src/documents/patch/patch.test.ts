@@ -10,7 +10,7 @@ const apply = (kind: PatchKind, document: string, patch: string, bytesMax = 10_0
   treeText(applyPatchSteps(parseTree(document) as JsonObject, read(kind, patch, bytesMax), bytesMax));
 const refused = (code: string) => expect.objectContaining({ code });
 
-// RFC 7396, appendix A, those whose document and result are objects.
+// RFC 7396, appendix A: the examples with an object as document and result.
 describe('the examples of RFC 7396', () => {
   it.each([
     ['{"a":"b"}', '{"a":"c"}', '{"a":"c"}'],

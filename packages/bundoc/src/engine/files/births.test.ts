@@ -5,7 +5,7 @@ import type { SimulatedDisk } from '../../testing/simulated-disk.ts';
 import { closeEngine } from '../../testing/test-engine.ts';
 import { put } from '../conformance.ts';
 
-/** What BunKMS sees of the log. */
+/** The state of the log as BunKMS reads it. */
 function stateOf(disk: SimulatedDisk): ReturnType<typeof settledState> {
   const names = [...disk.files().keys()].filter((path) => path.startsWith('/log/'));
   return settledState({

@@ -6,7 +6,9 @@ import { closeEngine, engineOn, setStorageId, viewLog } from '../../testing/test
 import { put, ref } from '../conformance.ts';
 import { LossNotAccepted } from './store/rebuild.ts';
 
-/** One without a catalog, one with commits behind its catalog, and one whose catalog covers everything. */
+/**
+ * One without a catalog, one with commits after its catalog, and one with a catalog that covers everything.
+ */
 const KINDS = ['new', 'behind', 'covered'] as const;
 
 async function made() {
@@ -77,11 +79,10 @@ describe('bundoc settle --all', () => {
       if (path.startsWith(`/projects/${kind}/`)) other.tamper(path, bytes);
     const at = KINDS.indexOf(kind);
     const project = projects[at]!;
-    // Places in the log of another data folder say nothing here: they must not be taken for what this log
-    // covers.
+    // Places in the log of another data folder mean nothing here: they must not count as covered by this log.
     await expect(project.open(other)).rejects.toMatchObject({ code: 'project_damaged' });
     await closeEngine(other);
-    // A catalog by itself does not say that the log had nothing behind it.
+    // A catalog alone does not prove that the log had nothing after it.
     if (kind === 'covered') await expect(project.repair(other)).rejects.toThrow(LossNotAccepted);
     const { lost } = await project.repair(other, kind === 'covered');
     expect(lost).toEqual([]);

@@ -27,7 +27,7 @@ import { CHECKED_FOR_MS, OPEN_FOLDERS_MAX, OpenFolders } from './open-folders.ts
 const CANARY = 'canary outside of the data folder';
 const BYTES_MAX = 1_000;
 
-/** A data folder, and a folder beside it that nobody may touch. */
+/** A data folder, and a folder beside it that must stay untouched. */
 function start(containment: Containment): { root: string; outside: string; disk: NodeDisk } {
   const base = mkdtempSync(join(tmpdir(), 'bundoc-disk-'));
   const [root, outside] = [join(base, 'data'), join(base, 'outside')];
@@ -53,7 +53,7 @@ const damaged = (what: RegExp) =>
     cause: expect.objectContaining({ message: expect.stringMatching(what) }),
   });
 
-/** What can be planted in the place of a file, and what the log says of it. */
+/** Entries to plant in place of a file, and the log line for each. */
 const PLANTED: readonly [string, (path: string, outside: string) => unknown, RegExp][] = [
   [
     'a link to a file outside',

@@ -13,7 +13,7 @@ function processes(): { readonly pid: string; readonly parent: string; readonly 
   });
 }
 
-/** Processes that this one has started to sync. */
+/** Sync processes that this one has started. */
 function children(): string[] {
   return processes()
     .filter(({ parent, args }) => parent === String(process.pid) && args.includes('IFS= read'))
@@ -43,7 +43,7 @@ describe('the process that syncs file systems', () => {
   it('counts a sync as failed when it dies during it, because the report of a failed write may be lost', async () => {
     const bin = mkdtempSync(join(tmpdir(), 'bundoc-sync-'));
     const own = `sleep 60.${process.pid}`;
-    // In the place of coreutils' own.
+    // Replaces that of coreutils.
     writeFileSync(join(bin, 'sync'), `#!/bin/sh\nexec ${own}\n`, { mode: 0o755 });
     const { PATH } = process.env;
     process.env['PATH'] = `${bin}:${PATH}`;

@@ -9,7 +9,7 @@ import { DocumentWriter, type ProjectFiles } from './document-writer.ts';
 const name = (n: number) => n.toString(16).padStart(32, '0');
 const bytes = (length: number, fill = 1) => Buffer.alloc(length, fill);
 
-/** A writer of the files of projects `a`, `b` …, whose rounds wait until the test lets them. */
+/** A writer of the files of projects `a`, `b` …, whose rounds wait until the test releases them. */
 function start({ backlogBytesMax = 1_000_000, isHeld = true } = {}) {
   const disk = new SimulatedDisk(
     '/',
@@ -20,7 +20,7 @@ function start({ backlogBytesMax = 1_000_000, isHeld = true } = {}) {
   const held: (() => void)[] = [];
   const retries: (() => void)[] = [];
   const state = { isHeld };
-  /** Paths that fail, and how. */
+  /** Paths that fail, and their errors. */
   const failing = new Map<string, AppError>();
   const writer = new DocumentWriter({
     disk: {
@@ -127,7 +127,7 @@ describe('the writer of document files', () => {
     const first = of('a');
     first.put(name(1), bytes(10));
     first.isUpToDate = true;
-    // Closing forgets what is clean alone.
+    // Closing forgets only clean projects.
     writer.forget('a');
     expect(of('a')).toBe(first);
     await release();
@@ -177,7 +177,7 @@ describe('the writer of document files', () => {
     await of('b').whenWritten();
     await expect(failed.whenWritten()).rejects.toMatchObject({ code: 'storage_unavailable' });
     expect(failures).toEqual([['a', expect.objectContaining({ code: 'storage_unavailable' })]]);
-    // What is in its files is not known: nothing is written into them.
+    // The content of its files is unknown, so nothing is written to them.
     failed.put(name(3), bytes(10));
     of('b').put(name(3), bytes(10));
     await of('b').whenWritten();
@@ -224,7 +224,7 @@ describe('the writer of document files', () => {
     of('a').put(name(1), bytes(10));
     await expect(of('a').whenWritten()).rejects.toMatchObject({ code: 'disk_full' });
     await writer.drop('a');
-    // Removals take no room, so they do not count.
+    // Removals need no space, so they prove nothing.
     state.isHeld = true;
     of('b').remove(name(1));
     expect(writer.full).toBe(true);

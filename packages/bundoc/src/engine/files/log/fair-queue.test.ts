@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { FairQueue } from './fair-queue.ts';
 
-/** Rounds in which each takes as much as it may, but at least `least`. */
+/** Rounds in which each item takes as much as it may, but at least `least`. */
 function take(
   queue: FairQueue<string>,
   rounds: number,
@@ -22,7 +22,7 @@ function take(
   return taken;
 }
 
-/** An item is named after its group: `a/1`. */
+/** An item's name starts with its group: `a/1`. */
 const queueOf = (shareMin: number) => new FairQueue<string>(shareMin, (item) => item.split('/')[0] ?? '');
 
 describe('FairQueue', () => {

@@ -30,14 +30,14 @@ async function operationsOf(line: RegExp): Promise<number[]> {
 }
 
 /**
- * A history with faults: once they are over, everything is taken again, and is what it should be, now and
- * after a power cut.
+ * Runs a history with faults. Afterwards everything is accepted again, and correct both now and after a power
+ * cut.
  */
 async function survives(...faults: readonly Fault[]): Promise<void> {
   const world = new LogWorld(3);
   const disk = newDisk(world);
   disk.failAt(...faults);
-  // A log that cannot be made is made at the next start.
+  // A log that cannot be created is created at the next start.
   let opened = await openAll(world, disk).catch(() => undefined);
   for (const _ of faults) opened ??= await openAll(world, disk).catch(() => undefined);
   const [log, open] = opened ?? (await openAll(world, disk));
@@ -79,7 +79,7 @@ describe('a log on a failing disk', () => {
     const disk = newDisk(world);
     const [log, open] = await openAll(world, disk);
     await rounds(world, open, 2);
-    // The frame is durable, and the disk says that it is not.
+    // The frame is durable, but the disk reports a failure.
     disk.failAt({ operation: 2, when: 'after', what: 'storage_unavailable' });
     const refused = world.newCommit();
     await expect(open[0]!.commit(refused, 10)).rejects.toMatchObject({ code: 'storage_unavailable' });
@@ -125,7 +125,7 @@ describe('a log on a failing disk', () => {
       await world.open(log, disk, world.projects[1]!),
     ];
     await a.commit(world.newCommit(), 10);
-    // The frame and the header behind it.
+    // The frame and the header after it.
     disk.failAt(
       { operation: 2, when: 'after', what: 'storage_unavailable' },
       { operation: 3, when: 'before', what: 'storage_unavailable' },
@@ -176,7 +176,7 @@ describe('a log on a failing disk', () => {
     }
     expect(log.stuck.handles).toEqual(new Set([failing.handle]));
     expect(log.stats.stuckHandles).toBe(1);
-    // Its segments are used again.
+    // Its segments are reused.
     await rounds(world, [open[0]!, open[2]!], 40);
     await check(world, log, disk);
     const cut = disk.powerCut('synced only');
@@ -220,7 +220,7 @@ describe('a log that is reopened many times', () => {
         const free = async () => {
           while (log.shouldFree) await log.carryOldest(world.carryTarget(disk));
         };
-        // What is free becomes durable with the next header.
+        // Freeing becomes durable with the next header.
         if (when === 'before') await free();
         await open[start % open.length]!.commit(world.newCommit(), 100);
         if (when === 'after') await free();
@@ -275,7 +275,7 @@ describe('a log whose data folder another process takes', () => {
       for (const project of world.projects) open.push(await world.open(log, disk, project));
       await Promise.all(open.map((one) => one.commit(world.newCommit(), 10)));
       isOwn = false;
-      // A failed write asks for a new segment at once, a full segment in the end.
+      // A failed write requests a new segment at once, and a full segment eventually.
       if (fault !== undefined) disk.failAt({ operation: 2, when: 'after', what: fault });
       const fates = new Set<Fate>();
       for (let at = 0; at < 40 && lost.length === 0; at++) {

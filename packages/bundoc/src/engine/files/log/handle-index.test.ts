@@ -21,7 +21,7 @@ describe('HandleIndex', () => {
     const before = used();
     const index = new HandleIndex();
     for (const handle of handles) index.append(handle, { segment: 1, frame: 1, tag: tag(1) }, 10);
-    // The handles themselves are 32 bytes each, and counted beside: `handles` holds them.
+    // The handles themselves take 32 bytes each and count separately, because `handles` holds them.
     expect((used() - before) / count).toBeLessThan(150);
     expect(index.size).toBe(count);
   });

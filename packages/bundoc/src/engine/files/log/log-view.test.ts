@@ -23,7 +23,7 @@ function view(world: LogWorld, disk: SimulatedDisk, everyFrame = false): Promise
   return readLog({ disk, directory: '/log', storageId, segmentBytes: limits.segmentBytes, everyFrame });
 }
 
-/** What each project has, and what is known of its handle. */
+/** The content of each project, and the facts about its handle. */
 async function stateOf(world: LogWorld, log: ReadableLog, disk: SimulatedDisk) {
   const births: unknown[] = [];
   for await (const birth of log.births()) births.push(birth);
@@ -54,7 +54,7 @@ async function history(): Promise<{ world: LogWorld; disk: SimulatedDisk }> {
   return { world, disk };
 }
 
-/** The segment's file with the lowest number, and where its frames are. */
+/** The segment file with the lowest number, and the offsets of its frames. */
 function oldestSegment(disk: SimulatedDisk): { path: string; bytes: Buffer; frames: number[] } {
   const found = [...disk.files()]
     .filter(([path, bytes]) => /^\/log\/\d{8}$/.test(path) && decodeHeader(bytes) !== undefined)

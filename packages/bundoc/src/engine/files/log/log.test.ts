@@ -55,7 +55,7 @@ describe('a full log from which nothing is freed', () => {
     const log = await world.openLog(disk, { clock, wait, observer: {} });
     const open = await Promise.all(world.projects.map((project) => world.open(log, disk, project)));
     const outcomes: string[] = [];
-    /** Commits of every project at once. @returns those that still wait. */
+    /** Concurrent commits of every project. @returns those that still wait. */
     const write = async () => {
       let waiting = open.length;
       for (const one of open)
@@ -130,7 +130,7 @@ describe('a log that closes during the write of a frame', () => {
   });
 });
 
-/** The disk, and who is asked before each write. */
+/** The disk, with a callback before each write. */
 function withWrites(disk: SimulatedDisk, onWrite: () => void): LogDisk {
   return {
     list: (path) => disk.list(path),
@@ -171,7 +171,7 @@ describe('the parts of projects in one log', () => {
     expect(isLargeThere).toBe(false);
     expect(log.stats.frames - before).toBeLessThan(15);
     await writing;
-    // A snapshot that is taken while a large commit is half written does not cover it.
+    // A snapshot taken during a large commit does not cover it.
     const second = large.commit(world.newCommit(), 60_000);
     await small.commit(world.newCommit(), 100);
     await world.checkpoint(log, disk, large);
@@ -264,15 +264,14 @@ describe('the parts of projects in one log', () => {
     const disk = new SimulatedDisk(...world.directories());
     let subject = '';
     const asked = new Set<string | undefined>();
-    // Nothing is freed by itself.
+    // Nothing is freed without a request.
     const observer = { onPressure: (handle: string | undefined) => asked.add(handle) };
     const log = await world.openLog(disk, { observer, writer: () => subject });
     const open: OpenLogProject[] = [];
     for (const project of world.projects) open.push(await world.open(log, disk, project));
     const [neighbour, ...greedy] = open as [OpenLogProject, ...OpenLogProject[]];
     const waiting: Promise<unknown>[] = [];
-    // Less than an eighth of the log for each of its projects, and more than the log has room for with all of
-    // them.
+    // Less than an eighth of the log for each of its projects, but more than the log in total.
     subject = 'greedy';
     for (let at = 0; at < 2; at++)
       for (const one of greedy) waiting.push(one.commit(world.newCommit(), 3_500));
@@ -282,7 +281,7 @@ describe('the parts of projects in one log', () => {
     subject = 'neighbour';
     for (let at = 0; at < 4; at++) await neighbour.commit(world.newCommit(), 100);
     expect(log.stats.uncoveredBytes - uncoveredBytes).toBeLessThan(2_000);
-    // No project of it has a share of its own used up.
+    // None of its projects has used up its own share.
     expect([...asked]).toEqual([undefined]);
     while (world.projects.some(({ given }) => given.some(({ fate }) => fate === 'waiting'))) {
       for (const one of open) await world.checkpoint(log, disk, one);
@@ -292,12 +291,12 @@ describe('the parts of projects in one log', () => {
   });
 });
 
-/** Long enough that what can be written is. */
+/** Waits long enough for all possible writes. */
 async function drained(): Promise<void> {
   for (let turn = 0; turn < 500; turn++) await setImmediate();
 }
 
-/** Says that a project is gone. */
+/** Ends a project. */
 function goneFor(log: Log, { handle, name, keys }: LogProject): Promise<void> {
   return new Promise((resolve, reject) => {
     let isTaken = false;

@@ -70,7 +70,7 @@ describe('NodeLogDisk', () => {
     const next = join(options.directory, String(readdirSync(options.directory).length).padStart(8, '0'));
     writeFileSync(next, 'of another');
     const project = new OpenLogProject(log, new LogProject('p'), [], undefined);
-    // The segment that cannot be made may refuse some.
+    // The failing creation of a segment may refuse some.
     for (let id = 1; log.stats.segmentsLive < 4; id++)
       await project.commit({ id, fate: 'waiting' }, 3_000).catch(() => undefined);
     expect(readFileSync(next).equals(Buffer.from('of another'))).toBe(true);

@@ -7,7 +7,7 @@ import { openParts, PartReader, partsBehind } from './parts.ts';
 
 const newDisk = (world: LogWorld) => new SimulatedDisk(...world.directories());
 
-/** What BunKMS sees of the log. */
+/** The state of the log as BunKMS reads it. */
 function stateOf(disk: SimulatedDisk): ReturnType<typeof settledState> {
   const names = [...disk.files().keys()].filter((path) => path.startsWith('/log/'));
   return settledState({
@@ -38,7 +38,7 @@ describe('carrying everything', () => {
     expect(again.stats).toMatchObject({ segmentsLive: 0, uncoveredBytes: 0, handles: 0 });
     await check(here, again, cut);
 
-    // The folders alone, where another log is.
+    // Only the folders, beside another log.
     for (const project of here.projects.filter((_, at) => at !== 1)) {
       const files = [...cut.files()].filter(([path]) => path.startsWith(`${project.directory}/carried-`));
       await using reader = new PartReader(cut, new Map(), 1);
@@ -122,7 +122,7 @@ describe('the settled mark of a data folder', () => {
     await log[Symbol.asyncDispose]();
     expect(stateOf(disk)).toBe('settled');
     const again = await here.openLog(disk);
-    // Nothing is written before a part is.
+    // Nothing is written before the first part.
     expect(stateOf(disk)).toBe('settled');
     const second = await here.open(again, disk, here.projects[0]!);
     await second.commit(here.newCommit(), 100);
@@ -142,7 +142,7 @@ describe('the settled mark of a data folder', () => {
     const disk = newDisk(here);
     const [log, open] = await openAll(here, disk);
     let isMarked = false;
-    // Each has a commit waiting whenever a frame ends.
+    // Each has a waiting commit whenever a frame ends.
     const writing = open.flatMap((one) =>
       Array.from({ length: 3 }, async () => {
         while (!isMarked) await one.commit(here.newCommit(), 50);

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { LogFile } from './ports.ts';
 import { SharedFiles } from './shared-files.ts';
 
-/** Files that note when they are opened and closed; `broken` does not open. */
+/** Files that record opening and closing; `broken` cannot be opened. */
 function notingDisk() {
   const opened: string[] = [];
   const closed: string[] = [];
@@ -35,7 +35,7 @@ describe('shared files of the log', () => {
     for (const path of MANY) await (await files.openLogFile(path)).close();
     expect(disk.closed).toContain('unused');
     expect(disk.closed).not.toContain('read');
-    // A reader that closes twice counts once.
+    // Closing twice counts once.
     const second = await files.openLogFile('read');
     await second.close();
     await second.close();

@@ -40,7 +40,7 @@ function start(disk = new SimulatedDisk('/', ROOT), service?: FakeKeyService) {
       forget: async (...args) => (await engineOn(disk, { clock })).forget(...args),
     },
   });
-  /** Opens or makes the project and writes a document. */
+  /** Opens or creates the project and writes a document. */
   let store: EmbeddedStore | undefined;
   const write = async (id: string, json: string) => {
     await store?.[Symbol.asyncDispose]();
@@ -112,7 +112,7 @@ describe('a storage after a take-over', () => {
     const after = (takeOvers: number) => ({ ...service.storage, takeOvers });
     const takenOver = (...of: Parameters<typeof unknownSealers>) => unknownSealers(...of).takenOver;
     expect([0, 1, 3].map((count) => takenOver(file, 1, after(count)))).toEqual([0, 1, 3]);
-    // Of another storage, it is not known how often it had been taken over.
+    // For another storage, the number of earlier take-overs is unknown.
     expect(takenOver(file, 1, { id: randomUUID(), takeOvers: 2 })).toBe(2);
     service.storage.takeOvers = 3;
     await service.rotateKey('p-dek', 1);
@@ -222,7 +222,7 @@ describe('creating a project', () => {
         for (const survival of survivals) {
           const before = start();
           before.disk.failAt({ operation, when, what: 'crash' });
-          // What is under way when the process dies never settles.
+          // Pending operations of a dead process never settle.
           const acknowledged = await Promise.race([before.write('a', '{"v":1}'), before.disk.crashes]).then(
             () => true,
             () => false,
@@ -270,11 +270,11 @@ describe('creating a project', () => {
     for (let operation = 1; operation <= whole.disk.operations; operation++) {
       const { disk, write } = start();
       disk.failAt({ operation, when: 'before', what: 'disk_full' });
-      // Once the log has the document, the write stands, and its file follows when there is room.
+      // Once the log has the document, the write is acknowledged, and its file follows when there is space.
       const outcome: unknown = await write('a', '{}').catch((error: unknown) => error);
       if (outcome instanceof Error)
         expect(outcome).toMatchObject({ code: expect.stringMatching(/disk_full|storage_unavailable/) });
-      // When there is room again is found out within half a second.
+      // Free space is noticed within half a second.
       const store = await vi.waitFor(() => write('a', '{}'), { timeout: 2_000 });
       expect(await store.get(ref('a'))).toBeDefined();
     }

@@ -8,8 +8,8 @@ import { put, ref, remove } from '../../conformance.ts';
 import { verifyProject } from './verify-project.ts';
 
 /**
- * A project with everything in it: documents that were checkpointed, overwritten and deleted before and
- * after, and commits that only the log has.
+ * A project with every case: documents that were checkpointed, overwritten and deleted before and after, and
+ * commits that only the log has.
  */
 async function made() {
   const project = new CliProject();
@@ -86,7 +86,7 @@ describe('verify', () => {
     expect(await check(project, disk)).toEqual({ project: 'p', documents: 0, findings: [] });
   });
 
-  /** The document that only its file has: `a` was checkpointed and never touched again. */
+  /** The document that only its file has: `a` was checkpointed and never changed again. */
   const fileOfA = async (project: CliProject, disk: SimulatedDisk) => {
     const store = await project.open(disk);
     const text = (await store.get(ref('a')))!.text.toString();

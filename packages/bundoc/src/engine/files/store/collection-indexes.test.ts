@@ -30,7 +30,7 @@ async function start() {
 const NONE = { kind: 'none' } as const;
 const violation = { code: 'unique_violation', detail: expect.stringContaining('"email"') };
 
-/** Ids under a value of an index, in its order. */
+/** Ids with a value in an index, in its order. */
 function idsAt(store: DefinedStore, index: string, value: string): readonly string[] | undefined {
   const low = encodeKeyPart(value);
   return store.indexes
@@ -117,7 +117,7 @@ describe('the stored indexes', () => {
     await fill(store);
     await store.indexes?.built();
     await store.checkpoint();
-    // Each word so long that ciphertext does not hold it by chance.
+    // Each word is so long that ciphertext does not contain it by chance.
     expect(file(disk)?.toString('latin1')).not.toMatch(/planted|needle|email|notes/);
     await commitOne(store, put('planted-1', '{"email":"moved","g":"g9"}'));
     await commitOne(store, remove('planted-2'));
