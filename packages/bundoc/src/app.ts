@@ -17,7 +17,7 @@ import type { KeyCache } from './crypto/key-cache.ts';
 import type { Disk } from './engine/files/disk/disk.ts';
 import { openFileStorage } from './engine/files/index.ts';
 import { settleMove } from './engine/judge-move-mark.ts';
-import { openMoveTarget, openPostgresStorage, warnInClear } from './engine/postgres/index.ts';
+import { openMoveTarget, openPostgresStorage, warnOfPlaintext } from './engine/postgres/index.ts';
 import type { OnSetAside } from './engine/set-aside.ts';
 import { runningStorage } from './engine/started-storage.ts';
 import type { EngineDeps, StorageEngine } from './engine/storage-engine.ts';
@@ -267,10 +267,10 @@ function keepUp(
   stack.use(every(SWEEP_EVERY_MS, sweep));
 
   const idleSweeper = stack.use(new IdleTtlSweeper({ marks: storage.expiry, instances, logger }));
-  const lookWhereServed = () => {
+  const sweepIfServed = () => {
     if (generation.state === 'confirmed') void idleSweeper.sweep();
   };
-  stack.use(every(SWEEP_EVERY_MS, lookWhereServed));
+  stack.use(every(SWEEP_EVERY_MS, sweepIfServed));
 }
 
 interface KeptUp extends Pick<Composition, 'storage' | 'generation' | 'logger'> {
@@ -308,7 +308,7 @@ function openKmsTls(
 /** The storage that the service may move projects to. */
 function moveDestination({ moveTo }: BundocConfig, ports: EngineDeps): MoveDestination | undefined {
   if (moveTo === undefined) return undefined;
-  warnInClear('BUNDOC_MOVE_TO', moveTo, ports.logger);
+  warnOfPlaintext('BUNDOC_MOVE_TO', moveTo, ports.logger);
   return { place: placeOf(moveTo.address), open: () => openMoveTarget(moveTo, ports) };
 }
 

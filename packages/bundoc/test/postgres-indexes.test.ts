@@ -82,7 +82,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
           return store;
         },
         rotate: () => project.rotate(database),
-        crashBehind: (operations) => proxy.dieBehind(operations),
+        crashBehind: (operations) => proxy.dieAfter(operations),
         restart: async () => {
           await stop();
           proxy = await CuttingProxy.open(server.port);
@@ -170,7 +170,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     const dying = await openOn(project, behind);
     proxy.cutAt('bundoc-add-blind-entries-1', 'before the answer');
     await dying.define('notes', { indexes: [blind('g')] }, NONE);
-    proxy.dieBehind(12);
+    proxy.dieAfter(12);
     await dying.indexes?.built();
     await dying[Symbol.asyncDispose]().catch(() => undefined);
     await behind[Symbol.asyncDispose]();
@@ -353,7 +353,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
 
     for (const from of [0, 10, 20, 30, 40, 50])
       await store.commit(places.slice(from, from + 10).map((at) => document(at, over)));
-    expect(await store.expired.goRound()).toBe(places.length);
+    expect(await store.expired.sweepRound()).toBe(places.length);
     const entries = `SELECT count(*) FROM bundoc.blind_entries WHERE project = '${project.project}'`;
     expect(await sql(entries)).toBe('0');
 

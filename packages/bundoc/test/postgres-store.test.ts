@@ -124,14 +124,14 @@ describeWithPostgres('PostgreSQL', () => {
   });
 
   describe('a waiter for a change', () => {
-    const timing = { tellEveryMs: 5, lookEveryMs: 3_600_000, lookAloneEveryMs: 5 };
+    const timing = { notifyEveryMs: 5, pollEveryMs: 3_600_000, pollAloneEveryMs: 5 };
     const newsOf = (isListening: boolean) => {
       const connection = testDatabaseOptions(server.urlOf('bundoc'), { isPooled: !isListening });
       return new CommitNotifications({
         database,
         connection,
         logger: connection.logger,
-        timing: isListening ? timing : { ...timing, tellEveryMs: 3_600_000 },
+        timing: isListening ? timing : { ...timing, notifyEveryMs: 3_600_000 },
       });
     };
     for (const isListening of [true, false])

@@ -291,10 +291,10 @@ describe('an expired document', () => {
     const nowS = Math.floor(clock.now() / 1_000);
     for (let n = 0; n < 300; n++)
       await commitOne(store, put(`d${n}`, n % 2 === 0 ? `{"until":"${until(nowS)}"}` : '{}'));
-    expect(await store.expired.goRound()).toBe(0);
+    expect(await store.expired.sweepRound()).toBe(0);
     clock.advance(10_000);
     let removed = 0;
-    for (let turn = 0; turn < 4; turn++) removed += await store.expired.goRound();
+    for (let turn = 0; turn < 4; turn++) removed += await store.expired.sweepRound();
     expect(removed).toBe(150);
     expect((await store.collections())[0]?.documents).toBe(150);
     expect((await store.changes(0, 1_000)).changes.filter(({ deleted }) => deleted)).toHaveLength(150);
@@ -311,7 +311,7 @@ describe('an expired document', () => {
     await expect(commitOne(store, put('b', '{"slot":1}'))).rejects.toMatchObject({
       code: 'unique_violation',
     });
-    expect(await store.expired.goRound()).toBe(1);
+    expect(await store.expired.sweepRound()).toBe(1);
     await commitOne(store, put('b', '{"slot":1}'));
   });
 });

@@ -19,7 +19,7 @@ export interface SweepPlace {
 
 /** The result of checking one page of a collection. */
 interface SweptPage {
-  readonly looked: number;
+  readonly checked: number;
   readonly removed: number;
 }
 
@@ -53,18 +53,18 @@ export class ExpirySweep {
    *
    * @returns the number of removed documents.
    */
-  async goRound(): Promise<number> {
+  async sweepRound(): Promise<number> {
     let removed = 0;
-    let looked = 0;
+    let checked = 0;
     let pages = 0;
-    const isOver = () => looked >= ROUND_MAX || pages >= ROUND_PAGES_MAX;
+    const isOver = () => checked >= ROUND_MAX || pages >= ROUND_PAGES_MAX;
     const ttls = [...this.#ttls()];
     const from = ttls.findIndex(([collection]) => collection === this.#last) + 1;
     for (const [collection, ttl] of [...ttls.slice(from), ...ttls.slice(0, from)]) {
       if (isOver()) break;
       this.#last = collection;
       const swept = await this.#sweep(collection, ttl, this.#reached.get(collection) ?? 0, (last) => {
-        looked += last?.looked ?? 0;
+        checked += last?.checked ?? 0;
         // A page with many expired documents suggests more of them.
         if (last !== undefined && (last.removed === 0 || isOver())) return false;
         pages++;
@@ -83,18 +83,18 @@ export class ExpirySweep {
    * @param pagesMax pages of documents to check.
    * @returns the number of removed documents, and the position to continue from; no position at the end.
    */
-  async goThrough(
+  async sweepAll(
     from: SweepPlace | undefined,
     pagesMax: number,
     signal: AbortSignal,
   ): Promise<{ readonly removed: number; readonly next: SweepPlace | undefined }> {
     let removed = 0;
     let pages = 0;
-    const mayGoOn = () => pages++ < pagesMax && !signal.aborted;
+    const mayContinue = () => pages++ < pagesMax && !signal.aborted;
     for (const [collection, ttl] of [...this.#ttls()].toSorted(byName)) {
       if (from !== undefined && collection < from.collection) continue;
       const after = from?.collection === collection ? from.after : 0;
-      const swept = await this.#sweep(collection, ttl, after, mayGoOn);
+      const swept = await this.#sweep(collection, ttl, after, mayContinue);
       removed += swept.removed;
       if (swept.next !== undefined) return { removed, next: { collection, after: swept.next } };
     }
@@ -104,19 +104,19 @@ export class ExpirySweep {
   /**
    * Removes expired documents of a collection, starting from a position.
    *
-   * @param mayGoOn called before each page with the result of the previous one.
+   * @param mayContinue called before each page with the result of the previous one.
    * @returns the number of removed documents, and the position to continue from; no position at the end.
    */
   async #sweep(
     collection: string,
     ttl: Ttl,
     from: Position,
-    mayGoOn: (last: SweptPage | undefined) => boolean,
+    mayContinue: (last: SweptPage | undefined) => boolean,
   ): Promise<{ removed: number; next: Position | undefined }> {
     using work = this.#ownWork('expiry');
     let removed = 0;
     let next: Position | undefined = from;
-    for (let last: SweptPage | undefined; next !== undefined && mayGoOn(last); removed += last.removed) {
+    for (let last: SweptPage | undefined; next !== undefined && mayContinue(last); removed += last.removed) {
       const after: Position = next;
       const page = await work.outside(() => this.#store.list({ collection, after, ...PAGE }));
       const expired: ListedDocument[] = [];
@@ -126,7 +126,7 @@ export class ExpirySweep {
         if (isExpired(ttl, document.text, this.#clock.now())) expired.push(document);
       }
       last = {
-        looked: page.documents.length + page.unreadable.length,
+        checked: page.documents.length + page.unreadable.length,
         removed: await work.outside(() => removeStates(this.#store, expired)),
       };
       next = page.next;

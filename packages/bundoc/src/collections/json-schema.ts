@@ -11,8 +11,8 @@ import {
   resolvePointer,
   walksOverOneValue,
 } from './schema-work.ts';
-import { mendTuples } from './tuple-keyword.ts';
-import { mendUnevaluated } from './unevaluated-keywords.ts';
+import { fixTuples } from './tuple-keyword.ts';
+import { fixUnevaluated } from './unevaluated-keywords.ts';
 
 type Schema = Readonly<Record<string, unknown>>;
 
@@ -214,9 +214,9 @@ function compile(schema: Schema, numbers: Numbers | undefined, allErrors: boolea
   });
   for (const keyword of NEVER_ACCEPTED) ajv.removeKeyword(keyword);
   addExactKeywords(ajv, numbers);
-  mendTuples(ajv);
+  fixTuples(ajv);
   // Otherwise Ajv would track evaluated members for every schema.
-  if (hasUnevaluated(schema)) mendUnevaluated(ajv);
+  if (hasUnevaluated(schema)) fixUnevaluated(ajv);
   else ajv.opts.unevaluated = false;
   try {
     return ajv.compile(numbers === undefined ? schema : withExactTypes(schema));

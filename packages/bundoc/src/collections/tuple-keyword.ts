@@ -5,7 +5,7 @@ import { alwaysValidSchema, mergeEvaluated } from 'ajv/dist/compile/util.js';
  * Makes Ajv check the rest of an array that is shorter than its tuple. Ajv 8.20 stops at the first missing
  * element: `prefixItems` with `contains` accepted the empty array.
  */
-export function mendTuples(ajv: Ajv): void {
+export function fixTuples(ajv: Ajv): void {
   ajv.removeKeyword(PREFIX_ITEMS.keyword as string);
   ajv.addKeyword(PREFIX_ITEMS);
 }

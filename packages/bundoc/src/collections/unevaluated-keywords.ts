@@ -10,7 +10,7 @@ import { alwaysValidSchema, evaluatedPropsToName, mergeEvaluated, Type } from 'a
  * Ajv keeps what is evaluated in `it.items` and `it.props`: either known at compile time, or the name of a
  * variable of the compiled check.
  */
-export function mendUnevaluated(ajv: Ajv): void {
+export function fixUnevaluated(ajv: Ajv): void {
   for (const keyword of ['anyOf', 'oneOf']) {
     const original = ajv.getKeyword(keyword) as CodeKeywordDefinition;
     replace(ajv, {

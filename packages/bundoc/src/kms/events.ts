@@ -26,7 +26,7 @@ const BACKOFF = { firstMs: 100, maxMs: 10_000 };
 /** Heartbeats after which the end of a stream does not count as a failure. A stream begins with one. */
 const SETTLED_AFTER = 2;
 /** Reasons of one outage that are logged, each once. */
-const REASONS_TOLD_MAX = 10;
+const REASONS_LOGGED_MAX = 10;
 /** Maximum characters of one event; BunKMS's are far shorter. */
 const EVENT_CHARS_MAX = 65_536;
 
@@ -43,7 +43,7 @@ export class KmsEvents implements AsyncDisposable {
   #lastEventId: string | undefined;
   #isLive = false;
   /** Logged reasons for the missing events: an outage may begin for one reason and continue for another. */
-  readonly #told = new Set<string>();
+  readonly #loggedReasons = new Set<string>();
   #failures = 0;
 
   constructor(options: KmsEventsOptions) {
@@ -75,12 +75,12 @@ export class KmsEvents implements AsyncDisposable {
       this.#isLive = false;
       if (signal.aborted) return;
       const line = lineOf(reason);
-      if (!this.#told.has(line) && this.#told.size < REASONS_TOLD_MAX)
+      if (!this.#loggedReasons.has(line) && this.#loggedReasons.size < REASONS_LOGGED_MAX)
         logger.warn(
           { err: reason },
           'no events from BunKMS: until they resume, changed keys and tokens stay usable until they expire',
         );
-      this.#told.add(line);
+      this.#loggedReasons.add(line);
       await pause(backoffMs(BACKOFF, ++this.#failures, random), signal).catch(() => undefined);
     }
   }
@@ -110,7 +110,7 @@ export class KmsEvents implements AsyncDisposable {
     this.#lastEventId = id;
     if (!this.#isLive) this.#options.logger.info('events arrive from BunKMS');
     this.#isLive = true;
-    this.#told.clear();
+    this.#loggedReasons.clear();
   }
 
   /** @returns undefined for an unknown kind of event. */

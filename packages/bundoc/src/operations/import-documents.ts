@@ -56,7 +56,7 @@ export async function importDocuments(
   options: ImportOptions,
 ): Promise<ImportProgress> {
   const project = bundoc.project(options.project);
-  const underWay: { readonly batch: Batch; readonly sent: Promise<void> }[] = [];
+  const inFlight: { readonly batch: Batch; readonly sent: Promise<void> }[] = [];
   let progress = done;
 
   const send = async (batch: Batch): Promise<void> => {
@@ -72,27 +72,27 @@ export async function importDocuments(
   };
   /** Waits for the oldest batch. */
   const settle = async (): Promise<void> => {
-    const oldest = underWay[0];
+    const oldest = inFlight[0];
     if (oldest === undefined) return;
     await oldest.sent;
-    underWay.shift();
+    inFlight.shift();
     const { end, lastLine, operations } = oldest.batch;
     progress = { end, lines: lastLine, documents: progress.documents + operations.length };
     await options.onDone(progress);
   };
   const settleAll = async (): Promise<void> => {
-    while (underWay.length > 0) await settle();
+    while (inFlight.length > 0) await settle();
   };
   const begin = async (batch: Batch): Promise<void> => {
     if (batch.operations.length === 0) return;
     while (
-      underWay.length >= options.batchesAtOnce ||
-      underWay.some(({ batch: other }) => !other.ids.isDisjointFrom(batch.ids))
+      inFlight.length >= options.batchesAtOnce ||
+      inFlight.some(({ batch: other }) => !other.ids.isDisjointFrom(batch.ids))
     )
       await settle();
     const sent = send(batch);
     sent.catch(() => undefined); // `settle` reports it in order.
-    underWay.push({ batch, sent });
+    inFlight.push({ batch, sent });
   };
 
   let batch = emptyBatch(done.end);
@@ -126,7 +126,7 @@ export async function importDocuments(
     await settleAll().catch(() => undefined);
     throw error;
   } finally {
-    await Promise.allSettled(underWay.map(({ sent }) => sent));
+    await Promise.allSettled(inFlight.map(({ sent }) => sent));
   }
   return progress;
 }

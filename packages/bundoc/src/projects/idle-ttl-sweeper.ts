@@ -64,7 +64,7 @@ export class IdleTtlSweeper implements Disposable {
     try {
       const outcome = await instances.visit(project, async (store) => {
         mayExpire = store.mayExpire;
-        const swept = await store.expired.goThrough(place, pagesMax, this.#stop.signal);
+        const swept = await store.expired.sweepAll(place, pagesMax, this.#stop.signal);
         ({ removed, next: place } = swept);
       });
       if (outcome === 'absent') mayExpire = false;

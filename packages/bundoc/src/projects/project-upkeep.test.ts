@@ -114,7 +114,7 @@ describe('the upkeep of open projects', () => {
     const names = Array.from({ length: 2 * SWEPT_MAX + 10 }, (_, n) => `p${n}`);
     const swept: string[] = [];
     const storeOf = (project: string) => ({
-      expired: { goRound: async () => swept.push(project) - swept.length },
+      expired: { sweepRound: async () => swept.push(project) - swept.length },
     });
     const instances = {
       size: names.length,

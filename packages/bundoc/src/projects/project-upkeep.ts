@@ -83,7 +83,7 @@ export class ProjectUpkeep {
     const needy = new Set(inNeed);
     for (const project of this.#resealing) if (!needy.has(project)) this.#resealing.delete(project);
     // Takes turns, so that a project which cannot be re-sealed does not delay the others.
-    for (const project of behind(this.#lastResealed, inNeed)) {
+    for (const project of inTurnAfter(this.#lastResealed, inNeed)) {
       if (this.#resealing.size >= max) break;
       if (this.#resealing.has(project)) continue;
       this.#resealing.add(project);
@@ -114,7 +114,7 @@ export class ProjectUpkeep {
   /** Removes expired documents of some projects. They take turns, so that one run has bounded work. */
   async #sweepSome(): Promise<void> {
     const inNeed = this.#options.instances.projectsInNeed('expiry');
-    const projects = behind(this.#lastSwept, inNeed).slice(0, SWEPT_MAX);
+    const projects = inTurnAfter(this.#lastSwept, inNeed).slice(0, SWEPT_MAX);
     this.#lastSwept = projects.at(-1);
     await this.#forEach(
       'expiry',
@@ -190,13 +190,13 @@ export class ProjectUpkeep {
   }
 
   async #removeExpired(project: string, store: DefinedStore): Promise<void> {
-    const removed = await store.expired.goRound();
+    const removed = await store.expired.sweepRound();
     if (removed > 0) this.#options.logger.debug({ project, removed }, 'expired documents were removed');
   }
 }
 
 /** All projects, starting after the last one. */
-function behind(last: string | undefined, projects: readonly string[]): readonly string[] {
+function inTurnAfter(last: string | undefined, projects: readonly string[]): readonly string[] {
   const from = last === undefined ? 0 : projects.indexOf(last) + 1;
   return [...projects.slice(from), ...projects.slice(0, from)];
 }

@@ -128,7 +128,7 @@ export class QueryExecution {
     const keys = order.length + paths.length;
     if (isExactMatch && keys === 0) return true;
     const bytes = document.text.length;
-    if (bytes > LARGE_BYTES) return this.#holdsElsewhere(candidate);
+    if (bytes > LARGE_BYTES) return this.#evaluateInThread(candidate);
     if (bytes > STEP_BYTES) return this.#holdsInSteps(candidate);
     const values = bytes > ESTIMATED_BYTES_MAX ? weightOf(candidate.value) : bytes / BYTES_OF_VALUE;
     return this.#holdsOf(candidate, values);
@@ -144,14 +144,15 @@ export class QueryExecution {
   #holdsOf(candidate: Candidate, values: number): boolean | Promise<boolean> {
     const { scan, holds, operators, order, paths } = this.#plan;
     const keys = order.length + paths.length;
-    if (values * (operators + keys * WORK_OF_KEY) > WORK_AT_ONCE_MAX) return this.#holdsElsewhere(candidate);
+    if (values * (operators + keys * WORK_OF_KEY) > WORK_AT_ONCE_MAX)
+      return this.#evaluateInThread(candidate);
     if (candidate.isExactMatch) return true;
     scan.budget.spendWork(values * operators);
     return holds(candidate.value);
   }
 
   /** Evaluates a large or expensive document in another thread. */
-  async #holdsElsewhere(candidate: Candidate): Promise<boolean> {
+  async #evaluateInThread(candidate: Candidate): Promise<boolean> {
     const { scan, whereText, orderBy, paths } = this.#plan;
     const { document, position, isExactMatch } = candidate;
     candidate.forgetValue();

@@ -12,7 +12,7 @@ import type { Order } from './order.ts';
 import type { Test, Where } from './where.ts';
 
 /** Sorts after every key with the same start. */
-const BEHIND = '\u0100';
+const PREFIX_END = '\u0100';
 /** Maximum number of ranges of one index in one query. */
 const RANGES_MAX = 1_000;
 
@@ -154,7 +154,7 @@ function planWith(
   if (equal === 0 && range === undefined && inOrder === undefined) return undefined;
   const ranges = prefixes
     .sort()
-    .map((prefix) => ({ low: prefix + (range?.low ?? ''), high: prefix + (range?.high ?? BEHIND) }));
+    .map((prefix) => ({ low: prefix + (range?.low ?? ''), high: prefix + (range?.high ?? PREFIX_END) }));
   const worth = equal * 100 + (range === undefined ? 0 : 10) + (inOrder === undefined ? 0 : 5);
   // One equality for each field of the condition, and the key decides each of them.
   const isExact =
@@ -199,11 +199,11 @@ function rangeOfTest(test: Test): KeyRange | undefined {
     case '$lte':
       return {
         low: startOfType(test.value),
-        high: encodeExactly(test.value).slice(0, KEY_PART_MAX) + BEHIND,
+        high: encodeExactly(test.value).slice(0, KEY_PART_MAX) + PREFIX_END,
       };
     case '$beginsWith': {
       const low = encodePrefix(test.prefix).slice(0, KEY_PART_MAX);
-      return { low, high: low + BEHIND };
+      return { low, high: low + PREFIX_END };
     }
     default:
       return undefined;
@@ -216,7 +216,7 @@ function startOfType(value: Value): string {
 }
 
 function endOfType(value: Value): string {
-  return encodeExactly(typeOf(value) === 'boolean' ? true : value).slice(0, 1) + BEHIND;
+  return encodeExactly(typeOf(value) === 'boolean' ? true : value).slice(0, 1) + PREFIX_END;
 }
 
 /**

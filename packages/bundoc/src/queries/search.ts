@@ -9,7 +9,7 @@ import { Candidate, type Scan } from './scan.ts';
 /** Entries looked up at a time. */
 const ENTRIES_MAX = 200;
 /** Bytes of documents taken from memory in one turn, and documents read concurrently from the disk. */
-const BYTES_AT_HAND = 1_048_576;
+const BYTES_FROM_MEMORY_MAX = 1_048_576;
 const READ_TOGETHER = 16;
 
 /**
@@ -39,15 +39,15 @@ export async function* searchIndex(
   }
   const backwards = plan.inOrder === 'backwards';
   for (const whole of plan.ranges) {
-    let range: KeyRange | undefined = behind(whole, plan, after);
+    let range: KeyRange | undefined = restOfRange(whole, plan, after);
     while (range !== undefined) {
       const { low, high }: KeyRange = range;
-      const found: Looked = await scan.work.outside(() =>
+      const found: LookupResult = await scan.work.outside(() =>
         scan.withStore(async (store) => {
           const entries = required(
             store.indexes?.search?.(scan.collection, plan.index, { low, high }, backwards, many),
           );
-          return lookAtHand(scan, store, entries, plan.isExact, seen);
+          return takeFromMemory(scan, store, entries, plan.isExact, seen);
         }),
       );
       if (found.candidates.length > 0) yield found.candidates;
@@ -59,7 +59,7 @@ export async function* searchIndex(
   }
 }
 
-interface Looked {
+interface LookupResult {
   readonly candidates: readonly Candidate[];
   /** Entries whose documents must be read. */
   readonly rest: readonly IndexEntry[];
@@ -71,13 +71,13 @@ interface Looked {
 /**
  * Takes documents from memory in the same turn as their entries, so that the entries are accurate for them.
  */
-function lookAtHand(
+function takeFromMemory(
   scan: Scan,
   store: ProjectStore,
   entries: readonly IndexEntry[],
   isExact: boolean,
   seen: Set<string> | undefined,
-): Looked {
+): LookupResult {
   const candidates: Candidate[] = [];
   const rest: IndexEntry[] = [];
   let bytes = 0;
@@ -85,7 +85,7 @@ function lookAtHand(
     if (seen?.has(entry.id) === true) continue;
     seen?.add(entry.id);
     const document =
-      bytes < BYTES_AT_HAND && rest.length === 0
+      bytes < BYTES_FROM_MEMORY_MAX && rest.length === 0
         ? store.getSync?.({ collection: scan.collection, id: entry.id })
         : undefined;
     if (document === undefined) {
@@ -122,7 +122,7 @@ function required(entries: readonly IndexEntry[] | undefined): readonly IndexEnt
 }
 
 /** The rest of a range after the last document of a page. */
-function behind({ low, high }: KeyRange, { inOrder, fixed }: RangePlan, after: string): KeyRange {
+function restOfRange({ low, high }: KeyRange, { inOrder, fixed }: RangePlan, after: string): KeyRange {
   if (inOrder === undefined || after === '') return { low, high };
   // The sort key lacks the fixed fields. It has the fields of the order as in the index, or inverted.
   if (inOrder === 'forwards') return { low: laterKey(low, `${fixed}${after}\0`), high };

@@ -46,7 +46,7 @@ const GATHER_MS = 10;
 /** Maximum time to gather changes, milliseconds. */
 const GATHER_MS_MAX = 25;
 /** Pause before a retry after a lack of capacity, milliseconds. */
-const AGAIN_MS = 1_000;
+const RETRY_MS = 1_000;
 /** After a batch, this multiple of its duration is left for other work, up to that maximum. */
 const SHARE = 4;
 /**
@@ -121,8 +121,10 @@ export class ChangeBroadcast {
         await sink.drained().catch(() => sink.cut());
         if (sink.isClosed || this.#stopping.signal.aborted) return;
         if (this.#place !== undefined && follower.place.position >= this.#place.position) break;
-        const page = await this.#whereRoom(() => this.#source.read(follower.place, follower.share));
-        await this.#whereRoom(() => this.#sendTo([follower], page.batch, page));
+        const page = await this.#retryWithoutCapacity(() =>
+          this.#source.read(follower.place, follower.share),
+        );
+        await this.#retryWithoutCapacity(() => this.#sendTo([follower], page.batch, page));
         // If no reader is up to date, the first one leads.
         if (!page.more && this.#place === undefined && !sink.needsDrain) break;
       }
@@ -142,9 +144,11 @@ export class ChangeBroadcast {
     const { signal } = this.#stopping;
     try {
       for (let place = from; this.#live.size > 0; ) {
-        const isMore = await this.#whereRoom(() => this.#source.wait(place, signal, this.#payer()));
+        const isMore = await this.#retryWithoutCapacity(() =>
+          this.#source.wait(place, signal, this.#payer()),
+        );
         if (!isMore || this.#live.size === 0) return;
-        const page = await this.#whereRoom(() => {
+        const page = await this.#retryWithoutCapacity(() => {
           const payer = this.#payer();
           this.#paid();
           return this.#source.read(place, payer);
@@ -181,13 +185,13 @@ export class ChangeBroadcast {
   }
 
   /** Retries until there is capacity: a lack of it does not end streams. */
-  async #whereRoom<T>(action: () => Promise<T>): Promise<T> {
+  async #retryWithoutCapacity<T>(action: () => Promise<T>): Promise<T> {
     for (;;) {
       try {
         return await action();
       } catch (error) {
         if (this.#stopping.signal.aborted || !hasCode(error, 'rate_limited', 'overloaded')) throw error;
-        await this.#pause(AGAIN_MS);
+        await this.#pause(RETRY_MS);
       }
     }
   }

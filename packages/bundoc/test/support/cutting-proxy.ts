@@ -45,7 +45,7 @@ export class CuttingProxy implements AsyncDisposable {
   /**
    * Passes this many messages from clients, and nothing from then on: to the server, the clients seem killed.
    */
-  dieBehind(messages: number): void {
+  dieAfter(messages: number): void {
     this.#messagesLeft = messages;
   }
 

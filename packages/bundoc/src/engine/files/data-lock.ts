@@ -36,7 +36,7 @@ const NOTE_FILE = 'lock-holder.json';
  * Files that SQLite keeps beside a database it writes to, and obeys. The lock is never written to, so such a
  * file is foreign.
  */
-const NEVER_OURS = ['-journal', '-wal', '-shm'].map((end) => `${LOCK_FILE}${end}`);
+const FOREIGN_FILES = ['-journal', '-wal', '-shm'].map((end) => `${LOCK_FILE}${end}`);
 
 /**
  * Locks the data folder for this process. Node has no flock, and a process id in a file is meaningless across
@@ -53,13 +53,13 @@ export function lockDataFolder(directory: string): HeldLock {
   try {
     folder = DataFolder.open(directory);
     requireEmptySync(folder, LOCK_FILE);
-    for (const name of NEVER_OURS) removeSync(folder, name);
+    for (const name of FOREIGN_FILES) removeSync(folder, name);
     database = new DatabaseSync(folder.entry(LOCK_FILE));
     // Nothing is ever written: a full disk has no room for a rollback journal.
     database.exec(
       'PRAGMA journal_mode = MEMORY; PRAGMA busy_timeout = 0; PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE;',
     );
-    note = leaveNote(folder);
+    note = writeNote(folder);
   } catch (error) {
     database?.close();
     const holder = folder && describe(folder);
@@ -85,7 +85,7 @@ export function lockDataFolder(directory: string): HeldLock {
     },
     [Symbol.dispose]: () => {
       if (!held.database.isOpen) return;
-      takeNoteBack(held.folder);
+      removeNote(held.folder);
       held.database.close();
       held.folder[Symbol.dispose]();
     },
@@ -96,7 +96,7 @@ export function lockDataFolder(directory: string): HeldLock {
  * The note is informational: a full disk or a foreign file in its place must not make the documents
  * unreadable.
  */
-function leaveNote(folder: DataFolder): string {
+function writeNote(folder: DataFolder): string {
   const since = new Date().toISOString();
   const holder = JSON.stringify({ pid: process.pid, host: hostname(), since, id: randomUUID() });
   try {
@@ -118,7 +118,7 @@ function noteIn(folder: DataFolder): string | undefined {
 }
 
 /** A note that cannot be removed is not from this process. */
-function takeNoteBack(folder: DataFolder): void {
+function removeNote(folder: DataFolder): void {
   try {
     removeSync(folder, NOTE_FILE);
   } catch (error) {

@@ -6,7 +6,7 @@ import type { IndexEntry, IndexSpec, IndexState, KeyRange } from '../index-port.
 import { type IndexKeys, indexKeysOf } from './index-keys.ts';
 
 /** Sorts after every key with the same start: keys consist of units up to 0xff. */
-const BEHIND = '\u0100';
+const PREFIX_END = '\u0100';
 
 /** A CommonJS module whose default export bundlers and Node interpret differently. */
 const { default: BTree } = createRequire(import.meta.url)('sorted-btree') as typeof import('sorted-btree');
@@ -146,7 +146,7 @@ export class MemoryIndex {
   /** Documents with a key. */
   *holdersOf(key: string): Generator<string> {
     for (const [placed, id] of this.#tree.entries(key)) {
-      if (placed >= key + BEHIND) return;
+      if (placed >= key + PREFIX_END) return;
       yield id;
     }
   }

@@ -25,22 +25,22 @@ export interface CommitNotificationsOptions {
 
 export interface CommitNotificationsTiming {
   /** Interval between notifications: one in each transaction would halve the throughput. */
-  readonly tellEveryMs: number;
+  readonly notifyEveryMs: number;
   /** Interval of polling, because notifications are lost with their connection. */
-  readonly lookEveryMs: number;
+  readonly pollEveryMs: number;
   /** Interval of polling without a listening connection. */
-  readonly lookAloneEveryMs: number;
+  readonly pollAloneEveryMs: number;
 }
 
-const TIMING: CommitNotificationsTiming = { tellEveryMs: 25, lookEveryMs: 1_000, lookAloneEveryMs: 250 };
+const TIMING: CommitNotificationsTiming = { notifyEveryMs: 25, pollEveryMs: 1_000, pollAloneEveryMs: 250 };
 const CHANNEL = 'bundoc_commits';
 /** A notification has at most 8,000 bytes, and one project takes up to 63 + 1 + 16 + 1. */
-const PROJECTS_TOLD_AT_ONCE = 90;
-const LISTEN_AGAIN_MS = 1_000;
+const PROJECTS_OF_NOTIFICATION_MAX = 90;
+const RECONNECT_MS = 1_000;
 
-const TELL: Statement = { name: 'bundoc-tell-1', text: `SELECT pg_notify('${CHANNEL}', $1)::text` };
-const LOOK: Statement = {
-  name: 'bundoc-look-1',
+const NOTIFY: Statement = { name: 'bundoc-tell-1', text: `SELECT pg_notify('${CHANNEL}', $1)::text` };
+const POLL: Statement = {
+  name: 'bundoc-poll-1',
   text: 'SELECT project, seq FROM bundoc.heads WHERE project = ANY ($1::text[])',
 };
 
@@ -53,11 +53,11 @@ export class CommitNotifications implements CommitChannel, AsyncDisposable {
   readonly #options: CommitNotificationsOptions;
   readonly #timing: CommitNotificationsTiming;
   readonly #watchers = new Map<string, Set<(position: Position) => void>>();
-  readonly #untold = new Map<string, Position>();
-  #telling: NodeJS.Timeout | undefined;
-  #looking: NodeJS.Timeout | undefined;
+  readonly #unsent = new Map<string, Position>();
+  #notifyTimer: NodeJS.Timeout | undefined;
+  #pollTimer: NodeJS.Timeout | undefined;
   #listening: pg.Client | undefined;
-  #listenAgain: NodeJS.Timeout | undefined;
+  #reconnectTimer: NodeJS.Timeout | undefined;
   #isListening = false;
   #closed = false;
   /** Resolves once it listens, or the first attempt has failed. */
@@ -74,7 +74,7 @@ export class CommitNotifications implements CommitChannel, AsyncDisposable {
   watch(project: string, onCommit: (position: Position) => void): void {
     const watchers = this.#watchers.get(project) ?? new Set();
     this.#watchers.set(project, watchers.add(onCommit));
-    this.#lookLater();
+    this.#schedulePoll();
   }
 
   unwatch(project: string, onCommit: (position: Position) => void): void {
@@ -84,18 +84,18 @@ export class CommitNotifications implements CommitChannel, AsyncDisposable {
   }
 
   committed(project: string, position: Position): void {
-    this.#untold.set(project, position);
-    if (this.#telling === undefined && !this.#closed)
-      this.#telling = setTimeout(() => void this.#run(this.#tell()), this.#timing.tellEveryMs);
+    this.#unsent.set(project, position);
+    if (this.#notifyTimer === undefined && !this.#closed)
+      this.#notifyTimer = setTimeout(() => void this.#run(this.#notify()), this.#timing.notifyEveryMs);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
-    clearTimeout(this.#looking);
-    clearTimeout(this.#listenAgain);
-    if (this.#telling !== undefined) {
-      clearTimeout(this.#telling);
-      void this.#run(this.#tell());
+    clearTimeout(this.#pollTimer);
+    clearTimeout(this.#reconnectTimer);
+    if (this.#notifyTimer !== undefined) {
+      clearTimeout(this.#notifyTimer);
+      void this.#run(this.#notify());
     }
     await Promise.all(this.#running);
     await this.#listening?.end().catch(() => undefined);
@@ -112,38 +112,38 @@ export class CommitNotifications implements CommitChannel, AsyncDisposable {
     return run;
   }
 
-  async #tell(): Promise<void> {
-    this.#telling = undefined;
-    const all = [...this.#untold];
-    this.#untold.clear();
-    for (let at = 0; at < all.length; at += PROJECTS_TOLD_AT_ONCE) {
-      const some = all.slice(at, at + PROJECTS_TOLD_AT_ONCE);
-      await this.#options.database.query(TELL, [
+  async #notify(): Promise<void> {
+    this.#notifyTimer = undefined;
+    const all = [...this.#unsent];
+    this.#unsent.clear();
+    for (let at = 0; at < all.length; at += PROJECTS_OF_NOTIFICATION_MAX) {
+      const some = all.slice(at, at + PROJECTS_OF_NOTIFICATION_MAX);
+      await this.#options.database.query(NOTIFY, [
         some.map(([project, seq]) => `${project} ${seq}`).join('\n'),
       ]);
     }
   }
 
-  #lookLater(): void {
-    if (this.#looking !== undefined || this.#closed || this.#watchers.size === 0) return;
-    const { lookEveryMs, lookAloneEveryMs } = this.#timing;
-    const look = () => {
+  #schedulePoll(): void {
+    if (this.#pollTimer !== undefined || this.#closed || this.#watchers.size === 0) return;
+    const { pollEveryMs, pollAloneEveryMs } = this.#timing;
+    const poll = () => {
       void this.#run(
-        this.#look().finally(() => {
-          this.#looking = undefined;
-          this.#lookLater();
+        this.#poll().finally(() => {
+          this.#pollTimer = undefined;
+          this.#schedulePoll();
         }),
       );
     };
-    this.#looking = setTimeout(look, this.#isListening ? lookEveryMs : lookAloneEveryMs);
+    this.#pollTimer = setTimeout(poll, this.#isListening ? pollEveryMs : pollAloneEveryMs);
   }
 
-  async #look(): Promise<void> {
-    const rows = await this.#options.database.query(LOOK, [[...this.#watchers.keys()]]);
-    for (const [project, seq] of rows as unknown as [string, number][]) this.#heard(project, seq);
+  async #poll(): Promise<void> {
+    const rows = await this.#options.database.query(POLL, [[...this.#watchers.keys()]]);
+    for (const [project, seq] of rows as unknown as [string, number][]) this.#deliver(project, seq);
   }
 
-  #heard(project: string, position: Position): void {
+  #deliver(project: string, position: Position): void {
     for (const onCommit of [...(this.#watchers.get(project) ?? [])]) onCommit(position);
   }
 
@@ -161,14 +161,14 @@ export class CommitNotifications implements CommitChannel, AsyncDisposable {
       client.end().catch(() => undefined);
       if (this.#closed) return;
       this.#options.logger.debug({ err: error }, 'the connection that listens for commits broke');
-      this.#listenAgain = setTimeout(() => void this.#run(this.#listen()), LISTEN_AGAIN_MS);
+      this.#reconnectTimer = setTimeout(() => void this.#run(this.#listen()), RECONNECT_MS);
     };
     client.on('error', ended);
     client.on('end', ended);
     client.on('notification', ({ payload = '' }) => {
       for (const line of payload.split('\n')) {
         const [project = '', seq] = line.split(' ');
-        this.#heard(project, Number(seq));
+        this.#deliver(project, Number(seq));
       }
     });
     try {

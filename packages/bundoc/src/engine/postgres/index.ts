@@ -39,7 +39,7 @@ export async function openPostgresStorage(
   { clock, logger, quota }: EngineDeps,
 ): Promise<StorageEngine> {
   const options = { ...config, logger };
-  warnInClear('BUNDOC_STORAGE', config, logger);
+  warnOfPlaintext('BUNDOC_STORAGE', config, logger);
   await using stack = new AsyncDisposableStack();
   const database = stack.use(new Database(options));
   await untilServed({ clock, logger }, () => prepare(database, { clock, logger }));
@@ -54,7 +54,7 @@ export async function openPostgresStorage(
     identity,
     isShared: true,
     counts: { databaseConnections: () => database.connections, databaseWaiting: () => database.waiting },
-    isReady: () => Promise.race([takesWrites(database), sleep(READY_WITHIN_MS, false, { ref: false })]),
+    isReady: () => Promise.race([acceptsWrites(database), sleep(READY_WITHIN_MS, false, { ref: false })]),
     projects: (keys, storage, onSetAside, settle) =>
       new PostgresProjects({ database, keys, clock, storage, onSetAside, settle }),
     expiry: new ExpiryMarksInRows({ database, clock }),
@@ -98,7 +98,7 @@ export async function openMoveTarget(
 }
 
 /** Logs a warning for a plaintext connection to another host. */
-export function warnInClear(variable: string, config: PostgresConfig, logger: Logger): void {
+export function warnOfPlaintext(variable: string, config: PostgresConfig, logger: Logger): void {
   if (usesTls(config) || isThisMachine(config.address.host)) return;
   logger.warn(`the connection of ${variable} has no TLS: use sslmode=verify-full`);
 }
@@ -113,7 +113,7 @@ async function prepare(
 }
 
 /** Whether the server accepts writes: it is reachable and the primary. */
-async function takesWrites(database: Database): Promise<boolean> {
+async function acceptsWrites(database: Database): Promise<boolean> {
   try {
     const [rows] = await database.run("SELECT current_setting('transaction_read_only') = 'off'");
     return rows?.[0]?.[0] === true;

@@ -99,7 +99,7 @@ export class PostgresStore implements ProjectStore {
   #pruning: Promise<void> | undefined;
   #failed = false;
   /** The latest commit that this node knows of; there may be later ones. */
-  #heardOf: Position = 0;
+  #latestKnown: Position = 0;
   #isWatching = false;
   #wasWritten = false;
   #prunedMs: number;
@@ -187,7 +187,7 @@ export class PostgresStore implements ProjectStore {
   }
 
   async waitForChange(after: Position, signal: AbortSignal): Promise<Position | undefined> {
-    if (this.#heardOf > after) return this.#heardOf;
+    if (this.#latestKnown > after) return this.#latestKnown;
     const stop = new AbortController();
     // Registered before the read, so that no commit is missed.
     const news = this.#waiters.wait(after, AbortSignal.any([signal, stop.signal]));
@@ -259,7 +259,7 @@ export class PostgresStore implements ProjectStore {
 
   /** Answers commits without effect. Never rejects. */
   async #refuse(commits: readonly QueuedCommit[], error: unknown): Promise<void> {
-    const told = await this.#toldOf(error);
+    const told = await this.#errorFor(error);
     for (const { done } of commits) done.reject(told);
   }
 
@@ -277,8 +277,8 @@ export class PostgresStore implements ProjectStore {
   };
 
   #heard(position: Position): void {
-    this.#heardOf = Math.max(this.#heardOf, position);
-    if (!this.#waiters.isEmpty) this.#waiters.committed(this.#heardOf);
+    this.#latestKnown = Math.max(this.#latestKnown, position);
+    if (!this.#waiters.isEmpty) this.#waiters.committed(this.#latestKnown);
   }
 
   #unwatch(): void {
@@ -290,12 +290,12 @@ export class PostgresStore implements ProjectStore {
     try {
       return await reading;
     } catch (error) {
-      throw await this.#toldOf(error);
+      throw await this.#errorFor(error);
     }
   }
 
   /** The error for the caller. After some errors the store must be reopened. */
-  async #toldOf(error: unknown): Promise<unknown> {
+  async #errorFor(error: unknown): Promise<unknown> {
     if (error instanceof OpenError) return new AppError('integrity_error', { cause: error });
     if (!(error instanceof MustReopen || error instanceof VersionUnknown)) return error;
     if (!this.#failed) {

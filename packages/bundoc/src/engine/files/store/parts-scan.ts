@@ -23,7 +23,7 @@ export class PartsScan {
   readonly #options: PartsScanOptions;
   readonly #last = new Map<string, Place>();
   #seqBefore: number;
-  #isBehindHole = false;
+  #isAfterHole = false;
   readonly knownRevs = new Map<string, Set<string>>();
   readonly updatedMs = new Map<string, number>();
   readonly deleted = new Set<string>();
@@ -46,7 +46,7 @@ export class PartsScan {
     const isCovered = covered !== undefined && comparePlaces(part.place, covered) <= 0;
     if (!isCovered && !this.#follows(previous, before)) {
       partFaults.push(`${nameOfPlace(part.place)}: parts before this one are damaged or missing`);
-      this.#isBehindHole = true;
+      this.#isAfterHole = true;
     }
     if (plaintext === undefined) return;
     for (const record of readRecords(plaintext)) {
@@ -62,7 +62,7 @@ export class PartsScan {
   /** Records what is missing after the last parts. @returns whether the extent of the loss is unknown. */
   end(handles: ReadonlySet<string>, parts: PartsLeft, damage: PartsDamaged | undefined): boolean {
     const { log, covered, partFaults } = this.#options;
-    let endIsUnknown = this.#isBehindHole || handles.size > 1;
+    let endIsUnknown = this.#isAfterHole || handles.size > 1;
     for (const one of handles) {
       const newest = parts.newest.get(one);
       const reached = this.#last.get(one) ?? covered;
@@ -90,9 +90,9 @@ export class PartsScan {
   /** Records a document that the repair restores. */
   #note(state: DocumentState, sealed: Buffer): void {
     if (state.seq > this.#seqBefore) {
-      if (this.#isBehindHole && state.seq > this.#seqBefore + 1)
+      if (this.#isAfterHole && state.seq > this.#seqBefore + 1)
         this.lostSeqs.push({ from: this.#seqBefore + 1, to: state.seq - 1 });
-      this.#isBehindHole = false;
+      this.#isAfterHole = false;
       this.#seqBefore = state.seq;
     }
     this.firstSeq = Math.min(this.firstSeq ?? state.seq, state.seq);

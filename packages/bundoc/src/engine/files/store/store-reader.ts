@@ -91,7 +91,7 @@ export class StoreReader {
     const unreadable: string[] = [];
     // Usually all are in memory, so no promise is needed. Bytes of a changed document do not open as the
     // listed state.
-    const atHand: (ListedDocument | undefined)[] = [];
+    const found: (ListedDocument | undefined)[] = [];
     let stepBytes = 0;
     for (const place of places) {
       if (stepBytes > STEP_BYTES) {
@@ -100,12 +100,12 @@ export class StoreReader {
         if (turn !== undefined) await turn;
       }
       stepBytes += place.size;
-      atHand.push(listed(this.#openInMemory(place, place), place));
+      found.push(listed(this.#openInMemory(place, place), place));
     }
     work?.leave();
-    await this.#readRest(places, atHand, unreadable, work);
+    await this.#readRest(places, found, unreadable, work);
     return {
-      documents: atHand.filter((document) => document !== undefined),
+      documents: found.filter((document) => document !== undefined),
       unreadable,
       next: more ? places.at(-1)?.createdSeq : undefined,
     };
@@ -114,7 +114,7 @@ export class StoreReader {
   /** Reads the documents that are not in memory, several at a time, and yields in between. */
   async #readRest(
     places: readonly ListedPlace[],
-    atHand: (ListedDocument | undefined)[],
+    found: (ListedDocument | undefined)[],
     unreadable: string[],
     work: Work | undefined,
   ): Promise<void> {
@@ -122,12 +122,12 @@ export class StoreReader {
       const reading: Promise<void>[] = [];
       let bytes = 0;
       for (; at < places.length && bytes < STEP_BYTES; at++) {
-        if (atHand[at] !== undefined) continue;
+        if (found[at] !== undefined) continue;
         const index = at;
         const place = places[index] as ListedPlace;
         bytes += place.size;
         const read = this.#readListed(place, unreadable).then((document) => {
-          atHand[index] = document;
+          found[index] = document;
         });
         reading.push(read);
       }

@@ -113,7 +113,7 @@ export class BlindIndexBuilder {
    *
    * @param done called when nothing is left.
    */
-  goOn({ byCollection, dropped }: BlindIndexes, done: () => Promise<void>): void {
+  resume({ byCollection, dropped }: BlindIndexes, done: () => Promise<void>): void {
     const building = [...byCollection.values()].flat().filter(({ duplicates }) => duplicates === undefined);
     // An index that advanced without this node is being built by another one.
     const own = building.filter(({ id, builtTo }) => (this.#seen.get(id) ?? builtTo) === builtTo);

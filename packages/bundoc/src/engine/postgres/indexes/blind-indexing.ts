@@ -141,7 +141,7 @@ export class BlindIndexing implements EngineIndexes {
     const collections = new Set([...this.#wanted.keys(), ...this.#known.byCollection.keys()]);
     for (const collection of collections)
       if (!this.#isKept(collection)) await this.#retry(() => this.#agree(collection));
-    this.#builder.goOn(this.#known, () => this.begin());
+    this.#builder.resume(this.#known, () => this.begin());
   }
 
   /** Retries an action that is safe to repeat. */

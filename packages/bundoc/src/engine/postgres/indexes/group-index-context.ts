@@ -111,7 +111,7 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
     const { write, accept } = this.#uniqueness.commit();
     return {
       write: ({ fileName }: { readonly fileName: string }, entries: readonly BlindEntries[]) =>
-        write(fileName, keptApart(entries)),
+        write(fileName, enforcedEntries(entries)),
       accept,
     };
   }
@@ -215,7 +215,7 @@ function sumOf(numbers: Iterable<number>): number {
 }
 
 /** Entries in the unique indexes that enforce uniqueness. */
-function keptApart(entries: readonly BlindEntries[]): (readonly [BlindIndex, readonly string[]])[] {
+function enforcedEntries(entries: readonly BlindEntries[]): (readonly [BlindIndex, readonly string[]])[] {
   return entries.flatMap(({ index, tokens }) => (isEnforced(index) ? [[index, tokens] as const] : []));
 }
 
