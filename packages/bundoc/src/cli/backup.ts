@@ -25,7 +25,7 @@ import {
   restoreSource,
 } from '../operations/read-backup.ts';
 import { CommandError } from './errors.ts';
-import { idOf } from './names.ts';
+import { parseProjectId } from './names.ts';
 import { withEmptyPlace, withKeys, withStorageKeys } from './open-data.ts';
 import { withDatabase } from './open-database.ts';
 import { isTerminal, write } from './output.ts';
@@ -53,7 +53,7 @@ export async function backupCommand(
   if (toOutput && isTerminal())
     throw new CommandError('a backup is no text: redirect standard output, or name a file');
   if (!toOutput && existsSync(path)) throw new CommandError(`${path} already exists`);
-  const project = idOf(named);
+  const project = parseProjectId(named);
   const signal = stopSignal();
   const bundoc = await serviceClient(environment, options);
   const stream = await bundoc.project(project).backup({ signal });

@@ -7,7 +7,7 @@ import { z } from 'zod';
 import { type ExportOptions, type ExportProgress, exportDocuments } from '../operations/export-documents.ts';
 import { ResumeFile } from '../operations/resume-file.ts';
 import { CommandError } from './errors.ts';
-import { collectionOf, idOf } from './names.ts';
+import { parseOptionalCollection, parseProjectId } from './names.ts';
 import { write as writeOut } from './output.ts';
 import { type ServiceOptions, serviceClient, stopSignal } from './service-client.ts';
 import { createTransferBar } from './transfer-bar.ts';
@@ -42,8 +42,8 @@ export async function exportCommand(
   options: ExportCommandOptions,
 ): Promise<boolean> {
   const about = {
-    project: idOf(named),
-    collection: collectionOf(options.collection),
+    project: parseProjectId(named),
+    collection: parseOptionalCollection(options.collection),
     since: options.since,
     deletions: options.deletions === true,
     signal: stopSignal(),

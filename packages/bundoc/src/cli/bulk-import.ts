@@ -8,7 +8,7 @@ import { type ImportProgress, importDocuments } from '../operations/import-docum
 import { linesOf } from '../operations/ndjson.ts';
 import { ResumeFile } from '../operations/resume-file.ts';
 import { CommandError } from './errors.ts';
-import { collectionOf, idOf } from './names.ts';
+import { parseOptionalCollection, parseProjectId } from './names.ts';
 import { type ServiceOptions, serviceClient, stopSignal } from './service-client.ts';
 import { createTransferBar } from './transfer-bar.ts';
 
@@ -39,19 +39,19 @@ export async function importCommand(
   path: string,
   options: ImportCommandOptions,
 ): Promise<void> {
-  const project = idOf(named);
-  const collection = collectionOf(options.collection);
+  const project = parseProjectId(named);
+  const collection = parseOptionalCollection(options.collection);
   const bundoc = await serviceClient(environment, options);
   const signal = stopSignal();
   const isFile = path !== '-';
   // Runs before the stream opens: an error of a stream without a reader would end the process.
-  const bytes = isFile ? await sizeOf(path) : undefined;
+  const bytes = isFile ? await fileSize(path) : undefined;
   const statePath = options.state ?? (isFile ? `${path}.import-state` : undefined);
   const resume = statePath === undefined ? undefined : new ResumeFile(statePath, stateSchema);
   const earlier = await resume?.read();
   if (earlier !== undefined && (earlier.project !== project || earlier.collection !== (collection ?? null)))
     throw new CommandError(
-      `${statePath} is of another import, ${nameOf(earlier)}: finish that one, or remove the file to start over`,
+      `${statePath} is of another import, ${describeImport(earlier)}: finish that one, or remove the file to start over`,
     );
   const done: ImportProgress = earlier ?? { end: 0, lines: 0, documents: 0 };
   const source = isFile ? createReadStream(path, { start: done.end }) : skipping(process.stdin, done.end);
@@ -89,13 +89,13 @@ export async function importCommand(
 }
 
 /** Describes an import by its state: the target and the progress. */
-function nameOf({ project, collection, lines }: z.infer<typeof stateSchema>): string {
+function describeImport({ project, collection, lines }: z.infer<typeof stateSchema>): string {
   const into = collection === null ? project : `collection ${collection} of ${project}`;
   return `into ${into}, with ${counted(lines, 'line')} done`;
 }
 
 /** @throws CommandError unless there is a file. */
-async function sizeOf(path: string): Promise<number> {
+async function fileSize(path: string): Promise<number> {
   const stats = await stat(path).catch(() => undefined);
   if (stats === undefined) throw new CommandError(`there is no file at ${path}`);
   if (stats.isDirectory()) throw new CommandError(`${path} is a folder`);

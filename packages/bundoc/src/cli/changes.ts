@@ -2,7 +2,7 @@ import type { Change } from '@bundoc/client/changes';
 import { withoutMetadata } from '@bundoc/client/document';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import type { DataOptions } from './documents.ts';
-import { collectionOf, idOf } from './names.ts';
+import { parseOptionalCollection, parseProjectId } from './names.ts';
 import { onOneLine, rowWriter } from './output.ts';
 import { serviceClient, stopSignal } from './service-client.ts';
 
@@ -26,7 +26,7 @@ export async function changesCommand(
   options: ChangesCommandOptions,
 ): Promise<void> {
   const { since, documents, follow, limit = Number.POSITIVE_INFINITY } = options;
-  const project = (await serviceClient(environment, options)).project(idOf(named));
+  const project = (await serviceClient(environment, options)).project(parseProjectId(named));
   const signal = stopSignal();
   const print = rowWriter<Row>(
     {
@@ -42,7 +42,7 @@ export async function changesCommand(
   );
   const changes = project.changes({
     since,
-    collection: collectionOf(options.collection),
+    collection: parseOptionalCollection(options.collection),
     documents: documents === true,
     until: follow ? 'stream' : 'end',
     signal,

@@ -64,7 +64,7 @@ async function checkBundoc(
   access: ServiceAccess | undefined,
 ): Promise<void> {
   const trust = await checkup.try('tls', 'name the file of the authority in --ca-file', () =>
-    trustOf(caFile),
+    loadTrust(caFile),
   );
   if (trust === undefined) return;
   const where = 'by --url, BUNDOC_URL or a profile';
@@ -232,7 +232,7 @@ async function checkServiceToken(
   else checkup.ok(check, `BunKMS takes it; it ends at ${new Date(claims.exp * 1_000).toISOString()}`);
 }
 
-async function trustOf(caFile: string | undefined): Promise<Trust> {
+async function loadTrust(caFile: string | undefined): Promise<Trust> {
   return caFile === undefined ? {} : { ca: await readText(caFile) };
 }
 

@@ -2,7 +2,7 @@ import type { Collection, WriteOptions } from '@bundoc/client/collection';
 import { JsonText, type Metadata, withoutMetadata } from '@bundoc/client/document';
 import { hasCode } from '@bundoc/client/error';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { collectionNameOf, idOf } from './names.ts';
+import { parseCollectionName, parseProjectId } from './names.ts';
 import { rowWriter, writeText } from './output.ts';
 import { readText } from './read-text.ts';
 import { type ServiceOptions, serviceClient, stopSignal } from './service-client.ts';
@@ -30,7 +30,7 @@ async function collectionAt(
   options: ServiceOptions,
 ): Promise<Collection> {
   const bundoc = await serviceClient(environment, options);
-  return bundoc.project(idOf(place.project)).collection(collectionNameOf(place.collection));
+  return bundoc.project(parseProjectId(place.project)).collection(parseCollectionName(place.collection));
 }
 
 /** Prints a stored document unchanged. @returns false when there is none. */

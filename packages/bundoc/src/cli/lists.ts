@@ -2,7 +2,7 @@ import type { CollectionSummary } from '@bundoc/client/definition';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import type { DataOptions } from './documents.ts';
 import { CommandError } from './errors.ts';
-import { collectionNameOf, idOf } from './names.ts';
+import { parseCollectionName, parseProjectId } from './names.ts';
 import { rowWriter, write } from './output.ts';
 import { serviceClient, stopSignal } from './service-client.ts';
 
@@ -15,7 +15,7 @@ export async function projectsCommand(
   const bundoc = await serviceClient(environment, options);
   const signal = stopSignal();
   if (named !== undefined) {
-    const id = idOf(named);
+    const id = parseProjectId(named);
     const info = await bundoc.project(id).info({ signal });
     if (info === undefined) throw new CommandError(`there is no project ${id}`);
     return writeFacts(info, options);
@@ -38,10 +38,10 @@ export async function collectionsCommand(
   place: { readonly project: string; readonly collection: string | undefined },
   options: DataOptions,
 ): Promise<void> {
-  const project = (await serviceClient(environment, options)).project(idOf(place.project));
+  const project = (await serviceClient(environment, options)).project(parseProjectId(place.project));
   const signal = stopSignal();
   if (place.collection !== undefined) {
-    const name = collectionNameOf(place.collection);
+    const name = parseCollectionName(place.collection);
     const info = await project.collection(name).info({ signal });
     if (info === undefined) throw new CommandError(`there is no collection ${name} in ${project.id}`);
     return writeFacts(info, options);

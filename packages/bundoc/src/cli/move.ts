@@ -14,7 +14,7 @@ import type { PostgresConfig } from '../engine/storage-config.ts';
 import { CommandError } from './errors.ts';
 import { createMoveBar } from './move-bar.ts';
 import { moveToFolder } from './move-to-folder.ts';
-import { idOf } from './names.ts';
+import { parseProjectId } from './names.ts';
 import { lock, withKeys } from './open-data.ts';
 import { withDatabase } from './open-database.ts';
 import { type ServiceOptions, serviceClient, stopSignal } from './service-client.ts';
@@ -41,7 +41,7 @@ export async function moveCommand(
   options: MoveOptions,
 ): Promise<void> {
   const { to, url, tokenFile, json } = options;
-  const project = idOf(named);
+  const project = parseProjectId(named);
   if (to !== undefined && (url !== undefined || tokenFile !== undefined))
     throw new CommandError('a running service moves to where its BUNDOC_MOVE_TO says: leave --to out');
   const { to: place, kept } = await (to === undefined

@@ -27,7 +27,7 @@ import type { StorageIdentity } from '../engine/storage-file.ts';
 import { KmsClient } from '../kms/client.ts';
 import { ServiceToken } from '../kms/service-token.ts';
 import { CommandError } from './errors.ts';
-import { idOf } from './names.ts';
+import { parseProjectId } from './names.ts';
 import { projectsInRows, withDatabase } from './open-database.ts';
 import { type StorageExporter, type StorageShown, storageExporter } from './storage-exporter.ts';
 
@@ -72,8 +72,8 @@ export async function withData<T>(
   await using disk = openNodeDisk(dataDir);
   if ((await disk.list(projectsDir)) === undefined) throw noDataFolder(dataDir);
   using held = lock(dataDir);
-  const names = named === undefined ? await projectsIn(disk, projectsDir) : [idOf(named)];
-  if (named !== undefined) await requirePresent(disk, projectsDir, idOf(named));
+  const names = named === undefined ? await projectsIn(disk, projectsDir) : [parseProjectId(named)];
+  if (named !== undefined) await requirePresent(disk, projectsDir, parseProjectId(named));
   const identity = await identifyFolder(disk, dataDir);
   const log = await viewFolder({ dataDir, folder, disk }, identity);
   return await withStorageKeys(environment, identity, (keys) =>
@@ -110,7 +110,7 @@ export async function withRows<T>(
 ): Promise<T> {
   return withDatabase(storage, async (database) => {
     const all = await projectsInRows(database);
-    const project = named === undefined ? undefined : idOf(named);
+    const project = named === undefined ? undefined : parseProjectId(named);
     if (project !== undefined && !all.includes(project))
       throw new CommandError(`there is no project ${project}`);
     const names = project === undefined ? all : [project];

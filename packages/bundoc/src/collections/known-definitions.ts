@@ -166,7 +166,7 @@ export class KnownDefinitions {
       if (write.kind === 'delete' || this.of(write.ref.collection)?.definition.schema === undefined) continue;
       const turn = work.pause();
       if (turn !== undefined) await turn;
-      const errors = await this.#faultsOf(write.ref.collection, write.content, work);
+      const errors = await this.#findFaults(write.ref.collection, write.content, work);
       if (errors.length > 0) throw new AppError('schema_violation', { errors });
     }
     work.leave();
@@ -176,7 +176,11 @@ export class KnownDefinitions {
    * @throws AppError `integrity_error` for a schema that this version no longer accepts: its rules are
    *   unknown.
    */
-  async #faultsOf(collection: string, content: DocumentContent, work: Work): Promise<readonly FieldFault[]> {
+  async #findFaults(
+    collection: string,
+    content: DocumentContent,
+    work: Work,
+  ): Promise<readonly FieldFault[]> {
     try {
       const faults = this.#checkOf(collection)?.(content, work) ?? [];
       return faults instanceof Promise ? await faults : faults;

@@ -133,8 +133,8 @@ function nameKeyOf(file: ProjectFile, keys: readonly LeasedKey[]): KeyObject {
 type VersionEntry = ProjectFile['versions'][number];
 
 /**
- * The facts that may trigger a rotation, authenticated with the sealed name key, so that nobody can add or
- * remove them. Empty for a version without any.
+ * The facts that may trigger a rotation. They are authenticated with the sealed name key, which prevents
+ * anyone from adding or removing them. Empty for a version without any.
  */
 function factsOf({ adopted, takeOvers }: VersionEntry): string[] {
   return [

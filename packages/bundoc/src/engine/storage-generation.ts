@@ -37,7 +37,7 @@ export interface StorageGenerationOptions {
 
 /** Interval of attempts to reach BunKMS, which may be starting, too. */
 const WAIT_MS = 500;
-/** Interval of requests to take over, once superseded. */
+/** Interval of attempts after a refusal or a failure. */
 const ASK_AGAIN_MS = 3_000;
 /** The first interval when this copy was in use and another was let in: the other one goes first. */
 const STEP_BACK_MS = 15_000;

@@ -143,7 +143,7 @@ export function registerChanges(
               beforeWait: () => giveBackReserved(request),
             });
       using work = requestWork(scheduler, 'changes', request, reply);
-      const text = await (format === 'application/json' ? jsonOf(page, work) : linesOf(page, work));
+      const text = await (format === 'application/json' ? encodeJson(page, work) : encodeLines(page, work));
       reply.header('cache-control', 'private, no-cache').header('content-type', `${format}; charset=utf-8`);
       return reply.send(text);
     },
@@ -234,14 +234,14 @@ function closedSignal(reply: FastifyReply): AbortSignal {
 }
 
 /** `{"changes":[…],"since":"…","more":true}`; `more` only if an immediate request may return more. */
-async function jsonOf(page: FeedPage, work: Work): Promise<Buffer> {
+async function encodeJson(page: FeedPage, work: Work): Promise<Buffer> {
   const texts = await changeTexts(page.events, work);
   const parts = texts.flatMap((text, at) => (at === 0 ? [text] : [COMMA, text]));
   return Buffer.concat([Buffer.from('{"changes":['), ...parts, Buffer.from(`],${endOf(page)}}`)]);
 }
 
 /** One line for each change, and a last line with the position to resume from. */
-async function linesOf(page: FeedPage, work: Work): Promise<Buffer> {
+async function encodeLines(page: FeedPage, work: Work): Promise<Buffer> {
   const texts = await changeTexts(page.events, work);
   return Buffer.concat([...texts.flatMap((text) => [text, LINE_END]), Buffer.from(`{${endOf(page)}}\n`)]);
 }

@@ -64,13 +64,13 @@ export class ServiceToken {
 
   /** The end of the current token, milliseconds since 1970; undefined when it states none. */
   get expiresAtMs(): number | undefined {
-    const life = lifeOf(this.#token);
+    const life = parseLife(this.#token);
     return life && life.exp * 1_000;
   }
 
   /** Renews the token after half of its lifetime. Never rejects: a failure is logged, and retried later. */
   async renewIfDue(renew: () => Promise<string>): Promise<void> {
-    const life = lifeOf(this.current());
+    const life = parseLife(this.current());
     if (life !== undefined && this.#options.clock.now() < halfLifeMs(life)) return;
     try {
       const token = await renew();
@@ -88,7 +88,7 @@ export class ServiceToken {
 
   /** Keeps the token renewed until {@link stop}. */
   keepRenewed(renew: () => Promise<string>): void {
-    const life = lifeOf(this.#token);
+    const life = parseLife(this.#token);
     const untilDueMs = life === undefined ? 0 : halfLifeMs(life) - this.#options.clock.now();
     const pauseMs = this.#failures === 0 ? 0 : backoffMs(BACKOFF, this.#failures, this.#options.random);
     const waitMs = Math.min(CHECK_EVERY_MS_MAX, Math.max(CHECK_EVERY_MS_MIN, pauseMs, untilDueMs));
@@ -140,7 +140,7 @@ function halfLifeMs({ iat, exp }: Life): number {
 }
 
 /** Reads the times of a token without verifying it, which only BunKMS can do. */
-function lifeOf(token: string): Life | undefined {
+function parseLife(token: string): Life | undefined {
   try {
     const payload: unknown = JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString('utf8'));
     return lifeSchema.parse(payload);

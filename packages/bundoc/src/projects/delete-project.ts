@@ -88,7 +88,7 @@ export class ProjectDeletion {
 
   async #delete(project: string, close: () => Promise<void>): Promise<DeletionMark> {
     const { projects } = this.#options;
-    if (!(await projects.exists(project))) return this.#formerOf(project);
+    if (!(await projects.exists(project))) return this.#findEarlierDeletion(project);
     const intent = await this.#intend(project);
     this.#isDue = true;
     await this.#outOfUse(project, close);
@@ -97,7 +97,7 @@ export class ProjectDeletion {
       return await this.#remove(project, this.#now(), undefined, await projects.deletionOf(project));
     const receipt = await later(this.#shred(intent));
     // Another node has finished it in the meantime.
-    if (receipt === undefined) return await this.#formerOf(project);
+    if (receipt === undefined) return await this.#findEarlierDeletion(project);
     return await this.#remove(project, intent.intended_at, receipt);
   }
 
@@ -105,7 +105,7 @@ export class ProjectDeletion {
    * The earlier deletion of a project without content. BunKMS confirms its mark; otherwise the mark is set
    * aside.
    */
-  async #formerOf(project: string): Promise<DeletionMark> {
+  async #findEarlierDeletion(project: string): Promise<DeletionMark> {
     const { projects, keys } = this.#options;
     const mark = await projects.deletionOf(project);
     // The cached key may be from before the deletion.

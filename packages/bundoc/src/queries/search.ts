@@ -103,7 +103,7 @@ async function* read(scan: Scan, entries: readonly IndexEntry[]): AsyncGenerator
   for (let at = 0; at < entries.length; at += READ_TOGETHER) {
     const some = entries.slice(at, at + READ_TOGETHER);
     const read = await scan.work.outside(() =>
-      scan.withStore((store) => Promise.all(some.map((entry) => candidateOf(scan, store, entry)))),
+      scan.withStore((store) => Promise.all(some.map((entry) => readCandidate(scan, store, entry)))),
     );
     const found = read.filter((candidate) => candidate !== undefined);
     for (const { document } of found) scan.budget.spend(document.text.length);
@@ -130,7 +130,7 @@ function restOfRange({ low, high }: KeyRange, { inOrder, fixed }: RangePlan, aft
 }
 
 /** Undefined for a deleted or undecryptable document. */
-async function candidateOf(
+async function readCandidate(
   { collection, unreadable }: Scan,
   store: ProjectStore,
   { id, key }: IndexEntry,

@@ -77,7 +77,7 @@ export class Batches {
   ): Promise<readonly WriteResult[]> {
     let writes: readonly Write[];
     try {
-      writes = await this.#writesOf(store, operations, options.work);
+      writes = await this.#planWrites(store, operations, options.work);
     } catch (error) {
       const [first] = operations;
       if (first === undefined || !hasCode(error, 'patch_test_failed', 'patch_inapplicable')) throw error;
@@ -86,7 +86,7 @@ export class Batches {
     return await store.commit(writes, options);
   }
 
-  async #writesOf(
+  async #planWrites(
     store: ProjectStore,
     operations: readonly BatchOperation[],
     work: Work,

@@ -90,7 +90,7 @@ export class ChangeFeed {
     work: Work,
   ): Promise<FeedPage> {
     return this.#withStore(project, async (store) => {
-      const place = await placeOf(store, since);
+      const place = await resolvePlace(store, since);
       // Released during waits for the processor before the first read.
       using _place = await work.outside(() => this.#pageReads.take(shareIn(project), 1));
       return await readChanges(store, place, filter, limits, work);
@@ -182,7 +182,7 @@ export class ChangeFeed {
   /** The starting position of a stream, after a check that it is valid. @throws as {@link page}. */
   async begin(project: string, since: Since): Promise<FeedPlace> {
     return this.#withStore(project, async (store) => {
-      const place = await placeOf(store, since);
+      const place = await resolvePlace(store, since);
       const { horizon } = await store.changes(place.position, 1, place.horizon);
       return { position: place.position, horizon };
     });
@@ -300,7 +300,7 @@ export class ChangeFeed {
   }
 }
 
-async function placeOf(store: ProjectStore, since: Since): Promise<FeedPlace> {
+async function resolvePlace(store: ProjectStore, since: Since): Promise<FeedPlace> {
   if (since !== 'now') return since;
   const position: Position = await store.position();
   return { position, horizon: position };

@@ -81,7 +81,7 @@ export class Collections {
     using lease = await this.#existing(project);
     const { store } = lease;
     const stored = store.definition(collection);
-    const info = await infoOf(store, collection, stored ?? { definition: undefined, rev: undefined });
+    const info = await readInfo(store, collection, stored ?? { definition: undefined, rev: undefined });
     if (stored === undefined && info.documents === 0) throw new AppError('collection_not_found');
     return info;
   }
@@ -112,7 +112,7 @@ export class Collections {
     return {
       created,
       // A repetition returns the first answer, even if the definition has changed since.
-      info: await infoOf(
+      info: await readInfo(
         store,
         collection,
         stored !== undefined && stored.rev === rev ? stored : { definition, rev },
@@ -168,7 +168,7 @@ export class Collections {
   }
 }
 
-async function infoOf(
+async function readInfo(
   store: CollectionStore,
   name: string,
   { definition, rev }: Pick<CollectionInfo, 'definition' | 'rev'>,

@@ -219,7 +219,7 @@ export class Documents {
           : await projectInTurns(page.documents, fields, work),
       unreadable: page.unreadable,
       next: page.next === undefined ? undefined : sealPositionCursor(cursors, context, page.next),
-      total: request.total ? await countOf(store, collection) : undefined,
+      total: request.total ? await countDocuments(store, collection) : undefined,
     };
   }
 
@@ -255,7 +255,7 @@ function metadataOf(results: readonly WriteResult[]): DocumentMetadata {
   return metadata;
 }
 
-async function countOf(store: ProjectStore, collection: string): Promise<number> {
+async function countDocuments(store: ProjectStore, collection: string): Promise<number> {
   return (await store.collections()).find(({ name }) => name === collection)?.documents ?? 0;
 }
 

@@ -84,7 +84,7 @@ export class Moves {
     this.#running.set(project, undefined);
     let move: RunningMove | undefined;
     try {
-      const holder = await holderOf(instances, project);
+      const holder = await findHolder(instances, project);
       if (this.#isClosed) throw new AppError('overloaded', { detail: 'the server is stopping' });
       move = this.#run(project, hold, (watch) => this.#move(project, ends, watch, holder));
       return move;
@@ -177,7 +177,10 @@ export class Moves {
  * @returns the storage that has the project, if it is another one. @throws AppError `project_not_found` and
  *   those of the project.
  */
-async function holderOf(instances: MovesOptions['instances'], project: string): Promise<string | undefined> {
+async function findHolder(
+  instances: MovesOptions['instances'],
+  project: string,
+): Promise<string | undefined> {
   try {
     using lease = await instances.acquire(project, 'existing');
     if (lease === undefined) throw new AppError('project_not_found');

@@ -55,12 +55,12 @@ export class ProjectDirectory {
     const last = names.length > limit ? page.at(-1) : undefined;
     const next = last === undefined ? {} : { next_cursor: last };
     if (!summary) return { projects: page.map((project) => ({ project })), ...next };
-    const summaries = await this.#summariesOf(page);
+    const summaries = await this.#readSummaries(page);
     return { projects: page.map((project, at) => ({ project, summary: summaries[at] })), ...next };
   }
 
   /** Open projects have current totals; for the others, the storage has clear ones. */
-  async #summariesOf(projects: readonly string[]): Promise<ProjectSummary[]> {
+  async #readSummaries(projects: readonly string[]): Promise<ProjectSummary[]> {
     const closed = projects.filter((project) => this.#instances.instanceIfOpen(project) === undefined);
     const extents = await this.#projects.extents(closed);
     const summaries: ProjectSummary[] = [];

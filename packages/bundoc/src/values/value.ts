@@ -53,7 +53,7 @@ const INEXACT = /\\|(?:^|[:[,\s])-?\d(?:[\d.]{15}|[\d.]*[eE])/;
  * The value of a JSON text.
  *
  * @param text is valid, within the nesting limit of documents, without duplicate names and without the name
- *   `__proto__`: the caller, or whoever stored it, has checked that.
+ *   `__proto__`. The caller has checked that, or checked it before the text was stored.
  */
 export function readValue(text: string): Value {
   if (!INEXACT.test(text)) return JSON.parse(text) as Value;

@@ -7,7 +7,7 @@ import type { LargeAnswer, LargeRequest } from './large-thread.ts';
 // The thread of `large-thread.ts`: one job after another, without state between them.
 
 /** Runs a job. An AppError is an answer; any other error is a defect. */
-async function answerOf({ module, name, input }: LargeRequest): Promise<LargeAnswer> {
+async function runJob({ module, name, input }: LargeRequest): Promise<LargeAnswer> {
   const { JOBS } = (await import(module)) as { JOBS: Readonly<Record<string, Job<unknown, unknown>>> };
   const before = process.threadCpuUsage();
   const answer = outcomeOf(() => JOBS[name]?.run(input));
@@ -32,4 +32,4 @@ function outcomeOf(run: () => unknown): Omit<LargeAnswer, 'us'> {
   }
 }
 
-parentPort?.on('message', async (request: LargeRequest) => parentPort?.postMessage(await answerOf(request)));
+parentPort?.on('message', async (request: LargeRequest) => parentPort?.postMessage(await runJob(request)));

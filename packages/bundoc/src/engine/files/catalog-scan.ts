@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
-import { catalogStartOf } from './catalog/catalog-start.ts';
+import { readCatalogStart } from './catalog/catalog-start.ts';
 import type { Disk } from './disk/disk.ts';
 import { CARRIED_START_BYTES, handleInStart } from './log/carried-file.ts';
 import type { FramePlace } from './log/layout.ts';
@@ -46,7 +46,7 @@ export async function coverFromCatalogs(scan: CatalogScan): Promise<void> {
     for (const project of names) {
       if (scan.isEnded()) return;
       if (projectIdSchema.safeParse(project).data !== project) continue;
-      const start = await catalogStartOf(disk, projectsDir, project).catch(() => undefined);
+      const start = await readCatalogStart(disk, projectsDir, project).catch(() => undefined);
       if (start === undefined && !bornInLog.has(project)) withoutCatalog.push(project);
       // The store of an open project has already reported it.
       if (start === undefined || !handles.has(start.handle) || isOpen(start.handle)) continue;

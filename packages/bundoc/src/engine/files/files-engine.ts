@@ -3,7 +3,7 @@ import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { currentShare } from '@bundoc/shared/shares/share-key';
 import { type BirthKeys, Births } from './births.ts';
 import { CarriedFiles } from './carried-files.ts';
-import { catalogStartOf } from './catalog/catalog-start.ts';
+import { readCatalogStart } from './catalog/catalog-start.ts';
 import { coverFromCatalogs } from './catalog-scan.ts';
 import { CheckpointTurns } from './checkpoint-turns.ts';
 import { type Disk, makeDirectoryDurably, removeLeftovers } from './disk/disk.ts';
@@ -229,18 +229,18 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   /** Ends a project in the log before it is removed, or after it has moved away. The project is closed. */
   async forget(project: string): Promise<void> {
     await this.#writer.drop(project);
-    for (const handle of await this.#handlesOf(project)) await this.drop(project, handle);
+    for (const handle of await this.#findHandles(project)) await this.drop(project, handle);
     // Last, because a repetition after a failure must find the handle.
     this.#births.forget(project);
   }
 
   /** Every handle that the log or a carried file may use for the project. */
-  async #handlesOf(project: string): Promise<Set<string>> {
+  async #findHandles(project: string): Promise<Set<string>> {
     const { disk, projectsDir } = this.#options;
     const handles = new Set<string>();
     for (const [handle, of] of this.#projectOf) if (of === project) handles.add(handle);
     const born = this.#births.handleOf(project);
-    const start = (await catalogStartOf(disk, projectsDir, project))?.handle;
+    const start = (await readCatalogStart(disk, projectsDir, project))?.handle;
     for (const handle of [born, start]) if (handle !== undefined) handles.add(handle);
     if (handles.size > 0) return handles;
     // Parts from before this start may have been carried before the project had a catalog.

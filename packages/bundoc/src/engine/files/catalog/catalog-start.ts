@@ -9,7 +9,7 @@ import {
 import type { Disk } from '../disk/disk.ts';
 
 /** The clear head of a project's catalog; undefined when it is missing or unreadable. */
-export async function catalogStartOf(
+export async function readCatalogStart(
   disk: Disk,
   projectsDir: string,
   project: string,

@@ -45,12 +45,12 @@ export class Carrier {
     if (handles.length === 0) return [];
     const failed: string[] = [];
     await using reader = this.#segments.reader();
-    const index = await this.#indexOf(reader, segment);
+    const index = await this.#readIndex(reader, segment);
     for (let at = 0; at < handles.length; at += BATCH) {
       const some = handles.slice(at, at + BATCH);
       const batch: Carried[] = [];
       for (const handle of some) {
-        const carried = await this.#carriedOf(reader, segment, handle, index.get(handle)?.last);
+        const carried = await this.#readCarried(reader, segment, handle, index.get(handle)?.last);
         if (carried !== undefined) batch.push(carried);
       }
       failed.push(...(await this.#put(batch, target)));
@@ -64,7 +64,7 @@ export class Carrier {
   }
 
   /** The last part of each handle in a segment; empty when the whole segment cannot be read. */
-  async #indexOf(reader: PartReader, segment: LiveSegment): Promise<SegmentIndex> {
+  async #readIndex(reader: PartReader, segment: LiveSegment): Promise<SegmentIndex> {
     const bytes = await reader.preloadIfWhole(segment);
     // A bad sector loses the parts in it, but later segments must still be freed.
     return bytes === undefined ? new Map() : scanFrames(bytes, segment, segment.end).index;
@@ -120,7 +120,7 @@ export class Carrier {
    * The parts of a handle that pin a segment; undefined when it has none there. An unreadable part is
    * detected when the project opens.
    */
-  async #carriedOf(
+  async #readCarried(
     reader: PartReader,
     { number, id }: LiveSegment,
     handle: string,

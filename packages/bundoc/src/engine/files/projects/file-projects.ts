@@ -27,7 +27,7 @@ import {
 import { keysOfFile, mintOrAdopt, requireNotDestroyed } from '../../project-keys.ts';
 import type { OpenedProject, ProjectExtent, Projects } from '../../projects.ts';
 import type { OnSetAside } from '../../set-aside.ts';
-import { catalogStartOf } from '../catalog/catalog-start.ts';
+import { readCatalogStart } from '../catalog/catalog-start.ts';
 import { type Disk, makeDirectoryDurably, replaceFile } from '../disk/disk.ts';
 import { DOCS_FOLDER } from '../documents/document-files.ts';
 import { readMoveMark, removeMoveMark } from './moved-folder.ts';
@@ -156,7 +156,7 @@ export class FileProjects implements Projects {
     const names = projects.values();
     const readSome = async () => {
       for (const project of names) {
-        const start = await catalogStartOf(disk, directory, project);
+        const start = await readCatalogStart(disk, directory, project);
         if (start !== undefined) extents.set(project, start);
       }
     };

@@ -30,7 +30,7 @@ export async function verifyStore(place: StorePlace, onProgress: OnProgress): Pr
   }
   const living = [...loaded.catalog.states()].filter(({ deletedMs }) => deletedMs === 0);
   await inTurns(living, onProgress, async (state) => {
-    const problem = await problemOf(place, state, loaded);
+    const problem = await checkDocument(place, state, loaded);
     if (problem !== undefined) findings.push({ part: documentPath(nameOf(state)), problem });
   });
   const known = new Set(living.map((state) => documentPath(nameOf(state))));
@@ -56,7 +56,7 @@ async function loadForChecks(place: StorePlace, findings: Finding[]): Promise<Lo
 /**
  * The fault of a document, or undefined. While its file is behind, its bytes in the log are checked instead.
  */
-async function problemOf(
+async function checkDocument(
   { disk, directory, cipher }: StorePlace,
   state: DocumentState,
   { sealedByFile }: LoadedStore,

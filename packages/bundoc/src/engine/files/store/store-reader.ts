@@ -181,7 +181,7 @@ export class StoreReader {
     let bytes = 0;
     for (const state of states) {
       if (bytes >= bytesMax) return { changes, position, isComplete: false, forgotten };
-      const sealed = state.deletedMs === 0 ? await this.#sealedOf(state) : undefined;
+      const sealed = state.deletedMs === 0 ? await this.#readSealed(state) : undefined;
       if (sealed === undefined && state.deletedMs === 0) isComplete = false;
       else changes.push({ state: sealed === undefined ? state : { ...state, size: sealed.length }, sealed });
       bytes += sealed?.length ?? 0;
@@ -224,7 +224,7 @@ export class StoreReader {
   }
 
   /** The authenticated bytes of a document; undefined when it has changed since. */
-  async #sealedOf(state: DocumentState): Promise<Buffer | undefined> {
+  async #readSealed(state: DocumentState): Promise<Buffer | undefined> {
     const { disk, directory, onIntegrityError } = this.#options;
     for (;;) {
       const living = this.#catalog.living(state);

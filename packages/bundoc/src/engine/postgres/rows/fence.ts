@@ -14,9 +14,9 @@ const UNFENCE: Statement = {
          INSERT INTO bundoc.heads SELECT * FROM head ON CONFLICT (project) DO NOTHING RETURNING 1`,
 };
 /**
- * Timeouts while a fence is held, which may take long; blocked writers are told to retry after a statement's
- * time limit. The server's TCP detects a mover without power or network within half a minute, and its timeout
- * ends one that hangs after ten minutes. Both free the locks.
+ * Timeouts while a fence is held, which may take long; blocked writers get an error with a time to retry
+ * after a statement's time limit. The server's TCP detects a mover without power or network within half a
+ * minute, and its timeout ends one that hangs after ten minutes. Both free the locks.
  */
 const NO_HURRY = `SET LOCAL idle_in_transaction_session_timeout = '10min'; SET LOCAL tcp_user_timeout = '30s';
   SET LOCAL tcp_keepalives_idle = 10; SET LOCAL tcp_keepalives_interval = 5; SET LOCAL tcp_keepalives_count = 4`;

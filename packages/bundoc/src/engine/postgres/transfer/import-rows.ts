@@ -86,7 +86,7 @@ export async function writeSealed(
   },
 ): Promise<void> {
   const { changes, idempotencyRecords, seq, isUpdate = false } = written;
-  const former = isUpdate ? await formerOf(transaction, { project, cipher }, changes) : undefined;
+  const former = isUpdate ? await readFormerStates(transaction, { project, cipher }, changes) : undefined;
   // A row's state is sealed under its document's version; a deletion may be older than every live version.
   const byVersion = Map.groupBy(changes, ({ state, sealed }) =>
     sealed !== undefined && cipher.hasVersion(state.keyVersion) ? state.keyVersion : cipher.version,
@@ -108,7 +108,7 @@ export async function writeSealed(
 }
 
 /** The current states of these documents, so that the counts stay right. */
-async function formerOf(
+async function readFormerStates(
   transaction: Transaction,
   { project, cipher }: Pick<ImportedProject, 'project' | 'cipher'>,
   changes: readonly StoredEntry[],
