@@ -74,7 +74,7 @@ const GENERATION_CHECK_MS = 300_000;
 const GENERATION_AGE_S_MAX = 3_600;
 
 /** Documents of one project that each sweep re-seals after a rotation. */
-const RESEALS_A_SECOND = 500;
+const RESEALS_PER_SECOND = 500;
 
 /**
  * Composes the service and starts the listener.
@@ -255,7 +255,7 @@ function keepUp(
   stack: AsyncDisposableStack,
 ): void {
   const upkeep = new ProjectUpkeep({
-    ...{ instances, logger, rotations, resealsMax: RESEALS_A_SECOND },
+    ...{ instances, logger, rotations, resealsMax: RESEALS_PER_SECOND },
     statesOf: storage.statesOf,
   });
   const sweep = () => {

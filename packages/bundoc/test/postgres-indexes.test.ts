@@ -9,7 +9,7 @@ import { definitionRef } from '../src/engine/definition.ts';
 import { describeIndexes, find } from '../src/engine/indexes/conformance.ts';
 import type { Write } from '../src/engine/port.ts';
 import type { Database, Transaction } from '../src/engine/postgres/database/database.ts';
-import { ONE_MOMENT, verifyRows } from '../src/engine/postgres/verify/verify-rows.ts';
+import { SNAPSHOT_TRANSACTION, verifyRows } from '../src/engine/postgres/verify/verify-rows.ts';
 import { openTestDatabase, type PostgresProject } from '../src/testing/postgres-project.ts';
 import { assertQueriesAreRight, type CrashingProject } from '../src/testing/queries-property.ts';
 import { CuttingProxy } from './support/cutting-proxy.ts';
@@ -38,7 +38,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
   const unique = (...fields: string[]) => ({ fields, unique: true });
   /** The findings of `bundoc verify`, which also compares the entries with all values. */
   const findings = async (project: PostgresProject) => {
-    const verified = await database.transaction(ONE_MOMENT, (transaction) =>
+    const verified = await database.transaction(SNAPSHOT_TRANSACTION, (transaction) =>
       verifyRows(transaction, project.project, project.cipher, () => undefined),
     );
     return verified?.findings;

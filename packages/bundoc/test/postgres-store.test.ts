@@ -9,7 +9,7 @@ import { IDEMPOTENCY_TTL_MS, type ProjectStore, TOMBSTONE_TTL_MS } from '../src/
 import { CommitNotifications } from '../src/engine/postgres/commit-notifications.ts';
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import { migrate, readMigrations, SchemaMismatch } from '../src/engine/postgres/database/migrate.ts';
-import { ONE_MOMENT, verifyRows } from '../src/engine/postgres/verify/verify-rows.ts';
+import { SNAPSHOT_TRANSACTION, verifyRows } from '../src/engine/postgres/verify/verify-rows.ts';
 import { describeQuota } from '../src/engine/quota-conformance.ts';
 import { openTestDatabase, testDatabaseOptions } from '../src/testing/postgres-project.ts';
 import { COMMIT_MESSAGE, CuttingProxy } from './support/cutting-proxy.ts';
@@ -337,7 +337,7 @@ describeWithPostgres('PostgreSQL', () => {
       const store = await project.open(database);
       await expect(commitOne(store, put('a', '{}'))).rejects.toMatchObject({ code: 'integrity_error' });
       expect(await textOf(store, 'a')).toContain('"_id":"a"');
-      const verified = await database.transaction(ONE_MOMENT, (transaction) =>
+      const verified = await database.transaction(SNAPSHOT_TRANSACTION, (transaction) =>
         verifyRows(transaction, project.project, project.cipher, () => undefined),
       );
       expect(verified?.findings).toEqual([

@@ -21,12 +21,12 @@ const SCHEMA_AT_ONCE_MAX = 128;
  * Document bytes times visits per value up to which the event loop checks a document; a visit may take
  * microseconds.
  */
-const LOOKS_AT_ONCE_MAX = 20_000;
+const VISITS_AT_ONCE_MAX = 20_000;
 
 /** The last used schema: most documents of a batch share one. */
 let checked: { readonly schema: string; readonly check: ContentCheck } | undefined;
 
-/** @public The thread for large documents looks it up by name. */
+/** @public The thread for large documents visits it up by name. */
 export const JOBS = defineJobs(import.meta.url, {
   check({ schema, bytes }: { readonly schema: string; readonly bytes: Uint8Array }): readonly FieldFault[] {
     if (checked?.schema !== schema) checked = { schema, check: checkOf(JSON.parse(schema)) };
@@ -83,8 +83,8 @@ function checkElsewhere(schema: Schema): CheckInTurns {
 
 /** Long checks still run in the thread. */
 function checkHere(schema: Schema, check: ContentCheck): CheckInTurns {
-  const looks = repeatedAlternatives(schema) + walksOverOneValue(schema);
-  const bytesAtOnceMax = Math.min(TREE_BYTES_MAX, LOOKS_AT_ONCE_MAX / looks);
+  const visits = repeatedAlternatives(schema) + walksOverOneValue(schema);
+  const bytesAtOnceMax = Math.min(TREE_BYTES_MAX, VISITS_AT_ONCE_MAX / visits);
   const elsewhere = checkElsewhere(schema);
   return (content, work) =>
     content.bytes.length <= bytesAtOnceMax ? check(content) : elsewhere(content, work);

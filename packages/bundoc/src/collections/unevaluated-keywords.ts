@@ -21,7 +21,7 @@ export function fixUnevaluated(ajv: Ajv): void {
       },
     });
   }
-  for (const mended of MENDED) replace(ajv, mended);
+  for (const mended of FIXED_KEYWORDS) replace(ajv, mended);
 }
 
 function replace(ajv: Ajv, definition: CodeKeywordDefinition): void {
@@ -35,7 +35,7 @@ function useVariables({ gen, it }: KeywordCxt): void {
   if (it.items !== true && !(it.items instanceof Name)) it.items = gen.var('items', it.items ?? 0);
 }
 
-const MENDED: readonly CodeKeywordDefinition[] = [
+const FIXED_KEYWORDS: readonly CodeKeywordDefinition[] = [
   {
     keyword: 'if',
     schemaType: ['object', 'boolean'],

@@ -19,7 +19,7 @@ export interface KeptKey {
 }
 
 /** Drift between the two clocks that triggers a check of every key, milliseconds. */
-const CLOCKS_PART_MS = 1_000;
+const CLOCK_DRIFT_MS_MAX = 1_000;
 const S = 1_000;
 
 /**
@@ -128,7 +128,7 @@ export class KeptKeys {
     const nowMs = this.#clock.monotonic();
     const wallAheadMs = this.#clock.now() - nowMs;
     // The machine slept, or the clock was set: keys may expire in another second than predicted.
-    if (Math.abs(wallAheadMs - this.#wallAheadMs) >= CLOCKS_PART_MS) {
+    if (Math.abs(wallAheadMs - this.#wallAheadMs) >= CLOCK_DRIFT_MS_MAX) {
       this.#wallAheadMs = wallAheadMs;
       this.#dropOver(this.#kept.keys());
     }

@@ -34,7 +34,7 @@ export interface KeyCacheOptions {
 export type FetchOutcome = 'fetched' | 'refused' | 'failed';
 
 /** Refusals that follow from an intended change. */
-const AS_INTENDED = [
+const INTENDED_REFUSALS = [
   'key_not_found',
   'project_disabled',
   'project_deleting',
@@ -351,7 +351,7 @@ export class KeyCache {
       // storage. The cached key must not outlive the refusal.
       if (isRefusal(error)) this.#kept.delete(id);
       else if (this.#kept.peek(id)?.isStale === true) this.#background.add(id);
-      onFetch?.(hasCode(error, ...AS_INTENDED) ? 'refused' : 'failed');
+      onFetch?.(hasCode(error, ...INTENDED_REFUSALS) ? 'refused' : 'failed');
       throw error;
     }
   }
@@ -359,7 +359,7 @@ export class KeyCache {
 
 function isRefusal(error: unknown): boolean {
   return (
-    hasCode(error, ...AS_INTENDED, 'key_mismatch', 'storage_superseded') ||
+    hasCode(error, ...INTENDED_REFUSALS, 'key_mismatch', 'storage_superseded') ||
     (error instanceof AppError && error.cause instanceof KeyRefused)
   );
 }

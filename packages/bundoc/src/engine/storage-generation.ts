@@ -38,7 +38,7 @@ export interface StorageGenerationOptions {
 /** Interval of attempts to reach BunKMS, which may be starting, too. */
 const WAIT_MS = 500;
 /** Interval of attempts after a refusal or a failure. */
-const ASK_AGAIN_MS = 3_000;
+const RETRY_MS = 3_000;
 /** The first interval when this copy was in use and another was let in: the other one goes first. */
 const STEP_BACK_MS = 15_000;
 /** Time for BunKMS to say which copy is in use, before this one stops. */
@@ -258,7 +258,7 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
     try {
       await this.#advance();
       // Another copy took over in the meantime.
-      if (this.generation === undefined) return ASK_AGAIN_MS;
+      if (this.generation === undefined) return RETRY_MS;
       logger.info({ storage: this.id, generation: this.#confirmed }, 'BunKMS has confirmed this storage');
       this.#hasLogged = false;
       onConfirmed?.();
@@ -266,10 +266,10 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
     } catch (error) {
       if (hasCode(error, 'storage_superseded')) {
         this.#supersede();
-        return ASK_AGAIN_MS;
+        return RETRY_MS;
       }
       logger.warn({ err: error }, 'the generation of the storage could not be advanced yet');
-      return ASK_AGAIN_MS;
+      return RETRY_MS;
     }
   }
 

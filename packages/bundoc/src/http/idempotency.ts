@@ -12,7 +12,7 @@ import type { Work } from '../work/scheduler.ts';
 export const idempotencyHeaders = z.object({ 'idempotency-key': idempotencyKeySchema.optional() });
 
 /** The headers that affect a request's effect, besides its path, method and body. */
-const HEADERS_THAT_MATTER = ['if-match', 'if-none-match'] as const;
+const HASHED_HEADERS = ['if-match', 'if-none-match'] as const;
 
 /**
  * Options of a write with its `Idempotency-Key`, bound to the subject and the whole request. Project and path
@@ -34,7 +34,7 @@ async function idempotentOptions(
     throw new AppError('invalid_request', {
       errors: [{ path: 'headers.idempotency-key', message: 'must be 1 to 255 visible ASCII characters' }],
     });
-  const headers = HEADERS_THAT_MATTER.map((name) => String(request.headers[name] ?? ''));
+  const headers = HASHED_HEADERS.map((name) => String(request.headers[name] ?? ''));
   const body = request.body instanceof Buffer ? request.body : Buffer.of();
   return {
     work,

@@ -12,7 +12,7 @@ import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 
 const NDJSON = 'application/x-ndjson';
 /** Interval of progress lines, also without progress, so that the connection does not look dead. */
-const TELL_EVERY_MS = 500;
+const PROGRESS_EVERY_MS = 500;
 
 const DESCRIPTION = describe({
   id: 'moveProject',
@@ -65,7 +65,7 @@ async function* linesOf(project: string, move: RunningMove, requestId: string) {
   void ended.then(() => over.abort());
   do {
     yield `${JSON.stringify(move.progress)}\n`;
-    await sleep(TELL_EVERY_MS, undefined, { signal: over.signal }).catch(() => undefined);
+    await sleep(PROGRESS_EVERY_MS, undefined, { signal: over.signal }).catch(() => undefined);
   } while (!over.signal.aborted);
   yield `${JSON.stringify(await ended)}\n`;
 }

@@ -2,7 +2,7 @@ import { generateKeyPairSync } from 'node:crypto';
 import type { Jwks } from '@bundoc/shared/contract/tokens';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
-import { ASK_AGAIN_AFTER_MS, TokenKeys } from './token-keys.ts';
+import { REFETCH_AFTER_MS, TokenKeys } from './token-keys.ts';
 
 function jwk(kid: string): Jwks['keys'][number] {
   const { x } = generateKeyPairSync('ed25519').publicKey.export({ format: 'jwk' });
@@ -37,7 +37,7 @@ describe('TokenKeys', () => {
     for (let n = 0; n < 50; n++) expect(await keys.find(`invented-${n}`)).toBeUndefined();
     expect(server.asked).toBe(1);
     server.jwks = { keys: [jwk('one'), jwk('two')] };
-    clock.advance(ASK_AGAIN_AFTER_MS);
+    clock.advance(REFETCH_AFTER_MS);
     expect(await keys.find('two')).toBeDefined();
     expect(server.asked).toBe(2);
   });
@@ -46,7 +46,7 @@ describe('TokenKeys', () => {
     const { clock, server, keys } = start();
     await keys.find('one');
     server.up = false;
-    clock.advance(ASK_AGAIN_AFTER_MS);
+    clock.advance(REFETCH_AFTER_MS);
     expect(await keys.find('one')).toBeDefined();
     await expect(keys.find('two')).rejects.toMatchObject({ code: 'kms_unavailable' });
     server.up = true;
@@ -70,7 +70,7 @@ describe('TokenKeys', () => {
     await keys.find('one');
     expect(keys.isCurrent('one')).toBe(true);
     server.jwks = { keys: [jwk('two')] };
-    clock.advance(ASK_AGAIN_AFTER_MS);
+    clock.advance(REFETCH_AFTER_MS);
     await keys.refresh();
     expect(keys.isCurrent('one')).toBe(false);
   });

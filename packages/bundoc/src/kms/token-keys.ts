@@ -10,9 +10,9 @@ export interface TokenKeysOptions {
 }
 
 /** Minimum pause between requests for an unknown `kid`, because strangers can invent any number. */
-export const ASK_AGAIN_AFTER_MS = 10_000;
+export const REFETCH_AFTER_MS = 10_000;
 /** The same without a copy, or after a failed request. */
-const ASK_AGAIN_AFTER_FAILURE_MS = 1_000;
+const RETRY_AFTER_MS = 1_000;
 
 /**
  * The keys that BunKMS signs tokens with. The last copy stays usable while BunKMS is down. An unknown `kid`
@@ -47,7 +47,7 @@ export class TokenKeys implements VerificationKeys {
   /** Fetches the keys unless that was just tried. Never rejects; one fetch at a time. */
   async refresh(): Promise<void> {
     const { clock } = this.#options;
-    const pauseMs = this.#lastFailure === undefined ? ASK_AGAIN_AFTER_MS : ASK_AGAIN_AFTER_FAILURE_MS;
+    const pauseMs = this.#lastFailure === undefined ? REFETCH_AFTER_MS : RETRY_AFTER_MS;
     if (this.#fetching === undefined && this.#lastTry !== undefined && ageMs(clock, this.#lastTry) < pauseMs)
       return;
     this.#fetching ??= this.#fetch().finally(() => {

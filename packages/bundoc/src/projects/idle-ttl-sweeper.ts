@@ -6,7 +6,7 @@ import type { InstanceManager } from './instance-manager.ts';
 
 const PAGES_MAX = 100;
 /** Pause before an unfinished sweep continues, or is tried again after a lack of space, milliseconds. */
-const GO_ON_AFTER_MS = 60_000;
+const CONTINUE_AFTER_MS = 60_000;
 
 export interface IdleTtlSweeperOptions {
   readonly marks: ExpiryMarks;
@@ -69,7 +69,7 @@ export class IdleTtlSweeper implements Disposable {
       });
       if (outcome === 'absent') mayExpire = false;
       if (outcome === 'open') place = undefined;
-      if (outcome === 'no-room' || place !== undefined) await marks.reschedule(due, GO_ON_AFTER_MS);
+      if (outcome === 'no-room' || place !== undefined) await marks.reschedule(due, CONTINUE_AFTER_MS);
     } catch (error) {
       if (!hasCode(error, 'project_destroyed')) throw error;
       mayExpire = false;

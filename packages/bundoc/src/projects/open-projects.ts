@@ -8,8 +8,8 @@ export const PROJECT_BYTES = 32_768;
 /** Memory beyond that is counted in steps, because most commits hardly change it. */
 const CHARGE_STEP_BYTES = 4_096;
 /** Number of sweeps that visit all open projects once, and minimum number of visits in one sweep. */
-const SWEEPS_A_ROUND = 60;
-const LOOKS_A_SWEEP_MIN = 16;
+const SWEEPS_PER_ROUND = 60;
+const CHECKS_PER_SWEEP_MIN = 16;
 
 /** The kinds of upkeep that open projects may need. */
 export type Need = 'reseal' | 'definitions' | 'expiry';
@@ -26,7 +26,7 @@ export class OpenProjects {
   };
   /** The position of the next sweep, and its number of projects. */
   #round: Iterator<ProjectInstance> = this.#instances.values();
-  #looks = 0;
+  #checksPerSweep = 0;
   #sweeps = 0;
   /** One slot for each project that is open or being opened. */
   readonly slots: SlotPool;
@@ -116,8 +116,8 @@ export class OpenProjects {
   *sweep(): Generator<ProjectInstance> {
     this.#sweeps++;
     // Not reduced when projects close, so that the round ends in time.
-    this.#looks = Math.max(this.#looks, LOOKS_A_SWEEP_MIN, Math.ceil(this.size / SWEEPS_A_ROUND));
-    for (let left = Math.min(this.#looks, this.size); left > 0; left--) {
+    this.#checksPerSweep = Math.max(this.#checksPerSweep, CHECKS_PER_SWEEP_MIN, Math.ceil(this.size / SWEEPS_PER_ROUND));
+    for (let left = Math.min(this.#checksPerSweep, this.size); left > 0; left--) {
       const instance = this.#nextInRound();
       if (instance === undefined) return;
       yield instance;
@@ -128,7 +128,7 @@ export class OpenProjects {
     const next = this.#round.next();
     if (next.done !== true) return next.value;
     this.#round = this.#instances.values();
-    this.#looks = 0;
+    this.#checksPerSweep = 0;
     return this.#round.next().value;
   }
 }

@@ -11,7 +11,7 @@ const TOGETHER = 4;
 /** Maximum number of open projects that one run sweeps for expired documents. */
 export const SWEPT_MAX = 50;
 /** Number of runs for which a project with a rotated key counts, until it is used and therefore re-sealed. */
-const WAITS_FOR_USE_RUNS = 5;
+const ROTATED_RUNS_MAX = 5;
 
 export interface ProjectUpkeepOptions {
   readonly instances: Pick<InstanceManager, 'eachInNeed' | 'projectsInNeed' | 'storeIfOpen' | 'size'>;
@@ -108,7 +108,7 @@ export class ProjectUpkeep {
       else this.#rotated.delete(project);
     }
     const room = max - new Set([...this.#resealing, ...this.#rotated.keys()]).size;
-    for (const project of (await rotations?.run(room)) ?? []) this.#rotated.set(project, WAITS_FOR_USE_RUNS);
+    for (const project of (await rotations?.run(room)) ?? []) this.#rotated.set(project, ROTATED_RUNS_MAX);
   }
 
   /** Removes expired documents of some projects. They take turns, so that one run has bounded work. */

@@ -87,9 +87,9 @@ export function sortedNames(object: ObjectValue): readonly string[] {
   const known = sorted.get(object);
   if (known !== undefined) return known;
   const names = Object.keys(object).sort(compareStrings);
-  if (names.length > SORTED_EACH_TIME_MAX) sorted.set(object, names);
+  if (names.length > UNCACHED_NAMES_MAX) sorted.set(object, names);
   return names;
 }
 
-const SORTED_EACH_TIME_MAX = 8;
+const UNCACHED_NAMES_MAX = 8;
 const sorted = new WeakMap<ObjectValue, readonly string[]>();

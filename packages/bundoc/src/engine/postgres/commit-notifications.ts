@@ -38,7 +38,7 @@ const CHANNEL = 'bundoc_commits';
 const PROJECTS_OF_NOTIFICATION_MAX = 90;
 const RECONNECT_MS = 1_000;
 
-const NOTIFY: Statement = { name: 'bundoc-tell-1', text: `SELECT pg_notify('${CHANNEL}', $1)::text` };
+const NOTIFY: Statement = { name: 'bundoc-notify-1', text: `SELECT pg_notify('${CHANNEL}', $1)::text` };
 const POLL: Statement = {
   name: 'bundoc-poll-1',
   text: 'SELECT project, seq FROM bundoc.heads WHERE project = ANY ($1::text[])',

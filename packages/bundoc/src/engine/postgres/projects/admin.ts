@@ -8,7 +8,7 @@ import type { OnProgress, ProjectStats, StatsOutcome } from '../../reports.ts';
 import { findingOf, type VerifiedProject } from '../../reports.ts';
 import type { Connections, Queryable, Statement } from '../database/database.ts';
 import { readFileRow } from '../rows/file-row.ts';
-import { ONE_MOMENT, verifyRows } from '../verify/verify-rows.ts';
+import { SNAPSHOT_TRANSACTION, verifyRows } from '../verify/verify-rows.ts';
 
 /** What a tool needs to work on a project in the database, with or without running nodes. */
 export interface ProjectInRows {
@@ -47,7 +47,7 @@ export async function verifyProjectInRows(
   const { project, database } = place;
   try {
     const { cipher } = await readProjectRow(database, place);
-    const verified = await database.transaction(ONE_MOMENT, (transaction) =>
+    const verified = await database.transaction(SNAPSHOT_TRANSACTION, (transaction) =>
       verifyRows(transaction, project, cipher, onProgress),
     );
     return { project, documents: verified?.documents ?? 0, findings: verified?.findings ?? [] };

@@ -19,8 +19,8 @@ const TAKE: Statement = {
            SELECT project FROM bundoc.expiry WHERE due_ms <= $1 ORDER BY due_ms LIMIT 1 FOR UPDATE SKIP LOCKED
          ) RETURNING project, due_ms`,
 };
-const LOOK_AGAIN: Statement = {
-  name: 'bundoc-look-again-1',
+const POSTPONE: Statement = {
+  name: 'bundoc-postpone-expiry-1',
   text: 'UPDATE bundoc.expiry SET due_ms = $3 WHERE project = $1 AND due_ms = $2',
 };
 const UNMARK: Statement = {
@@ -54,7 +54,7 @@ export class ExpiryMarksInRows implements ExpiryMarks {
   }
 
   async reschedule({ project, turn }: DueProject, afterMs: number): Promise<void> {
-    await this.#query(LOOK_AGAIN, [project, turn, this.#in(afterMs)]);
+    await this.#query(POSTPONE, [project, turn, this.#in(afterMs)]);
   }
 
   async unmark({ project, turn }: DueProject): Promise<void> {

@@ -18,7 +18,7 @@ const UNFENCE: Statement = {
  * after a statement's time limit. The server's TCP detects a mover without power or network within half a
  * minute, and its timeout ends one that hangs after ten minutes. Both free the locks.
  */
-const NO_HURRY = `SET LOCAL idle_in_transaction_session_timeout = '10min'; SET LOCAL tcp_user_timeout = '30s';
+const FENCE_TIMEOUTS = `SET LOCAL idle_in_transaction_session_timeout = '10min'; SET LOCAL tcp_user_timeout = '30s';
   SET LOCAL tcp_keepalives_idle = 10; SET LOCAL tcp_keepalives_interval = 5; SET LOCAL tcp_keepalives_count = 4`;
 
 /**
@@ -38,7 +38,7 @@ export async function fenceRows(
   try {
     // First the file, then the head, in the order in which nodes lock them to add a key version.
     const locks = `SELECT FROM bundoc.projects WHERE project = '${project}' FOR UPDATE;${lockOf(project)}`;
-    await database.transaction(`${NO_HURRY};${locks}`, async (transaction, begun) => {
+    await database.transaction(`${FENCE_TIMEOUTS};${locks}`, async (transaction, begun) => {
       mark = await action(transaction, begun.at(-1)?.[0] !== undefined);
       // The mark belongs to another move or is forged: it is judged when the project is reopened.
       if (!(await changeMarker(transaction, project, mark, undefined)))

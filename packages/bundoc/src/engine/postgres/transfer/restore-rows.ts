@@ -9,7 +9,7 @@ import { verifyRows } from '../verify/verify-rows.ts';
 import { importProject } from './import-rows.ts';
 
 /** A restore may take long, and the project is invisible to others before the commit. */
-const NO_HURRY = 'SET LOCAL idle_in_transaction_session_timeout = 0';
+const NO_IDLE_TIMEOUT = 'SET LOCAL idle_in_transaction_session_timeout = 0';
 
 export interface RestoreRowsOptions extends RestoreSource {
   readonly database: Database;
@@ -45,7 +45,7 @@ export async function restoreProjectInRows(options: RestoreRowsOptions): Promise
     },
   };
   const text = formatProjectFile(file).toString();
-  await database.transaction(NO_HURRY, async (transaction) => {
+  await database.transaction(NO_IDLE_TIMEOUT, async (transaction) => {
     const imported = await importProject(transaction, { project, file: text, cipher, contents }, onProgress);
     if (!imported) throw new ProjectExists(`${project} is in the database already`);
     const { findings } = await verifyRows(transaction, project, cipher, () => undefined);

@@ -20,7 +20,7 @@ const VERSIONS: Statement = {
 };
 
 /** Run it first in a transaction, so that all of it reads one snapshot. */
-export const ONE_MOMENT = 'SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY';
+export const SNAPSHOT_TRANSACTION = 'SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY';
 
 interface Counts {
   readonly documents: number;
