@@ -140,7 +140,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   });
   stack.use(events);
   observe({ metrics, storage, generation, scheduler, instances, keys, feed, events, revoked, token });
-  keepUp({ storage, generation, instances, rotations, revoked, feed, logger }, stack);
+  startUpkeep({ storage, generation, instances, rotations, revoked, feed, logger }, stack);
   const tokenKeys = new TokenKeys({ fetchJwks: () => kms.fetchJwks(), clock });
   stack.use(every(TOKEN_KEYS_EVERY_MS, () => void tokenKeys.refresh()));
   void generation.answered.then(() => tokenKeys.refresh());
@@ -250,8 +250,8 @@ function observe(observed: Observed): void {
 }
 
 /** Starts the work that runs every second. */
-function keepUp(
-  { storage, generation, instances, rotations, revoked, feed, logger }: KeptUp,
+function startUpkeep(
+  { storage, generation, instances, rotations, revoked, feed, logger }: UpkeepParts,
   stack: AsyncDisposableStack,
 ): void {
   const upkeep = new ProjectUpkeep({
@@ -273,7 +273,7 @@ function keepUp(
   stack.use(every(SWEEP_EVERY_MS, sweepIfServed));
 }
 
-interface KeptUp extends Pick<Composition, 'storage' | 'generation' | 'logger'> {
+interface UpkeepParts extends Pick<Composition, 'storage' | 'generation' | 'logger'> {
   readonly instances: InstanceManager;
   readonly rotations: SpreadRotations;
   readonly revoked: RevokedTokens;

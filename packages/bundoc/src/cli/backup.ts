@@ -173,7 +173,9 @@ async function cipherFor(facts: BackupFacts, keys: KeyExporter, storage?: string
   try {
     return await cipherOf(facts, keys);
   } catch (error) {
-    throw new CommandError(whyNoKey(error, facts.head.project, storage) ?? lineOf(error), { cause: error });
+    throw new CommandError(explainMissingKey(error, facts.head.project, storage) ?? lineOf(error), {
+      cause: error,
+    });
   }
 }
 
@@ -205,7 +207,7 @@ function print(
  *
  * @param storage the storage that the project is restored into, if any.
  */
-function whyNoKey(error: unknown, project: string, storage?: string): string | undefined {
+function explainMissingKey(error: unknown, project: string, storage?: string): string | undefined {
   if (!(error instanceof AppError)) return undefined;
   switch (error.code) {
     case 'project_destroyed':

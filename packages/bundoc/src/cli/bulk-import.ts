@@ -54,7 +54,7 @@ export async function importCommand(
       `${statePath} is of another import, ${describeImport(earlier)}: finish that one, or remove the file to start over`,
     );
   const done: ImportProgress = earlier ?? { end: 0, lines: 0, documents: 0 };
-  const source = isFile ? createReadStream(path, { start: done.end }) : skipping(process.stdin, done.end);
+  const source = isFile ? createReadStream(path, { start: done.end }) : skipBytes(process.stdin, done.end);
 
   using bar = createTransferBar(bytes);
   let savedMs = performance.now();
@@ -103,7 +103,7 @@ async function fileSize(path: string): Promise<number> {
 }
 
 /** Yields a source without its first bytes. */
-async function* skipping(source: AsyncIterable<Buffer>, bytes: number): AsyncGenerator<Buffer, void, void> {
+async function* skipBytes(source: AsyncIterable<Buffer>, bytes: number): AsyncGenerator<Buffer, void, void> {
   let left = bytes;
   for await (const chunk of source) {
     if (chunk.length > left) yield chunk.subarray(left);

@@ -34,7 +34,7 @@ export async function changesCommand(
         { head: 'collection', cell: ({ collection }) => collection },
         { head: 'id', cell: ({ id }) => id },
         { head: 'revision', cell: ({ rev }) => rev },
-        { head: documents ? 'document' : 'change', cell: whatOf },
+        { head: documents ? 'document' : 'change', cell: documentCell },
       ],
       json: jsonOf,
     },
@@ -67,7 +67,7 @@ export async function changesCommand(
 /** Rows printed at a time. */
 const ROWS = 1_000;
 
-function whatOf({ deleted, document, isUnreadable }: Row): string {
+function documentCell({ deleted, document, isUnreadable }: Row): string {
   if (deleted) return 'deleted';
   if (isUnreadable) return 'does not open';
   return document === undefined ? 'written' : onOneLine(withoutMetadata(document.text));

@@ -62,7 +62,10 @@ export async function putCommand(
     ifMatch: options.ifMatch,
     ...(options.ifNoneMatch ? { ifNoneMatch: '*' as const } : {}),
   };
-  await told(await collection.put(place.id, content, { ...conditions, signal: stopSignal() }), options);
+  await printMetadata(
+    await collection.put(place.id, content, { ...conditions, signal: stopSignal() }),
+    options,
+  );
 }
 
 /** Creates a document under the `_id` of its text, or under a new one. */
@@ -74,7 +77,7 @@ export async function createCommand(
 ): Promise<void> {
   const collection = await collectionAt(environment, place, options);
   const content = new JsonText(await readText(file));
-  await told(await collection.create(content, { signal: stopSignal() }), options);
+  await printMetadata(await collection.create(content, { signal: stopSignal() }), options);
 }
 
 /** Patches a document with the text of a merge patch (an object) or a JSON Patch (an array). */
@@ -87,7 +90,7 @@ export async function patchCommand(
   const collection = await collectionAt(environment, place, options);
   const patch = new JsonText(await readText(file));
   const write = { ifMatch: options.ifMatch, signal: stopSignal() };
-  await told(await collection.patch(place.id, patch, write), options);
+  await printMetadata(await collection.patch(place.id, patch, write), options);
 }
 
 /** @returns false when there is no document. */
@@ -112,7 +115,7 @@ export async function deleteCommand(
 }
 
 /** Prints the metadata that a write returned. */
-async function told(metadata: Metadata, options: DataOptions): Promise<void> {
+async function printMetadata(metadata: Metadata, options: DataOptions): Promise<void> {
   const write = rowWriter<Metadata>(
     {
       columns: [

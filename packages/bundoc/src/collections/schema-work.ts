@@ -96,7 +96,7 @@ export function walksOverOneValue(schema: Readonly<Record<string, unknown>>, has
         visit(place.each, member);
       } else if (OF_THE_VALUE.has(keyword)) for (const one of schemasIn(keyword, member)) visit(place, one);
       else if (keyword === 'properties' || keyword === 'prefixItems')
-        for (const [name, one] of Object.entries(member as object)) visit(namedPlace(place, name), one);
+        for (const [name, one] of Object.entries(member as object)) visit(childPlace(place, name), one);
       if (NAMING.has(keyword)) place.walks += Object.keys(member as object).length / NAMES_OF_ONE_WALK;
     }
   };
@@ -120,7 +120,7 @@ function newPlace(): Place {
   return { walks: 0, named: new Map(), each: undefined };
 }
 
-function namedPlace(place: Place, name: string): Place {
+function childPlace(place: Place, name: string): Place {
   const named = place.named.get(name) ?? newPlace();
   place.named.set(name, named);
   return named;

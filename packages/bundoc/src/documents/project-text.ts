@@ -74,14 +74,14 @@ function chosenOf(object: JsonObject, mask: FieldMask): JsonObject {
     object.members.flatMap((member) => {
       const wanted = mask.get(member.name);
       if (wanted === undefined) return [];
-      const value = wanted === true ? member.value : within(member.value, wanted);
+      const value = wanted === true ? member.value : projectValue(member.value, wanted);
       return value === undefined ? [] : [{ ...member, value }];
     }),
   );
 }
 
 /** The selected part of a value; undefined when nothing in it can be selected. */
-function within(value: JsonNode, mask: FieldMask): JsonNode | undefined {
+function projectValue(value: JsonNode, mask: FieldMask): JsonNode | undefined {
   if (value.kind === 'scalar') return undefined;
   return value.kind === 'object' ? chosenOf(value, mask) : chosenItems(value, mask);
 }
@@ -89,7 +89,7 @@ function within(value: JsonNode, mask: FieldMask): JsonNode | undefined {
 function chosenItems(array: JsonArray, mask: FieldMask): JsonArray {
   return arrayOf(
     array.items.flatMap((item) => {
-      const value = within(item.value, mask);
+      const value = projectValue(item.value, mask);
       return value === undefined ? [] : [{ ...item, value }];
     }),
   );

@@ -13,7 +13,7 @@ import {
   type WriteResult,
 } from './port.ts';
 import { holds, preconditionsFailed } from './precondition.ts';
-import { addedBy, GroupQuota, NOTHING, type Quota, sumOf, type Usage } from './quota.ts';
+import { GroupQuota, NOTHING, type Quota, sumOf, type Usage, usageDelta } from './quota.ts';
 import { type DocumentState, type IdempotencyRecord, REV_BYTES } from './state.ts';
 
 // Both engines plan their commits here, in groups: each commit sees the effects of all before it.
@@ -204,7 +204,7 @@ class Planner<C extends Pick<WaitingCommit, 'writes' | 'options'>, E> {
       const after = { key, fileName, state, text, entries };
       own.set(key, state);
       if (entries !== undefined) indexed.write(after, entries);
-      if (this.#quota !== undefined) added = sumOf(added, addedBy(before, state));
+      if (this.#quota !== undefined) added = sumOf(added, usageDelta(before, state));
       if (text !== undefined) seals++;
       planned.push(after);
       results.push(result);

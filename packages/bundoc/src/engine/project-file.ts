@@ -136,7 +136,7 @@ type VersionEntry = ProjectFile['versions'][number];
  * The facts that may trigger a rotation. They are authenticated with the sealed name key, which prevents
  * anyone from adding or removing them. Empty for a version without any.
  */
-function factsOf({ adopted, takeOvers }: VersionEntry): string[] {
+function authenticatedFacts({ adopted, takeOvers }: VersionEntry): string[] {
   return [
     ...(adopted === undefined ? [] : ['adopted']),
     ...(takeOvers === undefined ? [] : [takeOvers.storage, String(takeOvers.count)]),
@@ -153,13 +153,13 @@ function sealedNameKeyOf(
   nameKey: KeyObject,
   entry: VersionEntry,
 ): ProjectFile['nameKey'][number] {
-  const sealed = sealNameKey(project, key, nameKey, factsOf(entry));
+  const sealed = sealNameKey(project, key, nameKey, authenticatedFacts(entry));
   return { version: key.version, sealed: sealed.toString('base64') };
 }
 
 function openNameKeyOf(project: string, key: LeasedKey, sealed: Buffer, entry: VersionEntry): KeyObject {
   try {
-    return openNameKey(project, key, sealed, factsOf(entry));
+    return openNameKey(project, key, sealed, authenticatedFacts(entry));
   } catch (error) {
     if (error instanceof OpenError) throw new AppError('project_damaged', { cause: error });
     throw error;

@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
 import { EmbeddedProject } from '../testing/embedded-project.ts';
 import { commitOne, put, remove } from './conformance.ts';
-import { addedBy, GroupQuota } from './quota.ts';
+import { GroupQuota, usageDelta } from './quota.ts';
 import { describeQuota } from './quota-conformance.ts';
 
 describeQuota('the embedded engine', async (quota) => {
@@ -40,8 +40,8 @@ it('a quota does not count what it refuses', () => {
 it('a quota counts a deletion as freed space, and does not count its tombstone', () => {
   const dead = { size: 0, deletedMs: 5 };
   const alive = { size: 30, deletedMs: 0 };
-  expect(addedBy(undefined, alive)).toEqual({ documents: 1, bytes: 30 });
-  expect(addedBy(dead, alive)).toEqual({ documents: 1, bytes: 30 });
-  expect(addedBy(alive, dead)).toEqual({ documents: -1, bytes: -30 });
-  expect(addedBy(alive, { size: 20, deletedMs: 0 })).toEqual({ documents: 0, bytes: -10 });
+  expect(usageDelta(undefined, alive)).toEqual({ documents: 1, bytes: 30 });
+  expect(usageDelta(dead, alive)).toEqual({ documents: 1, bytes: 30 });
+  expect(usageDelta(alive, dead)).toEqual({ documents: -1, bytes: -30 });
+  expect(usageDelta(alive, { size: 20, deletedMs: 0 })).toEqual({ documents: 0, bytes: -10 });
 });

@@ -58,7 +58,7 @@ interface Counted {
 }
 
 /** What a write adds that changes a document from one state to the other. */
-export function addedBy(before: Counted | undefined, after: Counted): Usage {
+export function usageDelta(before: Counted | undefined, after: Counted): Usage {
   const wasAlive = before?.deletedMs === 0;
   const isAlive = after.deletedMs === 0;
   return {

@@ -47,14 +47,14 @@ export function parseStorageFile(place: string, content: string): StorageFile {
 }
 
 /** The refusal of a storage with projects and without an identity. */
-export function unidentified(place: string): StartRefused {
+export function storageIdMissing(place: string): StartRefused {
   return new StartRefused(
     `${place} is missing, and there are projects. If it was lost, restore it from a backup of this storage. If an earlier build wrote the projects, export them with that build (bundoc export), start with an empty storage, and import them`,
   );
 }
 
 /** The refusal of a data folder from an earlier version, which had no common log. */
-export function ofEarlierBuild(dataDir: string): StartRefused {
+export function createdByEarlierBuild(dataDir: string): StartRefused {
   return new StartRefused(
     `${dataDir} was written by an earlier build, which this one does not read. Export the projects with that build (bundoc export, or bundoc backup), start with an empty storage, and import or restore them`,
   );

@@ -79,7 +79,7 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
   readonly #answered = Promise.withResolvers<void>();
 
   constructor(options: StorageGenerationOptions) {
-    this.#options = { ...options, identity: ofRunning(options.identity) };
+    this.#options = { ...options, identity: guardIdentity(options.identity) };
   }
 
   get id(): string {
@@ -365,7 +365,7 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
 /**
  * After the start, a lost or damaged identity makes the storage unavailable, instead of refusing the start.
  */
-function ofRunning(identity: StorageIdentity): StorageIdentity {
+function guardIdentity(identity: StorageIdentity): StorageIdentity {
   const guarded = async <T>(action: Promise<T>): Promise<T> => {
     try {
       return await action;

@@ -121,12 +121,12 @@ export function registerChanges(
       if (format === 'text/event-stream') {
         if (request.method !== 'HEAD') return stream(request, reply, project, query, filter);
         refuseForStream(query);
-        await feed.begin(project, placeOf(streamStart(request, query)));
+        await feed.begin(project, toSince(streamStart(request, query)));
         reply.header('content-type', format);
         return reply.send();
       }
       const limits = { limit: query.limit ?? LIMIT_DEFAULT, bytesMax: PAGE_BYTES_MAX };
-      const since = placeOf(query.since);
+      const since = toSince(query.since);
       const beforeRead = async (): Promise<void> => {
         if (filter.documents) await reserveAnotherPage(request, PAGE_BYTES_MAX);
       };
@@ -160,7 +160,7 @@ export function registerChanges(
     const since = streamStart(request, query);
     using held = new DisposableStack();
     const place = held.use(feed.reserve(project));
-    const begin = await feed.begin(project, placeOf(since));
+    const begin = await feed.begin(project, toSince(since));
     const response = reply.raw;
     reply.hijack();
     if (response.destroyed) return reply;
@@ -175,7 +175,7 @@ export function registerChanges(
       sink.end();
       return reply;
     }
-    const isAllowed = allowedBy(auth, request);
+    const isAllowed = authorizationCheck(auth, request);
     held.defer(feed.follow(project, filter, { sink, share, place: begin, isAllowed }));
     const all = held.move();
     response.once('close', () => all.dispose());
@@ -187,7 +187,7 @@ export function registerChanges(
  * Returns whether the request's token is still valid. Revalidation is asynchronous; the next call returns its
  * result.
  */
-function allowedBy(auth: BearerAuth, request: FastifyRequest): () => boolean {
+function authorizationCheck(auth: BearerAuth, request: FastifyRequest): () => boolean {
   let isAllowed = true;
   const refuse = () => {
     isAllowed = false;
@@ -212,7 +212,7 @@ function streamStart(request: FastifyRequest, query: Query): Query['since'] {
 }
 
 /** The start of a page; the beginning without a cursor. */
-function placeOf(since: Query['since']): Since {
+function toSince(since: Query['since']): Since {
   if (since === undefined) return { position: 0, horizon: 0 };
   return since === 'now' ? since : { position: since.position, horizon: since.horizon ?? 0 };
 }

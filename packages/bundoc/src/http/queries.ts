@@ -148,7 +148,7 @@ export function registerQueries(
       using work = requestWork(scheduler, 'query', request, reply);
       const { body, ...condition } = await readRequest(request, countRequestSchema, work);
       const answer = await queries.count({ ...collectionPath(request), ...condition, work });
-      return await send(reply, [`{"count":${answer.count}${tail(answer, body.explain)}}`], work);
+      return await send(reply, [`{"count":${answer.count}${statsSuffix(answer, body.explain)}}`], work);
     },
   );
 
@@ -179,7 +179,11 @@ export function registerQueries(
         groups.push(`{"group":${by},"figures":${members(names, group.figures)}}`);
       }
       work.leave();
-      return await send(reply, [`{"groups":[${groups.join(',')}]${tail(answer, body.explain)}}`], work);
+      return await send(
+        reply,
+        [`{"groups":[${groups.join(',')}]${statsSuffix(answer, body.explain)}}`],
+        work,
+      );
     },
   );
 }
@@ -231,11 +235,11 @@ async function queryParts(
     parts.push(text);
   }
   const cursor = answer.next === undefined ? '' : `,"next_cursor":"${answer.next}"`;
-  parts.push(`]${cursor}${tail(answer, explain)}}`);
+  parts.push(`]${cursor}${statsSuffix(answer, explain)}}`);
   return parts;
 }
 
-function tail({ unreadable, explanation }: ExecutionStats, explain: boolean): string {
+function statsSuffix({ unreadable, explanation }: ExecutionStats, explain: boolean): string {
   const ids = unreadable.length === 0 ? '' : `,"unreadable":${JSON.stringify(unreadable)}`;
   return explain ? `${ids},"explain":${JSON.stringify(explanation satisfies Explanation)}` : ids;
 }

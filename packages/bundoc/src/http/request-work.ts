@@ -10,11 +10,11 @@ export function requestWork(
   request: FastifyRequest,
   reply?: FastifyReply,
 ): Work {
-  return scheduler.work(shareOfRequest(request), kind, reply && gone(reply));
+  return scheduler.work(shareOfRequest(request), kind, reply && disconnectSignal(reply));
 }
 
 /** Aborts when the client disconnects before it was answered. */
-function gone(reply: FastifyReply): AbortSignal {
+function disconnectSignal(reply: FastifyReply): AbortSignal {
   const controller = new AbortController();
   const { raw, request } = reply;
   const { socket } = request.raw;

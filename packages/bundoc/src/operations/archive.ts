@@ -105,7 +105,7 @@ export async function readArchive(source: AsyncIterable<Uint8Array>): Promise<Op
     throw new BackupDamaged('it is no backup of a known format');
   const name = await reader.take(start.readUInt8(HEAD_BYTES_MIN - 1));
   const written = await reader.take(HASH_BYTES);
-  if (name === undefined || written === undefined) throw cutShort();
+  if (name === undefined || written === undefined) throw truncated();
   const before = hash('sha256', Buffer.concat([start, name]), 'buffer');
   if (!before.equals(written)) throw new BackupDamaged('the head of the backup was changed');
   const project = projectIdSchema.safeParse(name.toString('latin1'));
@@ -119,7 +119,7 @@ async function* blocksOf(reader: ExactReader, hashOfHead: Buffer): AsyncGenerato
   let before = hashOfHead;
   for (let number = 0; ; number++) {
     const head = await reader.take(BLOCK_HEAD_BYTES);
-    if (head === undefined) throw cutShort();
+    if (head === undefined) throw truncated();
     const [kind, sealedBytes, clearBytes] = [head.readUInt8(0), head.readUInt32BE(1), head.readUInt32BE(5)];
     const isSound = kind === MORE || kind === LAST;
     if (!isSound || sealedBytes < SEAL_OVERHEAD_BYTES || Math.max(sealedBytes, clearBytes) > PART_BYTES_MAX)
@@ -127,7 +127,7 @@ async function* blocksOf(reader: ExactReader, hashOfHead: Buffer): AsyncGenerato
     const sealed = await reader.take(sealedBytes);
     const clear = await reader.take(clearBytes);
     const written = await reader.take(HASH_BYTES);
-    if (sealed === undefined || clear === undefined || written === undefined) throw cutShort();
+    if (sealed === undefined || clear === undefined || written === undefined) throw truncated();
     const after = hashAfter(before, Buffer.concat([head, sealed, clear]));
     if (!after.equals(written)) throw changed(number);
     const isLast = kind === LAST;
@@ -173,7 +173,7 @@ function hashAfter(before: Buffer, bytes: Buffer): Buffer {
   return hash('sha256', Buffer.concat([before, bytes]), 'buffer');
 }
 
-function cutShort(): BackupDamaged {
+function truncated(): BackupDamaged {
   return new BackupDamaged('the backup is cut short');
 }
 

@@ -134,7 +134,7 @@ function changesOf(cipher: ProjectCipher, { number, clear }: Block, text: Buffer
     const state = readState(reader);
     const sealed = state.deletedMs === 0 ? clear.subarray(at, at + state.size) : undefined;
     at += sealed?.length ?? 0;
-    if (sealed !== undefined && !isOf(cipher, state, sealed))
+    if (sealed !== undefined && !isEncryptionOf(cipher, state, sealed))
       throw new BackupDamaged(`a document in block ${number} of the backup does not open`);
     changes.push({ state, sealed });
   }
@@ -142,7 +142,7 @@ function changesOf(cipher: ProjectCipher, { number, clear }: Block, text: Buffer
   return changes;
 }
 
-function isOf(cipher: ProjectCipher, state: SealedChange['state'], sealed: Buffer): boolean {
+function isEncryptionOf(cipher: ProjectCipher, state: SealedChange['state'], sealed: Buffer): boolean {
   const fileName = state.fileName.toString('hex');
   if (cipher.fileName(state) !== fileName) return false;
   try {

@@ -116,7 +116,11 @@ export class OpenProjects {
   *sweep(): Generator<ProjectInstance> {
     this.#sweeps++;
     // Not reduced when projects close, so that the round ends in time.
-    this.#checksPerSweep = Math.max(this.#checksPerSweep, CHECKS_PER_SWEEP_MIN, Math.ceil(this.size / SWEEPS_PER_ROUND));
+    this.#checksPerSweep = Math.max(
+      this.#checksPerSweep,
+      CHECKS_PER_SWEEP_MIN,
+      Math.ceil(this.size / SWEEPS_PER_ROUND),
+    );
     for (let left = Math.min(this.#checksPerSweep, this.size); left > 0; left--) {
       const instance = this.#nextInRound();
       if (instance === undefined) return;

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { naiveCompare, naiveMatches, naiveOf } from '../testing/naive-query.ts';
 import { documentText, valueText, whereText } from '../testing/query-arbitraries.ts';
 import { compareValues } from '../values/compare.ts';
-import { encodeExactly, encodeKeyPart, inverted } from '../values/key.ts';
+import { encodeExactly, encodeKeyPart, invertOrder } from '../values/key.ts';
 import { readValue } from '../values/value.ts';
 import { writeValue } from '../values/write-value.ts';
 import { compileWhere } from './evaluate.ts';
@@ -43,7 +43,7 @@ describe('the order of values', () => {
         const [x, y] = [readValue(a), readValue(b)];
         expect(sign(compareValues(x, y))).toBe(expected);
         expect(inOrder(encodeExactly(x), encodeExactly(y))).toBe(expected);
-        expect(inOrder(inverted(encodeExactly(x)), inverted(encodeExactly(y))) + 0).toBe(-expected + 0);
+        expect(inOrder(invertOrder(encodeExactly(x)), invertOrder(encodeExactly(y))) + 0).toBe(-expected + 0);
       }),
       { numRuns: RUNS },
     );

@@ -1,6 +1,6 @@
 import { compareValues, equalValues, isSameType } from '../values/compare.ts';
 import { encodeExactly } from '../values/key.ts';
-import { mayMeet, someAt, someOrElementAt } from '../values/path.ts';
+import { mayRevisit, someAt, someOrElementAt } from '../values/path.ts';
 import { isArray, isObject, type ObjectValue, typeOf, type Value } from '../values/value.ts';
 import type { Comparison, Test, Where } from './where.ts';
 
@@ -23,7 +23,7 @@ export function compileWhere(where: Where): Predicate {
 function compile(where: Where, isMet: boolean): Predicate {
   if (where.kind === 'field') {
     const { path } = where;
-    const holds = compileTests(where.tests, isMet || mayMeet(path));
+    const holds = compileTests(where.tests, isMet || mayRevisit(path));
     return (document) =>
       holds({
         some: (predicate) => someOrElementAt(document, path, predicate),

@@ -1,5 +1,5 @@
 import type { OrderBy } from '@bundoc/shared/contract/query';
-import { encodeKeyPart, encodePosition, inverted } from '../values/key.ts';
+import { encodeKeyPart, encodePosition, invertOrder } from '../values/key.ts';
 import { type Path, pathOf, valueAt } from '../values/path.ts';
 import type { Value } from '../values/value.ts';
 
@@ -18,8 +18,8 @@ export function sortKey(order: Order, document: Value, position: number): string
   let key = '';
   for (const { path, descending } of order) {
     const part = encodeKeyPart(valueAt(document, path));
-    key += descending ? inverted(part) : part;
+    key += descending ? invertOrder(part) : part;
   }
   const place = encodePosition(position);
-  return key + (order.at(-1)?.descending === true ? inverted(place) : place);
+  return key + (order.at(-1)?.descending === true ? invertOrder(place) : place);
 }

@@ -75,7 +75,7 @@ interface Found {
  * Empty without an `$or`.
  */
 function alternativesOf(where: Where): Conjunction[] {
-  const either = firstOr(where);
+  const either = findFirstOr(where);
   if (either?.kind !== 'or') return [];
   return either.clauses.map((clause) => {
     const conjunction = new Map<string, Test[]>();
@@ -85,11 +85,11 @@ function alternativesOf(where: Where): Conjunction[] {
   });
 }
 
-function firstOr(where: Where): Where | undefined {
+function findFirstOr(where: Where): Where | undefined {
   if (where.kind === 'or') return where;
   if (where.kind !== 'and') return undefined;
   for (const clause of where.clauses) {
-    const either = firstOr(clause);
+    const either = findFirstOr(clause);
     if (either !== undefined) return either;
   }
   return undefined;
@@ -102,7 +102,7 @@ function planWithAny(index: UsableIndex, alternatives: readonly Conjunction[]): 
   const worth = Math.min(...found.map((one) => one.worth));
   const plans = found.map(({ plan }) => plan);
   const keys = new Set(plans.flatMap((plan) => (plan.kind === 'blind' ? plan.keys : [])));
-  const ranges = united(plans.flatMap((plan) => (plan.kind === 'ranges' ? plan.ranges : [])));
+  const ranges = mergeRanges(plans.flatMap((plan) => (plan.kind === 'ranges' ? plan.ranges : [])));
   if (keys.size + ranges.length > RANGES_MAX) return undefined;
   if (index.isBlind === true) return { plan: { kind: 'blind', index, keys: [...keys] }, worth };
   const rest = { isExact: false, fixed: '', inOrder: undefined };
@@ -110,7 +110,7 @@ function planWithAny(index: UsableIndex, alternatives: readonly Conjunction[]): 
 }
 
 /** The union of the ranges, without overlaps and in order. */
-function united(ranges: readonly KeyRange[]): KeyRange[] {
+function mergeRanges(ranges: readonly KeyRange[]): KeyRange[] {
   const apart: KeyRange[] = [];
   for (const range of ranges.toSorted((a, b) => (a.low < b.low ? -1 : Number(a.low > b.low)))) {
     const last = apart.at(-1);

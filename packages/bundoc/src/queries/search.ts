@@ -1,7 +1,7 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { IndexEntry, KeyRange } from '../engine/index-port.ts';
 import type { ProjectStore } from '../engine/port.ts';
-import { earlierKey, inverted, laterKey, positionOf } from '../values/key.ts';
+import { earlierKey, invertOrder, laterKey, positionOf } from '../values/key.ts';
 import { openingUs } from '../work/opening-time.ts';
 import type { RangePlan } from './plan.ts';
 import { Candidate, type Scan } from './scan.ts';
@@ -32,7 +32,7 @@ export async function* searchIndex(
   let many = Math.min(ENTRIES_MAX, wanted);
   if (plan.inOrder === undefined) {
     const always = await scan.work.outside(() =>
-      scan.withStore(async ({ indexes }) => required(indexes?.always?.(scan.collection, plan.index))),
+      scan.withStore(async ({ indexes }) => requireEntries(indexes?.always?.(scan.collection, plan.index))),
     );
     for (const { id } of always) seen?.add(id);
     yield* read(scan, always);
@@ -44,7 +44,7 @@ export async function* searchIndex(
       const { low, high }: KeyRange = range;
       const found: LookupResult = await scan.work.outside(() =>
         scan.withStore(async (store) => {
-          const entries = required(
+          const entries = requireEntries(
             store.indexes?.search?.(scan.collection, plan.index, { low, high }, backwards, many),
           );
           return takeFromMemory(scan, store, entries, plan.isExact, seen);
@@ -115,7 +115,7 @@ async function* read(scan: Scan, entries: readonly IndexEntry[]): AsyncGenerator
 }
 
 /** A long query may lose its index, or find it rebuilt; then its entries would be incomplete. */
-function required(entries: readonly IndexEntry[] | undefined): readonly IndexEntry[] {
+function requireEntries(entries: readonly IndexEntry[] | undefined): readonly IndexEntry[] {
   if (entries === undefined)
     throw new AppError('overloaded', { detail: 'the index changed during the query', retryAfterS: 1 });
   return entries;
@@ -126,7 +126,7 @@ function restOfRange({ low, high }: KeyRange, { inOrder, fixed }: RangePlan, aft
   if (inOrder === undefined || after === '') return { low, high };
   // The sort key lacks the fixed fields. It has the fields of the order as in the index, or inverted.
   if (inOrder === 'forwards') return { low: laterKey(low, `${fixed}${after}\0`), high };
-  return { low, high: earlierKey(high, fixed + inverted(after)) };
+  return { low, high: earlierKey(high, fixed + invertOrder(after)) };
 }
 
 /** Undefined for a deleted or undecryptable document. */

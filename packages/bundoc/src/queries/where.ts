@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { faultOfPath, mayMeet, type Path, pathOf } from '../values/path.ts';
+import { faultOfPath, mayRevisit, type Path, pathOf } from '../values/path.ts';
 import { isArray, isObject, TYPE_NAMES, type TypeName, type Value } from '../values/value.ts';
 
 /** A condition on whole documents. */
@@ -205,7 +205,7 @@ const ENCODED = 4;
 export function operatorsOf(where: Where): number {
   if (where.kind !== 'field') return where.clauses.reduce((sum, clause) => sum + operatorsOf(clause), 0);
   // If several ways lead to a value, it is tested for each rest of the path.
-  return ofTests(where.tests) * (mayMeet(where.path) ? where.path.length : 1);
+  return ofTests(where.tests) * (mayRevisit(where.path) ? where.path.length : 1);
 }
 
 function ofTests(tests: readonly Test[]): number {

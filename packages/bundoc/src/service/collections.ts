@@ -117,7 +117,7 @@ export class Collections {
         collection,
         stored !== undefined && stored.rev === rev ? stored : { definition, rev },
       ),
-      existing: await lookAt(store, collection, definition, options.work),
+      existing: await summarizeExisting(store, collection, definition, options.work),
     };
   }
 
@@ -191,7 +191,7 @@ function isDefined(store: CollectionStore, collection: string): boolean {
   }
 }
 
-async function lookAt(
+async function summarizeExisting(
   store: CollectionStore,
   collection: string,
   definition: CollectionDefinition,

@@ -132,19 +132,19 @@ export class Documents {
     const store = this.#instances.peekStore(project);
     if (store === undefined) return this.#read(project, ref);
     const found = store.get(ref);
-    return found instanceof Promise ? this.#readHeld(project, found) : present(found);
+    return found instanceof Promise ? this.#readHeld(project, found) : requireDocument(found);
   }
 
   async #read(project: string, ref: DocumentRef): Promise<StoredDocument> {
     using lease = await this.#instances.acquire(project, 'existing');
     if (lease === undefined) throw new AppError('project_not_found');
-    return present(await lease.store.get(ref));
+    return requireDocument(await lease.store.get(ref));
   }
 
   /** An asynchronous read holds its project. */
   async #readHeld(project: string, found: Promise<StoredDocument | undefined>): Promise<StoredDocument> {
     using _lease = this.#instances.leaseIfOpen(project);
-    return present(await found);
+    return requireDocument(await found);
   }
 
   /**
@@ -260,7 +260,7 @@ async function countDocuments(store: ProjectStore, collection: string): Promise<
 }
 
 /** @throws AppError `document_not_found`. */
-function present(document: StoredDocument | undefined): StoredDocument {
+function requireDocument(document: StoredDocument | undefined): StoredDocument {
   if (document === undefined) throw new AppError('document_not_found');
   return document;
 }

@@ -116,11 +116,11 @@ export class ExistingDocuments {
     if (errors.length === 0) return;
     this.#failing++;
     if (this.#failures.length < NAMED_MAX)
-      this.#failures.push({ id, errors: errors.slice(0, ERRORS_MAX).map(shortened) });
+      this.#failures.push({ id, errors: errors.slice(0, ERRORS_MAX).map(shorten) });
   }
 }
 
 /** A path in a document may be as long as the document. */
-function shortened({ path, message }: FieldFault): FieldFault {
+function shorten({ path, message }: FieldFault): FieldFault {
   return { path: path.slice(0, ERROR_CHARS_MAX), message: message.slice(0, ERROR_CHARS_MAX) };
 }

@@ -56,7 +56,7 @@ export function encodeKeyPart(value: Value | undefined): string {
 }
 
 /** The key with the inverted order. */
-export function inverted(key: string): string {
+export function invertOrder(key: string): string {
   const bytes = Buffer.from(key, 'latin1');
   for (let at = 0; at < bytes.length; at++) bytes[at] = 0xff - (bytes[at] as number);
   return bytes.toString('latin1');
@@ -125,7 +125,7 @@ function encodeNumber(number: number | Decimal): string {
   const { negative, digits, point } = decimalOf(number);
   if (digits === '') return '\x80';
   const magnitude = `${encodePoint(point)}${digits}\x00`;
-  return negative ? `\x7f${inverted(magnitude)}` : `\x81${magnitude}`;
+  return negative ? `\x7f${invertOrder(magnitude)}` : `\x81${magnitude}`;
 }
 
 const SMALL_POINT_MAX = 100;

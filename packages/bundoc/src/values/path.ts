@@ -35,7 +35,7 @@ export function pathOf(text: string): Path {
  * @returns whether `visit` returned true.
  */
 export function someAt(value: Value, path: Path, visit: (found: Value) => boolean): boolean {
-  return descend(value, path, 0, visit, mayMeet(path) ? new Map() : undefined);
+  return descend(value, path, 0, visit, mayRevisit(path) ? new Map() : undefined);
 }
 
 /** The depths of the path at which a container was already visited, a bit each. */
@@ -50,7 +50,7 @@ function descend(
 ): boolean {
   const name = path[depth];
   if (name === undefined) return visit(value);
-  if (typeof value !== 'object' || wasMet(met, value, depth)) return false;
+  if (typeof value !== 'object' || wasVisited(met, value, depth)) return false;
   if (isArray(value)) {
     const at = INDEX.test(name) ? Number(name) : -1;
     if (at >= 0 && at < value.length && descend(value[at] as Value, path, depth + 1, visit, met)) return true;
@@ -60,7 +60,7 @@ function descend(
   return descend(value[name] as Value, path, depth + 1, visit, met);
 }
 
-function wasMet(met: Met | undefined, container: Value, depth: number): boolean {
+function wasVisited(met: Met | undefined, container: Value, depth: number): boolean {
   if (met === undefined) return false;
   const before = met.get(container) ?? 0;
   met.set(container, before | (1 << depth));
@@ -68,7 +68,7 @@ function wasMet(met: Met | undefined, container: Value, depth: number): boolean 
 }
 
 /** Whether ways through a document may meet again: only when two names are numbers. */
-export function mayMeet(path: Path): boolean {
+export function mayRevisit(path: Path): boolean {
   let count = 0;
   for (const name of path) if (name.charCodeAt(0) <= DIGIT_NINE) count++;
   return count > 1;

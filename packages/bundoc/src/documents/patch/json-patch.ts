@@ -109,9 +109,9 @@ function apply(root: JsonNode, operation: PatchOperation): JsonNode {
     case 'remove':
       return remove(root, operation.path);
     case 'copy':
-      return edit(root, operation.path, addIn, existing(root, operation.from));
+      return edit(root, operation.path, addIn, requireValueAt(root, operation.from));
     case 'move': {
-      const value = existing(root, operation.from);
+      const value = requireValueAt(root, operation.from);
       if (isSame(operation.from, operation.path)) return root;
       return edit(remove(root, operation.from), operation.path, addIn, value);
     }
@@ -125,7 +125,7 @@ function test(root: JsonNode, path: Steps, expected: JsonNode): JsonNode {
   return root;
 }
 
-function existing(root: JsonNode, from: Steps): JsonNode {
+function requireValueAt(root: JsonNode, from: Steps): JsonNode {
   const value = valueAt(root, from);
   if (value === undefined) throw inapplicable('there is no value at "from"');
   return value;

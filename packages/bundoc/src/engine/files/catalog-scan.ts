@@ -58,12 +58,12 @@ export async function coverFromCatalogs(scan: CatalogScan): Promise<void> {
   await Promise.all(Array.from({ length: READS_AT_ONCE }, readSome));
   // A process may have died between the rename of a catalog and its sync, so the catalogs are synced before
   // the log is freed.
-  for (const { handle, covered } of await synced(disk, known)) log.coverTo(handle, covered);
+  for (const { handle, covered } of await syncCatalogs(disk, known)) log.coverTo(handle, covered);
   const unknown = new Set(handles.values().filter((handle) => !projectOf.has(handle)));
   for (const project of withoutCatalog) {
     if (unknown.size === 0 || scan.isEnded()) return;
     // A failing folder must not affect the others.
-    const handle = await bornAs(scan, project, unknown).catch(() => undefined);
+    const handle = await findBirth(scan, project, unknown).catch(() => undefined);
     if (handle === undefined) continue;
     projectOf.set(handle, project);
     unknown.delete(handle);
@@ -71,7 +71,7 @@ export async function coverFromCatalogs(scan: CatalogScan): Promise<void> {
 }
 
 /** The wanted handle whose birth is among a project's carried parts. */
-async function bornAs(
+async function findBirth(
   { disk, projectsDir }: CatalogScan,
   project: string,
   wanted: ReadonlySet<string>,
@@ -84,13 +84,13 @@ async function bornAs(
     if (handle === undefined || !wanted.has(handle)) continue;
     const file = await disk.read(path, CARRIED_BYTES_MAX);
     // The folder may be a copy of another project's; the birth decides.
-    if (file !== undefined && birthOrNone(file)?.project === project) return handle;
+    if (file !== undefined && decodeBirthOrUndefined(file)?.project === project) return handle;
   }
   return undefined;
 }
 
 /** A damaged file fails its project when it is opened. */
-function birthOrNone(file: Buffer): ReturnType<typeof birthIn> {
+function decodeBirthOrUndefined(file: Buffer): ReturnType<typeof birthIn> {
   try {
     return birthIn([file]);
   } catch (error) {
@@ -100,7 +100,7 @@ function birthOrNone(file: Buffer): ReturnType<typeof birthIn> {
 }
 
 /** Syncs catalogs together, or one by one when that fails. @returns the durable ones. */
-async function synced(disk: Disk, known: readonly KnownCatalog[]): Promise<readonly KnownCatalog[]> {
+async function syncCatalogs(disk: Disk, known: readonly KnownCatalog[]): Promise<readonly KnownCatalog[]> {
   if (known.length === 0) return known;
   try {
     await disk.syncFiles(known.map(({ path }) => path));

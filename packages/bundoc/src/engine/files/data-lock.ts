@@ -77,7 +77,7 @@ export function lockDataFolder(directory: string): HeldLock {
   const held = { database, folder };
   return {
     requireHeld: () => {
-      const present = noteIn(held.folder);
+      const present = readNote(held.folder);
       if (present === undefined || present === note) return;
       throw new DataFolderInUse(
         `the data folder is in use by another Bundoc process${describe(held.folder)}`,
@@ -108,7 +108,7 @@ function writeNote(folder: DataFolder): string {
 }
 
 /** Undefined when the note is missing, incomplete or unreadable. */
-function noteIn(folder: DataFolder): string | undefined {
+function readNote(folder: DataFolder): string | undefined {
   try {
     const note = readSmallSync(folder, NOTE_FILE, NOTE_BYTES_MAX)?.toString();
     return note === undefined || typeof JSON.parse(note) !== 'object' ? undefined : note;

@@ -11,7 +11,7 @@ import {
   STORAGE_FILE_BYTES,
   type StorageFile,
   type StorageIdentity,
-  unidentified,
+  storageIdMissing,
 } from '../storage-file.ts';
 import { type Disk, replaceFile } from './disk/disk.ts';
 
@@ -34,7 +34,7 @@ export async function identifyFolder(
   const identity = new IdentityInFolder(disk, dataDir, clock);
   if ((await disk.read(identity.path, SMALL_FILE_BYTES_MAX)) === undefined) {
     for (const name of CONTENT_FOLDERS)
-      if (((await disk.list(join(dataDir, name))) ?? []).length > 0) throw unidentified(identity.path);
+      if (((await disk.list(join(dataDir, name))) ?? []).length > 0) throw storageIdMissing(identity.path);
     await identity.write(newStorageFile());
   }
   await identity.read();
@@ -62,7 +62,7 @@ class IdentityInFolder implements StorageIdentity {
 
   async read(): Promise<StorageFile> {
     const content = await this.#disk.read(this.path, SMALL_FILE_BYTES_MAX);
-    if (content === undefined) throw unidentified(this.path);
+    if (content === undefined) throw storageIdMissing(this.path);
     return parseStorageFile(this.path, content.toString());
   }
 

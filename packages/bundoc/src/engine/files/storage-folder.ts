@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { PROJECTS_FOLDER } from '@bundoc/shared/contract/project-file';
 import type { DataFolder } from '@bundoc/shared/files/data-folder';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { ofEarlierBuild, type StorageIdentity } from '../storage-file.ts';
+import { createdByEarlierBuild, type StorageIdentity } from '../storage-file.ts';
 import type { HeldLock } from './data-lock.ts';
 import { type Disk, makeDirectoryDurably } from './disk/disk.ts';
 import { Backlog } from './documents/backlog.ts';
@@ -114,7 +114,7 @@ export async function viewFolder(
 async function requireOwnBuild(disk: Disk, dataDir: string, hasLog: boolean): Promise<void> {
   if (hasLog) return;
   const projects = (await disk.list(join(dataDir, PROJECTS_FOLDER))) ?? [];
-  if (projects.length > 0) throw ofEarlierBuild(dataDir);
+  if (projects.length > 0) throw createdByEarlierBuild(dataDir);
 }
 
 function idBytes(id: string): Buffer {

@@ -42,7 +42,7 @@ export async function openPostgresStorage(
   warnOfPlaintext('BUNDOC_STORAGE', config, logger);
   await using stack = new AsyncDisposableStack();
   const database = stack.use(new Database(options));
-  await untilServed({ clock, logger }, () => prepare(database, { clock, logger }));
+  await retryUntilAvailable({ clock, logger }, () => prepare(database, { clock, logger }));
   const identity = await identifyDatabase(database, clock);
   const reads = new SharedReads(database);
   const states = new SharedStates(database);
@@ -122,7 +122,10 @@ async function acceptsWrites(database: Database): Promise<boolean> {
   }
 }
 
-async function untilServed({ clock, logger }: EngineDeps, action: () => Promise<void>): Promise<void> {
+async function retryUntilAvailable(
+  { clock, logger }: EngineDeps,
+  action: () => Promise<void>,
+): Promise<void> {
   const begun = instant(clock);
   for (;;) {
     try {

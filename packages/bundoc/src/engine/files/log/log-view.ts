@@ -91,7 +91,7 @@ export class LogView implements ReadableLog {
       .filter(({ handles }) => handles.length > 0)
       .map(
         ({ segment, frame, handles }) =>
-          `segment ${segment}, frame ${frame} of the log is damaged; it has parts of ${listOf(handles)}`,
+          `segment ${segment}, frame ${frame} of the log is damaged; it has parts of ${formatHandles(handles)}`,
       );
     if (hole === undefined) return sentences;
     return [
@@ -141,6 +141,6 @@ export class LogView implements ReadableLog {
   }
 }
 
-function listOf(handles: readonly string[]): string {
+function formatHandles(handles: readonly string[]): string {
   return handles.length === 1 ? `handle ${handles[0]}` : `handles ${handles.join(', ')}`;
 }

@@ -91,7 +91,7 @@ export async function scanLog(
     (last, link) => (last === undefined || link.header.number > last.header.number ? link : last),
     undefined,
   );
-  await refuseBeheaded(disk, files, newest?.header);
+  await refuseDamagedHeaders(disk, files, newest?.header);
   const chain = chainOf(links, newest, storageId);
   const scanned = await scanChain(disk, chain, everyFrame);
   const live = new Set(chain.map(({ path }) => path));
@@ -143,7 +143,7 @@ function chainOf(links: readonly Link[], newest: Link | undefined, storageId: Bu
  * A file without a header is free, or was about to get one. Frames of a live segment in it show that the
  * header was damaged.
  */
-async function refuseBeheaded(
+async function refuseDamagedHeaders(
   disk: ReadableLogDisk,
   files: readonly FileOnDisk[],
   newest: FoundHeader | undefined,

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { DELETION_FILE, MOVE_FILE, PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import type { MarkedPlace } from '../../set-aside.ts';
 import type { Disk } from '../disk/disk.ts';
-import { putAwayMoved, readMoveMark, removeMoveMark } from './moved-folder.ts';
+import { readMoveMark, removeMoveMark, setMovedAside } from './moved-folder.ts';
 import { setFileAside } from './set-file-aside.ts';
 
 export interface MarkedFolder extends MarkedPlace {
@@ -24,7 +24,7 @@ export async function clearFolder(place: MarkedFolder): Promise<void> {
   const hasFile = names.includes(PROJECT_FILE);
   const mark = await readMoveMark(disk, directory);
   if (mark !== undefined && (await isLeftOver(mark, hasFile))) {
-    await putAwayMoved(disk, directory, keptIn, `${project}-${randomUUID()}`);
+    await setMovedAside(disk, directory, keptIn, `${project}-${randomUUID()}`);
     await removeMoveMark(disk, directory);
   } else if (!hasFile)
     for (const name of [DELETION_FILE, MOVE_FILE])

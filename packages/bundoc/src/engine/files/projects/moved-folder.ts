@@ -43,7 +43,7 @@ export async function removeMoveMark(disk: Disk, directory: string): Promise<voi
  * @param keptIn a folder on the same file system; it is created below an existing one.
  * @param kept the name of the folder in it.
  */
-export async function putAwayMoved(
+export async function setMovedAside(
   disk: Disk,
   directory: string,
   keptIn: string,

@@ -8,9 +8,9 @@ import { writeSealsRecord } from '../../state.ts';
 import type { ProjectFiles } from '../documents/document-writer.ts';
 import type { AttachedHandle, PartSource, TakenPart } from '../log/log-api.ts';
 import {
+  estimatedBytes,
   type FrameChange,
   type GroupPreparer,
-  likelyBytes,
   type Prepared,
   type PreparedGroup,
   type ToSeal,
@@ -159,7 +159,7 @@ export class CommitQueue implements PartSource {
     let count = 0;
     let bytes = 0;
     for (const waiting of this.#waiting) {
-      bytes += likelyBytes(waiting);
+      bytes += estimatedBytes(waiting);
       if ((count > 0 && bytes > bytesMax) || (onlyMakingRoom && !onlyDeletes(waiting))) break;
       this.#waitingBytes -= waiting.bytes;
       count++;

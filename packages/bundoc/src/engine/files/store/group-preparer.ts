@@ -132,7 +132,7 @@ export class GroupPreparer {
     const commits: Prepared[] = [];
     const placed: PlacedChange[] = [];
     const states = new Map<string, DocumentState>();
-    const writer = new ByteWriter(group.reduce((sum, waiting) => sum + likelyBytes(waiting), 0));
+    const writer = new ByteWriter(group.reduce((sum, waiting) => sum + estimatedBytes(waiting), 0));
     for (const [place, outcome] of outcomes.entries()) {
       const waiting = group[place] as Waiting;
       if (outcome.kind === 'refused') {
@@ -218,7 +218,7 @@ function changeOf(change: PlacedChange, frame: Buffer): FrameChange {
 }
 
 /** Approximate bytes of a commit in a part of the log. */
-export function likelyBytes({ writes, reseals }: Waiting): number {
+export function estimatedBytes({ writes, reseals }: Waiting): number {
   let bytes = (writes.length + reseals.length) * RECORD_BYTES;
   for (const write of writes)
     if (write.kind === 'put') bytes += 2 * RECORD_BYTES + write.content.bytes.length;

@@ -100,7 +100,7 @@ export class StoreReader {
         if (turn !== undefined) await turn;
       }
       stepBytes += place.size;
-      found.push(listed(this.#openInMemory(place, place), place));
+      found.push(toListed(this.#openInMemory(place, place), place));
     }
     work?.leave();
     await this.#readRest(places, found, unreadable, work);
@@ -143,7 +143,7 @@ export class StoreReader {
   /** Undefined for a deleted or undecryptable document, which must not break the list. */
   async #readListed(place: ListedPlace, unreadable: string[]): Promise<ListedDocument | undefined> {
     try {
-      return listed(await this.#read(place, place), place);
+      return toListed(await this.#read(place, place), place);
     } catch (error) {
       if (!hasCode(error, 'integrity_error')) throw error;
       unreadable.push(place.id);
@@ -256,7 +256,7 @@ export class StoreReader {
   }
 }
 
-function listed(
+function toListed(
   document: StoredDocument | undefined,
   { createdSeq }: ListedPlace,
 ): ListedDocument | undefined {

@@ -12,7 +12,7 @@ import type {
   UsedProjects,
 } from '../../transfer-port.ts';
 import type { Disk } from '../disk/disk.ts';
-import { putAwayMoved, readMoveMark, removeMoveMark, writeMoveMark } from '../projects/moved-folder.ts';
+import { readMoveMark, removeMoveMark, setMovedAside, writeMoveMark } from '../projects/moved-folder.ts';
 
 /** The location of a project. */
 export interface FolderToMove {
@@ -92,7 +92,7 @@ export class FilesMoveSource implements MoveSource {
       await close();
       await writeMoveMark(disk, tmp, directory, mark);
       await forget();
-      await putAwayMoved(disk, directory, keptIn, `${project}-${move}`);
+      await setMovedAside(disk, directory, keptIn, `${project}-${move}`);
     });
   }
 

@@ -157,7 +157,7 @@ export class Database implements AsyncDisposable {
       const run = runOnDriver(client);
       return action((text, timeoutMs) =>
         run(text, timeoutMs).catch((error: unknown) => {
-          throw troubleOf(error);
+          throw toConnectionError(error);
         }),
       );
     });
@@ -172,7 +172,7 @@ export class Database implements AsyncDisposable {
     try {
       client = await this.#pool.connect();
     } catch (error) {
-      throw storageErrorOf(troubleOf(error));
+      throw storageErrorOf(toConnectionError(error));
     }
     let isBroken = false;
     // The failing statement reports the error.
@@ -217,7 +217,7 @@ export class Database implements AsyncDisposable {
       const { rows } = await client.query<unknown[]>(this.#isPooled ? config : { ...config, name });
       return rows;
     } catch (error) {
-      throw troubleOf(error);
+      throw toConnectionError(error);
     }
   }
 }
@@ -246,7 +246,7 @@ async function runOn(client: pg.PoolClient, text: string): Promise<readonly (rea
     const results = (await client.query(config)) as unknown as { rows: Row[] } | { rows: Row[] }[];
     return (Array.isArray(results) ? results : [results]).map(({ rows }) => rows);
   } catch (error) {
-    throw troubleOf(error);
+    throw toConnectionError(error);
   }
 }
 
@@ -261,7 +261,7 @@ async function commit(client: pg.PoolClient): Promise<void> {
 }
 
 /** Errors of the server and defects are returned unchanged; all others become connection errors. */
-function troubleOf(error: unknown): unknown {
+function toConnectionError(error: unknown): unknown {
   if (error instanceof pg.DatabaseError && error.code !== undefined) return error;
   if (error instanceof TypeError || error instanceof RangeError) return error;
   return new ConnectionTrouble((error as Error).message, { cause: error });

@@ -116,7 +116,7 @@ export class RowReader {
     const name = this.#options.cipher.fileName(ref);
     const { clock, reads, project } = this.#options;
     const row = await retryUnavailable(clock, () => reads.get(project, name));
-    if (row === 'gone') throw gone();
+    if (row === 'gone') throw projectGone();
     if (row === 'absent') return undefined;
     const document = this.#open(ref, name, row);
     if (document === undefined) throw this.#damaged(name);
@@ -169,7 +169,7 @@ export class RowReader {
   async changes(after: Position, limit: number, horizon: Position): Promise<ChangePage> {
     const { clock, reads, project } = this.#options;
     const found = await retryUnavailable(clock, () => reads.changes({ project, after, limit }));
-    if (found === undefined) throw gone();
+    if (found === undefined) throw projectGone();
     const { seq, purgedSeq, rows } = found;
     // A reader that starts from zero cannot have missed a purged tombstone.
     const known = after === 0 ? purgedSeq : horizon;
@@ -194,7 +194,7 @@ export class RowReader {
   async sealedChanges(after: Position, { limit, bytesMax }: SealedPageLimits): Promise<SealedPage> {
     const rows = await this.#query(SEALED_CHANGES, [this.#options.project, after, limit, bytesMax]);
     const [head] = rows;
-    if (head === undefined) throw gone();
+    if (head === undefined) throw projectGone();
     const [seq, forgotten] = head as unknown as [number, number];
     const changes = rows.filter((row) => row[2] !== null).map((row) => this.#sealedChange(row.slice(2)));
     const total = Number(head.at(-1) ?? 0);
@@ -206,7 +206,7 @@ export class RowReader {
   async position(): Promise<Position> {
     const { clock, reads, project } = this.#options;
     const position = await retryUnavailable(clock, () => reads.position(project));
-    if (position === undefined) throw gone();
+    if (position === undefined) throw projectGone();
     return position;
   }
 
@@ -227,7 +227,7 @@ export class RowReader {
   /** Rows of a statement that is joined to the project's head. @throws ProjectGone. */
   async #asOfHead(statement: Statement, values: readonly unknown[]): Promise<readonly Row[]> {
     const rows = await this.#query(statement, values);
-    if (rows.length === 0) throw gone();
+    if (rows.length === 0) throw projectGone();
     return rows.filter(([first]) => first !== null);
   }
 
@@ -292,6 +292,6 @@ export function indexChanged(): AppError {
   return new AppError('overloaded', { detail: 'the index changed during the query', retryAfterS: 1 });
 }
 
-function gone(): ProjectGone {
+function projectGone(): ProjectGone {
   return new ProjectGone('the project is not there any more');
 }

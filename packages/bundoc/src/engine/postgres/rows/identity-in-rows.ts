@@ -7,7 +7,7 @@ import {
   parseStorageFile,
   type StorageFile,
   type StorageIdentity,
-  unidentified,
+  storageIdMissing,
 } from '../../storage-file.ts';
 import type { Database, Statement } from '../database/database.ts';
 import { retryUnavailable } from '../database/retry-unavailable.ts';
@@ -94,6 +94,6 @@ export class IdentityInRows implements StorageIdentity {
 }
 
 function fileOf(row: readonly unknown[] | undefined): StorageFile {
-  if (row === undefined) throw unidentified(PLACE);
+  if (row === undefined) throw storageIdMissing(PLACE);
   return parseStorageFile(PLACE, String(row[0]));
 }
