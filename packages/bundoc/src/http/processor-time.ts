@@ -8,9 +8,9 @@ const REQUEST_MS = 0.1;
 export const BURST_S = 5;
 
 /**
- * Limits the processor time that requests of one project use: 429 `rate_limited`, after the guard and before
- * the body is read or anything is looked up. So only authorized callers can use up a project's time, and a
- * refusal does not reveal what exists.
+ * Limits the processor time that requests of one project use: 429 `rate_limited`. The check follows the
+ * guard, before the body is read or anything is looked up. So only authorized callers can use up a project's
+ * time, and a refusal does not reveal what exists.
  *
  * Call it before any route is registered.
  *

@@ -26,7 +26,7 @@ const PAGE = 1_000;
 
 /**
  * Writes a project's documents as lines, each as stored, in the order of their last changes: it reads the
- * feed of changes to its end. Applied in order, the lines yield the project's state at the end: a document
+ * feed of changes to its end. Applied in order, the lines yield the project's state at the end. A document
  * that changes during the export appears again, and the later line wins. Only one page is in memory.
  */
 export async function exportDocuments(bundoc: Bundoc, options: ExportOptions): Promise<ExportProgress> {

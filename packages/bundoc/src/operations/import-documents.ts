@@ -42,7 +42,7 @@ interface Batch {
  * Imports the documents of an NDJSON source in concurrent batches. Two batches that write the same document
  * run one after the other.
  *
- * The idempotency key of a batch derives from its place and its text, so a batch that is sent again within a
+ * The idempotency key of a batch derives from its place and its text. So a batch that is sent again within a
  * day takes effect once.
  *
  * @param lines the lines after those that are done.

@@ -1,7 +1,7 @@
 /** Documents and bodies from this size on are parsed, checked and evaluated in a separate thread. */
 export const LARGE_BYTES = 262_144;
 /**
- * Documents and patches up to this size are parsed into a tree on the event loop's thread: they have so few
+ * Documents and patches up to this size are parsed into a tree on the event loop's thread. They have so few
  * values that this takes a few milliseconds.
  */
 export const TREE_BYTES_MAX = 65_536;

@@ -52,8 +52,8 @@ export interface ListedPlace extends LivingDocument, DocumentRef {
 
 /**
  * The index of a project in memory. For each document and tombstone it has the id, file name, revision, key
- * version, size and place in the order. It is a table with rows rather than objects: about 165 bytes a
- * document without the id, with the map of ids (measured with a million).
+ * version, size and place in the order. It is a table with rows rather than objects. A document takes about
+ * 165 bytes with the map of ids, without the id itself (measured with a million).
  *
  * States may be applied twice and, while loading, in any order: the one with the higher `seq` wins.
  *

@@ -26,7 +26,7 @@ type Helper = ChildProcessByStdio<Writable, Readable, null>;
  * Syncs file systems with `sync -f` of coreutils, one at a time.
  *
  * A separate process runs the command. Starting it from this process would copy the page tables on the event
- * loop's thread: with 2 GiB that takes up to a quarter of a second.
+ * loop's thread. With 2 GiB that takes up to a quarter of a second.
  */
 export class SyncHelper {
   #helper: Helper | undefined;

@@ -274,7 +274,7 @@ export interface PartBytes {
 }
 
 /**
- * Finds the part of a handle in a head, even if the head's hash does not match: a part is authentic by its
+ * Finds the part of a handle in a head, even if the head's hash does not match. A part is authentic by its
  * own tag, so damage elsewhere does not matter.
  *
  * @param head starts at the frame's first byte, and is as long as {@link headBytesAt} says.

@@ -112,9 +112,9 @@ export class FileProjects implements Projects {
   /**
    * Opens a project, or creates it. Once resolved, its folder is durable.
    *
-   * The order matters. First comes the check that the folder is empty, then the key, then the project's birth
-   * in the log, then the folder and the first document. After a crash before the birth, the next call adopts
-   * the key; after a crash later, the project exists.
+   * The order matters. First comes the check that the folder is empty, then the key. The project's birth in
+   * the log follows, then the folder and the first document. After a crash before the birth, the next call
+   * adopts the key; after a crash later, the project exists.
    *
    * @throws AppError as {@link open}.
    */

@@ -53,9 +53,9 @@ const PROBE: Statement = {
 
 /**
  * Commits the waiting commits of all open projects of this node, with many projects in a transaction. A
- * transaction locks the heads of its projects, so `seq` orders the commits of all nodes, and a reader that
- * sees one sees all earlier ones. It never waits for a head while it holds another. A refusal for one project
- * does not affect the others.
+ * transaction locks the heads of its projects, so `seq` orders the commits of all nodes. A reader that sees
+ * one commit sees all earlier ones. It never waits for a head while it holds another. A refusal for one
+ * project does not affect the others.
  *
  * When the connection breaks during the commit, the outcome is looked up by an id that the transaction wrote.
  * Only a transaction without effect is retried.

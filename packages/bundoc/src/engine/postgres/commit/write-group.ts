@@ -89,8 +89,8 @@ const WRITE_ENTRIES = `, gone AS (
 )`;
 
 /**
- * Finds every row through a unique index with ON CONFLICT rather than a join: with stale statistics, the
- * planner reads a whole table for one row. Heads are locked, so they exist.
+ * Finds every row through a unique index with ON CONFLICT rather than a join. With stale statistics, the
+ * planner of a join reads a whole table for one row. Heads are locked, so they exist.
  */
 function writeGroup(name: string, more: string): Statement {
   return {
