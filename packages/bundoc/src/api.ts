@@ -52,13 +52,13 @@ import { Queries } from './service/queries.ts';
 import type { Scheduler } from './work/scheduler.ts';
 import type { ServiceShares } from './work/service-shares.ts';
 
-/** What the API is made of. */
+/** The dependencies of the API. */
 export interface ApiParts {
   readonly config: BundocConfig;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: BundocMetrics;
-  /** Of processor time, by project. */
+  /** Limits processor time per project. */
   readonly limit: RateLimit | undefined;
   readonly scheduler: Scheduler;
   readonly serviceShares: ServiceShares;
@@ -74,7 +74,7 @@ export interface ApiParts {
   readonly deletion: ProjectDeletion;
   readonly feed: ChangeFeed;
   readonly moves: Moves;
-  /** Of the storage. */
+  /** The id of the storage. */
   readonly id: string;
   readonly drain: Drain;
   readonly tls: ReturnType<typeof openServerTls>;
@@ -82,13 +82,13 @@ export interface ApiParts {
 }
 
 const READINESS_KEPT_MS = 1_000;
-/** Why nothing is served, by the state of the generation. */
+/** The readiness reason for each state of the generation that stops the service. */
 const REASONS: Readonly<Record<GenerationState, Readiness['reason']>> = {
   confirmed: undefined,
   unconfirmed: 'kms_unavailable',
   superseded: 'storage_superseded',
 };
-/** The API, which does not listen yet. */
+/** Creates the API without listening. */
 export async function createApi(parts: ApiParts): Promise<FastifyInstance> {
   const { config, clock, logger, metrics, limit, revoked, tokenKeys, tls, drain, requestTimeoutMs } = parts;
   const { httpShares: shares } = parts;
@@ -144,7 +144,7 @@ async function registerRoutes(app: FastifyInstance, auth: BearerAuth, parts: Api
   registerHealth(app, readinessOf(parts), parts.drain);
 }
 
-/** What the service says of its readiness. */
+/** Returns the check behind `/ready`. */
 function readinessOf({ clock, storage, generation, kms, events, id }: ApiParts): () => Promise<Readiness> {
   const readiness = cachedCheck(clock, READINESS_KEPT_MS, async () => {
     const [isReady, kmsUp] = await Promise.all([storage.isReady(), kms.isUp()]);
@@ -156,7 +156,7 @@ function readinessOf({ clock, storage, generation, kms, events, id }: ApiParts):
   });
   return async () => {
     const checked = await readiness();
-    // Never remembered: nothing is served from the moment that a generation is refused.
+    // Read on every call: the service stops as soon as BunKMS refuses a generation.
     const { state, generation: confirmed } = generation;
     const reason = REASONS[state] ?? (checked.storage === 'ok' ? undefined : 'storage_unavailable');
     return {

@@ -17,7 +17,7 @@ import type { KeyCache } from './crypto/key-cache.ts';
 import type { Disk } from './engine/files/disk/disk.ts';
 import { openFileStorage } from './engine/files/index.ts';
 import { settleMove } from './engine/judge-move-mark.ts';
-import { openMoveTarget, openPostgresStorage, warnInClear } from './engine/postgres/index.ts';
+import { openMoveTarget, openPostgresStorage, warnOfPlaintext } from './engine/postgres/index.ts';
 import type { OnSetAside } from './engine/set-aside.ts';
 import { runningStorage } from './engine/started-storage.ts';
 import type { EngineDeps, StorageEngine } from './engine/storage-engine.ts';
@@ -42,45 +42,45 @@ import { Scheduler } from './work/scheduler.ts';
 import { createServiceShares } from './work/service-shares.ts';
 import { roomForWork, workingMemory, workingMemoryBytes } from './working-memory.ts';
 
-/** What a test may replace. */
+/** The parts that a test may replace. */
 export interface BundocParts {
   readonly clock?: Clock;
   readonly logger?: Logger;
-  /** Puts something between the service and its disk. */
+  /** Wraps the disk of the service. */
   readonly wrapDisk?: (disk: Disk) => Disk;
-  /** How often certificate files are looked at, milliseconds. */
+  /** Interval between checks of the certificate files, milliseconds. */
   readonly checkTlsEveryMs?: number;
-  /** How often it is looked how old the generation of the storage is, milliseconds. */
+  /** Interval between checks of the age of the storage's generation, milliseconds. */
   readonly checkGenerationEveryMs?: number;
   /** Longest time to receive a whole request, milliseconds. */
   readonly requestTimeoutMs?: number;
 }
 
 export interface RunningBundoc extends RunningService {
-  /** Where it listens: `http://127.0.0.1:8080`. */
+  /** The URL of the listener, such as `http://127.0.0.1:8080`. */
   readonly url: string;
   readonly moves: Moves;
-  /** What requests share, connections left out: nothing of it is held while nothing is asked. */
+  /** The shared limits of requests, without those of connections. They are all free while no request runs. */
   readonly shares: readonly Share[];
-  /** Resolves when BunKMS has confirmed the storage, or refused it for the first time. */
+  /** Resolves when BunKMS has confirmed the storage or refused it for the first time. */
   readonly confirmed: Promise<void>;
 }
 
 const SWEEP_EVERY_MS = 1_000;
 const TOKEN_KEYS_EVERY_MS = 300_000;
 const RESUME_EVERY_MS = 5_000;
-/** How often it is looked how old the generation is, and how old it may become. */
+/** Interval between checks of the generation's age, and its maximum age. */
 const GENERATION_CHECK_MS = 300_000;
 const GENERATION_AGE_S_MAX = 3_600;
 
-/** Documents of one project that are re-sealed after a rotation, each time the projects are swept. */
-const RESEALS_A_SECOND = 500;
+/** Documents of one project that each sweep re-seals after a rotation. */
+const RESEALS_PER_SECOND = 500;
 
 /**
- * Makes Bundoc of its parts and listens.
+ * Composes the service and starts the listener.
  *
- * @throws ConfigError, DataFolderInUse, SchemaMismatch, or what the storage and the listener throw; nothing
- * is left open then.
+ * @throws ConfigError, DataFolderInUse, SchemaMismatch, and errors of the storage and the listener;
+ *   everything is closed first.
  */
 export async function startBundoc(config: BundocConfig, parts: BundocParts = {}): Promise<RunningBundoc> {
   const clock = parts.clock ?? systemClock;
@@ -140,7 +140,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   });
   stack.use(events);
   observe({ metrics, storage, generation, scheduler, instances, keys, feed, events, revoked, token });
-  keepUp({ storage, generation, instances, rotations, revoked, feed, logger }, stack);
+  startUpkeep({ storage, generation, instances, rotations, revoked, feed, logger }, stack);
   const tokenKeys = new TokenKeys({ fetchJwks: () => kms.fetchJwks(), clock });
   stack.use(every(TOKEN_KEYS_EVERY_MS, () => void tokenKeys.refresh()));
   void generation.answered.then(() => tokenKeys.refresh());
@@ -172,7 +172,7 @@ function reportSetAside(metrics: BundocMetrics, logger: Logger): OnSetAside {
   };
 }
 
-/** The listener's certificate, and the way to BunKMS. */
+/** Opens the listener's certificate and the connection to BunKMS. */
 function connect(
   config: BundocConfig,
   { clock, logger, metrics, parts }: Connected,
@@ -198,7 +198,7 @@ function connect(
   return { kms, token, listenerTls };
 }
 
-/** Who may use how much of the processor and of memory. */
+/** Creates the limits on processor time and memory. */
 function divideWork(config: BundocConfig, clock: Clock, metrics: BundocMetrics) {
   const limit = processorLimit(config, clock);
   const memory = workingMemory(workingMemoryBytes(memoryLimit(), config.documentBytesMax), clock);
@@ -228,7 +228,7 @@ interface Observed extends Pick<Composition, 'metrics' | 'storage' | 'generation
   readonly token: ServiceToken;
 }
 
-/** What is measured when the metrics are asked for. */
+/** Registers what the metrics measure on each scrape. */
 function observe(observed: Observed): void {
   const { metrics, storage, generation, scheduler, instances, keys, feed, events, revoked, token } = observed;
   metrics.observe({
@@ -250,13 +250,13 @@ function observe(observed: Observed): void {
   metrics.observeWork(scheduler);
 }
 
-/** What is done every second. */
-function keepUp(
-  { storage, generation, instances, rotations, revoked, feed, logger }: KeptUp,
+/** Starts the work that runs every second. */
+function startUpkeep(
+  { storage, generation, instances, rotations, revoked, feed, logger }: UpkeepParts,
   stack: AsyncDisposableStack,
 ): void {
   const upkeep = new ProjectUpkeep({
-    ...{ instances, logger, rotations, resealsMax: RESEALS_A_SECOND },
+    ...{ instances, logger, rotations, resealsMax: RESEALS_PER_SECOND },
     statesOf: storage.statesOf,
   });
   const sweep = () => {
@@ -268,20 +268,20 @@ function keepUp(
   stack.use(every(SWEEP_EVERY_MS, sweep));
 
   const idleSweeper = stack.use(new IdleTtlSweeper({ marks: storage.expiry, instances, logger }));
-  const lookWhereServed = () => {
+  const sweepIfServed = () => {
     if (generation.state === 'confirmed') void idleSweeper.sweep();
   };
-  stack.use(every(SWEEP_EVERY_MS, lookWhereServed));
+  stack.use(every(SWEEP_EVERY_MS, sweepIfServed));
 }
 
-interface KeptUp extends Pick<Composition, 'storage' | 'generation' | 'logger'> {
+interface UpkeepParts extends Pick<Composition, 'storage' | 'generation' | 'logger'> {
   readonly instances: InstanceManager;
   readonly rotations: SpreadRotations;
   readonly revoked: RevokedTokens;
   readonly feed: ChangeFeed;
 }
 
-/** Of milliseconds, by project; undefined for none. */
+/** The limit on processor time per project; undefined for no limit. */
 function processorLimit(
   { processorMsPerProject: perSecond }: BundocConfig,
   clock: Clock,
@@ -290,8 +290,8 @@ function processorLimit(
 }
 
 /**
- * The certificate for BunKMS and its authorities; undefined without any. A connection in the clear is worth a
- * word.
+ * The client certificate for BunKMS and its authorities; undefined without any. Logs a warning for a
+ * plaintext connection to another host.
  */
 function openKmsTls(
   { kms }: BundocConfig,
@@ -306,10 +306,10 @@ function openKmsTls(
   return tls;
 }
 
-/** Where the service may move projects to. */
+/** The storage that the service may move projects to. */
 function moveDestination({ moveTo }: BundocConfig, ports: EngineDeps): MoveDestination | undefined {
   if (moveTo === undefined) return undefined;
-  warnInClear('BUNDOC_MOVE_TO', moveTo, ports.logger);
+  warnOfPlaintext('BUNDOC_MOVE_TO', moveTo, ports.logger);
   return { place: placeOf(moveTo.address), open: () => openMoveTarget(moveTo, ports) };
 }
 
@@ -327,8 +327,8 @@ function openStorage(
 }
 
 /**
- * Each hour the generation is advanced, by one of several nodes, so that a copy of the storage is found out
- * that is in use beside it.
+ * Advances a generation older than an hour. This reveals a copy of the storage that runs at the same time.
+ * One of several nodes does it.
  */
 async function advanceOld(
   storage: StorageEngine,

@@ -15,7 +15,7 @@ import { SpreadRotations } from './projects/spread-rotations.ts';
 import type { OwnWork, Scheduler } from './work/scheduler.ts';
 import type { ServiceShares } from './work/service-shares.ts';
 
-/** What the open projects are made of. */
+/** The dependencies of the open projects. */
 export interface Composition {
   readonly config: BundocConfig;
   readonly clock: Clock;

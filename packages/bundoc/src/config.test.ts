@@ -90,7 +90,7 @@ describe('the configuration', () => {
       );
   });
 
-  it('knows the trusted proxies by address and by subnet', () => {
+  it('parses trusted proxies as addresses and subnets', () => {
     const { isProxy } = readConfig({
       BUNDOC_KMS_TOKEN_FILE: '/run/token',
       BUNDOC_TRUSTED_PROXIES: '10.0.0.7, 192.0.2.0/24,fd00:1::/64',
@@ -101,7 +101,7 @@ describe('the configuration', () => {
       expect(isProxy?.(address), address).toBe(false);
   });
 
-  it('takes a quota of either kind alone', () => {
+  it('accepts a quota of either kind alone', () => {
     const quotaOf = (environment: Record<string, string>) =>
       readConfig({ BUNDOC_KMS_TOKEN_FILE: '/run/token', ...environment }).quota;
     expect(quotaOf({ BUNDOC_PROJECT_DOCUMENTS_MAX: '0', BUNDOC_PROJECT_BYTES_MAX: '0' })).toBeUndefined();
@@ -109,7 +109,7 @@ describe('the configuration', () => {
     expect(quotaOf({ BUNDOC_PROJECT_BYTES_MAX: '9' })).toEqual({ documentsMax: 0, bytesMax: 9 });
   });
 
-  it('takes a place to move projects to, of a service on files alone', () => {
+  it('accepts a target for moves only for a service on files', () => {
     const token = { BUNDOC_KMS_TOKEN_FILE: '/run/token' };
     const to = 'postgres://b@db.internal/bundoc?sslmode=verify-full';
     const { storage, moveTo } = readConfig({ ...token, BUNDOC_MOVE_TO: to });
@@ -129,7 +129,7 @@ describe('the configuration', () => {
   const storageOf = (environment: Record<string, string>) =>
     readConfig({ BUNDOC_KMS_TOKEN_FILE: '/run/token', ...environment }).storage;
 
-  it('takes a PostgreSQL and a CA file, and keeps parameters from the client', () => {
+  it('accepts a PostgreSQL URL and a CA file, and hides its parameters from the client', () => {
     const place = 'postgres://app:secret@db.example/bundoc';
     const address = {
       ...{ host: 'db.example', port: 5_432, database: 'bundoc', user: 'app', password: 'secret' },
@@ -150,13 +150,13 @@ describe('the configuration', () => {
     });
   });
 
-  it('refuses the former name of a variable, and says the present one', () => {
+  it('refuses the former name of a variable, and names the current one', () => {
     expect(() => storageOf({ BUNDOC_POSTGRES_IDLE_TIMEOUT_MS: '5000' })).toThrow(
       'BUNDOC_POSTGRES_IDLE_TIMEOUT_MS: is now BUNDOC_POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_MS',
     );
   });
 
-  it('refuses what is no PostgreSQL, or would be connected to otherwise than it seems', () => {
+  it('refuses a URL that is not for PostgreSQL, or would connect differently than it seems', () => {
     for (const url of [
       'postgres://',
       'postgres:///bundoc',
@@ -170,7 +170,7 @@ describe('the configuration', () => {
       expect(() => storageOf({ BUNDOC_STORAGE: url }), url).toThrow('BUNDOC_STORAGE');
   });
 
-  it('takes certificates for an https BunKMS, and refuses half of a pair and certificates without https', () => {
+  it('accepts certificates for an https BunKMS, and refuses half of a pair and certificates without https', () => {
     const environment = {
       BUNDOC_KMS_TOKEN_FILE: '/run/token',
       BUNDOC_KMS_URL: 'https://bunkms-internal:8082',

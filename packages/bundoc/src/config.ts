@@ -61,7 +61,7 @@ const variables = z.object({
   BUNDOC_PROJECT_DOCUMENTS_MAX: wholeNumber(0, 1_000_000_000_000).default(0),
   BUNDOC_PROJECT_BYTES_MAX: wholeNumber(0, 999_999_999_999_999).default(0),
   BUNDOC_BODY_BYTES: wholeNumber(MIB, BYTES_MAX).optional(),
-  // A page may have 16 MiB, beside the reserve for small answers.
+  // A page may have 16 MiB, in addition to the reserve for small answers.
   BUNDOC_ANSWER_BYTES: wholeNumber(32 * MIB, BYTES_MAX).optional(),
   BUNDOC_STREAMS: wholeNumber(8, 1_000_000).default(SERVICE_SHARE_DEFAULTS.streams),
   BUNDOC_STREAM_BYTES: wholeNumber(MIB, BYTES_MAX).optional(),
@@ -90,8 +90,7 @@ const environmentSchema = allOrNone(allOrNone(variables, OWN_TLS), KMS_CLIENT)
     },
   )
   .refine(
-    // Certificates mean that the connection must be closed to others; without https they would do
-    // nothing.
+    // Client certificates promise a restricted listener, and without https they have no effect.
     (values) =>
       String(values.BUNDOC_KMS_URL).startsWith('https:') ||
       KMS_TLS.every((name) => values[name] === undefined),
@@ -101,10 +100,10 @@ const environmentSchema = allOrNone(allOrNone(variables, OWN_TLS), KMS_CLIENT)
 export interface BundocConfig {
   readonly host: string;
   readonly port: number;
-  /** Of use for files only. */
+  /** Used for files only. */
   readonly dataDir: string;
   readonly storage: StorageConfig;
-  /** Where projects in files may be moved to while they are used; nowhere when undefined. */
+  /** Where projects in files may be moved at runtime; undefined to disable moves. */
   readonly moveTo: PostgresConfig | undefined;
   /** TLS of the listener; plain HTTP when absent. */
   readonly tls: TlsFiles | undefined;
@@ -112,33 +111,33 @@ export interface BundocConfig {
     readonly url: string;
     readonly tokenFile: string;
     readonly tls: TlsFiles | undefined;
-    /** Longest time that one call may take, with all its tries. */
+    /** Maximum duration of one call with all its attempts. */
     readonly deadlineMs: number;
   };
   readonly keyTtlMs: number;
   readonly documentBytesMax: number;
   readonly batchBytesMax: number;
-  /** Sealed bytes that are kept in memory; 0 for none. */
+  /** Bytes of the cache of sealed documents; 0 for none. */
   readonly cacheBytes: number;
-  /** Bytes of memory that open projects take at most; one project may be open in any case. */
+  /** Maximum memory of open projects, bytes; one project may always be open. */
   readonly openBytes: number;
-  /** Bytes that the log of a data folder takes at most. */
+  /** Maximum size of a data folder's log, bytes. */
   readonly logBytes: number;
-  /** Processor time that requests of one project take, milliseconds a second; 0 for no limit. */
+  /** Processor time for requests of one project, milliseconds a second; 0 for no limit. */
   readonly processorMsPerProject: number;
-  /** What each project may hold; undefined for no limit. */
+  /** The quota of each project; undefined for no limit. */
   readonly quota: Quota | undefined;
   readonly shares: HttpShareSizes & ServiceShareSizes;
-  /** Origins whose pages may ask and read; none by default. */
+  /** Origins whose pages may call the API; none by default. */
   readonly corsOrigins: readonly string[];
   /** Whether the console is served. */
   readonly console: boolean;
-  /** How long it serves on after SIGTERM. */
+  /** Time to keep serving after SIGTERM. */
   readonly drainMs: number;
   readonly logLevel: string;
 }
 
-/** @throws ConfigError with all faults at once. */
+/** @throws ConfigError that lists all faults. */
 export function readConfig(environment: Environment): BundocConfig {
   const values = parseEnvironment(environmentSchema, environment, RENAMED_VARIABLES);
   return {

@@ -5,11 +5,11 @@ import { createLogger } from '@bundoc/shared/runtime/logger';
 import { guardMemory } from '@bundoc/shared/runtime/memory-exposure';
 import { nodeFault } from '@bundoc/shared/runtime/node-version';
 
-/** A wrong level is one of the faults that `readConfig` lists, so there must be a logger to say so. */
+/** `readConfig` reports a wrong level, so a logger must exist before. */
 const level = logLevel.catch('info').parse(process.env['BUNDOC_LOG_LEVEL']);
 const logger = createLogger({ service: 'bundoc', level });
 
-/** Of the commands that go through the running service, which may share its environment. */
+/** Variables of the client commands, which may share the service's environment. */
 const OF_COMMANDS = ['BUNDOC_URL', 'BUNDOC_TOKEN', 'BUNDOC_TOKEN_FILE', 'BUNDOC_PROFILE', 'BUNDOC_CA_FILE'];
 
 await runService(logger, async () => {

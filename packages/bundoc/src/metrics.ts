@@ -40,7 +40,7 @@ const SERVICE_GAUGES = {
 
 type Observed = keyof typeof SERVICE_GAUGES;
 
-/** What is read whenever the metrics are asked for: of the service, and whatever the storage counts. */
+/** The values read on each scrape: those of the service and of the storage. */
 type Observations = Readonly<Record<Observed, () => number> & Partial<Record<StorageCount, () => number>>>;
 
 const STORAGE_COUNTS: Readonly<Record<StorageCount, readonly [name: string, help: string]>> = {
@@ -79,7 +79,7 @@ const STORAGE_COUNTS: Readonly<Record<StorageCount, readonly [name: string, help
   databaseWaiting: ['bundoc_postgres_waiting', 'Statements that wait for a connection to PostgreSQL.'],
 };
 
-/** Totals that only grow while the process runs. */
+/** Totals that only increase while the process runs. */
 const STORAGE_TOTALS: ReadonlySet<StorageCount> = new Set<StorageCount>([
   'logFrames',
   'logCommits',
@@ -88,17 +88,17 @@ const STORAGE_TOTALS: ReadonlySet<StorageCount> = new Set<StorageCount>([
   'logCuts',
 ]);
 
-/** What Bundoc counts. No label holds a project, collection or document. */
+/** Bundoc's metrics. No label contains a project, collection or document. */
 export interface BundocMetrics extends ServiceMetrics {
   integrityError(): void;
   keyFetch(outcome: FetchOutcome): void;
-  /** Counts a mark of a project that nobody confirmed. */
+  /** Counts an unconfirmed mark of a project. */
   markSetAside(): void;
-  /** Counts a request of a project that has used up its processor time. */
+  /** Counts a request refused because its project has used up its processor time. */
   rateLimited(): void;
-  /** Reads what long work takes whenever the metrics are asked for. */
+  /** Reads the usage of long work on each scrape. */
   observeWork(scheduler: Scheduler): void;
-  /** Reads the gauges' values whenever the metrics are asked for. */
+  /** Reads the gauges' values on each scrape. */
   observe(counts: Observations): void;
 }
 

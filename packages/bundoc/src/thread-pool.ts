@@ -1,4 +1,3 @@
-// Imported before everything else: libuv reads this when its pool is first used. With Node's four threads,
-// reads of
-// documents and openings of projects wait for each other and for the syncs of checkpoints.
+// Imported before everything else: libuv reads it at the first use of its pool. With Node's four threads,
+// reads of documents and openings of projects would wait for each other and for the syncs of checkpoints.
 process.env['UV_THREADPOOL_SIZE'] ||= '16';

@@ -19,7 +19,7 @@ import { DataFolderInUse, lockDataFolder } from '../src/engine/files/data-lock.t
 const folder = mkdtempSync(join(tmpdir(), 'bundoc-lock-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 
-/** Folders that each test fills with what it likes. */
+/** A folder that the test fills. */
 function hostile(prefix: string): string {
   const directory = mkdtempSync(join(tmpdir(), prefix));
   onTestFinished(() => rmSync(directory, { recursive: true }));
@@ -43,14 +43,14 @@ async function holder() {
 }
 
 describe('the lock of the data folder', () => {
-  it('names the folder that it cannot be taken of', () => {
+  it('names the folder when it cannot be taken', () => {
     const none = join(folder, 'none');
     expect(() => lockDataFolder(none)).toThrow(
       expect.objectContaining({ message: expect.stringContaining(`(${none}`) }),
     );
   });
 
-  it('refuses a second process by a message that names the first, and is free the moment that one is killed', async () => {
+  it('refuses a second process with a message that names the first, and is free the moment that one is killed', async () => {
     const child = await holder();
     expect(() => lockDataFolder(folder)).toThrow(DataFolderInUse);
     expect(() => lockDataFolder(folder)).toThrow(new RegExp(`process ${child.pid} on `));
@@ -61,7 +61,7 @@ describe('the lock of the data folder', () => {
     expect(existsSync(join(folder, 'lock-holder.json'))).toBe(false);
   });
 
-  it('that is damaged is not taken for another process', () => {
+  it('is not reported as another process when it is damaged', () => {
     const damaged = mkdtempSync(join(tmpdir(), 'bundoc-lock-'));
     writeFileSync(join(damaged, 'lock.sqlite'), 'no database, and long enough to be looked at'.repeat(100));
     expect(() => lockDataFolder(damaged)).toThrow(
@@ -70,7 +70,7 @@ describe('the lock of the data folder', () => {
     rmSync(damaged, { recursive: true });
   });
 
-  it('follows no link and waits for no pipe, whichever of its files is one, and leaves nothing to SQLite that it did not make', () => {
+  it('follows no link, waits for no pipe, and gives SQLite no foreign file, whichever of its files is replaced', () => {
     const outside = join(hostile('bundoc-lock-outside-'), 'canary');
     writeFileSync(outside, 'canary');
     const linked = hostile('bundoc-lock-');
@@ -91,7 +91,7 @@ describe('the lock of the data folder', () => {
     lockDataFolder(beside)[Symbol.dispose]();
   });
 
-  it('names nobody when a pipe is in the place of the note', async () => {
+  it('names nobody when a pipe replaces the note', async () => {
     const child = await holder();
     rmSync(join(folder, 'lock-holder.json'));
     makePipe(join(folder, 'lock-holder.json'));
@@ -101,7 +101,7 @@ describe('the lock of the data folder', () => {
     rmSync(join(folder, 'lock-holder.json'));
   });
 
-  it('stays taken for a second attempt of the same process, which does not give it away to another', async () => {
+  it('stays taken after a second attempt by the same process, which does not free it', async () => {
     const own = hostile('bundoc-lock-');
     using _lock = lockDataFolder(own);
     expect(() => lockDataFolder(own)).toThrow(DataFolderInUse);
@@ -110,7 +110,7 @@ describe('the lock of the data folder', () => {
     ).toThrow(/in use by another Bundoc process/);
   });
 
-  it('is given back when it is disposed', () => {
+  it('is freed when it is disposed', () => {
     lockDataFolder(folder)[Symbol.dispose]();
     lockDataFolder(folder)[Symbol.dispose]();
   });

@@ -19,10 +19,10 @@ const FILLERS = Array.from({ length: 5 }, (_, at) => `filler ${at}`);
 const OF_A = ['first', 'second', 'x'.repeat(9_000), ...FILLERS, 'last'];
 
 /**
- * Two segments of two handles, the second of which is gone; and what of the first handle was carried out of
+ * Two segments of two handles, of which the second one is gone, and the carried file of the first handle from
  * the first segment. Never regenerated.
  */
-describe('the golden files of the log, version 1', () => {
+describe('the golden files of log format 1', () => {
   const dek = createSecretKey(Buffer.from(dekHex, 'hex'));
   const keys = partKeysOf(new Map([[1, dek]]));
   const segments = golden('log-v1.golden.bin');
@@ -72,7 +72,7 @@ describe('the golden files of the log, version 1', () => {
     expect(await textsOf(reader, log.newest(A), [])).toEqual(OF_A);
   });
 
-  it('open to the same from the second segment and the carried file alone', async () => {
+  it('open to the same from only the second segment and the carried file', async () => {
     const disk = newDisk();
     const { live, index } = await scanLog(disk, '/log', STORAGE_ID, SEGMENT_BYTES);
     const second = live.filter(({ number }) => number === 2).map((one) => [2, one] as const);
@@ -80,7 +80,7 @@ describe('the golden files of the log, version 1', () => {
     expect(await textsOf(reader, index.newest(A), [golden('carried-v1.golden.bin')])).toEqual(OF_A);
   });
 
-  it('carry parts that open in another data folder, by the storage id that the carried file names', async () => {
+  it('carry parts that open in another data folder, with the storage id of the carried file', async () => {
     await using reader = new PartReader(newDisk(), new Map(), 1);
     const covered = { segment: 40, frame: 2, tag: Buffer.alloc(16) };
     const wanted = { handle: A, newest: undefined, carried: [golden('carried-v1.golden.bin')] };
@@ -96,7 +96,7 @@ describe('the golden files of the log, version 1', () => {
     await expect(first(false)).rejects.toThrow('do not follow');
   });
 
-  it('have the carried file read by its byte table alone', () => {
+  it('include a carried file that its byte table alone can decode', () => {
     const file = golden('carried-v1.golden.bin');
     expect(file.toString('latin1', 0, 8)).toBe('BUNDOCP1');
     expect(file.subarray(8, 24)).toEqual(STORAGE_ID);
@@ -118,7 +118,7 @@ describe('the golden files of the log, version 1', () => {
     expect(file.subarray(at)).toEqual(hash('sha256', file.subarray(0, at), 'buffer').subarray(0, 16));
   });
 
-  it('have a mark that the folder is settled, which names the newest segment', () => {
+  it('include a settled mark that names the newest segment', () => {
     const mark = golden('settled-v1.golden.bin');
     const use = { number: 2, id: segments.subarray(SEGMENT_BYTES + 32, SEGMENT_BYTES + 48) };
     expect(decodeSettled(mark)).toEqual(use);
@@ -132,7 +132,7 @@ describe('the golden files of the log, version 1', () => {
     expect(settledState({ list: () => [...files.keys()], readStart })).toBe('settled');
   });
 
-  it('are read by the byte tables alone', () => {
+  it('can be decoded with the byte tables alone', () => {
     const files = [segments.subarray(0, SEGMENT_BYTES), segments.subarray(SEGMENT_BYTES)];
     const parts = readLogByHand(files, STORAGE_ID, () => ({ dek, project: 'golden' }));
     const texts = parts.filter(({ handle }) => handle === A).map(({ plaintext }) => plaintext.toString());

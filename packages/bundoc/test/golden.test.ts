@@ -18,9 +18,7 @@ import { readValue } from '../src/values/value.ts';
 const golden = (name: string) => readFileSync(new URL(`golden/${name}`, import.meta.url));
 const expected = JSON.parse(golden('expected-v1.golden.json').toString()) as Record<string, string>;
 
-/**
- * Files that earlier releases wrote. They are never regenerated: a format that changes gets a new version.
- */
+/** Files from earlier releases. They are never regenerated: a changed format gets a new version. */
 describe('the golden files of format 1', () => {
   const dek = createSecretKey(Buffer.from(String(expected['dekHex']), 'hex'));
   const file = parseProjectFile('golden', golden('project-v1.golden.json'));
@@ -35,19 +33,19 @@ describe('the golden files of format 1', () => {
   };
   const ref = { collection: String(expected['collection']), id: String(expected['id']) };
 
-  it('project.json is read, written back the same, and opens to the same name key', () => {
+  it('include a project.json that is written back unchanged and opens to the same name key', () => {
     expect(formatProjectFile(file)).toEqual(golden('project-v1.golden.json'));
     expect(openCipher(file, [key]).fileName(ref)).toBe(expected['fileName']);
   });
 
-  it('storage.json is read, and written back the same', () => {
+  it('include a storage.json that is written back unchanged', () => {
     const content = golden('storage-v1.golden.json').toString();
     const read = parseStorageFile('storage.json', content);
     expect(read).toMatchObject({ id: '3c0e2b62-8f5c-4c0e-9a55-0f8f0c9d5a01', takeOvers: 3 });
     expect(formatStorageFile(read)).toBe(content);
   });
 
-  it('a document file opens to the exact text', () => {
+  it('include a document file that opens to the exact text', () => {
     const text = openCipher(file, [key]).openDocument(
       String(expected['fileName']),
       golden('document-v1.golden.bin'),
@@ -57,7 +55,8 @@ describe('the golden files of format 1', () => {
   });
 
   /**
-   * By `docs/formats` and nothing of ours: key, nonce, tag, ciphertext and AAD as the byte tables give them.
+   * Uses only `docs/formats`, without our code: key, nonce, tag, ciphertext and AAD as the byte tables give
+   * them.
    */
   function openByHand(
     info: string,
@@ -76,10 +75,7 @@ describe('the golden files of format 1', () => {
     usedKeys: { key: string; request: string; answer: unknown }[];
   };
 
-  /**
-   * A data folder that was settled: a catalog, what was carried out of the log behind it, and a log that has
-   * nothing.
-   */
+  /** A settled data folder: a catalog, later parts that were carried from the log, and an empty log. */
   function folderWith(catalog: Buffer): SimulatedDisk {
     const disk = new SimulatedDisk('/', '/log', '/projects', '/projects/golden', '/projects/golden/carried');
     const segment = Buffer.alloc(65_536);
@@ -100,7 +96,7 @@ describe('the golden files of format 1', () => {
       golden('project-v1.golden.json'),
     );
 
-  it('a catalog, and parts of the log behind it, open to the state that they were written from', async () => {
+  it('include a catalog, and later parts of the log, that open to the original state', async () => {
     const written = JSON.parse(golden('engine-v2.golden.json').toString()) as typeof engine;
     await using store = await openIn(folderWith(golden('catalog-v2.golden.bin')));
     const { documents } = await store.list({ collection: 'notes', after: 0, limit: 10, bytesMax: 1_000_000 });
@@ -110,22 +106,22 @@ describe('the golden files of format 1', () => {
       expect(await store.commit([], { idempotency: { key: used, request } })).toEqual(answer);
   });
 
-  it('a catalog that an earlier build wrote is damage, and never an empty project', async () => {
+  it("include an earlier version's catalog, which counts as damage and never as an empty project", async () => {
     await expect(openIn(folderWith(golden('catalog-v1.golden.bin')))).rejects.toMatchObject({
       code: 'project_damaged',
     });
   });
 
-  it('the catalog’s clear head and first chunk are opened by their byte tables alone', () => {
+  it('include a catalog whose clear head and first chunk the byte tables alone can decode', () => {
     const bytes = golden('catalog-v2.golden.bin');
     expect(bytes.toString('latin1', 0, 8)).toBe('BUNDOCC2');
     expect(bytes.readUInt32BE(8)).toBe(1);
     const id = bytes.subarray(12, 28);
-    // The carried file names the same handle, and the segment of the part that is covered.
+    // The carried file names the same handle, and the segment of the covered part.
     const carried = golden('project-carried-v1.golden.bin');
     expect(carried.includes(bytes.subarray(28, 36))).toBe(true);
     expect([Number(bytes.readBigUInt64BE(36)), bytes.readUInt32BE(44) > 0]).toEqual([2, true]);
-    // The first part behind the covered one names its tag.
+    // The first part after the covered one names its tag.
     expect(carried.includes(bytes.subarray(48, 64))).toBe(true);
     // Two living documents, each of a few bytes and the seal.
     expect([Number(bytes.readBigUInt64BE(64)), Number(bytes.readBigUInt64BE(72))]).toEqual([
@@ -144,15 +140,15 @@ describe('the golden files of format 1', () => {
       aad: Buffer.from(`bundoc/catalog/v2\0golden\0${hashOfHead}\x000\0more`),
     });
     expect(plaintext).toHaveLength(24);
-    // The four changes before it; no deletion is forgotten.
+    // The four changes before it; no tombstone is purged.
     expect([plaintext.readUIntBE(0, 6), plaintext.readUIntBE(6, 6)]).toEqual([4, 0]);
-    // Of one key version, version 1, three seals.
+    // One key version, version 1, with three seals.
     expect([plaintext.readUInt16BE(12), plaintext.readUInt32BE(14), plaintext.readUIntBE(18, 6)]).toEqual([
       1, 1, 3,
     ]);
   });
 
-  it('the move mark opens by its byte table alone, as the service opens it, and only under its project', async () => {
+  it('include a move mark that its byte table alone can decode, as the service does, and only for its project', async () => {
     const text = golden('move-mark-v1.golden.txt').toString();
     const bytes = Buffer.from(text.slice('bundoc-move-mark-1.'.length), 'base64url');
     expect(text.startsWith('bundoc-move-mark-1.')).toBe(true);
@@ -182,7 +178,7 @@ describe('the golden files of format 1', () => {
     }
   });
 
-  it('the file of indexes opens to the entries that it was written from', () => {
+  it('include a file of indexes that opens to the original entries', () => {
     const stored = decodeIndexes('golden', openCipher(file, [key]), golden('indexes-v1.golden.bin'));
     const of = (spec: IndexSpec) => {
       const index = new MemoryIndex(spec);
@@ -204,7 +200,7 @@ describe('the golden files of format 1', () => {
     });
   });
 
-  it('the file of indexes is opened by its byte table alone', () => {
+  it('include a file of indexes that its byte table alone can decode', () => {
     const bytes = golden('indexes-v1.golden.bin');
     expect(bytes.toString('latin1', 0, 8)).toBe('BUNDOCI1');
     const id = bytes.subarray(12, 28);
@@ -220,7 +216,7 @@ describe('the golden files of format 1', () => {
     expect(plaintext.includes(Buffer.from([0x06, 0x7f, 0x7d, 0xce, 0xcd, 0xca, 0xff]))).toBe(true);
   });
 
-  it('a backup opens to the state that it was made of, and its blocks by their byte table alone', async () => {
+  it('include a backup that opens to the original state, with blocks that its byte table alone can decode', async () => {
     const bytes = golden('backup-v1.golden.bin');
     const source = async function* () {
       yield bytes;

@@ -17,7 +17,7 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0)) await cleanup();
 });
 
-/** A server that answers as told, and a client of it. */
+/** A server with scripted answers, and a client of it. */
 async function start(script: Script, options: Pick<KmsClientOptions, 'streamSilentMs'> = {}) {
   let calls = 0;
   const seen: { method: string; url: string; authorization: string | undefined; body: string }[] = [];
@@ -92,7 +92,7 @@ const problem = (response: ServerResponse, status: number, code: string, headers
   answer(response, status, { code }, headers);
 
 describe('KmsClient', () => {
-  it('exports a key with its service token, and hands on no more than a KeyObject of it', async () => {
+  it('exports a key with its service token, and returns only a KeyObject of it', async () => {
     const { client, seen } = await start((_request, response) => answer(response, 200, exported()));
     const key = await client.exportKey('p-dek');
     expect(key.dek.equals(dek)).toBe(true);
@@ -104,7 +104,7 @@ describe('KmsClient', () => {
     });
   });
 
-  it('creates a key of type aes-256, and is content when another node was first', async () => {
+  it('creates a key of type aes-256, and accepts that another node was first', async () => {
     const { client, seen } = await start((_request, response, call) =>
       call === 1 ? answer(response, 201, {}) : problem(response, 409, 'key_exists'),
     );
@@ -116,13 +116,13 @@ describe('KmsClient', () => {
   it.each([
     ['key_held_elsewhere', 'project_elsewhere'],
     ['key_disabled', 'project_disabled'],
-  ])('takes no other conflict for a key that exists: %s', async (code, said) => {
+  ])('does not mistake another conflict for an existing key: %s', async (code, said) => {
     const { client, calls } = await start((_request, response) => problem(response, 409, code));
     await expect(client.createKey('p-dek', ACTING)).rejects.toMatchObject({ code: said });
     expect(calls()).toBe(1);
   });
 
-  it('says at once which storage holds a key', async () => {
+  it('immediately reports which storage holds a key', async () => {
     const { client, calls } = await start((_request, response) =>
       answer(response, 409, { code: 'key_held_elsewhere', storage: OTHER }),
     );
@@ -208,13 +208,13 @@ describe('KmsClient', () => {
     ]);
   });
 
-  it('sends an intent once: a try that was given up could land after it was taken back', async () => {
+  it('sends an intent once, because an abandoned attempt could arrive after it was taken back', async () => {
     const { client, calls } = await start((_request, response) => problem(response, 503, 'overloaded'));
     await expect(client.intendDeletion('p-dek', ACTING)).rejects.toMatchObject({ code: 'kms_unavailable' });
     expect(calls()).toBe(1);
   });
 
-  it('says which scope its token lacks to shred keys', async () => {
+  it('reports the missing scope of its token for destroying keys', async () => {
     const { client } = await start((_request, response) => problem(response, 403, 'forbidden'));
     for (const refused of [
       client.intendDeletion('p-dek', ACTING),
@@ -228,12 +228,12 @@ describe('KmsClient', () => {
       });
   });
 
-  it('never takes a destroyed key for one that exists', async () => {
+  it('never reports a destroyed key as existing', async () => {
     const { client } = await start((_request, response) => problem(response, 410, 'key_destroyed'));
     await expect(client.createKey('p-dek')).rejects.toMatchObject({ code: 'project_destroyed' });
   });
 
-  it.each([429, 502, 503, 504])('tries again after %d', async (status) => {
+  it.each([429, 502, 503, 504])('retries after %d', async (status) => {
     const { client, calls } = await start((_request, response, call) =>
       call < 3 ? problem(response, status, 'overloaded') : answer(response, 200, exported()),
     );
@@ -241,7 +241,7 @@ describe('KmsClient', () => {
     expect(calls()).toBe(3);
   });
 
-  it('tries again after a connection that was cut before and in the middle of an answer', async () => {
+  it('retries after a connection that broke before or during an answer', async () => {
     const { client, calls } = await start((_request, response, call) => {
       if (call === 1) response.destroy();
       else if (call === 2) {
@@ -270,7 +270,7 @@ describe('KmsClient', () => {
     [403, 'forbidden', 'kms_unavailable'],
     [500, 'internal_error', 'kms_unavailable'],
     [404, 'not_found', 'kms_unavailable'],
-  ])('does not try again after %d %s, and says %s', async (status, code, said) => {
+  ])('does not retry after %d %s, and reports %s', async (status, code, said) => {
     const { client, calls } = await start((_request, response) => problem(response, status, code));
     await expect(client.exportKey('p-dek')).rejects.toMatchObject({ code: said });
     expect(calls()).toBe(1);
@@ -281,7 +281,7 @@ describe('KmsClient', () => {
     [403, 'forbidden', 'BUNDOC_KMS_TOKEN_FILE'],
     [404, 'not_found', 'BUNDOC_KMS_URL'],
     [503, 'sealed', 'another KEK'],
-  ])('tells anyone who operates it what to do about %d %s', async (status, code, remedy) => {
+  ])('tells the operator what to do about %d %s', async (status, code, remedy) => {
     const { client, lines } = await start((_request, response) => problem(response, status, code));
     await client.exportKey('p-dek').catch(() => undefined);
     expect(lines.join('')).toContain(remedy);
@@ -300,7 +300,7 @@ describe('KmsClient', () => {
     expect(times[1]! - times[0]!).toBeGreaterThanOrEqual(995);
   });
 
-  it('gives up at once when Retry-After goes beyond its deadline, and passes the time on', async () => {
+  it('gives up at once when Retry-After exceeds its deadline, and passes the time on', async () => {
     const { client, calls } = await start((_request, response) =>
       problem(response, 503, 'overloaded', { 'retry-after': '60' }),
     );
@@ -316,14 +316,14 @@ describe('KmsClient', () => {
     const started = performance.now();
     const outcomes = await Promise.allSettled(Array.from({ length: 20 }, () => client.exportKey('p-dek')));
     expect(outcomes.every(({ status }) => status === 'rejected')).toBe(true);
-    // All at once: one after the other they would take twenty times as long.
+    // Concurrently: one after the other they would take twenty times as long.
     expect(performance.now() - started).toBeLessThan(10 * CALL_DEADLINE_MS);
     expect(CALL_DEADLINE_MS).toBeLessThan(5_000);
   });
 
-  it('ends what is under way when it is closed, and tells nobody of it', async () => {
+  it('ends running calls silently when it is closed', async () => {
     const { client, calls, lines } = await start((_, response, call) => {
-      // The first one waits for an answer, the second one for its next try.
+      // The first one waits for an answer, the second one for its next attempt.
       if (call > 1) response.writeHead(503, { 'retry-after': '2' }).end();
     });
     const outcomes = [client.exportKey('p-dek'), client.exportKey('q-dek')].map((call) =>
@@ -331,14 +331,14 @@ describe('KmsClient', () => {
     );
     await expect.poll(calls).toBe(2);
     await client.close();
-    // Both are over already: each settles before a timer could.
+    // Both have already ended: each settles before a timer could.
     const late = new Promise((resolve) => setImmediate(resolve, 'late'));
     for (const outcome of outcomes)
       expect(await Promise.race([outcome, late])).toMatchObject({ code: 'kms_unavailable' });
     expect(lines).toEqual([]);
   });
 
-  it('says kms_unavailable, with a time to wait, when nothing listens', async () => {
+  it('reports kms_unavailable, with a time to wait, when nothing listens', async () => {
     const { client } = await start(() => undefined);
     const elsewhere = new KmsClient({
       url: 'http://127.0.0.1:1',
@@ -366,7 +366,7 @@ describe('KmsClient', () => {
     await expect(client.exportKey('p-dek')).rejects.toMatchObject({ code });
   });
 
-  it('refuses an answer that is no JSON or too large, without repeating it', async () => {
+  it('refuses an answer that is not JSON or too large, without repeating it', async () => {
     const { client, lines } = await start((_request, response, call) => {
       if (call === 1) response.end('planted-secret {');
       else response.end('planted-secret '.repeat(10_000));
@@ -398,7 +398,7 @@ describe('KmsClient', () => {
     [404, 'not_found', false],
     [500, 'internal_error', false],
   ])(
-    'tells a key that is refused from a service that does not answer: %i %s',
+    'distinguishes a refused key from a service without an answer: %i %s',
     async (status, code, isRefused) => {
       const { client } = await start((_request, response) => {
         response.writeHead(status, { 'content-type': 'application/json' });
@@ -410,7 +410,7 @@ describe('KmsClient', () => {
     },
   );
 
-  it('opens the stream of events with its token and its place, and ends it when told', async () => {
+  it('opens the stream of events with its token and its position, and ends it on request', async () => {
     const lastEventIds: unknown[] = [];
     const { client, seen } = await start((request, response) => {
       lastEventIds.push(request.headers['last-event-id']);
@@ -434,7 +434,7 @@ describe('KmsClient', () => {
     expect(seen[0]).toMatchObject({ url: '/v1/events', authorization: 'Bearer the-service-token' });
   });
 
-  it('takes a stream of events that falls silent for dead', async () => {
+  it('treats a silent stream of events as dead', async () => {
     const { client } = await start(
       (_request, response) => {
         response.writeHead(200, { 'content-type': 'text/event-stream' });

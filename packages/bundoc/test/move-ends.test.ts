@@ -19,7 +19,7 @@ import { useDatabase } from './support/use-database.ts';
 
 const OTHER = { rows: 'files', files: 'rows' } as const;
 
-describeWithPostgres('a move that does not go as planned', () => {
+describeWithPostgres('a move with obstacles', () => {
   let server: PostgresServer;
   let database: Database;
   let moving: Moving;
@@ -70,9 +70,9 @@ describeWithPostgres('a move that does not go as planned', () => {
   const isLong = process.env['LONG_TESTS'] === '1';
   const cuts: Cut[] = ['dead before it', 'dead after it', 'BunKMS away before it', 'BunKMS away after it'];
   it.each((['rows', 'files'] as const).flatMap((place) => cuts.map((cut) => [place, cut] as const)))(
-    'from %s, cut short at any step (%s), leaves the project whole in one place, and gets there when it is begun again',
+    'from %s interrupted at any step (%s) leaves the project complete in one place, and succeeds when it is repeated',
     async (place, cut) => {
-      // A step at which a process dies takes seconds: each run looks at a quarter of them.
+      // A step at which a process dies takes seconds, so each run tests a quarter of them.
       const stride = isLong || cut.startsWith('BunKMS') ? 1 : 4;
       const first = randomInt(1, stride + 1);
       process.stdout.write(`moves from ${place}, ${cut}: each ${stride}th step from ${first}\n`);
@@ -100,7 +100,7 @@ describeWithPostgres('a move that does not go as planned', () => {
   );
 
   it.each([['rows'], ['files']] as const)(
-    'from %s keeps the fence while BunKMS does not say who holds the key, and takes writes again once it does',
+    'from %s keeps the fence while BunKMS does not say who holds the key, and allows writes again once it does',
     async (place) => {
       await moving.fill(place);
       let isAway = false;
@@ -122,7 +122,7 @@ describeWithPostgres('a move that does not go as planned', () => {
         await moving.withStore(node, (store) => store.commit([put('a', '{"again":1}')]));
       };
       await expect(write()).rejects.toMatchObject({ code: 'kms_unavailable' });
-      // The key can be had, but it is not known what became of the offer.
+      // The key is available, but the outcome of the offer is unknown.
       moving.service.failure = undefined;
       const advance = vi.spyOn(moving.service, 'advanceStorage');
       advance.mockRejectedValue(new AppError('kms_unavailable'));
@@ -136,7 +136,7 @@ describeWithPostgres('a move that does not go as planned', () => {
   );
 
   it.each([['rows'], ['files']] as const)(
-    'from %s refuses the acceptance that arrives after the source has taken writes again',
+    'from %s refuses an acceptance that arrives after the source has allowed writes again',
     async (place) => {
       await moving.fill(place);
       let late: (() => Promise<void>) | undefined;
@@ -157,7 +157,7 @@ describeWithPostgres('a move that does not go as planned', () => {
   );
 
   it.each([['rows'], ['files']] as const)(
-    'from %s refuses the offer that arrives after the source has taken writes again',
+    'from %s refuses an offer that arrives after the source has allowed writes again',
     async (place) => {
       await moving.fill(place);
       let late: (() => Promise<void>) | undefined;
@@ -174,7 +174,7 @@ describeWithPostgres('a move that does not go as planned', () => {
   );
 
   it.each([['rows'], ['files']] as const)(
-    'from %s ends at once, for those that use the project, when BunKMS refuses the acceptance',
+    "from %s ends at once for the project's users when BunKMS refuses the acceptance",
     async (place) => {
       await moving.fill(place);
       const calls = withCall('acceptKey', () => Promise.reject(new AppError('key_not_offered')));
@@ -182,14 +182,14 @@ describeWithPostgres('a move that does not go as planned', () => {
         code: 'key_not_offered',
       });
       expect(await markOf(place)).toBeUndefined();
-      // By a node that would wait for a move that is under way.
+      // On a node that would wait for a running move.
       const node = await moving.node(place, undefined, systemClock);
       await moving.withStore(node, (store) => store.commit([put('a', '{"again":1}')]));
     },
   );
 
   it.each([['rows'], ['files']] as const)(
-    'from %s is not disturbed by those that use the project while it changes hands',
+    'from %s is not disturbed by users of the project during the cut-over',
     async (place) => {
       await moving.fill(place);
       const seen: unknown[] = [];
@@ -218,7 +218,7 @@ describeWithPostgres('a move that does not go as planned', () => {
   );
 
   it.each([['rows'], ['files']] as const)(
-    'from %s changes hands though other nodes advance the database while it is copied',
+    'from %s succeeds when other nodes advance the database during the copy',
     async (place) => {
       await moving.fill(place);
       let nodes = 0;
@@ -242,7 +242,7 @@ describeWithPostgres('a move that does not go as planned', () => {
   );
 
   it.each([['rows'], ['files']] as const)(
-    'from %s changes hands beside a node that advances the database at every step, and the node goes on',
+    'from %s succeeds beside a node that advances the database at every step, and that node continues',
     async (place) => {
       await moving.fill(place);
       const identity = await moving.identity('rows');
@@ -260,7 +260,7 @@ describeWithPostgres('a move that does not go as planned', () => {
         return answer;
       };
       const { service } = moving;
-      // An advance of the source voids its offer, so there it comes before.
+      // An advance of the source invalidates its offer, so there it comes before.
       const ofRows: Partial<StorageCalls> = {
         exportKey: async (...args) => advance(await service.exportKey(...args)),
       };
@@ -291,7 +291,7 @@ describeWithPostgres('a move that does not go as planned', () => {
     },
   );
 
-  it('from files changes hands though another node advances the database between the offer and the acceptance', async () => {
+  it('from files succeeds when another node advances the database between the offer and the acceptance', async () => {
     await moving.fill('files');
     const calls = withCall('offerKey', async (...args) => {
       await moving.service.offerKey(...args);
@@ -301,7 +301,7 @@ describeWithPostgres('a move that does not go as planned', () => {
     expect([await moving.held('files'), await moving.held('rows')]).toEqual(['project_elsewhere', HELD]);
   });
 
-  it('from files stays there when another copy of the database was let in before the acceptance', async () => {
+  it('from files fails when another copy of the database took over before the acceptance', async () => {
     await moving.fill('files');
     const { id } = await (await moving.identity('rows')).read();
     const calls = withCall('offerKey', async (...args) => {
@@ -315,7 +315,7 @@ describeWithPostgres('a move that does not go as planned', () => {
   });
 
   it.each([['rows'], ['files']] as const)(
-    'from %s keeps what the source has while the target does not have the project whole',
+    "from %s keeps the source's content while the target's project is incomplete",
     async (place) => {
       await moving.fill(place);
       const calls = withCall('acceptKey', async (...args) => {
@@ -328,7 +328,7 @@ describeWithPostgres('a move that does not go as planned', () => {
       });
       moving.service.failure = undefined;
       const [leaving, whole] = [await markOf(place), (await markOf(OTHER[place])) as string];
-      // The target, as it was before the last bytes came.
+      // The target before the last bytes arrived.
       await setMark(OTHER[place], await resealed(whole, 'incoming'));
       await expect(moving.moveFrom(place)).rejects.toThrow('does not have it whole');
       expect(await markOf(place)).toBe(leaving);
@@ -350,7 +350,7 @@ describeWithPostgres('a move that does not go as planned', () => {
   ] as const)(
     'leaves no room for forged marks: in %s, one is set aside, and the project is served',
     async (place, mark) => {
-      // A text that begins as no mark does is taken for that of a deletion.
+      // A text without the prefix of a move mark counts as a deletion mark.
       await moving.fill(place);
       await setMark(place, mark);
       expect(await moving.held(place)).toEqual(HELD);
@@ -362,7 +362,7 @@ describeWithPostgres('a move that does not go as planned', () => {
   );
 
   it.each([['rows'], ['files']] as const)(
-    'from %s goes where marks of nobody say that it was deleted, or is there: they are set aside',
+    'from %s sets aside forged marks at the target that claim a deletion or a project',
     async (place) => {
       await moving.fill(place);
       const other = await moving.identity(OTHER[place]);
@@ -406,7 +406,7 @@ describeWithPostgres('a move that does not go as planned', () => {
       const { id } = await (await moving.identity(place)).read();
       moving.service.takeOverKey(`${moving.project}-dek`, id);
       expect(await exists()).toBe(true);
-      // A deletion that was cut short behind the end of the key.
+      // A deletion that was interrupted after the key was destroyed.
       moving.service.destroy(`${moving.project}-dek`);
       expect(await exists()).toBe(true);
       const projects = await moving.projects(place, await moving.start(place));
@@ -418,7 +418,7 @@ describeWithPostgres('a move that does not go as planned', () => {
     },
   );
 
-  it('does not take the mark of another project for its own', async () => {
+  it('does not accept the mark of another project', async () => {
     await moving.fill('files');
     const [first, directory] = [moving.project, moving.directory];
     await moving.moveFrom('files');
@@ -430,13 +430,13 @@ describeWithPostgres('a move that does not go as planned', () => {
   });
 
   it.each([['rows'], ['files']] as const)(
-    'obeys an authentic mark of an earlier move in %s, though BunKMS names this storage: requests are refused, and nothing is made',
+    'obeys an authentic mark of an earlier move in %s, although BunKMS names this storage: requests are refused, and nothing is created',
     async (place) => {
       await moving.fill(place);
       await moving.moveFrom(place);
       const mark = (await markOf(place)) as string;
       const there = (await (await moving.identity(OTHER[place])).read()).id;
-      // As BunKMS says after it was restored from before the move.
+      // BunKMS was restored from before the move.
       const here = (await (await moving.identity(place)).read()).id;
       moving.service.takeOverKey(`${moving.project}-dek`, here);
       const node = await moving.node(place);
@@ -447,7 +447,7 @@ describeWithPostgres('a move that does not go as planned', () => {
       expect(await markOf(place)).toBe(mark);
       moving.service.takeOverKey(`${moving.project}-dek`, there);
       expect(await moving.held(OTHER[place])).toEqual(HELD);
-      // It came back since, and somebody puts the mark back.
+      // The project has come back since, and someone restores the mark.
       await moving.moveFrom(OTHER[place]);
       expect(await moving.held(place)).toEqual(HELD);
       await setMark(place, mark);
@@ -455,13 +455,13 @@ describeWithPostgres('a move that does not go as planned', () => {
     },
   );
 
-  it('does not let a target serve with a key that it has from before, until BunKMS names it', async () => {
+  it('does not let a target serve with an old key until BunKMS names it', async () => {
     await moving.fill('rows');
     const [rows, files] = [await moving.start('rows'), await moving.start('files')];
     const node = await moving.node('rows', rows);
     await moving.withStore(node, (store) => store.commit([put('a', '{"from":"rows"}')]));
     await moving.moveFrom('rows');
-    // The node has heard nothing of it, and has the key.
+    // The node has missed it, and still has the key.
     const refused: unknown[] = [];
     const calls = withCall('acceptKey', async (...args) => {
       for (const use of [

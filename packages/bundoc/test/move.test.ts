@@ -15,7 +15,7 @@ import type { InstanceManager } from '../src/projects/instance-manager.ts';
 import { HELD, Moving, NOT_WATCHED } from './support/moving.ts';
 import { useDatabase } from './support/use-database.ts';
 
-describeWithPostgres('a project that is moved', () => {
+describeWithPostgres('a move of a project', () => {
   let server: PostgresServer;
   let database: Database;
   let moving: Moving;
@@ -32,7 +32,7 @@ describeWithPostgres('a project that is moved', () => {
   afterEach(() => moving[Symbol.asyncDispose]());
 
   it.each([['rows'], ['files']] as const)(
-    'from %s is written to and read until it changes hands: nothing acknowledged is missing where it is then',
+    'from %s allows reads and writes until the cut-over, and loses nothing that was acknowledged',
     async (place) => {
       const isOut = place === 'rows';
       const storage = await moving.start(place);
@@ -59,13 +59,13 @@ describeWithPostgres('a project that is moved', () => {
         for (let step = 0; !isMoved; step++) {
           await setImmediate();
           const node = from[step % from.length] as InstanceManager;
-          // Of each worker alone, so that what was answered last is what there must be.
+          // Each worker has its own ids, so the last answer determines the expected content.
           const id = `w${worker}-${step % 8}`;
           try {
             await write(node, id, step % 5 === 4 && acknowledged.get(id) !== undefined);
           } catch (error) {
             if (hasCode(error, 'project_elsewhere')) return;
-            // Not written, or not known to be: it is asked to come back.
+            // The write failed or its outcome is unknown; the client must retry.
             if (hasCode(error, 'storage_unavailable')) acknowledged.delete(id);
             else if (!hasCode(error, 'project_moving', 'overloaded')) unexpected.push(error);
           }
@@ -121,7 +121,7 @@ describeWithPostgres('a project that is moved', () => {
     },
   );
 
-  it('follows a rotation of its key that comes while it is copied', async () => {
+  it('follows a rotation of the key during the copy', async () => {
     const node = await moving.node('rows');
     for (let n = 0; n < 20; n++) await moving.withStore(node, (store) => store.commit([put(`a${n}`, '{}')]));
     let isRotated = false;
@@ -138,7 +138,7 @@ describeWithPostgres('a project that is moved', () => {
     });
   });
 
-  it('takes with it how often its key has sealed, and goes nowhere with a count that somebody has written', async () => {
+  it("keeps the count of the key's seals, and refuses a forged count", async () => {
     const files = await moving.node('files');
     for (let n = 0; n < 20; n++) await moving.withStore(files, (store) => store.commit([put('a', '{}')]));
     await moving.toDatabase(files);
@@ -160,12 +160,12 @@ describeWithPostgres('a project that is moved', () => {
       store.movable?.metadata(),
     );
     const [{ version, count } = { version: 0, count: 0 }] = rest?.seals ?? [];
-    // The reservations of both, at most.
+    // At most the reservations of both.
     expect([version, count >= 21, count < 2 ** 22]).toEqual([1, true, true]);
   });
 
   it.each([['rows'], ['files']] as const)(
-    'from %s goes and comes back, more than once, and each storage names the other meanwhile',
+    'from %s can go back and forth repeatedly, and each storage names the other in between',
     async (first) => {
       const second = first === 'rows' ? 'files' : 'rows';
       await moving.fill(first);
@@ -184,7 +184,7 @@ describeWithPostgres('a project that is moved', () => {
     },
   );
 
-  it('is neither deleted nor listed where it is not', async () => {
+  it('lets the project be neither deleted nor listed at the former storage', async () => {
     await moving.fill('rows');
     await moving.toFolder();
     const rows = await moving.projects('rows', await moving.start('rows'));
@@ -195,7 +195,7 @@ describeWithPostgres('a project that is moved', () => {
     ]);
   });
 
-  it('out of PostgreSQL is fenced though the commit of that is not answered', async () => {
+  it('from PostgreSQL keeps the fence when the answer to its commit is lost', async () => {
     await moving.fill('rows');
     let unknown = 0;
     const answerless = new Proxy(database, {
@@ -216,7 +216,7 @@ describeWithPostgres('a project that is moved', () => {
     expect([await moving.held('files'), await moving.held('rows')]).toEqual([HELD, 'project_elsewhere']);
   });
 
-  it('out of PostgreSQL is freed by the server when its mover falls silent behind the fence', async () => {
+  it('from PostgreSQL loses the fence through the server when the mover falls silent', async () => {
     await moving.fill('rows');
     const names = ['idle_in_transaction_session_timeout', 'tcp_keepalives_idle', 'tcp_user_timeout'];
     let bounds: unknown;
@@ -232,7 +232,7 @@ describeWithPostgres('a project that is moved', () => {
     expect(await moving.held('rows')).toEqual(HELD);
   });
 
-  it('by a service stops when it is told to, leaves nothing at the target, is made once at a time, and answers the same when it is over', async () => {
+  it('by a service stops on request without traces at the target, runs once at a time, and repeats its answer', async () => {
     await moving.fill('files');
     const from = await moving.start('files');
     const node = await moving.node('files', from);
@@ -262,7 +262,7 @@ describeWithPostgres('a project that is moved', () => {
   });
 
   it.each(['files', 'rows'] as const)(
-    'comes to where somebody has planted a mark of its deletion (%s)',
+    'succeeds where someone has planted a deletion mark of the project (%s)',
     async (there) => {
       await moving.fill(there === 'files' ? 'rows' : 'files');
       await moving.identity('files');
@@ -280,7 +280,7 @@ describeWithPostgres('a project that is moved', () => {
     },
   );
 
-  it('is refused where there is one of its id', async () => {
+  it('is refused where a project with its id exists', async () => {
     await moving.fill('rows');
     await moving.identity('files');
     writeProject(moving.directory);
@@ -289,7 +289,7 @@ describeWithPostgres('a project that is moved', () => {
     expect(existsSync(join(moving.directory, 'move.mark'))).toBe(false);
   });
 
-  it('into a copy of the target that is not in use is refused before anything happens', async () => {
+  it('is refused before anything happens when the target is an unused copy', async () => {
     await moving.fill('rows');
     const { id } = await (await moving.identity('files')).read();
     await moving.start('files');

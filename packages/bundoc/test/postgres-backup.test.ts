@@ -36,7 +36,7 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
       ...{ database, clock, storage: service.storage, settle: async () => undefined },
       keys: new KeyCache({ keys: service.held, clock, ttlMs: 900_000 }),
     });
-  /** Opens a project as a node does; makes it when it is not there. */
+  /** Opens a project as a node does, and creates it if it is absent. */
   const openRows = async (project: CliProject) => {
     const { file, cipher } = await rowsOf(project).openOrCreate(project.project);
     const store = await new PostgresStore({
@@ -96,7 +96,7 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
       'bundoc',
     );
 
-  it('restore to the project as it was when the last block was made, whichever nodes wrote meanwhile', async () => {
+  it('restore the project as of their last block, whichever nodes wrote in the meantime', async () => {
     const project = newProject();
     const [here, there] = [await openRows(project), await openRows(project)];
     for (let n = 0; n < 40; n++)
@@ -117,14 +117,14 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
     const end = await restoreProjectInRows({ ...(await sourceOf(project, bytes)), database });
     const restored = await openRows(project);
     expect(await contentOf(restored.store)).toEqual(content);
-    // The feed of before is no part of it, and the key is to be rotated.
+    // The earlier feed is not part of it, and the key must be rotated.
     await expect(restored.store.changes(3, 10)).rejects.toMatchObject({ code: 'position_gone' });
     expect(await restored.store.position()).toBeGreaterThan(end.lastSeq + 2 ** 31);
     await commitOne(restored.store, put('after', '{}'));
     await restored.store[Symbol.asyncDispose]();
   });
 
-  it('go from files to PostgreSQL and back', async () => {
+  it('move a project from files to PostgreSQL and back', async () => {
     const project = newProject();
     const disk = CliProject.disk();
     const files = await project.open(disk);
@@ -153,8 +153,8 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
     await again[Symbol.asyncDispose]();
   });
 
-  describe('make no project', () => {
-    it('where there is one, or a mark', async () => {
+  describe('refuse a restore', () => {
+    it('where a project or a mark exists', async () => {
       const project = newProject();
       const opened = await openRows(project);
       await commitOne(opened.store, put('a', '{}'));
@@ -167,7 +167,7 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
       await expect(restoreProjectInRows({ ...source, database })).rejects.toBeInstanceOf(ProjectExists);
     });
 
-    it('of one that is not authentic, or breaks off, and leave no row', async () => {
+    it('from a forged or truncated one, and leave no row', async () => {
       const project = newProject();
       const opened = await openRows(project);
       for (let n = 0; n < 30; n++) await commitOne(opened.store, put(`d${n}`, `{"n":${n}}`));
@@ -178,7 +178,7 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
       changed[bytes.length >> 1] = (bytes[bytes.length >> 1] as number) ^ 1;
       for (const broken of [changed, bytes.subarray(0, -50)]) {
         let reads = 0;
-        // Read well the first time, as when the file is exchanged in between.
+        // Intact at the first reading, as when the file is exchanged in between.
         const open = async function* () {
           yield reads++ === 0 ? bytes : broken;
         };
@@ -189,7 +189,7 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
       }
     });
 
-    it('of documents of which one does not open', async () => {
+    it('with an undecryptable document', async () => {
       const project = newProject();
       const opened = await openRows(project);
       for (const id of ['a', 'b']) await commitOne(opened.store, put(id, '{}'));
@@ -204,7 +204,7 @@ describeWithPostgres('backups of projects in PostgreSQL', () => {
   });
 });
 
-/** All that a project is, for comparison: texts in the order of creation, and deletions. */
+/** The whole project, for comparison: texts in creation order, and deletions. */
 async function contentOf(store: ProjectStore) {
   const { documents } = await store.list({ collection: 'notes', after: 0, limit: 1_000, bytesMax: 1e9 });
   const { changes } = await store.changes(0, 1_000);

@@ -27,7 +27,7 @@ const FAULTS = IS_LONG ? 1_000 : 100;
 const CRASHES = IS_LONG ? 20 : 3;
 
 let seed = SEED;
-/** mulberry32: what is done is the same for the same seed, though not when. */
+/** mulberry32: the same seed yields the same actions, though not the same timing. */
 function random(): number {
   seed = (seed + 0x6d2b79f5) | 0;
   let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
@@ -37,7 +37,7 @@ function random(): number {
 const below = (count: number) => Math.floor(random() * count);
 const pick = <T>(list: readonly T[]): T => list[below(list.length)] as T;
 
-/** A project, what each node has of it, and what was done to its document `r`. */
+/** A project, the state of each node, and the writes to its document `r`. */
 class Watched {
   readonly project: PostgresProject;
   readonly stores: (Promise<PostgresStore> | undefined)[] = [];
@@ -58,7 +58,7 @@ interface Node {
   readonly committer: GroupCommitter;
 }
 
-/** Three nodes that write to all projects, each by connections of its own that can be cut. */
+/** Three nodes that write to all projects, each over separate connections that can be cut. */
 class Nodes implements AsyncDisposable {
   readonly #stack = new AsyncDisposableStack();
   readonly proxies: CuttingProxy[] = [];
@@ -81,7 +81,7 @@ class Nodes implements AsyncDisposable {
     }
   }
 
-  /** Runs an action on the project at one of the nodes, which opens it again where that is called for. */
+  /** Runs an action on the project at one of the nodes, which reopens it if necessary. */
   async #use<T>(watched: Watched, action: (store: PostgresStore) => Promise<T>): Promise<T> {
     const at = below(NODES);
     const opening = watched.stores[at] ?? this.#open(watched, at);
@@ -134,7 +134,7 @@ class Nodes implements AsyncDisposable {
     if (refused === true) this.unexpected.push('a document was there before it was made: it was made twice');
   }
 
-  /** @returns whether its precondition was not met; undefined when it is not known what became of it. */
+  /** @returns whether its precondition failed; undefined for an unknown outcome. */
   async #commit(watched: Watched, id: string, json: string, precondition: Precondition) {
     try {
       await this.#use(watched, (store) => commitOne(store, put(id, json, precondition)));
@@ -177,7 +177,7 @@ class Nodes implements AsyncDisposable {
   }
 }
 
-describeWithPostgres('three nodes that write to 200 projects of one PostgreSQL', () => {
+describeWithPostgres('three nodes that write to 200 projects in one PostgreSQL', () => {
   let server: PostgresServer;
   let database: Database;
   let newProject: UsedDatabase['newProject'];
@@ -197,7 +197,7 @@ describeWithPostgres('three nodes that write to 200 projects of one PostgreSQL',
     return { watched, nodes };
   };
 
-  /** Runs what goes wrong while the nodes work, and looks at what came of it. */
+  /** Injects faults while the nodes work, and checks the result. */
   const during = async (
     { watched, nodes }: Awaited<ReturnType<typeof start>>,
     disturb: () => Promise<void>,
@@ -211,12 +211,12 @@ describeWithPostgres('three nodes that write to 200 projects of one PostgreSQL',
     await working;
     expect(nodes.unexpected).toEqual([]);
     for (const one of watched.filter(({ isDeleted }) => !isDeleted)) {
-      // A node that has not heard of a new version of the key says once that it must look.
+      // A node that missed a new version of the key reports once that it must reopen.
       await expect.poll(() => nodes.read(one).then(() => 'read', String)).toBe('read');
       expect(isRegister(one.history), JSON.stringify(one.history)).toBe(true);
       const store = await one.project.open(database);
       const { changes, position } = await store.changes(0, 10_000);
-      // A commit that was applied twice, or lost, would make one too many or too few.
+      // A lost or repeated commit would change the count.
       expect(position).toBeGreaterThanOrEqual(one.acknowledged);
       expect(position).toBeLessThanOrEqual(one.acknowledged + one.unknown);
       expect(new Set(changes.map(({ ref: { id } }) => id)).size).toBe(changes.length);
@@ -229,7 +229,7 @@ describeWithPostgres('three nodes that write to 200 projects of one PostgreSQL',
     await nodes[Symbol.asyncDispose]();
   };
 
-  it('are linearizable for each document, lose nothing and apply nothing twice, while connections are cut and projects are deleted, rotated and moved', async () => {
+  it('are linearizable for each document, lose nothing and apply nothing twice, while connections break and projects are deleted, rotated and moved', async () => {
     process.stdout.write(`groups: GROUPS_SEED=${SEED}\n`);
     const running = await start();
     const { watched, nodes } = running;
@@ -252,7 +252,7 @@ describeWithPostgres('three nodes that write to 200 projects of one PostgreSQL',
     ];
     await during(running, async () => {
       for (let n = 0; n < FAULTS; n++) {
-        // Those of one node’s groups are deleted right behind a cut, before the look-up.
+        // Projects of one node's groups are deleted right after a cut, before the lookup.
         const deleted = n % 5 === 0 ? watched[n / 5] : undefined;
         if (deleted !== undefined && n / 5 < DELETED) {
           pick(nodes.proxies).cutAt(COMMIT_MESSAGE, pick(['before the request', 'before the answer']));
@@ -268,7 +268,7 @@ describeWithPostgres('three nodes that write to 200 projects of one PostgreSQL',
     expect(await server.sql("SELECT deadlocks FROM pg_stat_database WHERE datname = 'bundoc'")).toBe('0');
   });
 
-  it('are linearizable for each document, lose nothing and apply nothing twice, while PostgreSQL is killed in the middle of groups', async () => {
+  it('are linearizable for each document, lose nothing and apply nothing twice, while PostgreSQL is killed during groups', async () => {
     const running = await start();
     await during(running, async () => {
       for (let n = 0; n < CRASHES; n++) {

@@ -67,7 +67,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     outcomes.map((outcome) =>
       outcome.status === 'fulfilled' ? 'ok' : String((outcome.reason as { code?: string }).code),
     );
-  /** Holds the heads of projects, as another node does, until `action` has ended. */
+  /** Locks the heads of projects, as another node does, until `action` has ended. */
   const whileLocked = (names: readonly string[], action: () => Promise<void>) =>
     names.length === 0
       ? action()
@@ -78,7 +78,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
   const deleteProject = (name: string) =>
     removeRows((action) => database.transaction('', action), name, MARK);
 
-  /** Statements that fail for one project alone. */
+  /** Makes statements fail for one project only. */
   const withTrigger = async (project: string, body: string, action: () => Promise<void>) => {
     await sql(
       `CREATE FUNCTION planted() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN ${body}; RETURN NEW; END $$;
@@ -115,7 +115,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     }
   });
 
-  it('are refused one by one: what one project is refused for leaves the others, in the same transaction', async () => {
+  it('are refused separately: the refusal of one project does not affect the others in the transaction', async () => {
     const { projects, stores, names, committer } = await nodeOf(4);
     const small = await nodeOf(1, { committer, project: { quota: { documentsMax: 1, bytesMax: 0 } } });
     const full = await nodeOf(1, { committer, project: { sealLimits: { rotateAt: 1, max: 1 } } });
@@ -137,17 +137,17 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     expect((await transactions()) - before).toBe(1);
   });
 
-  it('are refused one by one also where a row was tampered with', async () => {
+  it('are also refused separately where a row was tampered with', async () => {
     const { stores, names } = await nodeOf(3);
     await writeEach(stores, 'a');
     await sql(`UPDATE bundoc.key_versions SET seals = set_byte(seals, 20, get_byte(seals, 20) # 1)
                WHERE project = '${nth(names, 0)}';
                UPDATE bundoc.heads SET seq = -5 WHERE project = '${nth(names, 1)}'`);
-    // Counts that a node knows by their bytes are not opened again, so that another node tries it.
+    // A node does not decrypt counts whose bytes it knows, so another node tries it.
     expect(codesOf(await writeEach(stores, 'b'))).toEqual(['integrity_error', 'integrity_error', 'ok']);
   });
 
-  describe('of which one fails in the database', () => {
+  describe('with one that fails in the database', () => {
     it.each([
       ['a statement of it fails', "RAISE EXCEPTION 'planted'", 'P0001'],
       [
@@ -157,7 +157,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
       ],
       ['the disk is full for it', "RAISE EXCEPTION 'planted' USING ERRCODE = 'disk_full'", 'disk_full'],
       ['it takes longer than a statement may', 'PERFORM pg_sleep(600)', 'storage_unavailable'],
-    ])('take effect but for that one (%s)', async (_what, body, code) => {
+    ])('take effect except for that one (%s)', async (_what, body, code) => {
       await using hasty = openTestDatabase(server.urlOf('bundoc'), {
         connectionsMax: 16,
         statementTimeoutMs: 3_000,
@@ -173,7 +173,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
       await closeAll();
     });
 
-    it('leave the one that failed alone for a minute, and then take it along', async () => {
+    it('run the failed one alone for a minute, and then together again', async () => {
       const clock = new FakeClock();
       const committer = new GroupCommitter({ database, clock });
       const { stores, names } = await nodeOf(4, { committer });
@@ -191,9 +191,9 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
   });
 
   describe('while others hold heads', () => {
-    it('take effect for all other projects; those that are held wait by themselves and keep their order', async () => {
+    it('take effect for all other projects; blocked ones wait separately and keep their order', async () => {
       const { stores, names } = await nodeOf(8);
-      // As many as there are transactions for held heads, and one more.
+      // One more than there are transactions for contended heads.
       const held = names.slice(0, 5);
       const waiting: Promise<unknown>[] = [];
       await whileLocked(held, async () => {
@@ -205,7 +205,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
         );
         for (let n = 0; n < 20; n++)
           await Promise.all(stores.slice(5).map((store) => commitOne(store, put(`b${n}`, '{}'))));
-        // What waits for a head holds no other.
+        // A transaction that waits for a head holds no other.
         const blocked = await sql(`SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'`);
         expect(Number(blocked)).toBeLessThanOrEqual(4);
       });
@@ -213,7 +213,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
       expect(await Promise.all(stores.map((store) => store.position()))).toEqual([2, 2, 2, 2, 2, 21, 21, 21]);
     });
 
-    it('wait for no head while they hold another, so that transactions of two nodes in any order end', async () => {
+    it('wait for no head while they hold another, so that transactions of two nodes end in any order', async () => {
       const here = await nodeOf(40);
       const committer = new GroupCommitter({ database, clock: systemClock });
       const there = await Promise.all(
@@ -232,11 +232,10 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
       expect(await sql("SELECT deadlocks FROM pg_stat_database WHERE datname = 'bundoc'")).toBe('0');
     });
 
-    it('go on for all other projects while one head is held', async () => {
+    it('continue for all other projects while one head is blocked', async () => {
       const { stores, names } = await nodeOf(20);
       const [held, ...others] = stores as [PostgresStore, ...PostgresStore[]];
-      // The long run holds it for a minute, and prints how long commits take beside it: a figure, not a
-      // condition.
+      // The long run holds it for a minute, and prints commit latencies as a figure, not as a condition.
       const holdMs = process.env['LONG_TESTS'] === '1' ? 60_000 : 0;
       const writeRounds = async (took: number[]) => {
         const end = performance.now() + holdMs;
@@ -257,14 +256,14 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
         await writeRounds(beside);
         expect(await sql(`SELECT count(*) FROM bundoc.documents WHERE project = '${names[0]}'`)).toBe('0');
       });
-      // A statement waits as long as it may, and a commit that has waited for too long is refused.
+      // A statement waits as long as it may, and a commit that has waited too long is refused.
       await Promise.allSettled([waiting]);
       const p99 = (took: number[]) => took.toSorted((a, b) => a - b)[Math.floor(took.length * 0.99)];
       const figures = { free: p99(free), beside: p99(beside), commits: beside.length };
       process.stdout.write(`p99 of a commit beside a held head, ms: ${JSON.stringify(figures)}\n`);
     });
 
-    it('are not held up by a transaction of large documents', async () => {
+    it('are not delayed by a transaction with large documents', async () => {
       const { stores, names } = await nodeOf(4);
       const large = `{"v":"${'x'.repeat(1_000_000)}"}`;
       await withTrigger(nth(names, 0), 'PERFORM pg_advisory_xact_lock(14)', async () => {
@@ -282,8 +281,8 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     });
   });
 
-  describe('whose connection breaks at the commit', () => {
-    /** A node behind a proxy, and what happens between the break and the look-up. */
+  describe('on a connection that breaks at the commit', () => {
+    /** A node behind a proxy, and an action between the break and the lookup. */
     const behindProxy = async (proxy: CuttingProxy, onUnknown: () => Promise<void>) => {
       const behind = openTestDatabase(server.urlOf('bundoc', proxy.port));
       const transaction = behind.transaction.bind(behind);
@@ -300,7 +299,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
 
     for (const cut of ['before the request', 'before the answer'] as const) {
       const took = cut === 'before the answer';
-      it(`are applied once when another project of the group is deleted before the look-up (${cut})`, async () => {
+      it(`are applied once when another project of the group is deleted before the lookup (${cut})`, async () => {
         await using proxy = await CuttingProxy.open(server.port);
         const node: { names: readonly string[] } = { names: [] };
         await using behind = await behindProxy(proxy, () => deleteProject(nth(node.names, 0)));
@@ -319,7 +318,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
         await closeAll();
       });
 
-      it(`are applied once when every project of the group is deleted before the look-up (${cut})`, async () => {
+      it(`are applied once when every project of the group is deleted before the lookup (${cut})`, async () => {
         await using proxy = await CuttingProxy.open(server.port);
         const node: { names: readonly string[] } = { names: [] };
         await using behind = await behindProxy(proxy, async () => {
@@ -369,14 +368,14 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     });
   });
 
-  it('are forgotten an hour later, however many they are, and no later ones', async () => {
+  it('have their outcomes removed an hour later, however many, and no later ones', async () => {
     const { stores, committer } = await nodeOf(1);
     const old = Date.now() - 7_200_000;
     const id = (n: number) => uuidv7({ msecs: old, seq: n });
     const values = Array.from({ length: 25_000 }, (_, n) => `('${id(n)}')`).join();
     await database.run(`INSERT INTO bundoc.group_commits (id, at) SELECT id::uuid, now() - interval '2 hours'
                         FROM (VALUES ${values}) AS v(id)`);
-    // Of a node whose clock is behind.
+    // From a node with a slow clock.
     await sql(`INSERT INTO bundoc.group_commits (id) VALUES ('${uuidv7({ msecs: old })}')`);
     await writeEach(stores, 'a');
     const before = await transactions();
@@ -387,21 +386,21 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     );
   });
 
-  it('count the seals of each of their projects in the transaction that writes what was sealed', async () => {
+  it('count the seals of each project in the transaction that writes the sealed bytes', async () => {
     const { stores, projects } = await nodeOf(3, { project: { sealLimits: { rotateAt: 3, max: 4 } } });
     for (const id of ['a', 'b']) await writeEach(stores, id);
     await commitOne(nth(stores, 0), remove('a'));
     expect(projects.flatMap(({ rotationsDue }) => rotationsDue)).toEqual([]);
     await commitOne(nth(stores, 1), put('c', '{}'));
     expect(projects.map(({ rotationsDue }) => rotationsDue)).toEqual([[], [1], []]);
-    // Another node counts on from there.
+    // Another node continues the count.
     const there = await Promise.all(projects.map((project) => project.open(database)));
     opened.push(...there);
     expect(codesOf(await writeEach(there, 'd'))).toEqual(['ok', 'ok', 'ok']);
     expect(codesOf(await writeEach(stores, 'e'))).toEqual(['ok', 'key_exhausted', 'ok']);
   });
 
-  it('look up the unique values of all of their projects by one statement', async () => {
+  it('look up the unique values of all their projects with one statement', async () => {
     const { stores, projects } = await nodeOf(6);
     const defined = await Promise.all(
       stores.map((store, at) => openDefinedStore(store, nth(projects, at).clock)),
@@ -437,7 +436,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     expect(asked.filter((name) => name.includes('holders'))).toHaveLength(1);
   });
 
-  it('end in either order beside deletions, rotations and moves of their projects, without a deadlock', async () => {
+  it('end in any order beside deletions, rotations and moves of their projects, without a deadlock', async () => {
     const { stores, projects, names, committer } = await nodeOf(30);
     let isOver = false;
     const written = projects.map(() => 0);
@@ -477,7 +476,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     expect(await sql("SELECT deadlocks FROM pg_stat_database WHERE datname = 'bundoc'")).toBe('0');
   });
 
-  it('leave no project behind one whose entries of indexes fill each transaction', async () => {
+  it('let no project starve behind one whose index entries fill each transaction', async () => {
     const { stores } = await nodeOf(2);
     const definitions = { indexes: [{ fields: ['g'], unique: false, blind: true }] };
     for (const store of stores) {
@@ -505,7 +504,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     }
   });
 
-  it('bring a database of the schema before forward with its projects and what they had reserved', async () => {
+  it('migrate a database of the previous schema with its projects and their reservations', async () => {
     await using former = openTestDatabase((await server.createDatabase('schema7')).url);
     await migrate(
       former,
@@ -521,7 +520,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     await store[Symbol.asyncDispose]();
   });
 
-  describe('of 500 that take turns', () => {
+  describe('with 500 projects that take turns', () => {
     const others = new Map<string, PostgresStore>();
     const waiting = new Set<Promise<unknown>>();
     let turns: Iterator<PostgresStore> | undefined;
@@ -563,7 +562,7 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     });
   });
 
-  it('show the database no id, name or value of any project, neither in its rows nor in its log of statements', async () => {
+  it('show the database no id, name or value of any project, in its rows or its statement log', async () => {
     await using logging = await PostgresServer.start({
       settings: { log_statement: 'all', log_min_duration_statement: '0' },
     });

@@ -10,7 +10,7 @@ import { describeIndexes, find } from '../src/engine/indexes/conformance.ts';
 import type { Write } from '../src/engine/port.ts';
 import { LOOK_UPS_MAX } from '../src/engine/postgres/commit/attempt.ts';
 import type { Database, Transaction } from '../src/engine/postgres/database/database.ts';
-import { ONE_MOMENT, verifyRows } from '../src/engine/postgres/verify/verify-rows.ts';
+import { SNAPSHOT_TRANSACTION, verifyRows } from '../src/engine/postgres/verify/verify-rows.ts';
 import { openTestDatabase, type PostgresProject } from '../src/testing/postgres-project.ts';
 import { assertQueriesAreRight, type CrashingProject } from '../src/testing/queries-property.ts';
 import { CuttingProxy } from './support/cutting-proxy.ts';
@@ -18,7 +18,7 @@ import { type UsedDatabase, useDatabase } from './support/use-database.ts';
 
 const NONE = { kind: 'none' } as const;
 const RUNS = Number(process.env['QUERY_RUNS'] ?? 25);
-/** One on which tries against a server that is gone end soon. */
+/** A node whose attempts end soon when the server is gone. */
 const hasty = () => {
   let ms = 0;
   return { ...systemClock, monotonic: () => (ms += 5_000) };
@@ -37,9 +37,9 @@ describeWithPostgres('indexes on PostgreSQL', () => {
   const sql = (text: string) => server.sql(text, 'bundoc');
   const blind = (...fields: string[]) => ({ fields, unique: false, blind: true });
   const unique = (...fields: string[]) => ({ fields, unique: true });
-  /** What `bundoc verify` finds: also whether the entries are those of all values, and no others. */
+  /** The findings of `bundoc verify`, which also compares the entries with all values. */
   const findings = async (project: PostgresProject) => {
-    const verified = await database.transaction(ONE_MOMENT, (transaction) =>
+    const verified = await database.transaction(SNAPSHOT_TRANSACTION, (transaction) =>
       verifyRows(transaction, project.project, project.cipher, () => undefined),
     );
     return verified?.findings;
@@ -47,7 +47,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
   const close = async (...stores: DefinedStore[]) => {
     for (const store of stores) await store[Symbol.asyncDispose]();
   };
-  /** Until no node has anything left to do about indexes. */
+  /** Waits until no node has any work left on indexes. */
   const settled = (store: DefinedStore, collection = 'notes') =>
     expect
       .poll(async () => {
@@ -63,7 +63,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     return { store: await open(), reopen: open };
   });
 
-  it('change no answer of a query, after updates, deletes, re-seals and connections that broke anywhere', async () => {
+  it('change no answer of a query, after updates, deletes, re-seals and broken connections', async () => {
     const makeProject = async (): Promise<CrashingProject> => {
       const project = await newProject({ clock: hasty() });
       let proxy = await CuttingProxy.open(server.port);
@@ -83,7 +83,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
           return store;
         },
         rotate: () => project.rotate(database),
-        crashBehind: (operations) => proxy.dieBehind(operations),
+        crashBehind: (operations) => proxy.dieAfter(operations),
         restart: async () => {
           await stop();
           proxy = await CuttingProxy.open(server.port);
@@ -102,7 +102,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     expect(found).toBeGreaterThan(0);
   });
 
-  it('know every document, whichever nodes write while others define them again', async () => {
+  it('include every document, whichever nodes write while others redefine them', async () => {
     const project = await newProject();
     const nodes = await Promise.all([1, 2, 3].map(() => openOn(project)));
     const node = (n: number) => nodes[n % 3] as DefinedStore;
@@ -130,7 +130,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     });
     for (const [n, indexes] of definitions.entries()) {
       await node(n).define('notes', { indexes }, NONE);
-      // Others hear of it late.
+      // Others learn of it late.
       if (n % 2 === 0) await node(n + 1).load();
       await commitOne(node(n + 2), put('between', `{"g":${n},"n":1,"u":"x${n}"}`));
     }
@@ -194,7 +194,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(store);
   });
 
-  it('are built by another node when the one that began is gone, and only once by nodes that begin together', async () => {
+  it('are built by another node when the first one is gone, and only once by nodes that start together', async () => {
     const project = await newProject({ clock: hasty() });
     const first = await openOn(project);
     for (let n = 0; n < 700; n += 100)
@@ -205,7 +205,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     const dying = await openOn(project, behind);
     proxy.cutAt('bundoc-add-blind-entries-1', 'before the answer');
     await dying.define('notes', { indexes: [blind('g')] }, NONE);
-    proxy.dieBehind(12);
+    proxy.dieAfter(12);
     await dying.indexes?.built();
     await dying[Symbol.asyncDispose]().catch(() => undefined);
     await behind[Symbol.asyncDispose]();
@@ -220,7 +220,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(...nodes);
   });
 
-  it('hold once a definition was answered whose connection broke at the commit', async () => {
+  it('are in effect once a definition was answered whose connection broke at the commit', async () => {
     const project = await newProject();
     await using proxy = await CuttingProxy.open(server.port);
     await using behind = openTestDatabase(server.urlOf('bundoc', proxy.port));
@@ -238,7 +238,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(store, other);
   });
 
-  it('are not written past by a build that knows nothing of them, in the projects that have some', async () => {
+  it('block writes by a build that does not know them, in projects that have some', async () => {
     const [project, plain] = [await newProject(), await newProject()];
     const stores = [await openOn(project), await openOn(plain)] as const;
     for (const store of stores) await commitOne(store, put('a', '{"g":1}'));
@@ -252,7 +252,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(...stores);
   });
 
-  it('take no notice of a new version of the key', async () => {
+  it('are unaffected by a new version of the key', async () => {
     const project = await newProject();
     const before = await openOn(project);
     for (let n = 0; n < 5; n++) await commitOne(before, put(`d${n}`, `{"u":${n},"g":${n % 2}}`));
@@ -271,7 +271,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(store);
   });
 
-  it('leave nothing behind when they are dropped, and are numbered again', async () => {
+  it('leave nothing behind when they are dropped, and get new numbers', async () => {
     const project = await newProject();
     const store = await openOn(project);
     for (let n = 0; n < 5; n++) await commitOne(store, put(`d${n}`, `{"g":${n}}`));
@@ -288,21 +288,21 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(store);
   });
 
-  it('that a list goes by and that are dropped meanwhile end it, and leave nothing out', async () => {
+  it('end a list that uses them when they are dropped, instead of omitting documents', async () => {
     const project = await newProject();
     const [here, there] = [await openOn(project), await openOn(project)];
     for (let n = 0; n < 5; n++) await commitOne(here, put(`d${n}`, '{"g":1}'));
     await here.define('notes', { indexes: [blind('g')] }, NONE);
     await settled(here);
     await settled(there);
-    // As when a node has begun to remove what is dropped.
+    // As when a node has begun to remove dropped indexes.
     const own = `project = '${project.project}'`;
     await sql(`UPDATE bundoc.blind_indexes SET dropped = true WHERE ${own};
                DELETE FROM bundoc.blind_entries WHERE ${own} AND created_seq < 4`);
     await expect(find(there, '{"g":1}')).rejects.toMatchObject({ code: 'overloaded' });
     await here.define('notes', { indexes: [] }, NONE);
     await here.indexes?.built();
-    // It has not heard of it yet, and must not bring it back.
+    // It has not learned of it yet, and must not bring it back.
     await there.indexes?.keep?.();
     expect(await sql(`SELECT count(*) FROM bundoc.blind_indexes WHERE ${own}`)).toBe('0');
     await there.load();
@@ -310,13 +310,13 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(here, there);
   });
 
-  it('find nothing in a project that another node is deleting, and say what became of it', async () => {
+  it('find nothing in a project that another node is deleting, and report its fate', async () => {
     const project = await newProject();
     const store = await openOn(project);
     for (let n = 0; n < 3; n++) await commitOne(store, put(`d${n}`, '{"g":1}'));
     await store.define('notes', { indexes: [blind('g')] }, NONE);
     await settled(store);
-    // As when the deletion has begun to remove documents: a part of them would be taken for all.
+    // As when the deletion has begun to remove documents: the rest must not be taken for all.
     const own = `project = '${project.project}'`;
     await sql(`DELETE FROM bundoc.heads WHERE ${own};
                DELETE FROM bundoc.documents WHERE ${own} AND created_seq < 2`);
@@ -324,7 +324,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(store);
   });
 
-  it('bound what one transaction writes of them, and one commit', async () => {
+  it('limit the entries that one transaction and one commit write', async () => {
     const project = await newProject();
     const store = await openOn(project);
     await store.define('notes', { indexes: [blind('g')] }, NONE);
@@ -339,7 +339,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(store);
   });
 
-  it('are distinguished from earlier ones without a scan of all for each, and in bounded memory', async () => {
+  it('separate new entries from old ones in bounded memory, without a scan of all for each', async () => {
     const project = await newProject();
     const plans: string[] = [];
     const explaining = {
@@ -367,7 +367,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(store);
   });
 
-  it('never have more of their entries removed by one transaction than it can bear, however many expire or are deleted at once', async () => {
+  it('have a bounded number of entries removed by one transaction, however many documents expire or are deleted', async () => {
     const project = await newProject();
     const store = await openOn(project);
     const ttl = { field: 'until', seconds: 0 };
@@ -388,11 +388,11 @@ describeWithPostgres('indexes on PostgreSQL', () => {
 
     for (const from of [0, 10, 20, 30, 40, 50])
       await store.commit(places.slice(from, from + 10).map((at) => document(at, over)));
-    expect(await store.expired.goRound()).toBe(places.length);
+    expect(await store.expired.sweepRound()).toBe(places.length);
     const entries = `SELECT count(*) FROM bundoc.blind_entries WHERE project = '${project.project}'`;
     expect(await sql(entries)).toBe('0');
 
-    // Commits that come together are put into as many transactions as they need.
+    // Concurrent commits are put into as many transactions as they need.
     for (const from of [0, 10, 20, 30, 40, 50])
       await store.commit(places.slice(from, from + 10).map((at) => document(at, long)));
     let transactions = 0;
@@ -413,8 +413,8 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     await close(store, node);
   });
 
-  describe('that somebody changed', () => {
-    it('refuse the writes of their collection alone, until it is defined again', async () => {
+  describe('with tampered rows', () => {
+    it('refuse only the writes of their collection, until it is redefined', async () => {
       const project = await newProject();
       const store = await openOn(project);
       await store.define('notes', { indexes: [unique('u')] }, NONE);
@@ -437,7 +437,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
       await close(again);
     });
 
-    it('stay as they are beside a definition that does not open, and the project can be used', async () => {
+    it('stay unchanged beside an undecryptable definition, and the project is usable', async () => {
       const project = await newProject();
       const store = await openOn(project);
       await store.define('notes', { indexes: [unique('u')] }, NONE);
@@ -458,7 +458,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
       await close(again);
     });
 
-    it('learn of by verify, entry by entry', async () => {
+    it('are reported by verify, entry by entry', async () => {
       const project = await newProject();
       const store = await openOn(project);
       await store.define('notes', { indexes: [blind('g')] }, NONE);
@@ -477,7 +477,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
     });
   });
 
-  it('hold nothing readable of values, fields or names, and no token that another index has', async () => {
+  it('contain nothing readable of values, fields or names, and no token of another index', async () => {
     const project = await newProject();
     const store = await openOn(project);
     const secrets = ['plantedField', 'planted value', 'planted-name', '4155550123'];
@@ -499,7 +499,7 @@ describeWithPostgres('indexes on PostgreSQL', () => {
       for (const form of [text, Buffer.from(text).toString('hex'), Buffer.from(text).toString('base64')])
         expect(dump).not.toContain(form);
     const counts = `SELECT count(*), count(DISTINCT token) FROM bundoc.blind_entries WHERE project = '${project.project}'`;
-    // The list itself and its elements, in two indexes; "other" by itself in two collections.
+    // The list itself and its elements, in two indexes; "other" alone in two collections.
     expect(await sql(counts)).toBe('8|8');
     await close(store);
   });

@@ -10,7 +10,7 @@ import { FakeKeyService } from '../src/testing/fake-key-service.ts';
 import { PostgresNode } from './support/postgres-node.ts';
 import { useDatabase } from './support/use-database.ts';
 
-/** Of a process that was started without `--expose-gc`. */
+/** Available in a process that was started without `--expose-gc`. */
 const gcOf = (): (() => void) => {
   setFlagsFromString('--expose-gc');
   return runInNewContext('gc');
@@ -39,7 +39,7 @@ describeWithPostgres('many projects of a node on PostgreSQL', () => {
     return lease?.store.definition('notes')?.definition;
   };
 
-  it('are made by one statement each, and opened by one that also says that nothing is defined', async () => {
+  it('are created with one statement each, and opened with one that also shows that nothing is defined', async () => {
     await using maker = newNode();
     await using opener = newNode();
     expect(
@@ -59,7 +59,7 @@ describeWithPostgres('many projects of a node on PostgreSQL', () => {
     expect(await definitionOf(opener, 'made')).toEqual(NUMBERS);
   });
 
-  it('share the statements by which they are opened', async () => {
+  it('share the statements that open them', async () => {
     await using maker = newNode();
     const projects = namesOf('shared', 100);
     for (const project of projects) await maker.write(project, 'd', JSON.stringify({ of: project }));
@@ -102,7 +102,7 @@ describeWithPostgres('many projects of a node on PostgreSQL', () => {
     expect(asked.filter((name) => name === 'bundoc-positions-1').length).toBeLessThanOrEqual(6);
   });
 
-  it('are made once, by whichever of several nodes is first', async () => {
+  it('are created once, by whichever node is first', async () => {
     const nodes = [newNode(), newNode(), newNode()];
     await Promise.all(nodes.map((node, n) => node.write('raced', `d${n}`)));
     for (const node of nodes)
@@ -110,7 +110,7 @@ describeWithPostgres('many projects of a node on PostgreSQL', () => {
     for (const node of nodes) await node[Symbol.asyncDispose]();
   });
 
-  it('are looked after by one statement a second, which reads no definitions where none has changed', async () => {
+  it('need one statement a second for upkeep, which reads no definitions without a change', async () => {
     await using node = newNode();
     await using other = newNode();
     const projects = namesOf('kept', 40);
@@ -118,7 +118,7 @@ describeWithPostgres('many projects of a node on PostgreSQL', () => {
     for (const project of projects) await node.read(project);
     const run = () => node.statementsOf(() => node.upkeep.run());
     expect([await run(), await run()]).toEqual([['bundoc-changed-states-1'], ['bundoc-changed-states-1']]);
-    // Documents of another node change no definition.
+    // Documents by another node change no definition.
     for (const project of projects) await other.write(project, 'e');
     expect(await run()).toEqual(['bundoc-changed-states-1']);
     await define(other, 'kept-7', NUMBERS);
@@ -127,7 +127,7 @@ describeWithPostgres('many projects of a node on PostgreSQL', () => {
     expect(await run()).toEqual(['bundoc-changed-states-1']);
   });
 
-  it('take up a definition that another node takes back before anybody has looked', async () => {
+  it('follow a definition that another node removes before anyone has looked', async () => {
     await using node = newNode();
     await using other = newNode();
     await node.write('fast');
@@ -141,7 +141,7 @@ describeWithPostgres('many projects of a node on PostgreSQL', () => {
     expect(await definitionOf(node, 'fast')).toBeUndefined();
   });
 
-  it('keep the definition of a project that is opened while another node defines it', async () => {
+  it('keep the definition of a project that opens while another node defines it', async () => {
     await using node = newNode();
     await using other = newNode();
     await other.write('opening');
@@ -160,7 +160,7 @@ describeWithPostgres('many projects of a node on PostgreSQL', () => {
     expect(await definitionOf(node, 'opening')).toEqual(NUMBERS);
   });
 
-  it('obey what another node has defined while their opening took long, before any upkeep', async () => {
+  it('obey a definition by another node during a slow opening, before any upkeep', async () => {
     let laterMs = 0;
     const clock = { ...still, monotonic: () => laterMs };
     await using node = newNode(clock);
@@ -177,7 +177,7 @@ describeWithPostgres('many projects of a node on PostgreSQL', () => {
     expect(await definitionOf(node, 'opening-slowly')).toEqual(NUMBERS);
   });
 
-  it('whose definition does not open are read once, and again when it has changed', async () => {
+  it('have an undecryptable definition read once, and again when it has changed', async () => {
     await using node = newNode();
     await using other = newNode();
     await other.write('harmed');
@@ -197,7 +197,7 @@ describeWithPostgres('many projects of a node on PostgreSQL', () => {
     expect(await definitionOf(node, 'harmed')).toEqual(TEXTS);
   });
 
-  it('that another node has removed are not kept open', async () => {
+  it('are closed when another node has removed them', async () => {
     await using node = newNode();
     await using other = newNode();
     await other.write('removed');

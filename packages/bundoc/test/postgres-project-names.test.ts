@@ -13,8 +13,8 @@ describeWithPostgres('the projects of a database', () => {
     ({ server, database } = used);
   });
 
-  it('are named in the order of their characters, page by page, and those alone that are asked about', async () => {
-    // No key is asked for.
+  it('are listed in the order of their characters, page by page, and only as requested', async () => {
+    // No key is requested.
     const projects = new PostgresProjects({
       ...{ database, clock: systemClock, keys: undefined as never, storage: undefined as never },
       settle: async () => undefined,

@@ -33,7 +33,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
     ({ server, database } = used);
   });
 
-  /** A node of its own: what it knows of keys it knows alone. */
+  /** A separate node with its own cache of keys. */
   const nodeOf = (service: FakeKeyService, setAside: MarkSetAside[] = []) =>
     new PostgresProjects({
       onSetAside: (mark) => setAside.push(mark),
@@ -45,7 +45,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
     });
   const newService = () => new FakeKeyService(systemClock);
 
-  it('that several nodes make at once have one key and one name key', async () => {
+  it('have one key and one name key when several nodes create them at once', async () => {
     const service = newService();
     for (let round = 0; round < 5; round++) {
       const project = `together-${round}`;
@@ -55,7 +55,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
     }
   });
 
-  it('are in a storage whose row is damaged when it is of any length: none of it is read', async () => {
+  it('are in a storage that is damaged by a row of excessive length, which is not read', async () => {
     const name = 'long_storage';
     await using own = openTestDatabase((await server.createDatabase(name)).url);
     await migrate(own);
@@ -66,7 +66,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
     await expect(identity.change((file) => file)).rejects.toThrow(/bundoc\.storage is damaged/);
   });
 
-  it('are not made by looking for them', async () => {
+  it('are not created by lookups', async () => {
     const service = newService();
     expect(await nodeOf(service).open('absent')).toBeUndefined();
     expect([service.exports, service.creations]).toEqual([0, 0]);
@@ -84,12 +84,12 @@ describeWithPostgres('projects in PostgreSQL', () => {
       await expect(nodeOf(service)[mode]('refused')).rejects.toMatchObject({ code: 'project_damaged' });
   });
 
-  it('follow a rotation that another node has heard of, anyone who is first', async () => {
+  it('follow a rotation that another node knows of, whichever node is first', async () => {
     const service = newService();
     const [early, late] = [nodeOf(service), nodeOf(service)];
     await Promise.all([early.openOrCreate('rotated'), late.openOrCreate('rotated')]);
     await service.rotateKey('rotated-dek', 1);
-    // Nothing tells these two that their key is no longer the current one; a third asks for it again.
+    // These two do not learn that their key is no longer current; a third fetches it again.
     const opened = await Promise.all([nodeOf(service), nodeOf(service)].map((node) => node.open('rotated')));
     for (const one of opened) expect(one?.file.versions.map(({ version }) => version)).toEqual([1, 2]);
     for (const node of [early, late]) expect((await node.open('rotated'))?.cipher.version).toBe(2);
@@ -120,7 +120,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
       return { clock, start: () => new ExpiryMarksInRows({ database, clock }) };
     });
 
-    it('are given to one node each, and go with their project', async () => {
+    it('are given to one node each, and disappear with their project', async () => {
       await server.sql('DELETE FROM bundoc.expiry', 'bundoc');
       const clock = new FakeClock();
       const nodes = [1, 2, 3, 4].map(() => new ExpiryMarksInRows({ database, clock }));
@@ -139,7 +139,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
     });
   });
 
-  it('that were deleted are gone for every node but for a mark, and are not made again', async () => {
+  it('are gone for every node after a deletion, except for a mark, and cannot be recreated', async () => {
     const service = newService();
     const logger = createLogger({ service: 'bundoc', level: 'silent' });
     const managed = () => {
@@ -202,7 +202,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
     const questions = ['get', 'list', 'collections', 'changes', 'position'] as const;
     const readers = questions.map((question) => [question, managed()] as const);
     for (const [question, node] of readers) await node.ask(question);
-    // The deletion is cut short where its intent is on record and its key is not destroyed.
+    // The deletion is interrupted after its intent is recorded and before its key is destroyed.
     service.isRateLimited = true;
     await expect(here.deletion.delete('deleted')).rejects.toMatchObject({ code: 'kms_unavailable' });
     for (const node of [here, managed()])
@@ -211,8 +211,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
     there.deletion.look();
     await there.deletion.resume();
     await expect.poll(() => service.changes.at(-1)?.kind).toBe('removed');
-    // Others have it open, with its key: each says at once what became of it, and never that something is not
-    // there.
+    // Other nodes have it open with its key: each reports its deletion at once, and never a missing document.
     await expect(there.write('c')).rejects.toMatchObject({ code: 'project_destroyed' });
     for (const [question, node] of readers)
       await expect(node.ask(question)).rejects.toMatchObject({ code: 'project_destroyed' });
@@ -234,14 +233,14 @@ describeWithPostgres('projects in PostgreSQL', () => {
     for (const { instances } of [here, there]) await instances[Symbol.asyncDispose]();
   });
 
-  describe('beside whose row somebody has put the mark of a move', () => {
+  describe('with a forged move mark', () => {
     const plant = (project: string) =>
       server.sql(
         `UPDATE bundoc.projects SET marker = 'bundoc-move-mark-1.forged' WHERE project = '${project}'`,
         'bundoc',
       );
 
-    it('are served, and keep the head that they have when somebody has made a fenced one, too', async () => {
+    it('are served, and keep their head even beside a forged fenced one', async () => {
       const service = newService();
       const setAside: MarkSetAside[] = [];
       await nodeOf(service).openOrCreate('fenced');
@@ -254,7 +253,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
       expect(setAside).toHaveLength(1);
     });
 
-    it('are refused when the database lets nobody take the mark away, and BunKMS is not asked without end', async () => {
+    it('are refused when the database rejects removing the mark, without asking BunKMS forever', async () => {
       const service = newService();
       await nodeOf(service).openOrCreate('stuck');
       await plant('stuck');
@@ -269,7 +268,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
     });
   });
 
-  describe('whose row somebody has marked as deleted, without BunKMS', () => {
+  describe('with a forged deletion mark', () => {
     const since = '2026-01-01T00:00:00.000Z';
     const markOf = (project: string) =>
       JSON.stringify({ deleted: project, format: 1, since, keyDestroyedAt: since, finishedAt: since });
@@ -279,7 +278,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
         'bundoc',
       );
 
-    /** As one who owns the tables can. */
+    /** As an owner of the tables can. */
     const allowLongTexts = () =>
       server.sql(
         `ALTER TABLE bundoc.projects DROP CONSTRAINT IF EXISTS projects_file_is_bounded,
@@ -287,7 +286,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
         'bundoc',
       );
 
-    it('take no text that is longer than a node reads', async () => {
+    it('reject a text that is longer than a node reads', async () => {
       for (const values of ["repeat('x', 4194305), NULL", "NULL, repeat('x', 65537)"])
         await expect(
           server.sql(
@@ -297,7 +296,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
         ).rejects.toThrow(/is_bounded/);
     });
 
-    it('are served all the same: the mark is set aside, and no key is destroyed', async () => {
+    it('are served: the mark is set aside, and no key is destroyed', async () => {
       const service = newService();
       const setAside: MarkSetAside[] = [];
       await nodeOf(service).openOrCreate('marked');
@@ -313,7 +312,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
       expect(service.changes.map(({ kind }) => kind)).toEqual(['create']);
     });
 
-    it('and that never were there can be made, and nothing is destroyed', async () => {
+    it('can be created if they never existed, and nothing is destroyed', async () => {
       const service = newService();
       const setAside: MarkSetAside[] = [];
       await server.sql(
@@ -327,7 +326,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
       expect(service.changes.map(({ kind }) => kind)).toEqual(['create']);
     });
 
-    it('in place of its file are damaged, and no key is destroyed', async () => {
+    it('are damaged if it replaces their file, and no key is destroyed', async () => {
       const service = newService();
       await nodeOf(service).openOrCreate('replaced');
       await server.sql(
@@ -338,7 +337,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
       expect(service.changes.map(({ kind }) => kind)).toEqual(['create']);
     });
 
-    it('are served all the same when the mark is of any length: little of it is read, and it is set aside', async () => {
+    it('are served even if the mark is huge: little of it is read, and it is set aside', async () => {
       const service = newService();
       await allowLongTexts();
       for (const [at, begin] of ['bundoc-move-mark-1.', '{"deleted":"'].entries()) {
@@ -355,7 +354,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
       }
     });
 
-    it('are damaged when their file is of any length: none of it is read', async () => {
+    it('are damaged when their file is huge, and none of it is read', async () => {
       const service = newService();
       await allowLongTexts();
       await nodeOf(service).openOrCreate('filled');
@@ -366,7 +365,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
       await expect(nodeOf(service).open('filled')).rejects.toMatchObject({ code: 'project_damaged' });
     });
 
-    it('stay deleted when they are, though a node still has the key', async () => {
+    it('stay deleted if they were, even if a node still has the key', async () => {
       const service = newService();
       const [here, there] = [nodeOf(service), nodeOf(service)];
       for (const node of [here, there]) await node.openOrCreate('gone');

@@ -38,7 +38,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
       }),
     );
   };
-  /** Records the statements that are asked, and lets a test hold them up. */
+  /** Records the statements, and lets a test block them. */
   const watch = (
     database: Database,
     before: (values: readonly unknown[]) => Promise<void> = async () => undefined,
@@ -55,7 +55,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
     return asked;
   };
 
-  it('share statements of bounded size, whatever their documents are, and tell the absent from those that had no room', async () => {
+  it('share statements of bounded size for any documents, and distinguish absent documents from those without space', async () => {
     await using server = await PostgresServer.start();
     await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
     await migrate(database);
@@ -73,7 +73,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
       if (id.startsWith('none')) expect(document).toBeUndefined();
       else expect(document?.metadata._id).toBe(id);
     }
-    // One for all, which brings the small ones; one each for two, two and the one that is larger than a
+    // One for all, which returns the small ones; one each for two, two, and the one that is larger than a
     // statement's share.
     expect(asked.length).toBeGreaterThanOrEqual(4);
     const slack = 10_000;
@@ -81,13 +81,13 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
       const whole = rows.filter((row) => row[3] !== null);
       expect(bytesOf(whole) <= LARGE_BYTES_MAX + slack || whole.length === 1).toBe(true);
     }
-    // Small documents still share one trip, and one that is not there needs no other.
+    // Small documents still share one round trip, and an absent one needs no other.
     asked.length = 0;
     await Promise.all(['d1', 'd6', 'none'].map((id) => one.get(ref(id))));
     expect(asked.map(documentsOf)).toEqual([3]);
   });
 
-  it('of many projects share a statement, each under its own key, of at most 128 documents', async () => {
+  it('of many projects share a statement of at most 128 documents, each under its own key', async () => {
     await using server = await PostgresServer.start();
     await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
     await migrate(database);
@@ -130,7 +130,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
     const order: string[] = [];
     const reads = ids.map((id) => large.get(ref(id)).then(() => order.push('large')));
     await begun.promise;
-    // More than may be under way at once, one after another.
+    // More than may run at once, one after another.
     for (const id of ids) await small.get(ref(id)).then(() => order.push('small'));
     expect(order).toEqual(ids.map(() => 'small'));
     // However many wait, large documents take a bounded number of connections.
@@ -156,11 +156,11 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
     const reads = ids.map((id) => busy.get(ref(id)).then(() => order.push('busy')));
     reads.push(other.get(ref('d')).then(() => order.push('other')));
     await Promise.all(reads);
-    // Two statements of three documents are under way when it begins to wait.
+    // Two statements of three documents are running when it begins to wait.
     expect(order.indexOf('other')).toBeLessThan(12);
   });
 
-  it('bring a document that has grown since its size was looked at', async () => {
+  it('return a document that has grown since its size was read', async () => {
     await using server = await PostgresServer.start();
     await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
     await migrate(database);
@@ -179,7 +179,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
     expect(isFirst).toBe(false);
   });
 
-  it('never say that nothing is there of a project whose head a fence keeps away for a moment', async () => {
+  it("never report a document as absent while a fence briefly hides its project's head", async () => {
     await using server = await PostgresServer.start();
     await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
     await migrate(database);
@@ -210,7 +210,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
         await take('fenced_heads', 'heads');
         return rows;
       };
-      // What the store is told when it asks why: this project has no row of a file.
+      // The reason that the store gets: this project has no row of a file.
       await expect(read(store)).rejects.toMatchObject({ code: 'project_not_found' });
       database.query = query;
     }
@@ -227,7 +227,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
     for (const store of stores)
       for (const id of ids) await commitOne(store, put(id, `{"text":"${'x'.repeat(20_000)}"}`));
     const name = damaged.nameOf(ref('d7'));
-    // Reading this row alone ends in an error of the server, as where a page of its table is damaged.
+    // Reading only this row ends in an error of the server, as with a damaged page of its table.
     await server.sql(
       `ALTER TABLE bundoc.documents RENAME TO kept_documents;
        CREATE VIEW bundoc.documents AS SELECT project, name, collection, seq, created_seq, deleted_ms, key_version,
@@ -246,7 +246,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
     ['no revision', 'rev = NULL'],
     ['a huge revision', "rev = decode(repeat('00', 20000000), 'hex')"],
     ['a huge state', "state = decode(repeat('00', 20000000), 'hex')"],
-  ])('end, and bring nothing huge, where somebody has left a row with %s', async (_what, edit) => {
+  ])('end without loading anything huge, where someone has planted a row with %s', async (_what, edit) => {
     await using server = await PostgresServer.start();
     await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
     await migrate(database);
@@ -337,7 +337,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
     for (const plan of await plansOf('used_keys')) expect(plan).toMatch(/used_keys_pkey/);
   });
 
-  it('read no whole table by a plan from when it was small', async () => {
+  it('read no whole table because of a plan from when it was small', async () => {
     await using server = await PostgresServer.start({ settings: { autovacuum: 'off' } });
     const { url } = await server.createDatabase('bundoc');
     await using database = openTestDatabase(url, { connectionsMax: 1 });
@@ -346,7 +346,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
     await using one = store as PostgresStore;
     for (const id of ['a', 'b', 'c']) await commitOne(one, put(id, '{}'));
     await server.sql('VACUUM ANALYZE', 'bundoc');
-    // So often that the server makes a plan for all values, which the connection keeps.
+    // Often enough that the server makes a generic plan, which the connection keeps.
     for (let turn = 0; turn < 10; turn++) await one.get(ref('a'));
     const name = one.nameOf(ref('a'));
     const [rows] = await database.run(
@@ -359,7 +359,7 @@ describeWithPostgres('reads of single documents in PostgreSQL', () => {
   });
 });
 
-/** What asks for the plan of a prepared statement. */
+/** A statement that shows the plan of a prepared one. */
 function planOf(text: string, values: readonly unknown[]): string {
   const literals = values.map((value) => {
     if (Buffer.isBuffer(value)) return `'\\x${value.toString('hex')}'`;

@@ -9,7 +9,7 @@ import { IDEMPOTENCY_TTL_MS, type ProjectStore, TOMBSTONE_TTL_MS } from '../src/
 import { CommitNotifications } from '../src/engine/postgres/commit-notifications.ts';
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import { migrate, readMigrations, SchemaMismatch } from '../src/engine/postgres/database/migrate.ts';
-import { ONE_MOMENT, verifyRows } from '../src/engine/postgres/verify/verify-rows.ts';
+import { SNAPSHOT_TRANSACTION, verifyRows } from '../src/engine/postgres/verify/verify-rows.ts';
 import { describeQuota } from '../src/engine/quota-conformance.ts';
 import { openTestDatabase, testDatabaseOptions } from '../src/testing/postgres-project.ts';
 import { COMMIT_MESSAGE, CuttingProxy } from './support/cutting-proxy.ts';
@@ -49,7 +49,7 @@ describeWithPostgres('PostgreSQL', () => {
   describeQuota('the PostgreSQL engine', async (quota) => (await newProject({ quota })).open(database));
 
   describe('several nodes of one project', () => {
-    it('keep a quota together, exactly', async () => {
+    it('enforce a quota exactly, together', async () => {
       const project = await newProject({ quota: { documentsMax: 25, bytesMax: 0 } });
       const nodes = await Promise.all([1, 2, 3].map(() => project.open(database)));
       const outcomes = await Promise.allSettled(
@@ -61,7 +61,7 @@ describeWithPostgres('PostgreSQL', () => {
       for (const node of nodes) await node[Symbol.asyncDispose]();
     });
 
-    it('see each other’s acknowledged writes and give each change one place in the order', async () => {
+    it("see each other's acknowledged writes and give each change one place in the order", async () => {
       const project = await newProject();
       const nodes = await Promise.all([1, 2, 3].map(() => project.open(database)));
       const told: string[] = [];
@@ -123,19 +123,19 @@ describeWithPostgres('PostgreSQL', () => {
     });
   });
 
-  describe('anyone who waits for a change', () => {
-    const timing = { tellEveryMs: 5, lookEveryMs: 3_600_000, lookAloneEveryMs: 5 };
+  describe('a waiter for a change', () => {
+    const timing = { notifyEveryMs: 5, pollEveryMs: 3_600_000, pollAloneEveryMs: 5 };
     const newsOf = (isListening: boolean) => {
       const connection = testDatabaseOptions(server.urlOf('bundoc'), { isPooled: !isListening });
       return new CommitNotifications({
         database,
         connection,
         logger: connection.logger,
-        timing: isListening ? timing : { ...timing, tellEveryMs: 3_600_000 },
+        timing: isListening ? timing : { ...timing, notifyEveryMs: 3_600_000 },
       });
     };
     for (const isListening of [true, false])
-      it(`hears of a commit of another node ${isListening ? 'by a notification' : 'behind a pooler, by looking'}`, async () => {
+      it(`notices a commit of another node ${isListening ? 'by a notification' : 'behind a pooler, by polling'}`, async () => {
         const project = await newProject();
         await using here = newsOf(isListening);
         await using there = newsOf(isListening);
@@ -151,9 +151,9 @@ describeWithPostgres('PostgreSQL', () => {
       });
   });
 
-  describe('a connection that breaks while a commit is acknowledged', () => {
+  describe('a connection that breaks during the acknowledgement of a commit', () => {
     for (const cut of ['before the request', 'before the answer'] as const)
-      it(`leads to the write once, whether it took effect or not (${cut})`, async () => {
+      it(`results in one write, whether it took effect or not (${cut})`, async () => {
         const project = await newProject();
         await using proxy = await CuttingProxy.open(server.port);
         await using behind = openTestDatabase(server.urlOf('bundoc', proxy.port));
@@ -173,7 +173,7 @@ describeWithPostgres('PostgreSQL', () => {
         await store[Symbol.asyncDispose]();
       });
 
-    it('leads to the write once when it breaks before', async () => {
+    it('results in one write when it breaks before', async () => {
       const project = await newProject();
       await using proxy = await CuttingProxy.open(server.port);
       await using behind = openTestDatabase(server.urlOf('bundoc', proxy.port));
@@ -188,7 +188,7 @@ describeWithPostgres('PostgreSQL', () => {
     });
   });
 
-  it('is unavailable, and says when to come back, while nothing answers', async () => {
+  it('is reported as unavailable, with a time to retry, while nothing answers', async () => {
     const project = await newProject();
     let nowMs = 1_000;
     const clock = { ...systemClock, monotonic: () => (nowMs += 2_000), now: () => (nowMs += 2_000) };
@@ -204,7 +204,7 @@ describeWithPostgres('PostgreSQL', () => {
     await behind[Symbol.asyncDispose]();
   });
 
-  it('says that the disk is full, and changes nothing', async () => {
+  it('reports a full disk, and changes nothing', async () => {
     const project = await newProject();
     const store = await project.open(database);
     await commitOne(store, put('a', '{"v":1}'));
@@ -215,13 +215,13 @@ describeWithPostgres('PostgreSQL', () => {
     await commitOne(store, put('a', '{"v":3}'));
   });
 
-  describe('a row that somebody changed', () => {
+  describe('a tampered row', () => {
     const damages: Record<string, string> = {
       'its sealed bytes': `UPDATE bundoc.documents SET sealed = set_byte(sealed, 20, get_byte(sealed, 20) # 1)`,
       'its revision': `UPDATE bundoc.documents SET rev = set_byte(rev, 0, get_byte(rev, 0) # 1)`,
     };
     for (const [what, damage] of Object.entries(damages))
-      it(`does not open (${what}), and can be replaced and deleted`, async () => {
+      it(`is undecryptable (${what}), and can be replaced and deleted`, async () => {
         const project = await newProject();
         const store = await project.open(database);
         for (const id of ['a', 'b']) await commitOne(store, put(id, '{"v":1}'));
@@ -239,7 +239,7 @@ describeWithPostgres('PostgreSQL', () => {
         expect(await store.get(ref('a'))).toBeUndefined();
       });
 
-    it('does not open when its place in an order was changed', async () => {
+    it('is undecryptable when its place in an order was changed', async () => {
       const project = await newProject();
       const store = await project.open(database);
       await commitOne(store, put('a', '{}'));
@@ -247,7 +247,7 @@ describeWithPostgres('PostgreSQL', () => {
       await expect(store.changes(0, 10)).rejects.toMatchObject({ code: 'integrity_error' });
     });
 
-    it('does not open under the name of another document, collection or project', async () => {
+    it('is undecryptable under the name of another document, collection or project', async () => {
       const [project, other] = [await newProject(), await newProject()];
       const store = await project.open(database);
       const otherStore = await other.open(database);
@@ -269,7 +269,7 @@ describeWithPostgres('PostgreSQL', () => {
   });
 
   describe('a new version of the key', () => {
-    it('is followed by every node, and takes over all documents without a change that anybody sees', async () => {
+    it('is followed by every node, and takes over all documents without a visible change', async () => {
       const project = await newProject();
       const before = await project.open(database);
       for (let n = 0; n < 5; n++) await commitOne(before, put(`doc-${n}`, `{"n":${n}}`));
@@ -297,7 +297,7 @@ describeWithPostgres('PostgreSQL', () => {
       expect((await after.collections()).map(({ name }) => name)).toEqual(['notes']);
     });
 
-    it('is asked for in time, and nothing is sealed beyond what a version may', async () => {
+    it("is requested in time, and nothing is sealed beyond a version's maximum", async () => {
       const project = await newProject({ sealLimits: { rotateAt: 5, max: 8 } });
       const [one, two] = [await project.open(database), await project.open(database)];
       for (const store of [one, two]) for (let n = 0; n < 2; n++) await commitOne(store, put('a', '{}'));
@@ -317,10 +317,10 @@ describeWithPostgres('PostgreSQL', () => {
         '(SELECT seals FROM bundoc.key_versions WHERE project = $own AND version = 1)',
       ],
       ['a huge one is', "decode(repeat('00', 20000000), 'hex')"],
-    ])('is asked for by no count but a node’s own: nothing is written while %s', async (_what, value) => {
+    ])("is requested only by a node's own count: nothing is written while %s", async (_what, value) => {
       const sealLimits = { rotateAt: 2, max: 100 };
       const [project, other] = [await newProject({ sealLimits }), await newProject({ sealLimits })];
-      // A count at which a rotation is due, of each.
+      // A count at which a rotation is due, for each.
       for (const one of [project, other])
         for (let n = 0; n < 2; n++) await commitOne(await one.open(database), put('a', '{}'));
       expect([project.rotationsDue, other.rotationsDue]).toEqual([[1], [1]]);
@@ -337,7 +337,7 @@ describeWithPostgres('PostgreSQL', () => {
       const store = await project.open(database);
       await expect(commitOne(store, put('a', '{}'))).rejects.toMatchObject({ code: 'integrity_error' });
       expect(await textOf(store, 'a')).toContain('"_id":"a"');
-      const verified = await database.transaction(ONE_MOMENT, (transaction) =>
+      const verified = await database.transaction(SNAPSHOT_TRANSACTION, (transaction) =>
         verifyRows(transaction, project.project, project.cipher, () => undefined),
       );
       expect(verified?.findings).toEqual([
@@ -348,7 +348,7 @@ describeWithPostgres('PostgreSQL', () => {
       await commitOne(store, put('a', '{}'));
     });
 
-    it('is not asked for where the count is taken away or put back: it goes on from there', async () => {
+    it('is not requested where the count was removed or rolled back, and counting continues', async () => {
       const project = await newProject({ sealLimits: { rotateAt: 6, max: 100 } });
       await commitOne(await project.open(database), put('a', '{}'));
       await sql(`UPDATE bundoc.key_versions SET seals = NULL WHERE project = '${project.project}'`);
@@ -360,7 +360,7 @@ describeWithPostgres('PostgreSQL', () => {
       await expect(commitOne(without, put('a', '{}'))).rejects.toMatchObject({ code: 'integrity_error' });
     });
 
-    it('counts what many nodes seal at once', async () => {
+    it('counts the concurrent seals of many nodes', async () => {
       const project = await newProject({ sealLimits: { rotateAt: 1_000, max: 41 } });
       const nodes = await Promise.all([1, 2, 3, 4].map(() => project.open(database)));
       const writing = nodes.map(async (node, at) => {
@@ -373,7 +373,7 @@ describeWithPostgres('PostgreSQL', () => {
       await expect(commitOne(last, put('a', '{}'))).rejects.toMatchObject({ code: 'key_exhausted' });
     });
 
-    it('counts what was sealed for a transaction that failed along with the next one', async () => {
+    it('counts the seals of a failed transaction with the next one', async () => {
       const project = await newProject({ sealLimits: { rotateAt: 100, max: 5 } });
       const store = await project.open(database);
       await commitOne(store, put('a', '{"v":1}'));
@@ -399,7 +399,7 @@ describeWithPostgres('PostgreSQL', () => {
     });
   });
 
-  it('forgets deletions after seven days, and tells anyone who has not seen them', async () => {
+  it('purges deletions after seven days, and tells readers that missed them', async () => {
     const clock = new FakeClock();
     const project = await newProject({ clock });
     const store = await project.open(database);
@@ -418,7 +418,7 @@ describeWithPostgres('PostgreSQL', () => {
     expect((await store.changes(fresh.position, 10, fresh.horizon)).changes).toEqual([]);
   });
 
-  it('forgets idempotency keys after a day', async () => {
+  it('drops idempotency keys after a day', async () => {
     const clock = new FakeClock();
     const project = await newProject({ clock });
     const store = await project.open(database);
@@ -432,7 +432,7 @@ describeWithPostgres('PostgreSQL', () => {
     expect(await sql(`SELECT count(*) FROM bundoc.used_keys WHERE project = '${project.project}'`)).toBe('0');
   });
 
-  it('refuses writes behind a head that was put back: rows that contradict one another are no defect', async () => {
+  it('refuses writes after a head was rolled back: contradictory rows are not a defect', async () => {
     const project = await newProject();
     const store = await project.open(database);
     for (const id of ['a', 'b']) await commitOne(store, put(id, '{}'));
@@ -441,7 +441,7 @@ describeWithPostgres('PostgreSQL', () => {
     expect(await textOf(store, 'b')).toBeDefined();
   });
 
-  it('holds nothing readable of a document, its id or its collection', async () => {
+  it('contains nothing readable of a document, its id or its collection', async () => {
     const project = await newProject();
     const store = await project.open(database);
     const secrets = [
@@ -470,7 +470,7 @@ describeWithPostgres('PostgreSQL', () => {
     for (const form of [...forms, idempotency.key, idempotency.request]) expect(dump).not.toContain(form);
   });
 
-  it('gives no connection back whose transaction was refused as it began', async () => {
+  it('never reuses a connection with a transaction that failed at its start', async () => {
     await using alone = openTestDatabase(server.urlOf('bundoc'), {
       connectionsMax: 1,
       statementTimeoutMs: 50,
@@ -478,7 +478,7 @@ describeWithPostgres('PostgreSQL', () => {
     await expect(alone.transaction('SELECT pg_sleep(5)', async () => true)).rejects.toMatchObject({
       code: 'storage_unavailable',
     });
-    // Again, when the machine held even this up for as long.
+    // Repeated in case the machine delays even this one for as long.
     await expect.poll(() => alone.query({ name: 'one', text: 'SELECT 1' }, [])).toEqual([[1]]);
   });
 
@@ -488,7 +488,7 @@ describeWithPostgres('PostgreSQL', () => {
       await action(fresh);
     };
 
-    it('is brought forward once by nodes that start together', async () => {
+    it('is migrated once by nodes that start together', async () => {
       await withDatabase('together', async (fresh) => {
         await Promise.all([1, 2, 3, 4].map(() => migrate(fresh)));
         expect(await server.sql('SELECT count(*) FROM bundoc.migrations', 'together')).toBe(
@@ -497,7 +497,7 @@ describeWithPostgres('PostgreSQL', () => {
       });
     });
 
-    it('of a build from before there were storages is brought forward without projects, and left as it is with one', async () => {
+    it('from before storages is migrated without projects, and left unchanged with one', async () => {
       const known = readMigrations();
       const former = known.filter(({ version }) => version < 4);
       await withDatabase('former', async (fresh) => {
@@ -510,7 +510,7 @@ describeWithPostgres('PostgreSQL', () => {
       });
     });
 
-    it('is used by the build before, and refused by one that is too old for it', async () => {
+    it('works with the previous build, and is refused by one that is too old for it', async () => {
       await withDatabase('newer', async (fresh) => {
         const known = readMigrations();
         const { version = 0 } = known.at(-1) ?? {};

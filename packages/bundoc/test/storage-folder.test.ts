@@ -33,7 +33,7 @@ function start() {
 const tree = (directory: string) => readdirSync(directory, { recursive: true }).map(String).sort();
 
 describe('a data folder', () => {
-  it('of an earlier build is refused by the service and by commands, with the remedy, and stays as it is', async () => {
+  it('of an earlier version is refused by the service and by commands, with the remedy, and stays unchanged', async () => {
     const { dataDir, open, view } = start();
     const { log: _log, ...earlier } = newStorageFile();
     writeFileSync(join(dataDir, 'storage.json'), formatStorageFile(earlier));
@@ -48,7 +48,7 @@ describe('a data folder', () => {
     expect(tree(dataDir)).toEqual(before);
   });
 
-  it('says that it has a log from its first start on, and is not started without that one', async () => {
+  it('records that it has a log from its first start on, and does not start without that one', async () => {
     const { dataDir, open, view } = start();
     await using first = await open();
     await first[Symbol.asyncDispose]();

@@ -25,7 +25,7 @@ import {
   restoreSource,
 } from '../operations/read-backup.ts';
 import { CommandError } from './errors.ts';
-import { idOf } from './names.ts';
+import { parseProjectId } from './names.ts';
 import { withEmptyPlace, withKeys, withStorageKeys } from './open-data.ts';
 import { withDatabase } from './open-database.ts';
 import { isTerminal, write } from './output.ts';
@@ -39,8 +39,9 @@ interface Output {
 }
 
 /**
- * Backs up a project of a running service. The file appears when the backup is whole, checked and durable, or
- * not at all. To standard output for `-`: then the exit code alone says whether what was written is whole.
+ * Backs up a project of a running service. The file appears only when the backup is complete, checked and
+ * durable. For `-`, it writes to standard output; then only the exit code says whether the backup is
+ * complete.
  */
 export async function backupCommand(
   environment: Environment,
@@ -52,7 +53,7 @@ export async function backupCommand(
   if (toOutput && isTerminal())
     throw new CommandError('a backup is no text: redirect standard output, or name a file');
   if (!toOutput && existsSync(path)) throw new CommandError(`${path} already exists`);
-  const project = idOf(named);
+  const project = parseProjectId(named);
   const signal = stopSignal();
   const bundoc = await serviceClient(environment, options);
   const stream = await bundoc.project(project).backup({ signal });
@@ -73,7 +74,7 @@ async function writeAll(pieces: AsyncIterable<Uint8Array>): Promise<void> {
   for await (const piece of pieces) await write(piece);
 }
 
-/** What is written is checked on its way; `take` ends only if it was good. */
+/** Passes a backup to `take` and checks it on the way; `take` sees the end only of a valid one. */
 async function writeChecked(
   stream: AsyncIterable<Uint8Array>,
   take: (pieces: AsyncIterable<Uint8Array>) => Promise<void>,
@@ -81,7 +82,7 @@ async function writeChecked(
 ): Promise<BackupFacts> {
   const checked = Promise.withResolvers<BackupFacts>();
   checked.promise.catch(() => undefined);
-  /** Goes through the check while it is written. */
+  /** Feeds each piece to the check before yielding it. */
   async function* pieces(): AsyncGenerator<Uint8Array, void, void> {
     const toCheck = new TransformStream<Uint8Array, Uint8Array>();
     const writer = toCheck.writable.getWriter();
@@ -100,8 +101,8 @@ async function writeChecked(
 }
 
 /**
- * Checks a backup: without a key that it is whole and as it was written, with `withKey` that it is authentic,
- * each document.
+ * Checks a backup. Without a key, it checks that the backup is complete and unaltered; with `withKey`, it
+ * also authenticates each document.
  */
 export async function verifyBackupCommand(
   environment: Environment,
@@ -110,7 +111,7 @@ export async function verifyBackupCommand(
 ): Promise<void> {
   const facts = await check(path);
   if (options.withKey !== true) return print(facts, options);
-  // Of the key alone: a backup is checked wherever it lies, whichever storage holds the project.
+  // Needs only the key: a backup can be checked on any machine, whichever storage holds the project.
   const end = await withKeys(environment, async (kms) => {
     const cipher = await cipherFor(facts, kms);
     return openBackup(createReadStream(path), cipher, async () => undefined);
@@ -119,8 +120,8 @@ export async function verifyBackupCommand(
 }
 
 /**
- * Makes a project of a backup: in the data folder of a service that is stopped, or in PostgreSQL, beside
- * nodes that run.
+ * Restores a project from a backup, into the data folder of a stopped service or into PostgreSQL beside
+ * running nodes.
  */
 export async function restoreCommand(environment: Environment, path: string, options: Output): Promise<void> {
   const facts = await check(path);
@@ -128,7 +129,7 @@ export async function restoreCommand(environment: Environment, path: string, opt
   const { project } = facts.head;
   const source = async (keys: StorageExporter) =>
     restoreSource(facts, () => createReadStream(path), await cipherFor(facts, keys, keys.storage.id));
-  // BunKMS has released the key to this storage before a mark is judged.
+  // Judges marks only after BunKMS has released the key to this storage.
   const marked = (keys: StorageExporter) => ({
     ...{ project, onSetAside: printSetAside },
     isLeftOver: (mark: string, hasFile: boolean) =>
@@ -167,12 +168,14 @@ async function check(path: string): Promise<BackupFacts> {
   return await checkBackup(createReadStream(path), (bytes) => bar.update(bytes, 0));
 }
 
-/** @param storage where the project is restored. */
+/** @param storage the storage that the project is restored into. */
 async function cipherFor(facts: BackupFacts, keys: KeyExporter, storage?: string): Promise<ProjectCipher> {
   try {
     return await cipherOf(facts, keys);
   } catch (error) {
-    throw new CommandError(whyNoKey(error, facts.head.project, storage) ?? lineOf(error), { cause: error });
+    throw new CommandError(explainMissingKey(error, facts.head.project, storage) ?? lineOf(error), {
+      cause: error,
+    });
   }
 }
 
@@ -200,11 +203,11 @@ function print(
 }
 
 /**
- * Why a backup cannot be opened without its key, and what to do; undefined for any other error.
+ * Why the key of a backup is unavailable, and what to do; undefined for any other error.
  *
- * @param storage where the project is to be restored, if it is.
+ * @param storage the storage that the project is restored into, if any.
  */
-function whyNoKey(error: unknown, project: string, storage?: string): string | undefined {
+function explainMissingKey(error: unknown, project: string, storage?: string): string | undefined {
   if (!(error instanceof AppError)) return undefined;
   switch (error.code) {
     case 'project_destroyed':

@@ -7,7 +7,7 @@ import { z } from 'zod';
 import { type ExportOptions, type ExportProgress, exportDocuments } from '../operations/export-documents.ts';
 import { ResumeFile } from '../operations/resume-file.ts';
 import { CommandError } from './errors.ts';
-import { collectionOf, idOf } from './names.ts';
+import { parseOptionalCollection, parseProjectId } from './names.ts';
 import { write as writeOut } from './output.ts';
 import { type ServiceOptions, serviceClient, stopSignal } from './service-client.ts';
 import { createTransferBar } from './transfer-bar.ts';
@@ -30,10 +30,10 @@ const stateSchema = z.strictObject({
 });
 
 /**
- * Writes a project's documents as NDJSON into a file, or to standard output for `-`. A file gets its
- * name once it is complete. An interrupted export continues.
+ * Writes a project's documents as NDJSON into a file, or to standard output for `-`. The file gets its name
+ * once it is complete. A repeated command resumes an interrupted export.
  *
- * @returns true when every document could be read.
+ * @returns true when every document was readable.
  */
 export async function exportCommand(
   environment: Environment,
@@ -42,8 +42,8 @@ export async function exportCommand(
   options: ExportCommandOptions,
 ): Promise<boolean> {
   const about = {
-    project: idOf(named),
-    collection: collectionOf(options.collection),
+    project: parseProjectId(named),
+    collection: parseOptionalCollection(options.collection),
     since: options.since,
     deletions: options.deletions === true,
     signal: stopSignal(),
@@ -102,7 +102,7 @@ async function toFile(
       for (let at = 0; at < page.length; )
         at += (await file.write(page, at, page.length - at, bytes + at)).bytesWritten;
       bytes += page.length;
-      // The lines before the place behind them.
+      // Makes the lines durable before the position that follows them.
       await file.datasync();
       await resume.write({ format: 1, ...same, since: progress.since, bytes });
     });

@@ -8,7 +8,7 @@ import { type ImportProgress, importDocuments } from '../operations/import-docum
 import { linesOf } from '../operations/ndjson.ts';
 import { ResumeFile } from '../operations/resume-file.ts';
 import { CommandError } from './errors.ts';
-import { collectionOf, idOf } from './names.ts';
+import { parseOptionalCollection, parseProjectId } from './names.ts';
 import { type ServiceOptions, serviceClient, stopSignal } from './service-client.ts';
 import { createTransferBar } from './transfer-bar.ts';
 
@@ -31,7 +31,7 @@ const stateSchema = z.strictObject({
 });
 
 /**
- * Writes the documents of an NDJSON file, or of standard input for `-`, into a project of a running service.
+ * Imports NDJSON documents from a file, or from standard input for `-`, into a project of a running service.
  */
 export async function importCommand(
   environment: Environment,
@@ -39,22 +39,22 @@ export async function importCommand(
   path: string,
   options: ImportCommandOptions,
 ): Promise<void> {
-  const project = idOf(named);
-  const collection = collectionOf(options.collection);
+  const project = parseProjectId(named);
+  const collection = parseOptionalCollection(options.collection);
   const bundoc = await serviceClient(environment, options);
   const signal = stopSignal();
   const isFile = path !== '-';
-  // Before anything is opened: an error of a stream that nobody reads yet would end the process.
-  const bytes = isFile ? await sizeOf(path) : undefined;
+  // Runs before the stream opens: an error of a stream without a reader would end the process.
+  const bytes = isFile ? await fileSize(path) : undefined;
   const statePath = options.state ?? (isFile ? `${path}.import-state` : undefined);
   const resume = statePath === undefined ? undefined : new ResumeFile(statePath, stateSchema);
   const earlier = await resume?.read();
   if (earlier !== undefined && (earlier.project !== project || earlier.collection !== (collection ?? null)))
     throw new CommandError(
-      `${statePath} is of another import, ${nameOf(earlier)}: finish that one, or remove the file to start over`,
+      `${statePath} is of another import, ${describeImport(earlier)}: finish that one, or remove the file to start over`,
     );
   const done: ImportProgress = earlier ?? { end: 0, lines: 0, documents: 0 };
-  const source = isFile ? createReadStream(path, { start: done.end }) : skipping(process.stdin, done.end);
+  const source = isFile ? createReadStream(path, { start: done.end }) : skipBytes(process.stdin, done.end);
 
   using bar = createTransferBar(bytes);
   let savedMs = performance.now();
@@ -70,14 +70,14 @@ export async function importCommand(
       onDone: async (progress) => {
         latest = progress;
         bar.update(progress.end, progress.documents);
-        // What is lost of it is sent again under the same keys, and done once.
+        // A lost save is harmless: the batches are sent again under the same idempotency keys.
         if (performance.now() - savedMs < SAVE_EVERY_MS) return;
         savedMs = performance.now();
         await save(progress);
       },
     });
   } catch (error) {
-    // An import that has written nothing leaves nothing to go on from.
+    // There is nothing to resume before the first batch.
     if (latest.end > 0) await save(latest);
     throw error;
   }
@@ -88,22 +88,22 @@ export async function importCommand(
   else console.log(`${counted(latest.documents, 'document')} written to ${project}`);
 }
 
-/** An import by its state: where it goes, and how far it is. */
-function nameOf({ project, collection, lines }: z.infer<typeof stateSchema>): string {
+/** Describes an import by its state: the target and the progress. */
+function describeImport({ project, collection, lines }: z.infer<typeof stateSchema>): string {
   const into = collection === null ? project : `collection ${collection} of ${project}`;
   return `into ${into}, with ${counted(lines, 'line')} done`;
 }
 
-/** @throws CommandError for what is no file. */
-async function sizeOf(path: string): Promise<number> {
+/** @throws CommandError unless there is a file. */
+async function fileSize(path: string): Promise<number> {
   const stats = await stat(path).catch(() => undefined);
   if (stats === undefined) throw new CommandError(`there is no file at ${path}`);
   if (stats.isDirectory()) throw new CommandError(`${path} is a folder`);
   return stats.size;
 }
 
-/** A source without its first bytes. */
-async function* skipping(source: AsyncIterable<Buffer>, bytes: number): AsyncGenerator<Buffer, void, void> {
+/** Yields a source without its first bytes. */
+async function* skipBytes(source: AsyncIterable<Buffer>, bytes: number): AsyncGenerator<Buffer, void, void> {
   let left = bytes;
   for await (const chunk of source) {
     if (chunk.length > left) yield chunk.subarray(left);

@@ -2,7 +2,7 @@ import type { Change } from '@bundoc/client/changes';
 import { withoutMetadata } from '@bundoc/client/document';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import type { DataOptions } from './documents.ts';
-import { collectionOf, idOf } from './names.ts';
+import { parseOptionalCollection, parseProjectId } from './names.ts';
 import { onOneLine, rowWriter } from './output.ts';
 import { serviceClient, stopSignal } from './service-client.ts';
 
@@ -17,8 +17,8 @@ export interface ChangesCommandOptions extends DataOptions {
 type Row = Change<Record<string, unknown>>;
 
 /**
- * Prints what has changed, each document once, at its last change; with `follow` also what changes from now
- * on, until it is stopped.
+ * Prints each changed document once, at its last change. With `follow`, it prints further changes until it is
+ * stopped.
  */
 export async function changesCommand(
   environment: Environment,
@@ -26,7 +26,7 @@ export async function changesCommand(
   options: ChangesCommandOptions,
 ): Promise<void> {
   const { since, documents, follow, limit = Number.POSITIVE_INFINITY } = options;
-  const project = (await serviceClient(environment, options)).project(idOf(named));
+  const project = (await serviceClient(environment, options)).project(parseProjectId(named));
   const signal = stopSignal();
   const print = rowWriter<Row>(
     {
@@ -34,7 +34,7 @@ export async function changesCommand(
         { head: 'collection', cell: ({ collection }) => collection },
         { head: 'id', cell: ({ id }) => id },
         { head: 'revision', cell: ({ rev }) => rev },
-        { head: documents ? 'document' : 'change', cell: whatOf },
+        { head: documents ? 'document' : 'change', cell: documentCell },
       ],
       json: jsonOf,
     },
@@ -42,7 +42,7 @@ export async function changesCommand(
   );
   const changes = project.changes({
     since,
-    collection: collectionOf(options.collection),
+    collection: parseOptionalCollection(options.collection),
     documents: documents === true,
     until: follow ? 'stream' : 'end',
     signal,
@@ -56,7 +56,7 @@ export async function changesCommand(
       if (++count === limit) break;
     }
   } catch (error) {
-    // To follow until one has seen enough is no failure.
+    // Stopping a followed feed is not an error.
     if (!follow || !signal.aborted) throw error;
   }
   await print(rows);
@@ -64,10 +64,10 @@ export async function changesCommand(
     console.error(`bundoc: what comes behind these: --since ${changes.since ?? since ?? ''}`);
 }
 
-/** Rows that are printed at once. */
+/** Rows printed at a time. */
 const ROWS = 1_000;
 
-function whatOf({ deleted, document, isUnreadable }: Row): string {
+function documentCell({ deleted, document, isUnreadable }: Row): string {
   if (deleted) return 'deleted';
   if (isUnreadable) return 'does not open';
   return document === undefined ? 'written' : onOneLine(withoutMetadata(document.text));

@@ -20,7 +20,9 @@ import { tokenCommand } from './show-token.ts';
 
 const FILE = 'a file; - for standard input';
 
-/** The commands that work on documents through the running service, and those that keep its URL and token. */
+/**
+ * Registers the commands that work on documents of a running service, and those that store its URL and token.
+ */
 export function registerDataCommands(program: Command, environment: Environment, onFault: () => void): void {
   registerTokenCommands(program, environment, onFault);
   registerDocumentCommands(program, environment, onFault);
@@ -54,7 +56,7 @@ function registerTokenCommands(program: Command, environment: Environment, onFau
     });
 }
 
-/** What reads or writes one document. */
+/** Registers the commands that read or write one document. */
 function registerDocumentCommands(program: Command, environment: Environment, onFault: () => void): void {
   const onDocument = (name: string, description: string) =>
     commandOf(program, name, description).argument('<project>').argument('<collection>').argument('<id>');
@@ -93,7 +95,7 @@ function registerDocumentCommands(program: Command, environment: Environment, on
     });
 }
 
-/** What reads many documents, or what is known of them. */
+/** Registers the commands that read many documents or describe projects and collections. */
 function registerReadingCommands(program: Command, environment: Environment, onFault: () => void): void {
   commandOf(
     program,

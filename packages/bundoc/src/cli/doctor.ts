@@ -17,10 +17,10 @@ import { readText } from './read-text.ts';
 import { type ServiceAccess, type ServiceOptions, serviceAccess, urlOf } from './service-client.ts';
 
 /**
- * Checks what a client needs of Bundoc, and, where the environment is that of the service, what the service
- * needs: a line each, with what to do.
+ * Checks what a client needs of Bundoc and, in the service's own environment, what the service needs. Prints
+ * one line per check, with a remedy.
  *
- * @returns false when something fails.
+ * @returns false when a check fails.
  */
 export async function doctorCommand(
   environment: Environment,
@@ -34,7 +34,7 @@ export async function doctorCommand(
       )
     : undefined;
   const access = await serviceAccess(environment, options).catch((error: unknown) => {
-    // Where the service runs, a client token is not needed.
+    // On the service's own machine, a client token is optional.
     if (isOwn) checkup.warn('token', 'there is no client token to try', lineOf(error));
     else checkup.fail('token', lineOf(error), 'ask the operator of the service for a token');
     return undefined;
@@ -49,7 +49,7 @@ export async function doctorCommand(
   return !checkup.hasFailed;
 }
 
-/** Where the service of this configuration is reached from its own machine. */
+/** The local URL of the service with this configuration. */
 function ownUrl(config: BundocConfig | undefined): string | undefined {
   if (config === undefined) return undefined;
   const { host, port, tls } = config;
@@ -64,7 +64,7 @@ async function checkBundoc(
   access: ServiceAccess | undefined,
 ): Promise<void> {
   const trust = await checkup.try('tls', 'name the file of the authority in --ca-file', () =>
-    trustOf(caFile),
+    loadTrust(caFile),
   );
   if (trust === undefined) return;
   const where = 'by --url, BUNDOC_URL or a profile';
@@ -81,7 +81,7 @@ async function checkBundoc(
   if (access !== undefined) await checkToken(checkup, access, health === undefined ? undefined : trust);
 }
 
-/** What `/ready` says, and who has to do what. */
+/** Reports the answer of `/ready` and the remedy. */
 async function checkReady(checkup: Checkup, url: string, trust: Trust): Promise<void> {
   const remedy = 'ask again; see the log of the service';
   const answer = await checkup.try('ready', remedy, () => askService(below(url, '/ready'), trust));
@@ -115,11 +115,7 @@ async function checkReady(checkup: Checkup, url: string, trust: Trust): Promise<
   else if (kms === 'up') checkup.ok('kms', 'Bundoc reaches BunKMS, and gets its events');
 }
 
-/**
- * A token by itself, and whether the service takes it.
- *
- * @param trust undefined when the service does not answer.
- */
+/** Checks a token, and whether the service accepts it. */
 async function checkToken(checkup: Checkup, access: ServiceAccess, trust: Trust | undefined): Promise<void> {
   const remedy = 'get a new token, and run "bundoc login"';
   const text = await checkup.try('token', 'name a file that can be read in --token-file', async () =>
@@ -153,7 +149,7 @@ async function checkToken(checkup: Checkup, access: ServiceAccess, trust: Trust 
 
 const HOUR_MS = 3_600_000;
 
-/** @returns false when it has ended. */
+/** @returns false when the token has expired. */
 function checkLife(checkup: Checkup, check: string, { exp, iat }: Claims, remedy: string): boolean {
   const leftMs = exp * 1_000 - Date.now();
   const until = new Date(exp * 1_000).toISOString();
@@ -161,13 +157,13 @@ function checkLife(checkup: Checkup, check: string, { exp, iat }: Claims, remedy
     checkup.fail(check, `the token ended at ${until}`, remedy);
     return false;
   }
-  // Short tokens are made to end soon.
+  // Tokens with a short lifetime are always close to their end.
   if (leftMs < 24 * HOUR_MS && exp - iat > 7 * 86_400)
     checkup.warn(check, `the token ends at ${until}`, remedy);
   return true;
 }
 
-/** What the service needs, where its environment is at hand. */
+/** Checks what the service needs, in an environment with its configuration. */
 async function checkOwnSide(checkup: Checkup, config: BundocConfig): Promise<void> {
   checkup.ok('config', 'the variables of the service are valid');
   if (config.storage.kind === 'files') await checkDisk(checkup, resolve(config.dataDir), 'BUNDOC_DATA_DIR');
@@ -236,7 +232,7 @@ async function checkServiceToken(
   else checkup.ok(check, `BunKMS takes it; it ends at ${new Date(claims.exp * 1_000).toISOString()}`);
 }
 
-async function trustOf(caFile: string | undefined): Promise<Trust> {
+async function loadTrust(caFile: string | undefined): Promise<Trust> {
   return caFile === undefined ? {} : { ca: await readText(caFile) };
 }
 

@@ -2,7 +2,7 @@ import type { Collection, WriteOptions } from '@bundoc/client/collection';
 import { JsonText, type Metadata, withoutMetadata } from '@bundoc/client/document';
 import { hasCode } from '@bundoc/client/error';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { collectionNameOf, idOf } from './names.ts';
+import { parseCollectionName, parseProjectId } from './names.ts';
 import { rowWriter, writeText } from './output.ts';
 import { readText } from './read-text.ts';
 import { type ServiceOptions, serviceClient, stopSignal } from './service-client.ts';
@@ -16,24 +16,24 @@ export interface WriteCommandOptions extends DataOptions {
   readonly ifNoneMatch?: true;
 }
 
-/** Where a document is, as it was typed. */
+/** The address of a document, as typed. */
 export interface DocumentPlace {
   readonly project: string;
   readonly collection: string;
   readonly id: string;
 }
 
-/** The documents of a collection of a running service. */
+/** A collection of a running service. */
 async function collectionAt(
   environment: Environment,
   place: Pick<DocumentPlace, 'project' | 'collection'>,
   options: ServiceOptions,
 ): Promise<Collection> {
   const bundoc = await serviceClient(environment, options);
-  return bundoc.project(idOf(place.project)).collection(collectionNameOf(place.collection));
+  return bundoc.project(parseProjectId(place.project)).collection(parseCollectionName(place.collection));
 }
 
-/** Prints a document as it is stored, to the byte. @returns false when there is none. */
+/** Prints a stored document unchanged. @returns false when there is none. */
 export async function getCommand(
   environment: Environment,
   place: DocumentPlace,
@@ -49,7 +49,7 @@ export async function getCommand(
   return true;
 }
 
-/** Makes or replaces a document by the text of a file, to the byte. */
+/** Creates or replaces a document with the text of a file, byte for byte. */
 export async function putCommand(
   environment: Environment,
   place: DocumentPlace,
@@ -62,10 +62,13 @@ export async function putCommand(
     ifMatch: options.ifMatch,
     ...(options.ifNoneMatch ? { ifNoneMatch: '*' as const } : {}),
   };
-  await told(await collection.put(place.id, content, { ...conditions, signal: stopSignal() }), options);
+  await printMetadata(
+    await collection.put(place.id, content, { ...conditions, signal: stopSignal() }),
+    options,
+  );
 }
 
-/** Makes a document under the `_id` of its text, or under a new one. */
+/** Creates a document under the `_id` of its text, or under a new one. */
 export async function createCommand(
   environment: Environment,
   place: Pick<DocumentPlace, 'project' | 'collection'>,
@@ -74,10 +77,10 @@ export async function createCommand(
 ): Promise<void> {
   const collection = await collectionAt(environment, place, options);
   const content = new JsonText(await readText(file));
-  await told(await collection.create(content, { signal: stopSignal() }), options);
+  await printMetadata(await collection.create(content, { signal: stopSignal() }), options);
 }
 
-/** Changes parts of a document by the text of a merge patch (an object) or a JSON Patch (an array). */
+/** Patches a document with the text of a merge patch (an object) or a JSON Patch (an array). */
 export async function patchCommand(
   environment: Environment,
   place: DocumentPlace,
@@ -87,10 +90,10 @@ export async function patchCommand(
   const collection = await collectionAt(environment, place, options);
   const patch = new JsonText(await readText(file));
   const write = { ifMatch: options.ifMatch, signal: stopSignal() };
-  await told(await collection.patch(place.id, patch, write), options);
+  await printMetadata(await collection.patch(place.id, patch, write), options);
 }
 
-/** @returns false when there is no such document. */
+/** @returns false when there is no document. */
 export async function deleteCommand(
   environment: Environment,
   place: DocumentPlace,
@@ -111,8 +114,8 @@ export async function deleteCommand(
   }
 }
 
-/** What a write led to. */
-async function told(metadata: Metadata, options: DataOptions): Promise<void> {
+/** Prints the metadata that a write returned. */
+async function printMetadata(metadata: Metadata, options: DataOptions): Promise<void> {
   const write = rowWriter<Metadata>(
     {
       columns: [

@@ -1,18 +1,16 @@
 import { BundocError } from '@bundoc/client/error';
 
-/** The command cannot run as things are. */
+/** A command that cannot run; the message says why. */
 export class CommandError extends Error {
   override readonly name = 'CommandError';
 }
 
-/** The project was looked at and is not repaired: exit code 1. Everything else that is thrown is 2. */
+/** The project was checked and is not repaired: exit code 1. Every other error exits with 2. */
 export class NotRepaired extends Error {
   override readonly name = 'NotRepaired';
 }
 
-/**
- * What to do about an error of the service, where there is something; the first that one of its causes gives.
- */
+/** The remedy for an error of the service: that of the error or its nearest cause that has one. */
 export function remedyOf(error: unknown): string | undefined {
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
     const remedy = cause instanceof BundocError ? REMEDIES[cause.code] : undefined;

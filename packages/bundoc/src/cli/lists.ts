@@ -2,11 +2,11 @@ import type { CollectionSummary } from '@bundoc/client/definition';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import type { DataOptions } from './documents.ts';
 import { CommandError } from './errors.ts';
-import { collectionNameOf, idOf } from './names.ts';
+import { parseCollectionName, parseProjectId } from './names.ts';
 import { rowWriter, write } from './output.ts';
 import { serviceClient, stopSignal } from './service-client.ts';
 
-/** Prints the projects that the token is for, or what one of them holds. */
+/** Prints the projects that the token may access, or the totals of one of them. */
 export async function projectsCommand(
   environment: Environment,
   named: string | undefined,
@@ -15,7 +15,7 @@ export async function projectsCommand(
   const bundoc = await serviceClient(environment, options);
   const signal = stopSignal();
   if (named !== undefined) {
-    const id = idOf(named);
+    const id = parseProjectId(named);
     const info = await bundoc.project(id).info({ signal });
     if (info === undefined) throw new CommandError(`there is no project ${id}`);
     return writeFacts(info, options);
@@ -32,16 +32,16 @@ export async function projectsCommand(
   } while (cursor !== undefined);
 }
 
-/** Prints the collections of a project, or how one of them is defined. */
+/** Prints the collections of a project, or the definition of one of them. */
 export async function collectionsCommand(
   environment: Environment,
   place: { readonly project: string; readonly collection: string | undefined },
   options: DataOptions,
 ): Promise<void> {
-  const project = (await serviceClient(environment, options)).project(idOf(place.project));
+  const project = (await serviceClient(environment, options)).project(parseProjectId(place.project));
   const signal = stopSignal();
   if (place.collection !== undefined) {
-    const name = collectionNameOf(place.collection);
+    const name = parseCollectionName(place.collection);
     const info = await project.collection(name).info({ signal });
     if (info === undefined) throw new CommandError(`there is no collection ${name} in ${project.id}`);
     return writeFacts(info, options);
@@ -61,7 +61,7 @@ export async function collectionsCommand(
   await print(await project.collections({ signal }));
 }
 
-/** One thing: a fact a line on a terminal, else JSON. */
+/** Prints one object: a line for each fact on a terminal, otherwise JSON. */
 async function writeFacts(facts: object, options: DataOptions): Promise<void> {
   const print = rowWriter<readonly [string, unknown]>(
     {

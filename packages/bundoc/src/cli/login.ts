@@ -15,9 +15,8 @@ import { readText } from './read-text.ts';
 import { clientOf, type ServiceOptions, urlOf } from './service-client.ts';
 
 /**
- * Keeps the URL of a service and a token for it as a profile, once the service has taken the token. The token
- * comes from `--token-file`, else from standard input: never from the command line, which other users can
- * see.
+ * Saves the URL of a service and a token as a profile, once the service has accepted the token. The token
+ * comes from `--token-file` or standard input, never from the command line, which other users can see.
  */
 export async function loginCommand(environment: Environment, options: ServiceOptions): Promise<void> {
   const name = profileName(options.profile ?? (environment['BUNDOC_PROFILE'] || DEFAULT_PROFILE));
@@ -37,7 +36,7 @@ export async function loginCommand(environment: Environment, options: ServiceOpt
   console.error(`bundoc: profile "${name}" is for ${url}; it is in ${profilesFile(environment)}`);
 }
 
-/** Forgets a profile. */
+/** Removes a profile. */
 export async function logoutCommand(
   environment: Environment,
   options: Pick<ServiceOptions, 'profile'>,
@@ -53,7 +52,7 @@ function tokenText(file = '-'): Promise<string> {
   return file === '-' && process.stdin.isTTY ? typedToken() : readText(file);
 }
 
-/** What a person types or pastes, without an echo, up to the end of the line. */
+/** Reads a line that a person types or pastes, without echo. */
 async function typedToken(): Promise<string> {
   const { stdin, stderr } = process;
   stderr.write('token: ');
@@ -73,7 +72,7 @@ async function typedToken(): Promise<string> {
   }
 }
 
-/** @throws CommandError for what is no token for Bundoc, or has ended. */
+/** @throws CommandError unless it is a token for Bundoc that has not expired. */
 function requireUsable(token: string): void {
   try {
     const { aud, exp } = inspectToken(token).claims;
@@ -88,13 +87,13 @@ function requireUsable(token: string): void {
   }
 }
 
-/** @throws BundocError when the service does not take the token. */
+/** @throws BundocError when the service refuses the token. */
 async function requireAccepted(access: Parameters<typeof clientOf>[0]): Promise<void> {
   const bundoc = await clientOf(access);
   try {
     await bundoc.projectsPage({ limit: 1 });
   } catch (error) {
-    // A token that may not list projects is a token that the service takes.
+    // The service accepts a token that must not list projects.
     if (!hasCode(error, 'forbidden')) throw error;
   }
 }

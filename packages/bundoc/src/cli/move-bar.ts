@@ -2,10 +2,10 @@ import type { MoveProgress } from '@bundoc/client';
 import { createProgress } from '@bundoc/shared/cli/progress';
 import type { MoveWatch } from '../operations/move-project.ts';
 
-/** Of documents, project by project or step by step. */
+/** Progress in documents, per project or per step. */
 export const DOCUMENTS_FORMAT = '{part} {bar} {value}/{total} documents, {eta_formatted} left';
 
-/** How far a move is: a bar for each of its steps. */
+/** Shows the progress of a move: a bar for each of its steps. */
 export function createMoveBar(): MoveWatch & Disposable & { show(progress: MoveProgress): void } {
   const bar = createProgress(DOCUMENTS_FORMAT);
   const show = ({ step, documents, of }: MoveProgress) => {

@@ -19,20 +19,20 @@ import type { StorageCalls } from '../kms/port.ts';
 import { StorageKeys } from '../kms/storage-keys.ts';
 import { finishMove, type MoveLimits, type MoveWatch, moveProject } from '../operations/move-project.ts';
 
-/** Only to begin with: the project is read with keys that are fetched for it. */
+/** The keys are fetched at the start and expire soon after. */
 const KEYS_TTL_MS = 60_000;
 
 export interface WayToFolder {
   readonly project: string;
   readonly database: Database;
-  /** A data folder that this process has to itself. */
+  /** A data folder that this process holds exclusively. */
   readonly dataDir: string;
   readonly open: {
     readonly identity: StorageIdentity;
     readonly projectsDir: string;
     readonly engine: Pick<FilesEngine, 'arrived'>;
   };
-  /** For what is being written. */
+  /** The folder for unfinished files. */
   readonly tmp: string;
   readonly disk: Disk;
   readonly calls: StorageCalls;
@@ -40,8 +40,8 @@ export interface WayToFolder {
 }
 
 /**
- * Moves a project out of PostgreSQL, whose nodes serve it until it changes hands, into a data folder. A move
- * that has taken effect is finished.
+ * Moves a project from PostgreSQL into a data folder. The nodes on PostgreSQL serve it until the cut-over. It
+ * also finishes a move that is already past the cut-over.
  *
  * @returns the project's folder.
  * @throws MoveFailed; AppError `project_not_found`, and those of the project, of both storages and of BunKMS.

@@ -14,13 +14,13 @@ import type { PostgresConfig } from '../engine/storage-config.ts';
 import { CommandError } from './errors.ts';
 import { createMoveBar } from './move-bar.ts';
 import { moveToFolder } from './move-to-folder.ts';
-import { idOf } from './names.ts';
+import { parseProjectId } from './names.ts';
 import { lock, withKeys } from './open-data.ts';
 import { withDatabase } from './open-database.ts';
 import { type ServiceOptions, serviceClient, stopSignal } from './service-client.ts';
 import { printSetAside } from './set-aside.ts';
 
-/** How long BunKMS may take to confirm the storage, milliseconds. */
+/** Time for BunKMS to confirm the storage, milliseconds. */
 const CONFIRMED_WITHIN_MS = 10_000;
 const SHOW_EVERY_MS = 200;
 
@@ -30,8 +30,8 @@ export interface MoveOptions extends ServiceOptions {
 }
 
 /**
- * Moves a project: by itself to the storage that is named, or through the running service to where that is
- * told to move to. Stopped or cut short, it is run again.
+ * Moves a project: in this process to the named storage, or through the running service to the storage that
+ * it is configured to move to. A repeated command resumes an interrupted move.
  *
  * @throws CommandError, MoveFailed, AppError.
  */
@@ -41,7 +41,7 @@ export async function moveCommand(
   options: MoveOptions,
 ): Promise<void> {
   const { to, url, tokenFile, json } = options;
-  const project = idOf(named);
+  const project = parseProjectId(named);
   if (to !== undefined && (url !== undefined || tokenFile !== undefined))
     throw new CommandError('a running service moves to where its BUNDOC_MOVE_TO says: leave --to out');
   const { to: place, kept } = await (to === undefined
@@ -75,7 +75,7 @@ async function offline(environment: Environment, project: string, to: string): P
   throw new CommandError('a project is moved from files to postgres://… or from there to files');
 }
 
-/** By a service of its own, which has the data folder to itself. */
+/** Runs a private service that holds the data folder exclusively. */
 async function toDatabase(config: BundocConfig, project: string): Promise<Ended> {
   const logger = createLogger({ service: 'bundoc', level: 'silent' });
   const service = await startBundoc({ ...config, host: '127.0.0.1', port: 0 }, { logger }).catch((error) => {
@@ -93,7 +93,7 @@ async function toDatabase(config: BundocConfig, project: string): Promise<Ended>
   }
 }
 
-/** With the data folder to itself, while nodes on the database run. @returns the project's folder. */
+/** Holds the data folder exclusively, beside running nodes on the database. @returns the project's folder. */
 async function toFolder(
   environment: Environment,
   project: string,

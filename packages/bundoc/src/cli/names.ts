@@ -1,21 +1,21 @@
 import { collectionNameSchema, projectIdSchema } from '@bundoc/shared/contract/documents';
 import { CommandError } from './errors.ts';
 
-/** A project's id as it was typed, in its canonical form. @throws CommandError */
-export function idOf(named: string): string {
+/** Parses a project's id into its canonical form. @throws CommandError */
+export function parseProjectId(named: string): string {
   const id = projectIdSchema.safeParse(named);
   if (!id.success) throw new CommandError(`"${named}" is no project id`);
   return id.data;
 }
 
-/** A collection's name as it was typed. @throws CommandError */
-export function collectionNameOf(named: string): string {
+/** Parses a collection's name. @throws CommandError */
+export function parseCollectionName(named: string): string {
   if (!collectionNameSchema.safeParse(named).success)
     throw new CommandError(`"${named}" is no name of a collection`);
   return named;
 }
 
-/** {@link collectionNameOf}, where one need not be named. @throws CommandError */
-export function collectionOf(named: string | undefined): string | undefined {
-  return named === undefined ? undefined : collectionNameOf(named);
+/** {@link parseCollectionName}, where the collection is optional. @throws CommandError */
+export function parseOptionalCollection(named: string | undefined): string | undefined {
+  return named === undefined ? undefined : parseCollectionName(named);
 }

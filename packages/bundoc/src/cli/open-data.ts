@@ -27,15 +27,15 @@ import type { StorageIdentity } from '../engine/storage-file.ts';
 import { KmsClient } from '../kms/client.ts';
 import { ServiceToken } from '../kms/service-token.ts';
 import { CommandError } from './errors.ts';
-import { idOf } from './names.ts';
+import { parseProjectId } from './names.ts';
 import { projectsInRows, withDatabase } from './open-database.ts';
 import { type StorageExporter, type StorageShown, storageExporter } from './storage-exporter.ts';
 
-/** A place for a project, in a data folder that this process holds. */
+/** A free place for a project, in a data folder that this process holds. */
 export interface EmptyPlace {
   readonly dataDir: string;
   readonly projectsDirectory: string;
-  /** For what is being written. */
+  /** The folder for unfinished files. */
   readonly tmp: string;
   readonly disk: Disk;
   readonly keys: StorageExporter;
@@ -44,21 +44,21 @@ export interface EmptyPlace {
 
 /** The data folder, held by this process while a command runs. */
 export interface OpenData {
-  /** Every project that there is, in order, or the one that was named. */
+  /** Every project in order, or only the one that was named. */
   readonly projects: readonly ProjectPlace[];
-  /** What is damaged of the log, a sentence each. */
+  /** The damage in the log, a sentence each. */
   readonly logDamage: readonly string[];
   readonly storage: StorageShown;
-  /** Runs `work` with the engine of the folder, and ends it. */
+  /** Runs `work` with the engine of the folder, then closes it. */
   readonly withEngine: (work: (engine: FilesEngine) => Promise<void>) => Promise<void>;
 }
 
 /**
- * Runs `action` with the data folder to itself, and with BunKMS at hand as the service would ask it. The
- * service token is used as it is, and not renewed.
+ * Runs `action` with exclusive use of the data folder, and with access to BunKMS. The service token is used
+ * as it is, and not renewed.
  *
  * @param named the project to work on; all when undefined.
- * @throws CommandError when there is no such folder or project, or a service has it.
+ * @throws CommandError when there is no such folder or project, or a service uses it.
  */
 export async function withData<T>(
   environment: Environment,
@@ -72,8 +72,8 @@ export async function withData<T>(
   await using disk = openNodeDisk(dataDir);
   if ((await disk.list(projectsDir)) === undefined) throw noDataFolder(dataDir);
   using held = lock(dataDir);
-  const names = named === undefined ? await projectsIn(disk, projectsDir) : [idOf(named)];
-  if (named !== undefined) await requirePresent(disk, projectsDir, idOf(named));
+  const names = named === undefined ? await projectsIn(disk, projectsDir) : [parseProjectId(named)];
+  if (named !== undefined) await requirePresent(disk, projectsDir, parseProjectId(named));
   const identity = await identifyFolder(disk, dataDir);
   const log = await viewFolder({ dataDir, folder, disk }, identity);
   return await withStorageKeys(environment, identity, (keys) =>
@@ -97,7 +97,7 @@ export async function withData<T>(
 }
 
 /**
- * Runs `action` with projects in the database, and with BunKMS at hand. Nodes may go on beside it.
+ * Runs `action` with projects in the database, and with access to BunKMS. Nodes may run at the same time.
  *
  * @param named the project to work on; all when undefined.
  * @throws CommandError when there is no such project, or the database does not answer.
@@ -110,7 +110,7 @@ export async function withRows<T>(
 ): Promise<T> {
   return withDatabase(storage, async (database) => {
     const all = await projectsInRows(database);
-    const project = named === undefined ? undefined : idOf(named);
+    const project = named === undefined ? undefined : parseProjectId(named);
     if (project !== undefined && !all.includes(project))
       throw new CommandError(`there is no project ${project}`);
     const names = project === undefined ? all : [project];
@@ -125,9 +125,10 @@ export async function withRows<T>(
 }
 
 /**
- * Runs `action` with the data folder to itself, which is made if need be, and a place in it for a project.
+ * Runs `action` with exclusive use of the data folder, which is created if necessary, and a place in it for a
+ * project.
  *
- * @throws CommandError when a service has the folder.
+ * @throws CommandError when a service uses the folder.
  */
 export async function withEmptyPlace<T>(
   environment: Environment,
@@ -138,7 +139,7 @@ export async function withEmptyPlace<T>(
   using folder = DataFolder.make(dataDir);
   using held = lock(dataDir);
   await using disk = openNodeDisk(dataDir);
-  // Also for what a crash kept a former process from writing: a project in the log alone is no free place.
+  // Opening also reads the log: a crash can leave a project only there, so its place is not free.
   await using open = await openFolder({ dataDir, folder, disk, lock: held }, config);
   const { identity, projectsDir, engine } = open;
   const tmp = join(dataDir, TMP_FOLDER);
@@ -148,9 +149,9 @@ export async function withEmptyPlace<T>(
 }
 
 /**
- * Runs `action` with the engine of the data folder, which this process has to itself, and without any key.
+ * Runs `action` with the engine of the data folder, held exclusively, without any key.
  *
- * @throws CommandError when there is no such folder, or a service has it.
+ * @throws CommandError when there is no such folder, or a service uses it.
  */
 export async function withEngine<T>(
   environment: Environment,
@@ -165,14 +166,14 @@ export async function withEngine<T>(
   return await action(open.engine);
 }
 
-/** The data folder. @throws CommandError when projects are elsewhere. */
+/** The data folder. @throws CommandError when the projects are not in files. */
 function filesOf({ storage, dataDir }: BundocConfig): string {
   if (storage.kind !== 'files')
     throw new CommandError('BUNDOC_STORAGE is no data folder: this command works on files');
   return resolve(dataDir);
 }
 
-/** Runs `action` with BunKMS at hand as the storage would ask it. */
+/** Runs `action` with access to BunKMS on behalf of the storage. */
 export function withStorageKeys<T>(
   environment: Environment,
   identity: StorageIdentity,
@@ -182,7 +183,7 @@ export function withStorageKeys<T>(
 }
 
 /**
- * Runs `action` with BunKMS at hand as the service would ask it. The service token is used as it is, and not
+ * Runs `action` with access to BunKMS, as the service has it. The service token is used as it is, and not
  * renewed.
  */
 export async function withKeys<T>(
@@ -209,7 +210,7 @@ export async function withKeys<T>(
   }
 }
 
-/** @throws CommandError while another process has the folder. */
+/** @throws CommandError while another process uses the folder. */
 export function lock(dataDir: string): HeldLock {
   try {
     return lockDataFolder(dataDir);
@@ -242,14 +243,14 @@ async function requirePresent(disk: Disk, directory: string, project: string): P
     throw new CommandError(`project ${project} is not here: it is being brought in, or was moved`);
 }
 
-/** Nothing but a mark is left of it. */
+/** Whether only a deletion mark is left of the project. */
 function isDeleted(content: readonly string[]): boolean {
   return (
     content.includes(DELETION_FILE) && !content.includes(PROJECT_FILE) && !content.includes(CATALOG_FILE)
   );
 }
 
-/** All but those of which nothing is left but a mark, which are being brought in, or were moved away. */
+/** All projects, without deleted ones and without those that are moving in or have moved away. */
 async function projectsIn(disk: Disk, directory: string): Promise<string[]> {
   const names = (await disk.list(directory)) ?? [];
   const projects: string[] = [];

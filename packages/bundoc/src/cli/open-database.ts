@@ -8,7 +8,7 @@ import type { PostgresConfig } from '../engine/storage-config.ts';
 import { CommandError } from './errors.ts';
 
 /**
- * Runs `action` with connections to the database, whose schema is brought forward as a node would. @throws
+ * Runs `action` with connections to the database, after migrating its schema as a node would. @throws
  * CommandError when it does not answer.
  */
 export async function withDatabase<T>(
@@ -26,9 +26,7 @@ export async function withDatabase<T>(
   return await action(database);
 }
 
-/**
- * Ids of the projects that the database has, in order; those that were deleted, or are not here, are none.
- */
+/** Ids of the projects in the database, in order, without deleted projects and those that live elsewhere. */
 export async function projectsInRows(database: Database): Promise<string[]> {
   const [rows = []] = await database.run(
     `SELECT project FROM bundoc.projects WHERE ${IS_PROJECT} ORDER BY project`,

@@ -1,7 +1,7 @@
 import { type Column, Table } from '@bundoc/shared/cli/table';
 import { printable } from '@bundoc/shared/runtime/printable';
 
-/** Anyone who reads standard output has closed it, as `head` does: the command ends, and nothing is wrong. */
+/** The reader of standard output has closed it, as `head` does. The command ends without an error. */
 export class OutputClosed extends Error {
   override readonly name = 'OutputClosed';
 }
@@ -14,12 +14,12 @@ export function isTerminal(): boolean {
   return process.stdout.isTTY === true;
 }
 
-/** Writes to standard output, as it is; resolves once it was taken. @throws OutputClosed */
+/** Writes to standard output; resolves once it has accepted the content. @throws OutputClosed */
 export async function write(content: string | Uint8Array): Promise<void> {
   if (content.length === 0) return;
   if (!isHeard) {
     isHeard = true;
-    // The callback tells of the error; without a listener it would end the process as well.
+    // The callback reports the error; without a listener the event would also end the process.
     process.stdout.on('error', () => undefined);
   }
   await new Promise<void>((resolve, reject) => {
@@ -33,8 +33,8 @@ export async function write(content: string | Uint8Array): Promise<void> {
 }
 
 /**
- * A JSON text: as it is for a program; for a person with a line break behind it, and nothing in it that
- * commands the terminal.
+ * Writes a JSON text: unchanged for a program; for a person with a final line break and without terminal
+ * control sequences.
  */
 export function writeText(text: string): Promise<void> {
   if (!isTerminal()) return write(text);
@@ -44,14 +44,17 @@ export function writeText(text: string): Promise<void> {
   return write(`${parts.join('')}\n`);
 }
 
-/** Rows as a command gives them. */
+/** The rows that a command prints. */
 export interface Listing<T> {
   readonly columns: readonly Column<T>[];
   /** The JSON text of a row, without line breaks. */
   readonly json: (row: T) => string;
 }
 
-/** Writes rows, some at a time: a table on a terminal; NDJSON where a program reads, or with `--json`. */
+/**
+ * Returns a function that prints rows in groups: as a table on a terminal, otherwise or with `--json` as
+ * NDJSON.
+ */
 export function rowWriter<T>(
   { columns, json }: Listing<T>,
   options: { readonly json?: true },
@@ -67,7 +70,10 @@ export function rowWriter<T>(
     );
 }
 
-/** JSON text on one line: line breaks stand between its tokens only, and are as good as spaces there. */
+/**
+ * Puts a JSON text on one line. Its line breaks can only be whitespace between tokens, so spaces replace
+ * them.
+ */
 export function onOneLine(text: string): string {
   return text.replace(/[\r\n]+/g, ' ');
 }

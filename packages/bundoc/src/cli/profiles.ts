@@ -13,7 +13,7 @@ export const DEFAULT_PROFILE = 'default';
 export const profileSchema = z.strictObject({
   url: z.url({ protocol: /^https?$/ }),
   token: z.string().min(1).max(TOKEN_LENGTH_MAX),
-  /** The authorities of the service's certificate, an absolute path; those of the system when absent. */
+  /** The absolute path of the certificate authorities; those of the system when absent. */
   ca_file: z.string().min(1).optional(),
 });
 export type Profile = z.infer<typeof profileSchema>;
@@ -21,14 +21,14 @@ export type Profile = z.infer<typeof profileSchema>;
 const nameSchema = z.string().regex(/^[A-Za-z0-9_-]{1,64}$/);
 const fileSchema = z.strictObject({ format: z.literal(1), profiles: z.record(nameSchema, profileSchema) });
 
-/** The file of the profiles, in the folder of the user's settings. */
+/** The path of the profiles, in the user's settings folder. */
 export function profilesFile({ XDG_CONFIG_HOME, APPDATA, HOME }: Environment): string {
   const settings =
     XDG_CONFIG_HOME || (process.platform === 'win32' && APPDATA) || join(HOME || homedir(), '.config');
   return join(settings, 'bundoc', 'profiles.json');
 }
 
-/** @throws CommandError when it is not the name of a profile. */
+/** @throws CommandError unless it is a profile name. */
 export function profileName(text: string): string {
   if (!nameSchema.safeParse(text).success)
     throw new CommandError(`"${text}" is no name of a profile: use 1 to 64 of A-Z a-z 0-9 _ -`);
@@ -36,9 +36,9 @@ export function profileName(text: string): string {
 }
 
 /**
- * All profiles by name; none when there is no file.
+ * All profiles by name; none without a file.
  *
- * @throws CommandError when others may read the file, or it is damaged.
+ * @throws CommandError when other users may read the file, or it is damaged.
  */
 export async function readProfiles(environment: Environment): Promise<ReadonlyMap<string, Profile>> {
   const path = profilesFile(environment);
@@ -57,7 +57,7 @@ export async function readProfiles(environment: Environment): Promise<ReadonlyMa
   return new Map(Object.entries(file.data.profiles));
 }
 
-/** Replaces the file as a whole; only the user may read it. */
+/** Replaces the whole file, readable by the user only. */
 export async function writeProfiles(
   environment: Environment,
   profiles: ReadonlyMap<string, Profile>,

@@ -20,10 +20,10 @@ import { stats } from './stats.ts';
 import { verify } from './verify.ts';
 
 /**
- * Runs `bundoc` with these arguments: prints what a command has to say to the console, and its error as one
+ * Runs `bundoc` with these arguments. Prints the results of the command to the console, and its error as one
  * line.
  *
- * @returns the exit code: 0 when all is good, 1 when a command found a fault, 2 when it could not run.
+ * @returns the exit code: 0 for success, 1 when the command found a fault, 2 when it could not run.
  */
 export async function runBundoc(args: readonly string[], environment: Environment): Promise<number> {
   let isGood = true;
@@ -31,7 +31,7 @@ export async function runBundoc(args: readonly string[], environment: Environmen
     isGood = false;
   };
   try {
-    // Commands open keys, as the service does.
+    // Like the service, commands handle keys.
     guardMemory(environment);
     await programOf(environment, onFault).parseAsync(args, { from: 'user' });
     return isGood ? 0 : 1;
@@ -44,7 +44,7 @@ export async function runBundoc(args: readonly string[], environment: Environmen
   }
 }
 
-/** Every command of `bundoc`. @param onFault called by a command that has done its work and found a fault. */
+/** Every command of `bundoc`. @param onFault called by a command that ran and found a fault. */
 function programOf(environment: Environment, onFault: () => void): Command {
   const program = new Command('bundoc')
     .description(
@@ -76,7 +76,7 @@ function programOf(environment: Environment, onFault: () => void): Command {
   return program;
 }
 
-/** What takes documents, or whole projects, from one place to another. */
+/** Registers the commands that transfer documents or whole projects. */
 function registerTransferCommands(program: Command, environment: Environment, onFault: () => void): void {
   service(
     program
@@ -130,7 +130,7 @@ function registerTransferCommands(program: Command, environment: Environment, on
   ).action((project: string, options: MoveOptions) => moveCommand(environment, project, options));
 }
 
-/** What is done to the data folder, and with backups, by themselves. */
+/** Registers the commands that work directly on data folders and backups. */
 function registerFolderCommands(program: Command, environment: Environment, onFault: () => void): void {
   program
     .command('verify')

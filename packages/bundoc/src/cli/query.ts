@@ -4,7 +4,7 @@ import { counted } from '@bundoc/shared/cli/counted';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import type { DataOptions, DocumentPlace } from './documents.ts';
 import { CommandError } from './errors.ts';
-import { collectionNameOf, idOf } from './names.ts';
+import { parseCollectionName, parseProjectId } from './names.ts';
 import { onOneLine, rowWriter, write } from './output.ts';
 import { readText } from './read-text.ts';
 import { serviceClient, stopSignal } from './service-client.ts';
@@ -21,18 +21,20 @@ export interface QueryCommandOptions extends DataOptions {
 const PAGE = 1_000;
 
 /**
- * Prints the documents that a condition holds for, or how many they are.
+ * Prints the documents that match a condition, or their number.
  *
- * @returns true when every document could be read.
+ * @returns true when every document was readable.
  */
 export async function queryCommand(
   environment: Environment,
   place: Pick<DocumentPlace, 'project' | 'collection'>,
   options: QueryCommandOptions,
 ): Promise<boolean> {
-  const where = await conditionOf(options.where);
+  const where = await readCondition(options.where);
   const bundoc = await serviceClient(environment, options);
-  const collection = bundoc.project(idOf(place.project)).collection(collectionNameOf(place.collection));
+  const collection = bundoc
+    .project(parseProjectId(place.project))
+    .collection(parseCollectionName(place.collection));
   const signal = stopSignal();
   const unreadable: string[] = [];
   if (options.count) {
@@ -91,7 +93,7 @@ function isWhole(unreadable: readonly string[]): boolean {
  *
  * @throws CommandError when it is not JSON.
  */
-async function conditionOf(given: string | undefined): Promise<JsonText | undefined> {
+async function readCondition(given: string | undefined): Promise<JsonText | undefined> {
   if (given === undefined) return undefined;
   const text =
     given === '-' ? await readText('-') : given.startsWith('@') ? await readText(given.slice(1)) : given;

@@ -1,13 +1,13 @@
 import { createReadStream } from 'node:fs';
 import { CommandError } from './errors.ts';
 
-/** No document, patch or condition is longer, bytes. */
+/** Maximum length of a document, patch or condition, bytes. */
 const BYTES_MAX = 33_554_432;
 
 /**
- * The text of a file, or of standard input for `-`, to the byte.
+ * Reads the text of a file, or of standard input for `-`, byte for byte.
  *
- * @throws CommandError when it cannot be read, is too long, or is not UTF-8.
+ * @throws CommandError when it is unreadable, too long, or not UTF-8.
  */
 export async function readText(path: string): Promise<string> {
   if (path === '-' && process.stdin.isTTY)

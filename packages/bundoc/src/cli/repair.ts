@@ -9,7 +9,7 @@ import { NotRepaired } from './errors.ts';
 import { DOCUMENTS_FORMAT } from './move-bar.ts';
 import { withData } from './open-data.ts';
 
-/** Repairs one project. @throws NotRepaired, naming `--accept-loss` when it takes that. */
+/** Repairs one project. @throws NotRepaired, naming `--accept-loss` when the repair needs it. */
 export async function repair(
   environment: Environment,
   project: string,

@@ -5,7 +5,7 @@ import { CommandError } from './errors.ts';
 import { DEFAULT_PROFILE, profileName, readProfiles } from './profiles.ts';
 import { readText } from './read-text.ts';
 
-/** How a command finds a running service. */
+/** The options that select a running service. */
 export interface ServiceOptions {
   readonly url?: string;
   readonly tokenFile?: string;
@@ -13,25 +13,25 @@ export interface ServiceOptions {
   readonly caFile?: string;
 }
 
-/** A service, and what to ask it with. */
+/** A service and the credentials for it. */
 export interface ServiceAccess {
   readonly url: string;
   readonly token: string | (() => Promise<string>);
-  /** The file of the authorities of its certificate; those of the system when undefined. */
+  /** The file of its certificate authorities; those of the system when undefined. */
   readonly caFile: string | undefined;
 }
 
 const URL_DEFAULT = 'http://127.0.0.1:8080';
 
-/** The URL that the options or the environment name, without a profile. */
+/** The URL from the options or the environment, without a profile. */
 export function urlOf(environment: Environment, { url }: ServiceOptions): string {
   return url ?? (environment['BUNDOC_URL'] || URL_DEFAULT);
 }
 
 /**
- * The service that the options name, else the environment, else a profile. The token of a profile goes to the
- * URL of that profile and to no other. A token file is read when the client needs a token, so one that is
- * replaced meanwhile is used.
+ * Selects the service from the options, else from the environment, else from a profile. The token of a
+ * profile is only sent to the URL of that profile. A token file is read whenever the client needs a token, so
+ * a replaced file takes effect.
  *
  * @throws CommandError
  */
@@ -82,17 +82,20 @@ function isSame(one: string, other: string): boolean {
   return plain(one) === plain(other);
 }
 
-/** A fetch that checks certificates whatever `NODE_TLS_REJECT_UNAUTHORIZED` says: a token goes over it. */
+/**
+ * A fetch that always checks certificates, even if `NODE_TLS_REJECT_UNAUTHORIZED` disables that, because it
+ * sends a token.
+ */
 function checkedFetch(ca: string | undefined): typeof globalThis.fetch {
   const dispatcher = new Agent({
     connect: { rejectUnauthorized: true, ...(ca === undefined ? {} : { ca }) },
   });
-  // The types of the package and those of the platform name the same things twice.
+  // The package and the platform each declare types for the same objects.
   return ((url: URL, init: RequestInit) =>
     undiciFetch(url, { ...init, dispatcher })) as unknown as typeof globalThis.fetch;
 }
 
-/** Aborted by Ctrl-C or SIGTERM, once; the second one ends the process. */
+/** Aborted by Ctrl-C or SIGTERM; the same signal a second time ends the process. */
 export function stopSignal(): AbortSignal {
   const stop = new AbortController();
   for (const name of ['SIGINT', 'SIGTERM'] as const)

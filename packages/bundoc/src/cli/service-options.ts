@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 
-/** How a command finds the running service, and how it prints. */
+/** Adds the options that select a running service and the output format. */
 export function serviceOptions(command: Command): Command {
   return command
     .option(

@@ -1,6 +1,6 @@
 import type { MarkSetAside } from '../engine/set-aside.ts';
 
-/** Says of a mark that a command has set aside where it is, or what it said. */
+/** Reports the file or the text of a mark that a command has set aside. */
 export function printSetAside({ project, file, text }: MarkSetAside): void {
   const where = file === undefined ? `: ${text}` : `: it is in set-aside/${file}`;
   console.error(`bundoc: a mark of ${project} that BunKMS does not confirm was set aside${where}`);

@@ -8,10 +8,10 @@ export interface SettleOptions {
 }
 
 /**
- * Makes the folder of every project durable; with `all`, also everything of it that only the log has. Needs
- * no key.
+ * Makes the folder of every project durable. With `all`, it also writes everything that only the log has.
+ * Needs no key.
  *
- * @returns true when every folder took what is its.
+ * @returns true when all writes reached every project's folder.
  */
 export async function settle(environment: Environment, options: SettleOptions): Promise<boolean> {
   const stuck = await withEngine(environment, async (engine) => {

@@ -6,10 +6,9 @@ import { readText } from './read-text.ts';
 import { type ServiceOptions, serviceAccess } from './service-client.ts';
 
 /**
- * Says in plain words what a token is, without asking anybody: the one on standard input for `-`, else the
- * one that commands use.
+ * Explains a token without any request: the one on standard input for `-`, else the one that commands use.
  *
- * @returns false when its signature was checked and is not good.
+ * @returns false when its signature was checked and is invalid.
  */
 export async function tokenCommand(
   environment: Environment,

@@ -5,7 +5,7 @@ import { statsOfProjectInRows } from '../engine/postgres/projects/admin.ts';
 import type { StatsOutcome } from '../engine/reports.ts';
 import { withData, withRows } from './open-data.ts';
 
-/** Prints what one project, or each, holds. @returns true when every one could be read. */
+/** Prints the totals of one project, or of each. @returns true when every project was readable. */
 export async function stats(
   environment: Environment,
   named: string | undefined,

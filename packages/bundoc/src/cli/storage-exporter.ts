@@ -3,21 +3,21 @@ import { advanceStorage } from '../engine/started-storage.ts';
 import type { StorageIdentity } from '../engine/storage-file.ts';
 import type { KeyService, StorageCalls } from '../kms/port.ts';
 
-/** BunKMS, as far as a command needs it, asked by the storage that the command works on. */
+/** The part of BunKMS that a command needs, called on behalf of the storage that the command works on. */
 export interface StorageExporter extends Pick<KeyService, 'exportKey'> {
   readonly storage: StorageShown;
 }
 
-/** A storage as commands show it. */
+/** A storage as commands print it. */
 export interface StorageShown {
   readonly id: string;
-  /** The last that BunKMS has confirmed; undefined before the first start. */
+  /** The last generation that BunKMS confirmed; undefined before the first start. */
   readonly generation: string | undefined;
 }
 
 /**
- * Exports keys by the storage's id and confirmed generation. Where BunKMS has confirmed none, or may have one
- * whose answer was lost, the command has a fresh one confirmed, as a start does.
+ * Exports keys under the storage's id and confirmed generation. If BunKMS has confirmed none, or the answer
+ * to a confirmation was lost, the command confirms a new one, as a start does.
  */
 export async function storageExporter(
   identity: StorageIdentity,

@@ -2,12 +2,12 @@ import { createProgress } from '@bundoc/shared/cli/progress';
 
 const MIB = 1_048_576;
 
-/** How far a transfer is: a bar, or a count where the whole is not known. */
+/** Shows the progress of a transfer: a bar, or a count when the total is unknown. */
 export interface TransferBar extends Disposable {
   update(bytes: number, documents: number): void;
 }
 
-/** @param totalBytes undefined when it is not known. */
+/** @param totalBytes undefined when unknown. */
 export function createTransferBar(totalBytes: number | undefined): TransferBar {
   const progress = createProgress(
     totalBytes === undefined

@@ -8,7 +8,7 @@ import type { OnProgress, VerifiedProject } from '../engine/reports.ts';
 import { DOCUMENTS_FORMAT } from './move-bar.ts';
 import { withData, withRows } from './open-data.ts';
 
-/** Checks one project, or all. @returns true when all is well. */
+/** Checks one project, or all. @returns true when all are intact. */
 export async function verify(
   environment: Environment,
   named: string | undefined,

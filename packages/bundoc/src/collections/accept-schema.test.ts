@@ -22,11 +22,11 @@ describe('an accepted schema', () => {
     [{ anyOf: [{ properties: { a: {} } }], unevaluatedProperties: false }, '{"constructor":1}', false],
     [{ properties: { a: { const: { valueOf: 1 } } } }, '{"a":{"valueOf":1}}', true],
     [{ properties: { a: { const: { constructor: {} } } } }, '{"a":{"constructor":{}}}', true],
-  ])('knows own members only: %j says of %s: %s', (schema, text, isMet) => {
+  ])('ignores inherited members: %j says of %s: %s', (schema, text, isMet) => {
     expect(checkOf(schema)(text)).toBe(isMet);
   });
 
-  it('takes every amount of whole cents for a multiple of 0.01, and no other number', () => {
+  it('accepts exactly the whole amounts of cents as multiples of 0.01', () => {
     const meets = checkOf({ properties: { n: { multipleOf: 0.01 } } });
     for (let cents = 0; cents <= 2_000; cents++) {
       const amount = (cents / 100).toFixed(2);
@@ -60,11 +60,11 @@ describe('an accepted schema', () => {
     [{ contains: { type: 'integer' } }, `["",${LARGE}]`, true],
     [{ multipleOf: 3 }, '12345678901234567890', true],
     [{ multipleOf: 3 }, LARGE, false],
-  ])('compares numbers exactly that no double holds: %j says of %s: %s', (schema, number, isMet) => {
+  ])('compares numbers beyond double precision exactly: %j says of %s: %s', (schema, number, isMet) => {
     expect(checkOf({ properties: { n: schema } })(`{"n":${number}}`)).toBe(isMet);
   });
 
-  it('tells faults of exact numbers as those of others', () => {
+  it('reports faults of exact numbers like all others', () => {
     const schema = { properties: { n: { type: 'integer' }, m: { items: { minimum: 1, multipleOf: 2 } } } };
     const text = '{"n":1.00000000000000000001,"m":[2,0.99999999999999999999]}';
     expect(compileSchema(schema)(readForSchema(text))).toEqual([
@@ -74,7 +74,7 @@ describe('an accepted schema', () => {
     ]);
   });
 
-  it('is met by documents of few digits only, where it looks at them again and again', () => {
+  it('accepts a document with long numbers only if they have few digits when it visits them repeatedly', () => {
     const schema = { properties: { n: { allOf: Array(100).fill({ multipleOf: 0.01 }) } } };
     const meets = checkOf(schema);
     expect(meets(`{"n":${'1'.repeat(100_000)}}`)).toBe(true);
@@ -90,12 +90,12 @@ describe('an accepted schema', () => {
       '{"a":1}',
       true,
     ],
-  ])('finds what is not evaluated: %j says of %s: %s', (schema, value, isMet) => {
+  ])('finds unevaluated members and items: %j says of %s: %s', (schema, value, isMet) => {
     expect(checkOf({ properties: { v: schema } })(`{"v":${value}}`)).toBe(isMet);
   });
 });
 
-/** What a schema is refused for. */
+/** The first fault of a new schema. */
 function faultOf(schema: object) {
   try {
     acceptSchema(schema as Record<string, unknown>);
@@ -106,14 +106,14 @@ function faultOf(schema: object) {
 }
 
 const page = readFileSync(new URL('../../../../docs/collections.md', import.meta.url), 'utf8');
-/** The first cells of the rows of the tables under a heading. */
+/** The first cells of the rows in the tables under a heading. */
 const rowsUnder = (heading: string) => {
   const section = page.slice(page.indexOf(heading)).split('\n#')[0] ?? '';
   return [...section.matchAll(/^\| (`.*?) \|/gm)].map(([, cell]) => String(cell));
 };
 const keywordsIn = (cell: string) => [...cell.matchAll(/`([^`]+)`/g)].map(([, keyword]) => String(keyword));
 
-describe('a refused schema', () => {
+describe('the check of a new schema', () => {
   it.each([
     [
       { properties: { a: { pattern: '^a' } } },
@@ -129,7 +129,7 @@ describe('a refused schema', () => {
     [{ typ: 'object' }, 'typ: unknown keyword', ''],
     [{ dependencies: { a: ['b'] } }, 'dependencies: is no keyword of draft 2020-12', ''],
     [{ $ref: '#/enum/0', enum: [{}] }, '$ref: must lead to a schema', ''],
-  ])('%j is refused by the name of its keyword', (schema, message, place) => {
+  ])('names the refused keyword in %j', (schema, message, place) => {
     expect(faultOf(schema)).toEqual({
       path: `body.schema${place}`,
       message: expect.stringContaining(message),
@@ -149,7 +149,7 @@ describe('a refused schema', () => {
     ['#/$defs/list/const/a', false],
     ['#/$defs/toString', false],
     ['#/', false],
-  ])('is one with a reference to %s, unless that leads to a schema: %s', ($ref, isSchema) => {
+  ])('accepts the reference %s only if it leads to a schema: %s', ($ref, isSchema) => {
     const list = { anyOf: [{}], not: false, const: { not: {}, a: true } };
     const fault = faultOfKeywords({ $ref, $defs: { yes: true, list } });
     expect(fault?.message).toBe(isSchema ? undefined : '$ref: must lead to a schema');
@@ -159,18 +159,18 @@ describe('a refused schema', () => {
     properties: { ['n'.repeat(length)]: { anyOf: Array.from({ length: count }, () => ({})) } },
   });
 
-  it('has its size looked at before anything else', () => {
+  it('checks the size before anything else', () => {
     const { properties } = belowLongName(20_000, SCHEMA_SIZE_MAX);
     expect(faultOf({ typ: 1, properties })?.message).toContain(`at most ${SCHEMA_SIZE_MAX} values`);
   });
 
-  it('has too long places in all, each name counted for every schema below it', () => {
+  it('refuses pointers that are too long in total, counting each name for every schema below it', () => {
     expect(faultOf(belowLongName(20_000, 3_500))?.message).toContain(`at most ${PLACES_MAX} characters`);
     expect(() => requireKeywords(belowLongName(20_000, 190))).not.toThrow();
     expect(() => requireKeywords(belowLongName(20, 3_500))).not.toThrow();
   });
 
-  it('has too long places in all also where it is stored, and is not compiled then', () => {
+  it('refuses pointers that are too long in total without compiling, even in a stored schema', () => {
     expect(() => checkOfStored(belowLongName(20_000, 3_500))).toThrow(
       expect.objectContaining({
         code: 'invalid_request',
@@ -181,7 +181,7 @@ describe('a refused schema', () => {
     );
   });
 
-  it('does not have the places of its schemas written down to look for faults', () => {
+  it('finds faults without listing the pointers of all schemas', () => {
     const schema = belowLongName(20_000, 3_500);
     const spies = [vi.spyOn(JSON, 'stringify'), vi.spyOn(Array.prototype, 'join')];
     try {
@@ -192,7 +192,7 @@ describe('a refused schema', () => {
     }
   });
 
-  it('names every keyword that docs/collections.md lists as refused, and that page lists every one', () => {
+  it('refuses exactly the keywords that docs/collections.md lists', () => {
     const documented = rowsUnder('### Refused keywords').flatMap(keywordsIn);
     expect(new Set(documented)).toEqual(new Set([...REFUSED_KEYWORDS.keys(), '$ref', '$schema']));
     for (const keyword of REFUSED_KEYWORDS.keys())
@@ -213,13 +213,13 @@ describe('a refused schema', () => {
       '{"unevaluatedItems":false,"anyOf":[{"$ref":"#/$defs/x"}],"$defs":{"x":{"contains":{}}}}',
       'unevaluatedItems',
     ],
-  ])('%s is refused for a combination that docs/collections.md lists', (text, keyword) => {
+  ])('refuses the combination %s, which docs/collections.md lists', (text, keyword) => {
     expect(faultOf(JSON.parse(text) as object)?.message).toMatch(`${keyword}: `);
     expect(rowsUnder('### Refused combinations').flatMap(keywordsIn)).toContain(keyword);
   });
 
   it.each(['12345678901234567890', '0.1000000000000000055', '1e400', '1e-300'])(
-    'that has the number %s, which a definition would change, is refused',
+    'refuses the number %s, which a definition would change',
     (number) => {
       expect(() => requireExactNumbers(`{"schema":{"properties":{"n":{"maximum":${number}}}}}`)).toThrow(
         expect.objectContaining({
@@ -234,15 +234,15 @@ describe('a refused schema', () => {
   );
 });
 
-/** A sound value for each keyword that is refused. */
+/** A valid value for each refused keyword. */
 const VALUES: Readonly<Record<string, unknown>> = {
   ...{ pattern: 'a', patternProperties: {}, $id: 'https://example.org/x', $anchor: 'x', id: 'x' },
   ...{ $dynamicRef: '#x', $dynamicAnchor: 'x', $recursiveRef: '#', $recursiveAnchor: 'x', $vocabulary: {} },
   ...{ additionalItems: {}, dependencies: {}, nullable: true },
 };
 
-describe('a schema that an earlier build accepted', () => {
-  it('still checks documents, whatever is refused for new ones', () => {
+describe('a schema that an earlier version accepted', () => {
+  it('still checks documents with keywords that new schemas must not have', () => {
     const schema = {
       properties: { n: { type: 'integer', nullable: true }, a: { dependencies: { b: ['c'] } } },
     };

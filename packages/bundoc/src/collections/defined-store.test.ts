@@ -13,7 +13,7 @@ describeProjectStore('a DefinedStore on the embedded engine', async () => {
   await project.create(disk);
   const reopen = async () => openDefinedStore(await project.open(disk), project.clock);
   const store = await reopen();
-  // Under all of the suite, although another collection's: what a definition costs must change nothing.
+  // The whole suite runs with a definition of another collection, which must change nothing.
   await store.define(
     'other-one',
     { indexes: [], schema: { type: 'object' }, ttl: { field: 'x', seconds: 0 } },
@@ -46,7 +46,7 @@ const SCHEMA = { indexes: [], schema: { properties: { v: { type: 'number' } }, r
 const TTL = { indexes: [], ttl: { field: 'until', seconds: 10 } };
 
 describe('a definition', () => {
-  it('is compiled by the first write that it concerns, not by anyone who opens the project', async () => {
+  it('is compiled by the first write that needs it, not by opening the project', async () => {
     const { store, reopen, disk } = await start();
     for (const name of ['notes', 'other', 'third']) await store.define(name, SCHEMA, NONE);
     const compile = vi.spyOn(Ajv2020.prototype, 'compile');
@@ -57,7 +57,7 @@ describe('a definition', () => {
     await expect(commitOne(next, put('c', '{"v":"1"}'))).rejects.toMatchObject({ code: 'schema_violation' });
   });
 
-  it('is durable once it was answered, is what the last one said, and changes only with its revision', async () => {
+  it('is durable once answered, has the content of the last change, and changes only with its revision', async () => {
     const { disk, store, reopen } = await start();
     const first = await store.define('notes', SCHEMA, { kind: 'absent' });
     expect(first.created).toBe(true);
@@ -75,7 +75,7 @@ describe('a definition', () => {
     });
   });
 
-  it('is compiled again when too much was compiled since: what is kept of schemas is bounded', async () => {
+  it('is compiled again after others have displaced it, because memory for compiled schemas is bounded', async () => {
     const { store } = await start();
     const large = (n: number) => ({
       indexes: [],
@@ -93,7 +93,7 @@ describe('a definition', () => {
     await expect(write('c0', 1)).rejects.toMatchObject({ code: 'schema_violation' });
   });
 
-  it('is answered as it was when it is asked for again under its key, and what others made of it since stays', async () => {
+  it('returns its first answer to a repetition under its idempotency key, and keeps later changes', async () => {
     const { store } = await start();
     const keyed = (key: string) => ({ idempotency: { key: key.repeat(32), request: key.repeat(32) } });
     const first = await store.define('notes', SCHEMA, { kind: 'absent' }, keyed('a'));
@@ -113,9 +113,9 @@ describe('a definition', () => {
     expect(store.definition('notes')).toMatchObject({ definition: SCHEMA, rev: third.rev });
   });
 
-  it('keeps nobody else waiting for all the documents of a batch that are held against it', async () => {
+  it('lets other requests run between the checks of a batch', async () => {
     const { store } = await start();
-    // Some 90 looks at each of 3,000 values: several times as long as one turn may take, on any machine.
+    // Some 90 visits to each of 3,000 values, which take several times as long as one turn on any machine.
     const schema = {
       properties: { n: { allOf: Array.from({ length: 90 }, () => ({ uniqueItems: true })) } },
     };
@@ -136,7 +136,7 @@ describe('a definition', () => {
     expect(turns).toBeGreaterThanOrEqual(documents);
   });
 
-  it('outlives a checkpoint and a rotation of the key with its re-sealing', async () => {
+  it('survives a checkpoint, and a key rotation with its re-sealing', async () => {
     const { project, store, reopen, disk } = await start();
     const { rev } = await store.define('notes', SCHEMA, NONE);
     await store.checkpoint();
@@ -153,7 +153,7 @@ describe('a definition', () => {
     expect((await reopen(disk)).definition('notes')).toMatchObject({ definition: SCHEMA, rev });
   });
 
-  it('is no document, no collection and no change for anybody, and keeps no page of changes short', async () => {
+  it('is visible neither as a document, a collection nor a change, and shortens no page of changes', async () => {
     const { store } = await start();
     await commitOne(store, put('a', '{"v":1}'));
     await store.define('notes', SCHEMA, NONE);
@@ -168,7 +168,7 @@ describe('a definition', () => {
     expect(position).toBe(await store.position());
   });
 
-  it('of another process that writes to the same storage is taken up', async () => {
+  it('takes effect when another process has written it to the same storage', async () => {
     const { project, clock, disk, store } = await start();
     await store[Symbol.asyncDispose]();
     open.pop();
@@ -184,7 +184,7 @@ describe('a definition', () => {
     expect([other.defined, other.definition('notes')?.definition]).toEqual([['notes'], TTL]);
   });
 
-  it('that does not open is an error of its collection alone, until it is replaced', async () => {
+  it('fails only its own collection when it is undecryptable, until it is replaced', async () => {
     const { project, store, disk, reopen } = await start();
     await store.define('notes', SCHEMA, NONE);
     await commitOne(store, { ...put('a', '{}'), ref: ref('a', 'other') });
@@ -208,8 +208,8 @@ describe('a definition', () => {
   });
 });
 
-describe('the memory that an open project counts with', () => {
-  it('grows with documents, definitions, indexes, compiled schemas and idempotency keys, and shrinks with them', async () => {
+describe('the estimated memory of an open project', () => {
+  it('grows and shrinks with documents, definitions, indexes, compiled schemas and idempotency keys', async () => {
     const { store } = await start();
     const indexed = { indexes: [{ fields: ['v'], unique: false }] };
     const grown = async (action: () => Promise<unknown>) => {
@@ -233,7 +233,7 @@ describe('the memory that an open project counts with', () => {
 });
 
 describe('a schema', () => {
-  it('refuses documents that do not meet it, in a batch as well, and nothing is written', async () => {
+  it('refuses invalid documents, also in a batch, and then nothing is written', async () => {
     const { store } = await start();
     await store.define('notes', SCHEMA, NONE);
     await commitOne(store, put('a', '{"v":1}'));
@@ -244,7 +244,7 @@ describe('a schema', () => {
     await commitOne(store, remove('a'));
   });
 
-  it('reads escaped names as they are meant', async () => {
+  it('decodes escaped names', async () => {
     const { store } = await start();
     await store.define('notes', SCHEMA, NONE);
     await commitOne(store, put('a', '{"\\u0076":1}'));
@@ -254,10 +254,10 @@ describe('a schema', () => {
   });
 });
 
-describe('a document that has expired', () => {
+describe('an expired document', () => {
   const until = (s: number) => new Date(s * 1_000).toISOString();
 
-  it('is absent at once for every way to read, and for preconditions', async () => {
+  it('is immediately absent for every read and for preconditions', async () => {
     const { clock, store } = await start();
     await store.define('notes', TTL, NONE);
     const nowS = Math.floor(clock.now() / 1_000);
@@ -291,16 +291,16 @@ describe('a document that has expired', () => {
     const nowS = Math.floor(clock.now() / 1_000);
     for (let n = 0; n < 300; n++)
       await commitOne(store, put(`d${n}`, n % 2 === 0 ? `{"until":"${until(nowS)}"}` : '{}'));
-    expect(await store.expired.goRound()).toBe(0);
+    expect(await store.expired.sweepRound()).toBe(0);
     clock.advance(10_000);
     let removed = 0;
-    for (let turn = 0; turn < 4; turn++) removed += await store.expired.goRound();
+    for (let turn = 0; turn < 4; turn++) removed += await store.expired.sweepRound();
     expect(removed).toBe(150);
     expect((await store.collections())[0]?.documents).toBe(150);
     expect((await store.changes(0, 1_000)).changes.filter(({ deleted }) => deleted)).toHaveLength(150);
   });
 
-  it('lets its values in unique indexes go as it is removed', async () => {
+  it('frees its values in unique indexes when it is removed', async () => {
     const { clock, store } = await start();
     const indexes = [{ fields: ['slot'], unique: true }];
     await store.define('notes', { ...TTL, indexes }, NONE);
@@ -311,13 +311,13 @@ describe('a document that has expired', () => {
     await expect(commitOne(store, put('b', '{"slot":1}'))).rejects.toMatchObject({
       code: 'unique_violation',
     });
-    expect(await store.expired.goRound()).toBe(1);
+    expect(await store.expired.sweepRound()).toBe(1);
     await commitOne(store, put('b', '{"slot":1}'));
   });
 });
 
-describe('a list of documents that have nearly all expired', () => {
-  it('ends after so many of them, and goes on to the living from there', async () => {
+describe('a list with mostly expired documents', () => {
+  it('ends after a bounded number of them, and continues with the living ones', async () => {
     const { clock, store } = await start();
     await store.define('notes', TTL, NONE);
     const until = new Date(clock.now()).toISOString();

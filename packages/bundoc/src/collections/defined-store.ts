@@ -32,19 +32,19 @@ import type { CollectionStore } from './port.ts';
 import { removeStates } from './remove-states.ts';
 
 /**
- * Expired documents, bytes of them, and pages of nothing else, that one list passes over before it ends with
- * an empty page.
+ * Limits on the expired documents that one list skips before it ends with an empty page: their number, their
+ * bytes, and pages without any other document.
  */
 export const SKIPPED_MAX = 5_000;
 const SKIPPED_BYTES_MAX = 33_554_432;
 const SKIPPED_PAGES_MAX = 100;
 
 /**
- * Opens what a project's collections are defined to be. The store belongs to the result from then on.
+ * Opens the definitions of a project's collections. The result owns the store from then on.
  *
- * @param beforeExpiring called before a definition gives documents a time to live, which is not made when it
- * rejects.
- * @param own work of the service itself, for the project.
+ * @param beforeExpiring called before a definition gives documents a time to live; when it rejects, the
+ *   definition is not made.
+ * @param own runs the service's own work for the project.
  */
 export async function openDefinedStore(
   store: ProjectStore,
@@ -58,20 +58,20 @@ export async function openDefinedStore(
 }
 
 /**
- * A store whose collections may have definitions: documents of writes meet their schema, expired documents
- * are absent, and definitions themselves, which are documents of the store, are seen as such by nobody.
+ * A store that enforces definitions of collections. Written documents must match their schema, expired
+ * documents are absent, and the definitions are hidden although they are documents of the store.
  *
- * Works on any store; there is one for each, so that what it knows of definitions is what they are. A
- * collection without a definition costs one look into a map.
+ * Works on any store. Each store has one instance, so its view of the definitions is always current. A
+ * collection without a definition costs one lookup in a map.
  *
- * It has as many members as its port; most pass a call on to the store below.
+ * It has as many members as its port; most only delegate to the store below.
  */
 export class DefinedStore implements CollectionStore {
   readonly #store: ProjectStore;
   readonly #clock: Clock;
   readonly #ownWork: OwnWork;
   readonly #definitions: KnownDefinitions;
-  /** Removes expired documents from the storage; they are absent before that, too. */
+  /** Removes expired documents from the storage. Readers do not see them even before that. */
   readonly expired: ExpirySweep;
 
   constructor(store: ProjectStore, clock: Clock, beforeExpiring: () => Promise<void>, own: OwnWork) {
@@ -83,14 +83,16 @@ export class DefinedStore implements CollectionStore {
   }
 
   /**
-   * Reads all definitions, and makes their indexes hold: before anything else, and again when others may have
+   * Reads all definitions and applies their indexes. Called first, and again when other nodes may have
    * changed them.
    */
   load(): Promise<void> {
     return this.#definitions.load();
   }
 
-  /** What this store takes for the definitions and indexes; undefined while it cannot read all of them. */
+  /**
+   * The definitions and indexes that this store works with; undefined while some definition is unreadable.
+   */
   get definitionsState(): string | undefined {
     const { digest } = this.#definitions;
     return digest && definitionsState(this.#store.indexes?.version ?? 0, digest);
@@ -120,7 +122,7 @@ export class DefinedStore implements CollectionStore {
     return this.#definitions.names;
   }
 
-  /** Whether a collection is defined whose documents expire. */
+  /** Whether any collection is defined with a time to live. */
   get mayExpire(): boolean {
     return this.#definitions.ttls().some(() => true);
   }
@@ -225,7 +227,7 @@ export class DefinedStore implements CollectionStore {
     return this.#store.movable;
   }
 
-  /** Definitions among the others. */
+  /** Includes definitions. */
   sealedChanges(after: Position, limits: SealedPageLimits): Promise<SealedPage> {
     return this.#store.sealedChanges(after, limits);
   }
@@ -250,7 +252,7 @@ export class DefinedStore implements CollectionStore {
     return this.#definitions.of(collection)?.definition.ttl;
   }
 
-  /** An expired document is absent for writers, and must be absent for the store, too. */
+  /** Writers must not see an expired document, so the store must not have it either. */
   async #removeExpired(writes: readonly Write[]): Promise<void> {
     for (const { ref } of writes) {
       const ttl = this.#ttlOf(ref.collection);
@@ -266,7 +268,7 @@ export class DefinedStore implements CollectionStore {
   }
 }
 
-/** Bytes of documents up to which the keys of a commit are made where it is put in order. */
+/** Bytes of documents up to which a commit computes its index keys while it is put in order. */
 const KEYS_AT_ONCE_BYTES = 16_384;
 
 function isLong(writes: readonly Write[]): boolean {
@@ -275,7 +277,7 @@ function isLong(writes: readonly Write[]): boolean {
   return bytes > KEYS_AT_ONCE_BYTES;
 }
 
-/** A document that does not open can be replaced and deleted; whether it has expired is unknown. */
+/** An unreadable document can be replaced and deleted; whether it has expired is unknown. */
 function ignoreDamage(error: unknown): undefined {
   if (!hasCode(error, 'integrity_error')) throw error;
 }

@@ -11,15 +11,12 @@ import {
   type SchemaCheck,
 } from './json-schema.ts';
 
-/** What a schema refuses of the content of a document; empty for one that meets it. */
+/** The faults that a schema finds in a document; empty for a valid one. */
 export type ContentCheck = (content: DocumentContent) => ReturnType<SchemaCheck>;
 
 type Schema = NonNullable<CollectionDefinition['schema']>;
 
-/**
- * Compiles a schema that was accepted. @throws AppError `invalid_request` for one that is not accepted any
- * more.
- */
+/** Compiles an accepted schema. @throws AppError `invalid_request` when this version no longer accepts it. */
 export function checkOf(schema: Schema): ContentCheck {
   return contentCheckOf(compileSchema(schema));
 }
@@ -29,8 +26,8 @@ export function contentCheckOf(check: SchemaCheck): ContentCheck {
 }
 
 /**
- * Of the text that a schema was read from: each number is a double of at most 15 digits. A definition keeps
- * doubles, so that another number would become one that nobody asked for.
+ * Requires every number in the text of a schema to be a double of at most 15 digits. A definition keeps
+ * doubles, so any other number would silently change.
  *
  * @throws AppError `invalid_request`.
  */
@@ -43,7 +40,7 @@ export function requireExactNumbers(definition: string): void {
   throw new AppError('invalid_request', { errors: [{ path: ['body.schema', ...place].join('.'), message }] });
 }
 
-/** Compiles a schema that somebody wants to define. @throws AppError `invalid_request`. */
+/** Compiles a new schema. @throws AppError `invalid_request`. */
 export function acceptSchema(schema: Schema): SchemaCheck {
   const steps = acceptSchemaSteps(schema);
   for (;;) {
@@ -52,13 +49,13 @@ export function acceptSchema(schema: Schema): SchemaCheck {
   }
 }
 
-/** {@link acceptSchema}, with a step for each compilation. */
+/** {@link acceptSchema}, with one step per compilation. */
 export function* acceptSchemaSteps(schema: Schema): Generator<void, SchemaCheck, void> {
   requireKeywords(schema);
   const check = compileSchema(schema);
   yield;
   requireFewAlternatives(schema);
-  // Another one: what only few documents need is not kept compiled for all of them.
+  // Compiled again: the checker for exact numbers, which few documents need, is not kept.
   const other = compileSchema(schema);
   yield;
   requireRunnable(other);

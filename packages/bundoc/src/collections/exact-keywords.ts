@@ -6,17 +6,16 @@ import { typeOf, type Value } from '../values/value.ts';
 import { type ExactNumbers, isInteger, multiplesOf } from './exact-numbers.ts';
 import { walkSchemas } from './schema-keywords.ts';
 
-/** The numbers of the document that is being checked that doubles do not hold. */
+/** The numbers of the document being checked that doubles cannot represent. */
 export type Numbers = () => ExactNumbers;
 
 type Schema = Readonly<Record<string, unknown>>;
 
 /**
- * Puts keywords in the place of Ajv's that compare values as queries do, `multipleOf` by decimals. Those of
- * Ajv compare every pair, or by what a member called `valueOf` or `constructor` is.
+ * Replaces Ajv's comparing keywords with ones that compare values as queries do, and `multipleOf` with one on
+ * decimals. Ajv compares every pair, or calls a document's own member `valueOf` or `constructor`.
  *
- * @param numbers absent for documents whose numbers are all doubles of at most 15 digits: among those, the
- * order of doubles is that of decimals.
+ * @param numbers absent for documents with only doubles of at most 15 digits, which order like decimals.
  */
 export function addExactKeywords(ajv: Ajv, numbers: Numbers | undefined): void {
   const exactly = (value: unknown, at: DataValidationCxt | undefined): Value =>
@@ -65,12 +64,12 @@ function equalityKeywords(exactly: Exactly, numbers: Numbers | undefined): FuncK
   ];
 }
 
-/** Told with where the value stands, for what its number is exactly. */
+/** Receives the value's location to look up its exact number. */
 type IsEqual = (value: unknown, holder: unknown, name: string | number | undefined) => boolean;
 
 /**
- * Makes what looks at no more of a value than there is in the constant, and at no member of the constant
- * before the value has as many.
+ * Returns a comparison with the constant. It reads no more of a value than the constant's size, and reads
+ * members only if their number is equal.
  */
 function equalTo(constant: Value, numbers: Numbers | undefined): IsEqual {
   if (typeof constant === 'number')
@@ -101,7 +100,7 @@ function hasAsMany(value: object, count: number): boolean {
   return left === 0;
 }
 
-/** Most values that are compared: their own equality is enough. */
+/** The most frequent case: JavaScript equality is enough. */
 function isText(value: unknown): value is string {
   return typeof value === 'string';
 }
@@ -141,10 +140,7 @@ function limits(exactly: Exactly): FuncKeywordDefinition[] {
   }));
 }
 
-/**
- * Stands for `type` where that names `integer`: Ajv looks at doubles, and has no way to put another keyword
- * in its place.
- */
+/** Replaces `type` where that names `integer`: Ajv reads doubles, and this keyword cannot be overridden. */
 const EXACT_TYPE = '$type';
 
 function exactType(exactly: Exactly): FuncKeywordDefinition {
@@ -160,7 +156,7 @@ function exactType(exactly: Exactly): FuncKeywordDefinition {
   };
 }
 
-/** The schema with `type` as {@link addExactKeywords} has it for exact numbers. */
+/** The schema with `type` replaced for exact numbers, as {@link addExactKeywords} defines it. */
 export function withExactTypes(schema: Schema): Schema {
   const copy = structuredClone(schema);
   walkSchemas(copy, (one) => {
@@ -168,7 +164,7 @@ export function withExactTypes(schema: Schema): Schema {
     const node = one as Record<string, unknown>;
     const types = [node['type']].flat();
     if (!types.includes('integer')) return;
-    // Of a schema that an earlier build accepted.
+    // For a schema that an earlier version accepted.
     if (node['nullable'] === true) types.push('null');
     delete node['nullable'];
     delete node['type'];

@@ -2,29 +2,29 @@ import { Decimal, decimalOf, toDouble } from '@bundoc/shared/json/decimal';
 import { readJson } from '@bundoc/shared/json/read';
 import { isArray, readValue, typeOf, type Value } from '../values/value.ts';
 
-/** A document as Ajv can look at it, whose numbers are doubles, and what of them those do not say. */
+/** A document for Ajv, whose numbers are doubles, and the exact values that doubles cannot represent. */
 export interface ReadDocument {
   readonly document: unknown;
-  /** Absent where every number is a double of at most 15 digits, which stands for no other such number. */
+  /** Absent if every number is a double of at most 15 digits, which represents exactly one such number. */
   readonly numbers?: ExactNumbers;
-  /** Of its text, where that is known. */
+  /** The length of its text, if known. */
   readonly length?: number;
 }
 
 /**
- * Where a number may stand that `JSON.parse` rounds: one with an exponent, or of 16 characters. It finds some
- * in strings, too; that costs time only.
+ * Matches numbers that `JSON.parse` may round: those with an exponent, or of 16 characters. It also matches
+ * inside strings, which only costs time.
  */
 const MAY_BE_ROUNDED = /[:[,]\s*-?\d(?:[\d.]{15}|[\d.]*[eE])/;
 
-/** @param text is the JSON of a stored document or of one that is about to be, without its metadata. */
+/** @param text the JSON of a stored or new document, without its metadata. */
 export function readForSchema(text: string): ReadDocument {
   if (MAY_BE_ROUNDED.test(text)) return withDoubles(readValue(text));
   // V8 may misread escaped names, see `json/read.ts` of shared.
   return { document: text.includes('\\') ? readJson(text) : JSON.parse(text), length: text.length };
 }
 
-/** @param value is nobody else's: its numbers are replaced in place. */
+/** @param value owned by this function, which replaces its numbers in place. */
 function withDoubles(value: Value): ReadDocument {
   const numbers = new ExactNumbers();
   const document = numbers.replaceIn(value, undefined, '');
@@ -32,8 +32,8 @@ function withDoubles(value: Value): ReadDocument {
 }
 
 /**
- * The exact values of the numbers in one document that a double does not hold, by where they stand. In the
- * document they are the nearest finite doubles.
+ * The exact values of a document's numbers that a double cannot represent, by location. The document has the
+ * nearest finite doubles.
  */
 export class ExactNumbers {
   readonly #byHolder = new Map<unknown, Map<string, Decimal>>();
@@ -42,7 +42,7 @@ export class ExactNumbers {
     return this.#byHolder.size === 0;
   }
 
-  /** How many times that many digits all of them have. */
+  /** The sum over all numbers of their digits divided by `count`, rounded down. */
   timesDigits(count: number): number {
     let times = 0;
     for (const byName of this.#byHolder.values())
@@ -50,7 +50,7 @@ export class ExactNumbers {
     return times;
   }
 
-  /** @param holder is the object or array that the number is in; undefined for a whole document. */
+  /** @param holder the object or array that contains the number; undefined for a whole document. */
   at(number: number, holder: unknown, name: string | number | undefined): number | Decimal {
     return this.#byHolder.get(holder)?.get(String(name ?? '')) ?? number;
   }
@@ -66,8 +66,8 @@ export class ExactNumbers {
   }
 
   /**
-   * Remembers the numbers that doubles do not hold, and puts doubles in their places. @returns what the value
-   * is then.
+   * Records the numbers that doubles cannot represent, and replaces them with doubles. @returns the changed
+   * value.
    */
   replaceIn(value: Value, holder: unknown, name: string): unknown {
     if (value instanceof Decimal) {
@@ -87,7 +87,7 @@ export class ExactNumbers {
   }
 }
 
-/** Where in a value a number stands that a double of at most 15 digits is not; undefined for none. */
+/** The path of a number that is not a double of at most 15 digits; undefined for none. */
 export function placeOfInexact(value: Value, place: readonly string[] = []): readonly string[] | undefined {
   if (value instanceof Decimal) return place;
   if (typeof value !== 'object' || value === null) return undefined;
@@ -98,7 +98,7 @@ export function placeOfInexact(value: Value, place: readonly string[] = []): rea
   return undefined;
 }
 
-/** Finite, so that it is a number for Ajv as well. */
+/** Finite, because Ajv does not treat an infinite value as a number. */
 function nearestDouble(number: Decimal): number {
   return Math.max(-Number.MAX_VALUE, Math.min(Number.MAX_VALUE, toDouble(number)));
 }
@@ -107,14 +107,14 @@ export function isInteger(number: number | Decimal): boolean {
   return typeof number === 'number' ? Number.isInteger(number) : number.point >= number.digits.length;
 }
 
-/** Digits that are divided at a time. */
+/** Digits divided at a time. */
 const CHUNK = 15;
 /** More factors of 2 or 5 than a divisor of so few digits can have. */
 const TENS_MAX = 1_100;
 
 /**
- * Makes what tells multiples of a number, zero among them, by the decimals that the numbers are (JSON Schema,
- * validation, 6.2.1).
+ * Returns a test for multiples of a number, including zero, in decimal arithmetic (JSON Schema, validation,
+ * 6.2.1).
  */
 export function multiplesOf(divisor: number): (number: number | Decimal) => boolean {
   const { digits, point } = decimalOf(divisor);
@@ -125,7 +125,7 @@ export function multiplesOf(divisor: number): (number: number | Decimal) => bool
     if (isWhole && typeof number === 'number' && Number.isSafeInteger(number)) return number % divisor === 0;
     const { digits: dividend, point: place } = decimalOf(number);
     if (dividend === '') return true;
-    // The digits end in no zero, so no power of ten divides them.
+    // The digits do not end in zero, so no power of ten divides them.
     const tens = place - dividend.length - exponent;
     if (tens < 0) return false;
     let rest = 0n;

@@ -8,16 +8,16 @@ const TTL = { field: 'until', seconds: 0 };
 const never = new AbortController().signal;
 
 /**
- * Collections with pages of one document each, of which `x` has expired; it is seen which were looked at, and
+ * Collections with pages of one document each, of which `x` has expired. Records which pages were read, and
  * what was removed.
  */
 function start(pages: Readonly<Record<string, string>>) {
   const clock = new FakeClock();
-  const looked: string[] = [];
+  const checked: string[] = [];
   const removed: string[] = [];
   const store = {
     list: async ({ collection, after = 0 }: ListQuery): Promise<DocumentPage> => {
-      looked.push(`${collection}${after}`);
+      checked.push(`${collection}${after}`);
       const kind = pages[collection]?.[after];
       const until = new Date(kind === 'x' ? clock.now() : clock.now() + 1_000).toISOString();
       const metadata = { _collection: collection, _id: `${collection}${after}`, _rev: 'r' };
@@ -33,16 +33,16 @@ function start(pages: Readonly<Record<string, string>>) {
   const sweep = new ExpirySweep(store, clock, ownWork('p'), () =>
     Object.keys(pages).map((name) => [name, TTL]),
   );
-  return { sweep, looked: () => looked.splice(0), removed };
+  return { sweep, checked: () => checked.splice(0), removed };
 }
 
 describe('a sweep for expired documents', () => {
-  it('that goes round looks at a page of every collection each time, and begins again at the end of each', async () => {
-    const { sweep, looked } = start({ b: '...', a: '.' });
+  it('checks a page of every collection in each round, and starts over at the end', async () => {
+    const { sweep, checked } = start({ b: '...', a: '.' });
     const rounds: string[][] = [];
     for (let round = 0; round < 4; round++) {
-      await sweep.goRound();
-      rounds.push(looked());
+      await sweep.sweepRound();
+      rounds.push(checked());
     }
     expect(rounds).toEqual([
       ['b0', 'a0'],
@@ -52,43 +52,43 @@ describe('a sweep for expired documents', () => {
     ]);
   });
 
-  it('that goes round looks at a bounded number of pages, and at each of many collections in turn', async () => {
+  it('checks a bounded number of pages in each round, and takes turns among many collections', async () => {
     const names = Array.from({ length: 2 * ROUND_PAGES_MAX + 5 }, (_, n) => `c${n}`);
-    const { sweep, looked } = start(
+    const { sweep, checked } = start(
       Object.fromEntries(names.map((name) => [name, name === 'c3' ? 'xx.' : '.'])),
     );
     const rounds: string[][] = [];
     for (let round = 0; round < 3; round++) {
-      await sweep.goRound();
-      rounds.push(looked());
+      await sweep.sweepRound();
+      rounds.push(checked());
     }
     expect(rounds.map(({ length }) => length)).toEqual(Array(3).fill(ROUND_PAGES_MAX));
     expect(new Set(rounds.flat().map((look) => look.slice(0, -1)))).toEqual(new Set(names));
   });
 
-  it('that goes round looks at more where some have expired', async () => {
-    const { sweep, looked, removed } = start({ a: 'xx..', b: '.' });
-    expect(await sweep.goRound()).toBe(2);
-    expect([looked(), removed]).toEqual([
+  it('checks more pages in a round when some documents have expired', async () => {
+    const { sweep, checked, removed } = start({ a: 'xx..', b: '.' });
+    expect(await sweep.sweepRound()).toBe(2);
+    expect([checked(), removed]).toEqual([
       ['a0', 'a1', 'a2', 'b0'],
       ['a0', 'a1'],
     ]);
   });
 
-  it('that goes through looks at each page once, a bounded number at a time, whatever has expired', async () => {
-    const { sweep, looked, removed } = start({ b: '.x', a: 'x..' });
-    const first = await sweep.goThrough(undefined, 2, never);
+  it('checks each page once when it runs through, a bounded number at a time, whatever has expired', async () => {
+    const { sweep, checked, removed } = start({ b: '.x', a: 'x..' });
+    const first = await sweep.sweepAll(undefined, 2, never);
     expect(first).toEqual({ removed: 1, next: { collection: 'a', after: 2 } });
-    const second = await sweep.goThrough(first.next, 1, never);
+    const second = await sweep.sweepAll(first.next, 1, never);
     expect(second).toEqual({ removed: 0, next: { collection: 'b', after: 0 } });
-    expect(await sweep.goThrough(second.next, 9, never)).toEqual({ removed: 1, next: undefined });
-    expect(looked()).toEqual(['a0', 'a1', 'a2', 'b0', 'b1']);
+    expect(await sweep.sweepAll(second.next, 9, never)).toEqual({ removed: 1, next: undefined });
+    expect(checked()).toEqual(['a0', 'a1', 'a2', 'b0', 'b1']);
     expect(removed).toEqual(['a0', 'b1']);
   });
 
-  it('that is asked to stop says where to continue', async () => {
+  it('says where to continue when it is stopped', async () => {
     const { sweep } = start({ a: '..' });
     const place = { collection: 'a', after: 1 };
-    expect(await sweep.goThrough(place, 9, AbortSignal.abort())).toEqual({ removed: 0, next: place });
+    expect(await sweep.sweepAll(place, 9, AbortSignal.abort())).toEqual({ removed: 0, next: place });
   });
 });

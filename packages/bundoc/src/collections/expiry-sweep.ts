@@ -5,38 +5,36 @@ import type { OwnWork } from '../work/scheduler.ts';
 import { isExpired } from './expiry.ts';
 import { removeStates } from './remove-states.ts';
 
-/** Documents that are looked at for having expired, at a time. */
+/** The documents checked for expiry at a time. */
 const PAGE = { limit: 200, bytesMax: 2_097_152 };
-/** Documents, and pages, that a round looks at, however many have expired and in how many collections. */
+/** Limits of one round over all collections, however many documents have expired. */
 const ROUND_MAX = 5_000;
 export const ROUND_PAGES_MAX = 25;
 
-/**
- * How far a look for expired documents has come: up to here in this collection, and through all before it.
- */
+/** The progress of a sweep: to this position in this collection, and through all collections before it. */
 export interface SweepPlace {
   readonly collection: string;
   readonly after: Position;
 }
 
-/** A page of a collection that was looked at. */
+/** The result of checking one page of a collection. */
 interface SweptPage {
-  readonly looked: number;
+  readonly checked: number;
   readonly removed: number;
 }
 
-/** Removes expired documents of a project, a page of a collection after another. */
+/** Removes expired documents of a project, page by page. */
 export class ExpirySweep {
   readonly #store: Pick<ProjectStore, 'list' | 'commit'>;
   readonly #clock: Clock;
   readonly #ownWork: OwnWork;
   readonly #ttls: () => Iterable<readonly [collection: string, ttl: Ttl]>;
-  /** Where rounds go on, by collection; absent at its beginning. */
+  /** The position where the next round continues, by collection; absent for the beginning. */
   readonly #reached = new Map<string, Position>();
   /** The last collection of the last round. */
   #last: string | undefined;
 
-  /** @param ttls the collections whose documents expire, as they are defined now. */
+  /** @param ttls the collections with a time to live, as currently defined. */
   constructor(
     store: Pick<ProjectStore, 'list' | 'commit'>,
     clock: Clock,
@@ -50,24 +48,24 @@ export class ExpirySweep {
   }
 
   /**
-   * Looks at some documents of some collections, and goes on behind them the next time: what projects that
-   * are in use can bear every second. Collections take turns.
+   * Checks some documents of some collections, and continues after them in the next round. It is cheap enough
+   * for projects in use to run every second. Collections take turns.
    *
-   * @returns how many were removed.
+   * @returns the number of removed documents.
    */
-  async goRound(): Promise<number> {
+  async sweepRound(): Promise<number> {
     let removed = 0;
-    let looked = 0;
+    let checked = 0;
     let pages = 0;
-    const isOver = () => looked >= ROUND_MAX || pages >= ROUND_PAGES_MAX;
+    const isOver = () => checked >= ROUND_MAX || pages >= ROUND_PAGES_MAX;
     const ttls = [...this.#ttls()];
     const from = ttls.findIndex(([collection]) => collection === this.#last) + 1;
     for (const [collection, ttl] of [...ttls.slice(from), ...ttls.slice(0, from)]) {
       if (isOver()) break;
       this.#last = collection;
       const swept = await this.#sweep(collection, ttl, this.#reached.get(collection) ?? 0, (last) => {
-        looked += last?.looked ?? 0;
-        // Where many have expired, more have.
+        checked += last?.checked ?? 0;
+        // A page with many expired documents suggests more of them.
         if (last !== undefined && (last.removed === 0 || isOver())) return false;
         pages++;
         return true;
@@ -80,24 +78,23 @@ export class ExpirySweep {
   }
 
   /**
-   * Goes through all documents, one collection after another, from the place that an earlier call has come
-   * to.
+   * Checks all documents, collection by collection, from the position that an earlier call returned.
    *
-   * @param pagesMax pages of documents that are looked at.
-   * @returns how many were removed, and where to go on; no place when it has come to the end.
+   * @param pagesMax pages of documents to check.
+   * @returns the number of removed documents, and the position to continue from; no position at the end.
    */
-  async goThrough(
+  async sweepAll(
     from: SweepPlace | undefined,
     pagesMax: number,
     signal: AbortSignal,
   ): Promise<{ readonly removed: number; readonly next: SweepPlace | undefined }> {
     let removed = 0;
     let pages = 0;
-    const mayGoOn = () => pages++ < pagesMax && !signal.aborted;
+    const mayContinue = () => pages++ < pagesMax && !signal.aborted;
     for (const [collection, ttl] of [...this.#ttls()].toSorted(byName)) {
       if (from !== undefined && collection < from.collection) continue;
       const after = from?.collection === collection ? from.after : 0;
-      const swept = await this.#sweep(collection, ttl, after, mayGoOn);
+      const swept = await this.#sweep(collection, ttl, after, mayContinue);
       removed += swept.removed;
       if (swept.next !== undefined) return { removed, next: { collection, after: swept.next } };
     }
@@ -105,21 +102,21 @@ export class ExpirySweep {
   }
 
   /**
-   * Removes what has expired of a collection, from a place on.
+   * Removes expired documents of a collection, starting from a position.
    *
-   * @param mayGoOn asked before each page, and told the one before it.
-   * @returns how many, and where to go on; no place at the end.
+   * @param mayContinue called before each page with the result of the previous one.
+   * @returns the number of removed documents, and the position to continue from; no position at the end.
    */
   async #sweep(
     collection: string,
     ttl: Ttl,
     from: Position,
-    mayGoOn: (last: SweptPage | undefined) => boolean,
+    mayContinue: (last: SweptPage | undefined) => boolean,
   ): Promise<{ removed: number; next: Position | undefined }> {
     using work = this.#ownWork('expiry');
     let removed = 0;
     let next: Position | undefined = from;
-    for (let last: SweptPage | undefined; next !== undefined && mayGoOn(last); removed += last.removed) {
+    for (let last: SweptPage | undefined; next !== undefined && mayContinue(last); removed += last.removed) {
       const after: Position = next;
       const page = await work.outside(() => this.#store.list({ collection, after, ...PAGE }));
       const expired: ListedDocument[] = [];
@@ -129,7 +126,7 @@ export class ExpirySweep {
         if (isExpired(ttl, document.text, this.#clock.now())) expired.push(document);
       }
       last = {
-        looked: page.documents.length + page.unreadable.length,
+        checked: page.documents.length + page.unreadable.length,
         removed: await work.outside(() => removeStates(this.#store, expired)),
       };
       next = page.next;

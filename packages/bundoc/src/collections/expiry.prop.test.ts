@@ -6,7 +6,7 @@ import { expiresAtMs, isExpired } from './expiry.ts';
 const TIME = '2026-01-01T00:00:00Z';
 const NOW = Date.parse(TIME);
 
-it('a document expires by its text as it does by its value, wherever the field is', () => {
+it('a document expires equally by its text and by its value, wherever the field is', () => {
   const name = fc.constantFrom('a', 'b', '0', '1', 'é"');
   const { value } = fc.letrec((tie) => ({
     value: fc.oneof(

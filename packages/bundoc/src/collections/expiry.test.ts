@@ -35,7 +35,7 @@ describe('a document with a time to live', () => {
     '2026-01-01T25:00:00Z',
     1_767_225_600_000,
     null,
-  ])('never expires when its field is %j, which is no UTC time', (until) => {
+  ])('never expires when its field is %j, which is not a UTC time', (until) => {
     expect(endOf(until)).toBeUndefined();
     expect(isExpired({ field: 'until', seconds: 0 }, Buffer.from(document(until)), LATER)).toBe(false);
   });

@@ -6,7 +6,7 @@ import { readValue, type Value } from '../values/value.ts';
 /** RFC 3339 in UTC, down to milliseconds. */
 const UTC_TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,3})?Z$/;
 
-/** When a document expires, milliseconds since 1970; undefined when it never does. */
+/** The expiry time of a document, milliseconds since 1970; undefined when it never expires. */
 export function expiresAtMs(ttl: Ttl, document: Value): number | undefined {
   return endOf(ttl, valueAt(document, pathOf(ttl.field)));
 }
@@ -17,15 +17,15 @@ function endOf(ttl: Ttl, time: Value | undefined): number | undefined {
   return Number.isNaN(ms) ? undefined : ms + ttl.seconds * 1_000;
 }
 
-/** @param text of a stored document. */
+/** @param text the text of a stored document. */
 export function isExpired(ttl: Ttl, text: Buffer, nowMs: number): boolean {
   const atMs = endOf(ttl, valueIn(text, pathOf(ttl.field)));
   return atMs !== undefined && atMs <= nowMs;
 }
 
 /**
- * {@link valueAt} of a text. Of objects on the path, the member alone is read: a scan takes a fraction of
- * what reading takes.
+ * {@link valueAt} on a text. It parses only the members on the path, at a fraction of the cost of parsing the
+ * whole document.
  */
 function valueIn(text: Buffer, path: Path): Value | undefined {
   const [name, ...rest] = path;

@@ -8,15 +8,14 @@ import type { SchemaCheck } from './json-schema.ts';
 const suite = loadJsonSchemaSuite();
 
 /**
- * The keywords for which schemas of the suite may be refused, and the cases that go with them.
- * docs/collections.md gives the reason of each. The numbers are those of the suite: a schema that is refused
- * for another reason, or not any more, changes one of them.
+ * The keywords for which schemas of the suite may be refused, and their number of cases. docs/collections.md
+ * gives the reasons. A schema that is refused for another reason, or no longer, changes one of the numbers.
  */
 const REFUSED: ReadonlyMap<string, number> = new Map([
   // Regular expressions.
   ['pattern', 15],
   ['patternProperties', 70],
-  // Names of schemas, and references by name or to elsewhere.
+  // Names of schemas, and references by name or to other documents.
   ['$id', 107],
   ['$anchor', 2],
   ['$dynamicRef', 2],
@@ -34,7 +33,7 @@ const REFUSED: ReadonlyMap<string, number> = new Map([
   ['properties', 7],
 ]);
 
-/** A definition has an object as its schema; the suite has `true` and `false` as well. */
+/** A definition's schema is an object; the suite also has `true` and `false`. */
 function checkOf({ schema }: SuiteGroup): SchemaCheck {
   return acceptSchema(
     typeof schema === 'boolean' ? { allOf: [schema] } : (schema as Record<string, unknown>),
@@ -63,14 +62,14 @@ describe.skipIf(suite === undefined)('the JSON Schema Test Suite, required cases
   }
   const casesOf = (groups: readonly SuiteGroup[]) => groups.reduce((sum, { tests }) => sum + tests.length, 0);
 
-  it('has every one of its cases either run or refused for a keyword', () => {
+  it('runs every one of its cases or refuses it for a keyword', () => {
     expect({ run: casesOf(accepted.map(([group]) => group)), all: casesOf(suite ?? []) }).toEqual({
       run: 1_011,
       all: 1_299,
     });
   });
 
-  it('has schemas refused for listed keywords only, and for one that stands in the schema', () => {
+  it('has refused schemas only for listed keywords that the schema contains', () => {
     const counts = new Map<string, number>();
     for (const [{ schema, tests }, keyword] of refused) {
       counts.set(keyword, (counts.get(keyword) ?? 0) + tests.length);
@@ -82,7 +81,7 @@ describe.skipIf(suite === undefined)('the JSON Schema Test Suite, required cases
   it.each([
     ['doubles', undefined],
     ['exact numbers', new ExactNumbers()],
-  ])('meets no wrong verdict by the check for %s', (_what, numbers) => {
+  ])('gets no wrong verdict from the check for %s', (_what, numbers) => {
     const wrong: string[] = [];
     for (const [{ file, description, tests }, check] of accepted)
       for (const { data, valid, description: what } of tests) {

@@ -5,9 +5,9 @@ import { naiveMeets } from '../testing/naive-schema.ts';
 import { readForSchema } from './exact-numbers.ts';
 import { compileSchema, requireKeywords } from './json-schema.ts';
 
-/** Names that objects of JavaScript inherit among them. */
+/** Includes names that JavaScript objects inherit. */
 const name = fc.constantFrom('a', 'b', 'c', 'constructor', 'toString', 'valueOf');
-/** As they are written: some are one number, some no double holds. */
+/** Different spellings: some are the same number, some are not doubles. */
 const numberText = fc.oneof(
   fc.constantFrom('0', '-0', '1', '1.0', '10e-1', '2', '0.07', '1.5', '12345678901234567890', '1e400'),
   fc.constantFrom('12345678901234567891', '1.0000000000000000001', '0.99999999999999999999', '-1e30'),
@@ -89,7 +89,7 @@ const { schema } = fc.letrec<{ schema: unknown; keywords: Record<string, unknown
   };
 });
 
-/** Without references: nothing leads back to itself. */
+/** Removes references, so that no schema refers to itself. */
 function withoutReferences(node: unknown): unknown {
   if (typeof node !== 'object' || node === null) return node;
   if (Array.isArray(node)) return node.map(withoutReferences);
@@ -97,7 +97,7 @@ function withoutReferences(node: unknown): unknown {
   return Object.fromEntries(entries.map(([key, member]) => [key, withoutReferences(member)]));
 }
 
-/** Half of them look at what of the document, or of its member `a`, nothing else has looked at. */
+/** Half of them have unevaluated keywords for the document or its member `a`. */
 const rootSchema = fc
   .tuple(schema, schema, schema, fc.constantFrom('plain', 'plain', 'members', 'elements'))
   .map(([one, x, y, kind]) => {
@@ -108,8 +108,8 @@ const rootSchema = fc
     return { ...root, $defs };
   });
 
-describe('the verdicts on documents', () => {
-  it('are those of a second evaluator, whatever the schema', () => {
+describe('the verdict on a document', () => {
+  it('equals that of a second evaluator for every schema', () => {
     let accepted = 0;
     let met = 0;
     fc.assert(

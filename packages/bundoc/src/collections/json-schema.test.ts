@@ -11,7 +11,7 @@ const faults = (schema: object, document: unknown) =>
   compileSchema(schema as Record<string, unknown>)({ document });
 
 describe('a schema', () => {
-  it('tells each fault by its JSON pointer', () => {
+  it('reports each fault with its JSON pointer', () => {
     const schema = {
       type: 'object',
       required: ['title'],
@@ -30,13 +30,13 @@ describe('a schema', () => {
     ).toEqual(['', '/a~1b~0c', '/tags/1', '/x~1y']);
   });
 
-  it('lists at most 20 faults, and one of a large document', () => {
+  it('reports at most 20 faults, and one of a large document', () => {
     const schema = { properties: { n: { items: { type: 'string' } } } };
     expect(faults(schema, { n: Array.from({ length: 100 }, (_, n) => n) })).toHaveLength(20);
     expect(faults(schema, { n: Array.from({ length: 100_000 }, (_, n) => n) })).toHaveLength(1);
   });
 
-  it('knows draft 2020-12 and references into itself', () => {
+  it('supports draft 2020-12 and references into itself', () => {
     const schema = {
       $schema: 'https://json-schema.org/draft/2020-12/schema',
       $defs: { point: { prefixItems: [{ type: 'number' }, { type: 'number' }], items: false } },
@@ -47,7 +47,7 @@ describe('a schema', () => {
   });
 
   it.each([{ contains: { type: 'null' } }, { contains: { type: 'null' }, unevaluatedItems: false }])(
-    'checks all of an array that is shorter than its tuple: %o',
+    'checks the whole of an array that is shorter than its tuple: %o',
     (rest) => {
       const schema = {
         properties: { n: { prefixItems: [{ type: 'number' }, { type: 'number' }], ...rest } },
@@ -57,7 +57,7 @@ describe('a schema', () => {
     },
   );
 
-  it('tells values of uniqueItems apart in time that grows with their number only', () => {
+  it('checks uniqueItems in time linear in the number of values', () => {
     const schema = { properties: { n: { uniqueItems: true } } };
     const many = Array.from({ length: 100_000 }, (_, n) => ({ n }));
     expect(faults(schema, { n: many })).toEqual([]);
@@ -72,7 +72,7 @@ describe('a schema', () => {
     ).toHaveLength(1);
   });
 
-  it('finds a value among those of an enum without a comparison with each', () => {
+  it('looks up enum values without a comparison with each', () => {
     const values = [...Array.from({ length: 4_000 }, (_, n) => `v${n}`), 1, null, { a: [1], b: 2 }];
     const schema = { properties: { n: { items: { enum: values } } } };
     // 80 million comparisons, if each were made.
@@ -108,7 +108,7 @@ describe('a schema', () => {
     properties: { n: { items: { $ref: '#/$defs/one' } } },
   });
 
-  it('tries few alternatives on each element, counted with references followed', () => {
+  it('may have few alternatives for each element, counted with references followed', () => {
     expect(() => requireFewAlternatives(oneOfMany(ALTERNATIVES_MAX))).not.toThrow();
     for (const schema of [
       oneOfMany(ALTERNATIVES_MAX + 1),
@@ -118,7 +118,7 @@ describe('a schema', () => {
       expect(() => requireFewAlternatives(schema)).toThrow(
         expect.objectContaining({ code: 'invalid_request' }),
       );
-    // On one value alone, or named by a property: not repeated.
+    // On a single value, or named by a property, they are not repeated.
     expect(() =>
       requireFewAlternatives({
         anyOf: Array(200).fill({}),
@@ -127,7 +127,7 @@ describe('a schema', () => {
     ).not.toThrow();
   });
 
-  it('with alternatives for elements is met by documents of a bounded number of values only', () => {
+  it('limits the values of documents if it has alternatives for elements', () => {
     const schema = oneOfMany(10);
     // Ten alternatives, the elements, and the one property. The document itself and its array are values as
     // well.
@@ -162,7 +162,7 @@ describe('a schema', () => {
       { n: Array(50_000).fill({}) },
     ],
   ])(
-    'that goes over the same values again and again is met by small documents only: %s',
+    'accepts only small documents if it visits the same values repeatedly: %s',
     (_what, schema, document) => {
       expect(faults(schema, document)).toEqual([
         { path: '', message: expect.stringContaining('the schema may look at each') },
@@ -170,13 +170,16 @@ describe('a schema', () => {
     },
   );
 
-  it.each([1_600, 2_400])('of %i properties is refused, whether it is made or run too deep', (count) => {
-    const names = Array.from({ length: count }, (_, n) => [`p${n}`, { type: 'string' }]);
-    const accept = () => requireRunnable(compileSchema({ properties: Object.fromEntries(names) }));
-    expect(accept).toThrow(expect.objectContaining({ code: 'invalid_request' }));
-  });
+  it.each([1_600, 2_400])(
+    'is refused with %i properties, whether it is compiled or run too deep in the stack',
+    (count) => {
+      const names = Array.from({ length: count }, (_, n) => [`p${n}`, { type: 'string' }]);
+      const accept = () => requireRunnable(compileSchema({ properties: Object.fromEntries(names) }));
+      expect(accept).toThrow(expect.objectContaining({ code: 'invalid_request' }));
+    },
+  );
 
-  it('that goes over different places is met by large documents', () => {
+  it('accepts large documents if it visits different places', () => {
     const names = Array.from({ length: 200 }, (_, n) => `p${n}`);
     const properties = Object.fromEntries(
       names.map((name) => [name, { items: { type: 'number' }, uniqueItems: true, maxItems: 5_000 }]),
@@ -187,7 +190,7 @@ describe('a schema', () => {
     expect(faults({ properties }, document)).toEqual([]);
   });
 
-  it('takes a format as a remark', () => {
+  it('treats a format as an annotation', () => {
     expect(faults({ properties: { at: { type: 'string', format: 'date-time' } } }, { at: 'x' })).toEqual([]);
   });
 

@@ -11,15 +11,15 @@ import {
   resolvePointer,
   walksOverOneValue,
 } from './schema-work.ts';
-import { mendTuples } from './tuple-keyword.ts';
-import { mendUnevaluated } from './unevaluated-keywords.ts';
+import { fixTuples } from './tuple-keyword.ts';
+import { fixUnevaluated } from './unevaluated-keywords.ts';
 
 type Schema = Readonly<Record<string, unknown>>;
 
-/** Finds what is wrong with a document; nothing is an empty list. */
+/** Finds the faults of a document; an empty list for none. */
 export type SchemaCheck = (read: ReadDocument) => readonly FieldFault[];
 
-/** Keywords of Ajv that a schema never had, whichever build accepted it. */
+/** Keywords of Ajv that no version accepts. */
 const NEVER_ACCEPTED = [
   'pattern',
   'patternProperties',
@@ -31,30 +31,33 @@ const NEVER_ACCEPTED = [
   '$recursiveAnchor',
 ];
 /**
- * Values in a schema, those that its references lead to counted each time: bounds what one document is
- * checked against.
+ * Maximum number of values in a schema, where each reference counts its target again. Bounds the work of
+ * checking one document.
  */
 export const SCHEMA_SIZE_MAX = 5_000;
 const TOO_LARGE = `must have at most ${SCHEMA_SIZE_MAX} values, references followed`;
 /**
- * Characters that a schema may have in the places of all schemas in it: Ajv takes part of a second for as
- * many.
+ * Maximum total length of the pointers to all subschemas. Ajv takes part of a second for as many characters.
  */
 export const PLACES_MAX = 4_000_000;
-/** Alternatives that a new schema may try on each element of an array or member of an object, in all. */
+/**
+ * Maximum number of alternatives that a new schema may try on each element of an array or member of an
+ * object, in total.
+ */
 export const ALTERNATIVES_MAX = 100;
-/** Looks at values of a document that one check may come to: each may take microseconds. */
+/** Maximum number of visits to values of a document in one check; each may take microseconds. */
 export const WORK_MAX = 1_000_000;
 /**
- * Faults that one answer lists, and bytes of a document up to which more than the first one is looked for.
+ * Maximum number of faults in one answer, and the document size in bytes up to which a check looks for more
+ * than the first.
  */
 const FAULTS_MAX = 20;
 const ALL_FAULTS_BYTES_MAX = 65_536;
 
 /**
- * Makes a check of a JSON Schema (draft 2020-12, strict mode of Ajv, nothing fetched).
+ * Compiles the check of a JSON Schema (draft 2020-12, strict mode of Ajv, no remote references).
  *
- * @throws AppError `invalid_request` for a schema that is not accepted.
+ * @throws AppError `invalid_request` for an unacceptable schema.
  */
 export function compileSchema(schema: Schema): SchemaCheck {
   const fault =
@@ -69,13 +72,13 @@ export function compileSchema(schema: Schema): SchemaCheck {
   };
   const looks = repeatedAlternatives(schema) + walksOverOneValue(schema);
   return ({ document, numbers: exactNumbers, length = Number.POSITIVE_INFINITY }) => {
-    // No value is shorter than what it counts for.
+    // A value's text is at least as long as its cost, so the length is an upper bound.
     const fault = length * looks <= WORK_MAX ? undefined : faultOfSize(document, looks);
     if (fault !== undefined) return [fault];
     if (exactNumbers === undefined) return ofDoubles.faultsOf(document);
     const faultOfNumbers = faultOfLongNumbers(schema, document, exactNumbers);
     if (faultOfNumbers !== undefined) return [faultOfNumbers];
-    // Few documents have such numbers: those of most collections never do.
+    // Compiled on first use: few documents have such numbers.
     exact ??= new CompiledSchema(schema, present);
     numbers = exactNumbers;
     try {
@@ -86,7 +89,7 @@ export function compileSchema(schema: Schema): SchemaCheck {
   };
 }
 
-/** A check that stops at the first fault, and one that does not. */
+/** Two compiled checks: one stops at the first fault, the other finds all. */
 class CompiledSchema {
   readonly #schema: Schema;
   readonly #numbers: Numbers | undefined;
@@ -102,7 +105,7 @@ class CompiledSchema {
   faultsOf(document: unknown): FieldFault[] {
     if (this.#first(document)) return [];
     if (JSON.stringify(document).length > ALL_FAULTS_BYTES_MAX) return faultsOf(this.#first.errors);
-    // Compiled once a document is refused: most collections never need it.
+    // Compiled when the first document is refused, which most collections never need.
     this.#all ??= compile(this.#schema, this.#numbers, true);
     this.#all(document);
     return faultsOf(this.#all.errors ?? this.#first.errors);
@@ -116,7 +119,7 @@ function faultOfSize(document: unknown, looks: number, longNumbers = 0): FieldFa
   return { path: '', message };
 }
 
-/** Of a document with numbers whose digits cost as much to look at as whole values do. */
+/** Counts numbers with many digits as several values, because comparing their digits costs as much. */
 function faultOfLongNumbers(
   schema: Schema,
   document: unknown,
@@ -128,8 +131,7 @@ function faultOfLongNumbers(
 }
 
 /**
- * Of a schema that somebody wants to define: it has no keyword that is refused. One that an earlier build
- * accepted stays what it is.
+ * Requires that a new schema has no refused keyword. Schemas that an earlier version accepted stay valid.
  *
  * @throws AppError `invalid_request`.
  */
@@ -146,8 +148,7 @@ export function requireKeywords(schema: Schema): void {
 }
 
 /**
- * Of a schema that somebody wants to define. One that was defined before stays what it is. @throws AppError
- * `invalid_request`.
+ * Bounds the alternatives of a new schema. Existing schemas stay valid. @throws AppError `invalid_request`.
  */
 export function requireFewAlternatives(schema: Schema): void {
   if (repeatedAlternatives(schema) > ALTERNATIVES_MAX)
@@ -156,14 +157,13 @@ export function requireFewAlternatives(schema: Schema): void {
     );
 }
 
-/** Calls in one another that a write may be deep in when it runs a check. */
+/** Maximum call depth of a write when it runs a check. */
 const DEPTH_OF_A_WRITE = 200;
 const TOO_MANY_KEYWORDS = 'has too many keywords';
 
 /**
- * Of a schema that somebody wants to define: its check runs. V8 compiles it when it is first run, not when
- * Ajv has made it, and needs stack for each keyword; without this every write would meet what the definition
- * did not.
+ * Runs the check of a new schema once. V8 compiles it on its first run, which needs stack for each keyword.
+ * Without this run, the stack could overflow in every write instead of in the definition.
  *
  * @throws AppError `invalid_request`.
  */
@@ -183,7 +183,7 @@ function runDeeper(calls: number, run: () => unknown): void {
 }
 
 const DRAFT = 'https://json-schema.org/draft/2020-12/schema';
-/** Holds schemas against the schema of schemas, which needs all keywords itself. */
+/** Validates schemas against the meta-schema, which needs all keywords itself. */
 const metaSchemas = new Ajv2020({ strict: true, logger: false, validateFormats: false });
 
 function faultOfForm(schema: Schema): string | undefined {
@@ -200,23 +200,23 @@ function compile(schema: Schema, numbers: Numbers | undefined, allErrors: boolea
     strictTypes: false,
     strictTuples: false,
     strictRequired: false,
-    // Without it, every object has a member `constructor`; with it, each look at a member takes longer.
+    // Without it, every object has a member `constructor`; with it, each member access takes longer.
     ownProperties: namesInherited(schema),
-    // An annotation, as the draft has it: the checks of formats are regular expressions.
+    // Formats are annotations, as in the draft: checking them would run regular expressions.
     validateFormats: false,
     validateSchema: false,
     addUsedSchema: false,
     logger: false,
     allErrors,
-    // It takes time by the square of the schema's size: 6 s for 1,600 properties, and half a second without
+    // Ajv's optimizer is quadratic in the size of the schema: 6 s for 1,600 properties, half a second without
     // it.
     code: { optimize: false },
   });
   for (const keyword of NEVER_ACCEPTED) ajv.removeKeyword(keyword);
   addExactKeywords(ajv, numbers);
-  mendTuples(ajv);
-  // Ajv would keep track of what is evaluated for every schema.
-  if (hasUnevaluated(schema)) mendUnevaluated(ajv);
+  fixTuples(ajv);
+  // Otherwise Ajv would track evaluated members for every schema.
+  if (hasUnevaluated(schema)) fixUnevaluated(ajv);
   else ajv.opts.unevaluated = false;
   try {
     return ajv.compile(numbers === undefined ? schema : withExactTypes(schema));
@@ -226,7 +226,7 @@ function compile(schema: Schema, numbers: Numbers | undefined, allErrors: boolea
   }
 }
 
-/** Whether a schema may look for a member that objects of JavaScript inherit. */
+/** Whether a schema may name a member that JavaScript objects inherit. */
 function namesInherited(schema: Schema): boolean {
   const text = JSON.stringify(schema);
   return INHERITED.some((name) => text.includes(`"${name}"`));
@@ -244,13 +244,13 @@ function hasUnevaluated(schema: Schema): boolean {
 }
 
 /**
- * Pointers that lead Ajv to where {@link resolvePointer} leads. Ajv reads a reference as an address first:
- * percent-encoded names are decoded, an empty end and `#` are cut off, line separators are in none. What was
- * counted here would not be what is compiled.
+ * Pointers that Ajv and {@link resolvePointer} resolve alike. Ajv first reads a reference as a URI: it
+ * decodes percent-encoded names, drops an empty end and `#`, and fails on line separators. With other
+ * pointers, Ajv would compile another schema than the one that was counted.
  */
 const POINTER = /^#\/[^%#\u2028\u2029]+$/;
 
-/** Of a schema that is too large before any reference is followed: nothing else needs to look at it. */
+/** Refuses a schema that is too large even without its references. */
 function faultOfOwnSize(schema: Schema): string | undefined {
   let size = 0;
   const isTooLarge = (node: unknown): boolean => {
@@ -260,15 +260,15 @@ function faultOfOwnSize(schema: Schema): string | undefined {
   return isTooLarge(schema) ? TOO_LARGE : undefined;
 }
 
-/** A long name counts for each schema below it. */
+/** A long name counts once for each schema below it. */
 function faultOfPlaces(schema: Schema): string | undefined {
   if (lengthOfPlaces(schema) <= PLACES_MAX) return undefined;
   return `must have at most ${PLACES_MAX} characters in the places of all its schemas`;
 }
 
 /**
- * Walks the schema with what its references lead to. Without this, one that leads back to itself could go on
- * for ever, and a few that each name the next twice could take exponential time.
+ * Walks the schema along its references. Otherwise a reference cycle would never end, and nested pairs of
+ * references could take exponential time.
  */
 function faultOfReferences(schema: Schema): string | undefined {
   const following = new Set<string>();

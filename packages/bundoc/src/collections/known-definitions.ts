@@ -27,19 +27,19 @@ import type { OwnWork, Work } from '../work/scheduler.ts';
 import { acceptInTurns, type CheckInTurns, checkInTurnsOf } from './schema-checks.ts';
 
 /**
- * Characters of the schemas that a project keeps compiled. Compiled ones take some forty times as much, and a
- * project may have a thousand of 64 KiB.
+ * Total length of the schemas that a project keeps compiled. A compiled one takes some forty times its length
+ * in memory, and a project may have a thousand of 64 KiB.
  */
 const COMPILED_LENGTH_MAX = 1_048_576;
 const COMPILED_TO_LENGTH = 40;
-/** How much more memory a parsed definition takes than its text. */
+/** Memory of a parsed definition in relation to its text. */
 const PARSED_TO_LENGTH = 6;
-/** Definitions that are read at a time. */
+/** The definitions read at a time. */
 const DEFINITION_PAGE = { limit: 100, bytesMax: 8_388_608 };
 
 /**
- * What a project's collections are defined to be: read from the store, kept in memory, told to its indexes.
- * There is one for each store, so that what it knows is what the definitions are.
+ * The definitions of a project's collections: read from the store, kept in memory, and applied to its
+ * indexes. Each store has one instance, so its view is always current.
  *
  * Reading, changing and applying definitions share one map and one mutex, so they share a class.
  */
@@ -48,25 +48,25 @@ export class KnownDefinitions {
   readonly #ownWork: OwnWork;
   readonly #beforeExpiring: () => Promise<void>;
   readonly #known = new Map<string, StoredDefinition>();
-  /** Collections whose definition does not open: their rules are unknown. */
+  /** Collections with an undecryptable definition: their rules are unknown. */
   readonly #damaged = new Set<string>();
-  /** Definitions that do not open, and neither does whose they are, by the names of their documents. */
+  /** Opaque names of definitions whose content and collection cannot be decrypted. */
   #unnamed: ReadonlySet<string> = new Set();
   readonly #defining = new Mutex();
-  /** Each compiled by the first write that it concerns: a large one takes a good part of a second. */
+  /** Each is compiled by the first write that needs it, because a large one takes a good part of a second. */
   readonly #checks = new LRUCache<StoredDefinition, CheckInTurns>({
     maxSize: COMPILED_LENGTH_MAX,
     sizeCalculation: (_check, { definition }) => JSON.stringify(definition.schema).length,
   });
 
-  /** Bytes of the texts of definitions, by collection, and of all. */
+  /** Size of the texts of definitions in bytes, by collection and in total. */
   readonly #bytesOf = new Map<string, number>();
   #bytes = 0;
   #digest: string | undefined = NO_DEFINITIONS;
 
   /**
-   * @param beforeExpiring called before a definition gives documents a time to live, which is not made when
-   * it rejects.
+   * @param beforeExpiring called before a definition gives documents a time to live; when it rejects, the
+   *   definition is not made.
    */
   constructor(store: ProjectStore, ownWork: OwnWork, beforeExpiring: () => Promise<void>) {
     this.#store = store;
@@ -75,7 +75,7 @@ export class KnownDefinitions {
   }
 
   /**
-   * Reads all definitions, and makes their indexes hold: before anything else, and again when others may have
+   * Reads all definitions and applies their indexes. Called first, and again when other nodes may have
    * changed them.
    */
   load(): Promise<void> {
@@ -106,17 +106,17 @@ export class KnownDefinitions {
     });
   }
 
-  /** Names of the collections that are defined, as far as they can be seen. */
+  /** Names of the defined collections, as far as they can be decrypted. */
   get names(): readonly string[] {
     return [...new Set([...this.#known.keys(), ...this.#damaged])];
   }
 
-  /** Bytes of memory that definitions and their compiled schemas take, as an estimate. */
+  /** Estimated memory of definitions and their compiled schemas, bytes. */
   get memoryBytes(): number {
     return this.#bytes * PARSED_TO_LENGTH + this.#checks.calculatedSize * COMPILED_TO_LENGTH;
   }
 
-  /** Of their revisions; undefined while one does not open. */
+  /** A digest of their revisions; undefined while one cannot be decrypted. */
   get digest(): string | undefined {
     if (this.#damaged.size + this.#unnamed.size > 0) return undefined;
     this.#digest ??= digestOfRevs(Array.from(this.#known.values(), ({ rev }) => rev));
@@ -127,7 +127,7 @@ export class KnownDefinitions {
     return this.#known.size + this.#damaged.size + this.#unnamed.size === 0;
   }
 
-  /** Time to live by collection, where documents have one. */
+  /** The times to live, by collection. */
   *ttls(): Generator<readonly [collection: string, ttl: Ttl]> {
     for (const [collection, { definition }] of this.#known)
       if (definition.ttl !== undefined) yield [collection, definition.ttl];
@@ -140,11 +140,11 @@ export class KnownDefinitions {
     precondition: Precondition,
     options: CommitOptions,
   ): Promise<{ created: boolean; rev: string | undefined }> {
-    // One after another, so that what is known last is what was committed last.
+    // One at a time, so that the last definition learned is the last one committed.
     return this.#defining.run(() => this.#define(collection, definition, precondition, options));
   }
 
-  /** @throws AppError `integrity_error` for one that does not open. */
+  /** @throws AppError `integrity_error` for one that cannot be decrypted. */
   of(collection: string): StoredDefinition | undefined {
     const isDamaged = this.#damaged.size > 0 && this.#damaged.has(collection);
     if (isDamaged || this.#isUnnamed(collection)) throw new AppError('integrity_error');
@@ -152,7 +152,7 @@ export class KnownDefinitions {
   }
 
   /**
-   * Others are served in between: the check of one document may take a good part of a second. @throws
+   * Yields to other requests in between: checking one document may take a good part of a second. @throws
    * AppError `schema_violation`.
    */
   async requireSchemas(writes: readonly Write[], { work }: CommitOptions): Promise<void> {
@@ -166,17 +166,21 @@ export class KnownDefinitions {
       if (write.kind === 'delete' || this.of(write.ref.collection)?.definition.schema === undefined) continue;
       const turn = work.pause();
       if (turn !== undefined) await turn;
-      const errors = await this.#faultsOf(write.ref.collection, write.content, work);
+      const errors = await this.#findFaults(write.ref.collection, write.content, work);
       if (errors.length > 0) throw new AppError('schema_violation', { errors });
     }
     work.leave();
   }
 
   /**
-   * @throws AppError `integrity_error` for a schema that was accepted once and is not any more: nobody knows
-   * what holds then.
+   * @throws AppError `integrity_error` for a schema that this version no longer accepts: its rules are
+   *   unknown.
    */
-  async #faultsOf(collection: string, content: DocumentContent, work: Work): Promise<readonly FieldFault[]> {
+  async #findFaults(
+    collection: string,
+    content: DocumentContent,
+    work: Work,
+  ): Promise<readonly FieldFault[]> {
     try {
       const faults = this.#checkOf(collection)?.(content, work) ?? [];
       return faults instanceof Promise ? await faults : faults;
@@ -197,7 +201,7 @@ export class KnownDefinitions {
     return await acceptInTurns(schema, own);
   }
 
-  /** Whether the definition of this collection is among those of which it cannot be seen whose they are. */
+  /** Whether the definition of this collection may be among those with an opaque name. */
   #isUnnamed(collection: string): boolean {
     if (this.#unnamed.size === 0) return false;
     const name = this.#store.nameOf?.(definitionRef(collection));
@@ -224,8 +228,8 @@ export class KnownDefinitions {
   }
 
   /**
-   * Takes up what a collection is defined to be after a commit: what was committed, unless that was a
-   * repetition, or others were faster.
+   * Reads the definition of a collection after a commit. It differs from the committed one after a repetition
+   * or a faster writer.
    *
    * @param committed undefined for a removal.
    */
@@ -289,7 +293,7 @@ export class KnownDefinitions {
     return { created: result.created, rev };
   }
 
-  /** @throws AppError `invalid_request` for a schema that is not accepted any more. */
+  /** @throws AppError `invalid_request` for a schema that is no longer accepted. */
   #checkOf(collection: string): CheckInTurns | undefined {
     const known = this.of(collection);
     if (known?.definition.schema === undefined) return undefined;
@@ -303,7 +307,7 @@ function specOf({ name, fields, unique, blind }: CollectionDefinition['indexes']
   return { name: name ?? fields.join('+'), fields, unique, ...(blind === true ? { blind } : {}) };
 }
 
-/** A unique index is kept by tokens where nothing else can: its definition says so. */
+/** Marks unique indexes in the definition, because some engines can only enforce them with tokens. */
 function withTokens(definition: CollectionDefinition): CollectionDefinition {
   const indexes = definition.indexes.map((index) => (index.unique ? { ...index, blind: true } : index));
   return { ...definition, indexes };

@@ -2,8 +2,9 @@ import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { ProjectStore, StoredDocument, Write } from '../engine/port.ts';
 
 /**
- * Removes these very states of documents, in one commit when nobody was faster and one can hold them all.
- * @returns how many.
+ * Removes documents in exactly these states. It takes one commit unless another writer was faster or the
+ * commit would be too large.
+ * @returns the number of removed documents.
  */
 export async function removeStates(
   store: Pick<ProjectStore, 'commit'>,
@@ -26,7 +27,7 @@ export async function removeStates(
   return removed;
 }
 
-/** Removes this very state of a document. A faster writer wins. */
+/** Removes a document in exactly this state. A faster writer wins. */
 async function removeState(store: Pick<ProjectStore, 'commit'>, document: StoredDocument): Promise<boolean> {
   try {
     await store.commit([removalOf(document)]);

@@ -6,7 +6,7 @@ import { valuesOfSchema } from './schema-work.ts';
 const content = (text: string) => ({ bytes: Buffer.from(text), hasMembers: true });
 
 describe('a schema', () => {
-  it('is counted with what its references lead to, each time, and only as far as it matters', () => {
+  it('counts the values of its references each time, and only up to the limit', () => {
     expect(valuesOfSchema({}, 10)).toBe(1);
     expect(valuesOfSchema({ type: 'object', required: ['a'] }, 10)).toBe(4);
     const twice = { $defs: { a: { type: 'string' } }, allOf: [{ $ref: '#/$defs/a' }, { $ref: '#/$defs/a' }] };
@@ -15,15 +15,15 @@ describe('a schema', () => {
     expect(valuesOfSchema({ a: { $ref: '#/a' } }, 100)).toBe(101);
   });
 
-  it('is accepted with a turn for others before each compilation', async () => {
+  it('yields before each compilation when it is accepted', async () => {
     const steps = new SlowSteps();
     const check = await acceptInTurns({ type: 'object' }, steps.work('definition'));
-    // The first needs none: nobody waits.
+    // The first needs none, because nothing waits.
     expect(steps.turns).toBe(2);
     expect(check?.(content('"a":1'), steps.work('write'))).toEqual([]);
   });
 
-  it('checks a small document at once, and one that it looks at often elsewhere, with the same result', async () => {
+  it('checks a small document synchronously and an expensive one in the thread, with the same result', async () => {
     const steps = new SlowSteps();
     await using _scheduler = steps.scheduler;
     const check = checkInTurnsOf({ properties: { n: { uniqueItems: true } } });

@@ -15,21 +15,18 @@ import { repeatedAlternatives, valuesOfSchema, walksOverOneValue } from './schem
 
 type Schema = NonNullable<CollectionDefinition['schema']>;
 
-/**
- * Values of a schema, references followed, up to which it is compiled on the thread of the event loop: that
- * takes some 5 ms.
- */
+/** Values of a schema, references followed, up to which the event loop compiles it; that takes some 5 ms. */
 const SCHEMA_AT_ONCE_MAX = 128;
 /**
- * Bytes of a document, times the looks that a schema may take at each value, up to which it is checked there:
- * a look may take microseconds.
+ * Document bytes times visits per value up to which the event loop checks a document; a visit may take
+ * microseconds.
  */
-const LOOKS_AT_ONCE_MAX = 20_000;
+const VISITS_AT_ONCE_MAX = 20_000;
 
-/** The schema that was used last: a batch has one for many documents. */
+/** The last used schema: most documents of a batch share one. */
 let checked: { readonly schema: string; readonly check: ContentCheck } | undefined;
 
-/** @public The thread for large documents finds it by its name. */
+/** @public The thread for large documents visits it up by name. */
 export const JOBS = defineJobs(import.meta.url, {
   check({ schema, bytes }: { readonly schema: string; readonly bytes: Uint8Array }): readonly FieldFault[] {
     if (checked?.schema !== schema) checked = { schema, check: checkOf(JSON.parse(schema)) };
@@ -41,27 +38,27 @@ export const JOBS = defineJobs(import.meta.url, {
   },
 });
 
-/** What a schema refuses of the content of a document. Synchronous for what does not take long. */
+/** Finds the faults of a document. Synchronous for short work. */
 export type CheckInTurns = (
   content: DocumentContent,
   work: Work,
 ) => readonly FieldFault[] | Promise<readonly FieldFault[]>;
 
 /**
- * A check of a schema that was accepted. A large schema is compiled, and what takes long is checked, in the
- * thread for large documents; both find the same.
+ * Returns the check of an accepted schema. The thread for large documents compiles large schemas and runs
+ * long checks, with the same results.
  *
- * @throws AppError `invalid_request` for a schema that is not accepted any more; by rejection of the check,
- * too.
+ * @throws AppError `invalid_request` for a schema that is no longer accepted; the check may also reject with
+ *   it.
  */
 export function checkInTurnsOf(schema: Schema): CheckInTurns {
   return isLarge(schema) ? checkElsewhere(schema) : checkHere(schema, checkOf(schema));
 }
 
 /**
- * A check of a schema that somebody wants to define.
+ * Returns the check of a new schema.
  *
- * @throws AppError `invalid_request` for one that is not accepted.
+ * @throws AppError `invalid_request` for an unacceptable one.
  */
 export async function acceptInTurns(schema: Schema, work: Work): Promise<CheckInTurns> {
   if (isLarge(schema)) {
@@ -84,16 +81,16 @@ function checkElsewhere(schema: Schema): CheckInTurns {
   return ({ bytes }, work) => work.elsewhere(JOBS.check, { schema: text, bytes });
 }
 
-/** What takes long is checked elsewhere all the same. */
+/** Long checks still run in the thread. */
 function checkHere(schema: Schema, check: ContentCheck): CheckInTurns {
-  const looks = repeatedAlternatives(schema) + walksOverOneValue(schema);
-  const bytesAtOnceMax = Math.min(TREE_BYTES_MAX, LOOKS_AT_ONCE_MAX / looks);
+  const visits = repeatedAlternatives(schema) + walksOverOneValue(schema);
+  const bytesAtOnceMax = Math.min(TREE_BYTES_MAX, VISITS_AT_ONCE_MAX / visits);
   const elsewhere = checkElsewhere(schema);
   return (content, work) =>
     content.bytes.length <= bytesAtOnceMax ? check(content) : elsewhere(content, work);
 }
 
-/** Also of one that nobody has looked at yet. */
+/** Also safe for a schema that was not validated yet. */
 function isLarge(schema: Schema): boolean {
   return valuesOfSchema(schema, SCHEMA_AT_ONCE_MAX) > SCHEMA_AT_ONCE_MAX;
 }

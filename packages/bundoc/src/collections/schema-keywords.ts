@@ -12,7 +12,7 @@ const SCHEMA_LISTS: ReadonlySet<string> = new Set(['allOf', 'anyOf', 'oneOf', 'p
 const SCHEMA_MAPS: ReadonlySet<string> = new Set([
   ...['properties', 'dependentSchemas', '$defs', 'definitions'],
 ]);
-/** Keywords without a schema in their value. */
+/** Keywords whose value contains no schema. */
 const PLAIN: ReadonlySet<string> = new Set([
   ...['$schema', '$ref', '$comment', 'title', 'description', 'default', 'examples', 'deprecated'],
   ...['readOnly', 'writeOnly', 'format', 'contentEncoding', 'contentMediaType', 'type', 'enum', 'const'],
@@ -24,14 +24,12 @@ const PLAIN: ReadonlySet<string> = new Set([
 const NO_EXPRESSIONS = 'regular expressions are not supported';
 const NO_NAMES = 'names of schemas are not supported; refer to a place, "$ref": "#/$defs/…"';
 const NO_DYNAMIC = 'dynamic references are not supported; use "$ref": "#/$defs/…"';
-/**
- * Keywords that are refused by name. docs/collections.md gives the reasons; a test holds the two together.
- */
+/** Refused keywords, with the reason. docs/collections.md gives the reasons; a test keeps the two equal. */
 export const REFUSED_KEYWORDS: ReadonlyMap<string, string> = new Map([
   // The text of a document would decide how long an expression runs.
   ['pattern', NO_EXPRESSIONS],
   ['patternProperties', NO_EXPRESSIONS],
-  // These name schemas by what cannot be bounded before it is resolved.
+  // Keywords that identify schemas by names that cannot be bounded before resolution.
   ['$id', NO_NAMES],
   ['$anchor', NO_NAMES],
   ['$dynamicRef', NO_DYNAMIC],
@@ -39,7 +37,7 @@ export const REFUSED_KEYWORDS: ReadonlyMap<string, string> = new Map([
   ['$recursiveRef', NO_DYNAMIC],
   ['$recursiveAnchor', NO_DYNAMIC],
   ['$vocabulary', 'other vocabularies than those of draft 2020-12 are not supported'],
-  // Of former drafts, and of OpenAPI 3.0.
+  // Keywords of earlier drafts and of OpenAPI 3.0.
   ['id', 'is no keyword of draft 2020-12; names of schemas are not supported'],
   ['additionalItems', 'is no keyword of draft 2020-12; use "items" beside "prefixItems"'],
   ['dependencies', 'is no keyword of draft 2020-12; use "dependentRequired" or "dependentSchemas"'],
@@ -52,7 +50,7 @@ function isNode(value: unknown): value is Node {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** The schemas that a keyword holds, each with its place in the keyword's value. */
+/** The schemas in a keyword's value, each with its pointer. */
 function schemasOf(
   keyword: string,
   value: unknown,
@@ -66,9 +64,9 @@ function schemasOf(
 }
 
 /**
- * Calls back for the schema and every schema in it, wherever one may stand; references are not followed.
+ * Calls back for the schema and every subschema; references are not followed.
  *
- * @param place is the same list each time, valid during the call: copy it to keep it.
+ * @param place the same array in each call, valid during the call: copy it to keep it.
  */
 export function walkSchemas(
   schema: unknown,
@@ -86,7 +84,7 @@ export function walkSchemas(
     }
 }
 
-/** Characters in the places of all schemas in it, which Ajv writes down one by one. */
+/** Total length of the pointers to all subschemas, which Ajv writes down one by one. */
 export function lengthOfPlaces(schema: Node): number {
   let length = 0;
   walkSchemas(schema, (_one, place) => {
@@ -96,14 +94,14 @@ export function lengthOfPlaces(schema: Node): number {
 }
 
 /**
- * A keyword that is refused or unknown, or a reference to what is no schema. The schema's form was checked
- * before.
+ * Finds a keyword that is refused or unknown, or a reference to something other than a schema. The form of
+ * the schema was checked before.
  */
 export function faultOfKeywords(schema: Node): FieldFault | undefined {
   return firstFault(schema, (one) => faultOfNames(one) ?? faultOfTarget(one, schema));
 }
 
-/** Keywords that do not go together. The schema has references that end, and lead somewhere. */
+/** Finds keywords that conflict. The schema's references end and resolve. */
 export function faultOfCombinations(schema: Node): FieldFault | undefined {
   return firstFault(schema, (one) => faultOfCombination(one, schema));
 }
@@ -130,8 +128,8 @@ function faultOfNames(schema: Node): string | undefined {
 }
 
 /**
- * Keywords that do nothing without another one. A schema with one of them alone does not say what its author
- * means.
+ * Keywords that have no effect without another one. A schema with one of them alone is a mistake of its
+ * author.
  */
 const COMPANIONS: readonly (readonly [keyword: string, ...companions: string[]])[] = [
   ['if', 'then', 'else'],
@@ -154,10 +152,10 @@ function faultOfCombination(schema: Node, root: Node): string | undefined {
   return undefined;
 }
 
-/** Keywords whose schemas apply to the same value, and pass on what they have evaluated of it. */
+/** Keywords whose schemas apply to the same value and pass on which parts they have evaluated. */
 const IN_PLACE = ['allOf', 'anyOf', 'oneOf', 'if', 'then', 'else', 'dependentSchemas'] as const;
 
-/** Whether `contains` looks at the value that the schema is for, references followed. */
+/** Whether `contains` applies to the schema's own value, references followed. */
 function appliesContains(schema: unknown, root: Node): boolean {
   if (!isNode(schema)) return false;
   if ('contains' in schema) return true;
@@ -168,15 +166,15 @@ function appliesContains(schema: unknown, root: Node): boolean {
   );
 }
 
-/** Pointers that lead out of the schema, or nowhere, are faults that the walk along references finds. */
+/** Ignores pointers that leave the schema or do not resolve: the walk along references finds those. */
 function faultOfTarget({ $ref }: Node, root: Node): string | undefined {
   if (typeof $ref !== 'string' || !$ref.startsWith('#/') || $ref.includes('%')) return undefined;
   return leadsToSchema($ref, root) ? undefined : '$ref: must lead to a schema';
 }
 
 /**
- * Goes along the pointer, through keywords that hold schemas only. The places of all schemas are not written
- * down to look it up: the text of each can be as long as the whole schema.
+ * Follows the pointer through keywords that contain only schemas. Listing all pointers instead could take the
+ * square of the schema's size.
  */
 function leadsToSchema(pointer: string, root: Node): boolean {
   const parts = pointerParts(pointer);
@@ -191,6 +189,6 @@ function leadsToSchema(pointer: string, root: Node): boolean {
     if (name === undefined || !Object.hasOwn(node as object, name)) return false;
     node = (node as Record<string, unknown>)[name];
   }
-  // The length of a list is neither.
+  // Rejects other values, such as the length of a list.
   return isNode(node) || typeof node === 'boolean';
 }

@@ -1,4 +1,4 @@
-/** Keywords whose schema is held against each element or member of a value. */
+/** Keywords whose schema applies to each element or member of a value. */
 const REPEATED: ReadonlySet<string> = new Set([
   'items',
   'contains',
@@ -7,18 +7,18 @@ const REPEATED: ReadonlySet<string> = new Set([
   'unevaluatedItems',
   'unevaluatedProperties',
 ]);
-/** Keywords whose schemas are each tried; those that fail cost most. */
+/** Keywords that try each of their schemas; those that fail cost most. */
 const TRIED: ReadonlySet<string> = new Set(['anyOf', 'oneOf', 'allOf', 'not', 'if']);
 /** Keywords whose members are schemas by name. */
 const BY_NAME: ReadonlySet<string> = new Set(['properties', 'dependentSchemas']);
-/** Keywords that hold no schema, or one that counts where a reference leads to it. */
+/** Keywords without a schema, or whose schemas count only where a reference leads to them. */
 const PASSED: ReadonlySet<string> = new Set(['enum', 'const', 'default', 'examples', '$defs', 'definitions']);
 
 /**
- * Schemas that are tried, one after the other, on each element of an array or member of an object, references
- * followed.
+ * The number of schemas tried one after the other on each element of an array or member of an object,
+ * references followed.
  *
- * @param schema has references that end, and lead somewhere.
+ * @param schema has references that end and resolve.
  */
 export function repeatedAlternatives(schema: Readonly<Record<string, unknown>>): number {
   let count = 0;
@@ -39,7 +39,7 @@ export function repeatedAlternatives(schema: Readonly<Record<string, unknown>>):
   return count;
 }
 
-/** Keywords that look at each element, member or character of a value by themselves. */
+/** Keywords that themselves visit each element, member or character of a value. */
 const WALKS: ReadonlySet<string> = new Set([
   ...REPEATED,
   'uniqueItems',
@@ -49,25 +49,22 @@ const WALKS: ReadonlySet<string> = new Set([
   'minLength',
   'maxLength',
 ]);
-/** Keywords that look at each digit of a number that a double does not hold. */
+/** Keywords that visit each digit of a number that a double cannot represent. */
 const DIGIT_WALKS: ReadonlySet<string> = new Set([
   ...['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf', 'const', 'type'],
 ]);
-/** Keywords whose schemas are held against the value itself. */
+/** Keywords whose schemas apply to the value itself. */
 const OF_THE_VALUE: ReadonlySet<string> = new Set([
   ...['allOf', 'anyOf', 'oneOf', 'not', 'if', 'then', 'else', 'dependentSchemas'],
 ]);
-/** Keywords that look for members by name. */
+/** Keywords that look up members by name. */
 const NAMING: ReadonlySet<string> = new Set([
   ...['properties', 'required', 'dependentRequired', 'dependentSchemas'],
 ]);
-/** Looks for a member by its name that cost as much as one look at a value. */
+/** Lookups by name that cost as much as one visit to a value. */
 const NAMES_OF_ONE_WALK = 64;
 
-/**
- * Where a schema stands, as a place in documents: its schema, and those below it by name and for
- * every element or member.
- */
+/** The work at one place in documents, and at the places below it by name and for every element or member. */
 interface Place {
   walks: number;
   readonly named: Map<string, Place>;
@@ -75,12 +72,12 @@ interface Place {
 }
 
 /**
- * How often a check looks at one value of a document at most: the keywords that walk over what it lies in,
- * whether they stand beside one another or above, references followed. Keywords for different places do not
- * add up.
+ * The maximum number of times that a check visits one value of a document. It counts the keywords that
+ * iterate over the value's containers, side by side or nested, with references followed. Keywords for
+ * different places do not add up.
  *
- * @param schema has references that end, and lead somewhere.
- * @param hasLongNumbers whether keywords that look at the digits of numbers count as well.
+ * @param schema has references that end and resolve.
+ * @param hasLongNumbers whether keywords that visit the digits of numbers count as well.
  */
 export function walksOverOneValue(schema: Readonly<Record<string, unknown>>, hasLongNumbers = false): number {
   const root = newPlace();
@@ -99,7 +96,7 @@ export function walksOverOneValue(schema: Readonly<Record<string, unknown>>, has
         visit(place.each, member);
       } else if (OF_THE_VALUE.has(keyword)) for (const one of schemasIn(keyword, member)) visit(place, one);
       else if (keyword === 'properties' || keyword === 'prefixItems')
-        for (const [name, one] of Object.entries(member as object)) visit(namedPlace(place, name), one);
+        for (const [name, one] of Object.entries(member as object)) visit(childPlace(place, name), one);
       if (NAMING.has(keyword)) place.walks += Object.keys(member as object).length / NAMES_OF_ONE_WALK;
     }
   };
@@ -108,8 +105,8 @@ export function walksOverOneValue(schema: Readonly<Record<string, unknown>>, has
 }
 
 /**
- * Of an object or array: each member of a value is looked at. Another constant needs one look, whatever the
- * value is.
+ * Whether a constant is an object or array, so that each member of a value is visited. Any other constant
+ * needs one comparison.
  */
 function isWalkingConstant(keyword: string, constant: unknown): boolean {
   return keyword === 'const' && typeof constant === 'object' && constant !== null;
@@ -123,23 +120,23 @@ function newPlace(): Place {
   return { walks: 0, named: new Map(), each: undefined };
 }
 
-function namedPlace(place: Place, name: string): Place {
+function childPlace(place: Place, name: string): Place {
   const named = place.named.get(name) ?? newPlace();
   place.named.set(name, named);
   return named;
 }
 
-/** A value lies in one named place at most, and in that for every element. */
+/** A value is in at most one named place, and in the place for every element. */
 function heaviest({ walks, named, each }: Place): number {
   const below = Math.max(0, ...[...named.values()].map(heaviest));
   return walks + below + (each === undefined ? 0 : heaviest(each));
 }
 
-/** Characters of a string, and digits of a number, that count as one more value. */
+/** Characters of a string, or digits of a number, that count as one more value. */
 export const CHARACTERS_OF_ONE_VALUE = 64;
 
 /**
- * Whether a value has more values in it than that; itself, elements and members counted, and long strings by
+ * Whether a value contains more than `max` values: itself, its elements and members, and long strings by
  * their length.
  */
 export function hasMoreValuesThan(value: unknown, max: number): boolean {
@@ -155,7 +152,7 @@ export function hasMoreValuesThan(value: unknown, max: number): boolean {
   return visit(value);
 }
 
-/** The names that a pointer `#/…` goes along. */
+/** The names along a pointer `#/…`. */
 export function pointerParts(pointer: string): string[] {
   return pointer
     .slice(2)
@@ -163,7 +160,7 @@ export function pointerParts(pointer: string): string[] {
     .map((part) => part.replaceAll('~1', '/').replaceAll('~0', '~'));
 }
 
-/** What a pointer `#/…` leads to; undefined when that is nowhere. */
+/** Resolves a pointer `#/…`; undefined when it leads nowhere. */
 export function resolvePointer(schema: unknown, pointer: string): unknown {
   let node = schema;
   for (const name of pointerParts(pointer)) {
@@ -174,7 +171,7 @@ export function resolvePointer(schema: unknown, pointer: string): unknown {
 }
 
 /**
- * Values in a schema, those that its references lead to counted each time; counting ends beyond `max`.
+ * The number of values in a schema, where each reference counts its target again; counting ends beyond `max`.
  *
  * @param schema may be anything: its references need not end.
  */

@@ -2,10 +2,10 @@ import { _, type Ajv, type CodeKeywordDefinition } from 'ajv';
 import { alwaysValidSchema, mergeEvaluated } from 'ajv/dist/compile/util.js';
 
 /**
- * Makes Ajv check the rest of an array that is shorter than its tuple. Ajv 8.20 goes no further behind an
- * element that is not there: `prefixItems` beside `contains` accepted the empty array.
+ * Makes Ajv check the rest of an array that is shorter than its tuple. Ajv 8.20 stops at the first missing
+ * element: `prefixItems` with `contains` accepted the empty array.
  */
-export function mendTuples(ajv: Ajv): void {
+export function fixTuples(ajv: Ajv): void {
   ajv.removeKeyword(PREFIX_ITEMS.keyword as string);
   ajv.addKeyword(PREFIX_ITEMS);
 }

@@ -3,14 +3,14 @@ import { and, not } from 'ajv/dist/compile/codegen/index.js';
 import { alwaysValidSchema, evaluatedPropsToName, mergeEvaluated, Type } from 'ajv/dist/compile/util.js';
 
 /**
- * Makes Ajv track what is evaluated as the draft has it. Ajv 8.20 counts what a failing `if` looked at as
- * evaluated, forgets what was evaluated before an alternative that fails, compares a number of elements with
- * `true`, and takes `constructor` for evaluated in every object.
+ * Makes Ajv track evaluated members as the draft defines it. Ajv 8.20 has four faults. It counts what a
+ * failing `if` visited as evaluated. It forgets earlier evaluations when a later alternative fails. It
+ * compares a number of elements with `true`. It takes `constructor` as evaluated in every object.
  *
- * Ajv keeps what is evaluated in `it.items` and `it.props`: either known while it compiles, or the name of a
+ * Ajv keeps what is evaluated in `it.items` and `it.props`: either known at compile time, or the name of a
  * variable of the compiled check.
  */
-export function mendUnevaluated(ajv: Ajv): void {
+export function fixUnevaluated(ajv: Ajv): void {
   for (const keyword of ['anyOf', 'oneOf']) {
     const original = ajv.getKeyword(keyword) as CodeKeywordDefinition;
     replace(ajv, {
@@ -21,7 +21,7 @@ export function mendUnevaluated(ajv: Ajv): void {
       },
     });
   }
-  for (const mended of MENDED) replace(ajv, mended);
+  for (const mended of FIXED_KEYWORDS) replace(ajv, mended);
 }
 
 function replace(ajv: Ajv, definition: CodeKeywordDefinition): void {
@@ -29,13 +29,13 @@ function replace(ajv: Ajv, definition: CodeKeywordDefinition): void {
   ajv.addKeyword(definition);
 }
 
-/** Has what is evaluated in variables that are set whatever alternative holds. */
+/** Keeps what is evaluated in variables that are set whichever alternative matches. */
 function useVariables({ gen, it }: KeywordCxt): void {
   if (it.props !== true && !(it.props instanceof Name)) it.props = evaluatedPropsToName(gen, it.props);
   if (it.items !== true && !(it.items instanceof Name)) it.items = gen.var('items', it.items ?? 0);
 }
 
-const MENDED: readonly CodeKeywordDefinition[] = [
+const FIXED_KEYWORDS: readonly CodeKeywordDefinition[] = [
   {
     keyword: 'if',
     schemaType: ['object', 'boolean'],
@@ -80,7 +80,7 @@ const MENDED: readonly CodeKeywordDefinition[] = [
           isOwn(data, _`${name}`),
           () => {
             const { props } = cxt.subschema({ keyword, schemaProp: name }, valid);
-            // Only objects come here: what is evaluated of arrays is of no concern.
+            // Only objects come here, so the state of arrays does not matter.
             if (it.props !== true && props !== undefined) {
               const known = it.props;
               gen.if(valid, () => {
@@ -166,7 +166,7 @@ const MENDED: readonly CodeKeywordDefinition[] = [
   },
 ];
 
-/** The count of errors in a compiled check. */
+/** The number of errors in a compiled check. */
 const ERRORS = new Name('errors');
 
 function isOwn(object: Name, name: Code): Code {

@@ -2,32 +2,29 @@ import { ageMs, type Clock } from '@bundoc/shared/runtime/clock';
 import { LRUCache } from 'lru-cache';
 import type { LeasedKey } from '../kms/port.ts';
 
-/** A key in the cache. */
+/** A cached key. */
 export interface KeptKey {
   readonly id: string;
   readonly project: string;
   readonly version: number | undefined;
   readonly key: LeasedKey;
-  /** How long it is kept, milliseconds. */
+  /** Time until it expires, milliseconds. */
   readonly ttlMs: number;
-  /** The age at which a key in use is fetched again. */
+  /** The age at which a key in use is refreshed. */
   readonly refreshAtMs: number;
-  /**
-   * True when the key service may have changed it since; it serves until it is known better, at most to its
-   * end.
-   */
+  /** True when the key service may have changed it since. It stays usable until a refresh or its end. */
   isStale: boolean;
-  /** Of no project in use: it may go when others come. */
+  /** Whether no open project uses it, so that it may be evicted. */
   isSpare: boolean;
 }
 
-/** By how much the two clocks may part before every key is looked at, milliseconds. */
-const CLOCKS_PART_MS = 1_000;
+/** Drift between the two clocks that triggers a check of every key, milliseconds. */
+const CLOCK_DRIFT_MS_MAX = 1_000;
 const S = 1_000;
 
 /**
- * The keys of the cache: all keys of the projects in use, and a bounded number of others. Of those, the one
- * used longest ago goes first. Knows which keys end in which second, so that no sweep looks at all of them.
+ * The keys of the cache: all keys of projects in use, and a bounded number of others, evicted least recently
+ * used first. It indexes keys by the second of their expiry, so that no sweep visits all of them.
  */
 export class KeptKeys {
   readonly #clock: Clock;
@@ -35,12 +32,12 @@ export class KeptKeys {
   readonly #ofProject = new Map<string, Map<string, KeptKey>>();
   readonly #inUse = new Set<string>();
   readonly #spare: LRUCache<string, KeptKey>;
-  /** Keys by the second of the monotonic clock in which they end. */
+  /** Keys by the second of the monotonic clock in which they expire. */
   readonly #ends = new Map<number, Set<string>>();
   readonly #lost = new Set<string>();
   #wallAheadMs: number;
 
-  /** @param spareMax keys that are kept beside those of projects in use. */
+  /** @param spareMax maximum number of keys of projects that are not in use. */
   constructor(clock: Clock, spareMax: number) {
     this.#clock = clock;
     this.#wallAheadMs = clock.now() - clock.monotonic();
@@ -56,14 +53,14 @@ export class KeptKeys {
     return this.#kept.size;
   }
 
-  /** The key. This is a use of it. */
+  /** Returns the key, and counts as a use of it. */
   use(id: string): KeptKey | undefined {
     const kept = this.#kept.get(id);
     if (kept?.isSpare === true) this.#spare.get(id);
     return kept;
   }
 
-  /** The key. This does not count as a use. */
+  /** Returns the key without counting as a use. */
   peek(id: string): KeptKey | undefined {
     return this.#kept.get(id);
   }
@@ -104,7 +101,7 @@ export class KeptKeys {
     for (const kept of [...this.#kept.values()]) this.delete(kept.id);
   }
 
-  /** Keeps all keys of a project, whatever others come, until it is released. */
+  /** Keeps all keys of a project in the cache until it is released. */
   hold(project: string): void {
     this.#inUse.add(project);
     for (const kept of this.of(project)) {
@@ -126,12 +123,12 @@ export class KeptKeys {
     return ageMs(this.#clock, key.requestedAt) >= ttlMs;
   }
 
-  /** Forgets every key whose time is over. */
+  /** Drops every expired key. */
   dropEnded(): void {
     const nowMs = this.#clock.monotonic();
     const wallAheadMs = this.#clock.now() - nowMs;
-    // The machine slept, or somebody set the clock: keys may end at another second than was expected.
-    if (Math.abs(wallAheadMs - this.#wallAheadMs) >= CLOCKS_PART_MS) {
+    // The machine slept, or the clock was set: keys may expire in another second than predicted.
+    if (Math.abs(wallAheadMs - this.#wallAheadMs) >= CLOCK_DRIFT_MS_MAX) {
       this.#wallAheadMs = wallAheadMs;
       this.#dropOver(this.#kept.keys());
     }
@@ -142,7 +139,7 @@ export class KeptKeys {
     }
   }
 
-  /** Projects in use that have lost a key since this was asked the last time. */
+  /** Projects in use that have lost a key since the last call. */
   takeLost(): readonly string[] {
     const lost = [...this.#lost];
     this.#lost.clear();
@@ -167,7 +164,7 @@ export class KeptKeys {
   }
 }
 
-/** The second of the monotonic clock in which a key is over, at the latest. */
+/** The second of the monotonic clock by which a key has expired. */
 function endOf({ key, ttlMs }: KeptKey): number {
   return Math.ceil((key.requestedAt.monotonicMs + ttlMs) / S);
 }

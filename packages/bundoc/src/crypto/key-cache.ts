@@ -12,28 +12,29 @@ import { TokenBucket } from './token-bucket.ts';
 export interface KeyCacheOptions {
   readonly keys: KeyService;
   readonly clock: Clock;
-  /** Longest time that a key is kept, milliseconds; a shorter lease wins. */
+  /** Maximum time that a key is cached, milliseconds; a shorter lease wins. */
   readonly ttlMs: number;
   /**
-   * Keys that are kept at most beside those of projects that are held; the one used longest ago goes first.
+   * Maximum number of cached keys of projects that are not held; the least recently used one is evicted
+   * first.
    */
   readonly spareKeysMax?: number;
-  /** The keys that are fetched at the same time. */
+  /** Limits concurrent fetches. */
   readonly fetches?: Share;
-  /** Told of the end of every fetch. */
+  /** Called at the end of every fetch. */
   readonly onFetch?: (outcome: FetchOutcome) => void;
-  /** From 0 to 1: when in its time a key in use is fetched again. */
+  /** From 0 to 1: draws the moment at which a key in use is refreshed. */
   readonly random?: () => number;
 }
 
 /**
- * `refused`: there is no such key, somebody has disabled or destroyed it, or this storage does not hold it;
- * that is as it should be. `failed`: anything else, which is not.
+ * `refused`: the key does not exist, was disabled or destroyed on purpose, or belongs to another storage.
+ * `failed`: any other error.
  */
 export type FetchOutcome = 'fetched' | 'refused' | 'failed';
 
-/** Refusals that follow from what somebody wanted. */
-const AS_INTENDED = [
+/** Refusals that follow from an intended change. */
+const INTENDED_REFUSALS = [
   'key_not_found',
   'project_disabled',
   'project_deleting',
@@ -42,39 +43,41 @@ const AS_INTENDED = [
   'key_unheld',
 ] as const;
 
-/** A key in use is fetched again between these parts of its time. The moment is drawn once for each key. */
+/**
+ * A key in use is refreshed between these fractions of its lifetime. The moment is drawn once for each key.
+ */
 const REFRESH_FROM = 0.6;
 const REFRESH_TO = 0.9;
-/**
- * Background fetches a second at least. Many keys get the rate that spreads them evenly over the time they
- * are due.
- */
+/** Minimum rate of background fetches. With many keys, the rate spreads their refreshes evenly. */
 const BACKGROUND_PER_SECOND_MIN = 20;
-/** How long a failed fetch is remembered, so that an outage does not become a storm. */
+/** Time that a failed fetch is cached, to keep an outage from causing a storm of requests. */
 const FAILURE_MEMORY_MS = 1_000;
-/** Keys that are fetched in the background at the same time; cold projects need the rest of the room. */
+/** Maximum number of concurrent background fetches; the rest of the capacity is for cold projects. */
 const BACKGROUND_MAX = 8;
 const SPARE_KEYS_MAX = 1_000;
-/** Background fetches are charged to the service itself, not to the request that starts them. */
+/** Background fetches count against the service itself, not against the request that starts them. */
 const OWN = { subject: '', project: '' };
-/** How often one caller's key is asked for again because an event overtook the answer. */
+/** Maximum attempts of one fetch whose answer may be older than an event. */
 const OVERTAKEN_MAX = 3;
 
-/** A key under way. */
+/** A fetch in progress. */
 interface Fetch {
   readonly key: Promise<LeasedKey>;
-  /** Set when what is under way may be from before an event. */
+  /** Marks the answer as possibly older than an event. */
   readonly overtake: () => void;
 }
 
 /**
  * The DEKs of the projects in use, for 15 minutes at most, and of some others.
  *
- * The time is hard: it counts from before the key was asked for, by the wall clock and by the monotonic one,
- * and no key is handed out after it. Concurrent callers share one fetch, which no caller can cancel. A key in
- * use is fetched again at a moment between 60 % and 90 % of its time; when that fails the present one serves
- * until its end. Such fetches share a token bucket with those that follow a gap in the events. They start
- * only when no cold project waits. Keys under way are not in the LRU, so nothing evicts them (ADR 0004).
+ * The lifetime is strict. It starts before the request for the key, runs on both the wall clock and the
+ * monotonic clock, and no key is returned after it. Concurrent callers share one fetch, which no caller can
+ * cancel.
+ *
+ * A key in use is refreshed between 60 % and 90 % of its lifetime. If that fails, the current key stays
+ * usable until its end. These fetches share a token bucket with those that follow a gap in the events, and
+ * start only when no cold project waits. Fetches in progress are outside the LRU, so they cannot be evicted
+ * (ADR 0004).
  *
  * It is long because each way in and out of the cache keeps the same bound on time.
  */
@@ -84,7 +87,7 @@ export class KeyCache {
   readonly #fetching = new Map<string, Fetch>();
   readonly #failures = new LRUCache<string, { error: unknown; at: Instant }>({ max: 1_000 });
   readonly #fetches: Share;
-  /** Keys that are to be fetched in the background, first come first served. */
+  /** Keys to fetch in the background, in order of arrival. */
   readonly #background = new Set<string>();
   readonly #tokens: TokenBucket;
   #backgroundRunning = 0;
@@ -96,20 +99,17 @@ export class KeyCache {
     this.#tokens = new TokenBucket(options.clock);
   }
 
-  /** Number of keys that are kept. */
+  /** Number of cached keys. */
   get size(): number {
     return this.#kept.size;
   }
 
-  /** Fetches that wait: for room, or for their moment in the background. */
+  /** Fetches that wait for capacity or for their turn in the background. */
   get fetchesWaiting(): number {
     return this.#fetches.waiting + this.#background.size;
   }
 
-  /**
-   * Keeps all keys of a project, however many others come, until {@link release}. They still end at their
-   * time.
-   */
+  /** Keeps all keys of a project in the cache until {@link release}. They still expire. */
   hold(project: string): void {
     this.#kept.hold(project);
   }
@@ -118,14 +118,12 @@ export class KeyCache {
     this.#kept.release(project);
   }
 
-  /** Projects that are held and have lost a key since this was asked the last time. */
+  /** Projects that are held and have lost a key since the last call. */
   takeLost(): readonly string[] {
     return this.#kept.takeLost();
   }
 
-  /**
-   * The key, if it is here and may still be used. Has it fetched in the background when its moment has come.
-   */
+  /** Returns the cached key while it is usable. Starts a background refresh when it is due. */
   peek(project: string, version?: number): LeasedKey | undefined {
     const id = idOf(project, version);
     const kept = this.#kept.use(id);
@@ -139,15 +137,15 @@ export class KeyCache {
     return kept.key;
   }
 
-  /** True while the key is here and may be used. Unlike {@link peek}, this does not count as a use. */
+  /** True while the cached key is usable. Unlike {@link peek}, this does not count as a use. */
   has(project: string, version?: number): boolean {
     const kept = this.#kept.peek(idOf(project, version));
     return kept !== undefined && !this.#kept.isOver(kept);
   }
 
   /**
-   * Until when the key that is here may be used, by the wall clock; undefined when {@link has} is false.
-   * This does not count as a use.
+   * The end of the cached key's lifetime by the wall clock; undefined when {@link has} is false. This does
+   * not count as a use.
    */
   usableUntil(project: string): number | undefined {
     const kept = this.#kept.peek(idOf(project, undefined));
@@ -156,10 +154,10 @@ export class KeyCache {
   }
 
   /**
-   * The key, from here or from the key service.
+   * Returns the key, from the cache or from the key service.
    *
    * @param version the current one when absent.
-   * @throws AppError as {@link KeyService.exportKey}; `overloaded` when there was no room in time.
+   * @throws AppError as {@link KeyService.exportKey}; `overloaded` when there was no capacity in time.
    */
   async get(project: string, version?: number): Promise<LeasedKey> {
     const key = this.peek(project, version);
@@ -170,8 +168,8 @@ export class KeyCache {
   }
 
   /**
-   * Has the key service make a new version and fetches it. What is kept of the former one is replaced, so
-   * anyone who looks next finds another key than before.
+   * Rotates the key to a new version and fetches it. The new version replaces the cached one, so that later
+   * callers see the change.
    */
   async rotate(project: string, version: number): Promise<void> {
     await this.#options.keys.rotateKey(dekNameOf(project), version);
@@ -179,13 +177,14 @@ export class KeyCache {
   }
 
   /**
-   * Makes the project's key, unless there is one.
+   * Creates the project's key unless it exists.
    *
-   * @returns whether it was made. @throws AppError as {@link get}; a failure is remembered in the same way.
+   * @returns whether this call created it. @throws AppError as {@link get}; a failure is cached in the same
+   *   way.
    */
   async create(project: string): Promise<boolean> {
     const failure = this.#recentFailure(project);
-    // An export that was refused since there is no key, or none of this storage, is what is mended here.
+    // Creating the key resolves these two refusals: that there is no key, and that no storage holds it.
     if (failure !== undefined && !hasCode(failure.error, 'key_not_found', 'key_unheld')) throw failure.error;
     try {
       const isMade = await this.#options.keys.createKey(dekNameOf(project));
@@ -198,8 +197,8 @@ export class KeyCache {
   }
 
   /**
-   * Makes this storage the holder of a key that nobody holds, and fetches it. @throws AppError as
-   * {@link get}.
+   * Makes this storage the holder of a key that no storage holds, and fetches it. @throws AppError as {@link
+   * get}.
    */
   async claim(project: string): Promise<LeasedKey> {
     await this.#options.keys.claimKey(dekNameOf(project));
@@ -208,21 +207,23 @@ export class KeyCache {
   }
 
   /**
-   * Forgets every key whose time is over, and has those fetched whose turn in the background has come. Keys
-   * are never handed out late in any case; this frees their memory. To be called every second or so.
+   * Drops expired keys and starts background fetches whose turn has come. Expired keys are never returned
+   * anyway; this frees their memory. Call it about once a second.
    */
   sweep(): void {
     this.#kept.dropEnded();
     this.#fetchInBackground();
   }
 
-  /** The current version may be another by now: it is fetched again, and the present one serves meanwhile. */
+  /**
+   * Fetches the current version again, because it may have changed. The cached one stays usable until then.
+   */
   revalidate(project: string): void {
     this.#fetching.get(project)?.overtake();
     const kept = this.#kept.peek(project);
     if (kept === undefined) return;
     kept.isStale = true;
-    this.#fetch(project, undefined).catch(() => undefined); // Still stale: it is asked for in the background.
+    this.#fetch(project, undefined).catch(() => undefined); // Still stale, so a background fetch follows.
   }
 
   /**
@@ -239,8 +240,8 @@ export class KeyCache {
   }
 
   /**
-   * Drops the project's key in every version, and that it was refused. What is under way is from before, and
-   * is asked for again.
+   * Drops every version of the project's key, and its cached failures. A fetch in progress may be outdated
+   * and is repeated.
    */
   evict(project: string): void {
     const isOfProject = (id: string) => id === project || id.startsWith(`${project}@`);
@@ -249,21 +250,21 @@ export class KeyCache {
     for (const id of [...this.#failures.keys()]) if (isOfProject(id)) this.#failures.delete(id);
   }
 
-  /** Drops every key. What is under way is asked for again. */
+  /** Drops every key. Fetches in progress are repeated. */
   evictAll(): void {
     for (const { overtake } of this.#fetching.values()) overtake();
     this.#kept.clear();
     this.#failures.clear();
   }
 
-  /** Has a key fetched in the background, in its turn. */
+  /** Queues a key for a background fetch. */
   #refresh(id: string): void {
     if (this.#fetching.has(id) || this.#recentFailure(id) !== undefined) return;
     this.#background.add(id);
     this.#fetchInBackground();
   }
 
-  /** Fetches keys that wait for it, as far as there are tokens, and room that no cold project needs. */
+  /** Starts queued fetches while there are tokens and capacity that no cold project needs. */
   #fetchInBackground(): void {
     for (const id of this.#background) {
       const isRoomy = this.#backgroundRunning < BACKGROUND_MAX && this.#fetches.held < this.#fetches.capacity;
@@ -279,7 +280,7 @@ export class KeyCache {
       this.#backgroundRunning++;
       const { project, version } = kept;
       runInShare(OWN, () => this.#fetch(project, version))
-        .catch(() => undefined) // Remembered; the present key serves until its end.
+        .catch(() => undefined) // The failure is cached; the current key stays usable until its end.
         .finally(() => {
           this.#backgroundRunning--;
           this.#fetchInBackground();
@@ -346,11 +347,11 @@ export class KeyCache {
       return key;
     } catch (error) {
       this.#failures.set(id, { error, at: instant(clock) });
-      // The key service says that the key is gone, held back, another, or not for us: what is kept here must
-      // not outlive that.
+      // The key service refuses the key: it was destroyed or disabled, or it differs or belongs to another
+      // storage. The cached key must not outlive the refusal.
       if (isRefusal(error)) this.#kept.delete(id);
       else if (this.#kept.peek(id)?.isStale === true) this.#background.add(id);
-      onFetch?.(hasCode(error, ...AS_INTENDED) ? 'refused' : 'failed');
+      onFetch?.(hasCode(error, ...INTENDED_REFUSALS) ? 'refused' : 'failed');
       throw error;
     }
   }
@@ -358,12 +359,12 @@ export class KeyCache {
 
 function isRefusal(error: unknown): boolean {
   return (
-    hasCode(error, ...AS_INTENDED, 'key_mismatch', 'storage_superseded') ||
+    hasCode(error, ...INTENDED_REFUSALS, 'key_mismatch', 'storage_superseded') ||
     (error instanceof AppError && error.cause instanceof KeyRefused)
   );
 }
 
-/** What a key is kept under. Project ids hold no `@`. */
+/** The cache id of a key. Project ids contain no `@`. */
 function idOf(project: string, version: number | undefined): string {
   return version === undefined ? project : `${project}@${version}`;
 }

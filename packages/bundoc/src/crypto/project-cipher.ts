@@ -26,11 +26,11 @@ export interface DekVersion {
  * Seals everything of one project under the current version of its DEK, and opens what any live version
  * sealed.
  *
- * Document files are sealed under the DEK itself, so that anyone who holds it can open one with ten lines
- * of any language; everything else uses a subkey of its own (ADR 0003).
+ * Document files are sealed under the DEK itself, so that anyone who holds it can open one with ten lines of
+ * any language. Everything else uses a separate subkey (ADR 0003).
  */
 export class ProjectCipher {
-  /** AAD of every document file, up to its name: ASCII, as project ids are. */
+  /** AAD of every document file, up to the file name: ASCII, as project ids are. */
   readonly #documentAadStart: string;
   readonly #current: DekVersion;
   readonly #deks: ReadonlyMap<number, KeyObject>;
@@ -44,7 +44,7 @@ export class ProjectCipher {
     this.#nameKey = nameKey;
   }
 
-  /** Where a document lies: opaque, the same for the same document as long as the project lives. */
+  /** The opaque file name of a document. It stays the same for the life of the project. */
   fileName(ref: DocumentRef): string {
     return createHmac('sha256', this.#nameKey)
       .update(`${ref.collection}\0${ref.id}`, 'utf8')
@@ -52,12 +52,12 @@ export class ProjectCipher {
       .slice(0, FILE_NAME_DIGITS);
   }
 
-  /** The DEK version that this seals under. */
+  /** The DEK version that seals. */
   get version(): number {
     return this.#current.version;
   }
 
-  /** The oldest version that is live. */
+  /** The oldest live version. */
   get oldestVersion(): number {
     return Math.min(...this.#deks.keys());
   }
@@ -96,13 +96,15 @@ export class ProjectCipher {
     return this.#deks.has(version);
   }
 
-  /** The key of one other purpose, which `info` and `salt` name; undefined for a version that is not live. */
+  /**
+   * The key of one other purpose, identified by `info` and `salt`; undefined for a version that is not live.
+   */
   subkey(version: number, info: string, salt?: Buffer): KeyObject | undefined {
     const dek = this.#deks.get(version);
     return dek === undefined ? undefined : deriveKey(dek, info, salt);
   }
 
-  /** A key for tokens of one kind: as the names of documents, they stay the same when the DEK rotates. */
+  /** A key for one kind of tokens. Like the names of documents, it survives rotations of the DEK. */
   tokenKey(info: string): KeyObject {
     return deriveKey(this.#nameKey, info);
   }
@@ -110,7 +112,7 @@ export class ProjectCipher {
   /**
    * `nonce(12) | ciphertext | tag(16)`: the whole content of a document file, under the current version.
    *
-   * @param target room for `text.length + SEAL_OVERHEAD_BYTES`; a new buffer by default.
+   * @param target has room for `text.length + SEAL_OVERHEAD_BYTES`; a new buffer by default.
    * @returns the target.
    */
   sealDocument(
@@ -122,13 +124,13 @@ export class ProjectCipher {
     return target;
   }
 
-  /** {@link sealDocument} into `target`, with others served between the steps. */
+  /** {@link sealDocument} into `target`, yielding between the steps. */
   sealDocumentInSteps(fileName: string, text: Buffer, target: Buffer): Generator<void> {
     return sealInSteps(this.#current.dek, text, this.#documentAad(fileName), target);
   }
 
   /**
-   * @param version the version that sealed it, as far as is known; the others are tried after it.
+   * @param version the version that probably sealed it; the others are tried after it.
    * @throws OpenError for bytes that were changed, or sealed for another file, project or key.
    */
   openDocument(fileName: string, sealed: Buffer, version: number = this.#current.version): Buffer {
@@ -152,13 +154,13 @@ export class ProjectCipher {
     throw new OpenError();
   }
 
-  /** File names are hex, so what was checked of the parts before them holds for the whole. */
+  /** File names are hex, so the checks of the parts before them hold for the whole AAD. */
   #documentAad(fileName: string): Buffer {
     return Buffer.from(this.#documentAadStart + fileName, 'latin1');
   }
 }
 
-/** A new name key; it stays the same for the life of the project. */
+/** A new name key, which stays the same for the life of the project. */
 export function newNameKey(): KeyObject {
   return takeKey(randomBytes(KEY_BYTES));
 }
@@ -166,7 +168,7 @@ export function newNameKey(): KeyObject {
 /**
  * The name key, sealed for `project.json` under a subkey of the DEK version that it is listed with.
  *
- * @param facts what the file says of that version beside it: authenticated along with it.
+ * @param facts what the file says about that version, authenticated with the key.
  */
 export function sealNameKey(
   project: string,
@@ -182,9 +184,7 @@ export function sealNameKey(
   }
 }
 
-/**
- * @throws OpenError for a name key of another project, version or DEK, or that was sealed beside other facts.
- */
+/** @throws OpenError for a name key of another project, version or DEK, or one sealed with other facts. */
 export function openNameKey(
   project: string,
   { version, dek }: DekVersion,

@@ -19,11 +19,11 @@ export function cursorsOf(project: string, cipher: ProjectCipher): Cursors {
 }
 
 /**
- * What a client is given to go on from, which tells it nothing and which it cannot make: sealed under a key
- * of its own, and bound to what it is of. Base64url of
- * `key version 4 | salt 16 | nonce 12 | ciphertext | tag 16`.
+ * Seals the position where a client's next page starts. The client can neither read nor forge it: it is
+ * sealed under a separate key and bound to its context. Base64url of `key version 4 | salt 16 | nonce 12 |
+ * ciphertext | tag 16`.
  *
- * @param context what the cursor belongs to; another one does not open it. No NUL.
+ * @param context what the cursor belongs to; the cursor opens in no other context. No NUL.
  */
 function sealCursor(cipher: ProjectCipher, context: readonly string[], plaintext: Buffer): string {
   const head = Buffer.alloc(VERSION_BYTES);
@@ -34,7 +34,9 @@ function sealCursor(cipher: ProjectCipher, context: readonly string[], plaintext
   return Buffer.concat([head, salt, seal(key, plaintext, cursorAad(context))]).toString('base64url');
 }
 
-/** What was sealed; undefined for anything that {@link sealCursor} did not make, or for another context. */
+/**
+ * The plaintext; undefined for anything that {@link sealCursor} did not make, or made for another context.
+ */
 function openCursor(cipher: ProjectCipher, context: readonly string[], cursor: string): Buffer | undefined {
   const bytes = Buffer.from(cursor, 'base64url');
   if (bytes.length < VERSION_BYTES + SALT_BYTES || bytes.toString('base64url') !== cursor) return undefined;

@@ -28,7 +28,7 @@ const value = fc.oneof(
   ),
 );
 
-/** A name in JSON, some of its characters as escapes. */
+/** A name in JSON, with some of its characters as escapes. */
 const spelled = (text: string, escaped: boolean) =>
   escaped
     ? `"${[...Array(text.length).keys()].map((at) => `\\u${text.charCodeAt(at).toString(16).padStart(4, '0')}`).join('')}"`
@@ -43,7 +43,7 @@ const object = (list: readonly Member[], empty: string) =>
   `{${list.length === 0 ? empty : list.map(writeMember).join(',')}}`;
 
 describe('the stored text', () => {
-  it('holds the bytes between the braces of the client verbatim', () => {
+  it("contains the client's bytes between the braces verbatim", () => {
     fc.assert(
       fc.property(members, space, (list, empty) => {
         const sent = object(list, empty);
@@ -55,7 +55,7 @@ describe('the stored text', () => {
     );
   });
 
-  it('keeps the user’s bytes when what was read is written back', () => {
+  it("keeps the user's bytes when a read text is written back", () => {
     fc.assert(
       fc.property(members, space, (list, empty) => {
         const content = readDocumentBody(Buffer.from(object(list, empty))).content;
@@ -68,7 +68,7 @@ describe('the stored text', () => {
     );
   });
 
-  it('never holds a metadata member of the client, wherever it stood and however it was spelled', () => {
+  it('never contains a metadata member from the client, wherever it was and however it was spelled', () => {
     const meta = fc.constantFrom('_id', '_collection', '_rev', '_created', '_updated');
     const mixed = fc.tuple(members, fc.uniqueArray(meta, { minLength: 1 }), fc.boolean(), space, fc.nat());
     fc.assert(
@@ -90,7 +90,7 @@ describe('the stored text', () => {
     );
   });
 
-  it('gives its metadata to its own reference and to no other', () => {
+  it('yields its metadata for its own reference and for no other', () => {
     const { content } = readDocumentBody(Buffer.from('{"a":1}'));
     const text = composeStoredText(metadata, content);
     expect(readStoredMetadata(text, { collection: 'notes', id: metadata._id })).toEqual(metadata);
@@ -100,7 +100,7 @@ describe('the stored text', () => {
   });
 });
 
-describe('a body is refused', () => {
+describe('a request body', () => {
   it.each([
     ['a reserved name', '{"_secret":1}'],
     ['a reserved name in escapes', '{"\\u005fsecret":1}'],
@@ -108,7 +108,7 @@ describe('a body is refused', () => {
     ['an _id that is no string', '{"_id":1}'],
     ['a _rev that is no string', '{"_rev":null}'],
     ['a _collection that is no string', '{"\\u005fcollection":["notes"]}'],
-  ])('with %s as invalid_document', (_name, text) => {
+  ])('is refused with %s as invalid_document', (_name, text) => {
     expect(() => readDocumentBody(Buffer.from(text))).toThrow(
       expect.objectContaining({ code: 'invalid_document' }),
     );
@@ -122,13 +122,13 @@ describe('a body is refused', () => {
     ['an array', '[]'],
     ['a string', '"a"'],
     ['nothing', ''],
-  ])('with %s as invalid_json', (_name, text) => {
+  ])('is refused with %s as invalid_json', (_name, text) => {
     expect(() => readDocumentBody(Buffer.from(text))).toThrow(
       expect.objectContaining({ code: 'invalid_json' }),
     );
   });
 
-  it('but reserved names below the top are the user’s own', () => {
+  it('may have reserved names below the top level', () => {
     expect(
       readDocumentBody(Buffer.from('{"a":{"_id":1,"constructor":{"prototype":1}}}')).content.hasMembers,
     ).toBe(true);

@@ -13,11 +13,11 @@ export interface DocumentRef {
 /** A document's own members: the client's bytes between its braces, without metadata members. */
 export interface DocumentContent {
   readonly bytes: Buffer;
-  /** False when `bytes` holds white space at most. */
+  /** False when `bytes` contains only white space. */
   readonly hasMembers: boolean;
 }
 
-/** What a client sent: the document's own members, and the metadata members it gave along with them. */
+/** A client's body: the document's own members, and the metadata members that came with them. */
 export interface DocumentBody {
   readonly content: DocumentContent;
   readonly id: string | undefined;
@@ -29,7 +29,7 @@ export interface DocumentBody {
 const REV_LENGTH = 24;
 /** Characters of `2026-01-31T12:00:00.000Z`. */
 const TIME_LENGTH = 24;
-/** Where values stand behind the head of a stored text, which ends where that of `_rev` begins. */
+/** Offsets of values after the head of a stored text. The head ends where the value of `_rev` begins. */
 const CREATED_START = REV_LENGTH + '","_created":"'.length;
 const UPDATED_START = CREATED_START + TIME_LENGTH + '","_updated":"'.length;
 const VALUES_LENGTH = UPDATED_START + TIME_LENGTH;
@@ -38,11 +38,11 @@ const METADATA_NAMES: ReadonlySet<string> = new Set(METADATA_MEMBERS);
 
 /**
  * Reads a request body. The client's bytes are kept verbatim, so that number precision, key order and white
- * space come back as they were sent; only metadata members are cut out, by their decoded names, so that a PUT
- * of what GET returned keeps the user's bytes.
+ * space survive. Only metadata members are cut out, by their decoded names, so that a PUT of a GET's answer
+ * keeps the user's bytes.
  *
- * @throws AppError `invalid_json`; `invalid_document` for a top-level name that begins with `_` and is no
- * metadata member, or a metadata member of the wrong type.
+ * @throws AppError `invalid_json`; `invalid_document` for a top-level name that begins with `_` and is not a
+ *   metadata member, or a metadata member of the wrong type.
  */
 export function readDocumentBody(bytes: Buffer): DocumentBody {
   const { value, scan } = parseJsonObject(bytes);
@@ -50,9 +50,9 @@ export function readDocumentBody(bytes: Buffer): DocumentBody {
 }
 
 /**
- * {@link readDocumentBody} of an object that was parsed with others.
+ * {@link readDocumentBody} for an object inside a larger text.
  *
- * @param bytes what `members` has offsets into.
+ * @param bytes the text that `members` has offsets into.
  * @throws AppError `invalid_document`.
  */
 export function documentBodyOf(
@@ -84,7 +84,7 @@ function ownMembers(bytes: Buffer, { members, bodyStart = 0, bodyEnd }: ObjectMe
   if (own.length === members.length)
     return { bytes: bytes.subarray(bodyStart, bodyEnd), hasMembers: own.length > 0 };
   if (own.length === 0) {
-    // The white space around what was cut is the user's.
+    // The white space around a cut member belongs to the user.
     const [first, last] = [members[0] as RootMember, members[members.length - 1] as RootMember];
     const before = bytes.subarray(first.start, first.nameStart);
     const after = bytes.subarray(endOfValue(bytes, last), last.end);
@@ -113,8 +113,8 @@ const SEPARATOR = Buffer.of(COMMA);
 const CLOSE_BRACE = 0x7d;
 
 /**
- * The JSON text that is sealed, stored and returned: `{`, the metadata members in their fixed order, the
- * client's bytes, `}`.
+ * The JSON text that is sealed, stored and returned: `{`, the metadata members in a fixed order, the client's
+ * bytes, `}`.
  */
 export function composeStoredText(metadata: DocumentMetadata, content: DocumentContent): Buffer {
   const head = `${headOf({ collection: metadata._collection, id: metadata._id })}${metadata._rev}","_created":"${metadata._created}","_updated":"${metadata._updated}"`;
@@ -129,21 +129,20 @@ export function composeStoredText(metadata: DocumentMetadata, content: DocumentC
 }
 
 /**
- * The text up to the value of `_rev`. Metadata values have fixed lengths, so the rest is found by counting.
+ * The text up to the value of `_rev`. Metadata values have fixed lengths, so the other offsets are constant.
  */
 function headOf(ref: DocumentRef): string {
   return `{"_id":${JSON.stringify(ref.id)},"_collection":${JSON.stringify(ref.collection)},"_rev":"`;
 }
 
 /**
- * Metadata of a stored text, or undefined when the text is not the document `ref`: anyone who can write
- * sealed bytes under the right key still cannot pass one document off as another.
+ * Metadata of a stored text, or undefined when the text is not the document `ref`. Someone who can place
+ * authentic sealed bytes still cannot pass one document off as another.
  */
 export function readStoredMetadata(text: Buffer, ref: DocumentRef): DocumentMetadata | undefined {
   const head = headOf(ref);
   const headBytes = Buffer.byteLength(head);
-  // Most heads are ASCII, which is its own Latin-1: then the head is compared without a copy of it as bytes,
-  // and read along with the values.
+  // Most heads are ASCII. Those are compared as Latin-1, without copying the head into bytes.
   const isAscii = headBytes === head.length;
   const start = isAscii ? 0 : headBytes;
   const read = text.toString('latin1', start, headBytes + VALUES_LENGTH);
@@ -160,8 +159,7 @@ export function readStoredMetadata(text: Buffer, ref: DocumentRef): DocumentMeta
 }
 
 /**
- * The own members of the document `ref`, of whose stored text `text` is: what {@link composeStoredText} was
- * given.
+ * The own members of the document `ref` with the stored text `text`: the input of {@link composeStoredText}.
  */
 export function ownContentOf(text: Buffer, ref: DocumentRef): DocumentContent {
   const end = Buffer.byteLength(headOf(ref)) + VALUES_LENGTH + 1;
@@ -169,7 +167,7 @@ export function ownContentOf(text: Buffer, ref: DocumentRef): DocumentContent {
   return { bytes: text.subarray(hasMembers ? end + 1 : end, -1), hasMembers };
 }
 
-/** Metadata of a stored text by what it says itself, or undefined when it is none. */
+/** Metadata of a stored text as it states them itself; undefined for any other text. */
 export function readOwnMetadata(text: Buffer): DocumentMetadata | undefined {
   let value: unknown;
   try {

@@ -1,9 +1,9 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
 
-/** Bounds how often something is done, at a rate that may change. At most one second's worth is saved up. */
+/** Limits the rate of an action; the rate may change. It saves up at most one second's worth. */
 export class TokenBucket {
   readonly #clock: Clock;
-  /** One second's worth at most. */
+  /** At most one second's worth. */
   #tokens = 0;
   #filledMs: number | undefined;
 
@@ -11,7 +11,7 @@ export class TokenBucket {
     this.#clock = clock;
   }
 
-  /** Takes a token, if there is one at the present rate. */
+  /** Takes a token if the current rate allows it. */
   take(perSecond: number): boolean {
     const nowMs = this.#clock.monotonic();
     const earned = this.#filledMs === undefined ? perSecond : ((nowMs - this.#filledMs) * perSecond) / 1_000;

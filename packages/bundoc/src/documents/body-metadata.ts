@@ -2,8 +2,8 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Precondition } from '../engine/port.ts';
 
 /**
- * The precondition of a write whose body has a `_rev`, which works as `If-Match` does, unless the write can
- * only create.
+ * The precondition of a write whose body has a `_rev`. It works like `If-Match`, unless the write can only
+ * create.
  *
  * @throws AppError `invalid_document` when the two name different revisions.
  */
@@ -22,7 +22,7 @@ export function withRevision(asked: Precondition, rev: string | undefined): Prec
   }
 }
 
-/** @throws AppError `invalid_document` when a metadata member of the body is unlike what the write is for. */
+/** @throws AppError `invalid_document` when a metadata member of the body contradicts the path. */
 export function requireSame(name: string, inBody: string | undefined, inPath: string): void {
   if (inBody !== undefined && inBody !== inPath)
     throw new AppError('invalid_document', { detail: `"${name}" and the path differ` });

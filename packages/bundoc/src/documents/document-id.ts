@@ -3,10 +3,7 @@ import { documentIdSchema } from '@bundoc/shared/contract/documents';
 import { fillRandom, smallRandom } from '@bundoc/shared/crypto/random';
 import { v7 as uuidv7 } from 'uuid';
 
-/**
- * Checks a document id that came in a body; those in a path are checked with the path. @throws
- * `invalid_document`.
- */
+/** Checks a document id from a body; ids in a path are checked with the path. @throws `invalid_document`. */
 export function documentIdOfBody(id: string): string {
   const result = documentIdSchema.safeParse(id);
   if (result.success) return result.data;
@@ -20,8 +17,8 @@ let seq = 0;
 const random = Buffer.alloc(16);
 
 /**
- * A new id that sorts by time (UUIDv7, RFC 9562): within a millisecond by a count that begins at random, as
- * method 1 of its section 6.2 says, and by no earlier time than the id before it.
+ * A new id that sorts by time (UUIDv7, RFC 9562). Within a millisecond it counts up from a random start, by
+ * method 1 of section 6.2. Its time is never earlier than that of the id before it.
  */
 export function newDocumentId(): string {
   const nowMs = Date.now();

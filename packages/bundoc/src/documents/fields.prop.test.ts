@@ -36,7 +36,7 @@ const { value } = fc.letrec<{ value: unknown }>((tie) => ({
 const document = fc.dictionary(name, value, { noNullPrototype: true });
 const path = fc.array(name, { minLength: 1, maxLength: 3 }).map((names) => names.join('.'));
 
-/** One path after another, on plain values: what of a value it leaves; undefined for nothing. */
+/** Evaluates one path after another on plain values; undefined for nothing. */
 function naively(node: unknown, paths: readonly (readonly string[])[]): unknown {
   if (paths.some((one) => one.length === 0)) return node;
   if (Array.isArray(node))
@@ -51,8 +51,8 @@ function naively(node: unknown, paths: readonly (readonly string[])[]): unknown 
   );
 }
 
-describe('a choice of fields', () => {
-  it('leaves what a naive reading of its paths leaves, behind the metadata', () => {
+describe('a selection of fields', () => {
+  it('keeps what a naive evaluation of its paths keeps, after the metadata', () => {
     fc.assert(
       fc.property(document, fc.array(path, { minLength: 1, maxLength: 4 }), (target, paths) => {
         expect(project(target, paths)).toEqual({
@@ -67,7 +67,7 @@ describe('a choice of fields', () => {
     );
   });
 
-  it('has one spelling, whatever order and repetition its paths came in', () => {
+  it('has one canonical spelling for any order and repetition of its paths', () => {
     fc.assert(
       fc.property(fc.array(path, { minLength: 1, maxLength: 5 }), (paths) => {
         const { canonical } = chosen(paths);
@@ -88,7 +88,7 @@ describe('a choice of fields', () => {
       .fill('a')
       .join(','),
     `${'a.'.repeat(200)}a`,
-  ])('is none when it is %j', (text) => {
+  ])('is invalid as %j', (text) => {
     expect(fieldsParameterSchema.safeParse(text).success).toBe(false);
   });
 });

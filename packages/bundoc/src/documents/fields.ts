@@ -1,19 +1,16 @@
 import { z } from 'zod';
 import { faultOfPath, PATH_LENGTH_MAX, pathOf } from '../values/path.ts';
 
-/** Paths of one choice of fields. */
+/** Maximum number of paths in one selection of fields. */
 export const FIELDS_MAX = 50;
 
-/**
- * Which members of an object are wanted: each as a whole (`true`), or what is wanted of it. Names are the
- * decoded ones.
- */
+/** The selected members of an object: each as a whole (`true`) or by a nested mask. Names are decoded. */
 export type FieldMask = ReadonlyMap<string, FieldMask | true>;
 
-/** A choice of fields, and the same choice in one spelling only. */
+/** A selection of fields, and its canonical spelling. */
 export interface Fields {
   readonly mask: FieldMask;
-  /** The paths in order, each once, without those that another one has in it: cursors are bound to it. */
+  /** The paths in order, each once, without paths below another one. Cursors are bound to it. */
   readonly canonical: readonly string[];
 }
 
@@ -33,7 +30,7 @@ export const fieldsParameterSchema = z
     description: 'Dotted paths of members, joined by commas: the only ones that are given',
   });
 
-/** A choice of fields by its paths; or why it is none. */
+/** Parses a selection of fields, or returns why it is invalid. */
 export function readFields(paths: readonly string[]): Fields | string {
   if (paths.length > FIELDS_MAX) return `must be at most ${FIELDS_MAX} fields`;
   for (const path of paths) {

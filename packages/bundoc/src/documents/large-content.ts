@@ -8,15 +8,15 @@ import { type Patch, type PatchKind, readPatch } from './patch/read-patch.ts';
 import { ifMatchOfBody } from './preconditions.ts';
 import { type BatchLimits, type ReadIfMatch, readBatch } from './read-batch.ts';
 
-// Bodies of requests: a small one is read in one step, a large one in another thread. Both are refused for
-// the same reasons. The work is left afterwards: what a request waits for next is no time of the processor.
+// Parses request bodies: small ones in one step, large ones in another thread, with the same errors.
+// Afterwards it leaves the work, because the request's next wait uses no processor time.
 
 interface LargeContent {
   readonly piece: Piece;
   readonly hasMembers: boolean;
 }
 
-/** An operation of a batch, its document as a piece of the body. */
+/** An operation of a batch, with its document as a piece of the body. */
 type LargeOperation =
   | (Omit<Extract<BatchOperation, { op: 'put' }>, 'content'> & LargeContent)
   | Exclude<BatchOperation, { op: 'put' }>;
@@ -40,15 +40,15 @@ export const JOBS = defineJobs(import.meta.url, {
     });
   },
 
-  /** Refuses a patch that is not sound. */
+  /** Refuses an invalid patch. */
   patch(input: { readonly kind: PatchKind; readonly bytes: Uint8Array } & BatchLimits): void {
     readPatch(input.kind, bufferOf(input.bytes), input.documentBytesMax);
   },
 });
 
-/** Bytes of a body that is read without a turn: it takes less than a turn costs to wait for. */
+/** Bytes of a body up to which it is read without waiting for a turn, which would take longer. */
 const SMALL_BODY_BYTES = 8_192;
-/** Bytes of a body up to which it is read in one step: one of many short names takes some milliseconds. */
+/** Bytes of a body up to which it is read in one step: one with many short names takes some milliseconds. */
 const BODY_AT_ONCE_MAX = 131_072;
 
 /** {@link readDocumentBody}. Synchronous for a small one. */
@@ -72,7 +72,7 @@ async function readLargeBody(bytes: Buffer, work: Work): Promise<DocumentBody> {
   return { ...rest, content: contentOf(content, bytes) };
 }
 
-/** Bytes of a batch up to which it is read in one step: each operation takes some time of its own. */
+/** Bytes of a batch up to which it is read in one step: each operation adds some time. */
 const BATCH_AT_ONCE_MAX = 65_536;
 
 /** {@link readBatch}. */
@@ -98,7 +98,7 @@ export async function readBatchInTurns(
   return whole;
 }
 
-/** {@link readPatch}. A large one is found to be sound, and read again where it is applied. */
+/** {@link readPatch}. A large patch is only validated here, and parsed again where it is applied. */
 export async function readPatchInTurns(
   kind: PatchKind,
   bytes: Buffer,
@@ -116,7 +116,7 @@ export async function readPatchInTurns(
   return { kind: 'large', of: kind, bytes, part: 'body' };
 }
 
-/** A body, or what stands for a large one. */
+/** Returns a small body unchanged, and the digest of a large one. */
 export async function digestInTurns(bytes: Buffer, work: Work): Promise<Buffer | string> {
   if (bytes.length <= LARGE_BYTES) return bytes;
   const digest = await work.elsewhere(JOBS.digest, { bytes });

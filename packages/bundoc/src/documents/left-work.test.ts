@@ -57,7 +57,7 @@ it.each(Object.entries(STEPS))(
   },
 );
 
-it('the look-up of the first answer is no processor time when a repeated patch does not fit any more', async () => {
+it('a repeated patch that no longer applies is not charged for the lookup of its first answer', async () => {
   const bench = new WorkBench();
   await using scheduler = new Scheduler(bench.ports);
   {

@@ -2,7 +2,7 @@ import type { DocumentContent, DocumentRef } from '../crypto/stored-text.ts';
 import type { Precondition } from '../engine/port.ts';
 import type { Patch } from './patch/read-patch.ts';
 
-/** One operation of a batch, found sound. */
+/** One valid operation of a batch. */
 export type BatchOperation =
   | {
       readonly op: 'put';

@@ -14,7 +14,7 @@ describe('the precondition of a write', () => {
     [{ 'if-match': `W/"x" ,"${REV}"` }, { kind: 'revision', anyOf: [REV] }],
     [{ 'if-match': `, ,"${REV}" , ,"x",` }, { kind: 'revision', anyOf: [REV, 'x'] }],
     [{ 'if-match': Array(32).fill('"a"').join(',') }, { kind: 'revision', anyOf: Array(32).fill('a') }],
-  ])('%j means %j', (headers, meaning) => {
+  ])('reads %j as %j', (headers, meaning) => {
     expect(writePrecondition(headers)).toEqual(meaning);
   });
 
@@ -31,12 +31,12 @@ describe('the precondition of a write', () => {
     { 'if-match': Array(33).fill('"a"').join(',') },
     { 'if-none-match': '"a"' },
     { 'if-none-match': '*', 'if-match': '*' },
-  ])('%j is refused', (headers) => {
+  ])('refuses %j', (headers) => {
     expect(() => writePrecondition(headers)).toThrow(expect.objectContaining({ code: 'invalid_request' }));
   });
 });
 
-it('a list of tags is read in time that grows with its length alone', () => {
+it('a list of tags is parsed in linear time', () => {
   for (const run of [' ', ',', ', ', '"a",'])
     for (const [head, tail] of [
       ['', 'x'],
@@ -57,12 +57,12 @@ describe('a conditional read', () => {
     [{ 'if-none-match': '*' }, true],
     [{ 'if-none-match': '"other"' }, false],
     [{ 'if-match': etagOf(REV) }, false],
-  ])('with %j is not modified: %s', (headers, expected) => {
+  ])('has the answer "not modified" with %j: %s', (headers, expected) => {
     expect(isNotModified(headers, REV)).toBe(expected);
   });
 
   it.each([`W/"${REV}"`, `"other", W/"${REV}"`])(
-    'with If-Match: %s is refused: it compares strongly',
+    'is refused with If-Match: %s, which compares strongly',
     (tags) => {
       expect(() => isNotModified({ 'if-match': tags }, REV)).toThrow(
         expect.objectContaining({ code: 'precondition_failed' }),
@@ -70,7 +70,7 @@ describe('a conditional read', () => {
     },
   );
 
-  it('of another revision than If-Match names is refused', () => {
+  it('is refused for another revision than If-Match names', () => {
     expect(() => isNotModified({ 'if-match': '"other"' }, REV)).toThrow(
       expect.objectContaining({ code: 'precondition_failed' }),
     );

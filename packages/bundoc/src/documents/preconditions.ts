@@ -34,7 +34,7 @@ export function writePrecondition(headers: IncomingHttpHeaders): Precondition {
 const REVISION = /^[0-9a-f]{24}$/;
 
 /**
- * The precondition that a member of a body means: as `If-Match` has it, or a `_rev` as it is.
+ * The precondition in a member of a body: in the syntax of `If-Match`, or a bare `_rev`.
  *
  * @throws AppError `invalid_request` for anything else.
  */
@@ -63,7 +63,7 @@ export function isNotModified(headers: IncomingHttpHeaders, rev: string): boolea
   return tags === '*' || tags.some(({ opaque }) => opaque === rev);
 }
 
-/** `If-Match` compares strongly (RFC 9110, section 13.1.1): of weak tags alone it holds for no revision. */
+/** `If-Match` compares strongly (RFC 9110, section 13.1.1): with weak tags only, it matches no revision. */
 function revisionOf(tags: '*' | readonly EntityTag[]): Precondition {
   return tags === '*' ? { kind: 'present' } : { kind: 'revision', anyOf: strongTags(tags) };
 }

@@ -16,7 +16,7 @@ import { bufferOf, copyOf, TREE_BYTES_MAX } from '../work/large-bytes.ts';
 import type { Work } from '../work/scheduler.ts';
 import { type FieldMask, type Fields, readFields } from './fields.ts';
 
-/** @public The thread for large documents finds it by its name. */
+/** @public The thread for large documents looks it up by name. */
 export const JOBS = defineJobs(import.meta.url, {
   projection(input: {
     readonly metadata: DocumentMetadata;
@@ -30,8 +30,8 @@ export const JOBS = defineJobs(import.meta.url, {
 });
 
 /**
- * {@link projectText} of each document, with others served in between; of large documents in another thread.
- * Frees the documents' texts.
+ * {@link projectText} of each document, yielding in between; large documents run in another thread. Frees the
+ * documents' texts.
  */
 export async function projectInTurns(
   documents: readonly StoredDocument[],
@@ -54,10 +54,10 @@ export async function projectInTurns(
 }
 
 /**
- * A document's text with its metadata and the chosen members alone, each as it is written.
+ * A document's text with its metadata and only the selected members, each verbatim.
  *
- * A path goes into every object of an array; what of an array is no object, or has nothing of what was
- * chosen, is left out of it.
+ * A path applies to every object of an array. Items that are not objects, or that have no selected member,
+ * are left out.
  */
 export function projectText({ metadata, text }: StoredDocument, mask: FieldMask): Buffer {
   const own = ownContentOf(text, { collection: metadata._collection, id: metadata._id });
@@ -74,14 +74,14 @@ function chosenOf(object: JsonObject, mask: FieldMask): JsonObject {
     object.members.flatMap((member) => {
       const wanted = mask.get(member.name);
       if (wanted === undefined) return [];
-      const value = wanted === true ? member.value : within(member.value, wanted);
+      const value = wanted === true ? member.value : projectValue(member.value, wanted);
       return value === undefined ? [] : [{ ...member, value }];
     }),
   );
 }
 
-/** What of a value was chosen; undefined when it has nothing to choose from. */
-function within(value: JsonNode, mask: FieldMask): JsonNode | undefined {
+/** The selected part of a value; undefined when nothing in it can be selected. */
+function projectValue(value: JsonNode, mask: FieldMask): JsonNode | undefined {
   if (value.kind === 'scalar') return undefined;
   return value.kind === 'object' ? chosenOf(value, mask) : chosenItems(value, mask);
 }
@@ -89,7 +89,7 @@ function within(value: JsonNode, mask: FieldMask): JsonNode | undefined {
 function chosenItems(array: JsonArray, mask: FieldMask): JsonArray {
   return arrayOf(
     array.items.flatMap((item) => {
-      const value = within(item.value, mask);
+      const value = projectValue(item.value, mask);
       return value === undefined ? [] : [{ ...item, value }];
     }),
   );

@@ -13,23 +13,22 @@ import { documentIdOfBody, newDocumentId } from './document-id.ts';
 import type { BatchOperation } from './operation.ts';
 import { jsonPatchOf, mergePatchOf, type Patch } from './patch/read-patch.ts';
 
-/** Levels of a batch around a document: the object, the list, the operation. */
+/** Nesting levels of a batch around a document: the object, the list, the operation. */
 const LEVELS_AROUND = 3;
 
 export interface BatchLimits {
-  /** Bytes of a document, and of a patch. */
+  /** Maximum bytes of a document or a patch. */
   readonly documentBytesMax: number;
 }
 
-/** What an operation's `if_match` means. @throws AppError `invalid_request`. */
+/** Parses an operation's `if_match`. @throws AppError `invalid_request`. */
 export type ReadIfMatch = (value: string, path: string) => Precondition;
 
 /**
- * Reads the body of a batch. Documents are the bytes that stand in it, and are taken as a PUT of them would
- * be.
+ * Reads the body of a batch. Each document keeps its bytes and follows the rules of a PUT.
  *
  * @throws AppError `invalid_json`; `invalid_request`, also for two operations on one document;
- * `invalid_document`, `invalid_patch`, `payload_too_large`, with the place of the operation in `errors`.
+ *   `invalid_document`, `invalid_patch`, `payload_too_large`, with the place of the operation in `errors`.
  */
 export function readBatch(
   bytes: Buffer,
@@ -133,11 +132,11 @@ function readPatchOf(place: Place, input: Extract<BatchOperationInput, { op: 'pa
   const patch =
     kind === 'merge' ? mergePatchOf(tree) : jsonPatchOf(tree, input.json, limits.documentBytesMax, part);
   if (valueEnd - valueStart <= TREE_BYTES_MAX) return patch;
-  // Only its text is kept: it takes a fraction of the memory.
+  // Keeps only the text, which takes a fraction of the memory.
   return { kind: 'large', of: kind, bytes: copyOf(bytes.subarray(valueStart, valueEnd)), part };
 }
 
-/** @throws AppError `invalid_request` for a member that is absent, `payload_too_large`. */
+/** @throws AppError `invalid_request` for an absent member; `payload_too_large`. */
 function memberOf({ members, path }: Place, name: string, bytesMax: number): LocatedMember {
   const member = members.find((one) => one.name === name);
   if (member === undefined)
@@ -146,7 +145,7 @@ function memberOf({ members, path }: Place, name: string, bytesMax: number): Loc
   return member;
 }
 
-/** Adds to a refusal which operation it is of. */
+/** Adds the operation's path to a refusal. */
 function inPlace<T>(path: string, read: () => T): T {
   try {
     return read();

@@ -1,15 +1,15 @@
 import assert from 'node:assert/strict';
 
-/** Up to here a loop is faster than a call out of JavaScript. */
+/** Up to here, a loop is faster than a native call. */
 const SHORT_BYTES = 32;
 
-/** Writes a binary record into a buffer that grows. Integers are big-endian. */
+/** Writes a binary record into a growing buffer. Integers are big-endian. */
 export class ByteWriter {
   #buffer: Buffer;
   #length = 0;
 
   constructor(capacity = 4_096) {
-    // Not from Node's pool: what is written here may be kept for long.
+    // Not from Node's pool: long-lived records would keep whole pool slabs in memory.
     this.#buffer = Buffer.allocUnsafeSlow(capacity);
   }
 
@@ -38,7 +38,7 @@ export class ByteWriter {
     return this;
   }
 
-  /** Bytes whose number the reader knows: all, or a part. */
+  /** Bytes without a length prefix: all, or a part. */
   raw(bytes: Uint8Array, start = 0, length = bytes.length): this {
     const buffer = this.#room(length);
     const to = this.#length;
@@ -48,7 +48,7 @@ export class ByteWriter {
     return this;
   }
 
-  /** Text of up to 65,535 bytes of UTF-8, with its length. */
+  /** Text of up to 65,535 bytes of UTF-8, with a length prefix. */
   text(value: string): this {
     const bytes = Buffer.byteLength(value);
     this.u16(bytes);
@@ -57,12 +57,12 @@ export class ByteWriter {
     return this;
   }
 
-  /** Bytes with their number. */
+  /** Bytes with a length prefix. */
   blob(bytes: Uint8Array): this {
     return this.u32(bytes.length).raw(bytes);
   }
 
-  /** Room for so many bytes, for the caller to write at once: what is written next may move it. */
+  /** Appends space for the caller to fill immediately: the next write may move the buffer. */
   reserve(bytes: number): Buffer {
     const start = this.#length;
     this.#room(bytes);
@@ -70,7 +70,7 @@ export class ByteWriter {
     return this.#buffer.subarray(start, this.#length);
   }
 
-  /** What was written so far. The writer must not be used afterwards. */
+  /** The written bytes. The writer must not be used afterwards. */
   finish(): Buffer {
     return this.#buffer.subarray(0, this.#length);
   }
@@ -86,7 +86,7 @@ export class ByteWriter {
   }
 }
 
-/** Reads what {@link ByteWriter} wrote. The bytes are authentic, so a wrong one is a defect and throws. */
+/** Reads what {@link ByteWriter} wrote. The bytes are authentic, so an invalid one is a defect and throws. */
 export class ByteReader {
   readonly #buffer: Buffer;
   #at = 0;

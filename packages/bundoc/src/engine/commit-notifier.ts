@@ -6,19 +6,18 @@ interface Waiter {
 }
 
 /**
- * Those that wait for a commit behind a position. The engine tells of each; nothing is done for it while
- * nobody waits.
+ * Waiters for a commit after a position. The engine reports every commit; without waiters this costs nothing.
  */
 export class CommitNotifier {
   readonly #waiting = new Set<Waiter>();
   #ended = false;
 
-  /** Whether anybody waits. */
+  /** Whether there are no waiters. */
   get isEmpty(): boolean {
     return this.#waiting.size === 0;
   }
 
-  /** @returns the position of the change, or undefined when the signal was aborted or this has ended. */
+  /** @returns the position of the change; undefined when the signal was aborted or the notifier has ended. */
   wait(after: Position, signal: AbortSignal): Promise<Position | undefined> {
     if (signal.aborted || this.#ended) return Promise.resolve(undefined);
     return new Promise((resolve) => {
@@ -36,7 +35,7 @@ export class CommitNotifier {
     });
   }
 
-  /** Everything up to `position` is committed, and can be read. */
+  /** Reports that everything up to `position` is committed and readable. */
   committed(position: Position): void {
     for (const waiter of this.#waiting) if (waiter.after < position) waiter.resolve(position);
   }

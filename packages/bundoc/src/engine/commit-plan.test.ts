@@ -33,7 +33,7 @@ interface Commit {
 
 type Context = PlanContext<Commit, string>;
 
-/** A document of version 1 that was made and changed long ago; deleted, it is a tombstone. */
+/** A document of version 1 that was created and changed long ago; deleted, it is a tombstone. */
 const stored = (id: string, deletedMs = 0): DocumentState => ({
   ...ref(id),
   fileName: Buffer.alloc(16, id),
@@ -46,7 +46,7 @@ const stored = (id: string, deletedMs = 0): DocumentState => ({
   deletedMs,
 });
 
-/** The value that the unique index has of a document: its text behind `"u":`. */
+/** A document's value in the unique index: its text after `"u":`. */
 const uniqueValue = (text: Buffer | undefined) => /"u":"(\w*)"/.exec(text?.toString() ?? '')?.[1] ?? '';
 
 interface Before {
@@ -55,9 +55,9 @@ interface Before {
   readonly sealsLeft?: number;
   readonly quota?: Context['quota'];
   readonly usage?: Context['usage'];
-  /** Ids by the value that they have in the unique index. */
+  /** Ids by their value in the unique index. */
   readonly unique?: Readonly<Record<string, string>>;
-  /** Commits after which the group ends. */
+  /** Number of commits after which the group ends. */
   readonly commitsMax?: number;
 }
 
@@ -97,7 +97,7 @@ const under = (key: string, request: string, ...writes: readonly Write[]): Commi
 });
 const when = (write: Write, precondition: Precondition): Write => ({ ...write, precondition });
 const revision = (rev: string): Precondition => ({ kind: 'revision', anyOf: [rev] });
-/** Revisions of the drafts are distinguished by commit and write. */
+/** Revisions of the drafts differ by commit and write. */
 const revOf = (place: number, at: number) => Buffer.alloc(REV_BYTES, 16 * place + at);
 const draftOf = ({ writes }: Commit, place: number): CommitDraft => ({
   nowMs: NOW_MS + place,
@@ -108,7 +108,7 @@ function plan(before: Before, commits: readonly Commit[]) {
   return planCommits(commits, commits.map(draftOf), contextOf(before));
 }
 
-/** What became of each commit: its answers in short, or the code of its refusal. */
+/** The outcome of each commit: its answers in short, or the code of its refusal. */
 function answersOf(before: Before, commits: readonly Commit[]): string[] {
   return plan(before, commits).outcomes.map((outcome) => {
     if (outcome.kind === 'refused')
@@ -134,7 +134,7 @@ const full = { documents: 2, bytes: 200 };
 const most = { documents: 1, bytes: 900 };
 const text = (bytes: number) => JSON.stringify({ t: 'x'.repeat(bytes) });
 
-/** Each: what it shows, what is there before, the commits, and what becomes of them. */
+/** Each row: the guarantee, the state before, the commits, and their outcomes. */
 const TABLE: readonly [string, Before, readonly Commit[], readonly string[]][] = [
   ['a document is created', {}, [commit(put('a', '{}'))], ['created']],
   ['a living document is replaced', { states: [living] }, [commit(put('a', '{}'))], ['replaced']],
@@ -143,31 +143,31 @@ const TABLE: readonly [string, Before, readonly Commit[], readonly string[]][] =
   ['an absent document cannot be deleted', {}, [commit(remove('a'))], ['document_not_found']],
   ['a deleted document cannot be deleted', { states: [gone] }, [commit(remove('a'))], ['document_not_found']],
   [
-    'a commit sees what those before it leave, refused ones apart',
+    'a commit sees the effects of all accepted ones before it',
     {},
     [commit(put('a', '{}'), remove('b')), commit(remove('a')), commit(put('a', '{}')), commit(remove('a'))],
     ['document_not_found', 'document_not_found', 'created', 'deleted'],
   ],
   [
-    'a write sees those before it in its commit',
+    'a write sees the earlier writes of its commit',
     {},
     [commit(put('a', '{}'), put('a', '{}'), remove('a'), put('a', '{}'))],
     ['created,replaced,deleted,created'],
   ],
   [
-    'preconditions: absent',
+    'a precondition may require absence',
     { states: [living] },
     [commit(when(put('a', '{}'), { kind: 'absent' })), commit(when(put('b', '{}'), { kind: 'absent' }))],
     ['precondition_failed', 'created'],
   ],
   [
-    'preconditions: present',
+    'a precondition may require presence',
     { states: [living] },
     [commit(when(put('a', '{}'), { kind: 'present' })), commit(when(put('b', '{}'), { kind: 'present' }))],
     ['replaced', 'precondition_failed'],
   ],
   [
-    'preconditions: a revision, which the commit before may have replaced',
+    'a precondition may require a revision, which an earlier commit may have replaced',
     { states: [living] },
     [
       commit(when(put('a', '{}'), revision(OLD_REV))),
@@ -177,31 +177,31 @@ const TABLE: readonly [string, Before, readonly Commit[], readonly string[]][] =
     ['replaced', 'precondition_failed', 'deleted'],
   ],
   [
-    'preconditions: a deleted document is absent',
+    'a deleted document counts as absent in preconditions',
     { states: [gone] },
     [commit(when(put('a', '{}'), revision(OLD_REV))), commit(when(put('a', '{}'), { kind: 'absent' }))],
     ['precondition_failed', 'created'],
   ],
   [
-    'idempotency: a repetition within a day is answered as before',
+    'a repetition under an idempotency key within a day gets the first answer',
     { idempotencyRecords: [usedAt(NOW_MS - IDEMPOTENCY_TTL_MS + 1)] },
     [under('k', 'r', put('a', '{}'))],
     ['deleted again'],
   ],
   [
-    'idempotency: a key is forgotten after a day',
+    'an idempotency key expires after a day',
     { idempotencyRecords: [usedAt(NOW_MS - IDEMPOTENCY_TTL_MS)] },
     [under('k', 'other', put('a', '{}'))],
     ['created'],
   ],
   [
-    'idempotency: another request under a key is refused',
+    'another request under an idempotency key is refused',
     { idempotencyRecords: [usedAt(NOW_MS)] },
     [under('k', 'other', put('a', '{}'))],
     ['idempotency_mismatch'],
   ],
   [
-    'idempotency: within the group, and a refused commit uses no key',
+    'a refused commit in the same group does not use an idempotency key',
     {},
     [
       under('k', 'r', remove('a')),
@@ -212,19 +212,19 @@ const TABLE: readonly [string, Before, readonly Commit[], readonly string[]][] =
     ['document_not_found', 'created', 'created again', 'idempotency_mismatch'],
   ],
   [
-    'quota: no document more than there may be, until one goes',
+    'a quota of documents allows another one only after a deletion',
     { states: [living], quota, usage: full },
     [commit(put('b', '{}')), commit(put('a', '{}')), commit(remove('a'), put('b', '{}'))],
     ['quota_exceeded', 'replaced', 'deleted,created'],
   ],
   [
-    'quota: no byte more than there may be, and what is refused counts for nothing',
+    'a quota of bytes is exact, and does not count refused commits',
     { states: [living], quota: { ...quota, documentsMax: 0 }, usage: most },
     [commit(put('b', text(1_000))), commit(put('b', '{}')), commit(remove('a'))],
     ['quota_exceeded', 'quota_exceeded', 'deleted'],
   ],
   [
-    'uniqueness: a value is of one document, until that one gives it up',
+    'a unique value belongs to one document until that document frees it',
     { unique: { x: 'c' }, states: [stored('c')] },
     [
       commit(put('a', '{"u":"x"}')),
@@ -236,13 +236,13 @@ const TABLE: readonly [string, Before, readonly Commit[], readonly string[]][] =
     ['unique_violation', 'replaced', 'created', 'unique_violation', 'deleted,created'],
   ],
   [
-    'uniqueness: a refused commit takes no value',
+    'a refused commit takes no unique value',
     {},
     [commit(put('a', '{"u":"x"}'), remove('b')), commit(put('b', '{"u":"x"}'))],
     ['document_not_found', 'created'],
   ],
   [
-    'seals: no document more than the key may seal; a deletion seals none',
+    'the key seals no more documents than it may, and a deletion needs no seal',
     { sealsLeft: 2, states: [living] },
     [
       commit(put('b', '{}'), put('c', '{}'), put('d', '{}')),
@@ -253,7 +253,7 @@ const TABLE: readonly [string, Before, readonly Commit[], readonly string[]][] =
     ['key_exhausted', 'created,created', 'key_exhausted', 'deleted'],
   ],
   [
-    'a group ends where its indexes say so',
+    'a group ends where its indexes end it',
     { commitsMax: 2 },
     [commit(put('a', '{}')), commit(remove('b')), commit(put('c', '{}'))],
     ['created', 'document_not_found'],
@@ -265,7 +265,7 @@ describe('the plan of a group of commits', () => {
     expect(answersOf(before, commits)).toEqual(expected);
   });
 
-  it('gives numbers without gaps to the writes of accepted commits alone', () => {
+  it('assigns gapless numbers to the writes of accepted commits only', () => {
     const commits = [commit(put('a', '{}'), remove('b')), commit(put('a', '{}'), put('b', '{}'))];
     const { outcomes, seq } = plan({}, [...commits, under('k', 'r', remove('a'))]);
     const seqs = outcomes.map((one) =>
@@ -275,7 +275,7 @@ describe('the plan of a group of commits', () => {
     expect(seq).toBe(LAST_SEQ + 3);
   });
 
-  it('keeps the creation and the name of a document that lives, and begins those of any other', () => {
+  it('keeps the creation time and the name of an existing document, and starts new ones for any other', () => {
     const before = { states: [living, stored('b', NOW_MS - 1)] };
     const [outcome] = plan(before, [commit(put('a', '{"n":1.10}'), put('b', '{}'), remove('a'))]).outcomes;
     if (outcome?.kind !== 'accepted') throw new Error('the commit is refused');
@@ -295,14 +295,14 @@ describe('the plan of a group of commits', () => {
     expect(outcome.results[0]?.metadata).toMatchObject({ _id: 'a', _rev: rev });
   });
 
-  it('remembers an answer under its key, with the time of the commit', () => {
+  it('records an answer under its idempotency key, with the time of the commit', () => {
     const [outcome] = plan({}, [under('k', 'r', put('a', '{}'))]).outcomes;
     if (outcome?.kind !== 'accepted') throw new Error('the commit is refused');
     const answer = JSON.stringify(outcome.results);
     expect(outcome.idempotencyRecord).toEqual({ key: 'k', request: 'r', atMs: NOW_MS, answer });
   });
 
-  it('tells every write of a commit whose precondition fails, by what the writes before the first leave', () => {
+  it('reports every write of a commit whose precondition fails, given the writes before the first failure', () => {
     const writes = [
       put('b', '{}'),
       when(put('a', '{}'), { kind: 'absent' }),
@@ -318,20 +318,20 @@ describe('the plan of a group of commits', () => {
     ]);
   });
 
-  it('is the same for the same input', () => {
+  it('is deterministic', () => {
     for (const [, before, commits] of TABLE) expect(plan(before, commits)).toEqual(plan(before, commits));
   });
 });
 
-describe('a commit that asks to be let in', () => {
+describe('the admission of a commit', () => {
   const none = { commits: 0, bytes: 0 };
   const refusal = (code: string) => expect.objectContaining({ code });
 
-  it('counts with its documents, and what each write brings along', () => {
+  it('counts its documents and the overhead of each write', () => {
     expect(admit([put('a', '{"n":1}'), remove('b')], none)).toBe('"n":1'.length + 2 * WRITE_OVERHEAD_BYTES);
   });
 
-  it('is refused when it is too large, or too much waits', () => {
+  it('refuses a commit that is too large, or too many waiting ones', () => {
     const large = [put('a', text(COMMIT_BYTES_MAX))];
     expect(() => admit(large, none)).toThrow(refusal('payload_too_large'));
     const one = [put('a', '{}')];

@@ -13,20 +13,20 @@ import {
   type WriteResult,
 } from './port.ts';
 import { holds, preconditionsFailed } from './precondition.ts';
-import { addedBy, GroupQuota, NOTHING, type Quota, sumOf, type Usage } from './quota.ts';
+import { GroupQuota, NOTHING, type Quota, sumOf, type Usage, usageDelta } from './quota.ts';
 import { type DocumentState, type IdempotencyRecord, REV_BYTES } from './state.ts';
 
-// Both engines decide their commits here, in groups: one commit after another, each against all before it.
+// Both engines plan their commits here, in groups: each commit sees the effects of all before it.
 
 /**
- * What a write adds to its document's bytes, at most: an id of 512 bytes in the record, escaped in the text
- * and in the answer of an idempotency key, and names, numbers and times. So the counted bytes bound the
- * written ones.
+ * Maximum bytes that a write adds to its document: names, numbers, times, and an id of 512 bytes. The id
+ * appears in the record and, escaped, in the text and in the answer of an idempotency key. With it, the
+ * counted bytes are an upper bound of the written ones.
  */
 export const WRITE_OVERHEAD_BYTES = 4_096;
 
 /**
- * Bytes that a commit counts with, if it is let in behind those that wait.
+ * The bytes that a commit counts for, if the queue may take it.
  *
  * @throws AppError `payload_too_large`, `overloaded`.
  */
@@ -43,10 +43,10 @@ export function admit(
   return bytes;
 }
 
-/** The time and the revisions of a commit, drawn once: it may be planned more than once. */
+/** The time and the revisions of a commit, drawn once because it may be planned again. */
 export interface CommitDraft {
   readonly nowMs: number;
-  /** Of each write. */
+  /** One for each write. */
   readonly revs: readonly Buffer[];
 }
 
@@ -54,20 +54,20 @@ export function draftsOf(group: readonly Pick<WaitingCommit, 'writes'>[], clock:
   return group.map(({ writes }) => ({ nowMs: clock.now(), revs: writes.map(() => smallRandom(REV_BYTES)) }));
 }
 
-/** A document as one write of a commit leaves it. */
+/** A document after one write of a commit. */
 export interface PlannedWrite<E> {
-  /** As {@link PlanContext.keyOf} calls it. */
+  /** The key that {@link PlanContext.keyOf} returns. */
   readonly key: string;
   /** Hex of the state's file name. */
   readonly fileName: string;
   readonly state: DocumentState;
-  /** To be sealed; undefined for a delete. */
+  /** The text to seal; undefined for a delete. */
   readonly text: Buffer | undefined;
-  /** All that it is to have in the indexes of its collection; undefined where there are none. */
+  /** All of its entries in the indexes of its collection; undefined without indexes. */
   readonly entries: E | undefined;
 }
 
-/** One that is repeated under an idempotency key writes nothing. */
+/** A repetition under an idempotency key writes nothing. */
 export type CommitOutcome<E> =
   | {
       readonly kind: 'accepted';
@@ -78,49 +78,49 @@ export type CommitOutcome<E> =
   | { readonly kind: 'refused'; readonly error: unknown };
 
 export interface CommitPlan<E> {
-  /** Of each commit, in their order; those behind the last are for another group. */
+  /** One for each commit, in order; the commits after the last outcome belong to another group. */
   readonly outcomes: readonly CommitOutcome<E>[];
-  /** Of the last commit that is accepted. */
+  /** The position of the last accepted commit. */
   readonly seq: Position;
 }
 
-/** What the engine knows of a project, while nobody else writes to it. */
+/** The state of a project; the caller is the only writer. */
 export interface PlanContext<C, E> {
-  /** Of the last commit. */
+  /** The position of the last commit. */
   readonly seq: Position;
-  /** Of the key that seals. */
+  /** The version of the key that seals. */
   readonly keyVersion: number;
-  /** Documents that it may still seal. */
+  /** The number of documents that the key may still seal. */
   readonly sealsLeft: number;
   readonly quota: Quota | undefined;
-  /** What the project holds, for the quota; undefined for no quota. */
+  /** The project's usage, for the quota; undefined for no quota. */
   readonly usage: Usage | undefined;
-  /** Tells the documents of the project apart, by the write of a commit. */
+  /** Identifies the document of one write within the project. */
   keyOf(commit: C, at: number): string;
-  /** Tombstones, too. */
+  /** Includes tombstones. */
   stateOf(ref: DocumentRef, key: string): DocumentState | undefined;
-  /** Hex of the file name of a document that has no state. */
+  /** Hex of the file name for a document without a state. */
   fileNameOf(ref: DocumentRef, key: string): string;
-  /** What an idempotency key led to. */
+  /** The record of an idempotency key. */
   idempotencyRecordOf(key: string): IdempotencyRecord | undefined;
   readonly indexing: PlanIndexing<E>;
 }
 
-/** The indexes of a project as the commits of a group leave them. */
+/** The indexes of a project while a group is planned. */
 export interface PlanIndexing<E> {
-  /** Begins a commit: what the one before did counts if it was accepted. Undefined ends the group. */
+  /** Begins a commit. The previous commit counts only if it was accepted. Undefined ends the group. */
   commit(): { write(write: PlannedWrite<E>, entries: E): void; accept(): void } | undefined;
   /**
-   * All that a document has in the indexes of its collection; undefined where there are none.
+   * All entries of a document in the indexes of its collection; undefined without indexes.
    *
-   * @param text undefined for a deleted one.
+   * @param document its `text` is undefined for a deleted one.
    */
   entriesOf(write: Write, document: Omit<PlannedWrite<E>, 'entries'>): E | undefined;
 }
 
 /**
- * Decides the commits of one project, in their order. Seals nothing, answers nobody and changes nothing; the
- * same input gives the same plan.
+ * Plans the commits of one project in order. It is pure: it seals nothing, sends no answer and changes
+ * nothing.
  */
 export function planCommits<C extends Pick<WaitingCommit, 'writes' | 'options'>, E>(
   group: readonly C[],
@@ -166,7 +166,7 @@ class Planner<C extends Pick<WaitingCommit, 'writes' | 'options'>, E> {
     }
   }
 
-  /** What the commit was answered when it was made before. @throws AppError `idempotency_mismatch`. */
+  /** The answer of the same commit when it was first made. @throws AppError `idempotency_mismatch`. */
   #repeated({ options: { idempotency } }: C, nowMs: number): readonly WriteResult[] | undefined {
     if (idempotency === undefined) return undefined;
     const used =
@@ -176,7 +176,7 @@ class Planner<C extends Pick<WaitingCommit, 'writes' | 'options'>, E> {
     return JSON.parse(used.answer) as WriteResult[];
   }
 
-  /** A commit that is refused leaves no trace. */
+  /** Changes no state of the planner before the commit is accepted. */
   #decide(
     commit: C,
     { nowMs, revs }: CommitDraft,
@@ -204,7 +204,7 @@ class Planner<C extends Pick<WaitingCommit, 'writes' | 'options'>, E> {
       const after = { key, fileName, state, text, entries };
       own.set(key, state);
       if (entries !== undefined) indexed.write(after, entries);
-      if (this.#quota !== undefined) added = sumOf(added, addedBy(before, state));
+      if (this.#quota !== undefined) added = sumOf(added, usageDelta(before, state));
       if (text !== undefined) seals++;
       planned.push(after);
       results.push(result);
@@ -223,7 +223,7 @@ class Planner<C extends Pick<WaitingCommit, 'writes' | 'options'>, E> {
   }
 }
 
-/** What is new of a document's state. */
+/** The new parts of a document's state. */
 interface Fresh {
   readonly seq: Position;
   readonly nowMs: number;
@@ -272,7 +272,7 @@ function revOf(state: DocumentState | undefined): string | undefined {
 
 let latest = { ms: Number.NaN, text: '' };
 
-/** A moment as text: mostly it is the one that was asked for last, of whatever project. */
+/** Formats a time. It caches the last one, because most calls repeat it. */
 function timeOf(ms: number): string {
   if (ms !== latest.ms) latest = { ms, text: new Date(ms).toISOString() };
   return latest.text;

@@ -6,7 +6,7 @@ import { cutOver } from './cut-over.ts';
 const BROKEN = new Error('it cannot be brought there');
 
 describe('handing over a project', () => {
-  it('refuses writes while it is brought away, and marks it before anybody opens it again', async () => {
+  it('blocks writes during the action, and marks the project before anyone can reopen it', async () => {
     const { instances, write } = openInstances(newPlace());
     await write();
     const steps: string[] = [];
@@ -35,14 +35,14 @@ describe('handing over a project', () => {
   it.each([
     ['while it is brought away', () => Promise.reject(BROKEN), () => Promise.resolve()],
     ['when it cannot be marked', () => Promise.resolve(), () => Promise.reject(BROKEN)],
-  ])('leaves it in use as before when it fails %s', async (_when, action, mark) => {
+  ])('leaves the project in use when it fails %s', async (_when, action, mark) => {
     const { instances, write } = openInstances(newPlace());
     await write();
     await expect(cutOver(instances, 'p', action, mark)).rejects.toBe(BROKEN);
     await write('p', 'b');
   });
 
-  it('says that there is none', async () => {
+  it('reports that there is no project', async () => {
     const { instances } = openInstances(newPlace());
     const nothing = () => Promise.resolve();
     await expect(cutOver(instances, 'p', nothing, nothing)).rejects.toMatchObject({

@@ -2,8 +2,8 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import type { UsedProject, UsedProjects } from './transfer-port.ts';
 
 /**
- * Gives a project away: runs `action` with it open while nobody writes to it, then takes it out of use and,
- * before anybody opens it again, runs `mark`. If any of it fails, the project is in use as before.
+ * Hands a project over. It runs `action` with the project open and its writers blocked, then closes the
+ * project and runs `mark` before anyone can open it again. If any step fails, the project stays in use.
  *
  * @throws AppError `project_not_found`; `overloaded` when its users do not leave.
  */
@@ -17,7 +17,7 @@ export async function cutOver<P extends UsedProject>(
   if (lease === undefined) throw new AppError('project_not_found');
   const { movable } = lease.store;
   if (movable === undefined) throw new Error('the storage does not support moves');
-  // Held by the lease as well: without it a new instance, which knows of no fence, might be opened.
+  // The lease must last as long as the fence: otherwise a new instance without the fence could open.
   using _fence = await movable.fence();
   await action(lease);
   await instances.exclusively(project, async (close) => {

@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
 
 /**
- * Says which definitions a project has, and which indexes: the same text for the same revisions.
+ * Identifies a project's definitions and indexes: the same text for the same revisions.
  *
- * @param indexVersion of the project's indexes, where the engine counts them.
+ * @param indexVersion the version of the project's indexes, where the engine counts them.
  * @param digest SHA-256 of the revisions of all definitions, in the order of their bytes, in hex.
  */
 export function definitionsState(indexVersion: number, digest: string): string {

@@ -5,7 +5,7 @@ export function formatDeletionMark(mark: DeletionMark): string {
   return `${JSON.stringify(deletionMarkSchema.parse(mark))}\n`;
 }
 
-/** @returns undefined for content that is no mark of this project. */
+/** @returns undefined for content that is not a mark of this project. */
 export function readDeletionMark(project: string, content: string): DeletionMark | undefined {
   try {
     const mark = deletionMarkSchema.parse(JSON.parse(content));

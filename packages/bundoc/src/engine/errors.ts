@@ -1,19 +1,19 @@
-/** A transaction's connection broke after its commit was asked for: it may have taken effect or not. */
+/** A transaction's connection broke during its commit: the commit may or may not have taken effect. */
 export class OutcomeUnknown extends Error {
   override readonly name = 'OutcomeUnknown';
 }
 
-/** The project cannot be moved now. Where it was, it is in order; it may be tried again. */
+/** The project cannot be moved now. It is intact at its source, and the move can be repeated. */
 export class MoveFailed extends Error {
   override readonly name = 'MoveFailed';
 }
 
-/** A backup that is not whole, was changed, or does not open. The message says what. */
+/** A backup that is incomplete, altered or undecryptable. The message says which. */
 export class BackupDamaged extends Error {
   override readonly name = 'BackupDamaged';
 }
 
-/** There is a project, or something else, where one was to be restored. Nothing was changed. */
+/** The target of a restore already exists. Nothing was changed. */
 export class ProjectExists extends Error {
   override readonly name = 'ProjectExists';
 }

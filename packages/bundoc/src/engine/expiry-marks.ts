@@ -1,43 +1,41 @@
 /**
- * How long nobody may look at the documents of a project that may expire, milliseconds. A look fetches its
- * key, which BunKMS records.
+ * Interval of sweeps of a project that is not open, milliseconds. A sweep fetches its key, which BunKMS
+ * records.
  */
 export const SWEEP_INTERVAL_MS = 3_600_000;
 
-/** A project that somebody was given to look at. */
+/** A project that the caller shall sweep. */
 export interface DueProject {
   readonly project: string;
-  /** What tells this turn from later ones. */
+  /** Distinguishes this turn from later ones. */
   readonly turn: number;
 }
 
 /**
- * Which projects have collections whose documents expire, so that these go from disk though nobody opens the
- * project. Kept with the project, in the clear: that is all that it says.
+ * The projects that have collections with a time to live, so that a sweep finds expired documents even when
+ * nobody opens the project. The mark lies with the project in the clear, and says nothing else.
  */
 export interface ExpiryMarks {
   /**
-   * Keeps, durably, that documents of a project are about to get a time to live, and has it looked at an hour
-   * later.
+   * Marks, durably, that documents of a project are about to get a time to live. Its first sweep is due an
+   * hour later.
    */
   mark(project: string): Promise<void>;
 
-  /** The same of a project that has such documents already, which changes nothing where it is marked. */
+  /** {@link mark} for a project that already has such documents; it does nothing where the mark exists. */
   ensureMarked(project: string): Promise<void>;
 
-  /**
-   * Gives out a project that is due, which nobody is given again for an hour; undefined when there is none.
-   */
+  /** Takes a project that is due and postpones its next turn by an hour; undefined when there is none. */
   take(): Promise<DueProject | undefined>;
 
   /**
-   * Has a project that was taken looked at again after `afterMs`. Nothing happens when it was marked or taken
+   * Sets the next turn of a taken project to `afterMs` from now. Does nothing if it was marked or taken
    * since.
    */
   reschedule(due: DueProject, afterMs: number): Promise<void>;
 
   /**
-   * Forgets a project that was taken: nothing of it expires any more. Nothing happens when it was marked or
+   * Removes the mark of a taken project that has no time to live any more. Does nothing if it was marked or
    * taken since.
    */
   unmark(due: DueProject): Promise<void>;

@@ -9,8 +9,8 @@ const used = (key: string, answerLength: number) => ({
   answer: 'x'.repeat(answerLength),
 });
 
-describe('the idempotency keys that are remembered', () => {
-  it('have a bound on their answers, and the oldest go first', () => {
+describe('the stored idempotency keys', () => {
+  it('have a limit on their answers, and the oldest are dropped first', () => {
     const keys = new IdempotencyRecords();
     const quarter = IDEMPOTENCY_ANSWERS_MAX / 4;
     for (const key of ['a', 'b', 'c', 'd']) keys.add(used(key, quarter));
@@ -19,7 +19,7 @@ describe('the idempotency keys that are remembered', () => {
     expect([...keys].map(({ key }) => key)).toEqual(['b', 'c', 'd', 'e']);
   });
 
-  it('count an answer that is given again once', () => {
+  it('count a repeated answer once', () => {
     const keys = new IdempotencyRecords();
     const half = IDEMPOTENCY_ANSWERS_MAX / 2;
     keys.add(used('a', half));

@@ -1,7 +1,7 @@
 import { IDEMPOTENCY_ANSWERS_MAX, IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_TTL_MS } from './port.ts';
 import type { IdempotencyRecord } from './state.ts';
 
-/** Bytes of memory that a key takes beside its answer. */
+/** Bytes of memory for a key without its answer. */
 const KEY_BYTES = 300;
 
 /** The idempotency keys of the last day, oldest first. */
@@ -9,7 +9,7 @@ export class IdempotencyRecords implements Iterable<IdempotencyRecord> {
   readonly #used = new Map<string, IdempotencyRecord>();
   #answersLength = 0;
 
-  /** What a key led to: of the last day, or somewhat older. */
+  /** The record of a key from the last day, or slightly older. */
   get(key: string): IdempotencyRecord | undefined {
     return this.#used.get(key);
   }
@@ -26,7 +26,7 @@ export class IdempotencyRecords implements Iterable<IdempotencyRecord> {
     }
   }
 
-  /** Bytes of memory, as an estimate. */
+  /** Estimated memory, bytes. */
   get memoryBytes(): number {
     return this.#used.size * KEY_BYTES + this.#answersLength;
   }

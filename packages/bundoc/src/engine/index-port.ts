@@ -1,15 +1,13 @@
 import type { Work } from '../work/scheduler.ts';
 import type { Write } from './port.ts';
 
-/** What an index is of. */
+/** The definition of one index. */
 export interface IndexSpec {
   readonly name: string;
-  /** Dotted paths, the most significant first. */
+  /** Dotted paths, most significant first. */
   readonly fields: readonly string[];
   readonly unique: boolean;
-  /**
-   * Tokens of its values may stand in a database. An engine that keeps indexes in memory has no need to know.
-   */
+  /** Whether tokens of its values may be stored in a database. Engines with indexes in memory ignore it. */
   readonly blind?: boolean;
 }
 
@@ -17,8 +15,8 @@ export type IndexState =
   | { readonly state: 'building'; readonly indexed: number; readonly total: number }
   | { readonly state: 'ready' }
   /**
-   * Documents that were there already have equal values in a unique index: it enforces nothing, and finds as
-   * others do.
+   * Existing documents have equal values in a unique index. It enforces nothing, and serves queries like any
+   * other.
    */
   | { readonly state: 'duplicates'; readonly duplicates: number };
 
@@ -28,20 +26,18 @@ export function isSameSpec(a: IndexSpec, b: IndexSpec): boolean {
   return isRefTo(a, b) && a.unique === b.unique;
 }
 
-/** A definition of a collection that its indexes are of. */
+/** The definition that a collection's indexes come from. */
 export interface DefinedBy {
-  /** Of the definition; undefined when there is none any more. */
+  /** Its revision; undefined after its removal. */
   readonly rev: string | undefined;
   /**
-   * It held when the store was closed the last time: what a unique index has kept apart it goes on to, so
-   * documents of the collection wait for it to be whole.
+   * Whether it was in effect when the store was last closed. A unique index must then keep enforcing, so
+   * writes to the collection wait until it is ready.
    */
   readonly wasDefined: boolean;
 }
 
-/**
- * An index that a caller knows of. By the time that it is asked, one of other fields may have its name.
- */
+/** An index that a caller knows. When it is used, another index may already have its name. */
 export interface IndexRef {
   readonly name: string;
   readonly fields: readonly string[];
@@ -51,63 +47,58 @@ export function isRefTo({ name, fields }: IndexSpec, ref: IndexRef): boolean {
   return name === ref.name && fields.join('\0') === ref.fields.join('\0');
 }
 
-/** An index that knows all documents of its collection that open. */
+/** An index with all decryptable documents of its collection. */
 export interface UsableIndex extends IndexRef {
-  /** A document may have several entries: each stands for one combination of its values. */
+  /** A document may have several entries, one for each combination of its values. */
   readonly isMultiple: boolean;
-  /**
-   * It knows nothing but which documents have exactly some values in all fields: {@link FoundBy} of lists,
-   * and no search.
-   */
+  /** Only finds documents with exact values in all fields: {@link FoundBy} in lists, and no search. */
   readonly isBlind?: boolean;
 }
 
-/** Which documents a blind index finds. */
+/** The documents that a blind index finds. */
 export interface FoundBy {
   readonly index: IndexRef;
-  /** Parts of all fields, one behind the other, as `query/key.ts` makes them; a document has one of them. */
+  /** Concatenated key parts of all fields (`values/key.ts`); a found document has one of them. */
   readonly keys: readonly string[];
 }
 
-/** A part of an index, by its keys (`query/key.ts`): `low` is in it, `high` is behind it. */
+/** A range of an index by keys (`values/key.ts`): includes `low`, excludes `high`. */
 export interface KeyRange {
   readonly low: string;
   readonly high: string;
 }
 
 export interface IndexEntry {
-  /** Key parts of the fields, then the place of creation. */
+  /** Key parts of the fields, followed by the creation position. */
   readonly key: string;
   readonly id: string;
 }
 
 /** Indexes of an engine. */
 export interface EngineIndexes {
-  /**
-   * Values are found by tokens of them, where an index asks for those; `search` and `always` find nothing.
-   */
+  /** Values are found by tokens, for indexes that allow those; `search` and `always` find nothing. */
   readonly isBlind?: boolean;
 
-  /** Makes the keys of documents before their commit is put in order, with others served in between. */
+  /** Computes index keys before the commit is put in order, yielding in between. */
   prepare?(writes: readonly Write[], work: Work): Promise<void>;
   /**
-   * Makes exactly these the indexes of a collection; ones that are there already stay as they are. Builds the
-   * others in the background. Where others write to the same storage, only {@link keep} makes it hold.
+   * Sets the indexes of a collection. Existing ones stay unchanged; new ones are built in the background. On
+   * a shared storage, only {@link keep} makes the change effective.
    */
   define(collection: string, specs: readonly IndexSpec[], by: DefinedBy): void;
 
   /**
-   * Makes the storage keep the indexes as they were defined, and takes up what others have made of them,
-   * where it is shared. To be called after definitions have changed, and every second or so.
+   * Makes the storage keep the defined indexes, and learns changes by other nodes. Call it after definitions
+   * have changed, and about once a second.
    *
-   * @throws AppError of the storage; what is left is made up for by the next call.
+   * @throws AppError of the storage; the next call continues.
    */
   keep?(): Promise<void>;
 
-  /** Counts the changes of which indexes there are, where other processes make them, too. */
+  /** Counts changes to the set of indexes, where other processes also make them. */
   readonly version?: number;
 
-  /** Absent, or true: {@link keep} has nothing to do until something has changed. */
+  /** Absent or true: {@link keep} has nothing to do until something changes. */
   readonly isSettled?: boolean;
 
   status(collection: string): readonly IndexStatus[];
@@ -115,8 +106,8 @@ export interface EngineIndexes {
   usable(collection: string): readonly UsableIndex[];
 
   /**
-   * Up to `limit` entries of a range, from its beginning, or its end backwards. Undefined for an index that
-   * there is not, or not yet.
+   * Up to `limit` entries of a range, from its start or backwards from its end. Undefined for an index that
+   * does not exist or is not ready.
    */
   search?(
     collection: string,
@@ -126,9 +117,9 @@ export interface EngineIndexes {
     limit: number,
   ): readonly IndexEntry[] | undefined;
 
-  /** Documents that an index has no room for, and that every search of it must look at. */
+  /** Documents with too many keys for an index, which every search must also check. */
   always?(collection: string, index: IndexRef): readonly IndexEntry[] | undefined;
 
-  /** Resolves once nothing is being built. */
+  /** Resolves once no index is being built. */
   built(): Promise<void>;
 }

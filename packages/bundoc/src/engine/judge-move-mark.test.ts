@@ -8,7 +8,7 @@ import { settleMove } from './judge-move-mark.ts';
 const [MOVE, TARGET] = [randomUUID(), randomUUID()];
 
 /**
- * A source that has made an offer. @param overtakes how often another node advances the storage behind this
+ * A source that has made an offer. @param overtakes how often another node advances the storage after this
  * one.
  */
 async function offering(overtakes: number) {
@@ -31,19 +31,19 @@ async function offering(overtakes: number) {
   return { service, source: { calls: service, advance }, isOffered };
 }
 
-describe('a move that was cut short', () => {
-  it('is settled though another node advances the storage between the two calls', async () => {
+describe('an interrupted move', () => {
+  it('is settled even if another node advances the storage between the two calls', async () => {
     const { source, isOffered } = await offering(1);
     await settleMove(source, 'p', MOVE);
     expect(isOffered()).toBe(false);
   });
 
-  it('refuses requests as a move does while other nodes advance the storage again and again', async () => {
+  it('refuses requests like a running move while other nodes keep advancing the storage', async () => {
     const { source } = await offering(Number.POSITIVE_INFINITY);
     await expect(settleMove(source, 'p', MOVE)).rejects.toMatchObject({ code: 'project_moving' });
   });
 
-  it('is not settled by a copy of the storage that was superseded', async () => {
+  it('cannot be settled by a superseded copy of the storage', async () => {
     const { source, isOffered } = await offering(0);
     const advance = async () => Promise.reject(new AppError('storage_superseded'));
     await expect(settleMove({ ...source, advance }, 'p', MOVE)).rejects.toMatchObject({

@@ -9,19 +9,19 @@ import { MARK_KEY, type MoveMark, openMoveMark } from './move-mark.ts';
 import type { StartedStorage } from './started-storage.ts';
 
 /**
- * Longer than an offer and its acceptance may take. After it, anyone who opens the project ends a move that
- * was cut short.
+ * Longer than an offer and its acceptance may take. After it, anyone who opens the project ends an
+ * interrupted move.
  */
 const HAND_OVER_MS = 15_000;
 
-/** How often an offer is withdrawn while other nodes advance the storage. */
+/** Maximum number of attempts to withdraw an offer while other nodes advance the storage. */
 const WITHDRAWALS_MAX = 2;
 
 /**
- * Makes sure that a move out of this storage does not take effect any more. Then the source may take writes
+ * Makes sure that a move out of this storage can no longer take effect, so that the source may accept writes
  * again.
  *
- * @throws AppError `project_elsewhere` when it has taken effect; `project_moving` while BunKMS does not say.
+ * @throws AppError `project_elsewhere` when it has taken effect; `project_moving` while BunKMS cannot tell.
  */
 export type SettleMove = (project: string, move: string) => Promise<void>;
 
@@ -32,12 +32,11 @@ export interface MarkJudge {
 }
 
 /**
- * Decides what becomes of a project beside whose content there is a move mark. A mark can only refuse; BunKMS
- * says who holds the key. Before a project is served, BunKMS is asked afresh: a key that was kept may be from
- * before the project moved away.
+ * Decides whether a project with a move mark is served. A mark can only refuse; BunKMS says who holds the
+ * key. Before the project is served, the key is fetched again: a cached one may be from before the project
+ * moved away.
  *
- * @returns `over` for a mark that is to be removed; `forged` for one that is to be set aside. The project is
- * served then.
+ * @returns `over` for a mark to remove, `forged` for one to set aside. In both cases the project is served.
  * @throws AppError `project_moving`, `project_elsewhere`, `project_unclaimed`, and those of the key service.
  */
 export async function judgeMoveMark(
@@ -58,16 +57,16 @@ export async function judgeMoveMark(
     throw new AppError('project_moving', { retryAfterS: 2 });
   keys.evict(project);
   const isThere = (await keyOf(undefined)) !== undefined;
-  // A forged mark may stand in the place of a genuine one.
+  // A forged mark may have replaced a genuine one.
   if (isThere && hasContent && mark?.state !== 'whole') await settle(project, mark?.move ?? randomUUID());
   return mark === undefined ? 'forged' : 'over';
 }
 
 /**
- * Whether a project whose mark keeps it from use may be removed: the mark is authentic and says that it is
- * not here, or not whole, though BunKMS releases its key to this storage.
+ * Whether a project that its mark blocks may be removed. The mark must be authentic and say that the project
+ * moved away or is incomplete, although BunKMS releases its key to this storage.
  *
- * @param exportKey asks BunKMS afresh.
+ * @param exportKey fetches the key from BunKMS.
  * @throws AppError as {@link judgeMoveMark}.
  */
 export async function isLeftOver(
@@ -84,8 +83,8 @@ export async function isLeftOver(
 }
 
 /**
- * Whether a deletion may remove what {@link isLeftOver}; also when the key is destroyed, and the content is
- * not gone yet. @throws AppError as that.
+ * Whether a deletion may remove the project: {@link isLeftOver}, or its key is destroyed and some content is
+ * left. @throws AppError as that.
  */
 export async function mayBeRemoved(
   project: string,
@@ -104,7 +103,7 @@ export async function mayBeRemoved(
   }
 }
 
-/** @throws AppError `project_unclaimed` when nobody holds the key, and those of the key service. */
+/** @throws AppError `project_unclaimed` when no storage holds the key, and those of the key service. */
 async function unlessMissing(key: Promise<LeasedKey>): Promise<LeasedKey | undefined> {
   try {
     return await key;
@@ -114,16 +113,16 @@ async function unlessMissing(key: Promise<LeasedKey>): Promise<LeasedKey | undef
   }
 }
 
-/** Whether its move may still be under way. */
+/** Whether its move may still be running. */
 function isRecent({ since }: MoveMark, clock: Clock): boolean {
   return Math.abs(clock.now() - Date.parse(since)) < HAND_OVER_MS;
 }
 
 /**
- * The {@link SettleMove} of a storage: no offer of an earlier generation is accepted, and the present one is
- * withdrawn.
+ * The {@link SettleMove} of a storage: it invalidates offers of earlier generations and withdraws the current
+ * one.
  *
- * @throws AppError as a {@link SettleMove}; `project_unclaimed` when nobody holds the key.
+ * @throws AppError as a {@link SettleMove}; `project_unclaimed` when no storage holds the key.
  */
 export async function settleMove(
   source: Pick<StartedStorage, 'calls' | 'advance'>,
@@ -136,7 +135,8 @@ export async function settleMove(
       try {
         return await source.calls.withdrawOffer(dekNameOf(project), move, acting);
       } catch (error) {
-        // Another node has advanced it since. A copy that is superseded is refused by the next advance.
+        // Another node has advanced the storage. If this one is a superseded copy, its next advance is
+        // refused.
         if (!hasCode(error, 'storage_superseded')) throw error;
         if (tries === WITHDRAWALS_MAX) throw movingBecauseOf(error);
       }

@@ -7,8 +7,8 @@ import type { ProjectCipher } from '../crypto/project-cipher.ts';
 
 const moveMarkSchema = z.strictObject({
   /**
-   * Where the project comes to: `incoming`, and `whole` once nothing is missing. Where it comes from:
-   * `leaving`, and `moved` once it changed hands.
+   * At the target: `incoming`, and `whole` once it is complete. At the source: `leaving`, and `moved` after
+   * the cut-over.
    */
   state: z.enum(['incoming', 'whole', 'leaving', 'moved']),
   move: z.uuid(),
@@ -16,14 +16,14 @@ const moveMarkSchema = z.strictObject({
   to: storageIdSchema,
   since: z.iso.datetime(),
 });
-/** What a storage says of a project that it gives away or receives (docs/formats/move-mark.md). */
+/** What a storage records about a project that it gives away or receives (docs/formats/move-mark.md). */
 export type MoveMark = z.infer<typeof moveMarkSchema>;
 
-/** What the text of a mark begins with, and no other mark does. */
+/** The prefix of a mark's text, which no other mark has. */
 export const MOVE_MARK_BEGINS = 'bundoc-move-mark-1.';
-/** Bytes of the longest text. */
+/** Maximum length of a mark's text, bytes. */
 export const MOVE_MARK_BYTES_MAX = 1_024;
-/** What the key of marks is derived for. */
+/** The key derivation label of marks. */
 export const MARK_KEY = 'bundoc/move-mark/v1';
 const VERSION_BYTES = 4;
 /** @returns one line: base64url of `key version 4 | nonce 12 | ciphertext | tag 16`. */
@@ -41,7 +41,7 @@ export function sealMoveMark(
 
 /**
  * @param keyOf the key of marks in one version; undefined when there is no such version.
- * @returns undefined for any text that {@link sealMoveMark} did not make under the key of this project.
+ * @returns undefined for any text that {@link sealMoveMark} did not make with the key of this project.
  */
 export async function openMoveMark(
   project: string,
@@ -52,7 +52,7 @@ export async function openMoveMark(
   if (!text.startsWith(MOVE_MARK_BEGINS) || text.length > MOVE_MARK_BYTES_MAX) return undefined;
   if (bytes.length < VERSION_BYTES) return undefined;
   const version = bytes.readUInt32BE();
-  // BunKMS has no word on a version that no key can have.
+  // BunKMS is not asked about a version that no key can have.
   const key = version === 0 || version > KEY_VERSIONS_MAX ? undefined : await keyOf(version);
   if (key === undefined) return undefined;
   try {

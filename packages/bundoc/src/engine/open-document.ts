@@ -9,8 +9,8 @@ export type OpenedDocument =
   | { readonly fault: string };
 
 /**
- * Opens sealed bytes and says whose they are: authentic, of a document, and that document's name is the
- * file's.
+ * Opens sealed bytes and identifies their document. They must be authentic, and the document's name must be
+ * the file's.
  */
 export function openOwnDocument(cipher: ProjectCipher, fileName: string, sealed: Buffer): OpenedDocument {
   let text: Buffer;

@@ -1,9 +1,9 @@
 import { z } from 'zod';
 
 const LIMIT_MAX = 1_000;
-/** Members of a page when nothing is said. */
+/** Default number of members of a page. */
 export const LIMIT_DEFAULT = 100;
-/** Bytes of documents after which a page ends. */
+/** Bytes of documents that end a page. */
 export const PAGE_BYTES_MAX = 16_777_216;
 
 /** `limit` of a page. */

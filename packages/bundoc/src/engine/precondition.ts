@@ -1,15 +1,15 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Precondition, Write } from './port.ts';
 
-/** A write of a commit whose precondition does not hold. */
+/** A write in a commit whose precondition does not hold. */
 export interface FailedWrite {
-  /** Its place in the commit. */
+  /** Its index in the commit. */
   readonly index: number;
-  /** The revision that is there; undefined for an absent document. */
+  /** The current revision; undefined for an absent document. */
   readonly rev: string | undefined;
 }
 
-/** `precondition_failed` of a commit, with every write that is to blame. */
+/** `precondition_failed` of a commit, with every write whose precondition failed. */
 export class PreconditionsFailed extends AppError {
   readonly failed: readonly FailedWrite[];
 
@@ -20,10 +20,10 @@ export class PreconditionsFailed extends AppError {
 }
 
 /**
- * The refusal of a commit whose write at `first` is known to fail: with all behind it that do, too.
+ * The refusal of a commit whose write at `first` fails, with all later writes that fail as well.
  *
- * @param revAt the revision of a write's document, as the writes before `first` leave it; undefined for an
- * absent one.
+ * @param revAt the revision of a write's document after the writes before `first`; undefined for an absent
+ *   one.
  */
 export function preconditionsFailed(
   writes: readonly Write[],

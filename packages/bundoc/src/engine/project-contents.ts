@@ -1,23 +1,20 @@
 import type { SealCount } from './seal-budget.ts';
 import type { DocumentState, IdempotencyRecord } from './state.ts';
 
-/** A document or tombstone, and its bytes as they are stored; undefined for a tombstone. */
+/** A document with its stored bytes, or a tombstone with undefined. */
 export interface StoredEntry {
   readonly state: DocumentState;
   readonly sealed: Buffer | undefined;
 }
 
-/**
- * All that a storage has of a project beside its file, as of one moment: what another storage must have to go
- * on from there.
- */
+/** A project without its file, in one snapshot: everything that another storage needs to continue. */
 export interface ProjectContents {
   readonly lastSeq: number;
   readonly purgedSeq: number;
   readonly seals: readonly SealCount[];
   readonly idempotencyRecords: readonly IdempotencyRecord[];
-  /** Documents and tombstones. */
+  /** Number of documents and tombstones. */
   readonly size: number;
-  /** In no order. */
+  /** Unordered. */
   entries(): AsyncIterable<StoredEntry>;
 }

@@ -8,12 +8,11 @@ import type { LeasedKey } from '../kms/port.ts';
 import type { UnknownSealers } from './seal-budget.ts';
 
 /**
- * Bytes of the largest file that describes a project or a mark; a project file of 1,000 key versions has a
- * tenth.
+ * Maximum size of a project file or a mark, bytes; a project file with 1,000 key versions has a tenth of it.
  */
 export const SMALL_FILE_BYTES_MAX = 4_194_304;
 
-/** @throws AppError `project_damaged` for content that is no project file of this project. */
+/** @throws AppError `project_damaged` unless it is a project file of this project. */
 export function parseProjectFile(project: string, content: Buffer): ProjectFile {
   try {
     const file = projectFileSchema.parse(JSON.parse(content.toString('utf8')));
@@ -28,16 +27,16 @@ export function formatProjectFile(file: ProjectFile): Buffer {
   return Buffer.from(`${JSON.stringify(file, null, 2)}\n`);
 }
 
-/** A storage, and how often an administrator has let a copy of it take the place of another. */
+/** A storage, and how often an administrator has let a copy of it take over. */
 export interface TakenOver {
   readonly id: string;
   readonly takeOvers: number;
 }
 
 /**
- * How many others may have sealed under this version of the key, of which nothing is known: a copy of the
- * storage for each time that it was taken over since the version was first used in it, and anyone who had the
- * key before the project.
+ * The number of unknown others that may have sealed under this key version. A copy of the storage counts for
+ * each take-over since the version was first used in it. An owner of the key from before the project counts
+ * as well.
  */
 export function unknownSealers(
   file: ProjectFile,
@@ -49,7 +48,7 @@ export function unknownSealers(
   return { takenOver: Math.max(0, takeOvers - counted), missing: known?.adopted ? 1 : 0 };
 }
 
-/** The file of a new project, with a new name key. @param isAdopted whether the key was there already. */
+/** The file of a new project, with a new name key. @param isAdopted whether the key already existed. */
 export function newProjectFile(
   project: string,
   { key, isAdopted }: ProjectKey,
@@ -67,7 +66,7 @@ export function newProjectFile(
   };
 }
 
-/** The file with the present wrappings of the key's versions, or undefined when it has those already. */
+/** The file with the current wrappings of the key's versions; undefined when it already has them. */
 export function withWrappings(file: ProjectFile, keys: readonly LeasedKey[]): ProjectFile | undefined {
   const versions = file.versions.map((entry) => {
     const key = keys.find(({ version, kcv }) => version === entry.version && kcv === entry.kcv);
@@ -77,11 +76,11 @@ export function withWrappings(file: ProjectFile, keys: readonly LeasedKey[]): Pr
 }
 
 /**
- * The file with a version that the key service made since, so that its DEK opens the name key as well. It
- * must be durable before anything is sealed under that version.
+ * The file with a new key version, so that its DEK opens the name key as well. It must be durable before
+ * anything is sealed under that version.
  *
- * @param keys the new version first, then all that the file knows.
- * @throws AppError `key_mismatch` unless the new one is later than all that are known.
+ * @param keys the new version first, then all that the file lists.
+ * @throws AppError `key_mismatch` unless the new version is later than all that are listed.
  */
 export function withNewVersion(file: ProjectFile, keys: LeasedKeys, storage: TakenOver): ProjectFile {
   const [current, ...known] = keys;
@@ -96,8 +95,8 @@ export function withNewVersion(file: ProjectFile, keys: LeasedKeys, storage: Tak
 }
 
 /**
- * The cipher of a project, once it is certain that the keys are the project's own: same id, known versions,
- * same check values, and the name key opens under each.
+ * The cipher of a project. It first proves that the keys are the project's own: same id, known versions, same
+ * check values, and the name key opens under each.
  *
  * @param keys the current version first, then the others that the file lists.
  * @throws AppError `key_mismatch`, `project_damaged`.
@@ -106,10 +105,10 @@ export function openCipher(file: ProjectFile, keys: LeasedKeys): ProjectCipher {
   return new ProjectCipher(file.project, keys, nameKeyOf(file, keys));
 }
 
-/** The key of a project that is made. */
+/** The key of a new project. */
 export interface ProjectKey {
   readonly key: LeasedKey;
-  /** Whether it was there already, and held: this request has neither made nor claimed it. */
+  /** Whether it existed and was held: this request has neither created nor claimed it. */
   readonly isAdopted: boolean;
 }
 
@@ -134,10 +133,10 @@ function nameKeyOf(file: ProjectFile, keys: readonly LeasedKey[]): KeyObject {
 type VersionEntry = ProjectFile['versions'][number];
 
 /**
- * What makes a service rotate a key is authentic: it goes with the sealed name key, so nobody adds or removes
- * it. Nothing for a version without.
+ * The facts that may trigger a rotation. They are authenticated with the sealed name key, which prevents
+ * anyone from adding or removing them. Empty for a version without any.
  */
-function factsOf({ adopted, takeOvers }: VersionEntry): string[] {
+function authenticatedFacts({ adopted, takeOvers }: VersionEntry): string[] {
   return [
     ...(adopted === undefined ? [] : ['adopted']),
     ...(takeOvers === undefined ? [] : [takeOvers.storage, String(takeOvers.count)]),
@@ -154,13 +153,13 @@ function sealedNameKeyOf(
   nameKey: KeyObject,
   entry: VersionEntry,
 ): ProjectFile['nameKey'][number] {
-  const sealed = sealNameKey(project, key, nameKey, factsOf(entry));
+  const sealed = sealNameKey(project, key, nameKey, authenticatedFacts(entry));
   return { version: key.version, sealed: sealed.toString('base64') };
 }
 
 function openNameKeyOf(project: string, key: LeasedKey, sealed: Buffer, entry: VersionEntry): KeyObject {
   try {
-    return openNameKey(project, key, sealed, factsOf(entry));
+    return openNameKey(project, key, sealed, authenticatedFacts(entry));
   } catch (error) {
     if (error instanceof OpenError) throw new AppError('project_damaged', { cause: error });
     throw error;

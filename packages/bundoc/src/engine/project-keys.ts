@@ -9,13 +9,14 @@ import type { LeasedKeys, ProjectKey } from './project-file.ts';
 /**
  * The current version of a project's key, and every other that its file lists.
  *
- * @throws AppError `key_missing`; `project_unclaimed` when nobody holds the key; those of the key service.
+ * @throws AppError `key_missing`; `project_unclaimed` when no storage holds the key; those of the key
+ *   service.
  */
 export async function keysOfFile(keys: KeyCache, project: string, file: ProjectFile): Promise<LeasedKeys> {
   try {
     let current = await keys.get(project);
     if (file.versions.some(({ version }) => version > current.version)) {
-      // Another node knows of a rotation that this one has not heard of.
+      // Another node knows of a rotation that this one has missed.
       keys.evict(project);
       current = await keys.get(project);
     }
@@ -29,14 +30,14 @@ export async function keysOfFile(keys: KeyCache, project: string, file: ProjectF
 }
 
 /**
- * Asks the key service whether a project was deleted, as a mark says.
+ * Asks the key service whether a project was deleted, as a mark claims.
  *
- * @returns when it was not: the key is there, or no such key ever was.
+ * @returns when it was not: the key exists, or never existed.
  * @throws AppError `project_destroyed` when it was; `project_unclaimed`, and those of the key service, when
- * nothing is known.
+ *   that is unknown.
  */
 export async function requireNotDestroyed(keys: KeyCache, project: string): Promise<void> {
-  // Another node may have deleted the project while its key was kept here.
+  // Another node may have deleted the project while its key was cached here.
   if (keys.has(project)) keys.evict(project);
   try {
     await keys.get(project);
@@ -47,32 +48,32 @@ export async function requireNotDestroyed(keys: KeyCache, project: string): Prom
 }
 
 /**
- * The key of a project that has no content: the one that this storage holds, one that nobody holds, or a new
+ * The key of a project without content: the one that this storage holds, one that no storage holds, or a new
  * one.
  *
- * @throws AppError those of the key service, among them `project_elsewhere`.
+ * @throws AppError those of the key service, including `project_elsewhere`.
  */
 export async function mintOrAdopt(keys: KeyCache, project: string): Promise<ProjectKey> {
-  // What is kept of a key may be from before its project was deleted.
+  // The cached key may be from before a deletion of the project.
   if (keys.has(project)) keys.evict(project);
-  // Not looked for first: nearly always there is none, and a look in vain costs a request and a CRITICAL
-  // record. A key that exists is not changed by this.
+  // Creates without looking first: almost always there is no key, and a failed lookup costs a request and a
+  // CRITICAL audit record. Creating leaves an existing key unchanged.
   const isMade = await keys.create(project);
   try {
     return { key: await keys.get(project), isAdopted: !isMade };
   } catch (error) {
     if (!isMade && hasCode(error, 'key_unheld')) return { key: await keys.claim(project), isAdopted: false };
-    // It was made and is gone again, or nobody holds it: somebody else is at work on this name.
+    // The key was created and removed again, or is unheld: another request is using this name.
     if (hasCode(error, 'key_not_found', 'key_unheld'))
       throw new AppError('kms_unavailable', { cause: error, retryAfterS: 1 });
     throw error;
   }
 }
 
-/** What a tool that works on projects without the service asks BunKMS for. */
+/** The part of BunKMS that tools need without the service. */
 export type KeyExporter = Pick<KeyService, 'exportKey'>;
 
-/** Fetches the versions of the key that a project file lists, the latest first, each once. */
+/** Fetches the key versions that a project file lists, latest first, each once. */
 export function leasing(project: string, keys: KeyExporter): (file: ProjectFile) => Promise<LeasedKeys> {
   const fetched = new Map<number, Promise<LeasedKey>>();
   return async (file) => {

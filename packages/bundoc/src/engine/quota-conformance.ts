@@ -6,7 +6,7 @@ import type { Quota } from './quota.ts';
 const HEX = '0'.repeat(31);
 const EXCEEDED = expect.objectContaining({ code: 'quota_exceeded' });
 
-/** What every engine does with a quota. `make` opens a new project, empty. */
+/** The tests of a quota that every engine must pass. `make` opens a new, empty project. */
 export function describeQuota(name: string, make: (quota: Quota) => Promise<ProjectStore>): void {
   describe(`the quota of ${name}`, () => {
     const open: ProjectStore[] = [];
@@ -27,7 +27,7 @@ export function describeQuota(name: string, make: (quota: Quota) => Promise<Proj
     };
     const paddedBy = (bytes: number) => JSON.stringify({ pad: 'x'.repeat(bytes) });
 
-    it('lets as many documents be as it says, and replaces and deletes them at all times', async () => {
+    it('allows exactly its number of documents, and always allows replacing and deleting them', async () => {
       const store = await start({ documentsMax: 2 });
       await store.commit([put('a', '{"v":1}'), put('b', '{"v":1}')]);
       await expect(store.commit([put('c', '{"v":1}')])).rejects.toEqual(EXCEEDED);
@@ -38,7 +38,7 @@ export function describeQuota(name: string, make: (quota: Quota) => Promise<Proj
       expect((await usageOf(store)).documents).toBe(2);
     });
 
-    it('judges a commit as a whole, and writes nothing of one that it refuses', async () => {
+    it('checks a commit as a whole, and writes nothing of a refused one', async () => {
       const store = await start({ documentsMax: 2 });
       await store.commit([put('a', '{"v":1}')]);
       const position = await store.position();
@@ -51,7 +51,7 @@ export function describeQuota(name: string, make: (quota: Quota) => Promise<Proj
       expect((await usageOf(store)).documents).toBe(2);
     });
 
-    it('is exact for commits that come at once', async () => {
+    it('is exact for concurrent commits', async () => {
       const store = await start({ documentsMax: 7 });
       const outcomes = await Promise.allSettled(
         Array.from({ length: 20 }, (_, n) => store.commit([put(`d${n}`, '{"v":1}')])),
@@ -62,7 +62,7 @@ export function describeQuota(name: string, make: (quota: Quota) => Promise<Proj
       expect((await usageOf(store)).documents).toBe(7);
     });
 
-    it('bounds the sealed bytes, to the byte, and lets pass what takes less', async () => {
+    it('limits the sealed bytes exactly, and accepts writes that free bytes', async () => {
       const probe = await start({});
       await commitOne(probe, put('a', paddedBy(100)));
       const { bytes } = await usageOf(probe);
@@ -78,7 +78,7 @@ export function describeQuota(name: string, make: (quota: Quota) => Promise<Proj
       expect((await usageOf(store)).bytes).toBe(2 * bytes);
     });
 
-    it('refuses a precondition as such, and gives a repeated request its first answer though it is full', async () => {
+    it('refuses a failed precondition as such, and returns the first answer to a repetition, although it is full', async () => {
       const store = await start({ documentsMax: 1 });
       const idempotency = { key: `${HEX}1`, request: `${HEX}2` };
       const first = await store.commit([put('a', '{"v":1}')], { idempotency });
@@ -88,7 +88,7 @@ export function describeQuota(name: string, make: (quota: Quota) => Promise<Proj
       });
       const other = { key: `${HEX}3`, request: `${HEX}4` };
       await expect(store.commit([put('b', '{}')], { idempotency: other })).rejects.toEqual(EXCEEDED);
-      // A refusal is no answer to repeat: once there is room, the same request is carried out.
+      // A refusal is not stored: once there is space, the same request succeeds.
       await commitOne(store, remove('a'));
       expect(await store.commit([put('b', '{}')], { idempotency: other })).toMatchObject([{ created: true }]);
     });

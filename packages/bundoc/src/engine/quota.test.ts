@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
 import { EmbeddedProject } from '../testing/embedded-project.ts';
 import { commitOne, put, remove } from './conformance.ts';
-import { addedBy, GroupQuota } from './quota.ts';
+import { GroupQuota, usageDelta } from './quota.ts';
 import { describeQuota } from './quota-conformance.ts';
 
 describeQuota('the embedded engine', async (quota) => {
@@ -11,7 +11,7 @@ describeQuota('the embedded engine', async (quota) => {
   return project.open(disk);
 });
 
-it('lets a project that has more than a lower quota shrink and change, and not grow', async () => {
+it('a quota lets a project above it shrink and change, but not grow', async () => {
   const disk = EmbeddedProject.disk();
   const project = new EmbeddedProject();
   await project.create(disk);
@@ -28,7 +28,7 @@ it('lets a project that has more than a lower quota shrink and change, and not g
   await expect(store.commit([put('d', '{}')])).rejects.toMatchObject({ code: 'quota_exceeded' });
 });
 
-it('counts nothing of what it refuses', () => {
+it('a quota does not count what it refuses', () => {
   const quota = new GroupQuota({ documentsMax: 2, bytesMax: 100 }, { documents: 1, bytes: 90 });
   expect(() => quota.admit({ documents: 1, bytes: 11 })).toThrow('quota_exceeded');
   quota.admit({ documents: 1, bytes: 10 });
@@ -37,11 +37,11 @@ it('counts nothing of what it refuses', () => {
   quota.admit({ documents: -1, bytes: -1 });
 });
 
-it('takes a deletion for room, and a tombstone for none', () => {
+it('a quota counts a deletion as freed space, and does not count its tombstone', () => {
   const dead = { size: 0, deletedMs: 5 };
   const alive = { size: 30, deletedMs: 0 };
-  expect(addedBy(undefined, alive)).toEqual({ documents: 1, bytes: 30 });
-  expect(addedBy(dead, alive)).toEqual({ documents: 1, bytes: 30 });
-  expect(addedBy(alive, dead)).toEqual({ documents: -1, bytes: -30 });
-  expect(addedBy(alive, { size: 20, deletedMs: 0 })).toEqual({ documents: 0, bytes: -10 });
+  expect(usageDelta(undefined, alive)).toEqual({ documents: 1, bytes: 30 });
+  expect(usageDelta(dead, alive)).toEqual({ documents: 1, bytes: 30 });
+  expect(usageDelta(alive, dead)).toEqual({ documents: -1, bytes: -30 });
+  expect(usageDelta(alive, { size: 20, deletedMs: 0 })).toEqual({ documents: 0, bytes: -10 });
 });

@@ -1,13 +1,13 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 
-/** What a project may hold; 0 for no limit. */
+/** The limits of a project; 0 for no limit. */
 export interface Quota {
   readonly documentsMax: number;
   /** Sealed bytes. */
   readonly bytesMax: number;
 }
 
-/** What a project holds, or what a commit adds to it: less than 0 for what it takes away. */
+/** What a project has, or what a commit adds: negative for what it removes. */
 export interface Usage {
   readonly documents: number;
   /** Sealed bytes. */
@@ -15,8 +15,8 @@ export interface Usage {
 }
 
 /**
- * The quota of a project for commits that are decided one after another, each by what those before it leave.
- * To be made from what the project holds while nobody else can write to it.
+ * The quota of a project while a group of commits is planned, each after those before it. Created from the
+ * current usage while no one else can write to the project.
  */
 export class GroupQuota {
   readonly #quota: Quota;
@@ -30,11 +30,11 @@ export class GroupQuota {
   }
 
   /**
-   * Counts a commit. One that adds nothing is always let pass, also where there is too much already: that is
-   * the way out.
+   * Counts a commit. One that adds nothing is always accepted, even above the quota, so that a project can
+   * get below it.
    *
    * @param added by all of its writes together.
-   * @throws AppError `quota_exceeded`, which counts nothing.
+   * @throws AppError `quota_exceeded`; then nothing is counted.
    */
   admit(added: Usage): void {
     const { documentsMax, bytesMax } = this.#quota;
@@ -49,16 +49,16 @@ export class GroupQuota {
   }
 }
 
-/** As much of a document's state as a quota counts. */
+/** The part of a document's state that a quota counts. */
 interface Counted {
   /** Sealed bytes. */
   readonly size: number;
-  /** 0 while the document lives. */
+  /** 0 while the document exists. */
   readonly deletedMs: number;
 }
 
-/** What a write adds that makes one state of a document of another. */
-export function addedBy(before: Counted | undefined, after: Counted): Usage {
+/** What a write adds that changes a document from one state to the other. */
+export function usageDelta(before: Counted | undefined, after: Counted): Usage {
   const wasAlive = before?.deletedMs === 0;
   const isAlive = after.deletedMs === 0;
   return {
@@ -67,7 +67,7 @@ export function addedBy(before: Counted | undefined, after: Counted): Usage {
   };
 }
 
-/** Both together. */
+/** The sum of both. */
 export function sumOf(one: Usage, other: Usage): Usage {
   return { documents: one.documents + other.documents, bytes: one.bytes + other.bytes };
 }

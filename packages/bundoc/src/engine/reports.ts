@@ -1,6 +1,6 @@
 import type { AppError } from '@bundoc/shared/contract/app-error';
 
-/** One thing that is wrong. Names nothing that is sealed. */
+/** One fault. Contains nothing confidential. */
 export interface Finding {
   /** A part of the project, or the path of a file below its folder. */
   readonly part: string;
@@ -8,23 +8,23 @@ export interface Finding {
 }
 
 export interface VerifiedStore {
-  /** Living documents that were checked. */
+  /** Number of living documents that were checked. */
   readonly documents: number;
   readonly findings: readonly Finding[];
 }
 
-/** Told how many of the documents are done. */
+/** Called with the number of finished documents. */
 export type OnProgress = (done: number, total: number) => void;
 
 export interface VerifiedProject {
   readonly project: string;
-  /** Documents that were checked. */
+  /** Number of documents that were checked. */
   readonly documents: number;
-  /** What is wrong; nothing when all is well. */
+  /** The faults; empty when all is intact. */
   readonly findings: readonly Finding[];
 }
 
-/** What an error says that kept a project from being looked at. */
+/** The finding for an error that prevented a check. */
 export function findingOf(error: AppError): Finding {
   switch (error.code) {
     case 'key_not_found':
@@ -39,13 +39,13 @@ export function findingOf(error: AppError): Finding {
 
 export interface ProjectStats {
   readonly documents: number;
-  /** Deleted documents that the change feed still tells of. */
+  /** Deleted documents that the change feed still reports. */
   readonly tombstones: number;
-  /** Collections that hold a document. */
+  /** Collections with a document. */
   readonly collections: number;
   /** Bytes of all document files. */
   readonly sealedBytes: number;
-  /** Bytes of the log that a checkpoint has not covered yet; in files. */
+  /** Uncovered bytes of the project in the log; only in files. */
   readonly logBytes?: number;
   /** Versions of the project's key that `project.json` lists. */
   readonly keyVersions: readonly number[];

@@ -1,7 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import { SEAL_LIMITS, SealBudget, type SealCount } from './seal-budget.ts';
 
-/** Seals so often, in parts of so many, as a store does. @returns how many parts brought a reservation. */
+/**
+ * Seals this many times, in parts of `each`, as a store does. @returns the number of parts with a
+ * reservation.
+ */
 function seal(budget: SealBudget, seals: number, each = 1): number {
   let reservations = 0;
   for (let left = seals; left > 0; left -= each) {
@@ -20,7 +23,7 @@ const countOf = (counts: readonly SealCount[]) =>
 
 describe('the budget of seals', () => {
   it.each([1, 10, 100])(
-    'of a store that is opened, seals %i times, and is closed without a checkpoint counts at most 256 more',
+    'counts at most 256 more after a store is opened, seals %i times, and is closed without a checkpoint',
     (seals) => {
       let counts: SealCount[] = [];
       for (let cycle = 1; cycle <= 50; cycle++) {
@@ -33,7 +36,7 @@ describe('the budget of seals', () => {
     },
   );
 
-  it('reserves more at a time the more is sealed: a million seals take few reservations', () => {
+  it('reserves more at a time as more is sealed: a million seals take few reservations', () => {
     const budget = new SealBudget(SEAL_LIMITS, 1, []);
     const reservations = seal(budget, 1_000_000, 10);
     expect(reservations).toBeLessThan(40);
@@ -43,7 +46,7 @@ describe('the budget of seals', () => {
     expect(countOf(budget.durable)).toBeLessThanOrEqual(4_000_000 + SEAL_LIMITS.reserve);
   });
 
-  it('is never so far behind that a crash forgets more than 256 seals', () => {
+  it('never lags so far that a crash forgets more than 256 seals', () => {
     const budget = new SealBudget(SEAL_LIMITS, 1, []);
     for (const each of [1, 200, 256, 257, 1_000, 100_000, 3]) {
       const { mustWait, reservation } = budget.planFor(each);
@@ -55,14 +58,14 @@ describe('the budget of seals', () => {
     }
   });
 
-  it('gives back at a checkpoint what was not used', () => {
+  it('returns unused reservations at a checkpoint', () => {
     const budget = new SealBudget(SEAL_LIMITS, 1, [{ version: 1, count: 500 }]);
     seal(budget, 7);
     expect(budget.settle()).toEqual([{ version: 1, count: 507 }]);
   });
 });
 
-/** Seals so far and those of one more part: what a copy of the budget would say at a checkpoint. */
+/** The seals so far and those of one more part: what a copy of the budget would record at a checkpoint. */
 function usedAfter(budget: SealBudget, seals: number): number {
   const before = budget.durable;
   const used = countOf(budget.settle());

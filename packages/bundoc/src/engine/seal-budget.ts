@@ -1,14 +1,15 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 
 /**
- * How often a key may seal with random 96-bit nonces (NIST SP 800-38D, section 8.3), and limits below that.
+ * The number of seals that a key may make with random 96-bit nonces (NIST SP 800-38D, section 8.3), and lower
+ * limits.
  */
 export interface SealLimits {
-  /** Seals that one durable reservation covers at most. */
+  /** Maximum number of seals that one durable reservation covers. */
   readonly reserve: number;
-  /** Seals after which the key should be rotated. */
+  /** Number of seals after which the key should be rotated. */
   readonly rotateAt: number;
-  /** Seals that a key may make at most. */
+  /** Maximum number of seals of a key. */
   readonly max: number;
 }
 
@@ -16,19 +17,19 @@ export const SEAL_LIMITS: SealLimits = { reserve: 2 ** 20, rotateAt: 2 ** 30, ma
 
 /** Unknown others that may have sealed under a key version. */
 export interface UnknownSealers {
-  /** By BunKMS's word: an administrator has let a copy of the storage take the place of another. */
+  /** Known from BunKMS: copies of the storage that took over. */
   readonly takenOver: number;
-  /** By what the storage lacks: the key was there before the project. */
+  /** Inferred from a gap in the storage: the key existed before the project. */
   readonly missing: number;
 }
 
 /**
- * What is left of the limits when others may have sealed under the key version: each of them is counted as
- * what a key seals until it is rotated. What the storage lacks leaves less to seal, and makes nobody rotate
- * the key: anybody can remove something from it.
+ * The limits left when others may have sealed under the key version. Each counts as many seals as a key makes
+ * until its rotation. A gap in the storage only lowers the maximum, and does not trigger a rotation, because
+ * anyone can remove data from the storage.
  */
 export function limitsAfter(limits: SealLimits, { takenOver, missing }: UnknownSealers): SealLimits {
-  // Something is left in any case.
+  // Leaves some seals in any case.
   const unknown = (sealers: number) => Math.min(sealers * limits.rotateAt, limits.max - limits.rotateAt);
   return {
     ...limits,
@@ -38,38 +39,38 @@ export function limitsAfter(limits: SealLimits, { takenOver, missing }: UnknownS
 }
 
 /**
- * Seals that a part of the log may hold beyond the durable reservation, if it brings the next reservation
- * itself. A crash that tears the part forgets them. Between the rotation of a key and its end there is room
- * for millions of such crashes.
+ * Seals that a part of the log may contain beyond the durable reservation, if it includes the next
+ * reservation. A crash that tears the part forgets them. Between the rotation of a key and its maximum there
+ * is room for millions of such crashes.
  */
 const UNRESERVED_SEALS = 256;
-/** Seals of the first reservation of an open store. */
+/** Seals of an open store's first reservation. */
 const RESERVE_AT_FIRST = 256;
 
 export interface SealPlan {
   /**
-   * Whether the reservation must be durable before anything is sealed; otherwise it may go along with what
-   * is.
+   * Whether the reservation must be durable before anything is sealed; otherwise both may be written
+   * together.
    */
   readonly mustWait: boolean;
   readonly reservation: SealCount | undefined;
 }
 
-/** How often a version of the key has sealed, as far as is durable. */
+/** The durable number of seals of a key version. */
 export interface SealCount {
   readonly version: number;
   readonly count: number;
 }
 
 /**
- * Counts the seals of the current key version. They are reserved durably, many at a time: a crash forgets at
- * most those of one part that was never acknowledged, and counts at most one reservation too many.
+ * Counts the seals of the current key version. They are reserved durably, many at a time. A crash forgets at
+ * most the seals of one unacknowledged part, and counts at most one reservation too many.
  */
 export class SealBudget {
   readonly #limits: SealLimits;
   readonly #version: number;
   readonly #counts: Map<number, number>;
-  /** When the store was opened. */
+  /** The count when the store was opened. */
   readonly #before: number;
   #used: number;
 
@@ -84,20 +85,20 @@ export class SealBudget {
     this.#before = this.#used;
   }
 
-  /** True once the key should be rotated. */
+  /** True when the key should be rotated. */
   get rotationDue(): boolean {
     return this.#used >= this.#limits.rotateAt;
   }
 
   /**
-   * How `seals` more are reserved.
+   * Plans the reservation of `seals` more.
    *
    * @throws AppError `key_exhausted` when the key may not make as many.
    */
   planFor(seals: number): SealPlan {
     const { max } = this.#limits;
     const need = this.#used + seals;
-    // Small at first: what is reserved and not used when the store closes counts as used.
+    // Small at first: unused reservations count as used when the store closes.
     const reserve = Math.min(this.#limits.reserve, Math.max(RESERVE_AT_FIRST, 2 * (need - this.#before)));
     if (need > max) throw new AppError('key_exhausted');
     const isReserved = need + reserve / 2 <= this.#reserved || this.#reserved === max;
@@ -106,12 +107,12 @@ export class SealBudget {
     return { mustWait: need > this.#reserved + UNRESERVED_SEALS, reservation };
   }
 
-  /** A reservation is durable. */
+  /** Called when a reservation is durable. */
   reserved({ count }: SealCount): void {
     this.#counts.set(this.#version, Math.max(count, this.#reserved));
   }
 
-  /** What is durably reserved, of each version. */
+  /** The durable reservations of each version. */
   get durable(): SealCount[] {
     return [...this.#counts].map(([version, count]) => ({ version, count }));
   }
@@ -122,7 +123,7 @@ export class SealBudget {
   }
 
   /**
-   * Gives back what is reserved and was not used.
+   * Returns unused reservations.
    *
    * @returns the exact counts; the caller makes them durable.
    */

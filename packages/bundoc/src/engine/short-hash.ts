@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 
-/** 16 bytes of SHA-256, in hex: how idempotency keys and requests are remembered. */
+/** 16 bytes of SHA-256, in hex: the stored form of idempotency keys and requests. */
 export function shortHash(...parts: readonly (string | Uint8Array)[]): string {
   const hash = createHash('sha256');
   for (const part of parts) {

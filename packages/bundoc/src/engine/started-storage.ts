@@ -10,20 +10,17 @@ import {
 } from './storage-file.ts';
 import type { StorageGeneration } from './storage-generation.ts';
 
-/** A storage that this process acts for at BunKMS. */
+/** A storage on whose behalf this process calls BunKMS. */
 export interface StartedStorage {
   readonly id: string;
   readonly calls: StorageCalls;
-  /** In its present generation. @throws AppError `kms_unavailable`, `storage_superseded`. */
+  /** The storage in its current generation. @throws AppError `kms_unavailable`, `storage_superseded`. */
   acting(): ActingStorage;
-  /**
-   * Brings it to a fresh generation: no call that was made before takes effect after it. @throws as
-   * {@link acting}.
-   */
+  /** Starts a new generation: no earlier call takes effect after it. @throws as {@link acting}. */
   advance(): Promise<ActingStorage>;
 }
 
-/** The storage of a service that runs. */
+/** The storage of a running service. */
 export function runningStorage(generation: StorageGeneration, calls: StorageCalls): StartedStorage {
   const acting = () => generation.acting();
   const advance = async () => {
@@ -34,11 +31,11 @@ export function runningStorage(generation: StorageGeneration, calls: StorageCall
 }
 
 /**
- * Brings a storage to a fresh generation, also beside nodes that run: after another one was faster, it
- * follows that one.
+ * Starts a new generation of a storage, also beside running nodes: if another node was faster, it follows
+ * that node's generation.
  *
  * @throws AppError `storage_superseded` when BunKMS has a generation that the storage does not know; those of
- * BunKMS and of the storage.
+ *   BunKMS and of the storage.
  */
 export async function advanceStorage(
   identity: StorageIdentity,
@@ -55,7 +52,7 @@ export async function advanceStorage(
       return { storage: id, generation };
     } catch (error) {
       if (!hasCode(error, 'storage_superseded') || tries === ADVANCE_TRIES_MAX) throw error;
-      // What BunKMS has is noted before BunKMS has it, and an earlier note was named.
+      // A generation is recorded before BunKMS has it, and this call named all earlier ones.
       const noted = generationsOf(await identity.read());
       if (noted.every((known) => known === generation || from.includes(known))) throw error;
     }
@@ -63,8 +60,8 @@ export async function advanceStorage(
 }
 
 /**
- * A storage whose generation this process advances by itself, also beside nodes that run: a move is a start
- * of its storages.
+ * Returns a storage whose generation this process advances, also beside running nodes: a move counts as a
+ * start of its storages.
  */
 export async function startStorage(identity: StorageIdentity, calls: StorageCalls): Promise<StartedStorage> {
   let acting = await advanceStorage(identity, calls);

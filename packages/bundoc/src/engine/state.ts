@@ -5,32 +5,32 @@ import type { SealCount } from './seal-budget.ts';
 export const FILE_NAME_BYTES = 16;
 export const REV_BYTES = 12;
 
-/** A document as it is after a commit. */
+/** A document after a commit. */
 export interface DocumentState {
   readonly collection: string;
   readonly id: string;
   readonly fileName: Buffer;
-  /** Of the last change; orders everything. */
+  /** Position of the last change; orders all changes. */
   readonly seq: number;
-  /** Of the creation; orders lists. */
+  /** Position of the creation; orders lists. */
   readonly createdSeq: number;
   readonly createdMs: number;
   readonly rev: Buffer;
   readonly keyVersion: number;
-  /** Bytes of the sealed file. */
+  /** Size of the sealed file in bytes. */
   readonly size: number;
-  /** When it was deleted; 0 while it lives. */
+  /** Time of the deletion; 0 while the document exists. */
   readonly deletedMs: number;
 }
 
-/** An idempotency key that was used, and what it led to. */
+/** A used idempotency key and its result. */
 export interface IdempotencyRecord {
   /** Hash of subject and key, 16 bytes in hex. */
   readonly key: string;
-  /** Hash of the request, 16 bytes in hex: another request under the key is refused. */
+  /** Hash of the request, 16 bytes in hex: a different request under the key is refused. */
   readonly request: string;
   readonly atMs: number;
-  /** What was answered, as JSON. */
+  /** The answer, as JSON. */
   readonly answer: string;
 }
 
@@ -53,7 +53,7 @@ export interface ByteSlice {
   readonly at: number;
 }
 
-/** {@link writeState} of a state whose file name and revision lie in other buffers. */
+/** {@link writeState} for a state with file name and revision in other buffers. */
 export function writeStateOf(
   writer: ByteWriter,
   state: Omit<DocumentState, 'fileName' | 'rev'>,
@@ -116,7 +116,7 @@ export function readSeals(reader: ByteReader): SealCount {
 /**
  * Adds a document to a part.
  *
- * @returns room for its sealed bytes, `state.size` of them, to be written at once; empty for a delete.
+ * @returns space for its `state.size` sealed bytes, which the caller fills immediately; empty for a delete.
  */
 export function writeDocument(writer: ByteWriter, state: DocumentState): Buffer {
   writer.u8(DOCUMENT);

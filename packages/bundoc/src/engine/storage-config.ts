@@ -3,16 +3,16 @@ import { wholeNumber } from '@bundoc/shared/runtime/config';
 import { type NamedFile, namedFile } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
 
-/** Where documents are stored. */
+/** The storage of documents. */
 export type StorageConfig = { readonly kind: 'files' } | ({ readonly kind: 'postgres' } & PostgresConfig);
 
 export interface PostgresConfig {
   readonly address: PostgresAddress;
-  /** Read again for each connection; the URL's password otherwise. */
+  /** Read for each connection; without it, the URL's password is used. */
   readonly passwordFile: NamedFile | undefined;
-  /** The authority of the server's certificate; those of the system otherwise. */
+  /** The authority of the server's certificate; without it, those of the system are used. */
   readonly caFile: NamedFile | undefined;
-  /** Whether a pooler in between gives each transaction another connection. */
+  /** Whether a pooler may give each transaction another connection. */
   readonly isPooled: boolean;
   readonly connectionsMax: number;
   readonly connectTimeoutMs: number;
@@ -49,7 +49,7 @@ export function storageOf(values: StorageValues): StorageConfig {
   return { kind: 'postgres', ...postgresOf(values, address) };
 }
 
-/** Where the service may move projects to: nowhere when it is not set. */
+/** The storage that the service may move projects to; undefined when not configured. */
 export function moveTargetOf(values: StorageValues): PostgresConfig | undefined {
   return values.BUNDOC_MOVE_TO === undefined ? undefined : postgresOf(values, values.BUNDOC_MOVE_TO);
 }

@@ -16,16 +16,16 @@ import type { MoveSource, UsedProjects } from './transfer-port.ts';
 export interface EngineDeps {
   readonly clock: Clock;
   readonly logger: Logger;
-  /** Of each project. */
+  /** The quota of each project. */
   readonly quota?: Quota | undefined;
 }
 
-/** Events of a store, and the work that the service does for it. */
+/** Events of a store that need the service. */
 export interface StoreWatch {
   readonly ownWork: OwnWork;
-  /** A document does not open; by its (opaque) name. */
+  /** A document is undecryptable; its opaque name. */
   readonly onIntegrityError: (name: string) => void;
-  /** The store must be opened again. */
+  /** The store must be reopened. */
   readonly onFailure: (error: unknown) => void;
   /** The key version has sealed so much that it should be rotated. */
   readonly onRotationDue: (version: number) => void;
@@ -33,16 +33,16 @@ export interface StoreWatch {
 
 /** A storage as the composition root uses it. */
 export interface StorageEngine extends AsyncDisposable {
-  /** What the log calls it. */
+  /** Its name in the log. */
   readonly place: string;
   readonly identity: StorageIdentity;
   /** Whether other processes write to it as well. */
   readonly isShared: boolean;
-  /** What it counts, for the metrics. */
+  /** Its gauges for the metrics. */
   readonly counts: Readonly<Partial<Record<StorageCount, () => number>>>;
-  /** Whether it takes writes now. Never rejects. */
+  /** Whether it accepts writes. Never rejects. */
   isReady(): Promise<boolean>;
-  /** @param storage this one. @param settle ends a move out of it that was cut short. */
+  /** @param storage this one. @param settle finishes an interrupted move out of it. */
   projects(keys: KeyCache, storage: TakenOver, onSetAside: OnSetAside, settle: SettleMove): Projects;
   readonly expiry: ExpiryMarks;
   /** @param unknownSealers under the current version of the key. */
@@ -53,19 +53,19 @@ export interface StorageEngine extends AsyncDisposable {
     unknownSealers: UnknownSealers,
   ): Promise<ProjectStore>;
   /**
-   * Where others write to it: what definitions and indexes each open project has, as `definitionsState`. One
+   * On a shared storage: the definitions and indexes of each open project, as `definitionsState`. One
    * statement for all.
    */
   readonly statesOf?: (projects: readonly string[]) => Promise<ReadonlyMap<string, string>>;
-  /** Stored bytes of what an open project has in memory, where the storage knows them. */
+  /** Estimated memory of an open project from its stored bytes, where the storage knows them. */
   readonly storedBytes?: (project: string, entries?: readonly string[]) => Promise<number>;
-  /** A project that this process moves away; absent where other processes have it in use, too. */
+  /** A project that this process moves away; absent on a shared storage. */
   readonly moveSource?: (project: string, instances: UsedProjects) => MoveSource;
 }
 
 export type StorageCount = 'backlogBytes' | 'databaseConnections' | 'databaseWaiting' | keyof LogCounts;
 
-/** What the log of a data folder counts. */
+/** Gauges of a data folder's log. */
 export interface LogCounts {
   readonly logSegmentsLive: number;
   readonly logSegmentsFree: number;

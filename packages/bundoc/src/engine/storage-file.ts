@@ -5,23 +5,23 @@ import { z } from 'zod';
 
 /** Below the data folder. */
 export const STORAGE_FILE = 'storage.json';
-/** Its length while few generations are candidates: a sector, which disks write whole or not at all. */
+/** Its length with few candidates: a sector, which disks write atomically. */
 export const STORAGE_FILE_BYTES = 512;
 
 const storageFileSchema = z.strictObject({
   format: z.literal(1),
   id: storageIdSchema,
-  /** The last that BunKMS has confirmed. */
+  /** The last generation that BunKMS confirmed. */
   generation: generationSchema.optional(),
-  /** Those that BunKMS may have instead, oldest first. */
+  /** Generations that BunKMS may have instead, oldest first. */
   candidates: z.array(generationSchema).max(CANDIDATES_MAX),
   takeOvers: z.int().nonnegative(),
-  /** In files: the log was made, so one that is missing was lost. */
+  /** Only in files: the log was created, so a missing one was lost. */
   log: z.literal(true).optional(),
 });
 /**
- * Which storage this is (docs/formats/storage.md): `storage.json`, or the row of `bundoc.storage`. In the
- * clear, nothing secret.
+ * The identity of a storage (docs/formats/storage.md): `storage.json`, or the row of `bundoc.storage`. In the
+ * clear and not secret.
  */
 export type StorageFile = z.infer<typeof storageFileSchema>;
 
@@ -29,12 +29,12 @@ export function newStorageFile(): StorageFile {
   return { format: 1, id: randomUUID(), candidates: [], takeOvers: 0 };
 }
 
-/** On one line that is filled up to a sector, if it fits: then it can be overwritten in its place. */
+/** One line, padded to a sector if it fits, so that it can be overwritten in place. */
 export function formatStorageFile(file: StorageFile): string {
   return `${JSON.stringify(storageFileSchema.parse(file)).padEnd(STORAGE_FILE_BYTES - 1)}\n`;
 }
 
-/** @param place what the operator calls it. @throws StartRefused for any other content. */
+/** @param place its name for the operator. @throws StartRefused for any other content. */
 export function parseStorageFile(place: string, content: string): StorageFile {
   try {
     return storageFileSchema.parse(JSON.parse(content));
@@ -46,35 +46,35 @@ export function parseStorageFile(place: string, content: string): StorageFile {
   }
 }
 
-/** That nothing says which storage this is, though there are projects. */
-export function unidentified(place: string): StartRefused {
+/** The refusal of a storage with projects and without an identity. */
+export function storageIdMissing(place: string): StartRefused {
   return new StartRefused(
     `${place} is missing, and there are projects. If it was lost, restore it from a backup of this storage. If an earlier build wrote the projects, export them with that build (bundoc export), start with an empty storage, and import them`,
   );
 }
 
-/** That the projects of a data folder are of a build from before there was one log for them. */
-export function ofEarlierBuild(dataDir: string): StartRefused {
+/** The refusal of a data folder from an earlier version, which had no common log. */
+export function createdByEarlierBuild(dataDir: string): StartRefused {
   return new StartRefused(
     `${dataDir} was written by an earlier build, which this one does not read. Export the projects with that build (bundoc export, or bundoc backup), start with an empty storage, and import or restore them`,
   );
 }
 
-/** How often one advance follows other processes that were faster. */
+/** Maximum attempts of one advance while other processes are faster. */
 export const ADVANCE_TRIES_MAX = 8;
 
-/** Where it is kept which storage this is. */
+/** Repository of a storage's identity. */
 export interface StorageIdentity {
-  /** What stands there now. @throws AppError of the storage. */
+  /** Reads the current file. @throws AppError of the storage. */
   read(): Promise<StorageFile>;
   /**
-   * Changes it, durably, from what nobody else changes meanwhile.
+   * Changes the file durably, without interference from others.
    *
-   * @returns what stands there then.
+   * @returns the new file.
    * @throws AppError of the storage.
    */
   change(change: (present: StorageFile) => StorageFile): Promise<StorageFile>;
-  /** How long ago it was changed last, by whichever process has it now, seconds. */
+  /** The age of the last change by any process, seconds. */
   ageS(): Promise<number>;
 }
 
@@ -84,8 +84,8 @@ export function generationsOf({ generation, candidates }: StorageFile): string[]
 }
 
 /**
- * With one more that BunKMS may have soon; the oldest one goes when there are too many, and never the one
- * that is confirmed.
+ * Adds a generation that BunKMS may have soon. The oldest candidate is dropped when there are too many; the
+ * confirmed one never is.
  */
 export function withCandidate(file: StorageFile, candidate: string): StorageFile {
   if (file.candidates.includes(candidate)) return file;
@@ -93,7 +93,8 @@ export function withCandidate(file: StorageFile, candidate: string): StorageFile
 }
 
 /**
- * BunKMS had `generation` at some time. Those that were written before are over; unless it is over itself.
+ * Records that BunKMS had `generation` at some time. This ends all earlier generations, unless `generation`
+ * has already ended.
  */
 export function withConfirmed(file: StorageFile, generation: string, takeOvers: number): StorageFile {
   const counted = { ...file, takeOvers };

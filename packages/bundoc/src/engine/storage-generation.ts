@@ -24,38 +24,38 @@ export interface StorageGenerationOptions {
   readonly id: string;
   readonly identity: StorageIdentity;
   readonly calls: Pick<StorageCalls, 'advanceStorage' | 'storageInfo'>;
-  /** Whether BunKMS can be asked now. */
+  /** Whether BunKMS is reachable. */
   readonly isUp: () => Promise<boolean>;
   readonly logger: Logger;
-  /** Told when a generation was confirmed: what waits for one can go on. */
+  /** Called when a generation was confirmed, so that waiting work can continue. */
   readonly onConfirmed?: () => void;
-  /** Told when nothing of this storage may be served any more. */
+  /** Called when this storage must not be served any more. */
   readonly onSuperseded?: () => void;
-  /** Waits; a test has its own. */
+  /** Waits; replaced in tests. */
   readonly pause?: (ms: number, signal: AbortSignal) => Promise<void>;
 }
 
-/** How long to wait for BunKMS, which may be starting, too. */
+/** Interval of attempts to reach BunKMS, which may be starting, too. */
 const WAIT_MS = 500;
-/** How often it is asked whether an administrator has let this copy take over. */
-const ASK_AGAIN_MS = 3_000;
-/** The same where another copy was let in and this one was in use: the other one comes first. */
+/** Interval of attempts after a refusal or a failure. */
+const RETRY_MS = 3_000;
+/** The first interval when this copy was in use and another was let in: the other one goes first. */
 const STEP_BACK_MS = 15_000;
-/** How long BunKMS may take to say which copy is in use, before this one stops. */
+/** Time for BunKMS to say which copy is in use, before this one stops. */
 const CHECK_WITHIN_MS = 700;
-/** How long another node may take between BunKMS's answer and its note of it. */
+/** Time between BunKMS's answer to another node and that node's record of it. */
 const OTHER_NODE_MS = 2_000;
 const OTHER_NODE_PAUSE_MS = 100;
-/** How long a caller is asked to wait. */
+/** The `Retry-After` of a caller. */
 const RETRY_AFTER_S = { unconfirmed: 2, superseded: 30 } as const;
 
 /**
- * The generation of this storage: a fresh one for each start, by which BunKMS tells a storage from its
- * copies. Until BunKMS has confirmed one, and once it has refused it, {@link acting} throws, and so no key is
- * had.
+ * The generation of this storage, new for each start, which lets BunKMS distinguish a storage from its
+ * copies. Before BunKMS has confirmed one, and after it has refused it, {@link acting} throws, so no key is
+ * available.
  *
- * A generation is durable here, as a candidate, before BunKMS hears of it. So whichever answer is lost, the
- * next try names it.
+ * A generation is durable here, as a candidate, before BunKMS hears of it. So after a lost answer, the next
+ * attempt names it.
  *
  * Every step of the protocol with BunKMS changes one state, so the steps share a class.
  */
@@ -64,22 +64,22 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
   readonly #stopping = new AbortController();
   #state: GenerationState = 'unconfirmed';
   #confirmed: string | undefined;
-  /** As BunKMS has told it: what the storage says makes no key rotate. */
+  /** From BunKMS: the storage cannot trigger rotations of keys. */
   #takeOvers = 0;
-  /** Written, and not confirmed yet. */
+  /** Recorded, and not confirmed yet. */
   #candidate: string | undefined;
   #advancing: Promise<void> | undefined;
   #settling: Promise<void> | undefined;
-  /** Cuts the present pause short. */
+  /** Ends the current pause. */
   #wake = () => {};
   #hasLogged = false;
   #isWaiting = false;
-  /** Goes up when another copy takes over: what was asked before is out of date then. */
+  /** Incremented when another copy takes over, which makes earlier answers outdated. */
   #epoch = 0;
   readonly #answered = Promise.withResolvers<void>();
 
   constructor(options: StorageGenerationOptions) {
-    this.#options = { ...options, identity: ofRunning(options.identity) };
+    this.#options = { ...options, identity: guardIdentity(options.identity) };
   }
 
   get id(): string {
@@ -90,24 +90,24 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
     return this.#state;
   }
 
-  /** The one that BunKMS has confirmed; undefined in any other state. */
+  /** The confirmed generation; undefined in any other state. */
   get generation(): string | undefined {
     return this.#state === 'confirmed' ? this.#confirmed : undefined;
   }
 
-  /** How often an administrator has let a copy of this storage take the place of another. */
+  /** How often an administrator has let a copy of this storage take over. */
   get takeOvers(): number {
     return this.#takeOvers;
   }
 
-  /** Resolves when BunKMS can be asked for the first time. */
+  /** Resolves when BunKMS is reachable for the first time. */
   get answered(): Promise<void> {
     return this.#answered.promise;
   }
 
   /**
-   * Begins to have a generation confirmed. Never rejects; resolves when it is, or was refused for the first
-   * time.
+   * Starts the confirmation of a generation. Never rejects; resolves when it is confirmed, or refused for the
+   * first time.
    */
   start(): Promise<void> {
     return this.#settle(0);
@@ -140,11 +140,10 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
   }
 
   /**
-   * Brings the storage to a fresh generation. Once resolved, whatever was sent before and not answered has no
-   * effect any more.
+   * Starts a new generation. Once resolved, earlier unanswered calls can no longer take effect.
    *
-   * @throws AppError `storage_superseded`; `kms_unavailable`, and those of the storage: the present one
-   * serves on.
+   * @throws AppError `storage_superseded`; `kms_unavailable`, and those of the storage: then the current
+   *   generation stays.
    */
   async advance(): Promise<void> {
     this.acting();
@@ -161,8 +160,8 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
   }
 
   /**
-   * A copy of this storage has `generation` now; undefined for an administrator's word that the next one
-   * which asks is let in.
+   * Handles an event: another copy of this storage has `generation`; undefined when an administrator lets the
+   * next one that asks take over.
    */
   tookOver(generation: string | undefined): void {
     if (this.#state !== 'confirmed') this.#wake();
@@ -170,12 +169,15 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
     else if (generation !== this.#confirmed && generation !== this.#candidate) void this.#check(generation);
   }
 
-  /** Stops within a second, unless `generation` or the one that BunKMS has is one of this storage's nodes. */
+  /**
+   * Stops serving within a second, unless `generation`, or the one that BunKMS has, belongs to a node of this
+   * storage.
+   */
   async #check(generation: string): Promise<void> {
     const { identity, logger } = this.#options;
     const isOurs = async () => {
       const present = await identity.read();
-      // A node notes its generation before BunKMS has it, so BunKMS need not be asked.
+      // A node records its generation before BunKMS has it, so BunKMS need not be asked.
       if (generationsOf(present).includes(generation)) return true;
       return await this.#isNoted(present, this.#confirmed, this.#candidate);
     };
@@ -199,7 +201,7 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
     return `stop it, then let an administrator take over (bunkms storage take-over ${this.id}${named})`;
   }
 
-  /** Nothing is served any more, from this turn on. */
+  /** Stops serving synchronously. */
   #supersede(): void {
     if (this.#state === 'superseded') return;
     const wasServing = this.#state === 'confirmed';
@@ -219,7 +221,7 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
     );
   }
 
-  /** Asks until a generation is confirmed. One such loop runs at a time. */
+  /** Tries until a generation is confirmed. Only one such loop runs at a time. */
   #settle(firstPauseMs: number): Promise<void> {
     const known = Promise.withResolvers<void>();
     const { signal } = this.#stopping;
@@ -242,7 +244,7 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
     return known.promise;
   }
 
-  /** @returns how long to wait for another try; 0 once it is confirmed. */
+  /** @returns the pause before the next attempt; 0 once it is confirmed. */
   async #tryOnce(): Promise<number> {
     const { isUp, logger, onConfirmed } = this.#options;
     if (this.#state === 'confirmed') return 0;
@@ -255,8 +257,8 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
     this.#answered.resolve();
     try {
       await this.#advance();
-      // Another copy was let in meanwhile.
-      if (this.generation === undefined) return ASK_AGAIN_MS;
+      // Another copy took over in the meantime.
+      if (this.generation === undefined) return RETRY_MS;
       logger.info({ storage: this.id, generation: this.#confirmed }, 'BunKMS has confirmed this storage');
       this.#hasLogged = false;
       onConfirmed?.();
@@ -264,10 +266,10 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
     } catch (error) {
       if (hasCode(error, 'storage_superseded')) {
         this.#supersede();
-        return ASK_AGAIN_MS;
+        return RETRY_MS;
       }
       logger.warn({ err: error }, 'the generation of the storage could not be advanced yet');
-      return ASK_AGAIN_MS;
+      return RETRY_MS;
     }
   }
 
@@ -277,15 +279,15 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
     const epoch = this.#epoch;
     for (let tries = 1; ; tries++) {
       const file = await identity.change((present) => {
-        // Another node has confirmed a later one: BunKMS must not go back to this.
+        // Another node has confirmed a later one: BunKMS must not go back to this candidate.
         if (this.#candidate === undefined || !present.candidates.includes(this.#candidate))
           this.#candidate = randomUUID();
         return withCandidate(present, this.#candidate);
       });
       const candidate = this.#candidate as string;
       try {
-        // BunKMS follows the order of the notes. From a later one, it would come to a candidate that the
-        // confirmation of the later one removes.
+        // BunKMS must follow the order of the records. From a later one, it would move to a candidate that
+        // the later one's confirmation removes.
         const noted = generationsOf(file);
         const from = noted.slice(0, noted.indexOf(candidate));
         const info = await calls.advanceStorage(this.id, from, candidate);
@@ -298,7 +300,7 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
         return;
       } catch (error) {
         if (!hasCode(error, 'storage_superseded') || tries === ADVANCE_TRIES_MAX) throw error;
-        // Another node was faster, and has noted its generation behind this one. A later candidate follows
+        // Another node was faster, and has recorded its generation after this one. A later candidate follows
         // it.
         if (!(await this.#isNoted(file))) throw error;
         this.#candidate = undefined;
@@ -307,8 +309,8 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
   }
 
   /**
-   * Whether BunKMS has a generation that is noted here. @param before what stood here before. @param own
-   * others that are this process's.
+   * Whether BunKMS has a generation that is recorded here. @param before the earlier file. @param own other
+   * generations of this process.
    */
   async #isNoted(before: StorageFile, ...own: readonly (string | undefined)[]): Promise<boolean> {
     const { identity, calls } = this.#options;
@@ -316,7 +318,7 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
       const { generation } = await calls.storageInfo(this.id);
       if (generation === undefined) return false;
       const present = await identity.read();
-      // What BunKMS has is noted before BunKMS has it, and stays until a later one is confirmed.
+      // A generation is recorded before BunKMS has it, and stays until a later one is confirmed.
       const noted = [former, present].flatMap(generationsOf);
       if ([...own, ...noted].includes(generation)) return true;
       if (present.generation === former.generation) return false;
@@ -324,20 +326,22 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
     }
   }
 
-  /** What to act with after BunKMS has refused `generation`. Throws what {@link #advance} does. */
+  /**
+   * Finds the current generation after BunKMS has refused `generation`. Throws what {@link #advance} does.
+   */
   async #catchUp(generation: string): Promise<void> {
     const { identity } = this.#options;
     for (let waitedMs = 0; ; waitedMs += OTHER_NODE_PAUSE_MS) {
       const file = await identity.read();
       if (this.#state !== 'confirmed') return;
       if (file.generation !== undefined && file.generation !== generation) return this.#take(file);
-      // Of this process alone, nothing can have changed; of another node a note would be there.
+      // Without candidates, no other node is advancing: another copy of the storage is in use.
       if (file.candidates.length === 0) return this.#supersede();
       if (waitedMs >= OTHER_NODE_MS) break;
       await sleep(OTHER_NODE_PAUSE_MS);
     }
     try {
-      // The other node is gone between BunKMS's answer and its note.
+      // The other node has died between BunKMS's answer and its record.
       await this.#advance();
     } catch (error) {
       if (!hasCode(error, 'storage_superseded')) throw error;
@@ -358,8 +362,10 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
   }
 }
 
-/** What was lost or damaged since the start refuses none: it is unavailable, like what does not answer. */
-function ofRunning(identity: StorageIdentity): StorageIdentity {
+/**
+ * After the start, a lost or damaged identity makes the storage unavailable, instead of refusing the start.
+ */
+function guardIdentity(identity: StorageIdentity): StorageIdentity {
   const guarded = async <T>(action: Promise<T>): Promise<T> => {
     try {
       return await action;

@@ -5,74 +5,74 @@ import type { OnProgress } from './reports.ts';
 import type { MarkSetAside } from './set-aside.ts';
 import type { StorageIdentity } from './storage-file.ts';
 
-// What moves, backups and restores need of an engine. Sealed bytes stay as they are.
+// What moves, backups and restores need from an engine. Sealed bytes stay unchanged.
 
 export type ReadSealedChanges = ProjectStore['sealedChanges'];
 
-/** What a project holds, in documents and their sealed bytes: alike at both ends. */
+/** The numbers of documents and of their sealed bytes, which must be equal at both ends. */
 export type MoveCounts = Pick<StoreMetadata, 'documents' | 'bytes'>;
 
-/** What a project has beside its documents and deletions, once nobody writes any more. */
+/** The part of a project besides its documents and deletions, after the last write. */
 export interface FinalState extends Omit<StoreMetadata, 'size'> {
   /** The text of its project file. */
   readonly file: string;
 }
 
-/** A source while nobody can write to it. */
+/** A source to which no one can write. */
 export interface FencedSource {
   readonly page: ReadSealedChanges;
   last(): Promise<FinalState>;
 }
 
-/** Where a project is, and in use. */
+/** The source of a move, while the project is in use. */
 export interface MoveSource {
-  /** Of all versions of the key that the latest page needed. */
+  /** The cipher of all key versions that the latest page needed. */
   readonly cipher: ProjectCipher;
-  /** Documents and deletions, about, and the place of the latest commit. */
+  /** The approximate number of documents and deletions, and the position of the latest commit. */
   extent(): Promise<{ readonly size: number; readonly lastSeq: Position }>;
-  /** Opens each document that it reads. */
+  /** Decrypts each document that it reads. */
   readonly page: ReadSealedChanges;
   /**
-   * Runs `action` while nobody can write; then, in its place, puts the mark there, durably: with it, every
-   * request is refused. If `action` throws, nothing has changed.
+   * Runs `action` while no one can write, then durably writes the mark, which blocks every request. If
+   * `action` throws, nothing has changed.
    */
   fence(action: (fenced: FencedSource) => Promise<void>, mark: () => string): Promise<void>;
-  /** Takes the mark away: the project is in use again. Changes nothing where another mark stands, or none. */
+  /** Removes the mark, so that the project is in use again. Does nothing for another mark or none. */
   stay(mark: string): Promise<void>;
-  /** The mark that stands there. */
+  /** The current mark. */
   mark(): Promise<string | undefined>;
-  /** Takes the content away and leaves `mark`. May be done again. */
+  /** Removes the content and leaves `mark`. Idempotent. */
   leave(mark: string, move: string): Promise<void>;
 }
 
-/** Where a project is brought to: under a mark, with which nobody sees it there. */
+/** The target of a move. While it has a mark, the project is invisible there. */
 export interface MoveTarget {
   /**
-   * Puts the mark there and makes an empty place.
+   * Writes the mark and creates an empty place.
    *
-   * @param isOurs whether a mark there is of the same project: then what lies beside it is left over from an
-   * earlier move. Any other is set aside.
+   * @param isOurs whether an existing mark belongs to the same project. Content beside such a mark is left
+   *   from an earlier move; any other mark is set aside.
    * @throws MoveFailed where there is a project.
    */
   begin(mark: string, isOurs: (mark: string) => Promise<boolean>): Promise<void>;
-  /** Takes over changes, in their order, durably. */
+  /** Adds changes in order, durably. */
   put(changes: readonly SealedChange[], position: Position): Promise<void>;
-  /** Reads again and opens every document that was taken over behind a place. @throws MoveFailed. */
+  /** Reads and decrypts every document that was added after a position. @throws MoveFailed. */
   verify(after: Position, onProgress: OnProgress): Promise<void>;
-  /** Adds the rest, durably, and then the mark that says that nothing is missing. @returns what it holds. */
+  /** Adds the rest durably, then the mark for a complete project. @returns the project's totals. */
   finish(last: FinalState, mark: string): Promise<MoveCounts>;
-  /** What is there: a project file, and a mark. */
+  /** Whether there is a project file, and the mark. */
   present(): Promise<{ readonly hasFile: boolean; readonly mark: string | undefined }>;
-  /** Takes the mark away: the target has the project. */
+  /** Removes the mark: the target has the project. */
   open(): Promise<void>;
-  /** Removes what was copied, and then the mark. */
+  /** Removes the copy, then the mark. */
   discard(): Promise<void>;
 }
 
-/** A storage that projects are brought to, open for one move. */
+/** A storage that projects move to, open for one move. */
 export interface OpenMoveTarget extends AsyncDisposable {
   readonly identity: StorageIdentity;
-  /** @param cipher of the versions of the key that the project has now. */
+  /** @param cipher returns that of the project's current key versions. */
   project(project: string, cipher: () => ProjectCipher, onSetAside: (mark: MarkSetAside) => void): MoveTarget;
 }
 
@@ -86,38 +86,38 @@ export interface UsedProject extends Disposable {
 /** The projects that this process has in use. */
 export interface UsedProjects<P extends UsedProject = UsedProject> {
   acquire(project: string, mode: 'existing'): Promise<P | undefined>;
-  /** Runs `action` while nobody opens the project, which `close` takes out of use. */
+  /** Runs `action` while no one can open the project; `close` closes it. */
   exclusively<T>(project: string, action: (close: () => Promise<void>) => Promise<T>): Promise<T>;
 }
 
-/** What the key tells beside. */
+/** The sealed end of a backup. */
 export interface BackupEnd {
-  /** Up to which commit it is the project. */
+  /** The position of the last commit in it. */
   readonly lastSeq: number;
   readonly purgedSeq: number;
-  /** Documents and deletions that it holds; of one that changed while it was made, all. */
+  /** Number of documents and deletions in it; a document that changed during the backup may have several. */
   readonly entries: number;
-  /** When it was complete. */
+  /** The time of its completion. */
   readonly createdMs: number;
 }
 
 /**
- * How many commits a restored project skips: anyone who follows it from a place behind the backup must not
- * take what comes next for what they have seen there.
+ * The number of positions that a restored project skips. A reader with a cursor from after the backup must
+ * not mistake new commits for those it has seen.
  */
 export const SKIPPED_SEQS = 2 ** 32;
 
-/** What a project is restored of: a backup that is whole. */
+/** The source of a restored project: a complete backup. */
 export interface RestoreSource {
   readonly file: ProjectFile;
-  /** Of the backup. */
+  /** The id of the backup. */
   readonly id: Buffer;
   readonly cipher: ProjectCipher;
   /**
-   * Reads the backup from its beginning: the changes of each block, opened; of those of one document, the
-   * last counts.
+   * Reads the backup from its start and returns the decrypted changes of each block. The last change of a
+   * document wins.
    *
-   * @throws BackupDamaged for whatever is not authentic.
+   * @throws BackupDamaged for anything that is not authentic.
    */
   readonly changes: () => AsyncGenerator<readonly SealedChange[], BackupEnd, void>;
   readonly onProgress?: (entries: number) => void;

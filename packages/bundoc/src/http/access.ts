@@ -16,7 +16,7 @@ export type ProjectPath = z.infer<typeof projectPathSchema>;
 export type CollectionPath = z.infer<typeof collectionPathSchema>;
 export type DocumentPath = z.infer<typeof documentPathSchema>;
 
-/** The path of a request that a guard let pass; none of a route that is of no project. */
+/** The path of an authorized request; absent on routes without a project. */
 const PATH = Symbol('path');
 
 declare module 'fastify' {
@@ -38,12 +38,12 @@ function guard<P extends ProjectPath>(
     else for (const scope of scopes) requireScope(claims, scope);
     const path = schema && validate(schema, request.params, 'params');
     if (path !== undefined) requireProject(claims, path.project);
-    // Most requests have no query, and where none is known there is nothing to validate then.
+    // Most requests have no query, and a route without parameters has nothing to validate then.
     if (!noQuery || !isEmpty(request.query)) request.query = validate(query, request.query, 'query');
     request[PATH] = path;
     return path?.project;
   };
-  // Synchronous for a token that was seen before.
+  // Synchronous for a known token.
   return createGuard((request) => auth.authenticate(request), authorize);
 }
 
@@ -52,7 +52,7 @@ function isEmpty(query: unknown): boolean {
   return true;
 }
 
-/** Of a route for service tokens alone. */
+/** For routes that only service tokens may use. */
 export const guardService = (auth: BearerAuth, scope: Scope): Guard =>
   createGuard(
     (request) => auth.authenticate(request),
@@ -61,7 +61,7 @@ export const guardService = (auth: BearerAuth, scope: Scope): Guard =>
       return undefined;
     },
   );
-/** For a route without a project: its handler checks what the token is for. */
+/** For a route without a project; its handler checks which projects the token is for. */
 export const guardToken = (auth: BearerAuth, scope: Scope, query?: z.ZodType) =>
   guard(auth, scope, undefined, query);
 export const guardProject = (auth: BearerAuth, scope: Scope, query?: z.ZodType) =>
@@ -71,26 +71,26 @@ export const guardCollection = (auth: BearerAuth, scopes: Scope | readonly Scope
 export const guardDocument = (auth: BearerAuth, scopes: Scope | readonly Scope[]) =>
   guard(auth, scopes, documentPathSchema);
 
-/** The project of a request that any guard let pass; undefined for a route of none. */
+/** The project of a request that passed any guard; undefined on routes without a project. */
 export function guardedProject(request: FastifyRequest): string | undefined {
   return request[PATH]?.project;
 }
 
-/** The project that {@link guardProject} let pass. */
+/** The project of a request that passed {@link guardProject}. */
 export function projectPath(request: FastifyRequest): ProjectPath {
   const path = request[PATH];
   if (path === undefined) throw new Error('the route has no project guard');
   return path;
 }
 
-/** The collection that {@link guardCollection} let pass. */
+/** The collection of a request that passed {@link guardCollection}. */
 export function collectionPath(request: FastifyRequest): CollectionPath {
   const path = request[PATH];
   if (path === undefined || !('collection' in path)) throw new Error('the route has no collection guard');
   return path;
 }
 
-/** The document that {@link guardDocument} let pass. */
+/** The document of a request that passed {@link guardDocument}. */
 export function documentPath(request: FastifyRequest): DocumentPath {
   const path = request[PATH];
   if (path === undefined || !('id' in path)) throw new Error('the route has no document guard');

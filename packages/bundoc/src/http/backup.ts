@@ -26,7 +26,7 @@ const DESCRIPTION = describe({
   },
 });
 
-/** Backups, made while the project is in use. */
+/** Backups of projects in use. */
 export function registerBackup(app: FastifyInstance, backups: Backups, auth: BearerAuth): void {
   app.get(
     '/v1/projects/:project/backup',
@@ -38,7 +38,7 @@ export function registerBackup(app: FastifyInstance, backups: Backups, auth: Bea
         .header('content-type', OCTETS)
         .header('content-disposition', `attachment; filename="${project}.bundoc-backup"`);
       if (request.method !== 'HEAD') return reply.send(stream);
-      // Nothing of it is read: it would be made for nobody.
+      // Nobody reads the stream any more, so the backup stops.
       stream.destroy();
       return reply.send();
     },

@@ -25,7 +25,7 @@ const EXAMPLE_PATH = { project: 'project-a' };
 const BATCH_PATH = '/v1/projects/:project/batch';
 
 export interface BatchRouteLimits extends BatchLimits {
-  /** Bytes of a whole batch. */
+  /** Maximum bytes of a batch. */
   readonly batchBytesMax: number;
 }
 
@@ -72,7 +72,7 @@ const DESCRIPTION = describe({
   },
 });
 
-/** Several writes of a project, all or none. */
+/** Several writes to a project, all or none. */
 export function registerBatch(
   app: FastifyInstance,
   batches: Batches,
@@ -87,7 +87,7 @@ export function registerBatch(
       const { project } = projectPath(request);
       using work = requestWork(scheduler, 'batch', request, reply);
       const operations = await readBatchInTurns(bodyOf(request), limits, ifMatchOfBody, work);
-      // Whether a patch fits tells what a document holds.
+      // Whether a patch applies reveals the content of a document.
       if (operations.some(({ op }) => op === 'patch')) requireScope(claimsOf(request), 'docs:read');
       await reserveAnswer(request, answerBytesMax(operations));
       try {
@@ -105,7 +105,7 @@ export function registerBatch(
 /** A result's names, revision, times and collection; or the document of a failed precondition. */
 const RESULT_BYTES_MAX = 512;
 
-/** The largest answer that a batch may have, refusals included. */
+/** The maximum size of a batch's answer, including refusals. */
 function answerBytesMax(operations: readonly BatchOperation[]): number {
   return operations.reduce(
     (bytes, { ref }) => bytes + Buffer.byteLength(JSON.stringify(ref.id)) + RESULT_BYTES_MAX,

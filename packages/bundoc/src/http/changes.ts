@@ -24,11 +24,11 @@ import { guardProject, projectPath, projectPathSchema } from './access.ts';
 import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 import { requestWork } from './request-work.ts';
 
-/** Longest long poll, seconds: less than the time after which a connection that stands still is closed. */
+/** Maximum long poll, seconds: shorter than the timeout of idle connections. */
 export const WAIT_S_MAX = 50;
 /**
- * Bytes that may wait for the reader of a stream: a batch, or one document, never more than it; a larger one
- * is a defect.
+ * Maximum bytes that wait for a stream's reader. They never exceed one batch or one document; more is a
+ * defect.
  */
 const STREAM_BYTES_MAX = 67_108_864;
 
@@ -94,10 +94,10 @@ const DESCRIPTION = describe({
 });
 
 /**
- * The feed of changes of a project: a page, a page that is waited for, or a stream of server-sent events.
+ * The change feed of a project: a page, a long poll, or a stream of server-sent events.
  *
- * @param streamBytes what streams hold for their readers: one that finds no room is cut off, and comes back
- * to where it was.
+ * @param streamBytes limits the bytes that streams hold for their readers. A stream without capacity is
+ *   closed, and its client resumes.
  */
 export function registerChanges(
   app: FastifyInstance,
@@ -121,12 +121,12 @@ export function registerChanges(
       if (format === 'text/event-stream') {
         if (request.method !== 'HEAD') return stream(request, reply, project, query, filter);
         refuseForStream(query);
-        await feed.begin(project, placeOf(streamStart(request, query)));
+        await feed.begin(project, toSince(streamStart(request, query)));
         reply.header('content-type', format);
         return reply.send();
       }
       const limits = { limit: query.limit ?? LIMIT_DEFAULT, bytesMax: PAGE_BYTES_MAX };
-      const since = placeOf(query.since);
+      const since = toSince(query.since);
       const beforeRead = async (): Promise<void> => {
         if (filter.documents) await reserveAnotherPage(request, PAGE_BYTES_MAX);
       };
@@ -143,7 +143,7 @@ export function registerChanges(
               beforeWait: () => giveBackReserved(request),
             });
       using work = requestWork(scheduler, 'changes', request, reply);
-      const text = await (format === 'application/json' ? jsonOf(page, work) : linesOf(page, work));
+      const text = await (format === 'application/json' ? encodeJson(page, work) : encodeLines(page, work));
       reply.header('cache-control', 'private, no-cache').header('content-type', `${format}; charset=utf-8`);
       return reply.send(text);
     },
@@ -160,7 +160,7 @@ export function registerChanges(
     const since = streamStart(request, query);
     using held = new DisposableStack();
     const place = held.use(feed.reserve(project));
-    const begin = await feed.begin(project, placeOf(since));
+    const begin = await feed.begin(project, toSince(since));
     const response = reply.raw;
     reply.hijack();
     if (response.destroyed) return reply;
@@ -170,12 +170,12 @@ export function registerChanges(
       waitingBytesMax: STREAM_BYTES_MAX,
       room: { of: room, key: share },
     });
-    // The project's key may have been withdrawn since the place was taken.
+    // The project's key may have been revoked since the place was taken.
     if (place.ending.aborted) {
       sink.end();
       return reply;
     }
-    const isAllowed = allowedBy(auth, request);
+    const isAllowed = authorizationCheck(auth, request);
     held.defer(feed.follow(project, filter, { sink, share, place: begin, isAllowed }));
     const all = held.move();
     response.once('close', () => all.dispose());
@@ -184,10 +184,10 @@ export function registerChanges(
 }
 
 /**
- * Whether the request's token still holds. Where it must be verified again, the next answer has what came of
- * it.
+ * Returns whether the request's token is still valid. Revalidation is asynchronous; the next call returns its
+ * result.
  */
-function allowedBy(auth: BearerAuth, request: FastifyRequest): () => boolean {
+function authorizationCheck(auth: BearerAuth, request: FastifyRequest): () => boolean {
   let isAllowed = true;
   const refuse = () => {
     isAllowed = false;
@@ -203,7 +203,7 @@ function allowedBy(auth: BearerAuth, request: FastifyRequest): () => boolean {
   };
 }
 
-/** Where a stream begins: behind the last event that the client has seen, where it names one. */
+/** The start of a stream: after the last event that the client names, or as requested. */
 function streamStart(request: FastifyRequest, query: Query): Query['since'] {
   const lastEventId = request.headers['last-event-id'];
   if (typeof lastEventId !== 'string' || lastEventId === '') return query.since;
@@ -211,8 +211,8 @@ function streamStart(request: FastifyRequest, query: Query): Query['since'] {
   return validate(schema, { 'last-event-id': lastEventId }, 'headers')['last-event-id'];
 }
 
-/** Where a page begins; from the start without a cursor. */
-function placeOf(since: Query['since']): Since {
+/** The start of a page; the beginning without a cursor. */
+function toSince(since: Query['since']): Since {
   if (since === undefined) return { position: 0, horizon: 0 };
   return since === 'now' ? since : { position: since.position, horizon: since.horizon ?? 0 };
 }
@@ -226,22 +226,22 @@ function refuseForStream(query: Query): void {
   }
 }
 
-/** Aborted when the client has gone. */
+/** Aborted when the client has disconnected. */
 function closedSignal(reply: FastifyReply): AbortSignal {
   const closed = new AbortController();
   onceGone(reply.raw, () => closed.abort());
   return closed.signal;
 }
 
-/** `{"changes":[…],"since":"…","more":true}`; `more` only when going on at once may bring more. */
-async function jsonOf(page: FeedPage, work: Work): Promise<Buffer> {
+/** `{"changes":[…],"since":"…","more":true}`; `more` only if an immediate request may return more. */
+async function encodeJson(page: FeedPage, work: Work): Promise<Buffer> {
   const texts = await changeTexts(page.events, work);
   const parts = texts.flatMap((text, at) => (at === 0 ? [text] : [COMMA, text]));
   return Buffer.concat([Buffer.from('{"changes":['), ...parts, Buffer.from(`],${endOf(page)}}`)]);
 }
 
-/** A change a line, and a last line with the place to go on from. */
-async function linesOf(page: FeedPage, work: Work): Promise<Buffer> {
+/** One line for each change, and a last line with the position to resume from. */
+async function encodeLines(page: FeedPage, work: Work): Promise<Buffer> {
   const texts = await changeTexts(page.events, work);
   return Buffer.concat([...texts.flatMap((text) => [text, LINE_END]), Buffer.from(`{${endOf(page)}}\n`)]);
 }

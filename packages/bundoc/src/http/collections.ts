@@ -33,9 +33,9 @@ import { readHeaders, writeHeaders } from './documents.ts';
 import { commitOptions } from './idempotency.ts';
 import { requestWork } from './request-work.ts';
 
-/** The definition with all its defaults, and what is shown of the collection. */
+/** The definition with all defaults, and the public data of the collection. */
 const ANSWER_BYTES_MAX = 2 * DEFINITION_BYTES_MAX;
-/** Beside a schema. */
+/** The request without a schema. */
 const CURSOR_BYTES_MAX = 2_048;
 /** Ids of some hundred documents, and the reasons of twenty. */
 const CHECK_ANSWER_BYTES_MAX = 1_048_576;
@@ -273,7 +273,7 @@ function registerSchemaCheck(
 }
 
 /**
- * A body that may have a schema as its member `schema`.
+ * Parses a body that may have a schema in its member `schema`.
  *
  * @throws AppError `invalid_json`, `invalid_request`.
  */

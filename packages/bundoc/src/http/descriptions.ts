@@ -2,7 +2,7 @@ import type { ProblemCode } from '@bundoc/shared/contract/problem';
 import type { Scope } from '@bundoc/shared/contract/tokens';
 import type { RouteAccess } from '@bundoc/shared/openapi/description';
 
-/** What a route asks of its caller that works in one project. */
+/** The access that a route within one project requires. */
 export function projectAccess(...scopes: Scope[]): RouteAccess {
   return { kind: 'token', scopes, grant: 'project' };
 }
@@ -26,13 +26,13 @@ const OPENING_REFUSALS = [
   'rate_limited',
 ] as const satisfies readonly ProblemCode[];
 
-/** Refusals of every route of a project that must be there. */
+/** Refusals of every route that needs an existing project. */
 export const PROJECT_REFUSALS = [
   'project_not_found',
   ...OPENING_REFUSALS,
 ] as const satisfies readonly ProblemCode[];
 
-/** Refusals of every route that brings in documents; it makes the project that it needs. */
+/** Refusals of every route that writes documents; it creates the project if necessary. */
 export const WRITE_REFUSALS = [
   ...OPENING_REFUSALS,
   'invalid_document',
@@ -43,7 +43,7 @@ export const WRITE_REFUSALS = [
   'quota_exceeded',
 ] as const satisfies readonly ProblemCode[];
 
-/** Refusals of every route that defines a collection; it makes the project that it needs. */
+/** Refusals of every route that defines a collection; it creates the project if necessary. */
 export const DEFINITION_REFUSALS = [
   ...OPENING_REFUSALS,
   'key_exhausted',

@@ -7,7 +7,7 @@ import { WorkBench } from '../testing/work-bench.ts';
 import { Scheduler, SLICE_US } from '../work/scheduler.ts';
 import { registerDocuments } from './documents.ts';
 
-/** Reads of documents that have so many bytes, by subjects that hosts name. */
+/** Reads of documents of this size, by subjects that host names identify. */
 function start(bytes: number) {
   const bench = new WorkBench();
   const usedUs = new Map<string, number>();
@@ -40,7 +40,7 @@ function start(bytes: number) {
   return { app, bench, scheduler, read, usedUs, get };
 }
 
-it('a read of a large document counts as processor time of its subject, and that of a small one does not', async () => {
+it('a read of a large document is charged to its subject as processor time, and a small one is not', async () => {
   const large = start(8_388_608);
   await using _large = large.app;
   expect((await large.get('a')).statusCode).toBe(200);
@@ -51,7 +51,7 @@ it('a read of a large document counts as processor time of its subject, and that
   expect(small.usedUs.size).toBe(0);
 });
 
-it('a subject that reads large documents gets one a slice, and another one reads between any two', async () => {
+it('a subject that reads large documents gets one for each slice, and another subject reads between any two', async () => {
   const { app, bench, scheduler, read, get } = start(4_194_304);
   await using _app = app;
   expect((await get('many')).statusCode).toBe(200);

@@ -28,7 +28,7 @@ import { PROJECT_REFUSALS, projectAccess, WRITE_REFUSALS } from './descriptions.
 import { commitOptions, idempotencyHeaders } from './idempotency.ts';
 import { requestWork } from './request-work.ts';
 
-/** A read of a smaller document takes so little that it is not counted. */
+/** A read of a smaller document is too cheap to be counted. */
 const COUNTED_BYTES_MIN = 16_384;
 
 export const DOCUMENTS_PATH = '/v1/projects/:project/collections/:collection/documents';
@@ -52,7 +52,7 @@ const CREATED = {
 };
 const preconditionHeaders = { 'if-match': entityTagsSchema.optional() };
 export const readHeaders = z.object({ ...preconditionHeaders, 'if-none-match': entityTagsSchema.optional() });
-/** Headers of every write of a document that has its id in the path. */
+/** Headers of every write with a document id in the path. */
 export const writeHeaders = idempotencyHeaders.extend({
   ...preconditionHeaders,
   'if-none-match': z.literal('*').optional(),
@@ -159,7 +159,7 @@ const REMOVAL = describe({
   params: documentPathSchema,
   headers: writeHeaders,
   answers: { 204: { description: 'Deleted' } },
-  // It makes no project and brings nothing in.
+  // It neither creates a project nor adds anything.
   refusals: [
     ...PROJECT_REFUSALS,
     ...(['idempotency_mismatch', 'key_exhausted'] as const),
@@ -231,7 +231,7 @@ export function registerDocuments(
     return answer(request, reply, document);
   }
 
-  /** While others wait for the processor, a read waits for its turn among them. */
+  /** While the processor is busy, a read waits for its turn. */
   async function readInTurn(
     request: FastifyRequest,
     reply: FastifyReply,
@@ -268,8 +268,7 @@ function openingCost({ text }: StoredDocument): number {
 }
 
 /**
- * @returns the body, which Fastify sends; given to `reply.send`, Fastify would watch for the end of the
- * answer.
+ * @returns the body, so that Fastify sends it: with `reply.send`, it would watch for the end of the answer.
  */
 function answer(
   request: FastifyRequest,
@@ -282,7 +281,7 @@ function answer(
   return text;
 }
 
-/** A POST always creates, under an id that may not be known yet: no tag can apply to it. */
+/** A POST always creates, under an id that may be unknown yet, so no tag can apply to it. */
 function refusePreconditions(request: FastifyRequest): void {
   for (const name of ['if-match', 'if-none-match']) {
     if (request.headers[name] !== undefined)

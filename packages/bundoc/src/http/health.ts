@@ -6,18 +6,18 @@ import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 
 /**
- * What readiness says; once a generation is confirmed, `kms` and its events are shown, but do not decide:
- * warm projects work without BunKMS.
+ * The answer of `/ready`. Once a generation is confirmed, `kms` and its events are informational: warm
+ * projects work without BunKMS.
  */
 const readinessSchema = z.object({
   storage: z.enum(['ok', 'failing']),
   storage_id: storageIdSchema,
-  /** The one that BunKMS has confirmed. */
+  /** The confirmed generation. */
   generation: generationSchema.optional(),
   /** Why documents cannot be stored. `kms_unavailable`: BunKMS has not confirmed a generation yet. */
   reason: z.enum(['storage_unavailable', 'kms_unavailable', 'storage_superseded']).optional(),
   kms: z.enum(['up', 'down']),
-  /** Without events, what happens to keys and tokens takes effect at their end. */
+  /** Without events, changed keys and tokens stay usable until they expire. */
   kms_events: z.enum(['live', 'down']),
 });
 export type Readiness = z.infer<typeof readinessSchema>;
@@ -26,7 +26,10 @@ const readySchema = z.object({
   ...readinessSchema.shape,
 });
 
-/** `/health`: the process lives. `/ready`: it can store documents. Both are open and say nothing else. */
+/**
+ * `/health`: the process is alive. `/ready`: it can store documents. Both need no token and reveal nothing
+ * else.
+ */
 export function registerHealth(
   app: FastifyInstance,
   readiness: () => Promise<Readiness>,

@@ -11,15 +11,14 @@ import type { Work } from '../work/scheduler.ts';
 /** The header of every write. */
 export const idempotencyHeaders = z.object({ 'idempotency-key': idempotencyKeySchema.optional() });
 
-/** What of a request decides what it does, besides its path, method and body. */
-const HEADERS_THAT_MATTER = ['if-match', 'if-none-match'] as const;
+/** The headers that affect a request's effect, besides its path, method and body. */
+const HASHED_HEADERS = ['if-match', 'if-none-match'] as const;
 
 /**
- * Options of a write: its `Idempotency-Key`, if it has one, bound to who asks and to the request as a whole.
- * Project and path are part of the request, so one key for two documents is refused rather than taken for a
- * repetition.
+ * Options of a write with its `Idempotency-Key`, bound to the subject and the whole request. Project and path
+ * are part of the request, so one key for two documents is refused instead of treated as a repetition.
  *
- * @throws AppError `invalid_request` for a key that is empty, too long, or not of visible ASCII.
+ * @throws AppError `invalid_request` for a key that is empty, too long, or not visible ASCII.
  */
 export function commitOptions(request: FastifyRequest, work: Work): WorkOptions | Promise<WorkOptions> {
   const key = request.headers['idempotency-key'];
@@ -35,7 +34,7 @@ async function idempotentOptions(
     throw new AppError('invalid_request', {
       errors: [{ path: 'headers.idempotency-key', message: 'must be 1 to 255 visible ASCII characters' }],
     });
-  const headers = HEADERS_THAT_MATTER.map((name) => String(request.headers[name] ?? ''));
+  const headers = HASHED_HEADERS.map((name) => String(request.headers[name] ?? ''));
   const body = request.body instanceof Buffer ? request.body : Buffer.of();
   return {
     work,

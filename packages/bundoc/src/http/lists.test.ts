@@ -12,7 +12,7 @@ import { ownWork, Scheduler } from '../work/scheduler.ts';
 import { createServiceShares } from '../work/service-shares.ts';
 import { registerLists } from './lists.ts';
 
-it('lists that wait for their projects to be opened leave those of open projects their places', async () => {
+it('lists that wait for their projects to open leave places to lists of open projects', async () => {
   const { pageReads } = createServiceShares();
   const opening = Promise.withResolvers<never>();
   let opened = 0;
@@ -42,7 +42,7 @@ it('lists that wait for their projects to be opened leave those of open projects
   expect(pageReads.held).toBe(0);
 });
 
-it('lists of one subject that come together are read only as far as there is room for their answers', async () => {
+it('concurrent lists of one subject are read only as far as there is memory for their answers', async () => {
   const { pageReads } = createServiceShares();
   const answers = new Share({
     ...{ name: 'answers', capacity: 3 * PAGE_BYTES_MAX, waitMs: 20 },

@@ -23,7 +23,7 @@ const listQuerySchema = z.strictObject({
   include: z.literal('total', 'must be "total"').optional(),
 });
 
-/** Pages of documents in the order of their creation. */
+/** Pages of documents in creation order. */
 export function registerLists(
   app: FastifyInstance,
   documents: Documents,
@@ -81,19 +81,20 @@ export function registerLists(
         limit: query.limit,
         total: include === 'total',
         work,
-        // Not while the project is opened: others read meanwhile.
+        // Other reads may run while the project is being opened.
         inTurn: async (read) => {
           const take = () => work.outside(() => pageReads.take(shareOfRequest(request), 1));
           let place = await take();
           if (!reservePageNow(request, PAGE_BYTES_MAX)) {
-            // Others read while it waits for room.
+            // Other reads may run while it waits for memory.
             place[Symbol.dispose]();
             await work.outside(() => reserveAnotherPage(request, PAGE_BYTES_MAX));
             place = await take();
           }
           places.use(place);
           const page = await read();
-          // The page is in memory until it is joined, but is cut down in turns that may take long.
+          // The page stays in memory until it is joined, but the selection of fields runs in turns that may
+          // take long.
           if (query.fields !== undefined) place[Symbol.dispose]();
           return page;
         },
@@ -107,8 +108,8 @@ export function registerLists(
 }
 
 /**
- * `{"documents":[…],"unreadable":[…],"total":…,"next_cursor":"…"}`, the documents as the bytes that they are.
- * `unreadable` has the ids of documents whose stored bytes do not open, if there are any.
+ * `{"documents":[…],"unreadable":[…],"total":…,"next_cursor":"…"}`, with the documents' bytes unchanged.
+ * `unreadable` lists ids of undecryptable documents, if any.
  */
 function pageText({ texts, unreadable, next, total }: ListPage, work: Work): Promise<Buffer> {
   const parts: (string | Buffer)[] = ['{"documents":['];

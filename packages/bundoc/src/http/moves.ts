@@ -11,11 +11,8 @@ import { guardProject, projectPath, projectPathSchema } from './access.ts';
 import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 
 const NDJSON = 'application/x-ndjson';
-/**
- * How often the progress of a move is sent: also while nothing comes of it, or the connection would be taken
- * for dead.
- */
-const TELL_EVERY_MS = 500;
+/** Interval of progress lines, also without progress, so that the connection does not look dead. */
+const PROGRESS_EVERY_MS = 500;
 
 const DESCRIPTION = describe({
   id: 'moveProject',
@@ -37,9 +34,9 @@ const DESCRIPTION = describe({
   },
 });
 
-/** Moves of projects to another storage, made while the project is in use. */
+/** Moves of projects in use to another storage. */
 export function registerMoves(app: FastifyInstance, moves: Moves, auth: BearerAuth): void {
-  // Before the listener closes, or it would wait for the answers.
+  // Before the listener closes, which would wait for the answers.
   app.addHook('preClose', () => moves.close());
 
   app.post(
@@ -49,7 +46,7 @@ export function registerMoves(app: FastifyInstance, moves: Moves, auth: BearerAu
       const { project } = projectPath(request);
       const move = await moves.begin(project);
       const stream = Readable.from(linesOf(project, move, request.id), { objectMode: false });
-      // Also when nobody came to read a line of it.
+      // Also when nobody has read a line of it.
       stream.once('close', () =>
         move.stop(new AppError('overloaded', { detail: 'the client disconnected' })),
       );
@@ -68,7 +65,7 @@ async function* linesOf(project: string, move: RunningMove, requestId: string) {
   void ended.then(() => over.abort());
   do {
     yield `${JSON.stringify(move.progress)}\n`;
-    await sleep(TELL_EVERY_MS, undefined, { signal: over.signal }).catch(() => undefined);
+    await sleep(PROGRESS_EVERY_MS, undefined, { signal: over.signal }).catch(() => undefined);
   } while (!over.signal.aborted);
   yield `${JSON.stringify(await ended)}\n`;
 }

@@ -13,7 +13,7 @@ let reader: OpenapiReader;
 beforeAll(async () => {
   const tokenFile = join(folder, 'token');
   writeFileSync(tokenFile, 'none');
-  // A route without a description keeps it from starting.
+  // A route without a description prevents the start.
   bundoc = await startBundoc(
     readConfig({
       BUNDOC_PORT: '0',
@@ -41,7 +41,7 @@ it('every route of Bundoc is described, in a valid document', async () => {
     ]);
 });
 
-it('the page to browse in needs no token and no BunKMS', async () => {
+it('the documentation page needs neither a token nor BunKMS', async () => {
   for (const path of ['/docs', '/docs/', '/docs/static/swagger-ui-bundle.js'])
     expect((await fetch(`${bundoc.url}${path}`)).status).toBe(200);
 });
@@ -61,7 +61,7 @@ describe('the schemas of the document', () => {
   const componentOf = (name: string) => reader.resolve(`#/components/schemas/${name}`) as Json;
   const named = (name: string) => ({ $ref: `#/components/schemas/${name}` });
 
-  it('have names: every body and answer of JSON is referred to by one', () => {
+  it('have names, and every JSON body and answer refers to one', () => {
     for (const { operationId, requestBody, responses } of reader.operations) {
       const contents = [requestBody?.content, ...Object.values(responses).map((one) => one['content'])];
       for (const [type, { schema }] of contents.flatMap((content) =>
@@ -84,7 +84,7 @@ describe('the schemas of the document', () => {
       expect(componentOf(name)).toMatchObject({ type: 'object' });
   });
 
-  it('refer to one another by name', () => {
+  it('refer to each other by name', () => {
     const properties = (name: string) => componentOf(name)['properties'] as Record<string, Json>;
     expect(properties('Query')['where']).toEqual(named('Condition'));
     expect(properties('DocumentPage')['documents']).toMatchObject({ items: named('Document') });
@@ -93,7 +93,7 @@ describe('the schemas of the document', () => {
     expect((properties('Condition')['$or'] as Json)['items']).toEqual(named('Condition'));
   });
 
-  it('say what a batch takes as document, merge patch and JSON Patch, and what ids may be', () => {
+  it('describe the document, merge patch and JSON Patch of a batch, and valid ids', () => {
     const { document, id } = componentOf('PutOperation')['properties'] as Record<string, Json>;
     expect(document).toEqual(named('DocumentBody'));
     expect(id).toEqual({ type: 'string', minLength: 1, maxLength: 512 });
@@ -103,7 +103,7 @@ describe('the schemas of the document', () => {
     });
   });
 
-  it('are given for both media types of PATCH', () => {
+  it('exist for both media types of PATCH', () => {
     const patch = reader.operations.find(({ operationId }) => operationId === 'patchDocument');
     const schemas = Object.entries(patch?.requestBody?.content ?? {}).map(([type, { schema }]) => [
       type,
@@ -115,7 +115,7 @@ describe('the schemas of the document', () => {
     });
   });
 
-  it('have one for each problem, by which refusals are distinguished', () => {
+  it('include one for each problem, by which refusals are distinguished', () => {
     for (const operation of reader.operations)
       for (const [status, response] of Object.entries(operation.responses)) {
         const codes = reader.codesOf(operation, Number(status));
@@ -130,7 +130,7 @@ describe('the schemas of the document', () => {
   });
 });
 
-it('examples show integers as integers, and name requests that are refused as such', () => {
+it('examples show integers as integers, and say which requests are refused', () => {
   const list = reader.operations.find(({ operationId }) => operationId === 'listDocuments');
   const limit = list?.parameters.find(({ name }) => name === 'limit');
   expect(limit?.examples).toEqual({ firstPage: { value: 20 } });

@@ -57,7 +57,7 @@ import {
 import type { ServiceDescription } from '@bundoc/shared/openapi/document';
 import { mergePatchSchema, operationSchema, operationsSchema } from '../documents/patch/read-patch.ts';
 
-/** What Bundoc's OpenAPI document says beside its routes, each of which describes itself. */
+/** The parts of Bundoc's OpenAPI document outside its routes, which describe themselves. */
 export const BUNDOC_API: ServiceDescription = {
   title: 'Bundoc',
   description:

@@ -71,10 +71,10 @@ const DESCRIPTION = describe({
 });
 
 /**
- * `PATCH` of a document (RFC 5789). It needs `docs:read` as well: whether a patch fits tells what the
- * document holds.
+ * `PATCH` of a document (RFC 5789). It also needs `docs:read`: whether a patch applies reveals the document's
+ * content.
  *
- * A plugin of its own, so that no other endpoint takes bodies of these types.
+ * A separate plugin, so that no other endpoint accepts bodies of these types.
  */
 export async function registerPatch(
   app: FastifyInstance,

@@ -2,23 +2,23 @@ import type { RateLimit } from '@bundoc/shared/runtime/rate-limit';
 import type { FastifyInstance } from 'fastify';
 import { guardedProject } from './access.ts';
 
-/** What a request counts for in any case: about what a small one takes, milliseconds. */
+/** Minimum cost of a request, milliseconds: about what a small one takes. */
 const REQUEST_MS = 0.1;
-/** After a pause, this many seconds' worth may come at once. */
+/** Seconds' worth of time that may be used at once after a pause. */
 export const BURST_S = 5;
 
 /**
- * Bounds the processor time that requests of one project take: 429 `rate_limited`, once the guard has let the
- * request pass, and before its body is read or anything is looked up. So nobody uses up what others may ask
- * of a project that is not theirs, and a refusal says nothing of what exists.
+ * Limits the processor time that requests of one project use: 429 `rate_limited`. The check follows the
+ * guard, before the body is read or anything is looked up. So only authorized callers can use up a project's
+ * time, and a refusal does not reveal what exists.
  *
- * To be called before any route is registered.
+ * Call it before any route is registered.
  *
- * @param limit counts milliseconds; also those of long work, which are charged as it goes on.
- * @param onRefused hears of each request that is refused.
+ * @param limit counts milliseconds, including those of long work while it runs.
+ * @param onRefused called for each refused request.
  */
 export function limitProcessorTime(app: FastifyInstance, limit: RateLimit, onRefused: () => void): void {
-  // After every `onRequest` hook, those of the routes included.
+  // After every `onRequest` hook, including those of the routes.
   app.addHook('preParsing', (request, _reply, payload, done) => {
     const project = guardedProject(request);
     try {

@@ -14,19 +14,19 @@ import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 
 const projectsQuerySchema = z.strictObject({
   limit: limitSchema.default(LIMIT_DEFAULT),
-  /** `next_cursor` of the page before. */
+  /** `next_cursor` of the previous page. */
   cursor: projectIdSchema.optional(),
-  /** How the ids begin. */
+  /** The prefix of the ids. */
   prefix: projectIdSchema.optional(),
   include: z.literal('summary', 'must be "summary"').optional(),
 });
 
 const deleteQuerySchema = z.strictObject({
-  /** The project's id, once more. */
+  /** Repeats the project's id. */
   confirm: projectIdSchema.optional(),
 });
 
-/** What projects there are, and what each holds. */
+/** The projects and the totals of each. */
 export function registerProjects(app: FastifyInstance, directory: ProjectDirectory, auth: BearerAuth): void {
   app.get(
     '/v1/projects',
@@ -83,7 +83,7 @@ export function registerProjects(app: FastifyInstance, directory: ProjectDirecto
   );
 }
 
-/** Has a project deleted, for ever. */
+/** Deletes a project for good. */
 export function registerProjectDeletion(
   app: FastifyInstance,
   deletion: ProjectDeletion,
@@ -127,7 +127,7 @@ export function registerProjectDeletion(
     async (request) => {
       const { project } = projectPath(request);
       const { confirm } = request.query as z.infer<typeof deleteQuerySchema>;
-      // What cannot be taken back is asked for by name, twice.
+      // An irreversible action needs the name twice.
       if (confirm !== project)
         throw new AppError('invalid_request', {
           errors: [{ path: 'query.confirm', message: "must be the project's id" }],

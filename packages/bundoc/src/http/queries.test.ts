@@ -10,7 +10,7 @@ import type { Queries } from '../service/queries.ts';
 import { Scheduler } from '../work/scheduler.ts';
 import { registerQueries } from './queries.ts';
 
-it('a query is not begun for a subject that leaves answers untaken and has no room for the largest page', async () => {
+it('a query does not start for a subject with unread answers and no memory for the largest page', async () => {
   const answers = new Share({
     name: 'answers',
     capacity: 2 * PAGE_BYTES_MAX,

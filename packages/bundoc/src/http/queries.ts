@@ -107,7 +107,7 @@ const AGGREGATION = describe({
   },
 });
 
-/** Queries by what is in documents (docs/query.md). */
+/** Queries over the content of documents (docs/query.md). */
 export function registerQueries(
   app: FastifyInstance,
   queries: Queries,
@@ -148,7 +148,7 @@ export function registerQueries(
       using work = requestWork(scheduler, 'query', request, reply);
       const { body, ...condition } = await readRequest(request, countRequestSchema, work);
       const answer = await queries.count({ ...collectionPath(request), ...condition, work });
-      return await send(reply, [`{"count":${answer.count}${tail(answer, body.explain)}}`], work);
+      return await send(reply, [`{"count":${answer.count}${statsSuffix(answer, body.explain)}}`], work);
     },
   );
 
@@ -179,13 +179,17 @@ export function registerQueries(
         groups.push(`{"group":${by},"figures":${members(names, group.figures)}}`);
       }
       work.leave();
-      return await send(reply, [`{"groups":[${groups.join(',')}]${tail(answer, body.explain)}}`], work);
+      return await send(
+        reply,
+        [`{"groups":[${groups.join(',')}]${statsSuffix(answer, body.explain)}}`],
+        work,
+      );
     },
   );
 }
 
 /**
- * A request's body, its condition with exact numbers. Others are served between the steps.
+ * Parses a request's body, with exact numbers in its condition. Yields between the steps.
  *
  * @throws AppError `invalid_json`, `invalid_request`.
  */
@@ -207,7 +211,7 @@ async function readRequest<S extends z.ZodType<{ where?: unknown }>>(
   return { body, where, whereText: writeValue(body.where as Value) };
 }
 
-/** @throws AppError `invalid_request` for what is no path. */
+/** @throws AppError `invalid_request` for an invalid path. */
 function requirePaths(fields: readonly (readonly [string, string])[]): void {
   const errors = fields.flatMap(([path, field]) => {
     const message = faultOfPath(field);
@@ -231,16 +235,16 @@ async function queryParts(
     parts.push(text);
   }
   const cursor = answer.next === undefined ? '' : `,"next_cursor":"${answer.next}"`;
-  parts.push(`]${cursor}${tail(answer, explain)}}`);
+  parts.push(`]${cursor}${statsSuffix(answer, explain)}}`);
   return parts;
 }
 
-function tail({ unreadable, explanation }: ExecutionStats, explain: boolean): string {
+function statsSuffix({ unreadable, explanation }: ExecutionStats, explain: boolean): string {
   const ids = unreadable.length === 0 ? '' : `,"unreadable":${JSON.stringify(unreadable)}`;
   return explain ? `${ids},"explain":${JSON.stringify(explanation satisfies Explanation)}` : ids;
 }
 
-/** A JSON object; what is undefined is left out. */
+/** A JSON object without undefined members. */
 function members(names: readonly string[], values: readonly (Value | undefined)[]): string {
   const parts = names.flatMap((name, at) => {
     const value = values[at];

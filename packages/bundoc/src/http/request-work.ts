@@ -3,22 +3,22 @@ import { shareOfRequest } from '@bundoc/shared/http/request-share';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Scheduler, Work, WorkKind } from '../work/scheduler.ts';
 
-/** Long work of a request that a guard let pass. It ends when the client has gone, if `reply` is given. */
+/** The long work of an authorized request. With `reply`, it ends when the client disconnects. */
 export function requestWork(
   scheduler: Scheduler,
   kind: WorkKind,
   request: FastifyRequest,
   reply?: FastifyReply,
 ): Work {
-  return scheduler.work(shareOfRequest(request), kind, reply && gone(reply));
+  return scheduler.work(shareOfRequest(request), kind, reply && disconnectSignal(reply));
 }
 
-/** Aborts when the client has gone before it was answered. */
-function gone(reply: FastifyReply): AbortSignal {
+/** Aborts when the client disconnects before it was answered. */
+function disconnectSignal(reply: FastifyReply): AbortSignal {
   const controller = new AbortController();
   const { raw, request } = reply;
   const { socket } = request.raw;
-  // It may have closed while the request was authorised.
+  // It may have closed during authorization.
   if (raw.destroyed) {
     controller.abort(new AppError('request_timeout'));
     return controller.signal;
@@ -41,9 +41,9 @@ function gone(reply: FastifyReply): AbortSignal {
 const PROBE_EVERY_MS = 250;
 
 /**
- * A client that has ended its half of the connection may still wait for the answer, or may be gone. Interim
- * responses (RFC 9110, section 15.2) tell which: the system of a client that is gone answers the first with a
- * reset, and the next one fails. A client of HTTP/1.0 knows none.
+ * A client that has closed its half of the connection may still wait for the answer, or may be gone. Interim
+ * responses (RFC 9110, section 15.2) show which: the system of a gone client answers the first with a reset,
+ * and the next one fails. HTTP/1.0 has no interim responses.
  */
 function probeClient({ raw, request }: FastifyReply): void {
   if (!raw.headersSent && request.raw.httpVersionMinor > 0) raw.writeProcessing();

@@ -11,7 +11,7 @@ const beat = (id: string) => `id: ${id}\nevent: heartbeat\ndata: {}\n\n`;
 const rotate = (id: string, name = 'a-dek') =>
   `id: ${id}\nevent: key.rotate\ndata: {"name":"${name}","version":2}\n\n`;
 
-/** A BunKMS whose streams a test writes, and which may refuse to open one. */
+/** A BunKMS whose streams the test writes, and which may refuse to open one. */
 class FakeStreams {
   readonly openedWith: (string | undefined)[] = [];
   failure: Error | undefined;
@@ -68,7 +68,7 @@ function start() {
     pauses,
     lines,
     settle,
-    /** Ends the pause that waits now. */
+    /** Ends the current pause. */
     goOn: async () => {
       pauses.at(-1)?.over();
       await settle();
@@ -86,7 +86,7 @@ function start() {
 }
 
 describe('the events of BunKMS', () => {
-  it('are passed on in order, and heartbeats are not', async () => {
+  it('are delivered in order, without heartbeats', async () => {
     const { seen, say, events } = start();
     expect(events.isLive).toBe(false);
     const revoked = { jti: FAMILY, family: FAMILY, expires_at: '2026-01-01T00:00:00.000Z' };
@@ -99,7 +99,7 @@ describe('the events of BunKMS', () => {
     expect(events.isLive).toBe(true);
   });
 
-  it('are not called live before all earlier revocations have arrived', async () => {
+  it('count as live only after all earlier revocations have arrived', async () => {
     const { say, events, lines } = start();
     const revoked = { jti: FAMILY, family: FAMILY, expires_at: '2026-01-01T00:00:00.000Z' };
     await say(RESET);
@@ -114,13 +114,13 @@ describe('the events of BunKMS', () => {
     expect([events.isLive, lines.length]).toEqual([true, 1]);
   });
 
-  it('may come in pieces of any size', async () => {
+  it('may arrive in pieces of any size', async () => {
     const { seen, say } = start();
     await say(...rotate('1:a', 'p-dek'), ...rotate('2:b', 'q-dek'));
     expect(seen.map((event) => 'name' in event && event.name)).toEqual(['p-dek', 'q-dek']);
   });
 
-  it('go on behind the last one after a break, and from the start after a reset', async () => {
+  it('continue after the last one when the stream breaks, and start over after a reset', async () => {
     const { streams, say, end, goOn, events } = start();
     await say(RESET, rotate('7:a'), beat('9:b'));
     await end();
@@ -132,7 +132,7 @@ describe('the events of BunKMS', () => {
     expect(streams.openedWith).toEqual([undefined, '9:b', undefined]);
   });
 
-  it('of a kind that is not known are passed over, with their place', async () => {
+  it('of an unknown kind are skipped, and their position counts', async () => {
     const { streams, seen, say, end, goOn } = start();
     await say('id: 5:a\nevent: key.sung\ndata: {"name":"x"}\n\n', 'colour: blue\n\n', rotate('6:b'));
     expect(seen).toHaveLength(1);
@@ -145,7 +145,7 @@ describe('the events of BunKMS', () => {
     ['no JSON', 'event: key.rotate\ndata: {\n\n'],
     ['no key', 'event: key.disable\ndata: {"name":7}\n\n'],
     ['too long', `data: ${'x'.repeat(70_000)}`],
-  ])('that cannot be read (%s) end the stream, and the next begins again', async (_what, block) => {
+  ])('end the stream when one is unreadable (%s), and the next stream starts over', async (_what, block) => {
     const { streams, seen, say, goOn, pauses } = start();
     await say(rotate('1:a'), block, rotate('2:b'));
     expect(pauses).toHaveLength(1);
@@ -154,7 +154,7 @@ describe('the events of BunKMS', () => {
     expect(streams.openedWith).toEqual([undefined, undefined]);
   });
 
-  it('are asked for again with growing pauses, and at once after a stream that lasted', async () => {
+  it('are requested again with growing pauses, and at once after a stream that lasted', async () => {
     const { streams, pauses, goOn, say, end, settle } = start();
     streams.failure = new Error('refused');
     await end();
@@ -173,7 +173,7 @@ describe('the events of BunKMS', () => {
     expect(pauses.at(-1)?.ms).toBe(100);
   });
 
-  it('are missed in the log once for each reason, however long they are gone', async () => {
+  it('are reported missing once for each reason, however long they are', async () => {
     const { streams, lines, goOn, say, end } = start();
     await say(RESET, beat('1:a'));
     streams.failure = new Error('refused');
@@ -191,7 +191,7 @@ describe('the events of BunKMS', () => {
     ]);
   });
 
-  it('stop with the service, in the midst of a stream or of a pause', async () => {
+  it('stop with the service, during a stream or a pause', async () => {
     const first = start();
     await first.say(RESET);
     await first.events[Symbol.asyncDispose]();

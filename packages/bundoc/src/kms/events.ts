@@ -7,35 +7,34 @@ import { createParser, type EventSourceMessage } from 'eventsource-parser';
 
 export interface KmsEventsOptions {
   /**
-   * Opens the stream behind the event with this id; from the start without one. Throws when it cannot be
+   * Opens the stream after the event with this id; from the start without one. Throws when it cannot be
    * opened.
    */
   readonly open: (lastEventId: string | undefined, signal: AbortSignal) => Promise<AsyncIterable<Uint8Array>>;
-  /** Resolves when BunKMS is there for the first time: before, there is nothing to complain of. */
+  /** Resolves when BunKMS is reachable for the first time; failures before that are not logged. */
   readonly ready?: Promise<void>;
-  /** Told of every event but heartbeats, in order; must not throw. */
+  /** Called for every event except heartbeats, in order; must not throw. */
   readonly onEvent: (event: KmsEvent) => void;
   readonly logger: Logger;
   /** Source of jitter, 0 to 1. */
   readonly random?: () => number;
-  /** Waits before the next try; a test has its own. */
+  /** Waits before the next attempt; replaced in tests. */
   readonly pause?: (ms: number, signal: AbortSignal) => Promise<void>;
 }
 
 const BACKOFF = { firstMs: 100, maxMs: 10_000 };
-/** Heartbeats that a stream must have brought for its end to count as no failure. It begins with one. */
+/** Heartbeats after which the end of a stream does not count as a failure. A stream begins with one. */
 const SETTLED_AFTER = 2;
 /** Reasons of one outage that are logged, each once. */
-const REASONS_TOLD_MAX = 10;
-/** Characters of one event; BunKMS's are far below. */
+const REASONS_LOGGED_MAX = 10;
+/** Maximum characters of one event; BunKMS's are far shorter. */
 const EVENT_CHARS_MAX = 65_536;
 
 /**
- * Follows BunKMS's stream of events for as long as Bundoc runs: reconnects with backoff and full jitter, and
- * goes on behind the last event it has. Whatever a stream says that cannot be read ends it, and the next one
- * begins with a reset.
+ * Follows BunKMS's stream of events while Bundoc runs. It reconnects with backoff and full jitter, and
+ * resumes after the last event. An unreadable event ends the stream, and the next one begins with a reset.
  *
- * While there is no stream, nothing is lost but time: keys end with their lease, tokens with their life.
+ * Without a stream, changes only take effect later: keys end with their lease, tokens with their lifetime.
  */
 export class KmsEvents implements AsyncDisposable {
   readonly #options: KmsEventsOptions;
@@ -43,11 +42,8 @@ export class KmsEvents implements AsyncDisposable {
   readonly #running: Promise<void>;
   #lastEventId: string | undefined;
   #isLive = false;
-  /**
-   * Why there are no events, as far as the log has it already: an outage may begin for one reason and go on
-   * for another.
-   */
-  readonly #told = new Set<string>();
+  /** Logged reasons for the missing events: an outage may begin for one reason and continue for another. */
+  readonly #loggedReasons = new Set<string>();
   #failures = 0;
 
   constructor(options: KmsEventsOptions) {
@@ -55,10 +51,7 @@ export class KmsEvents implements AsyncDisposable {
     this.#running = this.#run(this.#stopping.signal);
   }
 
-  /**
-   * True while a stream is open that has told everything up to a place: behind a `reset` that includes the
-   * revoked tokens.
-   */
+  /** True while an open stream is complete: after a `reset` that includes the revoked tokens. */
   get isLive(): boolean {
     return this.#isLive;
   }
@@ -82,12 +75,12 @@ export class KmsEvents implements AsyncDisposable {
       this.#isLive = false;
       if (signal.aborted) return;
       const line = lineOf(reason);
-      if (!this.#told.has(line) && this.#told.size < REASONS_TOLD_MAX)
+      if (!this.#loggedReasons.has(line) && this.#loggedReasons.size < REASONS_LOGGED_MAX)
         logger.warn(
           { err: reason },
           'no events from BunKMS: until they resume, changed keys and tokens stay usable until they expire',
         );
-      this.#told.add(line);
+      this.#loggedReasons.add(line);
       await pause(backoffMs(BACKOFF, ++this.#failures, random), signal).catch(() => undefined);
     }
   }
@@ -117,10 +110,10 @@ export class KmsEvents implements AsyncDisposable {
     this.#lastEventId = id;
     if (!this.#isLive) this.#options.logger.info('events arrive from BunKMS');
     this.#isLive = true;
-    this.#told.clear();
+    this.#loggedReasons.clear();
   }
 
-  /** @returns undefined for an event of a kind that this release does not know. */
+  /** @returns undefined for an unknown kind of event. */
   #read(type: string | undefined, data: string): KmsEvent | undefined {
     try {
       const event = kmsEventSchema.safeParse({ ...(JSON.parse(data) as object), type });

@@ -4,7 +4,7 @@ import { RevokedTokens } from './revoked-tokens.ts';
 
 const DAY_MS = 86_400_000;
 
-it('remembers a revoked token for as long as it would be valid, and forgets it then', () => {
+it('a revoked token is kept until it would have expired', () => {
   const clock = new FakeClock();
   const revoked = new RevokedTokens(clock);
   revoked.add({ jti: 'a', family: 'a', expires_at: new Date(clock.now() + DAY_MS).toISOString() });
@@ -20,7 +20,7 @@ it('remembers a revoked token for as long as it would be valid, and forgets it t
   expect(revoked.size).toBe(0);
 });
 
-it('remembers a bounded number, those that were revoked last', () => {
+it('a bounded number of tokens is kept, dropping the oldest revocations', () => {
   const revoked = new RevokedTokens(new FakeClock());
   for (let n = 0; n < 100_010; n++) revoked.add({ jti: `t${n}`, family: `t${n}` });
   expect([revoked.size, revoked.has({ jti: 't0' }), revoked.has({ jti: 't100009' })]).toEqual([

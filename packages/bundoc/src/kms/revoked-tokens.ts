@@ -4,14 +4,14 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 
 type Revocation = Extract<KmsEvent, { type: 'token.revoke' }>;
 
-/** Tokens that are remembered; beyond it the one revoked longest ago is forgotten. */
+/** Maximum number of tokens; beyond it, the oldest revocation is dropped. */
 const REMEMBERED_MAX = 100_000;
-/** How much longer than its life a token is remembered, milliseconds: the clock may be set back. */
+/** Extra time that a token is kept after its end, milliseconds: the clock may be set back. */
 const MARGIN_MS = 3_600_000;
 
 /**
- * The tokens that BunKMS has revoked, each for as long as it would be valid. A token for Bundoc is never
- * renewed, so it is the whole of its family.
+ * The tokens that BunKMS has revoked, each until its end. Tokens for Bundoc are never renewed, so each is its
+ * whole family.
  */
 export class RevokedTokens {
   readonly #clock: Clock;
@@ -39,7 +39,7 @@ export class RevokedTokens {
     }
   }
 
-  /** Forgets those that have expired. To be called now and then. */
+  /** Drops expired ones. Call it periodically. */
   sweep(): void {
     const nowMs = this.#clock.now();
     for (const [id, untilMs] of this.#untilMs) if (untilMs <= nowMs) this.#untilMs.delete(id);

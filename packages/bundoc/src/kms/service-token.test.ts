@@ -24,7 +24,7 @@ afterEach(() => {
 });
 
 const clockStart = new FakeClock().now() / 1000;
-/** An unsigned stand-in: only BunKMS checks signatures. */
+/** Unsigned, because only BunKMS checks signatures. */
 const tokenOf = (fromS: number, toS: number, name: string) =>
   `e30.${Buffer.from(JSON.stringify({ iat: clockStart + fromS, exp: clockStart + toS, name })).toString('base64url')}.x`;
 
@@ -53,7 +53,7 @@ describe('ServiceToken', () => {
     expect(token.current()).toBe(tokenOf(0, 2000, 'second'));
   });
 
-  it('keeps the last token when the file is gone', () => {
+  it('keeps the last token when the file is missing', () => {
     const { path, token } = start();
     rmSync(path);
     expect(token.current()).toBe(tokenOf(0, 1000, 'first'));
@@ -67,7 +67,7 @@ describe('ServiceToken', () => {
     expect(token.current()).toBe(tokenOf(0, 2000, 'second'));
   });
 
-  it('survives a path that cannot be looked at, and is renewed all the same', async () => {
+  it('survives an inaccessible path, and is still renewed', async () => {
     const { path, clock, token } = start();
     rmSync(path);
     symlinkSync(path, path);
@@ -76,7 +76,7 @@ describe('ServiceToken', () => {
     expect(token.current()).toBe(tokenOf(600, 1600, 'renewed'));
   });
 
-  it('is renewed at half its life, not before, and a restart finds the new one', async () => {
+  it('is renewed at half its lifetime, not before, and a restart finds the new one', async () => {
     const { folder, path, clock, token } = start();
     let renewals = 0;
     const renew = async () => {
@@ -96,7 +96,7 @@ describe('ServiceToken', () => {
     expect(readdirSync(folder)).toEqual(['kms-token']);
   });
 
-  it('keeps the present token when the renewal fails, and tries again', async () => {
+  it('keeps the current token when the renewal fails, and retries', async () => {
     const { clock, token } = start();
     clock.advance(600_000);
     await token.renewIfDue(async () => {
@@ -107,7 +107,7 @@ describe('ServiceToken', () => {
     expect(token.current()).toBe(tokenOf(600, 1600, 'renewed'));
   });
 
-  it('that has expired is an error in the log, which says what to do', async () => {
+  it('logs an error with a remedy when it has expired', async () => {
     const { clock, token, logged } = start();
     const refuse = async () => {
       throw new Error('401');
@@ -120,7 +120,7 @@ describe('ServiceToken', () => {
     expect(logged.at(-1)).toMatch(/"level":"error".*has expired.*bunkms token issue/);
   });
 
-  it('is asked for with growing pauses while it is refused', async () => {
+  it('is requested with growing pauses while it is refused', async () => {
     vi.useFakeTimers();
     try {
       const { clock, token } = start();
@@ -139,7 +139,7 @@ describe('ServiceToken', () => {
     }
   });
 
-  it('lives on in memory where its folder is not there to write to', async () => {
+  it('stays in memory when its folder does not exist', async () => {
     const { folder, clock, token } = start();
     rmSync(folder, { recursive: true });
     folders.splice(folders.indexOf(folder), 1);
@@ -148,7 +148,7 @@ describe('ServiceToken', () => {
     expect(token.current()).toBe(tokenOf(600, 1600, 'renewed'));
   });
 
-  it('that cannot be read at the start is a fault of the configuration that names the variable', () => {
+  it('reports a configuration fault with the name of the variable when it is unreadable at the start', () => {
     const options = {
       path: '/nowhere/token',
       clock: new FakeClock(),

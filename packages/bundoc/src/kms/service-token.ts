@@ -17,7 +17,7 @@ export interface ServiceTokenOptions {
 }
 
 const CHECK_EVERY_MS_MAX = 60_000;
-/** The shortest pause between two renewals. */
+/** Minimum pause between two renewals. */
 const CHECK_EVERY_MS_MIN = 1_000;
 const BACKOFF = { firstMs: 2 * CHECK_EVERY_MS_MIN, maxMs: CHECK_EVERY_MS_MAX };
 const EXPIRED =
@@ -26,9 +26,9 @@ const EXPIRED =
 const lifeSchema = z.object({ iat: z.int(), exp: z.int() });
 
 /**
- * Bundoc's own token for BunKMS. It lies in a file that is read again when it changes, and is renewed at half
- * its life: the file is then replaced in place, so that a restart finds the new one. Where the file cannot be
- * replaced, the new token is kept in memory and the log says so.
+ * Bundoc's own token for BunKMS. It is in a file, which is read again when it changes. At half the token's
+ * lifetime, the token is renewed and the file replaced, so that a restart finds the new one. If the file
+ * cannot be replaced, the new token stays in memory and a warning is logged.
  */
 export class ServiceToken {
   readonly #options: ServiceTokenOptions;
@@ -44,12 +44,12 @@ export class ServiceToken {
     this.#token = readSecretFile('BUNDOC_KMS_TOKEN_FILE', options.path);
   }
 
-  /** The token of the moment: the file's, or a newer one that could not be written there. */
+  /** The current token: that of the file, or a newer one that could not be written to it. */
   current(): string {
     const stamp = this.#stampOfFile();
     if (stamp !== this.#fileStamp && stamp !== '') {
       try {
-        // An empty file is a fault too: it is what a shell leaves of `bunkms token issue > file` that failed.
+        // An empty file is a fault, too: a failed `bunkms token issue > file` leaves one.
         this.#token = readSecretFile('BUNDOC_KMS_TOKEN_FILE', this.#options.path);
         this.#fileStamp = stamp;
       } catch (error) {
@@ -62,18 +62,15 @@ export class ServiceToken {
     return this.#token;
   }
 
-  /** When the token of the moment ends, milliseconds since 1970; undefined when it does not say. */
+  /** The end of the current token, milliseconds since 1970; undefined when it states none. */
   get expiresAtMs(): number | undefined {
-    const life = lifeOf(this.#token);
+    const life = parseLife(this.#token);
     return life && life.exp * 1_000;
   }
 
-  /**
-   * Renews the token when half of its life is over. Never rejects: a failure is logged, and tried again
-   * later.
-   */
+  /** Renews the token after half of its lifetime. Never rejects: a failure is logged, and retried later. */
   async renewIfDue(renew: () => Promise<string>): Promise<void> {
-    const life = lifeOf(this.current());
+    const life = parseLife(this.current());
     if (life !== undefined && this.#options.clock.now() < halfLifeMs(life)) return;
     try {
       const token = await renew();
@@ -89,9 +86,9 @@ export class ServiceToken {
     }
   }
 
-  /** Renews from now on until {@link stop}. */
+  /** Keeps the token renewed until {@link stop}. */
   keepRenewed(renew: () => Promise<string>): void {
-    const life = lifeOf(this.#token);
+    const life = parseLife(this.#token);
     const untilDueMs = life === undefined ? 0 : halfLifeMs(life) - this.#options.clock.now();
     const pauseMs = this.#failures === 0 ? 0 : backoffMs(BACKOFF, this.#failures, this.#options.random);
     const waitMs = Math.min(CHECK_EVERY_MS_MAX, Math.max(CHECK_EVERY_MS_MIN, pauseMs, untilDueMs));
@@ -125,7 +122,7 @@ export class ServiceToken {
     }
   }
 
-  /** Tells whether the file has changed; empty while it is not there or cannot be looked at. */
+  /** A stamp that changes with the file; empty when the file is missing or inaccessible. */
   #stampOfFile(): string {
     try {
       const { ino, mtimeNs, size } = statSync(this.#options.path, { bigint: true });
@@ -142,8 +139,8 @@ function halfLifeMs({ iat, exp }: Life): number {
   return ((iat + exp) / 2) * 1_000;
 }
 
-/** Times of a token, read without checking it: only BunKMS can, and does. */
-function lifeOf(token: string): Life | undefined {
+/** Reads the times of a token without verifying it, which only BunKMS can do. */
+function parseLife(token: string): Life | undefined {
   try {
     const payload: unknown = JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString('utf8'));
     return lifeSchema.parse(payload);

@@ -3,29 +3,29 @@ import type { AuditReceipt, DestroyReceipt } from '@bundoc/shared/contract/keys'
 import type { DeletionIntent, UnfinishedDeletion } from '@bundoc/shared/contract/storages';
 import type { ActingStorage, KeyHandover, KeyService, KeyShredder, LeasedKey, StorageCalls } from './port.ts';
 
-/** Which storage this is, and the generation that BunKMS has confirmed. */
+/** The identity of this storage, and its confirmed generation. */
 export interface ConfirmedGeneration {
   /**
-   * @throws AppError `kms_unavailable` until BunKMS has confirmed a generation; `storage_superseded` once it
-   * has refused it.
+   * @throws AppError `kms_unavailable` until BunKMS has confirmed a generation; `storage_superseded` after it
+   *   has refused it.
    */
   acting(): ActingStorage;
   /**
-   * BunKMS has refused `acting`: another node may have advanced the generation since.
+   * Handles BunKMS's refusal of `acting`: another node may have advanced the generation since.
    *
-   * @returns what to try again with.
+   * @returns the storage for the next attempt.
    * @throws AppError `storage_superseded`, `kms_unavailable`.
    */
   refused(acting: ActingStorage): Promise<ActingStorage>;
 }
 
 /**
- * How often one call follows other nodes to a later generation: to what one has noted, and from there to what
- * another has not noted yet.
+ * Maximum number of times that one call follows other nodes: to a recorded generation, and from there to one
+ * that another node has not recorded yet.
  */
 const CATCH_UPS_MAX = 2;
 
-/** BunKMS as one storage asks it: by its id, and in its present generation. */
+/** BunKMS on behalf of one storage, in its current generation. */
 export class StorageKeys implements KeyService, KeyShredder, KeyHandover {
   readonly #calls: StorageCalls;
   readonly #generation: ConfirmedGeneration;
@@ -47,7 +47,7 @@ export class StorageKeys implements KeyService, KeyShredder, KeyHandover {
     return this.#act((acting) => this.#calls.claimKey(name, acting));
   }
 
-  /** Rotation names no storage; one that was superseded has no business with the key all the same. */
+  /** The call does not name the storage, but a superseded storage must not rotate keys. */
   rotateKey(name: string, version: number): Promise<void> {
     return this.#act(() => this.#calls.rotateKey(name, version));
   }

@@ -2,7 +2,7 @@ import { generateKeyPairSync } from 'node:crypto';
 import type { Jwks } from '@bundoc/shared/contract/tokens';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
-import { ASK_AGAIN_AFTER_MS, TokenKeys } from './token-keys.ts';
+import { REFETCH_AFTER_MS, TokenKeys } from './token-keys.ts';
 
 function jwk(kid: string): Jwks['keys'][number] {
   const { x } = generateKeyPairSync('ed25519').publicKey.export({ format: 'jwk' });
@@ -24,29 +24,29 @@ function start() {
 }
 
 describe('TokenKeys', () => {
-  it('gives the PEM of a known kid, asking once for many callers', async () => {
+  it('returns the PEM of a known kid, with one request for many callers', async () => {
     const { server, keys } = start();
     const pems = await Promise.all(Array.from({ length: 20 }, () => keys.find('one')));
     expect(pems[0]).toContain('BEGIN PUBLIC KEY');
     expect(server.asked).toBe(1);
   });
 
-  it('asks for an unknown kid at most every ten seconds, however many are invented', async () => {
+  it('requests an unknown kid at most every ten seconds, however many are invented', async () => {
     const { clock, server, keys } = start();
     await keys.find('one');
     for (let n = 0; n < 50; n++) expect(await keys.find(`invented-${n}`)).toBeUndefined();
     expect(server.asked).toBe(1);
     server.jwks = { keys: [jwk('one'), jwk('two')] };
-    clock.advance(ASK_AGAIN_AFTER_MS);
+    clock.advance(REFETCH_AFTER_MS);
     expect(await keys.find('two')).toBeDefined();
     expect(server.asked).toBe(2);
   });
 
-  it('serves its last copy while BunKMS is down, and says so for a kid it does not know', async () => {
+  it('uses its last copy while BunKMS is down, and reports an unknown kid', async () => {
     const { clock, server, keys } = start();
     await keys.find('one');
     server.up = false;
-    clock.advance(ASK_AGAIN_AFTER_MS);
+    clock.advance(REFETCH_AFTER_MS);
     expect(await keys.find('one')).toBeDefined();
     await expect(keys.find('two')).rejects.toMatchObject({ code: 'kms_unavailable' });
     server.up = true;
@@ -54,7 +54,7 @@ describe('TokenKeys', () => {
     expect(await keys.find('two')).toBeUndefined();
   });
 
-  it('cannot know a token while BunKMS was never reached, and recovers by itself', async () => {
+  it('accepts no token before BunKMS was reachable, and recovers without help', async () => {
     const { clock, server, keys } = start();
     server.up = false;
     await expect(keys.find('one')).rejects.toMatchObject({ code: 'kms_unavailable' });
@@ -65,12 +65,12 @@ describe('TokenKeys', () => {
     expect(await keys.find('one')).toBeDefined();
   });
 
-  it('no longer vouches for a key that was withdrawn', async () => {
+  it('stops accepting a withdrawn key', async () => {
     const { clock, server, keys } = start();
     await keys.find('one');
     expect(keys.isCurrent('one')).toBe(true);
     server.jwks = { keys: [jwk('two')] };
-    clock.advance(ASK_AGAIN_AFTER_MS);
+    clock.advance(REFETCH_AFTER_MS);
     await keys.refresh();
     expect(keys.isCurrent('one')).toBe(false);
   });

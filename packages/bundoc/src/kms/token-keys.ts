@@ -9,16 +9,14 @@ export interface TokenKeysOptions {
   readonly clock: Clock;
 }
 
-/**
- * How often BunKMS is asked because of an unknown `kid`, at most: strangers can invent as many as they like.
- */
-export const ASK_AGAIN_AFTER_MS = 10_000;
-/** How often it is asked while there is no copy at all, or the last try failed. */
-const ASK_AGAIN_AFTER_FAILURE_MS = 1_000;
+/** Minimum pause between requests for an unknown `kid`, because strangers can invent any number. */
+export const REFETCH_AFTER_MS = 10_000;
+/** The same without a copy, or after a failed request. */
+const RETRY_AFTER_MS = 1_000;
 
 /**
- * The keys that BunKMS signs tokens with. The last copy serves as long as BunKMS is down; an unknown `kid`
- * makes it be fetched again.
+ * The keys that BunKMS signs tokens with. The last copy stays usable while BunKMS is down. An unknown `kid`
+ * triggers a refresh.
  */
 export class TokenKeys implements VerificationKeys {
   readonly #options: TokenKeysOptions;
@@ -31,7 +29,7 @@ export class TokenKeys implements VerificationKeys {
     this.#options = options;
   }
 
-  /** @throws AppError `kms_unavailable` when `kid` is not in the last copy and BunKMS cannot be asked. */
+  /** @throws AppError `kms_unavailable` when the last copy lacks `kid` and BunKMS is unavailable. */
   async find(kid: string): Promise<string | undefined> {
     const known = this.#pems?.get(kid);
     if (known !== undefined) return known;
@@ -46,10 +44,10 @@ export class TokenKeys implements VerificationKeys {
     return this.#pems?.has(kid) ?? false;
   }
 
-  /** Fetches the keys unless that was tried a moment ago. Never rejects; one fetch at a time. */
+  /** Fetches the keys unless that was just tried. Never rejects; one fetch at a time. */
   async refresh(): Promise<void> {
     const { clock } = this.#options;
-    const pauseMs = this.#lastFailure === undefined ? ASK_AGAIN_AFTER_MS : ASK_AGAIN_AFTER_FAILURE_MS;
+    const pauseMs = this.#lastFailure === undefined ? REFETCH_AFTER_MS : RETRY_AFTER_MS;
     if (this.#fetching === undefined && this.#lastTry !== undefined && ageMs(clock, this.#lastTry) < pauseMs)
       return;
     this.#fetching ??= this.#fetch().finally(() => {

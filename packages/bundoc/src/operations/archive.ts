@@ -5,10 +5,10 @@ import { BackupDamaged } from '../engine/errors.ts';
 import { ExactReader } from './exact-reader.ts';
 
 /**
- * How a backup is written (docs/formats/project-backup.md): a clear head, then blocks. Each has a sealed part
- * and a clear one, and ends with the hash of itself and all before it: so that anybody can check that a
- * backup is whole and as it was written. Each sealed part is bound to its place, to its clear part and to
- * that chain: so that the key tells whether it is authentic.
+ * The format of a backup (docs/formats/project-backup.md): a clear head, then blocks. A block has a sealed
+ * and a clear part, and ends with a hash of itself and everything before it. So anyone can check that a
+ * backup is complete and unaltered. Each sealed part is bound to its place, its clear part and that chain. So
+ * the key shows whether it is authentic.
  */
 
 const MAGIC = Buffer.from('BUNDOCB1', 'latin1');
@@ -18,33 +18,33 @@ const BLOCK_HEAD_BYTES = 9;
 const HEAD_BYTES_MIN = MAGIC.length + 4 + ARCHIVE_ID_BYTES + 1;
 const MORE = 1;
 const LAST = 2;
-/** Bytes of either part of a block; a block holds a document of any size, and as many as a page has. */
+/** Maximum bytes of either part of a block: a block fits a document of any size, or a full page. */
 const PART_BYTES_MAX = 67_108_864;
 
 export interface ArchiveHead {
   readonly project: string;
-  /** Random, of this backup alone. */
+  /** Random, unique to this backup. */
   readonly id: Buffer;
   /** The version of the project's DEK whose subkey seals it. */
   readonly keyVersion: number;
 }
 
-/** What a block holds. */
+/** The content of a block. */
 export interface BlockContent {
   readonly isLast: boolean;
-  /** Is sealed. */
+  /** The sealed part. */
   readonly text: Buffer;
-  /** Is written as it is. */
+  /** The clear part. */
   readonly clear: Buffer;
 }
 
-/** A block as it lies in a backup. */
+/** An encoded block. */
 export interface Block {
   readonly isLast: boolean;
   readonly number: number;
   readonly sealed: Buffer;
   readonly clear: Buffer;
-  /** The hash of all before it. */
+  /** The hash of everything before it. */
   readonly before: Buffer;
 }
 
@@ -58,7 +58,7 @@ export class ArchiveWriter {
     this.#head = head;
   }
 
-  /** The beginning; asked for once. */
+  /** The start of the backup; call it once. */
   begin(): Buffer {
     const { project, id, keyVersion } = this.#head;
     const name = Buffer.from(project, 'latin1');
@@ -89,14 +89,14 @@ export class ArchiveWriter {
 /** A backup's head, and its blocks in order. */
 export interface OpenArchive {
   readonly head: ArchiveHead;
-  /** Given once each was found to be as it was written; the last one only when the backup ends behind it. */
+  /** Yields each block once its hash was checked; the last one only if the backup ends after it. */
   readonly blocks: AsyncIterable<Block>;
 }
 
 /**
  * Reads a backup without a key.
  *
- * @throws BackupDamaged for anything but a whole backup as it was written; from `blocks` as well.
+ * @throws BackupDamaged for anything but a complete, unaltered backup; `blocks` may throw it as well.
  */
 export async function readArchive(source: AsyncIterable<Uint8Array>): Promise<OpenArchive> {
   const reader = new ExactReader(source);
@@ -105,7 +105,7 @@ export async function readArchive(source: AsyncIterable<Uint8Array>): Promise<Op
     throw new BackupDamaged('it is no backup of a known format');
   const name = await reader.take(start.readUInt8(HEAD_BYTES_MIN - 1));
   const written = await reader.take(HASH_BYTES);
-  if (name === undefined || written === undefined) throw cutShort();
+  if (name === undefined || written === undefined) throw truncated();
   const before = hash('sha256', Buffer.concat([start, name]), 'buffer');
   if (!before.equals(written)) throw new BackupDamaged('the head of the backup was changed');
   const project = projectIdSchema.safeParse(name.toString('latin1'));
@@ -119,7 +119,7 @@ async function* blocksOf(reader: ExactReader, hashOfHead: Buffer): AsyncGenerato
   let before = hashOfHead;
   for (let number = 0; ; number++) {
     const head = await reader.take(BLOCK_HEAD_BYTES);
-    if (head === undefined) throw cutShort();
+    if (head === undefined) throw truncated();
     const [kind, sealedBytes, clearBytes] = [head.readUInt8(0), head.readUInt32BE(1), head.readUInt32BE(5)];
     const isSound = kind === MORE || kind === LAST;
     if (!isSound || sealedBytes < SEAL_OVERHEAD_BYTES || Math.max(sealedBytes, clearBytes) > PART_BYTES_MAX)
@@ -127,7 +127,7 @@ async function* blocksOf(reader: ExactReader, hashOfHead: Buffer): AsyncGenerato
     const sealed = await reader.take(sealedBytes);
     const clear = await reader.take(clearBytes);
     const written = await reader.take(HASH_BYTES);
-    if (sealed === undefined || clear === undefined || written === undefined) throw cutShort();
+    if (sealed === undefined || clear === undefined || written === undefined) throw truncated();
     const after = hashAfter(before, Buffer.concat([head, sealed, clear]));
     if (!after.equals(written)) throw changed(number);
     const isLast = kind === LAST;
@@ -173,7 +173,7 @@ function hashAfter(before: Buffer, bytes: Buffer): Buffer {
   return hash('sha256', Buffer.concat([before, bytes]), 'buffer');
 }
 
-function cutShort(): BackupDamaged {
+function truncated(): BackupDamaged {
   return new BackupDamaged('the backup is cut short');
 }
 

@@ -20,14 +20,14 @@ async function* once(bytes: Buffer, pieceBytes = 4_000): AsyncGenerator<Buffer> 
   for (let at = 0; at < bytes.length; at += pieceBytes) yield bytes.subarray(at, at + pieceBytes);
 }
 
-/** Writes one document or removes it; what is not there to be removed is nothing. */
+/** Writes or removes one document; removing an absent one does nothing. */
 async function write(store: EmbeddedStore, one: Write): Promise<void> {
   await store.commit([one]).catch((error: unknown) => {
     if (!(error instanceof AppError) || error.code !== 'document_not_found') throw error;
   });
 }
 
-/** All that a project is, for comparison: texts in the order of creation, and deletions. */
+/** The whole project, for comparison: texts in creation order, and deletions. */
 async function contentOf(store: EmbeddedStore) {
   const { documents } = await store.list({ collection: 'notes', after: 0, limit: 1_000, bytesMax: 1e9 });
   const { changes } = await store.changes(0, 1_000);
@@ -38,8 +38,8 @@ async function contentOf(store: EmbeddedStore) {
 }
 
 /**
- * A backup of a project, and what the project was when its last block was made; `between` runs before each
- * block but the first.
+ * A backup of a project, and the project as of its last block; `between` runs before each block but the
+ * first.
  */
 async function backUp(
   project: CliProject,
@@ -82,7 +82,7 @@ const writeOf = ({ id, pad }: { id: string; pad: number | null }): Write =>
   pad === null ? remove(id) : put(id, `{"v":${++counter},"pad":"${'x'.repeat(pad)}"}`);
 
 describe('a backup', () => {
-  it('restores to the project as it was when its last block was made, however much was written meanwhile', async () => {
+  it('restores the project as of its last block, however much was written in the meantime', async () => {
     await fc.assert(
       fc.asyncProperty(writes, writes, fc.integer({ min: 1, max: 5 }), async (before, meanwhile, atOnce) => {
         const project = new CliProject();
@@ -120,7 +120,7 @@ describe('a backup', () => {
     return { project, disk, ...backup };
   }
 
-  it('that was changed or cut short anywhere is refused without a key', async () => {
+  it('is refused without a key when it was changed or truncated anywhere', async () => {
     const { bytes } = await made();
     await expect(checkBackup(once(bytes))).resolves.toMatchObject({ head: { project: 'p' } });
     await fc.assert(
@@ -141,7 +141,7 @@ describe('a backup', () => {
     );
   });
 
-  it('whose hashes were made again after a change is refused with the key, and makes no project', async () => {
+  it('is refused with the key, without creating a project, when it was changed and its hashes recomputed', async () => {
     const { project, bytes } = await made();
     const nameEnd = 29 + bytes.readUInt8(28);
     let forgeries = 0;
@@ -159,7 +159,7 @@ describe('a backup', () => {
     expect(forgeries).toBe(3);
   });
 
-  it('makes no project where there is one, nor of a key that is gone', async () => {
+  it('cannot be restored over an existing project, or with a destroyed key', async () => {
     const { project, disk, bytes } = await made();
     const before = disk.files();
     await expect(restore(project, bytes, disk)).rejects.toBeInstanceOf(ProjectExists);
@@ -168,7 +168,7 @@ describe('a backup', () => {
     await expect(restore(project, bytes, CliProject.disk())).rejects.toMatchObject({ code: 'key_not_found' });
   });
 
-  it('makes a project in which nobody can go on from an earlier place', async () => {
+  it('restores a project that rejects earlier cursors', async () => {
     const { project, bytes, content } = await made();
     const disk = CliProject.disk();
     await restore(project, bytes, disk);
@@ -184,7 +184,7 @@ describe('a backup', () => {
     await store[Symbol.asyncDispose]();
   });
 
-  it('is not made of a document that does not open', async () => {
+  it('fails for an undecryptable document', async () => {
     const { project, disk } = await made();
     const store = await project.open(disk);
     await store.checkpoint();
@@ -196,7 +196,7 @@ describe('a backup', () => {
     await expect(backUp(project, disk)).rejects.toMatchObject({ code: 'integrity_error' });
   });
 
-  it('does not hold a byte of a document, an id or a collection in the clear', async () => {
+  it('contains no byte of a document, an id or a collection in the clear', async () => {
     const project = new CliProject();
     const disk = CliProject.disk();
     const store = await project.open(disk);
@@ -207,7 +207,7 @@ describe('a backup', () => {
     expect(bytes.toString('latin1')).not.toContain('secret');
   });
 
-  it('is restored whole or not at all, whatever moment a crash comes at, and can be restored again', async () => {
+  it('is restored as a whole or not at all after a crash at any moment, and can be restored again', async () => {
     const { project, bytes, content } = await made();
     const whole = CliProject.disk();
     await restore(project, bytes, whole);
@@ -235,7 +235,7 @@ describe('a backup', () => {
   });
 });
 
-/** A backup that somebody without the key has changed, with hashes that fit again. */
+/** A backup that was changed without the key, with recomputed hashes. */
 function forge(bytes: Buffer, nameEnd: number, change: 'sealed' | 'clear' | 'swap'): Buffer {
   const blocks: Buffer[] = [];
   for (let at = nameEnd + 32; at < bytes.length; ) {

@@ -1,4 +1,4 @@
-/** Takes exact numbers of bytes from a source that gives them in pieces of any size. */
+/** Reads exact numbers of bytes from a source with pieces of any size. */
 export class ExactReader {
   readonly #source: AsyncIterator<Uint8Array>;
   #pieces: Buffer[] = [];
@@ -8,7 +8,7 @@ export class ExactReader {
     this.#source = source[Symbol.asyncIterator]();
   }
 
-  /** @returns a buffer of its own; undefined when there are not as many left. */
+  /** @returns a separate buffer; undefined when fewer bytes are left. */
   async take(bytes: number): Promise<Buffer | undefined> {
     if (!(await this.#fill(bytes))) return undefined;
     const taken = Buffer.allocUnsafeSlow(bytes);

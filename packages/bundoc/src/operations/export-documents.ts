@@ -4,30 +4,30 @@ export interface ExportOptions {
   readonly project: string;
   /** All when undefined. */
   readonly collection: string | undefined;
-  /** Where an earlier export ended; from the start when undefined. */
+  /** The end of an earlier export; undefined for the start. */
   readonly since: string | undefined;
-  /** Whether deletions are written as well. */
+  /** Whether to include deletions. */
   readonly deletions: boolean;
   readonly signal: AbortSignal;
-  /** Takes the lines of a page. Awaited before the next page is asked for. */
+  /** Takes the lines of a page. Awaited before the next page is requested. */
   readonly write: (lines: string, progress: ExportProgress) => Promise<void>;
 }
 
 export interface ExportProgress {
-  /** Where to go on. */
+  /** The cursor to resume from. */
   readonly since: string;
   readonly documents: number;
   readonly deletions: number;
-  /** Documents whose stored bytes do not open. */
+  /** Undecryptable documents. */
   readonly unreadable: readonly string[];
 }
 
 const PAGE = 1_000;
 
 /**
- * Writes a project's documents as lines, each as it is stored, in the order of their last changes: the feed
- * of changes up to its end. So the lines, taken in their order, are the project as it was at the end: a
- * document that changes meanwhile comes again behind, and the later line counts. One page is in memory.
+ * Writes a project's documents as lines, each as stored, in the order of their last changes: it reads the
+ * feed of changes to its end. Applied in order, the lines yield the project's state at the end. A document
+ * that changes during the export appears again, and the later line wins. Only one page is in memory.
  */
 export async function exportDocuments(bundoc: Bundoc, options: ExportOptions): Promise<ExportProgress> {
   const { collection, signal, write } = options;

@@ -8,12 +8,12 @@ import { BadLine, type Line } from './ndjson.ts';
 
 export interface ImportOptions {
   readonly project: string;
-  /** Where documents go that do not say it; all, when given. */
+  /** The collection of documents that do not name one; if absent, each must. */
   readonly collection: string | undefined;
-  /** Batches under way at a time. */
+  /** Maximum concurrent batches. */
   readonly batchesAtOnce: number;
   readonly signal: AbortSignal;
-  /** Told how far everything is done: everything before `end` is durable. Awaited before more is sent. */
+  /** Reports progress: everything before `end` is durable. Awaited before more is sent. */
   readonly onDone: (progress: ImportProgress) => Promise<void>;
 }
 
@@ -24,7 +24,7 @@ export interface ImportProgress {
   readonly documents: number;
 }
 
-/** Operations of a batch, and characters of their documents: a batch ends at either. */
+/** Maximum operations of a batch, and characters of its documents: a batch ends at either. */
 const OPERATIONS_MAX = 200;
 const CHARS_MAX = 524_288;
 
@@ -39,16 +39,15 @@ interface Batch {
 }
 
 /**
- * Writes the documents of an NDJSON source, batch by batch, several at a time; two batches that write the
- * same document one after the other.
+ * Imports the documents of an NDJSON source in concurrent batches. Two batches that write the same document
+ * run one after the other.
  *
- * The key of a batch comes from its place and its text, so that whatever is sent again, within a day, is done
- * once.
+ * The idempotency key of a batch derives from its place and its text. So a batch that is sent again within a
+ * day takes effect once.
  *
- * @param lines behind what is done.
- * @param done what earlier runs have done.
- * @throws BadLine for a line that cannot be taken or is refused; everything before the last reported
- * place is done.
+ * @param lines the lines after those that are done.
+ * @param done the progress of earlier runs.
+ * @throws BadLine for an invalid or refused line; everything before the last reported place is done.
  */
 export async function importDocuments(
   bundoc: Bundoc,
@@ -57,7 +56,7 @@ export async function importDocuments(
   options: ImportOptions,
 ): Promise<ImportProgress> {
   const project = bundoc.project(options.project);
-  const underWay: { readonly batch: Batch; readonly sent: Promise<void> }[] = [];
+  const inFlight: { readonly batch: Batch; readonly sent: Promise<void> }[] = [];
   let progress = done;
 
   const send = async (batch: Batch): Promise<void> => {
@@ -73,27 +72,27 @@ export async function importDocuments(
   };
   /** Waits for the oldest batch. */
   const settle = async (): Promise<void> => {
-    const oldest = underWay[0];
+    const oldest = inFlight[0];
     if (oldest === undefined) return;
     await oldest.sent;
-    underWay.shift();
+    inFlight.shift();
     const { end, lastLine, operations } = oldest.batch;
     progress = { end, lines: lastLine, documents: progress.documents + operations.length };
     await options.onDone(progress);
   };
   const settleAll = async (): Promise<void> => {
-    while (underWay.length > 0) await settle();
+    while (inFlight.length > 0) await settle();
   };
   const begin = async (batch: Batch): Promise<void> => {
     if (batch.operations.length === 0) return;
     while (
-      underWay.length >= options.batchesAtOnce ||
-      underWay.some(({ batch: other }) => !other.ids.isDisjointFrom(batch.ids))
+      inFlight.length >= options.batchesAtOnce ||
+      inFlight.some(({ batch: other }) => !other.ids.isDisjointFrom(batch.ids))
     )
       await settle();
     const sent = send(batch);
-    sent.catch(() => undefined); // It is heard of in its turn.
-    underWay.push({ batch, sent });
+    sent.catch(() => undefined); // `settle` reports it in order.
+    inFlight.push({ batch, sent });
   };
 
   let batch = emptyBatch(done.end);
@@ -110,7 +109,7 @@ export async function importDocuments(
         await options.onDone(progress);
         continue;
       }
-      // A batch has one operation for a document; a later line of it comes behind.
+      // A batch has at most one operation for each document; a later line starts another batch.
       if (imported.op === 'put' && batch.ids.has(nameOf(imported))) {
         await begin(batch);
         batch = emptyBatch(batch.end);
@@ -123,11 +122,11 @@ export async function importDocuments(
     await begin(batch);
     await settleAll();
   } catch (error) {
-    // Batches that were under way may be done: the next run goes on behind them.
+    // Concurrent batches may have succeeded: the next run continues after them.
     await settleAll().catch(() => undefined);
     throw error;
   } finally {
-    await Promise.allSettled(underWay.map(({ sent }) => sent));
+    await Promise.allSettled(inFlight.map(({ sent }) => sent));
   }
   return progress;
 }

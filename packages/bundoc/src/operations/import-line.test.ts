@@ -9,11 +9,11 @@ describe('a line of an import', () => {
     [`{${head}, "n": 12345678901234567890 }`, '{ "n": 12345678901234567890 }'],
     [`{${head}}`, '{}'],
     [`{${head} }`, '{ }'],
-  ])('that Bundoc has written keeps its document to the byte: %s', (line, text) => {
+  ])('keeps a document that Bundoc has written byte for byte: %s', (line, text) => {
     expect(read(line)).toEqual({ op: 'put', collection: 'notes', id: 'a', text });
   });
 
-  it('of somebody else keeps the texts of its members, without metadata', () => {
+  it("keeps the texts of another source's members, without metadata", () => {
     expect(read('{ "n": 1.10, "_rev": "1-x", "_id": "a" }', 'c')).toEqual({
       op: 'put',
       collection: 'c',
@@ -23,7 +23,7 @@ describe('a line of an import', () => {
     expect(read('{"n": 1.10}', 'c')).toEqual({ op: 'create', collection: 'c', text: '{"n": 1.10}' });
   });
 
-  it('goes to the collection that is asked for, else to its own', () => {
+  it('goes to the requested collection, otherwise to its own', () => {
     expect(read(`{${head}}`, 'other')).toMatchObject({ collection: 'other' });
     expect(() => read('{}')).toThrow('line 7 does not say its collection');
   });
@@ -37,7 +37,7 @@ describe('a line of an import', () => {
     expect(() => read('{"_collection":"c","_deleted":true}')).toThrow('has no _id');
   });
 
-  it.each(['[]', '1', 'x', '{"_id":1}'])('that is none is refused by its number: %s', (line) => {
+  it.each(['[]', '1', 'x', '{"_id":1}'])('is refused with its number when it is invalid: %s', (line) => {
     expect(() => read(line, 'c')).toThrow('line 7');
   });
 });

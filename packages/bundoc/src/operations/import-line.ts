@@ -1,17 +1,18 @@
 import { withoutMetadata } from '@bundoc/client/document';
 import { BadLine, type Line } from './ndjson.ts';
 
-/** What a line of an import asks for. */
+/** The operation of one import line. */
 export type Imported =
   | { readonly op: 'put'; readonly collection: string; readonly id: string; readonly text: string }
   | { readonly op: 'create'; readonly collection: string; readonly text: string }
   | { readonly op: 'delete'; readonly collection: string; readonly id: string };
 
 /**
- * Reads a line: a document with or without `_id`, or a deletion as exports have it. The document's own text
- * stays to the byte; metadata that Bundoc has put in front of it is cut off, as the import gives it new ones.
+ * Parses a line: a document with or without `_id`, or a deletion from an export. The document's text is kept
+ * byte for byte. Metadata that Bundoc has written at its start is removed, because the import assigns new
+ * metadata.
  *
- * @param collection where documents go that do not say it.
+ * @param collection the collection of documents that do not name one.
  * @throws BadLine
  */
 export function readImportLine({ text, number }: Line, collection: string | undefined): Imported {
@@ -33,7 +34,7 @@ export function readImportLine({ text, number }: Line, collection: string | unde
     if (id === undefined) throw new BadLine(`the deletion in line ${number} has no _id`);
     return { op: 'delete', collection: target, id };
   }
-  // The service cuts out `_id` by itself; a revision would be a condition, and another collection a
+  // The service itself removes `_id`; a `_rev` would be a precondition, and another collection a
   // contradiction.
   const isPlain = !('_rev' in value) && (own === undefined || own === target);
   const content = isPlain ? text : withoutMetadata(text);

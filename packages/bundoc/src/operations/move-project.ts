@@ -11,8 +11,8 @@ import type { StartedStorage } from '../engine/started-storage.ts';
 import type { FencedSource, MoveSource, MoveTarget, ReadSealedChanges } from '../engine/transfer-port.ts';
 
 /**
- * Told how far a move is, and when writes stop. What it throws ends the move between two steps, unless the
- * project is about to change hands.
+ * Receives the progress of a move, and when writes stop. An error that it throws ends the move between two
+ * steps, unless the cut-over is near.
  */
 export interface MoveWatch {
   readonly onCopied: OnProgress;
@@ -20,9 +20,9 @@ export interface MoveWatch {
   readonly onSwitch?: () => void;
 }
 
-/** Of one page of changes, and of the rounds. */
+/** Limits of one page of changes, and of the rounds. */
 export interface MoveLimits extends SealedPageLimits {
-  /** So many changes behind the copy are few enough for writes to be stopped for them. */
+  /** Number of remaining changes that is small enough to stop writes. */
   readonly fewChanges: number;
 }
 
@@ -38,14 +38,14 @@ export interface ProjectMove {
 }
 
 /**
- * Moves a project that is in use, its sealed bytes as they are. It is copied in rounds, each of what changed
- * during the one before, and all of it read again and opened where it came; then the source is fenced for the
- * last few changes. The project changes hands when BunKMS takes the target's acceptance of the source's
- * offer. Cut short anywhere, it is in one place: BunKMS says which.
+ * Moves a project that is in use, with its sealed bytes unchanged. It is copied in rounds, each with the
+ * changes from the one before. Then the whole copy is read and decrypted at the target, and the source is
+ * fenced for the last changes. The cut-over is BunKMS's acceptance of the source's offer by the target. After
+ * an interruption, the project is in exactly one place, which BunKMS knows.
  *
  * @returns the move's id.
- * @throws MoveFailed, and what the two ends and BunKMS throw: then the source has the project, or its mark
- * keeps it until BunKMS says who has it.
+ * @throws MoveFailed, and the errors of both ends and BunKMS. Then the source has the project, or its mark
+ *   blocks it until BunKMS says who has it.
  */
 export async function moveProject(
   { project, source, target, from, to }: ProjectMove,
@@ -57,16 +57,14 @@ export async function moveProject(
     const mark = { state, move, from: from.id, to: to.id, since: new Date().toISOString() };
     return sealMoveMark(project, source.cipher, mark);
   };
-  // By this, BunKMS knows the target as the storage that is in use, and no copy of it; and no offer that it
-  // made as a source still stands.
+  // With this, BunKMS knows that the target is in use rather than a copy of it. Earlier offers by the target
+  // as a source become invalid.
   await to.advance();
   const { lastSeq } = await source.extent();
   const keyOf = async (version: number) => source.cipher.subkey(version, MARK_KEY);
   const isOurs = async (text: string) => (await openMoveMark(project, text, keyOf)) !== undefined;
   await target.begin(sealMark('incoming'), isOurs);
-  /**
-   * While it is not known who has the project, what was brought to the target may be all that there is of it.
-   */
+  /** While the holder is unknown, the copy at the target may be all that is left of the project. */
   let isInDoubt = false;
   try {
     const copying = new Copying({ source, target, watch, limits, begun: lastSeq });
@@ -74,7 +72,7 @@ export async function moveProject(
     let [offering, leaving] = [from.acting(), ''];
     const finish = async (fenced: FencedSource) => {
       await copying.finish(fenced, () => sealMark('whole'));
-      // Others may have advanced both while it was copied.
+      // Other nodes may have advanced both storages during the copy.
       await to.advance();
       offering = await from.advance();
     };
@@ -84,17 +82,17 @@ export async function moveProject(
     });
     isInDoubt = true;
     try {
-      // In the generation of the fence, and never in a later one: by then somebody may have ended the move.
+      // Uses the generation of the fence: in a later one, someone may already have ended the move.
       await from.calls.offerKey(dekNameOf(project), to.id, move, offering);
       const accept = () => to.calls.acceptKey(dekNameOf(project), move, to.acting());
       await accept().catch(async (error: unknown) => {
         if (!hasCode(error, 'storage_superseded')) throw error;
-        // By another node of the target. A copy of it that is in use is not let in.
+        // Another node of the target has advanced it. A copy of the target that is in use cannot.
         await to.advance();
         await accept();
       });
     } catch (error) {
-      // If BunKMS does not say, the next opening of the project asks again.
+      // If BunKMS cannot tell, the next opening of the project asks again.
       const ifMoved = (why: unknown) =>
         (hasCode(why, 'project_elsewhere') && why.storage === to.id) || Promise.reject(error);
       isInDoubt = await settleMove(from, project, move).then(() => false, ifMoved);
@@ -113,12 +111,11 @@ export async function moveProject(
 }
 
 /**
- * Does what is left of a move that has taken effect, once the target has all of the project. May be done
- * again.
+ * Finishes a move after its cut-over, once the target has the complete project. Idempotent.
  *
  * @returns the move's id.
- * @throws AppError `project_elsewhere` when nothing at the source says that the project was moved to the
- * target; MoveFailed when the target does not have it whole.
+ * @throws AppError `project_elsewhere` when the source has no mark of a move to the target; MoveFailed when
+ *   the target's project is incomplete.
  */
 export async function finishMove(ends: Omit<ProjectMove, 'from'>): Promise<string> {
   const { project, source, target, to } = ends;
@@ -144,7 +141,7 @@ export async function finishMove(ends: Omit<ProjectMove, 'from'>): Promise<strin
 interface CopyOptions extends Pick<ProjectMove, 'source' | 'target'> {
   readonly watch: MoveWatch;
   readonly limits: MoveLimits;
-  /** The place of the latest commit when the copy began. */
+  /** The position of the latest commit when the copy began. */
   readonly begun: Position;
 }
 
@@ -164,7 +161,7 @@ class Copying {
     await this.#inRounds();
   }
 
-  /** @throws MoveFailed unless the target holds what the source does. */
+  /** @throws MoveFailed unless the target's totals equal those of the source. */
   async finish(fenced: FencedSource, whole: () => string): Promise<void> {
     this.#options.watch.onSwitch?.();
     await this.#copy(fenced.page, Number.POSITIVE_INFINITY);
@@ -179,8 +176,8 @@ class Copying {
   }
 
   /**
-   * Until little came in while it was copied, or no less than before: anyone who writes faster than is copied
-   * waits the longer in the end.
+   * Copies rounds until the backlog is small or stops shrinking. Writers that outpace the copy wait longer at
+   * cut-over.
    */
   async #inRounds(): Promise<void> {
     let copied = 0;
@@ -199,8 +196,8 @@ class Copying {
   }
 
   /**
-   * @param until where it ends, though there may be more by then: anyone who writes fast must not be run
-   * after for ever.
+   * @param until the position to stop at, even if more changes exist by then: with a fast writer, the copy
+   *   might never end.
    */
   async #copy(
     page: ReadSealedChanges,
@@ -210,7 +207,7 @@ class Copying {
     for (let isAtEnd = false; !isAtEnd; ) {
       const read = page(this.#position, this.#options.limits).catch(failedIfDamaged);
       const { changes, position, isComplete, forgotten } = await read;
-      // A document that was copied, and whose deletion since is forgotten, would stay for ever where it goes.
+      // A copied document whose deletion was since purged would stay at the target forever.
       if (forgotten > this.#options.begun)
         throw new MoveFailed('the copy took longer than deletions are remembered: begin it again');
       await this.#options.target.put(changes, position);

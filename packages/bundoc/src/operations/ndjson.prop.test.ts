@@ -17,7 +17,7 @@ async function collect(
 }
 
 describe('the lines of a source', () => {
-  it('are the same however the source is cut, each with the place behind it', async () => {
+  it('are the same however the source is split, each with the offset after it', async () => {
     const text = fc.string({ unit: 'binary' }).map((one) => one.toWellFormed().replaceAll('\n', ' '));
     await fc.assert(
       fc.asyncProperty(fc.array(text), fc.boolean(), fc.array(fc.nat()), async (texts, ends, cuts) => {
@@ -36,7 +36,7 @@ describe('the lines of a source', () => {
     );
   });
 
-  it('that are no UTF-8, or longer than any document, are refused by their number', async () => {
+  it('are refused by number when they are not UTF-8 or longer than any document', async () => {
     await expect(collect(pieces(Buffer.from('{}\n\xff\n', 'latin1'), []))).rejects.toThrow(
       'line 2 is not UTF-8',
     );

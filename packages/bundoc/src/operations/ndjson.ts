@@ -1,26 +1,26 @@
-/** A line of NDJSON that is not empty. */
+/** A non-empty line of NDJSON. */
 export interface Line {
-  /** Without its end. */
+  /** Without its line end. */
   readonly text: string;
   /** Counted from 1. */
   readonly number: number;
-  /** Bytes of the source up to the end of this line. */
+  /** Offset in the source of the end of this line. */
   readonly end: number;
 }
 
-/** Bytes of a line at most: the largest document, and its metadata. */
+/** Maximum bytes of a line: the largest document, and its metadata. */
 export const LINE_BYTES_MAX = 16_842_752;
 
-/** An input that cannot be taken; the message names the line. */
+/** An invalid input; the message names the line. */
 export class BadLine extends Error {
   override readonly name = 'BadLine';
 }
 
 /**
- * The lines of a source, with bounded memory. Empty ones are left out.
+ * The non-empty lines of a source, with bounded memory.
  *
- * @param start where in a whole the source begins: how many lines and bytes are before it.
- * @throws BadLine for one that is too long or no UTF-8.
+ * @param start the number of lines and bytes before the source in the whole input.
+ * @throws BadLine for a line that is too long or not UTF-8.
  */
 export async function* linesOf(
   source: AsyncIterable<Uint8Array>,

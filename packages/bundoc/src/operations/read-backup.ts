@@ -11,7 +11,7 @@ import { readState } from '../engine/state.ts';
 import { type BackupEnd, type RestoreSource, takeAll } from '../engine/transfer-port.ts';
 import { type ArchiveHead, type Block, openBlock, readArchive } from './archive.ts';
 
-/** What anybody can tell of a backup that is whole. */
+/** The clear facts of a complete backup. */
 export interface BackupFacts {
   readonly head: ArchiveHead;
   readonly file: ProjectFile;
@@ -20,9 +20,9 @@ export interface BackupFacts {
 }
 
 /**
- * Checks a backup without a key: that it is whole, and as it was written.
+ * Checks without a key that a backup is complete and unaltered.
  *
- * @param onProgress told how many bytes have been read.
+ * @param onProgress called with the number of bytes read.
  * @throws BackupDamaged
  */
 export async function checkBackup(
@@ -57,20 +57,20 @@ function fileOf({ project }: ArchiveHead, clear: Buffer): ProjectFile {
 }
 
 /**
- * The cipher of the project that a backup is of.
+ * The cipher of a backup's project.
  *
- * @throws AppError what the key service threw, `project_destroyed` and `key_not_found` for a key that is
- * gone; `key_mismatch`.
+ * @throws AppError the error of the key service, `project_destroyed` and `key_not_found` for a key that is
+ *   gone; `key_mismatch`.
  */
 export async function cipherOf({ file }: BackupFacts, keys: KeyExporter): Promise<ProjectCipher> {
   return openCipher(file, await leasing(file.project, keys)(file));
 }
 
 /**
- * Opens all of a backup, and every document in it.
+ * Decrypts a whole backup, and checks every document in it.
  *
- * @param take given the changes of each block, in order; a later one of the same document counts.
- * @throws BackupDamaged for whatever is not authentic.
+ * @param take receives the changes of each block, in order; the last change of a document wins.
+ * @throws BackupDamaged for anything that is not authentic.
  */
 export async function openBackup(
   source: AsyncIterable<Uint8Array>,
@@ -81,9 +81,9 @@ export async function openBackup(
 }
 
 /**
- * The changes of each block of a backup, in order, opened; then what the key tells beside.
+ * The decrypted changes of each block of a backup, in order, then its sealed end.
  *
- * @throws BackupDamaged for whatever is not authentic.
+ * @throws BackupDamaged for anything that is not authentic.
  */
 async function* changesIn(
   source: AsyncIterable<Uint8Array>,
@@ -114,9 +114,9 @@ async function* changesIn(
 }
 
 /**
- * What an engine makes a project of.
+ * The source from which an engine restores a project.
  *
- * @param open reads the backup from its beginning; it was checked before.
+ * @param open reads the backup from its start; it was checked before.
  */
 export function restoreSource(
   { head, file }: BackupFacts,
@@ -134,7 +134,7 @@ function changesOf(cipher: ProjectCipher, { number, clear }: Block, text: Buffer
     const state = readState(reader);
     const sealed = state.deletedMs === 0 ? clear.subarray(at, at + state.size) : undefined;
     at += sealed?.length ?? 0;
-    if (sealed !== undefined && !isOf(cipher, state, sealed))
+    if (sealed !== undefined && !isEncryptionOf(cipher, state, sealed))
       throw new BackupDamaged(`a document in block ${number} of the backup does not open`);
     changes.push({ state, sealed });
   }
@@ -142,7 +142,7 @@ function changesOf(cipher: ProjectCipher, { number, clear }: Block, text: Buffer
   return changes;
 }
 
-function isOf(cipher: ProjectCipher, state: SealedChange['state'], sealed: Buffer): boolean {
+function isEncryptionOf(cipher: ProjectCipher, state: SealedChange['state'], sealed: Buffer): boolean {
   const fileName = state.fileName.toString('hex');
   if (cipher.fileName(state) !== fileName) return false;
   try {

@@ -1,7 +1,7 @@
 import { open, readFile, rename, rm } from 'node:fs/promises';
 import type { z } from 'zod';
 
-/** Keeps how far a transfer is, so that the next run goes on there. Its file is replaced as a whole. */
+/** Stores the progress of a transfer, so that the next run can resume. The whole file is replaced. */
 export class ResumeFile<S extends z.ZodType> {
   readonly path: string;
   readonly #schema: S;
@@ -11,7 +11,7 @@ export class ResumeFile<S extends z.ZodType> {
     this.#schema = schema;
   }
 
-  /** @returns undefined when there is none. @throws Error for one that is not ours. */
+  /** @returns undefined when there is none. @throws Error for a foreign file. */
   async read(): Promise<z.infer<S> | undefined> {
     let text: string;
     try {

@@ -16,24 +16,23 @@ export interface BackupLimits {
 export interface BackupDeps {
   readonly instances: Pick<InstanceManager, 'acquire'>;
   readonly clock: Clock;
-  /** {@link BLOCK_LIMITS} unless a test wants many blocks. */
+  /** {@link BLOCK_LIMITS} by default; tests use smaller ones to get many blocks. */
   readonly limits?: BackupLimits;
 }
 
-/** Of one block. */
+/** Limits of one block. */
 const BLOCK_LIMITS: BackupLimits = { limit: 1_000, bytesMax: 1_048_576 };
 
-/** Times that a block is begun with. */
+/** Maximum attempts at one block. */
 const TRIES_MAX = 3;
 
 /**
- * A project as it is at the moment at which the last block is made, while others write: what changes is
- * written again, behind. The documents' bytes are as they are stored, so nothing is opened to leave in the
- * clear, and nothing is re-sealed. The project is held for one block at a time, so that a key that is
- * withdrawn ends the backup.
+ * Backs up a project as of the moment of the last block, while others write: changed documents are written
+ * again in later blocks. Documents keep their sealed bytes, so none is stored decrypted or re-sealed. The
+ * project is held for one block at a time, so revoking its key ends the backup.
  *
- * @throws AppError of the project and its store, from the generator as well; `project_not_found` before the
- * first piece.
+ * @throws AppError of the project and its store, also from the generator; `project_not_found` before the
+ *   first piece.
  */
 export async function createBackup(
   project: string,
@@ -72,7 +71,7 @@ async function* writeBlocks(
       const block = writer.block(key, { isLast: false, text: states.finish(), clear });
       if (!isComplete) return block;
       const end = new ByteWriter(32).u48(position).u48(page.forgotten).u48(entries).u48(clock.now());
-      // Of this moment: it names every version of the key that anything before is sealed under.
+      // Taken now: it names every key version that seals anything before.
       const last = { isLast: true, text: end.finish(), clear: formatProjectFile(file) };
       return Buffer.concat([block, writer.block(key, last)]);
     });
@@ -90,8 +89,8 @@ async function withProject<T>(
     try {
       return await action(lease);
     } catch (error) {
-      // Another node has brought in a new version of the key, which the project must be opened again for:
-      // nothing of the block was written yet.
+      // Another node has added a key version, so the project must be reopened. Nothing of the block was
+      // written yet.
       if (tries === TRIES_MAX || !lease.store.failed || !hasCode(error, 'storage_unavailable')) throw error;
     }
   }

@@ -2,7 +2,7 @@ import { KEY_EVENTS, type KmsEvent } from '@bundoc/shared/contract/events';
 import { describe, expect, it } from 'vitest';
 import { applyEvent } from './apply-event.ts';
 
-/** What an event makes happen, in order. */
+/** The effects of an event, in order. */
 function effectsOf(event: KmsEvent): string[] {
   const effects: string[] = [];
   const note = (what: string) => (target?: unknown) => {
@@ -23,7 +23,7 @@ const [HERE, THERE] = ['3c0e2b62-8f5c-4c0e-9a55-0f8f0c9d5a01', 'b6f7a1de-4f0e-4b
 const LOOKS = ['look for deletions'];
 
 describe('an event of BunKMS', () => {
-  it.each(KEY_EVENTS)('%s has its effect on the project of the key', (type) => {
+  it.each(KEY_EVENTS)("of the type %s takes effect on the key's project", (type) => {
     const effects =
       type === 'key.rotate'
         ? ['revalidate p']
@@ -35,14 +35,14 @@ describe('an event of BunKMS', () => {
   });
 
   it.each(['key.accept', 'key.take_over'] as const)(
-    '%s closes the project unless this storage is the holder now',
+    'of the type %s closes the project unless this storage is now the holder',
     (type) => {
       expect(effectsOf({ type, name: 'p-dek', holder: HERE })).not.toContain('evict p');
       expect(effectsOf({ type, name: 'p-dek', holder: THERE })).toContain('evict p');
     },
   );
 
-  it('that leaves a deletion to this storage makes it look for deletions, and that of another does not', () => {
+  it('starts a check for unfinished deletions only if it leaves one to this storage', () => {
     for (const type of ['key.deletion_intent', 'key.take_over'] as const) {
       expect(effectsOf({ type, name: 'p-dek', holder: HERE })).toContain(LOOKS[0]);
       expect(effectsOf({ type, name: 'p-dek', holder: THERE })).not.toContain(LOOKS[0]);
@@ -51,7 +51,7 @@ describe('an event of BunKMS', () => {
     expect(effectsOf({ type: 'key.deletion_intent', name: 'p-dek', holder: HERE })).toContain('evict p');
   });
 
-  it('of a take-over concerns the storage that it names alone', () => {
+  it('about a take-over concerns only the storage that it names', () => {
     const generation = THERE;
     expect(effectsOf({ type: 'storage.take_over', storage: HERE, generation })).toEqual([
       `taken over ${generation}`,
@@ -59,7 +59,7 @@ describe('an event of BunKMS', () => {
     expect(effectsOf({ type: 'storage.take_over', storage: THERE })).toEqual([]);
   });
 
-  it('of another kind has its own', () => {
+  it('of any other kind has its own effect', () => {
     expect(effectsOf({ type: 'reset' })).toEqual(['revalidate all', ...LOOKS]);
     expect(effectsOf({ type: 'heartbeat' })).toEqual([]);
     expect(effectsOf({ type: 'token.revoke', jti: 'a', family: 'b' })).toEqual(['revoke']);

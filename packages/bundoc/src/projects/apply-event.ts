@@ -10,15 +10,15 @@ export interface EventTargets {
   readonly keys: Pick<KeyCache, 'revalidate' | 'revalidateAll' | 'evict'>;
   readonly instances: Pick<InstanceManager, 'sweep'>;
   readonly revoked: Pick<RevokedTokens, 'add'>;
-  /** Those that wait for the changes of a project. */
+  /** Waiters for the changes of a project. */
   readonly feed: { end(project: string): void };
-  /** Told that a deletion of this storage may be unfinished. */
+  /** Called when a deletion of this storage may be unfinished. */
   readonly deletion: { look(): void };
 }
 
 /**
- * Lets what happened at BunKMS take effect here. A key that may have lost its use is dropped at once, and
- * with it the projects that are open under it; requests under way end as they began.
+ * Applies an event from BunKMS. A key that may have been revoked is dropped at once, and open projects that
+ * use it are closed; running requests continue.
  */
 export function applyEvent(event: KmsEvent, targets: EventTargets): void {
   const { storage, keys, instances, revoked, feed, deletion } = targets;
@@ -34,19 +34,19 @@ export function applyEvent(event: KmsEvent, targets: EventTargets): void {
       if (event.storage === storage.id) storage.tookOver(event.generation);
       break;
     case 'heartbeat':
-    case 'key.enable': // Nothing of it is here: it was dropped when it was disabled.
+    case 'key.enable': // The key was dropped when it was disabled.
       break;
     default: {
       const project = projectOfDek(event.name);
       if (project === undefined) break;
       const isHolder = 'holder' in event && event.holder === storage.id;
-      // A deletion that is intended goes to a new holder with the key. Of another storage's keys, none is
-      // unfinished here.
+      // An intended deletion passes to a new holder with the key. The deletions of other storages' keys are
+      // not this storage's work.
       if (isHolder && (event.type === 'key.take_over' || event.type === 'key.deletion_intent'))
         deletion.look();
-      // This storage has become the holder: what it has of the key by now is its own.
+      // This storage has become the holder, so its cached key is valid.
       if (isHolder && (event.type === 'key.take_over' || event.type === 'key.accept')) break;
-      // The former version goes on serving until the new one is here, so that no request fails.
+      // The previous version stays usable until the new one arrives, so that no request fails.
       if (event.type === 'key.rotate') keys.revalidate(project);
       else {
         keys.evict(project);

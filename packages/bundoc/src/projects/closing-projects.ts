@@ -2,13 +2,13 @@ import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { KeyCache } from '../crypto/key-cache.ts';
 import type { ProjectInstance } from './project-instance.ts';
 
-/** Projects that were taken out of use and are not closed yet: a project is not opened again before. */
+/** Projects that were retired and are not closed yet. A project is not reopened before it is closed. */
 export class ClosingProjects {
   readonly #keys: Pick<KeyCache, 'has' | 'release'>;
   readonly #logger: Logger;
-  /** With the end of each. */
+  /** Resolves at the end of each. */
   readonly #ends = new Map<string, PromiseWithResolvers<void>>();
-  /** Rejects when there is no time left for what projects would do before they close. */
+  /** Rejects when no time is left to prepare projects for closing. */
   readonly #outOfTime = Promise.withResolvers<never>();
 
   constructor(keys: Pick<KeyCache, 'has' | 'release'>, logger: Logger) {
@@ -26,19 +26,19 @@ export class ClosingProjects {
     return this.#ends.get(project)?.promise;
   }
 
-  /** Resolves when all are closed. From `ms` on, none prepares for it any more. */
+  /** Resolves when all are closed. After `ms`, their preparations are cut short. */
   async within(ms: number): Promise<void> {
     const timer = setTimeout(() => this.#outOfTime.reject(new Error('no time was left for it')), ms);
     await Promise.all([...this.#ends.values()].map(({ promise }) => promise));
     clearTimeout(timer);
   }
 
-  /** A project is out of use; it is closed when its last user has left. */
+  /** Adds a retired project, which closes when its last user has left. */
   add({ project }: ProjectInstance): void {
     this.#ends.set(project, Promise.withResolvers());
   }
 
-  /** Its last user has left. */
+  /** Closes a project whose last user has left. */
   async close(instance: ProjectInstance): Promise<void> {
     const { project } = instance;
     const end = this.#ends.get(project);
@@ -52,7 +52,7 @@ export class ClosingProjects {
     end?.resolve();
   }
 
-  /** As long as its key may be used, a store may prepare to be closed. */
+  /** While its key is usable, a store may prepare for closing. */
   async #closeStore(instance: ProjectInstance): Promise<void> {
     const { project, store } = instance;
     try {

@@ -16,31 +16,31 @@ export interface ProjectDeletionOptions {
   readonly instances: Pick<InstanceManager, 'exclusively'>;
   readonly keys: Pick<KeyCache, 'evict'>;
   readonly service: KeyShredder;
-  /** Makes what was sent and not answered have no effect any more. */
+  /** Makes sure that unanswered calls can no longer take effect. */
   readonly settleDoubt: () => Promise<void>;
-  /** Those that follow the changes of a project. */
+  /** Followers of a project's changes. */
   readonly feed: { end(project: string): void };
   readonly clock: Clock;
   readonly logger: Logger;
 }
 
 /**
- * Deletes projects: their key is destroyed, so that every copy of what it sealed is unreadable, and then
- * their content.
+ * Deletes projects: first it destroys the key, so that every copy of the content is unreadable, then it
+ * removes the content.
  *
- * BunKMS records the intent first. From then on it releases the key no more, and the intent says what is left
- * to do after whatever cuts the deletion short: what is unfinished is asked of BunKMS, and never read from
- * the storage. The key is destroyed when the last user has left. Then the content goes, a mark is left, and
- * BunKMS hears that the deletion is over. Doing a step again is harmless.
+ * BunKMS records the intent first. From then on it does not release the key. After an interruption,
+ * unfinished deletions are read from BunKMS, never from the storage. The key is destroyed when the last user
+ * has left. Then the content is removed, a mark is written, and BunKMS records the end. Every step is
+ * idempotent.
  */
 export class ProjectDeletion {
   readonly #options: ProjectDeletionOptions;
-  /** Whether BunKMS may know of a deletion that is not finished. */
+  /** Whether BunKMS may have an unfinished deletion. */
   #isDue = false;
   #isResuming = false;
   /** Whether an intent was sent and not answered. */
   #isInDoubt = false;
-  /** The last failure that was logged. */
+  /** The last logged failure. */
   #logged = '';
 
   constructor(options: ProjectDeletionOptions) {
@@ -48,12 +48,12 @@ export class ProjectDeletion {
   }
 
   /**
-   * Deletes a project, or tells what became of it. Once resolved, nothing but the mark is left.
+   * Deletes a project, or returns the earlier deletion. Once resolved, only the mark is left.
    *
-   * @throws AppError `project_not_found`; `kms_unavailable`, also when this service may not shred keys;
-   * `key_missing`, `project_elsewhere`, `project_unclaimed`: nothing has changed then. `kms_unavailable` once
-   * the intent is on record, `overloaded` while requests do not end, and those of the storage: it is finished
-   * in the background.
+   * @throws AppError `project_not_found`; `kms_unavailable`, also when this service may not destroy keys;
+   *   `key_missing`, `project_elsewhere`, `project_unclaimed`: nothing has changed then. `kms_unavailable`
+   *   after the intent was recorded, `overloaded` while requests do not end, and those of the storage: the
+   *   deletion is finished in the background.
    */
   async delete(project: string): Promise<DeletedProject> {
     const mark = await this.#options.instances.exclusively(project, (close) => this.#delete(project, close));
@@ -61,15 +61,15 @@ export class ProjectDeletion {
     return { project, deleted_at: finishedAt ?? since, ...(receipt === undefined ? {} : { key: receipt }) };
   }
 
-  /** A deletion may be unfinished: after a start, and when BunKMS says so. */
+  /** Called after a start and on events from BunKMS: a deletion may be unfinished. */
   look(): void {
     this.#isDue = true;
     void this.resume();
   }
 
   /**
-   * Finishes what was begun, by this process or another. Never rejects; to be called every few seconds, and
-   * does nothing while nothing is unfinished.
+   * Finishes deletions that this process or another began. Never rejects. Call it every few seconds; it does
+   * nothing if none is unfinished.
    */
   async resume(): Promise<void> {
     if (this.#isResuming || !this.#isDue) return;
@@ -88,24 +88,27 @@ export class ProjectDeletion {
 
   async #delete(project: string, close: () => Promise<void>): Promise<DeletionMark> {
     const { projects } = this.#options;
-    if (!(await projects.exists(project))) return this.#formerOf(project);
+    if (!(await projects.exists(project))) return this.#findEarlierDeletion(project);
     const intent = await this.#intend(project);
     this.#isDue = true;
     await this.#outOfUse(project, close);
-    // Without an intent, the key was destroyed before: what is left of the project goes all the same.
+    // The key was already destroyed, so the rest of the project is removed as well.
     if (intent === undefined)
       return await this.#remove(project, this.#now(), undefined, await projects.deletionOf(project));
     const receipt = await later(this.#shred(intent));
-    // Another node has finished it meanwhile.
-    if (receipt === undefined) return await this.#formerOf(project);
+    // Another node has finished it in the meantime.
+    if (receipt === undefined) return await this.#findEarlierDeletion(project);
     return await this.#remove(project, intent.intended_at, receipt);
   }
 
-  /** What became of a project of which nothing is here. BunKMS confirms it, or the mark is set aside. */
-  async #formerOf(project: string): Promise<DeletionMark> {
+  /**
+   * The earlier deletion of a project without content. BunKMS confirms its mark; otherwise the mark is set
+   * aside.
+   */
+  async #findEarlierDeletion(project: string): Promise<DeletionMark> {
     const { projects, keys } = this.#options;
     const mark = await projects.deletionOf(project);
-    // Nothing that was known of its key before.
+    // The cached key may be from before the deletion.
     keys.evict(project);
     try {
       if (mark !== undefined) await projects.open(project);
@@ -116,14 +119,14 @@ export class ProjectDeletion {
     throw new AppError('project_not_found');
   }
 
-  /** @returns undefined when the key was destroyed before. */
+  /** @returns undefined when the key was already destroyed. */
   async #intend(project: string) {
     try {
       return await this.#intendSurely(dekNameOf(project));
     } catch (error) {
       if (hasCode(error, 'project_destroyed')) return undefined;
-      // A key that BunKMS does not know may come back with its backup, and open copies then: that is no
-      // destruction.
+      // An unknown key may come back from BunKMS's backup and open copies again, so it does not count as
+      // destroyed.
       if (hasCode(error, 'key_not_found')) throw new AppError('key_missing', { cause: error });
       if (hasCode(error, 'key_unheld')) throw new AppError('project_unclaimed', { cause: error });
       throw error;
@@ -131,8 +134,8 @@ export class ProjectDeletion {
   }
 
   /**
-   * Sends the intent, and once more when the first was not answered: then that one cannot land late any more,
-   * behind an administrator's restore.
+   * Sends the intent, and repeats it after a lost answer. Before that, it makes sure that the first one
+   * cannot take effect later, after an administrator has taken the deletion back.
    */
   async #intendSurely(name: string): Promise<DeletionIntent> {
     const { service } = this.#options;
@@ -159,7 +162,7 @@ export class ProjectDeletion {
   async #finishLater(unfinished: UnfinishedDeletion): Promise<void> {
     const { instances } = this.#options;
     const project = projectOfDek(unfinished.name);
-    // A key of this storage that is none of a project has no content here.
+    // A key of this storage that does not belong to a project has no content here.
     if (project === undefined) return;
     try {
       await instances.exclusively(project, (close) => this.#finish(project, unfinished, close));
@@ -176,13 +179,13 @@ export class ProjectDeletion {
       if (receipt !== undefined) await this.#remove(project, unfinished.intended_at, receipt);
     } catch (error) {
       if (!hasCode(error, 'precondition_failed')) throw error;
-      // An administrator has taken it back, or the key was changed otherwise, as by a new wrapping. Then
-      // BunKMS names a later receipt.
+      // An administrator has taken the deletion back, or the key was changed in another way, such as a
+      // rewrap. Then BunKMS names a later receipt.
       this.#isDue = true;
     }
   }
 
-  /** @returns undefined when the deletion was finished before, or the key was destroyed otherwise. */
+  /** @returns undefined when the deletion was already finished, or the key was destroyed in another way. */
   async #shred({ name, receipt }: DeletionIntent): Promise<DestroyReceipt | undefined> {
     try {
       return await this.#options.service.shredKey(name, receipt);
@@ -200,7 +203,10 @@ export class ProjectDeletion {
     keys.evict(project);
   }
 
-  /** The key is destroyed. @param receipt of its shredding; undefined when it was destroyed otherwise. */
+  /**
+   * Removes the content after the key was destroyed. @param receipt of its destruction; undefined when it was
+   * destroyed in another way.
+   */
   async #remove(
     project: string,
     since: string,
@@ -224,7 +230,7 @@ export class ProjectDeletion {
 
   #failed(error: unknown, project: string | undefined, event: string): void {
     this.#isDue = true;
-    // The client says so itself, and before the storage is confirmed, nothing is wrong.
+    // The client logs that itself, and before the storage is confirmed it is no fault.
     if (project === undefined && hasCode(error, 'kms_unavailable')) return;
     const line = `${project} ${lineOf(error)}`;
     if (line !== this.#logged) this.#options.logger.warn({ err: error, project }, event);
@@ -236,7 +242,7 @@ export class ProjectDeletion {
   }
 }
 
-/** Says of a step of BunKMS's that the deletion is on record and goes on. */
+/** Adds to the error of a step that the deletion is recorded and continues. */
 async function later<T>(step: Promise<T>): Promise<T> {
   try {
     return await step;

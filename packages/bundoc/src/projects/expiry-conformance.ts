@@ -2,18 +2,18 @@ import type { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { expect, it } from 'vitest';
 import { type ExpiryMarks, SWEEP_INTERVAL_MS } from '../engine/expiry-marks.ts';
 
-/** A place for marks that has none, with the projects `a`, `b` and `c`. */
+/** An empty place for marks, with the projects `a`, `b` and `c`. */
 export interface MarksPlace {
   readonly clock: FakeClock;
-  /** What a process knows that starts now. */
+  /** The marks as a new process sees them. */
   start(): ExpiryMarks;
 }
 
-/** What every {@link ExpiryMarks} does. */
+/** The tests that every {@link ExpiryMarks} must pass. */
 export function describeExpiryMarks(newPlace: () => Promise<MarksPlace>): void {
   const projectOf = async (marks: ExpiryMarks) => (await marks.take())?.project;
 
-  it('give out each project once an hour, from an hour after it was marked', async () => {
+  it('return each project once an hour, starting an hour after it was marked', async () => {
     const { clock, start } = await newPlace();
     const marks = start();
     expect(await projectOf(marks)).toBeUndefined();
@@ -29,7 +29,7 @@ export function describeExpiryMarks(newPlace: () => Promise<MarksPlace>): void {
       }
   });
 
-  it('give every project its turn, though more are due than are ever taken', async () => {
+  it('give every project its turn, even if more are due than can be taken', async () => {
     const { clock, start } = await newPlace();
     const marks = start();
     for (const project of ['a', 'b', 'c']) {
@@ -44,7 +44,7 @@ export function describeExpiryMarks(newPlace: () => Promise<MarksPlace>): void {
     expect(taken).toEqual(['a', 'b', 'c', 'a', 'b', 'c']);
   });
 
-  it('are known to a process that starts later, until they are taken away', async () => {
+  it('survive a restart until they are removed', async () => {
     const { clock, start } = await newPlace();
     const marks = start();
     for (const project of ['a', 'b', 'c']) await marks.mark(project);
@@ -63,7 +63,7 @@ export function describeExpiryMarks(newPlace: () => Promise<MarksPlace>): void {
     expect([...taken].sort()).toEqual(['a', 'b', 'c'].filter((project) => project !== due.project));
   });
 
-  it('stay when a project was marked again since it was given out, and are looked at again when asked for', async () => {
+  it('stay when a project was marked again after it was taken, and are due again when requested', async () => {
     const { clock, start } = await newPlace();
     const marks = start();
     await marks.mark('a');

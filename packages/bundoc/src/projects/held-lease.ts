@@ -3,7 +3,7 @@ import type { InstanceLease } from './instance-manager.ts';
 
 type Lease = Pick<InstanceLease, 'isUsable'> & Disposable;
 
-/** A project that long work uses: its lease is kept while it may be used, and then taken again. */
+/** A project in use by long work. The lease is kept while it is usable, and then acquired again. */
 export class HeldLease<L extends Lease> implements Disposable {
   readonly #acquire: () => Promise<L | undefined>;
   #lease: L | undefined;
@@ -12,7 +12,7 @@ export class HeldLease<L extends Lease> implements Disposable {
     this.#acquire = acquire;
   }
 
-  /** To be asked for before each step. @throws AppError `project_not_found`, and those of the acquisition. */
+  /** Call it before each step. @throws AppError `project_not_found`, and those of the acquisition. */
   async get(): Promise<L> {
     if (this.#lease?.isUsable() === true) return this.#lease;
     this[Symbol.dispose]();

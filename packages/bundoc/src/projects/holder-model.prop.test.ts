@@ -73,7 +73,7 @@ function take(world: World, [action, first, second, how]: Step): void {
   world.requireWhole();
 }
 
-/** Both storages run and the project has a write. */
+/** Both storages are running and the project has a write. */
 function began(rules: Rules): World {
   const world = new World(rules);
   for (const copy of [world.copy(0), world.copy(1)]) {
@@ -90,7 +90,7 @@ function proceed(world: World, copy: Copy, times = 1): void {
   for (let n = 0; n < times; n++) world.proceed(copy, 'answered');
 }
 
-/** All messages arrive, and BunKMS answers: what was cut short must end. */
+/** All messages arrive, and BunKMS answers: every interrupted operation must end. */
 function end(world: World): void {
   for (let n = 0; n < 40; n++) world.deliver(0);
   for (let n = 0; n < 30; n++) {
@@ -116,8 +116,8 @@ function requireEnd(rules: Rules, steps: readonly Step[]): void {
 
 const RUNS = Number(process.env['MODEL_RUNS'] ?? 60_000);
 
-describe('a project of two storages and BunKMS, with lost, late and doubled messages, crashes and older copies', () => {
-  it('is written by its holder alone, loses nothing, is destroyed only on request, and ends whole in one place', () => {
+describe('a project of two storages and BunKMS, with lost, late and duplicate messages, crashes and older copies', () => {
+  it('is written only by its holder, loses nothing, is destroyed only on request, and ends complete in one place', () => {
     fc.assert(
       fc.property(fc.array(step, { maxLength: 60, size: 'max' }), (steps) => requireEnd(RULES, steps)),
       { numRuns: RUNS },
@@ -127,7 +127,7 @@ describe('a project of two storages and BunKMS, with lost, late and doubled mess
   const move = (how: Fate, from = 0): Step => ['proceedMove', from, 1 - from, how];
   const moves = (times: number, from = 0): Step[] =>
     Array.from({ length: times }, () => move('answered', from));
-  /** Up to the whole copy at the target, without the offer. */
+  /** Up to the complete copy at the target, without the offer. */
   const untilWhole = (from = 0) => moves(4, from);
   const on = (action: 'clone' | 'start' | 'write' | 'takeOverStorage' | 'delete', copy: number): Step => [
     action,

@@ -8,7 +8,7 @@ import { IdleTtlSweeper } from './idle-ttl-sweeper.ts';
 
 const ANY = { kind: 'none' } as const;
 
-/** A process; others before it may have left something. */
+/** A process; earlier ones may have left something. */
 function start(
   { clock, disk, service } = newPlace(),
   { pagesMax, ...options }: { readonly openBytesMax?: number; readonly pagesMax?: number } = {},
@@ -35,7 +35,7 @@ function start(
     using(project, async (store) => (await store.collections())[0]?.documents ?? 0);
   return { clock, disk, service, instances, sweeper, using, fill, counted };
 }
-describe('expired documents of a project that nobody has open', () => {
+describe('expired documents of a project that is not open', () => {
   it('are removed within the hour, also after a restart, and the project is closed again', async () => {
     const place = newPlace();
     const first = start(place);
@@ -48,12 +48,12 @@ describe('expired documents of a project that nobody has open', () => {
     expect([next.instances.size, place.service.exports - exports]).toEqual([0, 0]);
     place.clock.advance(SWEEP_INTERVAL_MS);
     await next.sweeper.sweep();
-    // One key was fetched, and none for a project of which nothing expires.
+    // One key was fetched, and none for the project without a time to live.
     expect([next.instances.size, place.service.exports - exports]).toEqual([0, 1]);
     expect(await next.counted('p')).toBe(0);
   });
 
-  it('are left where there is no room, and looked for again in a minute', async () => {
+  it('stay while there is no space, until an attempt a minute later', async () => {
     const { clock, instances, sweeper, fill, counted } = start(newPlace(), { openBytesMax: 1 });
     await fill('p', 3);
     clock.advance(SWEEP_INTERVAL_MS);
@@ -68,7 +68,7 @@ describe('expired documents of a project that nobody has open', () => {
     expect(await counted('p')).toBe(0);
   });
 
-  it('that are too many for one sweep are swept by the next', async () => {
+  it('are removed by further sweeps when they are too many for one', async () => {
     const { clock, instances, sweeper, fill, using, counted } = start(newPlace(), { pagesMax: 2 });
     await fill('p', 0);
     await using('p', (store) => store.commit(Array.from({ length: 500 }, (_, n) => put(`e${n}`, '{}'))));
@@ -83,7 +83,7 @@ describe('expired documents of a project that nobody has open', () => {
     expect(await counted('p')).toBe(0);
   });
 
-  it('are not looked for any more once nothing of the project expires', async () => {
+  it('are no longer swept once the project has no time to live', async () => {
     const { clock, disk, instances, sweeper, fill, using, service } = start();
     await fill('p', 1);
     await using('p', (store) => store.define('notes', undefined, ANY));

@@ -5,25 +5,24 @@ import type { DueProject, ExpiryMarks } from '../engine/expiry-marks.ts';
 import type { InstanceManager } from './instance-manager.ts';
 
 const PAGES_MAX = 100;
-/** Before the next sweep continues one that did not reach the end, or found no room, milliseconds. */
-const GO_ON_AFTER_MS = 60_000;
+/** Pause before an unfinished sweep continues, or is tried again after a lack of space, milliseconds. */
+const CONTINUE_AFTER_MS = 60_000;
 
 export interface IdleTtlSweeperOptions {
   readonly marks: ExpiryMarks;
   readonly instances: Pick<InstanceManager, 'visit'>;
   readonly logger: Logger;
-  /** Pages of documents that one look goes through at most. */
+  /** Maximum pages of documents in one sweep. */
   readonly pagesMax?: number;
 }
 
 /**
- * Removes expired documents of projects that nobody has open: one project after another, each for a bounded
- * while, and only where there is room for it among the open ones. Those that are open are swept by the
- * {@link InstanceManager}.
+ * Removes expired documents of projects that are not open. It sweeps one project at a time, each for a
+ * bounded time, and only if there is space among the open ones. `ProjectUpkeep` sweeps open projects.
  */
 export class IdleTtlSweeper implements Disposable {
   readonly #options: IdleTtlSweeperOptions;
-  /** Where looks go on that did not come to the end. */
+  /** The positions of unfinished sweeps. */
   readonly #places = new Map<string, SweepPlace>();
   readonly #stop = new AbortController();
   #isSweeping = false;
@@ -33,8 +32,8 @@ export class IdleTtlSweeper implements Disposable {
   }
 
   /**
-   * Looks at one project that is due, if there is one. Never rejects; to be called every second or so, which
-   * bounds the rate.
+   * Sweeps one due project, if there is one. Never rejects. Call it about once a second, which bounds the
+   * rate.
    */
   async sweep(): Promise<void> {
     if (this.#isSweeping || this.#stop.signal.aborted) return;
@@ -51,7 +50,7 @@ export class IdleTtlSweeper implements Disposable {
     }
   }
 
-  /** Ends the look that is under way, behind its page. */
+  /** Ends the running sweep after its current page. */
   [Symbol.dispose](): void {
     this.#stop.abort();
   }
@@ -65,12 +64,12 @@ export class IdleTtlSweeper implements Disposable {
     try {
       const outcome = await instances.visit(project, async (store) => {
         mayExpire = store.mayExpire;
-        const swept = await store.expired.goThrough(place, pagesMax, this.#stop.signal);
+        const swept = await store.expired.sweepAll(place, pagesMax, this.#stop.signal);
         ({ removed, next: place } = swept);
       });
       if (outcome === 'absent') mayExpire = false;
       if (outcome === 'open') place = undefined;
-      if (outcome === 'no-room' || place !== undefined) await marks.reschedule(due, GO_ON_AFTER_MS);
+      if (outcome === 'no-room' || place !== undefined) await marks.reschedule(due, CONTINUE_AFTER_MS);
     } catch (error) {
       if (!hasCode(error, 'project_destroyed')) throw error;
       mayExpire = false;

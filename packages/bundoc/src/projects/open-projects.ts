@@ -3,37 +3,35 @@ import type { ProjectInstance } from './project-instance.ts';
 import { SegmentedLru } from './segmented-lru.ts';
 import { SlotPool } from './slot-pool.ts';
 
-/** What every open project takes at least: keys, ciphers, and the store itself. */
+/** Minimum memory of an open project: keys, ciphers, and the store. */
 export const PROJECT_BYTES = 32_768;
-/** What it takes beyond that counts in steps: most commits change nothing of it. */
+/** Memory beyond that is counted in steps, because most commits hardly change it. */
 const CHARGE_STEP_BYTES = 4_096;
-/** Sweeps within which each open project is looked at, and how many are looked at in each sweep at least. */
-const SWEEPS_A_ROUND = 60;
-const LOOKS_A_SWEEP_MIN = 16;
+/** Number of sweeps that visit all open projects once, and minimum number of visits in one sweep. */
+const SWEEPS_PER_ROUND = 60;
+const CHECKS_PER_SWEEP_MIN = 16;
 
-/** What open projects may be in need of, beside requests. */
+/** The kinds of upkeep that open projects may need. */
 export type Need = 'reseal' | 'definitions' | 'expiry';
 
-/**
- * The projects that are open: the memory that they take, in which order they make room, and what they need.
- */
+/** The open projects: their memory, the order of their eviction, and their needs. */
 export class OpenProjects {
   readonly #instances = new Map<string, ProjectInstance>();
-  /** In which order they make room. */
+  /** The order of eviction. */
   readonly #order: SegmentedLru<ProjectInstance>;
   readonly #inNeed: Readonly<Record<Need, Set<ProjectInstance>>> = {
     reseal: new Set(),
     definitions: new Set(),
     expiry: new Set(),
   };
-  /** Where the next sweep goes on, and how many projects it looks at. */
+  /** The position of the next sweep, and its number of projects. */
   #round: Iterator<ProjectInstance> = this.#instances.values();
-  #looks = 0;
+  #checksPerSweep = 0;
   #sweeps = 0;
-  /** One for each project that is open or being opened. */
+  /** One slot for each project that is open or being opened. */
   readonly slots: SlotPool;
 
-  /** @param retire takes a project out of use, to make room for another one. */
+  /** @param retire evicts a project. */
   constructor(bytesMax: number, retire: (instance: ProjectInstance) => void, clock?: Clock) {
     this.#order = new SegmentedLru(bytesMax);
     const evict = () => {
@@ -73,7 +71,8 @@ export class OpenProjects {
   }
 
   /**
-   * Once between two sweeps: with a thousand projects, to move it up takes as long as to find its document.
+   * Counted once between two sweeps: with a thousand projects, updating the order takes as long as finding a
+   * document.
    */
   used(instance: ProjectInstance): void {
     if (instance.countedInSweep === this.#sweeps) return;
@@ -81,7 +80,7 @@ export class OpenProjects {
     this.#order.used(instance.project);
   }
 
-  /** Has an open project count with the bytes that it takes now. */
+  /** Updates the memory that an open project counts with. */
   charge(instance: ProjectInstance): void {
     const bytes =
       PROJECT_BYTES + Math.ceil(instance.store.memoryBytes / CHARGE_STEP_BYTES) * CHARGE_STEP_BYTES;
@@ -113,12 +112,16 @@ export class OpenProjects {
     }
   }
 
-  /** Begins a sweep. @returns the open projects to look at, so that all are within a round of sweeps. */
+  /** Begins a sweep. @returns the open projects to visit, so that a round of sweeps visits all. */
   *sweep(): Generator<ProjectInstance> {
     this.#sweeps++;
-    // Not fewer as projects are closed: the round is to end in time.
-    this.#looks = Math.max(this.#looks, LOOKS_A_SWEEP_MIN, Math.ceil(this.size / SWEEPS_A_ROUND));
-    for (let left = Math.min(this.#looks, this.size); left > 0; left--) {
+    // Not reduced when projects close, so that the round ends in time.
+    this.#checksPerSweep = Math.max(
+      this.#checksPerSweep,
+      CHECKS_PER_SWEEP_MIN,
+      Math.ceil(this.size / SWEEPS_PER_ROUND),
+    );
+    for (let left = Math.min(this.#checksPerSweep, this.size); left > 0; left--) {
       const instance = this.#nextInRound();
       if (instance === undefined) return;
       yield instance;
@@ -129,7 +132,7 @@ export class OpenProjects {
     const next = this.#round.next();
     if (next.done !== true) return next.value;
     this.#round = this.#instances.values();
-    this.#looks = 0;
+    this.#checksPerSweep = 0;
     return this.#round.next().value;
   }
 }

@@ -5,7 +5,7 @@ import { ProjectChangeWaiter } from './project-change-waiter.ts';
 const settle = () => new Promise((resolve) => setImmediate(resolve));
 const never = new AbortController().signal;
 
-/** A project that opens and closes as a test says, with commits that it tells of. */
+/** A project that opens and closes as the test says, and whose commits the test reports. */
 function start() {
   let waiters: CommitNotifier | undefined;
   const waits = new ProjectChangeWaiter(
@@ -23,7 +23,7 @@ function start() {
 }
 
 describe('waits for changes', () => {
-  it('go on while the project is closed and opened, and end with the commit', async () => {
+  it('continue while the project is closed and reopened, and end with the commit', async () => {
     const { waits, turn } = start();
     let hasEnded = false;
     const waiting = waits.wait('p', 7, never).finally(() => {
@@ -43,7 +43,7 @@ describe('waits for changes', () => {
     expect(await waiting).toBe(true);
   });
 
-  it('leave nothing behind in a store that was closed', async () => {
+  it('leave nothing behind in a closed store', async () => {
     const { waits, turn } = start();
     const former = new CommitNotifier();
     turn(former);

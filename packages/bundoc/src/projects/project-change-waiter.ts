@@ -2,46 +2,46 @@ import { once } from 'node:events';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Position, ProjectStore } from '../engine/port.ts';
 
-/** How long a project that others may write to stays closed while somebody waits for its changes. */
+/** Time that a project which others may write to stays closed while someone waits for its changes. */
 const REOPEN_MS = 1_000;
 
-/** Projects that are open now, or can be opened. */
+/** Projects that are open, or can be opened. */
 export interface OpenableProjects {
-  /** The store of a project that is open. This does not count as a use. */
+  /** The store of an open project. This does not count as a use. */
   storeIfOpen(project: string): Pick<ProjectStore, 'waitForChange'> | undefined;
   acquire(project: string, mode: 'existing'): Promise<Disposable | undefined>;
 }
 
 /**
- * Those that wait for changes of projects. No project is kept open, or kept from closing, by it: while one is
- * closed, anyone who opens it ends the wait.
+ * Waits for changes of projects. A waiter neither keeps a project open nor prevents closing. While the
+ * project is closed, opening it ends the wait.
  */
 export class ProjectChangeWaiter {
   readonly #projects: OpenableProjects;
   readonly #isShared: boolean;
-  /** What to call, by project, when it is opened or taken out of use. */
+  /** Callbacks by project, called when it is opened or closed. */
   readonly #waiting = new Map<string, Set<() => void>>();
 
   /**
-   * @param isShared whether other processes write to the same storage, so that a project which is closed
-   * here may change.
+   * @param isShared whether other processes write to the same storage, so that a project which is closed here
+   *   may change.
    */
   constructor(projects: OpenableProjects, isShared: boolean) {
     this.#projects = projects;
     this.#isShared = isShared;
   }
 
-  /** To be called when the project was opened, and when it was taken out of use. */
+  /** Call it when the project was opened or retired. */
   turned(project: string): void {
     for (const wake of this.#waiting.get(project) ?? []) wake();
   }
 
   /**
-   * Waits until something behind `after` is committed in a project.
+   * Waits for a commit after `after` in a project.
    *
    * @returns false when the signal was aborted.
-   * @throws AppError `project_not_found`, and what opening a project throws, where others write and it cannot
-   * be opened any more.
+   * @throws AppError `project_not_found`, and errors of opening a project, where others write and it cannot
+   *   be reopened.
    */
   async wait(project: string, after: Position, signal: AbortSignal): Promise<boolean> {
     while (!signal.aborted) {
@@ -59,7 +59,7 @@ export class ProjectChangeWaiter {
     return false;
   }
 
-  /** A signal that is aborted when the project is opened or taken out of use, or when `signal` is. */
+  /** A signal that aborts when the project is opened or retired, or when `signal` aborts. */
   #nextTurn(project: string, signal: AbortSignal) {
     const turn = new AbortController();
     const end = () => turn.abort();

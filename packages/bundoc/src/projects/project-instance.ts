@@ -9,24 +9,25 @@ import type { LeasedKeys } from '../engine/project-file.ts';
 import type { OpenedProject } from '../engine/projects.ts';
 import type { LeasedKey } from '../kms/port.ts';
 
-/** One open project: what it is made of, the keys that it may be used with, and by how many it is used. */
+/** One open project: its parts, its keys, and its number of users. */
 export class ProjectInstance {
   readonly project: string;
   readonly store: DefinedStore;
   readonly cipher: ProjectCipher;
   readonly cursors: Cursors;
   file: ProjectFile;
-  /** All versions that the project uses, the current one first; replaced when their leases are. */
+  /** All versions that the project uses, the current one first; replaced with their leases. */
   keys: LeasedKeys;
   users = 0;
   lastUsed: Instant;
   /**
-   * Used without a lease since it was last looked at for being idle: two clocks are too much for each read.
+   * Whether it was used without a lease since the last idle check: reading two clocks for each read would be
+   * too expensive.
    */
   wasUsed = false;
-  /** The sweep in which a use of it last counted for the order in which projects make room. */
+  /** The last sweep that counted a use for the order of eviction. */
   countedInSweep: number | undefined;
-  /** Of the memory that open projects share. */
+  /** Its part of the memory that open projects share. */
   readonly slot: Hold;
 
   constructor(project: string, opened: OpenedProject, store: DefinedStore, now: Instant, slot: Hold) {
@@ -40,7 +41,7 @@ export class ProjectInstance {
     this.slot = slot;
   }
 
-  /** Whether all its keys may still be used. This does not count as a use. */
+  /** Whether all its keys are still usable. This does not count as a use. */
   hasKeys(cache: Pick<KeyCache, 'has'>): boolean {
     return this.keys.every(({ version }, at) => cache.has(this.project, versionAt(at, version)));
   }
@@ -48,11 +49,11 @@ export class ProjectInstance {
   /**
    * Uses its keys.
    *
-   * @returns them on the leases that they have now: {@link keys} itself when none was renewed; undefined when
-   * one may not be used any more, or the current one is another key.
+   * @returns them with their current leases: {@link keys} itself when none was renewed; undefined when a key
+   *   is no longer usable, or the current one has changed.
    */
   peekKeys(cache: Pick<KeyCache, 'peek'>): LeasedKeys | undefined {
-    // Mostly it has one key, which was not renewed.
+    // Usually there is one key, which was not renewed.
     if (this.keys.length === 1 && cache.peek(this.project) === this.keys[0]) return this.keys;
     const keys = this.keys.map(({ version }, at) => cache.peek(this.project, versionAt(at, version)));
     if (!isComplete(keys) || !isSameKey(keys[0], this.keys[0])) return undefined;
@@ -60,8 +61,8 @@ export class ProjectInstance {
   }
 
   /**
-   * Whether nobody has used it for that long, milliseconds. Uses without a lease count from the last time
-   * that this was asked.
+   * Whether it has been unused for this time, milliseconds. Uses without a lease count from the previous
+   * call.
    */
   isIdle(clock: Clock, idleTtlMs: number): boolean {
     if (this.wasUsed) {
@@ -72,7 +73,7 @@ export class ProjectInstance {
   }
 }
 
-/** The current version is asked for without its number: a rotation makes another key of it. */
+/** The current version is requested without its number, so that a rotation is noticed. */
 function versionAt(at: number, version: number): number | undefined {
   return at === 0 ? undefined : version;
 }

@@ -8,8 +8,8 @@ import { ProjectUpkeep, type ProjectUpkeepOptions, SWEPT_MAX } from './project-u
 const settle = () => new Promise((resolve) => setImmediate(resolve));
 
 /**
- * Projects whose definitions other processes may change, so that upkeep reads them again: with a step that a
- * test may hold.
+ * Projects whose definitions other processes may change, so that upkeep reads them again. The test may block
+ * a step.
  */
 function start(options: Partial<ProjectUpkeepOptions> = {}) {
   const place = newPlace();
@@ -43,7 +43,7 @@ function start(options: Partial<ProjectUpkeepOptions> = {}) {
 }
 
 describe('the upkeep of open projects', () => {
-  it('takes up definitions of each, also when it fails for one', async () => {
+  it('learns definitions of each project, even if it fails for one', async () => {
     const { write, looks, steps, upkeep } = start();
     await write('a');
     await write('b');
@@ -55,7 +55,7 @@ describe('the upkeep of open projects', () => {
     expect(looks).toEqual(['a', 'b']);
   });
 
-  it('asks once for all projects what has changed, and reads the definitions of those alone', async () => {
+  it('asks once for all projects what has changed, and reads only those definitions', async () => {
     const none = definitionsState(0, NO_DEFINITIONS);
     const states = new Map([
       ['a', none],
@@ -76,21 +76,21 @@ describe('the upkeep of open projects', () => {
       return [...looks];
     };
     expect(await looksOf()).toEqual([]);
-    // Read until what was read is what there is, also when reading fails.
+    // Read until the read state is the current one, even if reading fails.
     states.set('b', definitionsState(0, digestOfRevs(['00'])));
     expect([await looksOf(), await looksOf()]).toEqual([['b'], ['b']]);
     steps.beforeLook = () => Promise.reject(new Error('no'));
     expect(await looksOf()).toEqual(['b']);
     states.set('b', none);
     expect(await looksOf()).toEqual([]);
-    // A project that is gone finds out by reading.
+    // A removed project is noticed by reading.
     states.delete('a');
     expect(await looksOf()).toEqual(['a']);
     expect(asked).toHaveLength(6);
     expect(asked.every((projects) => projects.join() === 'a,b')).toBe(true);
   });
 
-  it('looks at no project that needs nothing', async () => {
+  it('visits no project without needs', async () => {
     const place = newPlace();
     const { instances, logger, write } = openInstances(place);
     await write('a');
@@ -110,11 +110,11 @@ describe('the upkeep of open projects', () => {
     expect([...instances.eachInNeed('expiry')]).toEqual([]);
   });
 
-  it('looks through a bounded number of projects for expired documents, all of them in turn', async () => {
+  it('sweeps a bounded number of projects for expired documents in each run, and all in turn', async () => {
     const names = Array.from({ length: 2 * SWEPT_MAX + 10 }, (_, n) => `p${n}`);
     const swept: string[] = [];
     const storeOf = (project: string) => ({
-      expired: { goRound: async () => swept.push(project) - swept.length },
+      expired: { sweepRound: async () => swept.push(project) - swept.length },
     });
     const instances = {
       size: names.length,
@@ -137,7 +137,7 @@ describe('the upkeep of open projects', () => {
     expect(runs.flat().at(names.length)).toBe('p0');
   });
 
-  it('takes up definitions of others while one project, or another step, takes long', async () => {
+  it('learns definitions by others while one project, or another step, is slow', async () => {
     const { write, looks, steps, upkeep } = start({
       rotations: { run: () => new Promise<never>(() => undefined) },
     });
@@ -151,7 +151,7 @@ describe('the upkeep of open projects', () => {
     held.resolve();
   });
 
-  it('does nothing while it is under way', async () => {
+  it('does nothing while it is already running', async () => {
     const { write, looks, steps, upkeep } = start();
     await write('a');
     looks.length = 0;
@@ -164,7 +164,7 @@ describe('the upkeep of open projects', () => {
     expect(looks).toEqual(['a']);
   });
 
-  it('keeps open what it is at work on, and leaves alone what was closed meanwhile', async () => {
+  it('keeps a project open while it works on it, and skips one that was closed in the meantime', async () => {
     const { clock, write, instances, looks, closed, steps, upkeep } = start();
     const atWork = ['a', 'b', 'c', 'd'];
     for (const project of [...atWork, 'e']) await write(project);

@@ -4,52 +4,46 @@ import type { InstanceManager } from './instance-manager.ts';
 import type { Need } from './open-projects.ts';
 import type { SpreadRotations } from './spread-rotations.ts';
 
-/** Of the open projects, those whose documents are re-sealed at a time; one in any case. */
+/** Fraction of the open projects whose documents are re-sealed at a time; at least one. */
 const RESEALING_SHARE = 0.01;
-/** Projects that a step works on at a time: one that takes long does not delay the others of its run. */
+/** Projects that a step works on concurrently, so that a slow one does not delay the others of its run. */
 const TOGETHER = 4;
-/** Open projects that one run looks through for expired documents. */
+/** Maximum number of open projects that one run sweeps for expired documents. */
 export const SWEPT_MAX = 50;
-/** How long a project whose key was rotated counts with them until it is used, and so re-sealed, runs. */
-const WAITS_FOR_USE_RUNS = 5;
+/** Number of runs for which a project with a rotated key counts, until it is used and therefore re-sealed. */
+const ROTATED_RUNS_MAX = 5;
 
 export interface ProjectUpkeepOptions {
   readonly instances: Pick<InstanceManager, 'eachInNeed' | 'projectsInNeed' | 'storeIfOpen' | 'size'>;
   readonly logger: Logger;
-  /** Keys that are to be rotated. */
+  /** Rotations to run. */
   readonly rotations?: Pick<SpreadRotations, 'run'> | undefined;
-  /** Documents of one project that are re-sealed after a rotation, each time. */
+  /** Documents of one project that one run re-seals after a rotation. */
   readonly resealsMax: number;
   /**
-   * Answers for many projects at once what definitions and indexes each has, as `definitionsState` of their
-   * stores. Without it, the definitions of every project that others write to are read each time.
+   * Returns the definitions and indexes of many projects at once, as `definitionsState` of their stores.
+   * Without it, every run reads the definitions of each project that others write to.
    */
   readonly statesOf?: ((projects: readonly string[]) => Promise<ReadonlyMap<string, string>>) | undefined;
 }
 
 /**
- * What open projects need besides requests: documents re-sealed whose project's key was rotated, what other
- * processes defined collections to be taken up, expired documents removed.
+ * The upkeep of open projects: it re-seals documents after a rotation, learns definitions by other processes,
+ * and removes expired documents.
  */
 export class ProjectUpkeep {
   readonly #options: ProjectUpkeepOptions;
-  /** Steps that are under way. */
+  /** Running steps. */
   readonly #running = new Set<Need>();
-  /** The states in which definitions were taken up of which some do not open, by project. */
+  /** By project, the states of definitions that were learned although some are undecryptable. */
   #damagedAs: ReadonlyMap<string, string> = new Map();
-  /**
-   * Projects whose documents are being re-sealed; they stay until they need it no more, or nothing more can
-   * be done.
-   */
+  /** Projects whose documents are being re-sealed, until none is left or nothing more can be done. */
   readonly #resealing = new Set<string>();
-  /**
-   * Projects whose keys were rotated and that were not used since, with the runs for which they are still
-   * waited for.
-   */
+  /** Projects with rotated keys that were not used since, and the number of runs left to wait for them. */
   readonly #rotated = new Map<string, number>();
   /** The last project whose turn began. */
   #lastResealed: string | undefined;
-  /** The last project that was looked through for expired documents. */
+  /** The last project that was swept for expired documents. */
   #lastSwept: string | undefined;
 
   constructor(options: ProjectUpkeepOptions) {
@@ -57,9 +51,8 @@ export class ProjectUpkeep {
   }
 
   /**
-   * Does some of it for every open project that needs it. Never rejects. To be called every second or so,
-   * which bounds the rate and the delay. A step that is under way is not begun again, and no other step waits
-   * for it.
+   * Runs the upkeep of every open project that needs it. Never rejects. Call it about once a second, which
+   * bounds the rate and the delay. A running step is not started again, and no other step waits for it.
    */
   async run(): Promise<void> {
     await Promise.all([
@@ -80,8 +73,8 @@ export class ProjectUpkeep {
   }
 
   /**
-   * Re-seals documents in a hundredth of the open projects at a time, and has as many keys rotated as that
-   * leaves room for: after a take-over all projects are due at once.
+   * Re-seals documents in a hundredth of the open projects at a time, and starts as many rotations as that
+   * leaves capacity for. After a take-over, all projects are due at once.
    */
   async #resealSome(): Promise<void> {
     const { instances, rotations } = this.#options;
@@ -89,8 +82,8 @@ export class ProjectUpkeep {
     const inNeed = instances.projectsInNeed('reseal');
     const needy = new Set(inNeed);
     for (const project of this.#resealing) if (!needy.has(project)) this.#resealing.delete(project);
-    // A project that cannot be re-sealed does not delay the others.
-    for (const project of behind(this.#lastResealed, inNeed)) {
+    // Takes turns, so that a project which cannot be re-sealed does not delay the others.
+    for (const project of inTurnAfter(this.#lastResealed, inNeed)) {
       if (this.#resealing.size >= max) break;
       if (this.#resealing.has(project)) continue;
       this.#resealing.add(project);
@@ -115,16 +108,13 @@ export class ProjectUpkeep {
       else this.#rotated.delete(project);
     }
     const room = max - new Set([...this.#resealing, ...this.#rotated.keys()]).size;
-    for (const project of (await rotations?.run(room)) ?? []) this.#rotated.set(project, WAITS_FOR_USE_RUNS);
+    for (const project of (await rotations?.run(room)) ?? []) this.#rotated.set(project, ROTATED_RUNS_MAX);
   }
 
-  /**
-   * Removes expired documents of some projects. They take turns, so that the work of one run is bounded,
-   * however many there are.
-   */
+  /** Removes expired documents of some projects. They take turns, so that one run has bounded work. */
   async #sweepSome(): Promise<void> {
     const inNeed = this.#options.instances.projectsInNeed('expiry');
-    const projects = behind(this.#lastSwept, inNeed).slice(0, SWEPT_MAX);
+    const projects = inTurnAfter(this.#lastSwept, inNeed).slice(0, SWEPT_MAX);
     this.#lastSwept = projects.at(-1);
     await this.#forEach(
       'expiry',
@@ -134,7 +124,7 @@ export class ProjectUpkeep {
     );
   }
 
-  /** Looks at no project but those that need it. */
+  /** Visits only projects with this need. */
   async #forEach(
     need: Need,
     problem: string,
@@ -153,7 +143,7 @@ export class ProjectUpkeep {
     await Promise.all(Array.from({ length: TOGETHER }, lane));
   }
 
-  /** Reads the definitions of projects that have changed since, or whose indexes are not whole yet. */
+  /** Reads the definitions of projects that have changed since, or whose indexes are not ready. */
   async #takeUpDefinitions(): Promise<void> {
     const { instances, logger, statesOf } = this.#options;
     const projects = instances.projectsInNeed('definitions');
@@ -187,7 +177,7 @@ export class ProjectUpkeep {
     this.#damagedAs = damagedAs;
   }
 
-  /** @returns whether there is more to be done at once. */
+  /** @returns whether to continue immediately. */
   async #reseal(project: string, store: DefinedStore): Promise<boolean> {
     if (store.pendingReencryption === 0) return false;
     const resealed = await store.reseal(this.#options.resealsMax);
@@ -200,13 +190,13 @@ export class ProjectUpkeep {
   }
 
   async #removeExpired(project: string, store: DefinedStore): Promise<void> {
-    const removed = await store.expired.goRound();
+    const removed = await store.expired.sweepRound();
     if (removed > 0) this.#options.logger.debug({ project, removed }, 'expired documents were removed');
   }
 }
 
-/** All of them, in turn: those behind the last one first. */
-function behind(last: string | undefined, projects: readonly string[]): readonly string[] {
+/** All projects, starting after the last one. */
+function inTurnAfter(last: string | undefined, projects: readonly string[]): readonly string[] {
   const from = last === undefined ? 0 : projects.indexOf(last) + 1;
   return [...projects.slice(from), ...projects.slice(0, from)];
 }

@@ -4,7 +4,7 @@ import { SegmentedLru } from './segmented-lru.ts';
 function start(bytesMax: number) {
   const order = new SegmentedLru<{ name: string }>(bytesMax);
   const add = (name: string, bytes = 10) => order.add(name, { name }, bytes);
-  /** Spares everything. @returns the order in which it went. */
+  /** Evicts everything. @returns the order of eviction. */
   const drain = () => {
     const names: string[] = [];
     for (let next = order.next(() => true); next !== undefined; next = order.next(() => true)) {
@@ -16,15 +16,15 @@ function start(bytesMax: number) {
   return { order, add, drain };
 }
 
-describe('the order in which things are spared', () => {
-  it('begins with what was used once, then goes by the last use', () => {
+describe('the order of eviction', () => {
+  it('starts with entries that were used once, then follows the last use', () => {
     const { order, add, drain } = start(1_000);
     for (const name of 'abcde') add(name);
     for (const name of 'dbd') order.used(name);
     expect(drain()).toBe('acebd');
   });
 
-  it('passes over what cannot be spared', () => {
+  it('skips entries that cannot be evicted', () => {
     const { order, add } = start(1_000);
     for (const name of 'ab') add(name);
     order.used('a');
@@ -32,16 +32,16 @@ describe('the order in which things are spared', () => {
     expect(order.next(() => false)).toBeUndefined();
   });
 
-  it('leaves a fifth of the bytes to what was used once', () => {
+  it('leaves a fifth of the bytes to entries that were used once', () => {
     const { order, add, drain } = start(100);
     for (const name of 'abcdefghij') add(name);
     for (const name of 'abcdefghij') order.used(name);
     add('k');
-    // `a` and `b` have lost their places to later ones that were used as often.
+    // Later entries that were used as often have displaced `a` and `b`.
     expect(drain()).toBe('abkcdefghij');
   });
 
-  it('counts with bytes that change, in either part', () => {
+  it('counts changed sizes in both segments', () => {
     const { order, add, drain } = start(100);
     for (const name of 'abc') add(name);
     for (const name of 'ab') order.used(name);
@@ -50,7 +50,7 @@ describe('the order in which things are spared', () => {
     expect(drain()).toBe('cab');
   });
 
-  it('takes no use of what is gone for one', () => {
+  it('ignores a use of a removed entry', () => {
     const { order, add, drain } = start(100);
     add('a');
     order.used('a');

@@ -5,21 +5,24 @@ interface Entry<V> {
   readonly value: V;
 }
 
-/** Part of the whole that what was used again may fill. The rest is left to what was used once. */
+/**
+ * Maximum fraction of the whole for entries that were used again. The rest is for entries that were used
+ * once.
+ */
 const USED_AGAIN_SHARE = 0.8;
 
 /**
- * An order in which to spare things, by segmented LRU: what was used once goes first. So a scan evicts
- * nothing but what it brought. It evicts nothing by itself, since not everything can be spared at any time.
+ * An eviction order by segmented LRU: entries that were used once are evicted first, so a scan only evicts
+ * its own entries. The caller evicts, because some entries may be in use.
  */
 export class SegmentedLru<V extends object> {
   readonly #bytesMax: number;
   readonly #once = newSegment<V>();
   readonly #again = newSegment<V>();
-  /** The one used last, if it was used before: most uses are of it, and change nothing. */
+  /** The entry used last, if it was used before: most uses repeat it and change nothing. */
   #latest: string | undefined;
 
-  /** @param bytesMax of the whole; it bounds the part of what was used again, and nothing else. */
+  /** @param bytesMax of the whole; it only limits the segment of entries that were used again. */
   constructor(bytesMax: number) {
     this.#bytesMax = bytesMax;
   }
@@ -43,13 +46,11 @@ export class SegmentedLru<V extends object> {
     this.#shrink();
   }
 
-  /**
-   * What it holds takes another number of bytes. It counts as used last among those that were used as often.
-   */
+  /** Changes the size of an entry, and makes it the most recent one of its segment. */
   resize(key: string, bytes: number): void {
     for (const segment of [this.#once, this.#again]) {
       const entry = segment.peek(key);
-      // A new object: the size of the very same value is not looked at again.
+      // A new object, because lru-cache ignores the size for an identical value.
       if (entry !== undefined) segment.set(key, { ...entry }, { size: bytes });
     }
     this.#latest = undefined;
@@ -62,7 +63,7 @@ export class SegmentedLru<V extends object> {
     this.#again.delete(key);
   }
 
-  /** What to spare next, among what can be spared. */
+  /** The next entry to evict among those that `canBeSpared` allows. */
   next(canBeSpared: (value: V) => boolean): V | undefined {
     for (const segment of [this.#once, this.#again])
       for (const entry of segment.rvalues())
@@ -70,7 +71,7 @@ export class SegmentedLru<V extends object> {
     return undefined;
   }
 
-  /** What was used longest ago of what was used again gives up its place there, when there is too much. */
+  /** While the segment of reused entries is too large, its oldest entry moves to the other segment. */
   #shrink(): void {
     const bytesMax = this.#bytesMax * USED_AGAIN_SHARE;
     while (this.#again.size > 1 && this.#again.calculatedSize > bytesMax) {
@@ -82,7 +83,7 @@ export class SegmentedLru<V extends object> {
   }
 }
 
-/** The limits are kept by the caller, so lru-cache has none. */
+/** The caller enforces the limits, so lru-cache has none. */
 function newSegment<V>(): LRUCache<string, Entry<V>> {
   return new LRUCache({ maxSize: Number.MAX_SAFE_INTEGER });
 }

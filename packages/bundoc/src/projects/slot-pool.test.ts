@@ -7,7 +7,7 @@ const settle = () => new Promise((resolve) => setImmediate(resolve));
 const one = { subject: 's', project: 'p' };
 
 describe('slots', () => {
-  it('are given to as many bytes as there are; another one waits until somebody leaves', async () => {
+  it('are granted up to the total bytes; another caller waits until one is returned', async () => {
     const slots = new SlotPool({ slotBytesMin: 10, bytesMax: 25, evict: () => false });
     const first = await slots.acquire(one, 10);
     await slots.acquire(one, 10);
@@ -23,7 +23,7 @@ describe('slots', () => {
     expect([slots.hasSpare(10), slots.bytes, slots.waiting]).toEqual([false, 20, 0]);
   });
 
-  it('are vacated for anyone who comes, also once one can be spared that could not before', async () => {
+  it('are evicted for new callers, also once another one becomes evictable', async () => {
     let canSpare = false;
     const slots: SlotPool = new SlotPool({
       slotBytesMin: 10,
@@ -42,7 +42,7 @@ describe('slots', () => {
     expect(slots.hasSpare(10)).toBe(false);
   });
 
-  it('are vacated, as far as they can be spared, for one that takes more bytes than it did', async () => {
+  it('are evicted, as far as possible, when one grows', async () => {
     const taken: Hold[] = [];
     let spared = 0;
     const slots = new SlotPool({
@@ -62,7 +62,7 @@ describe('slots', () => {
     expect([spared, slots.bytes]).toEqual([2, 115]);
   });
 
-  it('can be had by one, however many bytes it takes', async () => {
+  it('are available to one caller, however many bytes it takes', async () => {
     const slots = new SlotPool({ slotBytesMin: 10, bytesMax: 30, evict: () => false });
     const large = await slots.acquire(one, 1_000);
     expect(slots.hasSpare(1)).toBe(false);
@@ -70,7 +70,7 @@ describe('slots', () => {
     expect(slots.hasSpare(1_000)).toBe(true);
   });
 
-  it('go to the subject that has fewest, and then to the project that has, whichever came first', async () => {
+  it('go to the subject with the fewest, then to the project with the fewest, in any order of arrival', async () => {
     const slots = new SlotPool({ slotBytesMin: 10, bytesMax: 40, evict: () => false });
     const held = [];
     for (const project of ['p', 'p', 'q']) held.push(await slots.acquire({ subject: 'many', project }, 10));
@@ -90,7 +90,7 @@ describe('slots', () => {
     expect(served).toEqual(['few/p', 'many/q', 'many/p']);
   });
 
-  it('that are small are had while a large one waits, and of one subject not all of the reserve', async () => {
+  it('of small size are available while a large one waits, with a limit for each subject', async () => {
     const slots = new SlotPool({ bytesMax: 64_000, slotBytesMin: 1_000, evict: () => false });
     const held = await slots.acquire(one, 50_000);
     const large = slots.acquire({ subject: 'large', project: 'p' }, 20_000);
@@ -106,7 +106,7 @@ describe('slots', () => {
     expect(slots.bytes).toBe(20_000 + 1_000 * (others.length + 1));
   });
 
-  it('that are small evict others and leave the reserve alone, as long as others can be spared', async () => {
+  it('of small size evict others, and use the reserve only if none can be evicted', async () => {
     const evicted: Hold[] = [];
     const taken: Hold[] = [];
     const slots = new SlotPool({
@@ -127,7 +127,7 @@ describe('slots', () => {
     expect(slots.bytes).toBe(65_000);
   });
 
-  it('are not waited for without end', async () => {
+  it('are not waited for forever', async () => {
     const clock = new FakeClock();
     const slots = new SlotPool({ slotBytesMin: 10, bytesMax: 10, evict: () => false, clock });
     await slots.acquire(one, 10);

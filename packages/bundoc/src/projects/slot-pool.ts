@@ -2,29 +2,29 @@ import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { type Hold, Share } from '@bundoc/shared/shares/share';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
 
-/** How long a caller waits for a slot. */
+/** Maximum wait for a slot. */
 const WAIT_FOR_SLOT_MS = 4_500;
 /**
- * What small slots take beyond all bytes while none can be evicted, and what a small slot takes at most, as
- * parts of all bytes.
+ * The reserve for small slots when nothing can be evicted, and the maximum of a small slot, as fractions of
+ * the total.
  */
 const RESERVE_SHARE = 1 / 8;
 const SMALL_SHARE = 1 / 64;
 
 export interface SlotPoolOptions {
-  /** Of all slots together. */
+  /** Maximum bytes of all slots together. */
   readonly bytesMax: number;
-  /** What a slot takes at least. There is no reserve where no slot is small. */
+  /** Minimum bytes of a slot. If no slot can be small, there is no reserve. */
   readonly slotBytesMin?: number;
-  /** Gives one of the slots back, if any can be spared now, and says whether it did. */
+  /** Evicts one slot if possible, and returns whether it did. */
   readonly evict: () => boolean;
   readonly clock?: Clock;
 }
 
 /**
- * Slots that together take a bounded number of bytes. A caller that finds no room has slots evicted, or
- * waits: subjects in turn, then their projects. One slot can always be had, however many bytes it takes.
- * Small slots have a reserve beyond that, so that they do not wait behind a large one.
+ * Slots with a bounded total size. A caller without space has slots evicted, or waits; subjects take turns,
+ * then their projects. One slot is always available, whatever its size. Small slots have an extra reserve, so
+ * that they do not wait behind a large one.
  */
 export class SlotPool {
   readonly #share: Share;
@@ -44,7 +44,7 @@ export class SlotPool {
     this.#evict = evict;
   }
 
-  /** Bytes of all slots that are taken. */
+  /** Bytes of all taken slots. */
   get bytes(): number {
     return this.#share.held;
   }
@@ -53,16 +53,16 @@ export class SlotPool {
     return this.#share.waiting;
   }
 
-  /** Whether a slot could be had without eviction, without the reserve, and while nobody waits for one. */
+  /** Whether a slot is available without eviction, without the reserve, and without other waiters. */
   hasSpare(bytes: number): boolean {
     if (this.waiting > 0) return false;
     return this.#taken === 0 || this.bytes + bytes <= this.#bytesMax;
   }
 
-  /** @throws AppError `rate_limited`, `overloaded` when there was no room in time. */
+  /** @throws AppError `rate_limited`, `overloaded` when there was no space in time. */
   async acquire(key: ShareKey, bytes: number): Promise<Hold> {
     let slot = this.#share.tryTake(key, bytes);
-    // Who waits already has had everything evicted that can be spared.
+    // With other waiters, everything possible was already evicted.
     while (slot === undefined && this.waiting === 0 && this.#evict()) slot = this.#share.tryTake(key, bytes);
     slot ??= await this.#share.take(key, bytes);
     this.#taken++;
@@ -70,7 +70,7 @@ export class SlotPool {
     return slot;
   }
 
-  /** Changes the bytes of a slot. If it grows, slots that are not in use are evicted. */
+  /** Changes the size of a slot. If it grows, unused slots are evicted. */
   resize(slot: Hold, bytes: number): void {
     const isLarger = bytes > slot.units;
     slot.resize(bytes);
@@ -82,17 +82,17 @@ export class SlotPool {
     slot[Symbol.dispose]();
   }
 
-  /** Refuses who has waited too long. A timer does it while any wait. */
+  /** Refuses callers that have waited too long. A timer does it as well while there are any. */
   sweep(): void {
     this.#share.sweep();
   }
 
-  /** A slot can be evicted that could not before. */
+  /** Called when another slot can be evicted. */
   notify(): void {
     while (this.waiting > 0 && this.#evict());
   }
 
-  /** Evicts what can be spared beyond all bytes. */
+  /** Evicts slots while the total is too large. */
   #shrink(): void {
     while (this.#taken > 1 && this.bytes > this.#bytesMax && this.#evict());
   }

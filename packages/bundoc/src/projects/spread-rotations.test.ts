@@ -23,8 +23,8 @@ const LIMITS = {
   checkpointBytes: 8 * MIB,
 };
 
-describe('rotations of keys that have sealed much', () => {
-  it('are spread after a take-over: no more than a hundredth of the projects are re-sealed at once, and all in the end', async () => {
+describe('rotations of keys that have sealed many times', () => {
+  it('are spread after a take-over: at most a hundredth of the projects re-seals at once, and all do in the end', async () => {
     const place = newPlace();
     const { clock, disk } = place;
     await engineOn(disk, { clock, limits: LIMITS });
@@ -36,7 +36,7 @@ describe('rotations of keys that have sealed much', () => {
     const opened = openInstances(place, {
       openStore: async (project, { cipher, file }) => {
         versions.set(project, cipher.version);
-        // A copy of the storage may have sealed under what was there before the take-over.
+        // A copy of the storage may have sealed under the version from before the take-over.
         const takenOver = cipher.version === 1 ? 1 : 0;
         return (await engineOn(disk, { clock })).openStore({
           ...{ project, directory: `/projects/${project}`, disk, cipher, clock },
@@ -63,7 +63,7 @@ describe('rotations of keys that have sealed much', () => {
       instances.sweep();
       await upkeep.run();
       rotated.push(before - rotations.waiting);
-      // Everybody uses their project all the time.
+      // Every project is in constant use.
       for (const name of names) (await instances.acquire(name, 'existing'))?.[Symbol.dispose]();
       atOnce.push(instances.projectsInNeed('reseal').length);
       if (rotations.waiting === 0 && atOnce.at(-1) === 0 && [...versions.values()].every((one) => one === 2))
@@ -78,7 +78,7 @@ describe('rotations of keys that have sealed much', () => {
     expect(Math.max(...rotated)).toBeLessThanOrEqual(PROJECTS / 100);
   });
 
-  it('go on when one key cannot be rotated', async () => {
+  it('continue when one key cannot be rotated', async () => {
     const rotations = new SpreadRotations({
       ...{ clock: new FakeClock(), logger },
       rotate: async (project) => {
@@ -90,7 +90,7 @@ describe('rotations of keys that have sealed much', () => {
     expect(await rotations.run(9)).toEqual(['b', 'c']);
   });
 
-  it('wait a minute when BunKMS does not answer, and are made up for', async () => {
+  it('pause for a minute when BunKMS does not answer, and are then made up for', async () => {
     const clock = new FakeClock();
     let isUp = false;
     const asked: string[] = [];

@@ -3,22 +3,22 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 
 export interface SpreadRotationsOptions {
-  /** Has the key service make a new version of a project's key. */
+  /** Rotates a project's key at the key service. */
   readonly rotate: (project: string, version: number) => Promise<void>;
   readonly clock: Pick<Clock, 'monotonic'>;
   readonly logger: Logger;
 }
 
-/** How long no key is rotated after the key service did not answer, milliseconds. */
+/** Pause of all rotations after the key service was unavailable, milliseconds. */
 const PAUSE_MS = 60_000;
 
 /**
- * Keys that have sealed much wait here until they are rotated, a few at a time. After a take-over, all keys
- * of a storage are due with their next writes; there is room for millions of seals until they must be.
+ * A queue of keys that have sealed many times, which are rotated a few at a time. After a take-over, all keys
+ * of a storage are due with their next writes; millions of seals are left before they must be.
  */
 export class SpreadRotations {
   readonly #options: SpreadRotationsOptions;
-  /** Versions that are to be replaced, by project; those that wait longest first. */
+  /** Versions to replace, by project, oldest first. */
   readonly #due = new Map<string, number>();
   #pausedUntilMs = Number.NEGATIVE_INFINITY;
 
@@ -26,17 +26,17 @@ export class SpreadRotations {
     this.#options = options;
   }
 
-  /** Keys that wait. */
+  /** Number of queued keys. */
   get waiting(): number {
     return this.#due.size;
   }
 
-  /** A version of a project's key is to be replaced. It may be said again. */
+  /** Queues the rotation of a project's key. Idempotent. */
   due(project: string, version: number): void {
     this.#due.set(project, version);
   }
 
-  /** Rotates keys that wait, `max` at most. Never rejects. @returns their projects. */
+  /** Rotates up to `max` queued keys. Never rejects. @returns their projects. */
   async run(max: number): Promise<readonly string[]> {
     const { rotate, clock, logger } = this.#options;
     if (clock.monotonic() < this.#pausedUntilMs) return [];
@@ -50,9 +50,9 @@ export class SpreadRotations {
           rotated.push(project);
         } catch (error) {
           logger.error({ project, version, err: error }, 'failed to rotate a key that has sealed many times');
-          // Behind the others, unless somebody has said it again.
+          // To the end of the queue, unless it was queued again.
           if (!this.#due.has(project)) this.#due.set(project, version);
-          // A key that cannot be rotated holds up no other.
+          // Other errors only concern this key.
           if (hasCode(error, 'kms_unavailable')) this.#pausedUntilMs = clock.monotonic() + PAUSE_MS;
         }
       }),

@@ -8,15 +8,15 @@ import { typeOf, type Value } from '../values/value.ts';
 import type { Work } from '../work/scheduler.ts';
 import { sortInSteps } from './sort-in-steps.ts';
 
-/** Groups of one answer, and bytes of what is kept of them. */
+/** Maximum number of groups in one answer, and bytes of their state. */
 const GROUPS_MAX = 10_000;
 const GROUPS_BYTES_MAX = 16_777_216;
 
-/** Memory of a group and of a figure beside its values, about. */
+/** Approximate memory of a group and of a figure without its values. */
 const GROUP_BYTES = 200;
 const FIGURE_BYTES = 100;
 
-/** What is known of one figure of one group. */
+/** The state of one figure in one group. */
 interface Accumulator {
   count: number;
   sum: number;
@@ -24,21 +24,21 @@ interface Accumulator {
 }
 
 interface Group {
-  /** Undefined for a field that the documents of the group do not have. */
+  /** Undefined for a field that the documents of the group lack. */
   readonly values: readonly (Value | undefined)[];
   readonly accumulators: Accumulator[];
 }
 
 export interface GroupResult {
   readonly values: readonly (Value | undefined)[];
-  /** In the order of the figures that were asked for. */
+  /** In the order of the requested figures. */
   readonly figures: readonly Value[];
 }
 
 /**
- * Figures of documents, by group. Sums and averages are of doubles (IEEE 754), the nearest to each number;
- * least and greatest are exact, in the order of all values. What is not there, and what is null, is in no
- * figure but the count; what is no number in no sum.
+ * Figures of documents, by group. Sums and averages use doubles (IEEE 754), the nearest to each number.
+ * Minimum and maximum are exact, in the order of all values. Absent values and null only count in `count`;
+ * values other than numbers are not in sums.
  */
 export class Aggregation {
   readonly #groupBy: readonly Path[];
@@ -52,7 +52,7 @@ export class Aggregation {
       op: figure.op,
       path: figure.op === 'count' ? [] : pathOf(figure.field),
     }));
-    // Without groups there is one, also of no documents.
+    // Without grouping there is one group, even without documents.
     if (groupBy.length === 0) this.#group([], '');
   }
 
@@ -68,12 +68,12 @@ export class Aggregation {
     }
   }
 
-  /** Where it looks: {@link add} is given the first value at each. */
+  /** The paths whose first values {@link add} takes. */
   get paths(): readonly Path[] {
     return [...this.#groupBy, ...this.#figures.map(({ path }) => path)];
   }
 
-  /** Bytes of memory that the groups take, as an estimate. */
+  /** Estimated memory of the groups, bytes. */
   get bytes(): number {
     return this.#bytes + this.#groups.size * (GROUP_BYTES + this.#figures.length * FIGURE_BYTES);
   }

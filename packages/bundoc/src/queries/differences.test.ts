@@ -14,7 +14,7 @@ const rows = section
   .map((line) => line.split(' | '));
 const codesOf = (cell = '') => [...cell.matchAll(/`([^`]+)`/g)].map(([, code]) => String(code));
 
-/** Those of the documents that meet a condition; or all of them in an order, given as an array. */
+/** The documents that match a condition; or all of them in an order, given as an array. */
 function given(documents: readonly string[], query: string): string[] {
   if (!query.startsWith('[')) {
     const isMet = compileWhere(whereSchema.parse(readValue(query)));
@@ -31,7 +31,7 @@ describe('the differences from MongoDB that docs/query.md lists', () => {
     expect(given(codesOf(documents), String(asked))).toEqual(codesOf(found));
   });
 
-  it('are about types, objects, arrays, null and absence at least', () => {
+  it('include types, objects, arrays, null and absence', () => {
     expect(rows).toHaveLength(10);
     const wanted = ['order of types', 'sorted names', '`orderBy` takes an array', '`$gte`', 'absent'];
     for (const what of wanted) expect(rows.some(([cell]) => cell?.includes(what))).toBe(true);

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { naiveCompare, naiveMatches, naiveOf } from '../testing/naive-query.ts';
 import { documentText, valueText, whereText } from '../testing/query-arbitraries.ts';
 import { compareValues } from '../values/compare.ts';
-import { encodeExactly, encodeKeyPart, inverted } from '../values/key.ts';
+import { encodeExactly, encodeKeyPart, invertOrder } from '../values/key.ts';
 import { readValue } from '../values/value.ts';
 import { writeValue } from '../values/write-value.ts';
 import { compileWhere } from './evaluate.ts';
@@ -14,12 +14,12 @@ const sign = (order: number) => Math.sign(order) + 0;
 const inOrder = (a: string, b: string) => (a < b ? -1 : Number(a > b));
 
 describe('conditions', () => {
-  it('hold for the documents that a naive evaluator says', () => {
+  it('match the documents that a naive evaluator matches', () => {
     const hits = { true: 0, false: 0 };
     fc.assert(
       fc.property(whereText, fc.array(documentText, { minLength: 1, maxLength: 8 }), (where, documents) => {
         const parsed = whereSchema.safeParse(readValue(where));
-        // Now and then one nests deeper than is accepted.
+        // Occasionally one nests deeper than is allowed.
         fc.pre(parsed.success);
         const holds = compileWhere(parsed.data);
         for (const document of documents) {
@@ -30,20 +30,20 @@ describe('conditions', () => {
       }),
       { numRuns: RUNS },
     );
-    // Neither answer is so rare that nothing was shown.
+    // Neither answer is so rare that the test would prove nothing.
     expect(Math.min(hits.true, hits.false)).toBeGreaterThan(RUNS / 10);
   });
 });
 
 describe('the order of values', () => {
-  it('is the documented one, whole, and that of their keys', () => {
+  it('is the documented total order, and that of their keys', () => {
     fc.assert(
       fc.property(valueText, valueText, (a, b) => {
         const expected = naiveCompare(naiveOf(a), naiveOf(b));
         const [x, y] = [readValue(a), readValue(b)];
         expect(sign(compareValues(x, y))).toBe(expected);
         expect(inOrder(encodeExactly(x), encodeExactly(y))).toBe(expected);
-        expect(inOrder(inverted(encodeExactly(x)), inverted(encodeExactly(y))) + 0).toBe(-expected + 0);
+        expect(inOrder(invertOrder(encodeExactly(x)), invertOrder(encodeExactly(y))) + 0).toBe(-expected + 0);
       }),
       { numRuns: RUNS },
     );
@@ -57,7 +57,7 @@ describe('the order of values', () => {
     );
   });
 
-  it('never makes one key the beginning of another', () => {
+  it('never makes one key a prefix of another', () => {
     fc.assert(
       fc.property(valueText, valueText, (a, b) => {
         const [x, y] = [encodeKeyPart(readValue(a)), encodeKeyPart(readValue(b))];
@@ -66,7 +66,7 @@ describe('the order of values', () => {
     );
   });
 
-  it('keeps equality of values that are too long for a key, and the order of what a key holds of them', () => {
+  it("keeps equality of values that are too long for a key, and their order within the key's length", () => {
     const long = (end: string) => encodeKeyPart('x'.repeat(600) + end);
     expect(long('a')).not.toBe(long('b'));
     expect(long('a')).toBe(long('a'));
@@ -77,7 +77,7 @@ describe('the order of values', () => {
 });
 
 describe('a value', () => {
-  it('is the same after it was written', () => {
+  it('is the same after it was written and read', () => {
     fc.assert(
       fc.property(valueText, (text) => {
         const value = readValue(text);
@@ -87,7 +87,7 @@ describe('a value', () => {
     );
   });
 
-  it('is read from any spelling of its text', () => {
+  it('is parsed from any spelling of its text', () => {
     expect(
       readValue('{"\\u005fid" : "\\n\\"x", "n":[1e2,-0.5 , 12345678901234567890,true,null,{},[]]}'),
     ).toEqual({

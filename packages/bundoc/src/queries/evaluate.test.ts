@@ -9,8 +9,8 @@ function holds(test: Test, items: readonly Value[]): boolean {
   return compileWhere({ kind: 'field', path: ['a'], tests: [test] })({ a: items });
 }
 
-describe('conditions that list many values', () => {
-  it('look into each element once, however many values $in lists', () => {
+describe('conditions with lists of many values', () => {
+  it('test each element once, however many values $in lists', () => {
     let looks = 0;
     const element = new Proxy({ x: -1 } as Record<string, Value>, {
       ownKeys: (target) => {
@@ -23,7 +23,7 @@ describe('conditions that list many values', () => {
     expect(looks).toBeLessThanOrEqual(2);
   });
 
-  it('go through an array once, however many values $all lists', () => {
+  it('pass over an array once, however many values $all lists', () => {
     let walks = 0;
     const items = Object.assign(Array.from({ length: 10 }, () => -1).concat(LISTED), {
       some(this: Value[], ...args: Parameters<Value[]['some']>) {
@@ -36,7 +36,7 @@ describe('conditions that list many values', () => {
     expect(holds({ op: '$all', values: [...LISTED, 1_000] }, items)).toBe(false);
   });
 
-  it('tell apart what is encoded alike and is not of one type', () => {
+  it('distinguish values of different types with the same encoding', () => {
     expect(holds({ op: '$in', values: [[1], { a: 1 }] }, [[1]])).toBe(true);
     expect(holds({ op: '$all', values: ['1', [1], { b: 2, a: 1 }] }, ['1', { a: 1, b: 2 }, [1]])).toBe(true);
     expect(holds({ op: '$all', values: ['1', [1]] }, [1, [1]])).toBe(false);

@@ -1,16 +1,16 @@
 import { compareValues, equalValues, isSameType } from '../values/compare.ts';
 import { encodeExactly } from '../values/key.ts';
-import { mayMeet, someAt, someOrElementAt } from '../values/path.ts';
+import { mayRevisit, someAt, someOrElementAt } from '../values/path.ts';
 import { isArray, isObject, type ObjectValue, typeOf, type Value } from '../values/value.ts';
 import type { Comparison, Test, Where } from './where.ts';
 
 export type Predicate = (value: Value) => boolean;
 
-/** What is found at a path, or an element of an array that stands for itself. */
+/** The values at a path, or a single element of an array. */
 interface Found {
-  /** Looks at each value, and at the elements of those that are arrays. */
+  /** Tests each value, and the elements of those that are arrays. */
   some(holds: Predicate): boolean;
-  /** Looks at each value. */
+  /** Tests each value. */
   someWhole(holds: Predicate): boolean;
 }
 
@@ -19,11 +19,11 @@ export function compileWhere(where: Where): Predicate {
   return compile(where, false);
 }
 
-/** @param isMet the same value may be looked at in several ways: it is remembered what was found of it. */
+/** @param isMet whether the same value may be reached along several ways; then results are cached. */
 function compile(where: Where, isMet: boolean): Predicate {
   if (where.kind === 'field') {
     const { path } = where;
-    const holds = compileTests(where.tests, isMet || mayMeet(path));
+    const holds = compileTests(where.tests, isMet || mayRevisit(path));
     return (document) =>
       holds({
         some: (predicate) => someOrElementAt(document, path, predicate),
@@ -102,11 +102,11 @@ function compileTest(test: Test, isMet: boolean): (found: Found) => boolean {
   }
 }
 
-/** An element that has members; others have nothing that a path could lead to. */
+/** Tests an element with members; other elements have no paths. */
 function compileElement(where: Where, isMet: boolean): Predicate {
   const holds = compile(where, isMet);
   if (!isMet) return (element) => isContainer(element) && holds(element);
-  // Of elements of documents, which are new objects each time: it goes with them.
+  // Elements of documents are new objects each time, so entries disappear with them.
   const known = new WeakMap<object, boolean>();
   return (element) => {
     if (!isContainer(element)) return false;
@@ -122,7 +122,7 @@ function isContainer(value: Value): value is readonly Value[] | ObjectValue {
   return isObject(value) || isArray(value);
 }
 
-/** An element for itself: the elements of an array in the array are not looked at. */
+/** Tests an element itself, without the elements of a nested array. */
 function compileElementTests(tests: readonly Test[], isMet: boolean): Predicate {
   const holds = compileTests(tests, isMet);
   return (element) => {
@@ -146,13 +146,13 @@ function comparison(op: Exclude<Comparison, '$ne'>, operand: Value): Predicate {
   }
 }
 
-/** Equal to one of many. Takes time by the size of the value, not by how many there are. */
+/** Equality with one of many values. Its time depends on the size of the value, not on their number. */
 function oneOf(values: readonly Value[]): Predicate {
   const set = setOf(values);
   return (value) => (isPlain(value) ? set.plain.has(value) : holdsExactly(set, value));
 }
 
-/** Whether each of the values is found, in one look at what there is. */
+/** Whether all of the values are found, in one pass. */
 function hasAll(found: Found, { plain, exact }: ValueSet): boolean {
   const met = new Set<Value>();
   const metExactly = new Set<string>();
@@ -167,10 +167,7 @@ function hasAll(found: Found, { plain, exact }: ValueSet): boolean {
   });
 }
 
-/**
- * Values, so that equal ones are found without a comparison with each: the plain ones by themselves, others
- * by what they are encoded as.
- */
+/** A set of values with lookup by equality: plain ones directly, others by their encoding. */
 interface ValueSet {
   readonly plain: Set<Value>;
   readonly exact: Set<string>;
@@ -187,7 +184,7 @@ function holdsExactly({ exact }: ValueSet, value: Value): boolean {
   return exact.size > 0 && exact.has(encodeExactly(value));
 }
 
-/** Equal to nothing but itself. */
+/** Whether only the identical value is equal to it. */
 function isPlain(value: Value): boolean {
   return typeof value !== 'object' || value === null;
 }

@@ -9,12 +9,12 @@ import { type Order, orderOf, sortKey } from './order.ts';
 import { type DocumentBudget, refuseWork } from './scan-budget.ts';
 import { operatorsOf, whereSchema } from './where.ts';
 
-/** What is asked of a large document that a query comes to. */
+/** The evaluation of a large document in a query. */
 interface EvaluationInput {
   readonly text: Uint8Array;
-  /** Of its creation. */
+  /** Position of its creation. */
   readonly position: number;
-  /** The JSON of the condition; undefined when it holds already. */
+  /** The JSON of the condition; undefined when it is known to hold. */
   readonly where: string | undefined;
   readonly orderBy: OrderBy;
   /** Paths whose values are wanted. */
@@ -25,7 +25,7 @@ interface EvaluationInput {
 export interface Evaluated {
   readonly holds: boolean;
   readonly work: number;
-  /** Its place in the order, when the condition holds. */
+  /** Its sort key, when the condition holds. */
   readonly key: string;
   /** JSON of the first value at each path. */
   readonly values: readonly (string | undefined)[];
@@ -55,7 +55,7 @@ interface Condition {
   readonly order: Order;
 }
 
-/** The condition that was used last. */
+/** The last used condition. */
 let latest: Condition | undefined;
 
 function conditionOf({ where, orderBy }: EvaluationInput): Condition {

@@ -12,14 +12,12 @@ import type { Scan } from './scan.ts';
 import { type Candidate, scanCollection } from './scan.ts';
 import { searchIndex } from './search.ts';
 export interface ExecutionStats {
-  /**
-   * Ids of documents whose stored bytes do not open, so it is unknown whether they match.
-   */
+  /** Ids of undecryptable documents; whether they match is unknown. */
   readonly unreadable: readonly string[];
   readonly explanation: Explanation;
 }
 
-/** How a request goes through a collection. */
+/** How a request visits a collection. */
 export interface QueryPlan {
   readonly scan: Scan;
   readonly holds: Predicate;
@@ -27,31 +25,30 @@ export interface QueryPlan {
   readonly whereText: string;
   readonly orderBy: OrderBy;
   readonly order: Order;
-  /** Paths whose values are wanted of each document that is found. */
+  /** Paths whose values are wanted for each match. */
   readonly paths: readonly Path[];
   readonly indexPlan: IndexPlan | undefined;
-  /** Documents that are likely to be enough. */
+  /** Number of documents that are likely to be enough. */
   readonly wanted: number;
 }
 
-/** Documents up to this are taken to have a value for so many bytes; those of larger ones are counted. */
+/**
+ * Up to this size, the number of values is estimated from the length; in larger documents they are counted.
+ */
 const ESTIMATED_BYTES_MAX = 4_096;
 const BYTES_OF_VALUE = 8;
-/** Memory of a parsed document, for a byte of its text. */
+/** Memory of a parsed document in relation to its text. */
 const PARSED_TO_TEXT = 8;
-/**
- * Comparisons of one document that are made on the thread of the event loop at most, which takes some
- * milliseconds.
- */
+/** Maximum comparisons for one document on the event loop's thread, which take some milliseconds. */
 const WORK_AT_ONCE_MAX = 50_000;
-/** Bytes of a document from which on it is read in one step, and looked at in the next. */
+/** A larger document is parsed in one step, and evaluated in the next. */
 const STEP_BYTES = 65_536;
-/** Comparisons that the key of a value takes, for each value in it. */
+/** Comparisons that computing a sort key costs, for each value in it. */
 const WORK_OF_KEY = 4;
-/** Memory of a document that was found by an index, so that it is not found twice. */
+/** Memory to remember a document that an index has found, so that it is not found twice. */
 const SEEN_BYTES = 128;
 
-/** One request on its way. */
+/** The execution of one request. */
 export class QueryExecution {
   readonly #plan: QueryPlan;
   #matched = 0;
@@ -62,27 +59,26 @@ export class QueryExecution {
     this.#plan = plan;
   }
 
-  /** Documents that the condition holds for, so far. */
+  /** Number of matches so far. */
   get matched(): number {
     return this.#matched;
   }
 
-  /** Documents come in the order that is asked for. */
+  /** Whether documents arrive in the requested order. */
   get isInOrder(): boolean {
     const { indexPlan, order } = this.#plan;
     return indexPlan?.kind === 'ranges' ? indexPlan.inOrder !== undefined : order.length === 0;
   }
 
   /**
-   * Takes each document that the condition holds for, until `take` returns true. Others are served between
-   * any two.
+   * Takes each match until `take` returns true. Yields between any two.
    *
-   * @param after the sort key of the document before the first, when they come in order.
+   * @param after the sort key of the document before the first, when they arrive in order.
    */
   async each(after: string, take: (match: Candidate) => boolean): Promise<void> {
     const { scan, indexPlan, wanted } = this.#plan;
     const from = this.isInOrder ? after : '';
-    // Of those that are sorted, all are looked at.
+    // For a sorted result, all documents must be visited.
     const enough = this.isInOrder ? wanted : Number.POSITIVE_INFINITY;
     const candidates =
       indexPlan?.kind === 'ranges'
@@ -104,10 +100,7 @@ export class QueryExecution {
     }
   }
 
-  /**
-   * Bytes of memory that the request keeps of what it has found, all together. @throws AppError
-   * `rate_limited`, `overloaded`.
-   */
+  /** Sets the memory of the results that the request keeps. @throws AppError `rate_limited`, `overloaded`. */
   keeps(bytes: number): void {
     this.#keptBytes = bytes;
     this.#hold();
@@ -135,7 +128,7 @@ export class QueryExecution {
     const keys = order.length + paths.length;
     if (isExactMatch && keys === 0) return true;
     const bytes = document.text.length;
-    if (bytes > LARGE_BYTES) return this.#holdsElsewhere(candidate);
+    if (bytes > LARGE_BYTES) return this.#evaluateInThread(candidate);
     if (bytes > STEP_BYTES) return this.#holdsInSteps(candidate);
     const values = bytes > ESTIMATED_BYTES_MAX ? weightOf(candidate.value) : bytes / BYTES_OF_VALUE;
     return this.#holdsOf(candidate, values);
@@ -147,22 +140,23 @@ export class QueryExecution {
     return await this.#holdsOf(candidate, values);
   }
 
-  /** @param values in the document, about. */
+  /** @param values approximate number of values in the document. */
   #holdsOf(candidate: Candidate, values: number): boolean | Promise<boolean> {
     const { scan, holds, operators, order, paths } = this.#plan;
     const keys = order.length + paths.length;
-    if (values * (operators + keys * WORK_OF_KEY) > WORK_AT_ONCE_MAX) return this.#holdsElsewhere(candidate);
+    if (values * (operators + keys * WORK_OF_KEY) > WORK_AT_ONCE_MAX)
+      return this.#evaluateInThread(candidate);
     if (candidate.isExactMatch) return true;
     scan.budget.spendWork(values * operators);
     return holds(candidate.value);
   }
 
-  /** A large document, or one that takes long, is looked at in another thread. */
-  async #holdsElsewhere(candidate: Candidate): Promise<boolean> {
+  /** Evaluates a large or expensive document in another thread. */
+  async #evaluateInThread(candidate: Candidate): Promise<boolean> {
     const { scan, whereText, orderBy, paths } = this.#plan;
     const { document, position, isExactMatch } = candidate;
     candidate.forgetValue();
-    // It may wait there for longer than others wait for room.
+    // The wait there may be longer than other requests wait for an open project.
     scan.releaseStore();
     const input = {
       ...{ text: document.text, position, orderBy, budget: scan.budget.ofDocument },
@@ -170,7 +164,7 @@ export class QueryExecution {
       fields: paths.map((path) => path.join('.')),
     };
     const evaluated = await scan.work.elsewhere(JOBS.evaluate, input).catch((error: unknown) => {
-      // It took too long: as much as the condition asks for.
+      // It took as long as an expensive condition may.
       throw hasCode(error, 'payload_too_large') ? scan.budget.refusal() : error;
     });
     scan.budget.spendWork(evaluated.work);

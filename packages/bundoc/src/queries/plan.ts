@@ -11,17 +11,15 @@ import { typeOf, type Value } from '../values/value.ts';
 import type { Order } from './order.ts';
 import type { Test, Where } from './where.ts';
 
-/** Behind every key that begins so. */
-const BEHIND = '\u0100';
-/** Ranges of one index that one query looks through at most. */
+/** Sorts after every key with the same start. */
+const PREFIX_END = '\u0100';
+/** Maximum number of ranges of one index in one query. */
 const RANGES_MAX = 1_000;
 
-/**
- * How a query finds its candidates by an index. All documents that its condition holds for are among them.
- */
+/** How a query finds its candidates in an index. They include all matches. */
 export type IndexPlan = RangePlan | BlindPlan;
 
-/** By some keys, in the order of creation. */
+/** By exact keys, in creation order. */
 export interface BlindPlan extends FoundBy {
   readonly kind: 'blind';
 }
@@ -30,25 +28,25 @@ export interface BlindPlan extends FoundBy {
 export interface RangePlan {
   readonly kind: 'ranges';
   readonly index: IndexRef;
-  /** In the order of their keys, none in another. */
+  /** In key order, without overlaps. */
   readonly ranges: readonly KeyRange[];
-  /** The condition holds for every entry of the ranges: nothing else is asked for. */
+  /** Whether the condition holds for every entry of the ranges, without further tests. */
   readonly isExact: boolean;
-  /** What all keys of the one range begin with, when the plan is in order. */
+  /** The common start of all keys in the single range, when the plan is in order. */
   readonly fixed: string;
   /**
-   * The entries of the one range are in the order that is asked for, or backwards in it; each document has
-   * one.
+   * Whether the entries of the single range are in the requested order, and in which direction; each document
+   * has one entry.
    */
   readonly inOrder: 'forwards' | 'backwards' | undefined;
 }
 
-/** Tests that must hold of the values at a path, all of them. */
+/** Tests that must all hold for the values at a path. */
 type Conjunction = ReadonlyMap<string, readonly Test[]>;
 
 /**
- * The best index for a condition and an order: the longest beginning of its fields that are to be equal, then
- * a range, then the order. Undefined when none helps.
+ * The best index for a condition and an order: it has the longest prefix of equality fields, then a range,
+ * then the order. Undefined when none helps.
  */
 export function planQuery(
   where: Where,
@@ -73,11 +71,11 @@ interface Found {
 }
 
 /**
- * For each clause of the first `$or` what must hold with it, one of which a document meets; none without an
- * `$or`.
+ * The tests of each clause in the first `$or`, with the rest of the condition; a match satisfies one of them.
+ * Empty without an `$or`.
  */
 function alternativesOf(where: Where): Conjunction[] {
-  const either = firstOr(where);
+  const either = findFirstOr(where);
   if (either?.kind !== 'or') return [];
   return either.clauses.map((clause) => {
     const conjunction = new Map<string, Test[]>();
@@ -87,32 +85,32 @@ function alternativesOf(where: Where): Conjunction[] {
   });
 }
 
-function firstOr(where: Where): Where | undefined {
+function findFirstOr(where: Where): Where | undefined {
   if (where.kind === 'or') return where;
   if (where.kind !== 'and') return undefined;
   for (const clause of where.clauses) {
-    const either = firstOr(clause);
+    const either = findFirstOr(clause);
     if (either !== undefined) return either;
   }
   return undefined;
 }
 
-/** By one index that helps with each of some alternatives: through what any of them needs, in no order. */
+/** Plans with one index that helps with every alternative: the union of their ranges, unordered. */
 function planWithAny(index: UsableIndex, alternatives: readonly Conjunction[]): Found | undefined {
   const found = alternatives.map((conjunction) => planWith(index, conjunction, [], false));
   if (found.length === 0 || !found.every((one) => one !== undefined)) return undefined;
   const worth = Math.min(...found.map((one) => one.worth));
   const plans = found.map(({ plan }) => plan);
   const keys = new Set(plans.flatMap((plan) => (plan.kind === 'blind' ? plan.keys : [])));
-  const ranges = united(plans.flatMap((plan) => (plan.kind === 'ranges' ? plan.ranges : [])));
+  const ranges = mergeRanges(plans.flatMap((plan) => (plan.kind === 'ranges' ? plan.ranges : [])));
   if (keys.size + ranges.length > RANGES_MAX) return undefined;
   if (index.isBlind === true) return { plan: { kind: 'blind', index, keys: [...keys] }, worth };
   const rest = { isExact: false, fixed: '', inOrder: undefined };
   return { plan: { kind: 'ranges', index, ranges, ...rest }, worth };
 }
 
-/** The same keys in ranges that do not overlap, in their order. */
-function united(ranges: readonly KeyRange[]): KeyRange[] {
+/** The union of the ranges, without overlaps and in order. */
+function mergeRanges(ranges: readonly KeyRange[]): KeyRange[] {
   const apart: KeyRange[] = [];
   for (const range of ranges.toSorted((a, b) => (a.low < b.low ? -1 : Number(a.low > b.low)))) {
     const last = apart.at(-1);
@@ -129,7 +127,7 @@ function collect(where: Where, conjunction: Map<string, Test[]>): void {
   conjunction.set(field, [...(conjunction.get(field) ?? []), ...where.tests]);
 }
 
-/** Whether a condition is of fields alone, all of which must be so. */
+/** Whether a condition consists only of fields that must all match. */
 function isConjunction(where: Where): boolean {
   return where.kind === 'field' || (where.kind === 'and' && where.clauses.every(isConjunction));
 }
@@ -156,9 +154,9 @@ function planWith(
   if (equal === 0 && range === undefined && inOrder === undefined) return undefined;
   const ranges = prefixes
     .sort()
-    .map((prefix) => ({ low: prefix + (range?.low ?? ''), high: prefix + (range?.high ?? BEHIND) }));
+    .map((prefix) => ({ low: prefix + (range?.low ?? ''), high: prefix + (range?.high ?? PREFIX_END) }));
   const worth = equal * 100 + (range === undefined ? 0 : 10) + (inOrder === undefined ? 0 : 5);
-  // One equality for each field that is asked for, and what a key says of it is all of it.
+  // One equality for each field of the condition, and the key decides each of them.
   const isExact =
     isPlain &&
     !index.isMultiple &&
@@ -168,7 +166,7 @@ function planWith(
   return { plan: { kind: 'ranges', ...plan }, worth };
 }
 
-/** Key parts, one of which a document must have; undefined when no test says so. */
+/** Key parts of which a document must have one; undefined without such a test. */
 function equalParts(tests: readonly Test[]): string[] | undefined {
   for (const test of tests) {
     if (test.op === '$eq') return [encodeKeyPart(test.value)];
@@ -179,8 +177,8 @@ function equalParts(tests: readonly Test[]): string[] | undefined {
 }
 
 /**
- * Between which parts a document must have one. Where documents have several, one bound is all that can be
- * used: of `[1, 20]` one element is above 5 and another below 10.
+ * The range of key parts in which a document must have one. If documents may have several parts, only one
+ * bound is usable: in `[1, 20]`, one element is above 5 and another below 10.
  */
 function rangeOf(tests: readonly Test[], isMultiple: boolean): KeyRange | undefined {
   const ranges = tests.map(rangeOfTest).filter((range) => range !== undefined);
@@ -201,30 +199,29 @@ function rangeOfTest(test: Test): KeyRange | undefined {
     case '$lte':
       return {
         low: startOfType(test.value),
-        high: encodeExactly(test.value).slice(0, KEY_PART_MAX) + BEHIND,
+        high: encodeExactly(test.value).slice(0, KEY_PART_MAX) + PREFIX_END,
       };
     case '$beginsWith': {
       const low = encodePrefix(test.prefix).slice(0, KEY_PART_MAX);
-      return { low, high: low + BEHIND };
+      return { low, high: low + PREFIX_END };
     }
     default:
       return undefined;
   }
 }
 
-/** Values of a type begin with the same unit, but for the two booleans. */
+/** Values of a type begin with the same unit, except for the two booleans. */
 function startOfType(value: Value): string {
   return encodeExactly(typeOf(value) === 'boolean' ? false : value).slice(0, 1);
 }
 
 function endOfType(value: Value): string {
-  return encodeExactly(typeOf(value) === 'boolean' ? true : value).slice(0, 1) + BEHIND;
+  return encodeExactly(typeOf(value) === 'boolean' ? true : value).slice(0, 1) + PREFIX_END;
 }
 
 /**
- * How the entries behind `equal` fixed fields are read to be in an order. The order must look at all of the
- * others and nothing else: entries that agree in those are in the order of creation, which is what ties are
- * in.
+ * The direction in which the entries after `equal` fixed fields are in the requested order. The order must
+ * use exactly the other fields: entries with equal values are in creation order, like ties.
  */
 function directionOf(index: UsableIndex, equal: number, order: Order): RangePlan['inOrder'] {
   const rest = index.fields.slice(equal);

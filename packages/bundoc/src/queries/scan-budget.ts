@@ -5,14 +5,14 @@ export interface ScanLimits {
   /** Bytes of their texts. */
   readonly bytesMax: number;
   /**
-   * Values of documents, times the operators that they are held against: of all, and of one, which is looked
-   * at without a pause.
+   * Values of documents times the operators that test them: in total, and for one document, which is tested
+   * without a pause.
    */
   readonly workMax: number;
   readonly documentWorkMax: number;
 }
 
-/** What one request may look at. */
+/** Limits of one request. */
 export const SCAN_LIMITS: ScanLimits = {
   documentsMax: 100_000,
   bytesMax: 268_435_456,
@@ -20,7 +20,7 @@ export const SCAN_LIMITS: ScanLimits = {
   documentWorkMax: 20_000_000,
 };
 
-/** Counts what one request looks at, and ends it when that is too much. */
+/** Counts what one request visits, and ends it at the limits. */
 export class ScanBudget {
   readonly #limits: ScanLimits;
   readonly #advice: string;
@@ -28,13 +28,13 @@ export class ScanBudget {
   bytes = 0;
   #work = 0;
 
-  /** @param advice what would make the request cheap, as a sentence. */
+  /** @param advice a sentence about how to make the request cheap. */
   constructor(limits: ScanLimits, advice: string) {
     this.#limits = limits;
     this.#advice = advice;
   }
 
-  /** For one document, or so many together. @throws AppError `query_too_expensive`. */
+  /** Counts one or several documents. @throws AppError `query_too_expensive`. */
   spend(bytes: number, documents = 1): void {
     this.documents += documents;
     this.bytes += bytes;
@@ -52,13 +52,13 @@ export class ScanBudget {
     if (this.#work > workMax || work > documentWorkMax) throw this.refusal();
   }
 
-  /** Of a query that would take too many comparisons. */
+  /** The refusal of a query with too many comparisons. */
   refusal(): AppError {
     const { documentWorkMax, workMax } = this.#limits;
     return refuseWork(documentWorkMax, workMax, this.#advice);
   }
 
-  /** What the work on one document, which is done elsewhere, is bounded by. */
+  /** The limits for the work on one document in another thread. */
   get ofDocument(): DocumentBudget {
     const { documentWorkMax, workMax } = this.#limits;
     return { documentWorkMax, workMax, advice: this.#advice };
@@ -71,7 +71,7 @@ export interface DocumentBudget {
   readonly advice: string;
 }
 
-/** The refusal of a query that would take too many comparisons. */
+/** The refusal of a query with too many comparisons. */
 export function refuseWork(documentWorkMax: number, workMax: number, advice: string): AppError {
   return new AppError('query_too_expensive', {
     detail: `more than ${documentWorkMax} comparisons for one document, or ${workMax} in all, might have to be made; use fewer operators, or ${advice}`,

@@ -8,12 +8,12 @@ import type { Evaluated } from './evaluation.ts';
 import { type Order, sortKey } from './order.ts';
 import type { ScanBudget } from './scan-budget.ts';
 
-/** A document that a condition may hold for. */
+/** A document that may match a condition. */
 export class Candidate {
   readonly document: StoredDocument;
-  /** Of its creation. */
+  /** Position of its creation. */
   readonly position: Position;
-  /** The condition holds, and nothing is left to be looked at. */
+  /** Whether the condition is known to hold, without further tests. */
   readonly isExactMatch: boolean;
   #isKept = false;
   #value: Value | undefined;
@@ -25,70 +25,70 @@ export class Candidate {
     this.isExactMatch = isExactMatch;
   }
 
-  /** What is in it, read when it is asked for. */
+  /** Its value, parsed on first use. */
   get value(): Value {
     this.#value ??= readValue(this.document.text.toString());
     return this.#value;
   }
 
-  /** Keeps the text alone, and what was found elsewhere. */
+  /** Frees the parsed value, and keeps the text and the results of another thread. */
   forgetValue(): void {
     this.#value = undefined;
   }
 
-  /** The document, for good. */
+  /** Marks the document as kept, and returns it. */
   keep(): StoredDocument {
     this.#isKept = true;
     return this.document;
   }
 
-  /** Ends the use of a document that nobody keeps. */
+  /** Frees a document that was not kept. */
   forget(): void {
     this.#value = undefined;
     if (!this.#isKept) freeMemory(this.document.text);
   }
 
-  /** Takes what another thread has found in it. */
+  /** Stores the results of another thread. */
   wasEvaluated(evaluated: Evaluated): void {
     this.#evaluated = evaluated;
   }
 
-  /** Where it stands in the order of the query. */
+  /** Its sort key in the order of the query. */
   sortKey(order: Order): string {
     return this.#evaluated?.key ?? sortKey(order, this.value, this.position);
   }
 
-  /** The first value at each of the paths that the query asks for. */
+  /** The first value at each of the query's paths. */
   valuesAt(paths: readonly Path[]): readonly (Value | undefined)[] {
     if (this.#evaluated === undefined) return paths.map((path) => valueAt(this.value, path));
     return this.#evaluated.values.map((text) => (text === undefined ? undefined : readValue(text)));
   }
 }
 
-/** Runs something on the project's store, whose key was just found usable. */
+/** Runs `run` with the project's store, right after a check that its key is usable. */
 export type WithStore = <T>(run: (store: ProjectStore) => Promise<T>) => Promise<T>;
 
 export interface Scan {
   readonly withStore: WithStore;
-  /** Lets the project be closed until the store is asked for again. */
+  /** Allows the project to be closed until the next use of the store. */
   readonly releaseStore: () => void;
   readonly collection: string;
   readonly budget: ScanBudget;
-  /** Ids of documents that do not open are added here. */
+  /** Receives the ids of undecryptable documents. */
   readonly unreadable: string[];
-  /** The scan is part of it, and ends with it. */
+  /** The work that the scan is part of, and ends with. */
   readonly work: Work;
 }
 
-/** Documents and bytes that are read, and held, at a time. */
+/** Documents and bytes read, and held, at a time. */
 const PAGE_DOCUMENTS = 100;
 const PAGE_BYTES = 1_048_576;
 
 /**
- * All documents of a collection behind a position, or those that a blind index finds, some at a time, in the
- * order of their creation. Each page asks for the store again, so that no key is used beyond its time.
+ * All documents of a collection after a position, or those that a blind index finds, in pages and in creation
+ * order. Each page acquires the store again, so that no key is used after its end.
  *
- * @param wanted how many are likely to be enough.
+ * @param wanted number of documents that are likely to be enough.
  * @throws AppError `query_too_expensive`, and those of the store; the signal's reason.
  */
 export async function* scanCollection(

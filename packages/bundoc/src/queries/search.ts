@@ -1,24 +1,24 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { IndexEntry, KeyRange } from '../engine/index-port.ts';
 import type { ProjectStore } from '../engine/port.ts';
-import { earlierKey, inverted, laterKey, positionOf } from '../values/key.ts';
+import { earlierKey, invertOrder, laterKey, positionOf } from '../values/key.ts';
 import { openingUs } from '../work/opening-time.ts';
 import type { RangePlan } from './plan.ts';
 import { Candidate, type Scan } from './scan.ts';
 
-/** Entries that are looked up at a time. */
+/** Entries looked up at a time. */
 const ENTRIES_MAX = 200;
-/** Bytes of documents that are taken in one turn, and documents that are read from the disk together. */
-const BYTES_AT_HAND = 1_048_576;
+/** Bytes of documents taken from memory in one turn, and documents read concurrently from the disk. */
+const BYTES_FROM_MEMORY_MAX = 1_048_576;
 const READ_TOGETHER = 16;
 
 /**
- * The candidates of a plan, some at a time, each document once. One that has changed since its entry was read
- * comes as it is now.
+ * The candidates of a plan, in groups, each document once. A document that has changed since its entry was
+ * read has its current state.
  *
- * @param after the sort key of the last document of the page before, when the plan is in order; empty for the
- * first page.
- * @param wanted how many candidates are likely to be enough; more are looked up when they are asked for.
+ * @param after the sort key of the last document of the previous page, when the plan is in order; empty for
+ *   the first page.
+ * @param wanted number of candidates that are likely to be enough; more are looked up on demand.
  * @throws AppError as {@link scanCollection} does.
  */
 export async function* searchIndex(
@@ -27,27 +27,27 @@ export async function* searchIndex(
   after: string,
   wanted: number,
 ): AsyncGenerator<readonly Candidate[]> {
-  // In order, each document has one entry.
+  // In an ordered plan, each document has one entry.
   const seen = plan.inOrder === undefined ? new Set<string>() : undefined;
   let many = Math.min(ENTRIES_MAX, wanted);
   if (plan.inOrder === undefined) {
     const always = await scan.work.outside(() =>
-      scan.withStore(async ({ indexes }) => required(indexes?.always?.(scan.collection, plan.index))),
+      scan.withStore(async ({ indexes }) => requireEntries(indexes?.always?.(scan.collection, plan.index))),
     );
     for (const { id } of always) seen?.add(id);
     yield* read(scan, always);
   }
   const backwards = plan.inOrder === 'backwards';
   for (const whole of plan.ranges) {
-    let range: KeyRange | undefined = behind(whole, plan, after);
+    let range: KeyRange | undefined = restOfRange(whole, plan, after);
     while (range !== undefined) {
       const { low, high }: KeyRange = range;
-      const found: Looked = await scan.work.outside(() =>
+      const found: LookupResult = await scan.work.outside(() =>
         scan.withStore(async (store) => {
-          const entries = required(
+          const entries = requireEntries(
             store.indexes?.search?.(scan.collection, plan.index, { low, high }, backwards, many),
           );
-          return lookAtHand(scan, store, entries, plan.isExact, seen);
+          return takeFromMemory(scan, store, entries, plan.isExact, seen);
         }),
       );
       if (found.candidates.length > 0) yield found.candidates;
@@ -59,7 +59,7 @@ export async function* searchIndex(
   }
 }
 
-interface Looked {
+interface LookupResult {
   readonly candidates: readonly Candidate[];
   /** Entries whose documents must be read. */
   readonly rest: readonly IndexEntry[];
@@ -68,14 +68,16 @@ interface Looked {
   readonly last: string | undefined;
 }
 
-/** Takes what is in memory in the turn in which its entry was found: what the entry says of it is so. */
-function lookAtHand(
+/**
+ * Takes documents from memory in the same turn as their entries, so that the entries are accurate for them.
+ */
+function takeFromMemory(
   scan: Scan,
   store: ProjectStore,
   entries: readonly IndexEntry[],
   isExact: boolean,
   seen: Set<string> | undefined,
-): Looked {
+): LookupResult {
   const candidates: Candidate[] = [];
   const rest: IndexEntry[] = [];
   let bytes = 0;
@@ -83,7 +85,7 @@ function lookAtHand(
     if (seen?.has(entry.id) === true) continue;
     seen?.add(entry.id);
     const document =
-      bytes < BYTES_AT_HAND && rest.length === 0
+      bytes < BYTES_FROM_MEMORY_MAX && rest.length === 0
         ? store.getSync?.({ collection: scan.collection, id: entry.id })
         : undefined;
     if (document === undefined) {
@@ -101,35 +103,34 @@ async function* read(scan: Scan, entries: readonly IndexEntry[]): AsyncGenerator
   for (let at = 0; at < entries.length; at += READ_TOGETHER) {
     const some = entries.slice(at, at + READ_TOGETHER);
     const read = await scan.work.outside(() =>
-      scan.withStore((store) => Promise.all(some.map((entry) => candidateOf(scan, store, entry)))),
+      scan.withStore((store) => Promise.all(some.map((entry) => readCandidate(scan, store, entry)))),
     );
     const found = read.filter((candidate) => candidate !== undefined);
     for (const { document } of found) scan.budget.spend(document.text.length);
     scan.work.spend(openingUs(found.reduce((sum, { document }) => sum + document.text.length, 0)));
-    // What is not there any more, as it has expired, was looked for all the same.
+    // Documents that are gone, such as expired ones, count as visited.
     scan.budget.spend(0, read.length - found.length);
     if (found.length > 0) yield found;
   }
 }
 
-/** An index may go, or be built again, while a long query uses it: then what it says is not everything. */
-function required(entries: readonly IndexEntry[] | undefined): readonly IndexEntry[] {
+/** A long query may lose its index, or find it rebuilt; then its entries would be incomplete. */
+function requireEntries(entries: readonly IndexEntry[] | undefined): readonly IndexEntry[] {
   if (entries === undefined)
     throw new AppError('overloaded', { detail: 'the index changed during the query', retryAfterS: 1 });
   return entries;
 }
 
-/** What is left of a range behind the last document of a page. */
-function behind({ low, high }: KeyRange, { inOrder, fixed }: RangePlan, after: string): KeyRange {
+/** The rest of a range after the last document of a page. */
+function restOfRange({ low, high }: KeyRange, { inOrder, fixed }: RangePlan, after: string): KeyRange {
   if (inOrder === undefined || after === '') return { low, high };
-  // The fields that are fixed are in no sort key; those of the order are in it as they are in the index, or
-  // inverted.
+  // The sort key lacks the fixed fields. It has the fields of the order as in the index, or inverted.
   if (inOrder === 'forwards') return { low: laterKey(low, `${fixed}${after}\0`), high };
-  return { low, high: earlierKey(high, fixed + inverted(after)) };
+  return { low, high: earlierKey(high, fixed + invertOrder(after)) };
 }
 
-/** Undefined for a document that has gone or does not open. */
-async function candidateOf(
+/** Undefined for a deleted or undecryptable document. */
+async function readCandidate(
   { collection, unreadable }: Scan,
   store: ProjectStore,
   { id, key }: IndexEntry,

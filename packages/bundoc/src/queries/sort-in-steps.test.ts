@@ -14,7 +14,7 @@ it('texts are sorted unit by unit, however many there are', async () => {
   );
 });
 
-it('a sort lets others have their turn in proportion to the characters that it looks at', async () => {
+it('a sort yields in proportion to the characters that it compares', async () => {
   const turnsFor = async (count: number, length: number) => {
     const steps = new SlowSteps();
     const texts = Array.from({ length: count }, (_, n) => `${(n * 7_919) % count}`.padStart(length, '0'));

@@ -1,10 +1,10 @@
 import type { Work } from '../work/scheduler.ts';
 
-/** Characters that are compared, at most, before others get their turn; each comparison counts for some. */
+/** Characters compared before other work gets its turn; each comparison counts for some. */
 const STEP_CHARACTERS = 262_144;
 const COMPARISON_CHARACTERS = 16;
 
-/** Texts in their order, unit by unit, by merging: others are served between the steps. */
+/** Sorts texts unit by unit with a merge sort that yields between its steps. */
 export async function sortInSteps(texts: readonly string[], work: Work): Promise<string[]> {
   let from = [...texts];
   let spent = 0;

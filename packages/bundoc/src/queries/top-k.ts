@@ -1,12 +1,12 @@
-/** Something that is sorted by a text, unit by unit, and weighs some bytes. */
+/** An item that is sorted by a text, unit by unit, and has a size in bytes. */
 export interface Sortable {
   readonly key: string;
   readonly bytes: number;
 }
 
 /**
- * The first of many by their keys: as many as fit into a number and into bytes, one in any case. Holds no
- * more than that, and the one that did not fit.
+ * The first of many items by their keys, up to a number and a size, but at least one. It holds no more than
+ * those and the one being added.
  */
 export class TopK<T extends Sortable> {
   readonly #limit: number;
@@ -20,29 +20,29 @@ export class TopK<T extends Sortable> {
     this.#bytesMax = bytesMax;
   }
 
-  /** Something was left out. */
+  /** Whether an item was dropped. */
   get isFull(): boolean {
     return this.#isFull;
   }
 
-  /** Bytes of what is kept. */
+  /** Bytes of the kept items. */
   get bytes(): number {
     return this.#bytes;
   }
 
-  /** In order. */
+  /** In key order. */
   get items(): readonly T[] {
     return this.#kept;
   }
 
-  /** Whether one with this key would be kept. */
+  /** Whether an item with this key would be kept. */
   wants(key: string): boolean {
     const last = this.#kept.at(-1);
     if (!this.#isFull || last === undefined || key < last.key) return true;
     return false;
   }
 
-  /** @returns what is kept no longer. */
+  /** @returns the dropped items. */
   add(item: T): readonly T[] {
     const dropped: T[] = [];
     const kept = this.#kept;

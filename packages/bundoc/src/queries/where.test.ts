@@ -51,7 +51,7 @@ describe('a condition', () => {
     expect([faultsOf(deep(10)).length, faultsOf(deep(11)).length]).toEqual([0, 1]);
   });
 
-  it('takes an object without operators as a value to be equal to', () => {
+  it('treats an object without operators as a value for equality', () => {
     expect(whereSchema.parse(readValue('{"a":{"b":{"$gt":1}},"c":{}}'))).toEqual({
       kind: 'and',
       clauses: [

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { faultOfPath, mayMeet, type Path, pathOf } from '../values/path.ts';
+import { faultOfPath, mayRevisit, type Path, pathOf } from '../values/path.ts';
 import { isArray, isObject, TYPE_NAMES, type TypeName, type Value } from '../values/value.ts';
 
 /** A condition on whole documents. */
@@ -9,7 +9,7 @@ export type Where =
 
 export type Comparison = '$eq' | '$ne' | '$gt' | '$gte' | '$lt' | '$lte';
 
-/** A condition on what is found at a path. */
+/** A condition on the values at a path. */
 export type Test =
   | { readonly op: Comparison; readonly value: Value }
   | { readonly op: '$in' | '$nin' | '$all'; readonly values: readonly Value[] }
@@ -21,19 +21,19 @@ export type Test =
   | { readonly op: '$elemMatch'; readonly tests: readonly Test[] }
   | { readonly op: '$elemMatch'; readonly where: Where };
 
-/** Operators of one query at most, `$and` and its like included. */
+/** Maximum number of operators in one query, including `$and` and the like. */
 const OPERATORS_MAX = 100;
-/** How deep conditions may lie in one another. */
+/** Maximum nesting depth of conditions. */
 const WHERE_DEPTH_MAX = 10;
-/** Values of all `$in`, `$nin` and `$all` of a query together. */
+/** Maximum number of values in all `$in`, `$nin` and `$all` of a query together. */
 const LISTED_VALUES_MAX = 1_000;
 
-/** Everything is wanted. */
+/** Matches every document. */
 export const ANY_DOCUMENT: Where = { kind: 'and', clauses: [] };
 
 /**
- * The condition of a query, from its JSON with exact numbers. Reports every fault by its path and repeats no
- * value.
+ * Parses the condition of a query, from its JSON with exact numbers. Reports every fault by its path, without
+ * values.
  */
 export const whereSchema = z.unknown().transform((input, context): Where => {
   const parser = new WhereParser((path, message) => context.addIssue({ code: 'custom', path, message }));
@@ -63,7 +63,7 @@ class WhereParser {
     const clauses = Object.entries(input).map(([name, operand]) =>
       this.#clause(name, operand, [...place, name], depth),
     );
-    // One that asks nothing costs as much, for each document.
+    // An empty condition costs as much for each document.
     if (clauses.length === 0) this.#count(place);
     const [only] = clauses;
     return clauses.length === 1 && only !== undefined ? only : { kind: 'and', clauses };
@@ -82,7 +82,7 @@ class WhereParser {
     return { kind: 'field', path: pathOf(name), tests: this.#condition(operand, place, depth) };
   }
 
-  /** What stands beside a path: operators, or a value to be equal to. */
+  /** The operand of a path: operators, or a value for equality. */
   #condition(operand: Value, place: Place, depth: number): Test[] {
     if (isObject(operand)) {
       const names = Object.keys(operand);
@@ -172,8 +172,8 @@ class WhereParser {
 }
 
 /**
- * Fields that an index could find the documents of a condition by: those that must be so for the condition to
- * hold, the ones that are to be equal first, as they stand first in a good index.
+ * Fields whose index could find the matches of a condition: those that every match must satisfy, equality
+ * fields first, as in a good index.
  */
 export function fieldsOf(where: Where): string[] {
   const equal: string[] = [];
@@ -198,16 +198,14 @@ function isRange({ op }: Test): boolean {
   return op === '$gt' || op === '$gte' || op === '$lt' || op === '$lte' || op === '$beginsWith';
 }
 
-/** Looks that an operator takes whose values are compared by what they are encoded as. */
+/** Cost of an operator whose values are compared by their encoding. */
 const ENCODED = 4;
 
-/**
- * Looks that a condition takes at a value at most: one for each operator, more for those that take longer.
- */
+/** Maximum number of tests of a condition on one value: one for each operator, more for expensive ones. */
 export function operatorsOf(where: Where): number {
   if (where.kind !== 'field') return where.clauses.reduce((sum, clause) => sum + operatorsOf(clause), 0);
-  // Where ways meet, a value is looked at for each rest of the path.
-  return ofTests(where.tests) * (mayMeet(where.path) ? where.path.length : 1);
+  // If several ways lead to a value, it is tested for each rest of the path.
+  return ofTests(where.tests) * (mayRevisit(where.path) ? where.path.length : 1);
 }
 
 function ofTests(tests: readonly Test[]): number {

@@ -29,7 +29,7 @@ async function start(padBytes = 0) {
 const closed = (stream: NodeJS.EventEmitter) => new Promise((resolve) => stream.once('close', resolve));
 
 describe('backups', () => {
-  it('are made one at a time of a project, a quarter of them for one subject, and a few in all', async () => {
+  it('run one at a time for each project, a quarter of them for one subject, and a few in total', async () => {
     const { backups } = await start();
     const begin = (subject: string, project: string) =>
       runInShare({ subject, project }, () => backups.begin(project));
@@ -47,7 +47,7 @@ describe('backups', () => {
     for (const stream of streams) stream.destroy();
   });
 
-  it('give their place back when nobody reads them, and when they cannot begin', async () => {
+  it('return their place when nobody reads them, and when they cannot start', async () => {
     const { backups, withdraw } = await start();
     for (let n = 0; n < 10; n++) {
       const stream = await backups.begin('a');
@@ -60,8 +60,8 @@ describe('backups', () => {
       await expect(backups.begin('a')).rejects.toMatchObject({ code: 'project_disabled' });
   });
 
-  it('end, without their end, when the key is withdrawn meanwhile', async () => {
-    // More than waits for its reader.
+  it('end incomplete when the key is revoked during them', async () => {
+    // More than the buffer for a slow reader.
     const { backups, withdraw } = await start(200_000);
     const stream = await backups.begin('a');
     const read = (async () => {

@@ -5,10 +5,10 @@ import { shareIn } from '@bundoc/shared/shares/share-key';
 import { type BackupDeps, createBackup } from '../operations/write-backup.ts';
 import { createServiceShares } from '../work/service-shares.ts';
 
-/** Bytes that wait for a reader who does not keep up; the next block is made when there is room. */
+/** Maximum bytes that wait for a slow reader; the next block is made when there is space. */
 const WAITING_BYTES_MAX = 1_048_576;
 
-/** Makes backups of projects while they are in use; one of a project at a time. */
+/** Makes backups of projects in use, one at a time for each project. */
 export class Backups {
   readonly #ports: BackupDeps;
   readonly #share: Share;
@@ -20,10 +20,10 @@ export class Backups {
   }
 
   /**
-   * A backup, as it is made.
+   * Starts a backup and returns its stream.
    *
-   * @throws AppError `project_not_found`; `rate_limited`, `overloaded` while enough are made; those of the
-   * project.
+   * @throws AppError `project_not_found`; `rate_limited`, `overloaded` while too many are running; those of
+   *   the project.
    */
   async begin(project: string): Promise<Readable> {
     if (this.#running.has(project))
@@ -38,7 +38,7 @@ export class Backups {
     const pieces = await createBackup(project, this.#ports);
     const stream = Readable.from(pieces, { objectMode: false, highWaterMark: WAITING_BYTES_MAX });
     const all = held.move();
-    // Also when nobody came to read a byte of it, so that what makes it never began.
+    // Also when nobody has read a byte, so that the generator never started.
     stream.once('close', () => all.dispose());
     return stream;
   }

@@ -9,7 +9,7 @@ import { Batches } from './batches.ts';
 const COUNT = 50;
 const refOf = (n: number) => ({ collection: 'notes', id: `d${n}` });
 
-/** Answers every read at once, as one whose documents are in memory, and takes every write. */
+/** Answers every read synchronously, like documents in memory, and accepts every write. */
 function storeInMemory(documentBytesMax = 1_000) {
   const commits: Write[][] = [];
   const documentOf = (id: string): StoredDocument => {
@@ -39,7 +39,7 @@ function patches(patch: Patch): BatchOperation[] {
   }));
 }
 
-it('others have their turn between any two patches of a batch', async () => {
+it('other requests have their turn between any two patches of a batch', async () => {
   const { batches, commits } = storeInMemory();
   const steps = new SlowSteps();
   const merge = mergePatchOf(parseTree('{"patched":true}'));
@@ -51,7 +51,7 @@ it('others have their turn between any two patches of a batch', async () => {
   );
 });
 
-it('patches that make more of their documents than a commit may hold are refused before all of it is held', async () => {
+it('patches with a result larger than a commit are refused before all of it is held', async () => {
   const { batches, commits } = storeInMemory(33_554_432);
   const steps = new SlowSteps();
   const merge = mergePatchOf(parseTree(`{"x":"${'x'.repeat(1_000_000)}"}`));

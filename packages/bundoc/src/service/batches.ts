@@ -16,13 +16,13 @@ import type { Work } from '../work/scheduler.ts';
 import type { WorkOptions } from './documents.ts';
 import { answeredBefore, PATCH_TRIES_MAX } from './patching.ts';
 
-/** Holds for no document: the store lists the write with what is there. */
+/** Holds for no document, so the store reports the write with the current revision. */
 const NEVER: Precondition = { kind: 'revision', anyOf: [] };
 
-/** Documents that are read, and held, at the same time for the patches of one batch. */
+/** Documents read, and held, at a time for the patches of one batch. */
 const READ_TOGETHER = 32;
 
-/** Writes of several documents of a project, all or none. Arguments are validated at the edge. */
+/** Writes several documents of a project, all or none. Arguments are validated at the edge. */
 export class Batches {
   readonly #instances: Pick<InstanceManager, 'acquire'>;
   readonly #documentBytesMax: number;
@@ -33,13 +33,13 @@ export class Batches {
   }
 
   /**
-   * Carries out all operations or none, each on a document of its own. Patches without a precondition are
-   * applied to the latest revision, again if need be; others are served between them.
+   * Runs all operations or none, each on a different document. Patches without a precondition apply to the
+   * latest revision, with retries; it yields between them.
    *
-   * @param options with the work that the batch is part of.
+   * @param options include the work that the batch is part of.
    * @returns a result for each operation.
    * @throws AppError {@link PreconditionsFailed} with every operation whose precondition does not hold,
-   * `patch_test_failed`, `patch_inapplicable`, `payload_too_large`, `overloaded`, and those of the store.
+   *   `patch_test_failed`, `patch_inapplicable`, `payload_too_large`, `overloaded`, and those of the store.
    */
   async run(
     project: string,
@@ -59,7 +59,7 @@ export class Batches {
     throw new AppError('overloaded', { detail: 'the documents change too often' });
   }
 
-  /** Makes the project if need be, but never for operations that cannot succeed in an empty one. */
+  /** Creates the project if necessary, but never for operations that cannot succeed in an empty one. */
   async #acquire(project: string, operations: readonly BatchOperation[]): Promise<InstanceLease> {
     const failed = operations.flatMap(({ op, precondition }, index): FailedWrite[] =>
       op === 'put' && holds(precondition, undefined) ? [] : [{ index, rev: undefined }],
@@ -77,7 +77,7 @@ export class Batches {
   ): Promise<readonly WriteResult[]> {
     let writes: readonly Write[];
     try {
-      writes = await this.#writesOf(store, operations, options.work);
+      writes = await this.#planWrites(store, operations, options.work);
     } catch (error) {
       const [first] = operations;
       if (first === undefined || !hasCode(error, 'patch_test_failed', 'patch_inapplicable')) throw error;
@@ -86,7 +86,7 @@ export class Batches {
     return await store.commit(writes, options);
   }
 
-  async #writesOf(
+  async #planWrites(
     store: ProjectStore,
     operations: readonly BatchOperation[],
     work: Work,
@@ -106,7 +106,7 @@ export class Batches {
           ? plainWrite(operation)
           : await this.#patched(operation, documents[n], work);
         bytes += write.kind === 'put' ? write.content.bytes.length : 0;
-        // No store takes more; so what the patches make of a few small texts is not held at all.
+        // No store accepts more, so a result that patches have grown too large is not held at all.
         if (bytes > COMMIT_BYTES_MAX) throw new AppError('payload_too_large');
         work.hold(bytes);
         writes.push(write);
@@ -144,10 +144,7 @@ function plainWrite(operation: PlainOperation): Write {
     : { kind: 'delete', ref, precondition };
 }
 
-/**
- * The document of a patch that asks for no revision has changed since it was read: the patch can be applied
- * again.
- */
+/** The document of a patch without a revision has changed since it was read, so the patch can be retried. */
 function isRace(operations: readonly BatchOperation[], { index, rev }: FailedWrite): boolean {
   const operation = operations[index];
   if (operation?.op !== 'patch' || rev === undefined) return false;

@@ -21,13 +21,13 @@ function hurried(): Scheduler {
   });
 }
 
-/** A feed in memory in which documents are written over and over: each is in it once, at its last change. */
+/** A feed in memory whose documents are overwritten repeatedly: each appears once, at its last change. */
 class Feed {
   readonly #positions = new Map<string, number>();
   readonly #waiting = new Set<() => void>();
-  /** Whose share each page was read in. */
+  /** The share of each page that was read. */
   readonly readers: string[] = [];
-  /** Whose share each piece of work was of. */
+  /** The share of each piece of work. */
   readonly workers: string[] = [];
   readonly #scheduler: Scheduler;
   position = 0;
@@ -80,7 +80,7 @@ class Feed {
   }
 }
 
-/** A reader that takes what is sent only when it is asked to. */
+/** A reader that takes sent data only on request. */
 class Reader {
   readonly received: [string, number][] = [];
   #sent: string[] = [];
@@ -153,7 +153,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 );
 
 describe('a broadcast of changes', () => {
-  it('brings every reader everything behind its place once, in order, however it reads and whenever it joins', async () => {
+  it('brings every reader each change after its position once, in order, however it reads and whenever it joins', async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(step, { maxLength: 60 }), fc.boolean(), async (steps, isHurried) => {
         const feed = new Feed(isHurried ? hurried() : unhurried);
@@ -204,7 +204,7 @@ describe('a broadcast of changes', () => {
     );
   });
 
-  it('reads each page once for all that have caught up', async () => {
+  it('reads each page once for all readers that have caught up', async () => {
     const feed = new Feed();
     const broadcast = new ChangeBroadcast(feed, () => undefined, turn);
     const readers = Array.from({ length: 50 }, () => new Reader());
@@ -221,7 +221,7 @@ describe('a broadcast of changes', () => {
     broadcast.end();
   });
 
-  it('has readers pay in turn for the pages that they share, and each subject for what is sent to it', async () => {
+  it('has readers pay in turn for shared pages, and each subject for what is sent to it', async () => {
     const feed = new Feed();
     const broadcast = new ChangeBroadcast(feed, () => undefined, turn);
     const subjects = ['a', 'b', 'a', 'c'];
@@ -242,7 +242,7 @@ describe('a broadcast of changes', () => {
     broadcast.end();
   });
 
-  it('sends a batch to some readers of a subject in a turn, and does not keep others waiting for them', async () => {
+  it('sends a batch to some readers of a subject in each turn, without delaying others', async () => {
     const scheduler = hurried();
     const feed = new Feed(scheduler);
     const broadcast = new ChangeBroadcast(
@@ -271,7 +271,7 @@ describe('a broadcast of changes', () => {
     broadcast.end();
   });
 
-  it('ends all its streams when the feed cannot be read', async () => {
+  it('ends all its streams when the feed is unreadable', async () => {
     const feed = new Feed();
     const failures: unknown[] = [];
     const broadcast = new ChangeBroadcast(

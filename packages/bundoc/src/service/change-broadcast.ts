@@ -6,69 +6,68 @@ import type { Work } from '../work/scheduler.ts';
 import { type EventBatch, heartbeatOf } from './change-text.ts';
 import type { FeedPlace } from './read-changes.ts';
 
-/** A page as it is sent: it ends at its place. */
+/** An encoded page; it ends at its position. */
 export interface SourcePage extends FeedPlace {
   readonly batch: EventBatch;
-  /** As of a page of the feed. */
+  /** Whether the feed's page has more. */
   readonly more: boolean;
 }
 
-/** What a broadcast takes its changes from: one project's feed, by one filter. */
+/** The source of a broadcast: one project's feed with one filter. */
 export interface ChangeSource {
   /**
-   * A page behind a place, read in a share. Throws when there can be no more of it: the project gone, its key
-   * withdrawn.
+   * Reads a page after a position, charged to a share. Throws when the feed is over: the project is gone or
+   * its key revoked.
    */
   read(place: FeedPlace, share: ShareKey): Promise<SourcePage>;
-  /** Resolves once there is something behind a place. @returns false when the signal was aborted. */
+  /** Resolves once there is a change after a position. @returns false when the signal was aborted. */
   wait(place: FeedPlace, signal: AbortSignal, share: ShareKey): Promise<boolean>;
-  /** Work that is charged to a share. */
+  /** Returns work that is charged to a share. */
   work(share: ShareKey): Work;
 }
 
 /** One reader of a stream. */
 export interface Follower {
   readonly sink: EventSink;
-  /** Whose share pays for what is read for it alone, and for what is sent to it. */
+  /** The share that pays for its own reads, and for sending to it. */
   readonly share: ShareKey;
-  /** False once its token allows no more. */
+  /** False once its token has ended. */
   readonly isAllowed: () => boolean;
-  /** Up to where everything was sent. */
+  /** The position up to which everything was sent. */
   place: FeedPlace;
 }
 
 /**
- * How long changes are gathered before the next batch at least, milliseconds. The first one after a silence
- * goes at once. Each batch costs a write for every reader, which is most of what a reader costs; so where
- * batches take long, they come less often.
+ * Minimum time to gather changes before the next batch, milliseconds. The first batch after a pause is sent
+ * at once. Each batch costs a write for every reader, which is most of a reader's cost. So expensive batches
+ * are less frequent.
  */
 const GATHER_MS = 10;
-/** The longest gathering, milliseconds. */
+/** Maximum time to gather changes, milliseconds. */
 const GATHER_MS_MAX = 25;
-/** Before something is tried again that there was no room for, milliseconds. */
-const AGAIN_MS = 1_000;
-/** So many times what a batch takes is left for all else, up to that. */
+/** Pause before a retry after a lack of capacity, milliseconds. */
+const RETRY_MS = 1_000;
+/** After a batch, this multiple of its duration is left for other work, up to that maximum. */
 const SHARE = 4;
 /**
- * How long the next batch waits until subjects had their turns to be sent this one, milliseconds. Readers of
- * those that had none by then catch up by themselves.
+ * Time that the next batch waits while subjects get their turns for this one, milliseconds. Readers without a
+ * turn by then catch up separately.
  */
 const TURNS_MS_MAX = 1_000;
 
 /**
- * Sends the changes that one source has to all who follow it. Those that have caught up share each batch:
- * read, opened and written as bytes once. Anyone who is behind, because it begins long ago or reads slowly,
- * reads pages of its own, one when the last is on its way, until it has caught up; so nothing is held for it
- * but one page.
+ * Sends the changes of one source to all followers. Followers that are up to date share each batch, which is
+ * read, decrypted and encoded once. A follower that is behind reads separate pages, each after the previous
+ * one was sent, until it has caught up. So only one page is held for it.
  *
- * What is sent to a reader is charged to its share, in its turn of the processor. Readers pay in turn for the
- * batches that they share.
+ * Sending is charged to the reader's share, in its turn of the processor. Readers take turns to pay for the
+ * shared batches.
  */
 export class ChangeBroadcast {
   readonly #source: ChangeSource;
   readonly #onFailure: (error: unknown) => void;
   readonly #pause: (ms: number, signal?: AbortSignal) => Promise<void>;
-  /** All that follow, and of these the ones that have everything up to `#place`, or more. */
+  /** All followers, and those that have everything up to `#place` or more. */
   readonly #followers = new Set<Follower>();
   readonly #live = new Set<Follower>();
   readonly #stopping = new AbortController();
@@ -92,12 +91,12 @@ export class ChangeBroadcast {
     return this.#followers;
   }
 
-  /** Those of {@link followers} that have everything. */
+  /** The {@link followers} that are up to date. */
   get live(): Iterable<Follower> {
     return this.#live;
   }
 
-  /** Sends everything behind the follower's place, from now on until its sink is closed. */
+  /** Sends everything after the follower's position, until its sink is closed. */
   add(follower: Follower): void {
     this.#followers.add(follower);
     void this.#catchUp(follower);
@@ -109,7 +108,7 @@ export class ChangeBroadcast {
     if (this.isEmpty) this.#stopping.abort();
   }
 
-  /** Ends all streams in order. */
+  /** Ends all streams regularly. */
   end(): void {
     this.#stopping.abort();
     for (const { sink } of this.#followers) sink.end();
@@ -122,8 +121,10 @@ export class ChangeBroadcast {
         await sink.drained().catch(() => sink.cut());
         if (sink.isClosed || this.#stopping.signal.aborted) return;
         if (this.#place !== undefined && follower.place.position >= this.#place.position) break;
-        const page = await this.#whereRoom(() => this.#source.read(follower.place, follower.share));
-        await this.#whereRoom(() => this.#sendTo([follower], page.batch, page));
+        const page = await this.#retryWithoutCapacity(() =>
+          this.#source.read(follower.place, follower.share),
+        );
+        await this.#retryWithoutCapacity(() => this.#sendTo([follower], page.batch, page));
         // If no reader is up to date, the first one leads.
         if (!page.more && this.#place === undefined && !sink.needsDrain) break;
       }
@@ -143,9 +144,11 @@ export class ChangeBroadcast {
     const { signal } = this.#stopping;
     try {
       for (let place = from; this.#live.size > 0; ) {
-        const isMore = await this.#whereRoom(() => this.#source.wait(place, signal, this.#payer()));
+        const isMore = await this.#retryWithoutCapacity(() =>
+          this.#source.wait(place, signal, this.#payer()),
+        );
         if (!isMore || this.#live.size === 0) return;
-        const page = await this.#whereRoom(() => {
+        const page = await this.#retryWithoutCapacity(() => {
           const payer = this.#payer();
           this.#paid();
           return this.#source.read(place, payer);
@@ -165,7 +168,7 @@ export class ChangeBroadcast {
     }
   }
 
-  /** Whose turn it is, of those that are up to date, to pay for what all of them read. */
+  /** The reader that pays for the next shared read. */
   #payer(): ShareKey {
     const [next] = this.#live;
     return next?.share ?? OWN;
@@ -181,19 +184,22 @@ export class ChangeBroadcast {
     }
   }
 
-  /** Does it as soon as there is room for it: scarce room does not end streams. */
-  async #whereRoom<T>(action: () => Promise<T>): Promise<T> {
+  /** Retries until there is capacity: a lack of it does not end streams. */
+  async #retryWithoutCapacity<T>(action: () => Promise<T>): Promise<T> {
     for (;;) {
       try {
         return await action();
       } catch (error) {
         if (this.#stopping.signal.aborted || !hasCode(error, 'rate_limited', 'overloaded')) throw error;
-        await this.#pause(AGAIN_MS);
+        await this.#pause(RETRY_MS);
       }
     }
   }
 
-  /** Sends a batch to all that have what is before it. Subjects do not wait for each other's turns. */
+  /**
+   * Sends a batch to all followers that have everything before it. Subjects do not wait for each other's
+   * turns.
+   */
   async #deliver(batch: EventBatch, before: FeedPlace, place: FeedPlace): Promise<void> {
     const ready: Follower[] = [];
     for (const follower of this.#live) {
@@ -225,10 +231,10 @@ export class ChangeBroadcast {
     void this.#catchUp(follower);
   }
 
-  /** Sends the events up to a place to followers of one share that have all before these. */
+  /** Sends the events up to a position to followers of one share that have all earlier ones. */
   #sendTo(followers: readonly Follower[], batch: EventBatch, place: FeedPlace): Promise<void> {
     return this.#inTurns(followers, (follower) => {
-      // It may have caught up by itself while it waited for its turn.
+      // It may have caught up while it waited for its turn.
       if (follower.place.position > place.position) return;
       const blocks = batch.after(follower.place.position);
       if (blocks.length > 0) follower.sink.send(blocks);
@@ -237,7 +243,7 @@ export class ChangeBroadcast {
   }
 
   /**
-   * Sends something to each follower of one share that takes it, in turns of the processor of that share.
+   * Sends to each ready follower of one share, in turns of the processor for that share.
    *
    * @throws AppError `rate_limited`, `overloaded` when it gets none.
    */
@@ -252,7 +258,7 @@ export class ChangeBroadcast {
     }
   }
 
-  /** What goes wrong for one goes wrong for all: they come back, and get the error. */
+  /** An error for one reader concerns all: they reconnect, and get the error. */
   #fail(error: unknown): void {
     if (this.#stopping.signal.aborted) return;
     this.#onFailure(error);
@@ -260,7 +266,7 @@ export class ChangeBroadcast {
   }
 }
 
-/** Of work that nobody waits for any more. */
+/** For work that no reader waits for. */
 const OWN: ShareKey = { subject: '', project: '' };
 
 export function bySubject(followers: Iterable<Follower>): (readonly Follower[])[] {
@@ -268,6 +274,6 @@ export function bySubject(followers: Iterable<Follower>): (readonly Follower[])[
 }
 
 async function pauseFor(ms: number, signal?: AbortSignal): Promise<void> {
-  // It ends early where nobody waits for it any more.
+  // It ends early when nobody waits for it any more.
   await sleep(ms, undefined, { ref: false, ...(signal && { signal }) }).catch(() => undefined);
 }

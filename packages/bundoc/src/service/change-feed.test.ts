@@ -9,7 +9,7 @@ import { createServiceShares } from '../work/service-shares.ts';
 import type { Follower } from './change-broadcast.ts';
 import { ChangeFeed, HEARTBEAT_MS, STALLED_MS } from './change-feed.ts';
 
-/** A feed over a project in which nothing happens. */
+/** A feed over a project without changes. */
 function start() {
   const clock = new FakeClock();
   const store = {
@@ -67,7 +67,7 @@ const noRoom = { beforeRead: async () => undefined, beforeWait: () => undefined 
 const waitOf = (waitMs: number) => ({ ...noRoom, signal: never, waitMs, requireAllowed: () => undefined });
 
 describe('the feeds of changes', () => {
-  it('tell how to begin again when a place is too old', async () => {
+  it('say how to restart when a position is too old', async () => {
     const { feed, store } = start();
     store.changes = () => Promise.reject(new AppError('position_gone'));
     const old = { position: 1, horizon: 0 };
@@ -78,7 +78,7 @@ describe('the feeds of changes', () => {
       });
   });
 
-  it('have room for an eighth of a project, a quarter of a subject, and so many in all', () => {
+  it('have places for an eighth to a project, a quarter to a subject, and a fixed number in total', () => {
     const { feed } = start();
     const reserve = (subject: string, project: string) =>
       runInShare({ subject, project }, () => feed.reserve(project));
@@ -99,7 +99,7 @@ describe('the feeds of changes', () => {
     expect(feed.waiting).toBe(0);
   });
 
-  it('end a stream whose token allows no more', async () => {
+  it('end a stream with an expired token', async () => {
     const { feed } = start();
     using _place = feed.reserve('p');
     const { one, states, state } = follower();
@@ -112,7 +112,7 @@ describe('the feeds of changes', () => {
     expect(states).toEqual(['ended']);
   });
 
-  it('cut off a reader that stands still, and no other', async () => {
+  it('cut off a stalled reader, and no other', async () => {
     const { clock, feed } = start();
     using _place = feed.reserve('p');
     const { one, states, state } = follower();
@@ -133,7 +133,7 @@ describe('the feeds of changes', () => {
     expect(states).toEqual(['cut']);
   });
 
-  it('say something to each stream at the beginning and from time to time', async () => {
+  it('send each stream a heartbeat at the start and periodically', async () => {
     const { clock, feed } = start();
     using _place = feed.reserve('p');
     const { one, sent } = follower();
@@ -148,7 +148,7 @@ describe('the feeds of changes', () => {
     expect(sent[1]).toMatch(/^id: \S+\nevent: heartbeat\ndata: \{\}\n\n$/);
   });
 
-  it('end with their project, long polls as well, and leave other projects alone', async () => {
+  it('end with their project, including long polls, and leave other projects alone', async () => {
     const { feed } = start();
     const [mine, other] = [follower(), follower()];
     using _place = feed.reserve('p');
@@ -162,7 +162,7 @@ describe('the feeds of changes', () => {
     expect(await poll).toMatchObject({ events: [], position: 7 });
   });
 
-  it('end when the service stops, and begin no more', async () => {
+  it('end when the service stops, and accept no more readers', async () => {
     const { feed } = start();
     using _place = feed.reserve('p');
     const { one, states } = follower();
@@ -176,7 +176,7 @@ describe('the feeds of changes', () => {
     expect(() => feed.reserve('p')).toThrow(expect.objectContaining({ code: 'overloaded' }));
   });
 
-  it('give nothing to a long poll whose token is over meanwhile', async () => {
+  it('return nothing to a long poll whose token has expired in the meantime', async () => {
     const { feed } = start();
     const stop = new AbortController();
     const poll = feed.nextPage('p', 'now', all, limits, {

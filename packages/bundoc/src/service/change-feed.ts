@@ -22,35 +22,35 @@ export interface ChangeFeedOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly scheduler: Pick<Scheduler, 'work'>;
-  /** The places of those that wait for changes. */
+  /** The places of waiting readers. */
   readonly streams?: Share;
-  /** The places of pages that are read. */
+  /** The places of pages being read. */
   readonly pageReads?: Share;
 }
 
-/** Where somebody begins: behind a place, or with what comes from now on. */
+/** The start of a reader: after a position, or at new changes only. */
 export type Since = FeedPlace | 'now';
 
-/** How often a stream says something at least, milliseconds. */
+/** Interval of heartbeats in a stream, milliseconds. */
 export const HEARTBEAT_MS = 15_000;
-/** How long a reader may leave unread what was sent to it, milliseconds. */
+/** Maximum time that a reader may leave sent data unread, milliseconds. */
 export const STALLED_MS = 30_000;
 const RESTART_HINT = 'read everything again without "since", and forget the documents that do not come';
-/** Of one batch of a stream; a reader has at most one that it has not read. */
+/** Limits of one batch of a stream; a reader has at most one unread batch. */
 const BATCH_LIMITS: FeedLimits = { limit: 1_000, bytesMax: 262_144 };
 
 interface ProjectFeed {
-  /** Pages and streams that wait. */
+  /** Number of waiting pages and streams. */
   waiting: number;
-  /** By what they are about. */
+  /** By filter. */
   readonly broadcasts: Map<string, ChangeBroadcast>;
-  /** Ends all of it. */
+  /** Ends all of them. */
   readonly ending: AbortController;
 }
 
 /**
- * The feeds of changes of all projects: pages, waited for or not, and streams. Anyone who waits keeps no
- * project open: while it is closed, they wait until somebody opens it.
+ * The change feeds of all projects: pages, long polls and streams. Readers do not keep a project open: while
+ * it is closed, they wait until someone opens it.
  */
 export class ChangeFeed {
   readonly #options: ChangeFeedOptions;
@@ -69,12 +69,14 @@ export class ChangeFeed {
     this.#heartbeatAtMs = options.clock.monotonic();
   }
 
-  /** Those that wait now. */
+  /** Number of waiting readers. */
   get waiting(): number {
     return this.#streams.held;
   }
 
-  /** A page at once. @throws AppError `position_gone`, `project_not_found`, and those of the store. */
+  /**
+   * Reads a page immediately. @throws AppError `position_gone`, `project_not_found`, and those of the store.
+   */
   async page(project: string, since: Since, filter: FeedFilter, limits: FeedLimits): Promise<FeedPage> {
     using work = this.#options.scheduler.work(shareIn(project), 'changes');
     return await this.#page(project, since, filter, limits, work);
@@ -88,8 +90,8 @@ export class ChangeFeed {
     work: Work,
   ): Promise<FeedPage> {
     return this.#withStore(project, async (store) => {
-      const place = await placeOf(store, since);
-      // A page that waits for the processor before it has read anything holds no place.
+      const place = await resolvePlace(store, since);
+      // Released during waits for the processor before the first read.
       using _place = await work.outside(() => this.#pageReads.take(shareIn(project), 1));
       return await readChanges(store, place, filter, limits, work);
     });
@@ -103,11 +105,11 @@ export class ChangeFeed {
   }
 
   /**
-   * A page as soon as it has something, or else an empty one when the time is over, the signal is aborted, or
-   * the feed ends.
+   * Returns a page as soon as it has a change. It returns an empty one when the time is up, the signal
+   * aborts, or the feed ends.
    *
-   * @param requireAllowed throws when the caller may not have what has come meanwhile.
-   * @param beforeRead takes what a page needs; `beforeWait` gives it back while nothing is read.
+   * @param requireAllowed throws when the caller may no longer read the changes.
+   * @param beforeRead acquires what a page needs; `beforeWait` releases it during waits.
    * @throws AppError `rate_limited`, `overloaded` when too many wait; and as {@link page}.
    */
   async nextPage(
@@ -152,10 +154,10 @@ export class ChangeFeed {
   }
 
   /**
-   * Takes a place among those that wait. Disposing gives it back.
+   * Takes a place for a waiting reader, until it is disposed.
    *
-   * @throws AppError `rate_limited` when the token or the project has its share, `overloaded` when all places
-   * are taken.
+   * @throws AppError `rate_limited` when the token or the project has used up its share, `overloaded` when
+   *   all places are taken.
    */
   reserve(project: string): Disposable & { readonly ending: AbortSignal } {
     if (this.#isClosed) throw new AppError('overloaded', { detail: 'the server is stopping' });
@@ -177,19 +179,19 @@ export class ChangeFeed {
     };
   }
 
-  /** The place that a stream begins at, once it is known that it can. @throws as {@link page}. */
+  /** The starting position of a stream, after a check that it is valid. @throws as {@link page}. */
   async begin(project: string, since: Since): Promise<FeedPlace> {
     return this.#withStore(project, async (store) => {
-      const place = await placeOf(store, since);
+      const place = await resolvePlace(store, since);
       const { horizon } = await store.changes(place.position, 1, place.horizon);
       return { position: place.position, horizon };
     });
   }
 
   /**
-   * Sends everything behind its place to a follower until its sink is closed, its token allows no more, the
-   * project's key is withdrawn or the service stops. Anyone who calls has {@link reserve}d a place, and calls
-   * the returned function once the sink is closed.
+   * Sends everything after its position to a follower. The stream ends when its sink is closed, its token
+   * ends, the project's key is revoked or the service stops. The caller has {@link reserve}d a place, and
+   * calls the returned function once the sink is closed.
    */
   follow(project: string, filter: FeedFilter, follower: Follower): () => void {
     const feed = this.#feedOf(project);
@@ -203,7 +205,7 @@ export class ChangeFeed {
     };
   }
 
-  /** Ends all that wait for a project: its key was withdrawn. They may come back, and get the error then. */
+  /** Ends all readers of a project whose key was revoked. They may reconnect, and then get the error. */
   end(project: string): void {
     const feed = this.#projects.get(project);
     if (feed === undefined) return;
@@ -212,7 +214,7 @@ export class ChangeFeed {
     for (const broadcast of feed.broadcasts.values()) broadcast.end();
   }
 
-  /** Ends everything; before the listener closes, or it would wait for the streams. */
+  /** Ends everything. Call it before the listener closes, which would wait for the streams. */
   close(): void {
     this.#isClosed = true;
     this.endAll();
@@ -224,8 +226,8 @@ export class ChangeFeed {
   }
 
   /**
-   * Looks after the streams: ends those whose token is over, cuts off those that stand still. To be called
-   * every second or so.
+   * Checks the streams: ends those with an expired token, and cuts off stalled ones. Call it about once a
+   * second.
    */
   tick(): void {
     const nowMs = this.#options.clock.monotonic();
@@ -241,8 +243,8 @@ export class ChangeFeed {
   }
 
   /**
-   * Tells readers of one subject that they have everything, as one task of it. Rejects when there is no turn
-   * for it; the next heartbeat tells them then.
+   * Sends a heartbeat to the up-to-date readers of one subject, as one task of it. Rejects when there is no
+   * turn for it; the next heartbeat follows.
    */
   async #sendHeartbeats(followers: readonly Follower[]): Promise<void> {
     const [first] = followers;
@@ -298,7 +300,7 @@ export class ChangeFeed {
   }
 }
 
-async function placeOf(store: ProjectStore, since: Since): Promise<FeedPlace> {
+async function resolvePlace(store: ProjectStore, since: Since): Promise<FeedPlace> {
   if (since !== 'now') return since;
   const position: Position = await store.position();
   return { position, horizon: position };

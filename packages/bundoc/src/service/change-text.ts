@@ -3,13 +3,13 @@ import type { Position } from '../engine/port.ts';
 import type { Work } from '../work/scheduler.ts';
 import type { FeedEvent, FeedPage, FeedPlace } from './read-changes.ts';
 
-/** Where to go on from, as clients give it back. */
+/** The cursor to resume from, as clients return it. */
 export function cursorOf({ position, horizon }: FeedPlace): string {
-  // Behind it the horizon means nothing; so all who have caught up have the same cursors.
+  // Beyond it, the horizon has no meaning, so all up-to-date readers have equal cursors.
   return encodeCursor('changes', { position, horizon: horizon > position ? horizon : 0 });
 }
 
-/** Changes as JSON on one line each. Others are served between the steps. */
+/** Changes as JSON, one line each. Yields between the steps. */
 export async function changeTexts(events: readonly FeedEvent[], work: Work): Promise<readonly Buffer[]> {
   const texts: Buffer[] = [];
   for (const event of events) {
@@ -31,8 +31,8 @@ function changeText({ change, isUnreadable }: FeedEvent, line: Buffer | undefine
 }
 
 /**
- * JSON text without line breaks. They stand between its tokens only, since a string must not hold one (RFC
- * 8259, section 7); there a space means as much.
+ * A JSON text without line breaks. They can only be whitespace between tokens, because a string must not
+ * contain one (RFC 8259, section 7); so spaces replace them.
  */
 async function onOneLine(json: Buffer, work: Work): Promise<Buffer> {
   if (!json.includes(LF) && !json.includes(CR)) return json;
@@ -46,14 +46,14 @@ async function onOneLine(json: Buffer, work: Work): Promise<Buffer> {
   return line;
 }
 
-/** Events of one page as server-sent events: made once, sent to all who want the same. */
+/** Events of one page as server-sent events, encoded once for all readers with the same filter. */
 export class EventBatch {
   readonly #blocks: Buffer;
-  /** Where each event ends, and its position. */
+  /** The end of each event, and its position. */
   readonly #ends: readonly number[];
   readonly #positions: readonly Position[];
 
-  /** @param texts of the page's events, by {@link changeTexts}. */
+  /** @param texts of the page's events, from {@link changeTexts}. */
   constructor({ events, horizon }: FeedPage, texts: readonly Buffer[]) {
     const parts: Buffer[] = [];
     const ends: number[] = [];
@@ -71,7 +71,7 @@ export class EventBatch {
     this.#positions = events.map(({ change }) => change.position);
   }
 
-  /** The events behind a position; empty when there are none. */
+  /** The events after a position; empty when there are none. */
   after(position: Position): Buffer {
     const first = this.#positions.findIndex((at) => at > position);
     if (first === 0) return this.#blocks;
@@ -79,12 +79,12 @@ export class EventBatch {
   }
 }
 
-/** Says that nothing else happened up to a place. */
+/** States that there are no further events up to a position. */
 export function heartbeatOf(place: FeedPlace): string {
   return `id: ${cursorOf(place)}\nevent: heartbeat\ndata: {}\n\n`;
 }
 
-/** Bytes that are looked at in one step. */
+/** Bytes processed in one step. */
 const STEP_BYTES = 262_144;
 const LF = 0x0a;
 const CR = 0x0d;

@@ -13,12 +13,13 @@ const OPTIONS = { work: ownWork('p')('definition') };
 
 afterEach(() => void vi.restoreAllMocks());
 
-it('compiles a schema no more often for more documents that it is held against', async () => {
+it('a definition compiles its schema no more often when more documents are checked', async () => {
   expect(await compilationsFor(DOCUMENTS)).toBe(await compilationsFor(2));
 });
 
 /**
- * How often a schema is compiled that is defined for as many documents. Every second one does not meet it.
+ * The number of compilations of a schema that is defined for this many documents. Every second document
+ * violates it.
  */
 async function compilationsFor(documents: number): Promise<number> {
   const project = new EmbeddedProject();
@@ -44,7 +45,7 @@ async function compilationsFor(documents: number): Promise<number> {
   return length;
 }
 
-it('looks at a bounded number of expired documents for one that a schema would refuse, and says that it did', async () => {
+it('the check of existing documents visits a bounded number of expired ones, and reports that', async () => {
   const project = new EmbeddedProject();
   const disk = EmbeddedProject.disk();
   await project.create(disk);
@@ -61,7 +62,7 @@ it('looks at a bounded number of expired documents for one that a schema would r
   expect(existing).toEqual({ checked: 0, failing: 0, complete: false });
 });
 
-it('ends a dry run of a schema when its caller goes, before another page is read', async () => {
+it('a dry run of a schema ends when its caller leaves, before another page is read', async () => {
   const project = new EmbeddedProject();
   const disk = EmbeddedProject.disk();
   await project.create(disk);
@@ -84,7 +85,7 @@ it('ends a dry run of a schema when its caller goes, before another page is read
   expect(lists).toHaveBeenCalledTimes(1);
 });
 
-it('says the same of documents by a schema that is compiled elsewhere, and refuses a bad one there', async () => {
+it('a schema that is compiled in the thread gives the same results, and a bad one is refused there', async () => {
   const project = new EmbeddedProject();
   const disk = EmbeddedProject.disk();
   await project.create(disk);
@@ -114,13 +115,13 @@ it('says the same of documents by a schema that is compiled elsewhere, and refus
 });
 
 it.each(['rate_limited', 'overloaded', 'payload_too_large'] as const)(
-  'answers a definition that took effect as defined when the check of existing documents ends with %s',
+  'a definition that took effect is answered as defined when the check of existing documents ends with %s',
   async (code) => {
     const project = new EmbeddedProject();
     const disk = EmbeddedProject.disk();
     await project.create(disk);
     await using store = await openDefinedStore(await project.open(disk), new FakeClock());
-    // The first is small enough to be checked at once, the second is not.
+    // The first is small enough to be checked synchronously, the second is not.
     await store.commit([put('small', '{"v":1}'), put('large', `{"pad":"${'x'.repeat(100_000)}"}`)]);
     const lease = { store, [Symbol.dispose]: () => undefined };
     const collections = new Collections({ acquire: async () => lease } as never);

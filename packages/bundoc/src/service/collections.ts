@@ -12,26 +12,26 @@ import type { WorkOptions } from './documents.ts';
 import { ExistingDocuments } from './existing-documents.ts';
 import { openPositionCursor, sealPositionCursor } from './page-cursor.ts';
 
-/** A collection in a list of them. */
+/** A collection in a list. */
 export interface ListedCollection extends CollectionSummary {
   readonly isDefined: boolean;
 }
 
-/** A collection as it is shown. */
+/** A collection as the API shows it. */
 export interface CollectionInfo extends CollectionSummary {
   readonly definition: CollectionDefinition | undefined;
-  /** How its indexes are; an engine without any has none. */
+  /** The state of its indexes; empty for an engine without indexes. */
   readonly indexes: readonly IndexStatus[];
   /** Revision of the definition. */
   readonly rev: string | undefined;
 }
 
-/** What a look at some of the documents that are there already has found. */
+/** The result of checking some of the existing documents. */
 export interface ExistingSummary {
   readonly checked: number;
-  /** Of those, documents that a write would be refused for now. They stay as they are. */
+  /** Checked documents that a write would now refuse. They stay unchanged. */
   readonly failing: number;
-  /** Whether all documents were looked at. */
+  /** Whether all documents were checked. */
   readonly complete: boolean;
 }
 
@@ -39,9 +39,9 @@ export interface SchemaCheckRequest {
   readonly project: string;
   readonly collection: string;
   readonly schema: NonNullable<CollectionDefinition['schema']>;
-  /** Documents that are looked at, at most. */
+  /** Maximum number of documents to check. */
   readonly limit: number;
-  /** `next` of the answer before, to the same request. */
+  /** `next` of the previous answer to the same request. */
   readonly cursor: string | undefined;
   readonly work: Work;
 }
@@ -51,7 +51,7 @@ export interface SchemaCheckAnswer
   readonly next: string | undefined;
 }
 
-/** Documents that are looked at when a schema changes. */
+/** Documents checked when a schema changes. */
 const CHECKED_MAX = 10_000;
 
 /** Collections and their definitions. Arguments are validated at the edge. */
@@ -63,8 +63,8 @@ export class Collections {
   }
 
   /**
-   * All collections that hold a document or have a definition, by name. @throws AppError `project_not_found`,
-   * and those of the store.
+   * All collections with a document or a definition, by name. @throws AppError `project_not_found`, and those
+   * of the store.
    */
   async list(project: string): Promise<ListedCollection[]> {
     using lease = await this.#existing(project);
@@ -81,14 +81,14 @@ export class Collections {
     using lease = await this.#existing(project);
     const { store } = lease;
     const stored = store.definition(collection);
-    const info = await infoOf(store, collection, stored ?? { definition: undefined, rev: undefined });
+    const info = await readInfo(store, collection, stored ?? { definition: undefined, rev: undefined });
     if (stored === undefined && info.documents === 0) throw new AppError('collection_not_found');
     return info;
   }
 
   /**
-   * Defines a collection, and looks at some of its documents for how many would be refused now. Makes the
-   * project if need be.
+   * Defines a collection, and counts how many of its first documents the schema would now refuse. Creates the
+   * project if necessary.
    *
    * @throws AppError `invalid_request`, `precondition_failed`, and those of the store.
    */
@@ -99,7 +99,7 @@ export class Collections {
     precondition: Precondition,
     options: WorkOptions,
   ): Promise<{ created: boolean; info: CollectionInfo; existing: ExistingSummary }> {
-    // Before a project would be made for it.
+    // Before a project would be created for it.
     if (definition.schema !== undefined) await acceptInTurns(definition.schema, options.work);
     const needsDefinition = precondition.kind === 'present' || precondition.kind === 'revision';
     using lease = needsDefinition
@@ -111,21 +111,21 @@ export class Collections {
     const stored = store.definition(collection);
     return {
       created,
-      // A repeated request that others have overtaken is answered as it was.
-      info: await infoOf(
+      // A repetition returns the first answer, even if the definition has changed since.
+      info: await readInfo(
         store,
         collection,
         stored !== undefined && stored.rev === rev ? stored : { definition, rev },
       ),
-      existing: await lookAt(store, collection, definition, options.work),
+      existing: await summarizeExisting(store, collection, definition, options.work),
     };
   }
 
   /**
-   * Looks at documents that are there already: how many a schema would refuse. Nothing is changed.
+   * Counts the existing documents that a schema would refuse. Nothing is changed.
    *
-   * @throws AppError `invalid_request` for a schema that is not accepted; `invalid_cursor`;
-   * `project_not_found`, and those of the store.
+   * @throws AppError `invalid_request` for an unacceptable schema; `invalid_cursor`; `project_not_found`, and
+   *   those of the store.
    */
   async checkSchema(request: SchemaCheckRequest): Promise<SchemaCheckAnswer> {
     const { project, collection, schema, limit, cursor, work } = request;
@@ -136,7 +136,7 @@ export class Collections {
     const after = cursor === undefined ? 0 : openPositionCursor(cursors, context, cursor);
     const look = new ExistingDocuments({
       ...{ collection, check, work, after, documentsMax: limit },
-      // Asked for again with each page, so that no key is used beyond its time.
+      // Acquired again for each page, so that no key is used after its end.
       list: async (query) => (await held.get()).store.list(query),
     });
     await look.run();
@@ -168,7 +168,7 @@ export class Collections {
   }
 }
 
-async function infoOf(
+async function readInfo(
   store: CollectionStore,
   name: string,
   { definition, rev }: Pick<CollectionInfo, 'definition' | 'rev'>,
@@ -181,7 +181,7 @@ async function infoOf(
   };
 }
 
-/** One that does not open is there all the same, and no reason to keep the others from being listed. */
+/** An undecryptable definition exists as well, and must not break the list. */
 function isDefined(store: CollectionStore, collection: string): boolean {
   try {
     return store.definition(collection) !== undefined;
@@ -191,7 +191,7 @@ function isDefined(store: CollectionStore, collection: string): boolean {
   }
 }
 
-async function lookAt(
+async function summarizeExisting(
   store: CollectionStore,
   collection: string,
   definition: CollectionDefinition,
@@ -206,7 +206,7 @@ async function lookAt(
   try {
     await look.run();
   } catch (error) {
-    // The definition is in force already: a look that finds no room, or takes too long, does not refuse it.
+    // The definition is already in effect, so a check without capacity or time does not refuse it.
     if (!hasCode(error, 'rate_limited', 'overloaded', 'payload_too_large')) throw error;
   }
   return { checked: look.checked, failing: look.failing, complete: look.next === undefined };

@@ -11,8 +11,8 @@ const OPTIONS = { work: ownWork('p')('patch') };
 const MERGE = { kind: 'merge', bytes: Buffer.from('{"patched":true}') } as const;
 
 /**
- * A document store on a real engine; before each commit of a patch, somebody else overwrites the document
- * `overwrites` times in all.
+ * A document store on a real engine. Before each commit of a patch, another writer overwrites the document,
+ * up to `overwrites` times in total.
  */
 async function withRivals(overwrites: number) {
   const disk = EmbeddedProject.disk();
@@ -44,13 +44,13 @@ async function withRivals(overwrites: number) {
 }
 
 describe('a patch without a precondition', () => {
-  it('is applied again to what another writer made meanwhile', async () => {
+  it('is retried on what another writer has committed in the meantime', async () => {
     await using rivals = await withRivals(3);
     await rivals.documents.patch('p', REF, MERGE, { kind: 'none' }, OPTIONS);
     expect((await rivals.store.get(REF))?.text.toString()).toMatch(/,"n":3,"patched":true\}$/);
   });
 
-  it('gives up with 503 when the document never stands still, and changes nothing', async () => {
+  it('gives up with 503 when the document keeps changing, and changes nothing', async () => {
     await using rivals = await withRivals(Number.POSITIVE_INFINITY);
     await expect(rivals.documents.patch('p', REF, MERGE, { kind: 'present' }, OPTIONS)).rejects.toMatchObject(
       {
@@ -61,8 +61,8 @@ describe('a patch without a precondition', () => {
   });
 });
 
-describe('a patch of a revision', () => {
-  it('does not take effect on another that was made after it was read', async () => {
+describe('a patch of a given revision', () => {
+  it('does not apply to a later revision', async () => {
     await using rivals = await withRivals(1);
     const rev = String((await rivals.store.get(REF))?.metadata._rev);
     await expect(

@@ -25,8 +25,8 @@ import { answeredBefore, PATCH_TRIES_MAX, patchedWrite } from './patching.ts';
 
 export interface DocumentLimits {
   /**
-   * Bytes of a document without its metadata members. Requests are bounded at the edge; this is for what a
-   * patch makes.
+   * Maximum bytes of a document without its metadata members. Requests are limited at the edge; this limits
+   * the result of a patch.
    */
   readonly documentBytesMax: number;
 }
@@ -34,41 +34,38 @@ export interface DocumentLimits {
 export interface ListRequest {
   readonly collection: string;
   readonly limit: number;
-  /** Bytes of documents after which the page ends, though one is always in it. */
+  /** Bytes of documents that end the page, which always has at least one. */
   readonly bytesMax: number;
-  /** `next` of the page before. */
+  /** `next` of the previous page. */
   readonly cursor: string | undefined;
-  /** The members that are wanted; all by default. */
+  /** The members to return; all by default. */
   readonly fields: Fields | undefined;
-  /** Whether the documents of the collection are counted. */
+  /** Whether to count the documents of the collection. */
   readonly total: boolean;
-  /** What the request does is part of it. */
+  /** The work of the request. */
   readonly work: Work;
-  /** Has the page read when it is its turn. */
+  /** Reads the page when it has its turn. */
   readonly inTurn: (read: () => Promise<DocumentPage>) => Promise<DocumentPage>;
 }
 
 export interface ListPage {
-  /** Documents as they are sent, in the order of their creation. */
+  /** Documents as sent, in creation order. */
   readonly texts: readonly Buffer[];
   readonly unreadable: readonly string[];
   readonly next: string | undefined;
   readonly total: number | undefined;
 }
 
-/** Of a write, with the work that it is part of. */
+/** The options of a write, with its work. */
 export type WorkOptions = CommitOptions & { readonly work: Work };
 
-/**
- * What reads and writes of documents do, whatever protocol asks for them. Arguments are validated at the
- * edge.
- */
+/** Reads and writes of documents, independent of the protocol. Arguments are validated at the edge. */
 export class Documents {
   readonly #instances: Pick<InstanceManager, 'acquire' | 'peekStore' | 'leaseIfOpen'>;
   readonly #limits: DocumentLimits;
   /**
-   * Patches of one document wait for each other, since of those that are applied to the same revision one
-   * alone can take effect.
+   * Patches of one document run one after another, because only one of those based on the same revision can
+   * succeed.
    */
   readonly #patching = new KeyedMutex();
 
@@ -81,7 +78,7 @@ export class Documents {
   }
 
   /**
-   * Makes a document, under the body's `_id` or else a new id that sorts by time (UUIDv7).
+   * Creates a document, under the body's `_id` or a new id that sorts by time (UUIDv7).
    *
    * @throws AppError `document_exists`, and those of {@link readBodyInTurns} and the store.
    */
@@ -105,9 +102,9 @@ export class Documents {
   }
 
   /**
-   * Makes or replaces a document.
+   * Creates or replaces a document.
    *
-   * A `_rev` in the body works as `If-Match` does, unless the request can only create.
+   * A `_rev` in the body works like `If-Match`, unless the request can only create.
    *
    * @throws AppError `precondition_failed`, and those of {@link readBodyInTurns} and the store.
    */
@@ -126,28 +123,28 @@ export class Documents {
   }
 
   /**
-   * Synchronous for a document that is in memory, of a project that is open.
+   * Synchronous for a document in memory, in an open project.
    *
-   * @throws AppError `document_not_found`, `project_not_found`, and those of the store; by rejection or at
-   * once.
+   * @throws AppError `document_not_found`, `project_not_found`, and those of the store; synchronously or by
+   *   rejection.
    */
   read(project: string, ref: DocumentRef): StoredDocument | Promise<StoredDocument> {
     const store = this.#instances.peekStore(project);
     if (store === undefined) return this.#read(project, ref);
     const found = store.get(ref);
-    return found instanceof Promise ? this.#readHeld(project, found) : present(found);
+    return found instanceof Promise ? this.#readHeld(project, found) : requireDocument(found);
   }
 
   async #read(project: string, ref: DocumentRef): Promise<StoredDocument> {
     using lease = await this.#instances.acquire(project, 'existing');
     if (lease === undefined) throw new AppError('project_not_found');
-    return present(await lease.store.get(ref));
+    return requireDocument(await lease.store.get(ref));
   }
 
-  /** A read that does not end in its turn of the event loop holds its project. */
+  /** An asynchronous read holds its project. */
   async #readHeld(project: string, found: Promise<StoredDocument | undefined>): Promise<StoredDocument> {
     using _lease = this.#instances.leaseIfOpen(project);
-    return present(await found);
+    return requireDocument(await found);
   }
 
   /**
@@ -166,12 +163,12 @@ export class Documents {
   }
 
   /**
-   * Changes a document by a patch. Without a precondition on the revision it is applied to the latest one,
-   * again if need be.
+   * Patches a document. Without a precondition on the revision, the patch applies to the latest one, with
+   * retries.
    *
    * @throws AppError `invalid_patch`, `patch_test_failed`, `patch_inapplicable`, `payload_too_large`,
-   * `document_not_found`, `project_not_found`, `precondition_failed`, `overloaded` when the document changes
-   * all the time, and those of the store.
+   *   `document_not_found`, `project_not_found`, `precondition_failed`, `overloaded` when the document keeps
+   *   changing, and those of the store.
    */
   async patch(
     project: string,
@@ -203,7 +200,7 @@ export class Documents {
   }
 
   /**
-   * A page of a collection, in the order of creation.
+   * A page of a collection, in creation order.
    *
    * @throws AppError `invalid_cursor`, `project_not_found`, and those of the store.
    */
@@ -222,7 +219,7 @@ export class Documents {
           : await projectInTurns(page.documents, fields, work),
       unreadable: page.unreadable,
       next: page.next === undefined ? undefined : sealPositionCursor(cursors, context, page.next),
-      total: request.total ? await countOf(store, collection) : undefined,
+      total: request.total ? await countDocuments(store, collection) : undefined,
     };
   }
 
@@ -239,7 +236,7 @@ export class Documents {
     return { created, metadata };
   }
 
-  /** Makes the project if need be, but never for a write that cannot succeed in an empty one. */
+  /** Creates the project if necessary, but never for a write that cannot succeed in an empty one. */
   async #commitCreating(project: string, write: Write, options: CommitOptions): Promise<WriteResult> {
     const needsDocument = write.precondition.kind === 'present' || write.precondition.kind === 'revision';
     using lease = needsDocument
@@ -258,12 +255,12 @@ function metadataOf(results: readonly WriteResult[]): DocumentMetadata {
   return metadata;
 }
 
-async function countOf(store: ProjectStore, collection: string): Promise<number> {
+async function countDocuments(store: ProjectStore, collection: string): Promise<number> {
   return (await store.collections()).find(({ name }) => name === collection)?.documents ?? 0;
 }
 
 /** @throws AppError `document_not_found`. */
-function present(document: StoredDocument | undefined): StoredDocument {
+function requireDocument(document: StoredDocument | undefined): StoredDocument {
   if (document === undefined) throw new AppError('document_not_found');
   return document;
 }

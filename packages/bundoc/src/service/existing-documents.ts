@@ -4,7 +4,7 @@ import { ownContentOf } from '../crypto/stored-text.ts';
 import type { DocumentPage, ListQuery, Position } from '../engine/port.ts';
 import type { Work } from '../work/scheduler.ts';
 
-/** A document that a write would be refused for now, and the first reasons. */
+/** A document that a write would now refuse, and the first reasons. */
 export interface FailingDocument {
   readonly id: string;
   readonly errors: readonly FieldFault[];
@@ -15,28 +15,28 @@ export interface ExistingDocumentsOptions {
   readonly check: CheckInTurns;
   /** Reads a page from the store. */
   readonly list: (query: ListQuery) => Promise<DocumentPage>;
-  /** Documents that are looked at, at most. */
+  /** Maximum number of documents to check. */
   readonly documentsMax: number;
-  /** Creation of the last document that was looked at before; 0 for none. */
+  /** Creation position of the last document that was already checked; 0 for none. */
   readonly after: Position;
   readonly work: Work;
 }
 
-/** Bytes of documents that one look reads. */
+/** Maximum bytes of documents that one check reads. */
 const BYTES_MAX = 67_108_864;
-/** Pages of expired documents alone that are passed over: each stands for thousands. */
+/** Pages with only expired documents that are skipped: each stands for thousands. */
 const EMPTY_PAGES_MAX = 2;
 const PAGE = { limit: 200, bytesMax: 1_048_576 };
-/** Failing documents that are named, errors of each, and characters of an error. */
+/** Limits on reported documents, errors of each, and characters of an error. */
 const NAMED_MAX = 20;
 const ERRORS_MAX = 3;
 const ERROR_CHARS_MAX = 256;
-/** Documents that do not open, after which a look ends. */
+/** Undecryptable documents that end a check. */
 const UNREADABLE_MAX = 100;
 
 /**
- * A look at documents that are there already: how many a schema would refuse now. What it has found is there
- * also when {@link run} throws.
+ * Checks existing documents: how many a schema would now refuse. Its results are valid even if {@link run}
+ * throws.
  */
 export class ExistingDocuments {
   readonly #options: ExistingDocumentsOptions;
@@ -59,17 +59,17 @@ export class ExistingDocuments {
     return this.#failing;
   }
 
-  /** The first of those that fail. */
+  /** The first failing documents. */
   get failures(): readonly FailingDocument[] {
     return this.#failures;
   }
 
-  /** Ids of documents that do not open. They are not among those that were checked. */
+  /** Ids of undecryptable documents, which do not count as checked. */
   get unreadable(): readonly string[] {
     return this.#unreadable;
   }
 
-  /** Behind which document another look continues; undefined when all were looked at. */
+  /** The position after which another check continues; undefined when all were checked. */
   get next(): Position | undefined {
     return this.#next;
   }
@@ -116,11 +116,11 @@ export class ExistingDocuments {
     if (errors.length === 0) return;
     this.#failing++;
     if (this.#failures.length < NAMED_MAX)
-      this.#failures.push({ id, errors: errors.slice(0, ERRORS_MAX).map(shortened) });
+      this.#failures.push({ id, errors: errors.slice(0, ERRORS_MAX).map(shorten) });
   }
 }
 
 /** A path in a document may be as long as the document. */
-function shortened({ path, message }: FieldFault): FieldFault {
+function shorten({ path, message }: FieldFault): FieldFault {
   return { path: path.slice(0, ERROR_CHARS_MAX), message: message.slice(0, ERROR_CHARS_MAX) };
 }

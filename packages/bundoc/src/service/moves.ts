@@ -20,42 +20,42 @@ export interface MovesOptions {
   readonly feed: Pick<ChangeFeed, 'end'>;
   readonly logger: Logger;
   readonly onSetAside: OnSetAside;
-  /** The storage that this is. */
+  /** This storage. */
   readonly from: StartedStorage;
-  /** From where to where projects are moved; undefined for a service that moves none. */
+  /** Source and target of moves; undefined for a service without moves. */
   readonly ends:
     | { readonly source: NonNullable<StorageEngine['moveSource']>; readonly target: MoveDestination }
     | undefined;
   readonly limits?: MoveLimits;
-  /** The places of moves that are under way. */
+  /** The places of running moves. */
   readonly share?: Share;
 }
 
-/** A storage that projects are moved to. */
+/** A storage that projects move to. */
 export interface MoveDestination {
-  /** What it is called: host, port and database. */
+  /** Its host, port and database, for messages. */
   readonly place: string;
   /** Connects for one move. @throws MoveFailed; AppError `storage_unavailable`. */
   open(): Promise<OpenMoveTarget>;
 }
 
-/** Where a project went, and the folder below `moved` that has what was in its own. */
+/** The target of a project, and the folder below `moved` that keeps its old content. */
 export type Moved = Omit<MovedProject, 'moved'>;
 
-/** A move that goes on. */
+/** A running move. */
 export interface RunningMove {
   readonly progress: MoveProgress;
-  /** Rejects with an AppError. Before it is settled, there is no other move of the project. */
+  /** Rejects with an AppError. Until it settles, no other move of the project can start. */
   readonly outcome: Promise<Moved>;
-  /** Ends it at its next step, unless the project is about to change hands. */
+  /** Ends it at its next step, unless the cut-over is near. */
   stop(reason: AppError): void;
 }
 
-/** Moves projects out of files into PostgreSQL while they are used. */
+/** Moves projects in use from files into PostgreSQL. */
 export class Moves {
   readonly #options: MovesOptions;
   readonly #share: Share;
-  /** By project; undefined while a move begins. */
+  /** By project; undefined while a move is starting. */
   readonly #running = new Map<string, RunningMove | undefined>();
   #isClosed = false;
 
@@ -65,10 +65,10 @@ export class Moves {
   }
 
   /**
-   * Begins a move. One that has taken effect is finished, and answered as it was.
+   * Starts a move. A move after its cut-over is finished, and returns its result.
    *
-   * @throws AppError `move_refused` where the service moves none, `project_not_found`; `rate_limited`,
-   * `overloaded` while enough are moved; those of the project.
+   * @throws AppError `move_refused` for a service without moves, `project_not_found`; `rate_limited`,
+   *   `overloaded` while too many are running; those of the project.
    */
   async begin(project: string): Promise<RunningMove> {
     const { ends, instances } = this.#options;
@@ -84,7 +84,7 @@ export class Moves {
     this.#running.set(project, undefined);
     let move: RunningMove | undefined;
     try {
-      const holder = await holderOf(instances, project);
+      const holder = await findHolder(instances, project);
       if (this.#isClosed) throw new AppError('overloaded', { detail: 'the server is stopping' });
       move = this.#run(project, hold, (watch) => this.#move(project, ends, watch, holder));
       return move;
@@ -97,7 +97,7 @@ export class Moves {
     }
   }
 
-  /** Ends all moves at their next step, and begins nothing any more. */
+  /** Ends all moves at their next step, and starts no more. */
   async close(): Promise<void> {
     this.#isClosed = true;
     const running = [...this.#running.values()].filter((move) => move !== undefined);
@@ -143,7 +143,7 @@ export class Moves {
     };
   }
 
-  /** @param holder the storage that has the project by now, if that is another one. */
+  /** @param holder the storage that now has the project, if it is another one. */
   async #move(
     project: string,
     ends: NonNullable<MovesOptions['ends']>,
@@ -175,9 +175,12 @@ export class Moves {
 
 /**
  * @returns the storage that has the project, if it is another one. @throws AppError `project_not_found` and
- * those of the project.
+ *   those of the project.
  */
-async function holderOf(instances: MovesOptions['instances'], project: string): Promise<string | undefined> {
+async function findHolder(
+  instances: MovesOptions['instances'],
+  project: string,
+): Promise<string | undefined> {
   try {
     using lease = await instances.acquire(project, 'existing');
     if (lease === undefined) throw new AppError('project_not_found');

@@ -3,10 +3,10 @@ import type { Cursors } from '../crypto/sealed-cursor.ts';
 import type { Position } from '../engine/port.ts';
 
 /**
- * What a page's cursor holds.
+ * Opens the cursor of a page.
  *
- * @param context all that decides which page follows on which: a cursor of one list is no cursor of another.
- * @throws AppError `invalid_cursor` for one that was not made here, or of another context.
+ * @param context everything that determines the sequence of pages; a cursor is only valid for its own list.
+ * @throws AppError `invalid_cursor` for a cursor that is forged, or from another context.
  */
 export function openPageCursor(cursors: Cursors, context: readonly string[], cursor: string): Buffer {
   const plaintext = cursors.open(context, cursor);
@@ -19,7 +19,7 @@ export function openPageCursor(cursors: Cursors, context: readonly string[], cur
 
 const POSITION_BYTES = 6;
 
-/** A cursor of a list in the order of creation. */
+/** A cursor of a list in creation order. */
 export function sealPositionCursor(cursors: Cursors, context: readonly string[], position: Position): string {
   const bytes = Buffer.alloc(POSITION_BYTES);
   bytes.writeUIntBE(position, 0, POSITION_BYTES);

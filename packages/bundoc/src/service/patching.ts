@@ -6,10 +6,10 @@ import type { CommitOptions, Precondition, ProjectStore, Write, WriteResult } fr
 import { requirePrecondition } from '../engine/precondition.ts';
 import type { Work } from '../work/scheduler.ts';
 
-/** How often a patch without a precondition is applied again, because the document has changed meanwhile. */
+/** Maximum attempts of a patch without a precondition, if the document keeps changing. */
 export const PATCH_TRIES_MAX = 16;
 
-/** The write that puts a patched document in the place of the revision that it was made of. */
+/** The write that replaces the revision of a document with its patched content. */
 export async function patchedWrite(
   store: ProjectStore,
   ref: DocumentRef,
@@ -29,10 +29,10 @@ export async function patchedWrite(
 }
 
 /**
- * What a repeated request led to the first time, although it cannot be carried out any more. A store looks up
- * the key before preconditions, so a write that cannot hold finds it and does nothing else.
+ * The first result of a repeated request that can no longer be applied. A store checks the idempotency key
+ * before preconditions, so a write that cannot succeed finds the result and does nothing else.
  *
- * @throws what it was refused with, when it was not answered before.
+ * @throws its refusal, when there is no earlier result.
  */
 export async function answeredBefore(
   store: ProjectStore,

@@ -9,16 +9,16 @@ import type { ProjectExtent, Projects } from '../engine/projects.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
 
 export interface ProjectListQuery {
-  /** The last id of the page before; empty for the first. */
+  /** The last id of the previous page; empty for the first. */
   readonly after: string;
-  /** Of the ids; empty for all. */
+  /** The prefix of the ids; empty for all. */
   readonly prefix: string;
   readonly limit: number;
-  /** Whether each is listed with what it contains, as far as that is known without its key. */
+  /** Whether to include the totals of each, as far as they are known without its key. */
   readonly summary: boolean;
 }
 
-/** What projects there are, and what each holds. */
+/** Lists projects and their totals. */
 export class ProjectDirectory {
   readonly #projects: Pick<Projects, 'names' | 'extents'>;
   readonly #instances: Pick<InstanceManager, 'acquire' | 'stateOf' | 'instanceIfOpen'>;
@@ -27,8 +27,8 @@ export class ProjectDirectory {
   readonly #requireServed: () => void;
 
   /**
-   * @param requireServed throws an AppError while nothing of this storage may be shown.
-   * @param lookups places for what asks the storage: a page looks at many projects.
+   * @param requireServed throws an AppError while this storage must not be served.
+   * @param lookups limits requests to the storage, because a page asks about many projects.
    */
   constructor(
     projects: Pick<Projects, 'names' | 'extents'>,
@@ -42,7 +42,7 @@ export class ProjectDirectory {
     this.#lookups = lookups;
   }
 
-  /** Projects that a token is for, and no others. None is opened for it, and no key is fetched. */
+  /** Lists the projects that the token may access. It opens none and fetches no key. */
   async list(claims: Claims, query: ProjectListQuery): Promise<ProjectPage> {
     this.#requireServed();
     return await this.#lookups.run(shareKeyOf(claims), () => this.#page(claims, query));
@@ -55,12 +55,12 @@ export class ProjectDirectory {
     const last = names.length > limit ? page.at(-1) : undefined;
     const next = last === undefined ? {} : { next_cursor: last };
     if (!summary) return { projects: page.map((project) => ({ project })), ...next };
-    const summaries = await this.#summariesOf(page);
+    const summaries = await this.#readSummaries(page);
     return { projects: page.map((project, at) => ({ project, summary: summaries[at] })), ...next };
   }
 
-  /** An open project tells what it holds now; of the others, the storage tells what it has in the clear. */
-  async #summariesOf(projects: readonly string[]): Promise<ProjectSummary[]> {
+  /** Open projects have current totals; for the others, the storage has clear ones. */
+  async #readSummaries(projects: readonly string[]): Promise<ProjectSummary[]> {
     const closed = projects.filter((project) => this.#instances.instanceIfOpen(project) === undefined);
     const extents = await this.#projects.extents(closed);
     const summaries: ProjectSummary[] = [];

@@ -29,7 +29,7 @@ async function makeProject({
   };
 }
 
-/** A store whose calls fail when its process dies: then the log answers nothing. */
+/** A store whose calls fail when its process dies, because the log then answers nothing. */
 function endingWith(disk: SimulatedDisk, store: EmbeddedStore): EmbeddedStore {
   return new Proxy(store, {
     get: (of, name) => {
@@ -44,9 +44,9 @@ function endingWith(disk: SimulatedDisk, store: EmbeddedStore): EmbeddedStore {
 }
 
 describe('queries', () => {
-  it('find what a naive evaluator finds, in its order, whatever indexes there are, after updates, deletes, crashes and re-seals', async () => {
+  it('find what a naive evaluator finds, in its order, with any indexes, after updates, deletes, crashes and re-seals', async () => {
     const { pages, found, ordered } = await assertQueriesAreRight(makeProject, RUNS);
-    // The indexes were put to use, for finding and for order.
+    // The indexes were used, for finding and for order.
     expect(found / pages).toBeGreaterThan(0.1);
     expect(ordered).toBeGreaterThan(0);
   });

@@ -59,8 +59,8 @@ async function start(limits: Partial<ScanLimits>, onAcquire = () => {}) {
   return { store, queries, leases };
 }
 
-describe('what one request may read', () => {
-  it('is bounded in operators times values, of one document and of all', async () => {
+describe('the cost of one request', () => {
+  it('is limited in operators times values, for one document and for all', async () => {
     const { store, queries } = await start({ documentWorkMax: 2_000_000, workMax: 5_000_000 });
     const numbers = Array(100_000).fill(1).join();
     for (let n = 0; n < 4; n++) await commitOne(store, put(`d${n}`, `{"n":[${numbers}]}`));
@@ -76,7 +76,7 @@ describe('what one request may read', () => {
     ).rejects.toMatchObject(refusal);
   });
 
-  it('lets others have their turn within a page of documents, and ends there when nobody waits', async () => {
+  it('yields within a page of documents, and not when nobody waits', async () => {
     const { store, queries, leases } = await start({});
     const numbers = Array(20_000).fill(1).join();
     for (let n = 0; n < 8; n++) await commitOne(store, put(`d${n}`, `{"n":[${numbers}]}`));
@@ -91,7 +91,7 @@ describe('what one request may read', () => {
     expect([steps.scheduler.waiting, leases.held]).toEqual([0, 0]);
   });
 
-  it('is not charged for the time in which the project is opened, whatever it is opened for', async () => {
+  it('does not include the time to open the project, for any purpose', async () => {
     const bench = new WorkBench();
     const { store, queries } = await start({}, () => bench.take(5_000_000));
     for (let n = 0; n < 3; n++) await commitOne(store, put(`d${n}`, `{"n":${n}}`));
@@ -107,7 +107,7 @@ describe('what one request may read', () => {
     expect(scheduler.usedS('query')).toBeLessThan(1e-6);
   });
 
-  it('is bounded in documents, and the refusal names the index that would help', async () => {
+  it('is limited in documents, and the refusal names the index that would help', async () => {
     const { store, queries } = await start({ documentsMax: 5, bytesMax: 1_000_000 });
     for (let n = 0; n < 6; n++) await commitOne(store, put(`d${n}`, `{"n":${n}}`));
     const asked = selection('{"b":{"$gt":1},"$and":[{"a":1},{"$or":[{"c":1},{"d":1}]}]}');
@@ -127,7 +127,7 @@ describe('what one request may read', () => {
     expect((await queries.count(selection('{}'))).count).toBe(5);
   });
 
-  it('counts documents that have expired and are still there, whether an index finds them or not', async () => {
+  it('includes expired documents that still exist, whether an index finds them or not', async () => {
     const { store, queries } = await start({ documentsMax: 30 });
     for (let n = 0; n < 25; n++)
       await commitOne(
@@ -151,13 +151,13 @@ describe('what one request may read', () => {
     });
   });
 
-  it('is bounded in bytes', async () => {
+  it('is limited in bytes', async () => {
     const { store, queries } = await start({ documentsMax: 100, bytesMax: 3_000 });
     for (let n = 0; n < 3; n++) await commitOne(store, put(`d${n}`, `{"pad":"${'x'.repeat(1_000)}"}`));
     await expect(queries.count(selection('{}'))).rejects.toMatchObject({ code: 'query_too_expensive' });
   });
 
-  it('counts what a page looks at, not what comes before its cursor', async () => {
+  it('includes what a page visits, and not what precedes its cursor', async () => {
     const { store, queries } = await start({ documentsMax: 4, bytesMax: 1_000_000 });
     for (let n = 0; n < 10; n++) await commitOne(store, put(`d${n}`, '{}'));
     const ids: string[] = [];
@@ -172,7 +172,7 @@ describe('what one request may read', () => {
 });
 
 describe('a page', () => {
-  it('ends early when its documents are large, in any order, and the next begins behind it', async () => {
+  it('ends early when its documents are large, in any order, and the next one continues after it', async () => {
     const { store, queries } = await start({ documentsMax: 100, bytesMax: 1_000_000 });
     for (let n = 0; n < 7; n++)
       await commitOne(store, put(`d${n}`, `{"n":${n % 4},"pad":"${'x'.repeat(1_000)}"}`));
@@ -193,7 +193,7 @@ describe('a page', () => {
   });
 });
 
-describe('a request that nobody waits for any more', () => {
+describe('a request whose caller has left', () => {
   it('ends, and holds no project open', async () => {
     const { store, queries, leases } = await start({ documentsMax: 1_000, bytesMax: 1_000_000 });
     for (let n = 0; n < 250; n++) await commitOne(store, put(`d${n}`, '{}'));
@@ -221,7 +221,7 @@ describe('a request that nobody waits for any more', () => {
     await scheduler[Symbol.asyncDispose]();
   });
 
-  it('holds one lease, unless that may not be used any more: no key is used beyond its time', async () => {
+  it('holds one lease while it is usable, so that no key is used after its end', async () => {
     const { store, queries, leases } = await start({ documentsMax: 1_000, bytesMax: 1_000_000 });
     for (let n = 0; n < 250; n++) await commitOne(store, put(`d${n}`, '{}'));
     await queries.query(request({ limit: 10 }));
@@ -230,7 +230,7 @@ describe('a request that nobody waits for any more', () => {
     expect(leases).toMatchObject({ taken: 2, held: 0 });
     leases.areUsable = false;
     await queries.count(selection('{}'));
-    // Once to decide how, then for each page.
+    // Once to plan, then for each page.
     expect(leases).toMatchObject({ taken: 6, held: 0 });
   });
 });

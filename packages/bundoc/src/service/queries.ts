@@ -18,24 +18,24 @@ import type { Path } from '../values/path.ts';
 import type { Work } from '../work/scheduler.ts';
 import { openPageCursor } from './page-cursor.ts';
 
-/** What documents a request is about. */
+/** The documents that a request selects. */
 export interface Selection {
   readonly project: string;
   readonly collection: string;
   readonly where: Where;
-  /** JSON of the condition: a cursor belongs to it. Empty for none. */
+  /** JSON of the condition, which cursors are bound to; empty for none. */
   readonly whereText: string;
-  /** What the request does is part of it, and so is what it holds until it is answered. */
+  /** The work of the request, which holds its memory until the answer. */
   readonly work: Work;
 }
 
 export interface QueryRequest extends Selection {
   readonly orderBy: OrderBy;
   readonly limit: number;
-  /** Bytes of documents after which the answer ends, though one is always in it. */
+  /** Bytes of documents that end the answer, which always has at least one. */
   readonly bytesMax: number;
   readonly cursor: string | undefined;
-  /** The members that are wanted, in one spelling only: a cursor belongs to them, too. */
+  /** The members to return, in canonical spelling; cursors are bound to them. */
   readonly fields: readonly string[] | undefined;
 }
 
@@ -46,12 +46,12 @@ export interface QueryAnswer extends ExecutionStats {
 
 type QueryLease = Pick<InstanceLease, 'store' | 'cursors' | 'isUsable'> & Disposable;
 
-/** What queries need of the InstanceManager. */
+/** The part of the InstanceManager that queries need. */
 export interface Instances {
   acquire(project: string, mode: 'existing'): Promise<QueryLease | undefined>;
 }
 
-/** Finds documents by what is in them. Arguments are validated at the edge. */
+/** Finds documents by their content. Arguments are validated at the edge. */
 export class Queries {
   readonly #instances: Instances;
   readonly #limits: ScanLimits;
@@ -62,7 +62,7 @@ export class Queries {
   }
 
   /**
-   * A page of the documents that a condition holds for, in an order.
+   * A page of the documents that match a condition, in an order.
    *
    * @throws AppError `query_too_expensive`; `invalid_cursor`; `project_not_found`, and those of the store.
    */
@@ -71,7 +71,7 @@ export class Queries {
     const context = cursorContext(request);
     const after = await openCursor(lease, request, context);
     const order = orderOf(request.orderBy);
-    // One more tells whether there are more.
+    // One more document shows whether there are more.
     const run = await this.#begin(lease, request, request.orderBy, request.limit + 1);
     const page = run.isInOrder
       ? await firstInOrder(run, order, request, after)
@@ -80,7 +80,7 @@ export class Queries {
     return { documents: page.documents, next, ...run.stats };
   }
 
-  /** How many documents a condition holds for. @throws AppError as {@link query} does. */
+  /** The number of matches. @throws AppError as {@link query} does. */
   async count(selection: Selection): Promise<ExecutionStats & { readonly count: number }> {
     using lease = this.#leaseOf(selection);
     const run = await this.#begin(lease, selection, []);
@@ -88,7 +88,7 @@ export class Queries {
     return { count: run.matched, ...run.stats };
   }
 
-  /** Figures of the documents that a condition holds for. @throws AppError as {@link query} does. */
+  /** Figures of the matches. @throws AppError as {@link query} does. */
   async aggregate(
     selection: Selection,
     groupBy: readonly string[],
@@ -106,7 +106,7 @@ export class Queries {
     return { groups: await aggregation.results(selection.work), ...run.stats };
   }
 
-  /** Decides how a request finds its documents. */
+  /** Chooses how a request finds its documents. */
   async #begin(
     lease: HeldLease<QueryLease>,
     { collection, where, whereText, work }: Selection,
@@ -126,13 +126,13 @@ export class Queries {
     return new QueryExecution({ scan, ...condition, orderBy, order, paths, indexPlan, wanted });
   }
 
-  /** One for all steps of a request. */
+  /** One lease for all steps of a request. */
   #leaseOf({ project }: Selection): HeldLease<QueryLease> {
     return new HeldLease(() => this.#instances.acquire(project, 'existing'));
   }
 }
 
-/** Where a page begins: the sort key of the last document of the one before. Empty for the first. */
+/** The start of a page: the sort key of the last document of the previous one. Empty for the first. */
 async function openCursor(
   lease: HeldLease<QueryLease>,
   { cursor, work }: QueryRequest,
@@ -159,7 +159,7 @@ interface Page {
   readonly next: string | undefined;
 }
 
-/** The first documents behind a sort key, of those that come in order. */
+/** The first documents after a sort key, when they arrive in order. */
 async function firstInOrder(
   run: QueryExecution,
   order: Order,
@@ -188,7 +188,7 @@ function documentsOf(found: readonly Candidate[]): readonly StoredDocument[] {
   return found.map(({ document }) => document);
 }
 
-/** The same of those that come in any order. */
+/** The same when they arrive in any order. */
 async function firstSorted(
   run: QueryExecution,
   order: Order,
@@ -212,7 +212,7 @@ async function firstSorted(
   };
 }
 
-/** All that decides which documents follow on which: a cursor of one query is no cursor of another. */
+/** Everything that determines the sequence of documents: a cursor is only valid for its own query. */
 function cursorContext({ collection, whereText, orderBy, fields }: QueryRequest): readonly string[] {
   return ['query', collection, shortHash(whereText, JSON.stringify([orderBy, fields ?? null]))];
 }

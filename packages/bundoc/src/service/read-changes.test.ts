@@ -17,7 +17,7 @@ function document({ ref, rev: _rev }: Change, text = '{}'): StoredDocument {
   return { metadata: { _id: ref.id, _collection: ref.collection, _rev, ...times }, text: Buffer.from(text) };
 }
 
-/** A store with these changes, whose documents are read as `get` says. */
+/** A store with these changes, whose documents `get` returns. */
 function storeOf(changes: readonly Change[], get: (change: Change) => StoredDocument | undefined = document) {
   let pages = 0;
   return {
@@ -36,7 +36,7 @@ function storeOf(changes: readonly Change[], get: (change: Change) => StoredDocu
 }
 
 type Args = Parameters<typeof feed.readChanges> extends [...infer A, unknown] ? A : never;
-/** On its own: no other work makes it wait. */
+/** Alone: no other work makes it wait. */
 const readChanges = (...args: Args) => feed.readChanges(...args, ownWork()('changes'));
 
 const start = { position: 0, horizon: 0 };
@@ -44,7 +44,7 @@ const all = { collection: undefined, documents: false };
 const limits = { limit: 100, bytesMax: 1_000_000 };
 
 describe('a page of the feed', () => {
-  it('of a rare collection ends when enough was looked at, at a place that gets on', async () => {
+  it('of a rare collection ends after a bounded number of changes, at a position that makes progress', async () => {
     const others = Array.from({ length: 25_000 }, (_, n) => change(n + 1, 'other'));
     const store = storeOf([...others, change(25_001)]);
     const found: number[] = [];
@@ -61,7 +61,7 @@ describe('a page of the feed', () => {
     expect(store.pages()).toBe(26);
   });
 
-  it('ends before the first change that there is no room for', async () => {
+  it('ends before the first change without space', async () => {
     const store = storeOf([change(1), change(2, 'other'), change(3), change(4)]);
     const page = await readChanges(
       store,
@@ -83,7 +83,7 @@ describe('a page of the feed', () => {
     expect([one.events.length, one.position, one.more]).toEqual([1, 1, true]);
   });
 
-  it('reads few documents more than it has room for when they are large', async () => {
+  it('reads only a few documents more than fit when they are large', async () => {
     const changes = Array.from({ length: 40 }, (_, n) => change(n + 1));
     let read = 0;
     const store = storeOf(changes, (one) => {
@@ -99,7 +99,7 @@ describe('a page of the feed', () => {
     expect([page.events.length, read]).toEqual([10, 11]);
   });
 
-  it('leaves out a document that has changed or gone since, and goes beyond it', async () => {
+  it('omits a document that has changed or gone since, and moves past it', async () => {
     const changes = [change(1), change(2), change(3)];
     const newer = document({ ...change(1), rev: rev(9) });
     const store = storeOf(changes, (one) =>
@@ -110,7 +110,7 @@ describe('a page of the feed', () => {
     expect([page.position, page.more]).toEqual([3, false]);
   });
 
-  it('tells of a document that does not open, and goes on; any other failure is reported', async () => {
+  it('reports an undecryptable document and continues; any other failure is thrown', async () => {
     const damaged = (code: 'integrity_error' | 'storage_unavailable') =>
       storeOf([change(1), change(2)], (one) => {
         if (one.position === 1) throw new AppError(code);
@@ -127,29 +127,26 @@ describe('a page of the feed', () => {
     });
   });
 
-  it.each(['in memory', 'in the storage'])(
-    'serves others between any two documents that are %s',
-    async (where) => {
-      const changes = Array.from({ length: 50 }, (_, n) => change(n + 1));
-      const stored = storeOf(changes);
-      const store =
-        where === 'in memory'
-          ? {
-              ...stored,
-              get: ({ id }: { id: string }) => document(changes[Number(id.slice(1)) - 1] as Change),
-            }
-          : stored;
-      const steps = new SlowSteps();
-      using work = steps.work('changes');
-      const page = await feed.readChanges(store, start, { ...all, documents: true }, limits, work);
-      expect(page.events).toHaveLength(50);
-      expect(steps.turns).toBeGreaterThanOrEqual(50);
-    },
-  );
+  it.each(['in memory', 'in the storage'])('yields between any two documents that are %s', async (where) => {
+    const changes = Array.from({ length: 50 }, (_, n) => change(n + 1));
+    const stored = storeOf(changes);
+    const store =
+      where === 'in memory'
+        ? {
+            ...stored,
+            get: ({ id }: { id: string }) => document(changes[Number(id.slice(1)) - 1] as Change),
+          }
+        : stored;
+    const steps = new SlowSteps();
+    using work = steps.work('changes');
+    const page = await feed.readChanges(store, start, { ...all, documents: true }, limits, work);
+    expect(page.events).toHaveLength(50);
+    expect(steps.turns).toBeGreaterThanOrEqual(50);
+  });
 });
 
 describe('the text of a page', () => {
-  it('is made change by change, and of large documents piece by piece, while others are served', async () => {
+  it('is composed change by change, with large documents piece by piece, yielding in between', async () => {
     const lines = (count: number) => Buffer.from(`{"v":[${Array(count).fill('1').join(',\r\n')}]}`);
     const eventOf = (position: number, text: Buffer) => ({
       change: change(position),

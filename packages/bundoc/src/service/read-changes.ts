@@ -3,56 +3,56 @@ import type { Awaitable, Change, Position, ProjectStore, StoredDocument } from '
 import { openingUs } from '../work/opening-time.ts';
 import type { Work } from '../work/scheduler.ts';
 
-/** Where in the feed somebody is. */
+/** A position in the feed. */
 export interface FeedPlace {
   readonly position: Position;
   /** As in {@link ProjectStore.changes}. */
   readonly horizon: Position;
 }
 
-/** What somebody wants to hear of. */
+/** The changes that a reader wants. */
 export interface FeedFilter {
   /** All collections when absent. */
   readonly collection: string | undefined;
-  /** Whether the documents are wanted, too. */
+  /** Whether to include the documents. */
   readonly documents: boolean;
 }
 
 export interface FeedLimits {
   readonly limit: number;
-  /** Bytes of documents after which the page ends, though one change is always in it. */
+  /** Bytes of documents that end the page, which always has at least one change. */
   readonly bytesMax: number;
 }
 
 export interface FeedEvent {
   readonly change: Change;
-  /** The document, when it is wanted and there is one. */
+  /** The document, if it is wanted and exists. */
   readonly text: Buffer | undefined;
-  /** The document is wanted, and its stored bytes do not open. */
+  /** Whether the document is wanted and undecryptable. */
   readonly isUnreadable: boolean;
 }
 
 export interface FeedPage extends FeedPlace {
   readonly events: readonly FeedEvent[];
-  /** True when the page ended at one of its bounds: there may be more behind it. */
+  /** True when a limit ended the page: there may be more. */
   readonly more: boolean;
 }
 
 const PAGE = 1_000;
-/** Changes that are looked at for a page; most may be of collections that nobody asked for. */
+/** Maximum number of changes read for a page; most may belong to other collections. */
 const SCANNED_MAX = 10_000;
-/** Documents that are read at a time: at first, and at most. */
+/** Documents read concurrently: at first, and at most. */
 const READ_FIRST = 4;
 const READ_TOGETHER_MAX = 16;
 
 /**
- * A page of the feed. Its place goes beyond what was left out, so that anyone who wants a rare collection
- * gets on.
+ * A page of the feed. Its position also covers skipped changes, so that readers of a rare collection make
+ * progress.
  *
- * A document that has changed since, while the page was made, is left out: it comes at its new place, as
- * every document comes once.
+ * A document that changes while the page is made is left out: it appears at its new position, because every
+ * document appears once.
  *
- * @param work that the page is part of: others are served between any two documents.
+ * @param work that the page is part of: it yields between any two documents.
  * @throws AppError of {@link ProjectStore.changes} and {@link ProjectStore.get}.
  */
 export async function readChanges(
@@ -72,7 +72,7 @@ export async function readChanges(
     const page = await work.outside(() => store.changes(position, asked, horizon));
     horizon = page.horizon;
     for (let at = 0; at < page.changes.length; ) {
-      // Large documents are not read beyond what the page has room for.
+      // Large documents are read only as far as the page has space for them.
       const room =
         documentsRead === 0 ? READ_FIRST : ((bytesMax - bytes) * documentsRead) / Math.max(1, bytes);
       const together = Math.max(1, Math.min(READ_TOGETHER_MAX, Math.floor(room)));
@@ -102,9 +102,7 @@ export async function readChanges(
   }
 }
 
-/**
- * The changes that are wanted, with their documents; undefined in the place of one that has changed since.
- */
+/** The wanted changes with their documents; undefined for one that has changed since. */
 async function eventsWithDocuments(
   store: Pick<ProjectStore, 'get'>,
   changes: readonly Change[],
@@ -127,7 +125,7 @@ async function eventsWithDocuments(
     const read = event.then((found) => {
       events[at] = found;
     });
-    // What fails is noticed when all are waited for.
+    // A failure is handled when all are awaited.
     read.catch(() => undefined);
     reading.push(read);
   }
@@ -138,7 +136,7 @@ async function eventsWithDocuments(
   return events;
 }
 
-/** At once for a document that is in memory. */
+/** Synchronous for a document in memory. */
 function eventWithDocument(
   store: Pick<ProjectStore, 'get'>,
   change: Change,
@@ -161,7 +159,7 @@ function eventOfDocument(change: Change, document: StoredDocument | undefined): 
   return { change, text: document.text, isUnreadable: false };
 }
 
-/** One damaged document must not keep everybody from what comes behind it. */
+/** A damaged document must not block the changes after it. */
 function unreadable(change: Change, error: unknown): FeedEvent {
   if (!hasCode(error, 'integrity_error')) throw error;
   return { change, text: undefined, isUnreadable: true };

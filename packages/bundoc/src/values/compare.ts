@@ -5,8 +5,8 @@ const RANKS = Object.fromEntries(TYPE_NAMES.map((name, rank) => [name, rank])) a
 
 /**
  * The order of all values: null, false, true, numbers, strings by code point, arrays element by element,
- * objects by their members in the order of their names. Zero for equal values and no others; the order of an
- * object's members and the spelling of a number do not count.
+ * objects by their members in name order. Zero only for equal values; the order of an object's members and
+ * the spelling of a number do not matter.
  */
 export function compareValues(a: Value, b: Value): number {
   if (a === b) return 0;
@@ -34,12 +34,12 @@ export function equalValues(a: Value, b: Value): boolean {
   return a === b || (typeof a === typeof b && compareValues(a, b) === 0);
 }
 
-/** Values of one type can be in a range; others are in no order that a range means. */
+/** Only values of one type can be in a range. */
 export function isSameType(a: Value, b: Value): boolean {
   return typeOf(a) === typeOf(b);
 }
 
-/** By code point, as UTF-8 and PostgreSQL's `COLLATE "C"` order; JavaScript's own order is by UTF-16 unit. */
+/** By code point, like UTF-8 and PostgreSQL's `COLLATE "C"`; JavaScript's own order is by UTF-16 unit. */
 function compareStrings(a: string, b: string): number {
   if (a === b) return 0;
   const length = Math.min(a.length, b.length);
@@ -50,7 +50,7 @@ function compareStrings(a: string, b: string): number {
   return a.length - b.length;
 }
 
-/** More than any unit: half of a pair stands for what comes behind all that is one unit. */
+/** More than any unit: half of a pair sorts after all characters of one unit. */
 const PAIRED = 0x10000;
 
 /** 1 when the unit is half of a surrogate pair, 0 otherwise. */
@@ -82,14 +82,14 @@ function compareObjects(a: ObjectValue, b: ObjectValue): number {
   return names.length - others.length;
 }
 
-/** Names of an object in their order. Many names are sorted once, however often the object is compared. */
+/** Names of an object in order. Many names are sorted once, however often the object is compared. */
 export function sortedNames(object: ObjectValue): readonly string[] {
   const known = sorted.get(object);
   if (known !== undefined) return known;
   const names = Object.keys(object).sort(compareStrings);
-  if (names.length > SORTED_EACH_TIME_MAX) sorted.set(object, names);
+  if (names.length > UNCACHED_NAMES_MAX) sorted.set(object, names);
   return names;
 }
 
-const SORTED_EACH_TIME_MAX = 8;
+const UNCACHED_NAMES_MAX = 8;
 const sorted = new WeakMap<ObjectValue, readonly string[]>();

@@ -4,9 +4,9 @@ import { sortedNames } from './compare.ts';
 import { type ObjectValue, typeOf, type Value } from './value.ts';
 
 /**
- * Values as texts whose order, unit by unit, is the order of the values; equal texts for equal values. Each
- * unit is a byte (Latin-1), no text is the beginning of another, so several can stand behind one another in
- * one key. In memory only: never stored in the clear.
+ * Encodes values as texts whose order, unit by unit, is the order of the values; equal values have equal
+ * texts. Each unit is a byte (Latin-1). No text is a prefix of another, so several can be concatenated in one
+ * key. In memory only: never stored in the clear.
  */
 const MISSING = '\x02';
 const NULL = '\x03';
@@ -16,15 +16,15 @@ const NUMBER = '\x06';
 const STRING = '\x07';
 const ARRAY = '\x08';
 const OBJECT = '\x09';
-/** Ends arrays and objects: before the first unit of everything that could stand there. */
+/** Ends arrays and objects: sorts before the first unit of any element. */
 const END = '\x00';
 const MEMBER = '\x01';
 
-/** Units of one value in a key that orders look at; what comes behind is stood for by its digest. */
+/** Units of one value in a key; a digest replaces the rest. */
 export const KEY_PART_MAX = 512;
 const DIGEST_BYTES = 16;
 
-/** A value, or the absence of one, which comes before all values. */
+/** Encodes a value, or its absence, which sorts before all values. */
 export function encodeExactly(value: Value | undefined): string {
   if (value === undefined) return MISSING;
   switch (typeOf(value)) {
@@ -44,8 +44,9 @@ export function encodeExactly(value: Value | undefined): string {
 }
 
 /**
- * {@link encodeExactly}, bounded: of a longer text the first {@link KEY_PART_MAX} units and a digest of the
- * whole. So equality is kept, and order but among values that agree in so much.
+ * {@link encodeExactly} with a bounded length: a longer text is cut to its first {@link KEY_PART_MAX} units
+ * and a digest of the whole. This keeps equality, and the order except among values that agree in those
+ * units.
  */
 export function encodeKeyPart(value: Value | undefined): string {
   const exact = encodeExactly(value);
@@ -54,8 +55,8 @@ export function encodeKeyPart(value: Value | undefined): string {
   return exact.slice(0, KEY_PART_MAX) + digest.toString('latin1', 0, DIGEST_BYTES);
 }
 
-/** The same text for the opposite order. */
-export function inverted(key: string): string {
+/** The key with the inverted order. */
+export function invertOrder(key: string): string {
   const bytes = Buffer.from(key, 'latin1');
   for (let at = 0; at < bytes.length; at++) bytes[at] = 0xff - (bytes[at] as number);
   return bytes.toString('latin1');
@@ -71,35 +72,34 @@ export function earlierKey(a: string, b: string): string {
   return b;
 }
 
-/** Of a place in a key. */
+/** Length of a position in a key. */
 export const POSITION_BYTES = 6;
 
-/** The place at the end of a key. */
+/** The position at the end of a key. */
 export function positionOf(key: string): number {
   return Buffer.from(key.slice(-POSITION_BYTES), 'latin1').readUIntBE(0, POSITION_BYTES);
 }
 
-/** A place in the order of creation, always of one length. */
+/** Encodes a creation position with a fixed length. */
 export function encodePosition(position: number): string {
   const bytes = Buffer.allocUnsafe(POSITION_BYTES);
   bytes.writeUIntBE(position, 0, POSITION_BYTES);
   return bytes.toString('latin1');
 }
 
-/** Zero bytes are escaped, so that the end of a text comes before everything that could follow there. */
+/** Zero bytes are escaped, so that the end of a text sorts before everything that could follow. */
 function encodeString(text: string): string {
   const bytes = utf8Of(text);
   return `${bytes.includes('\x00') ? bytes.replaceAll('\x00', '\x00\xff') : bytes}\x00\x00`;
 }
 
-/** What all strings with this beginning begin with. */
+/** The common start of all strings with this prefix. */
 export function encodePrefix(prefix: string): string {
   return (STRING + encodeString(prefix)).slice(0, -2);
 }
 
 /**
- * UTF-8 as text of bytes: its order is that of code points. A lone surrogate takes the three bytes that its
- * number would.
+ * UTF-8 as a text of bytes, which sorts by code point. A lone surrogate takes the three bytes of its number.
  */
 function utf8Of(text: string): string {
   if (Buffer.byteLength(text) === text.length) return text;
@@ -119,18 +119,18 @@ function encodeMembers(object: ObjectValue): string {
 
 /**
  * Sign, place of the decimal point, digits. A negative number is the complement of its opposite, so that a
- * larger magnitude comes first.
+ * larger magnitude sorts first.
  */
 function encodeNumber(number: number | Decimal): string {
   const { negative, digits, point } = decimalOf(number);
   if (digits === '') return '\x80';
   const magnitude = `${encodePoint(point)}${digits}\x00`;
-  return negative ? `\x7f${inverted(magnitude)}` : `\x81${magnitude}`;
+  return negative ? `\x7f${invertOrder(magnitude)}` : `\x81${magnitude}`;
 }
 
 const SMALL_POINT_MAX = 100;
 
-/** One byte for usual places; seven beyond, before or behind all of those. */
+/** One byte for common places; seven more for places outside their range. */
 function encodePoint(point: number): string {
   if (Math.abs(point) <= SMALL_POINT_MAX) return String.fromCharCode(0x80 + point);
   const bytes = Buffer.allocUnsafe(7);

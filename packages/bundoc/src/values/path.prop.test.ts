@@ -21,7 +21,7 @@ function allAt(value: Value, path: Path, depth = 0): Value[] {
 }
 
 const deepPath = fc.array(fc.constantFrom('0', '0', '1', 'a'), { minLength: 1, maxLength: 6 });
-/** Objects of the name `0` in arrays: where ways through them meet again. */
+/** Objects with the name `0` in arrays, where ways meet again. */
 const { meeting } = fc.letrec<{ meeting: string }>((tie) => ({
   meeting: fc.oneof(
     { maxDepth: 8, depthSize: 'medium' },
@@ -31,7 +31,7 @@ const { meeting } = fc.letrec<{ meeting: string }>((tie) => ({
   ),
 }));
 
-/** A value that counts how often anything in it is looked at. */
+/** A value that counts visits to anything in it. */
 function counted(value: Value): { readonly value: Value; readonly looks: () => number } {
   let looks = 0;
   const wrap = (inner: Value): Value =>
@@ -51,14 +51,14 @@ function counted(value: Value): { readonly value: Value; readonly looks: () => n
   return { value: walk(value), looks: () => looks };
 }
 
-/** `{"0":[{"0":[…]}]}`, so deep, around many small objects. */
+/** `{"0":[{"0":[…]}]}` with this depth, around many small objects. */
 function nested(levels: number, width: number): string {
   if (levels === 0) return Array<string>(width).fill('{"0":1}').join();
   return `{"0":[${nested(levels - 1, width)}]}`;
 }
 
 describe('a path', () => {
-  it('leads first to the value that the documented walk comes to first, and to no other values', () => {
+  it('leads to the values of the documented walk, in its order, and to no others', () => {
     fc.assert(
       fc.property(meeting, deepPath, (text, path) => {
         const value = readValue(text);
@@ -75,7 +75,7 @@ describe('a path', () => {
     );
   });
 
-  it('is gone once to each place for each rest of it, however many ways lead there', () => {
+  it('is followed once to each place for each rest of it, however many ways lead there', () => {
     const width = 1_000;
     const { value, looks } = counted(readValue(nested(8, width)));
     const path = Array<string>(PATH_DEPTH_MAX).fill('0');
@@ -84,7 +84,7 @@ describe('a path', () => {
     expect(looks()).toBeLessThan(5 * width * 5);
   });
 
-  it('that leads through conditions on elements is gone once to each place for each condition', () => {
+  it('is followed once to each place for each condition when it leads through conditions on elements', () => {
     const { value, looks } = counted(readValue(nested(40, 1)));
     const path = Array<string>(8).fill('0').join('.');
     let condition = `{"${path}":{"$gt":5}}`;

@@ -27,10 +27,12 @@ export function isObject(value: Value): value is ObjectValue {
   return typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Decimal);
 }
 
-/** Characters of a string, and digits of a number, that take as long to look at as one more value. */
+/** Characters of a string, or digits of a number, that cost as much as one more value. */
 const CHARACTERS_OF_ONE_VALUE = 64;
 
-/** Values in a value: itself, elements and members; long strings and numbers by their length. */
+/**
+ * The number of values in a value: itself, elements and members; long strings and numbers by their length.
+ */
 export function weightOf(value: Value): number {
   if (typeof value === 'string') return 1 + Math.floor(value.length / CHARACTERS_OF_ONE_VALUE);
   if (value instanceof Decimal) return 1 + Math.floor(value.digits.length / CHARACTERS_OF_ONE_VALUE);
@@ -41,24 +43,24 @@ export function weightOf(value: Value): number {
 }
 
 /**
- * Where `JSON.parse` may be wrong about a value: a number with an exponent or with more digits than a double
- * surely keeps, or an escape (V8 may misread escaped names, see `json/read.ts` of shared). It finds some of
- * that inside strings, too; that costs time only.
+ * Matches texts that `JSON.parse` may get wrong. These are numbers with an exponent or with more digits than
+ * a double keeps, and escapes (V8 may misread escaped names, see `json/read.ts` of shared). It also matches
+ * inside strings, which only costs time.
  */
 const INEXACT = /\\|(?:^|[:[,\s])-?\d(?:[\d.]{15}|[\d.]*[eE])/;
 
 /**
  * The value of a JSON text.
  *
- * @param text is valid, nests no deeper than documents may, and has no name twice in an object and none that
- * is `__proto__`: the caller has checked that, or anyone who stored it.
+ * @param text is valid, within the nesting limit of documents, without duplicate names and without the name
+ *   `__proto__`. The caller has checked that, or checked it before the text was stored.
  */
 export function readValue(text: string): Value {
   if (!INEXACT.test(text)) return JSON.parse(text) as Value;
   return readJson(text, parseNumber) as Value;
 }
 
-/** {@link readValue} of a text that was parsed already: mostly what that gave is exact. */
+/** {@link readValue} for a text that was already parsed: usually the parsed value is exact. */
 export function exactValue({ value, text }: { readonly value: unknown; readonly text: string }): Value {
   return INEXACT.test(text) ? (readJson(text, parseNumber) as Value) : (value as Value);
 }

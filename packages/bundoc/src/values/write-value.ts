@@ -1,7 +1,7 @@
 import { Decimal } from '@bundoc/shared/json/decimal';
 import { isArray, isObject, type Value } from './value.ts';
 
-/** A value as JSON. A number that is none for JSON (a sum beyond the largest double) is null. */
+/** A value as JSON. A number that JSON cannot represent (a sum beyond the largest double) becomes null. */
 export function writeValue(value: Value): string {
   if (value instanceof Decimal) return writeDecimal(value);
   if (isArray(value)) return `[${value.map(writeValue).join(',')}]`;
@@ -12,7 +12,7 @@ export function writeValue(value: Value): string {
   return `{${members.join(',')}}`;
 }
 
-/** In full where that is short, else with an exponent. */
+/** In full if that is short, otherwise with an exponent. */
 function writeDecimal({ negative, digits, point }: Decimal): string {
   const sign = negative ? '-' : '';
   if (point > 0 && point <= 40 && digits.length <= point) return `${sign}${digits.padEnd(point, '0')}`;

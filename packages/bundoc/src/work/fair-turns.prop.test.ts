@@ -5,7 +5,7 @@ import { FairTurns, TURNS_OF_SLICE } from './fair-turns.ts';
 const SLICE_US = 2_000;
 const key = (subject: number, project = 0) => ({ subject: `s${subject}`, project: `p${project}` });
 
-/** Everybody waits again at once, and takes what `usOf` says. */
+/** All tasks wait again at once, and take the time that `usOf` returns. */
 function grantsOf(
   turns: FairTurns<number>,
   keys: readonly ReturnType<typeof key>[],
@@ -47,7 +47,7 @@ describe('turns', () => {
     );
   });
 
-  it('give subjects the same time in the long run, however many tasks, projects and long steps they have', () => {
+  it('give subjects the same time in the long run, with any number of tasks, projects and long steps', () => {
     fc.assert(
       fc.property(
         places,
@@ -69,7 +69,7 @@ describe('turns', () => {
     );
   });
 
-  it('make no subject wait for more than two slices, and the ends of their steps, of each other one', () => {
+  it('make no subject wait for more than two slices of each other one, plus the ends of their steps', () => {
     const stepUsMax = 5_000;
     fc.assert(
       fc.property(
@@ -86,7 +86,7 @@ describe('turns', () => {
           turns.add(key(waits), waits);
           let taken = new Map<number, { us: number; turns: number }>();
           for (const { usMax, leaves } of steps) {
-            // A task that left comes back for the next turn, as work does that waits for a disk.
+            // A task that left returns for the next turn, like work that waits for a disk.
             for (const n of away) turns.add(key(n), n);
             away.clear();
             const task = turns.next();
@@ -110,7 +110,7 @@ describe('turns', () => {
     );
   });
 
-  it('let one that has hardly taken anything come first each time, beside any number of busy ones', () => {
+  it('prefer a subject that has taken little each time, beside any number of busy ones', () => {
     const turns = new FairTurns<string>(SLICE_US);
     for (let n = 0; n < 64; n++) turns.add(key(n), `busy ${n}`);
     const busy = () => {
@@ -146,7 +146,7 @@ describe('turns', () => {
     expect(granted).toBe(short);
   });
 
-  it('are never lost: while anybody waits, somebody has the next one, even when others leave', () => {
+  it('are never lost: while any task waits, one has the next turn, even when others leave', () => {
     const command = fc.oneof(
       fc.record({ kind: fc.constant('add' as const), subject: fc.nat(3), project: fc.nat(2) }),
       fc.record({ kind: fc.constant('remove' as const), task: fc.nat(30) }),
@@ -178,7 +178,7 @@ describe('turns', () => {
     );
   });
 
-  it('are found in one look at each subject, however much all of them owe', () => {
+  it('are found in one pass over the subjects, however much all of them owe', () => {
     const SUBJECTS = 1_000;
     const turns = new FairTurns<number>(SLICE_US);
     for (let n = 0; n < SUBJECTS; n++) turns.add(key(n), n);
@@ -187,13 +187,12 @@ describe('turns', () => {
     const task = turns.next();
     const { length } = sets.mock.calls;
     sets.mockRestore();
-    // The others that owe less than a whole number of slices come behind it, and the first one comes a round
-    // later.
+    // The others owe less than a whole number of slices and follow; the first one comes a round later.
     expect(task).toBe(1);
     expect(length).toBeLessThanOrEqual(4 * SUBJECTS);
   });
 
-  it('go around the projects of a subject, and around the tasks of a project', () => {
+  it('rotate among the projects of a subject, and among the tasks of a project', () => {
     const turns = new FairTurns<string>(SLICE_US);
     turns.add(key(1, 1), 'a');
     turns.add(key(1, 1), 'b');

@@ -1,11 +1,11 @@
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
 
-/** Those of one name who wait. */
+/** The waiting items of one name. */
 class Waiting<C> {
   readonly inner: C;
-  /** Time that was taken and not given yet; below zero it was given and not taken. */
+  /** Time taken and not yet granted; negative for time granted and not yet taken. */
   debtUs: number;
-  /** What the last turn was charged for beforehand. */
+  /** The part of the last turn that was charged in advance. */
   prepaidUs = 0;
 
   constructor(inner: C, debtUs: number) {
@@ -14,25 +14,21 @@ class Waiting<C> {
   }
 }
 
-/** Turns into which a slice goes at most: each is charged for a part of it, even if it takes less. */
+/** Maximum number of turns in one slice: each is charged at least this fraction of it. */
 export const TURNS_OF_SLICE = 32;
 
 /**
- * Names in turn. Each round gives each a slice. One that is in debt is passed over until rounds have paid for
- * it; one that has not used its slice up, as it is new or had nothing to do meanwhile, comes before the
- * others.
+ * Names that take turns. Each round grants each name a slice. A name in debt is skipped until rounds have
+ * repaid it. A name with an unused part of its slice, because it is new or was idle, goes before the others.
  */
 class Ring<C extends { readonly size: number }> {
   readonly #sliceUs: number;
   readonly #make: () => C;
-  /**
-   * In the order of the round. Names without anybody who waits are forgotten when the round comes to them,
-   * and they owe nothing.
-   */
+  /** In the order of the round. Idle names are dropped when the round reaches them without debt. */
   readonly #round = new Map<string, Waiting<C>>();
-  /** Those with a part of their slice left, first come first. */
+  /** Names with an unused part of their slice, in order of arrival. */
   readonly #early = new Set<string>();
-  /** How many have somebody who waits. */
+  /** Number of names with waiting items. */
   #active = 0;
 
   constructor(sliceUs: number, make: () => C) {
@@ -40,17 +36,17 @@ class Ring<C extends { readonly size: number }> {
     this.#make = make;
   }
 
-  /** Names with somebody who waits. */
+  /** Number of names with waiting items. */
   get size(): number {
     return this.#active;
   }
 
-  /** Whether somebody waits under a name. */
+  /** Whether a name has waiting items. */
   has(name: string): boolean {
     return (this.#round.get(name)?.inner.size ?? 0) > 0;
   }
 
-  /** Changes what waits under a name. */
+  /** Changes the waiting items of a name. */
   change(name: string, change: (inner: C) => void): void {
     const { inner, debtUs } = this.#of(name);
     const wasActive = inner.size > 0;
@@ -61,7 +57,7 @@ class Ring<C extends { readonly size: number }> {
     else if (!wasActive && debtUs < 0) this.#early.add(name);
   }
 
-  /** Time that was taken under a name. */
+  /** Charges time to a name. */
   charge(name: string, us: number, chargeInner?: (inner: C) => void): void {
     const waiting = this.#of(name);
     const moreUs = Math.max(0, us - waiting.prepaidUs);
@@ -72,7 +68,7 @@ class Ring<C extends { readonly size: number }> {
     chargeInner?.(waiting.inner);
   }
 
-  /** The name whose turn it is, which then is the last; undefined when nobody waits. */
+  /** Takes the next name and moves it to the end; undefined when nothing waits. */
   next(): { readonly name: string; readonly inner: C } | undefined {
     if (this.#active === 0) return undefined;
     const [early] = this.#early;
@@ -88,7 +84,7 @@ class Ring<C extends { readonly size: number }> {
     return undefined;
   }
 
-  /** Pays for the rounds in which nobody would have a turn, all at once: a debt may last for hundreds. */
+  /** Grants all rounds in which no name would have a turn at once: a debt may last for hundreds. */
   #payRounds(): void {
     let rounds = Number.POSITIVE_INFINITY;
     for (const { inner, debtUs } of this.#round.values())
@@ -125,16 +121,16 @@ class Ring<C extends { readonly size: number }> {
   }
 }
 
-/** What one name may owe. Bounds how long a single long step keeps it waiting. */
+/** Maximum debt of one name. It bounds the wait after a single long step. */
 const DEBT_MAX_US = 1_000_000;
 
 /**
- * Who waits for a slice: subjects in turn, then the projects of a subject, then the tasks of a project.
- * Anyone who takes longer than a slice is passed over until the others had as much (deficit round robin, M.
- * Shreedhar and G. Varghese, 1995; with debt instead of a look ahead).
+ * Tasks that wait for a slice: subjects take turns, then the projects of a subject, then the tasks of a
+ * project. A task that takes longer than a slice is skipped until the others had as much. It is deficit round
+ * robin (M. Shreedhar and G. Varghese, 1995), with debt instead of a lookahead.
  *
- * Who has not used their slice of a round comes first (sparse flows, RFC 8290), so that short work hardly
- * waits for long work. Nobody waits for more than two slices of each other subject.
+ * Names that have not used their slice of a round go first (sparse flows, RFC 8290), so that short work
+ * hardly waits for long work. The wait is at most two slices of each other subject.
  */
 export class FairTurns<T> {
   readonly #subjects: Ring<Ring<Set<T>>>;
@@ -144,12 +140,12 @@ export class FairTurns<T> {
     this.#subjects = new Ring(sliceUs, () => new Ring(sliceUs, () => new Set<T>()));
   }
 
-  /** Tasks that wait. */
+  /** Number of waiting tasks. */
   get size(): number {
     return this.#keys.size;
   }
 
-  /** Subjects with a task that waits. */
+  /** Number of subjects with a waiting task. */
   get subjects(): number {
     return this.#subjects.size;
   }
@@ -159,7 +155,7 @@ export class FairTurns<T> {
     return this.#subjects.has(subject);
   }
 
-  /** Joins at the end of its project. */
+  /** Appends a task to its project. */
   add(key: ShareKey, task: T): void {
     this.#keys.set(task, key);
     this.#subjects.change(key.subject, (projects) =>
@@ -167,7 +163,7 @@ export class FairTurns<T> {
     );
   }
 
-  /** Leaves at once. */
+  /** Removes a task. */
   remove(task: T): void {
     const key = this.#keys.get(task);
     if (key === undefined) return;
@@ -178,7 +174,7 @@ export class FairTurns<T> {
     this.#forgetDebts();
   }
 
-  /** The task whose turn it is; it waits no more. What it takes is to be charged in any case. */
+  /** Takes the next task. The time that it takes must be charged in any case. */
   next(): T | undefined {
     const subject = this.#subjects.next();
     const project = subject?.inner.next();
@@ -191,13 +187,13 @@ export class FairTurns<T> {
     return task;
   }
 
-  /** Time that was taken. Of interest only while others wait. */
+  /** Charges time. Only matters while others wait. */
   charge({ subject, project }: ShareKey, us: number): void {
     if (this.#keys.size > 0) this.#subjects.charge(subject, us, (projects) => projects.charge(project, us));
     else this.#forgetDebts();
   }
 
-  /** Where nobody waits, nobody is owed anything. */
+  /** Without waiting tasks, debts are forgotten. */
   #forgetDebts(): void {
     if (this.#keys.size === 0) this.#subjects.clear();
   }

@@ -1,6 +1,6 @@
-/** A function that {@link Work.elsewhere} runs in another thread. What it takes and gives is copied. */
+/** A function that {@link Work.elsewhere} runs in another thread. Its input and output are copied. */
 export interface Job<I, O> {
-  /** The module that exports it, where that thread finds it in `JOBS`. */
+  /** The module that exports it in `JOBS`, where the thread finds it. */
   readonly module: string;
   readonly name: string;
   readonly run: (input: I) => O;

@@ -2,7 +2,7 @@ import { expect, it } from 'vitest';
 import { joinInSteps } from './join-in-steps.ts';
 import { Scheduler } from './scheduler.ts';
 
-it('joins parts in order, and others are served after each MiB', async () => {
+it('joinInSteps joins parts in order, and yields after each MiB', async () => {
   let nowMs = 0;
   // Each step takes a whole slice.
   const scheduler = new Scheduler({

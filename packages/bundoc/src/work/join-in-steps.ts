@@ -1,10 +1,10 @@
 import { freeMemory } from '@bundoc/shared/runtime/free-memory';
 import type { Work } from './scheduler.ts';
 
-/** Bytes that are copied before others get their turn. */
+/** Bytes copied before other work gets its turn. */
 const STEP_BYTES = 1_048_576;
 
-/** One buffer of all parts, which are freed. Others are served between the steps. */
+/** Joins all parts into one buffer, and frees them. Yields between the steps. */
 export async function joinInSteps(parts: readonly (string | Buffer)[], work: Work): Promise<Buffer> {
   const buffers = parts.map((part) => (typeof part === 'string' ? Buffer.from(part) : part));
   const whole = Buffer.allocUnsafeSlow(buffers.reduce((sum, { length }) => sum + length, 0));

@@ -21,7 +21,7 @@ function withHashes(value: unknown): unknown {
 }
 
 describe('the thread for large documents', () => {
-  it('gives each job what it gives by itself, one at a time, and starts with the first', async () => {
+  it('runs each job alone and one at a time, and starts with the first', async () => {
     await using thread = new LargeThread();
     const jobs = [1, 2, 3].map((n) => thread.run(key('s'), JOBS.body, { bytes: body(n) }));
     expect(thread.waiting).toBe(2);
@@ -33,7 +33,7 @@ describe('the thread for large documents', () => {
     ]);
   });
 
-  it('passes on what a job refuses', async () => {
+  it('returns the refusal of a job', async () => {
     await using thread = new LargeThread();
     const bytes = Buffer.from('{"_secret":1}');
     await expect(thread.run(key('s'), JOBS.body, { bytes })).rejects.toMatchObject({
@@ -60,7 +60,7 @@ describe('the thread for large documents', () => {
       });
   });
 
-  it('ends a job that takes too long while another subject waits, and none for jobs of the same subject', async () => {
+  it('ends a job that takes too long while another subject waits, but not for jobs of the same subject', async () => {
     await using thread = new LargeThread({ sharedJobMsMax: 1 });
     const run = (subject: string) => thread.run(key(subject), JOBS.body, { bytes: body(1) });
     // The start of the thread takes longer than a millisecond.
@@ -72,7 +72,7 @@ describe('the thread for large documents', () => {
     expect((await Promise.all(jobs)).map(({ output }) => output.id)).toEqual(['a', 'a']);
   });
 
-  it("neither ends the service's own job for others, nor refuses it after a wait, nor ends others for it", async () => {
+  it("never ends the service's own job for others, refuses it after a wait, or ends others for it", async () => {
     await using thread = new LargeThread({ sharedJobMsMax: 1 });
     const run = (subject: string) => thread.run(key(subject), JOBS.body, { bytes: body(1) });
     const jobs = await Promise.all(['', 's'].map(run));
@@ -81,7 +81,7 @@ describe('the thread for large documents', () => {
     for (const { output } of [...jobs, ...(await Promise.all(more))]) expect(output.id).toBe('a');
   });
 
-  it('has room for the largest text that is read at all', { timeout: 60_000 }, async () => {
+  it('has memory for the largest readable text', { timeout: 60_000 }, async () => {
     await using thread = new LargeThread({ jobMsMax: 60_000 });
     const most = JSON_CONTAINERS_MAX - 2;
     const crowded = (count: number) => {
@@ -98,7 +98,7 @@ describe('the thread for large documents', () => {
     });
   });
 
-  it('ends what nobody waits for: a job that runs, and one that has yet to', async () => {
+  it('ends a job whose caller has left, running or waiting', async () => {
     await using thread = new LargeThread();
     const [running, waiting] = [new AbortController(), new AbortController()];
     const jobs = [running, waiting].map(({ signal }) =>
@@ -122,7 +122,7 @@ describe('the thread for large documents', () => {
     expect((await first).output.id).toBe('a');
   });
 
-  it('refuses those that wait when it stops', async () => {
+  it('refuses waiting jobs when it stops', async () => {
     const thread = new LargeThread();
     const jobs = [1, 2].map(() => thread.run(key('s'), JOBS.body, { bytes: body(1) }));
     const refused = jobs.map((job) => expect(job).rejects.toMatchObject({ code: 'overloaded' }));
@@ -135,7 +135,7 @@ describe('the thread for large documents', () => {
 });
 
 describe('a large body', () => {
-  it('is read as a small one is: a document, a batch, a patch', async () => {
+  it('is parsed like a small one: a document, a batch, a patch', async () => {
     await using scheduler = new Scheduler();
     using work = scheduler.work(key('s'), 'batch');
     const document = body(LARGE_BYTES);

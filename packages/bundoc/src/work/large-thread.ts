@@ -7,7 +7,7 @@ import type { ShareKey } from '@bundoc/shared/shares/share-key';
 import { FairTurns } from './fair-turns.ts';
 import type { Job } from './job.ts';
 
-/** Names a {@link Job}. */
+/** Identifies a {@link Job}. */
 export interface LargeRequest extends Omit<Job<unknown, unknown>, 'run'> {
   readonly input: unknown;
 }
@@ -20,7 +20,7 @@ export interface LargeAnswer {
     readonly errors: readonly FieldFault[] | undefined;
   };
   readonly defect?: unknown;
-  /** Processor time that it took, microseconds. */
+  /** Its processor time, microseconds. */
   readonly us: number;
 }
 
@@ -33,43 +33,40 @@ interface Waiting {
 }
 
 export interface LargeThreadOptions {
-  /** Time after which a job is ended, and the thread with it. */
+  /** Maximum time of a job; then it is ended, with the thread. */
   readonly jobMsMax: number;
   /**
-   * Time after which a job of a subject is ended while other subjects wait. Below `waitMsMax`, so that they
-   * are served.
+   * Maximum time of a job while other subjects wait. It is shorter than `waitMsMax`, so that those get their
+   * turn.
    */
   readonly sharedJobMsMax: number;
-  /**
-   * Time after which a job of a subject that has not begun is refused. The service's own jobs wait without a
-   * limit.
-   */
+  /** Maximum wait of a subject's job. The service's own jobs wait without a limit. */
   readonly waitMsMax: number;
 }
 
-/** How a job is given up. */
+/** How a job may be given up. */
 export interface LargeRunOptions {
   readonly signal?: AbortSignal | undefined;
-  /** Why it is refused after it has waited too long. */
+  /** The refusal of a job that has waited too long. */
   readonly refusal?: () => AppError;
 }
 
 const OPTIONS: LargeThreadOptions = { jobMsMax: 10_000, sharedJobMsMax: 2_000, waitMsMax: WAIT_MS_MAX };
-/** Subject of what the service does for itself: nobody repeats a job of it that was refused. */
+/** The subject of the service's own work: a refused job of it would not be repeated. */
 const OWN = '';
 /**
- * Memory of the thread's objects, MiB. No job comes near it, since texts are bounded in objects and arrays,
- * and trees in values: a thread without memory may end the process.
+ * Heap limit of the thread, MiB. No job comes near it, because texts are limited in objects and arrays, and
+ * trees in values. A thread without memory may end the process.
  */
 const HEAP_MIB = 1_024;
-/** A job's turn is over with the job; what it took beyond this is owed. */
+/** Slice of a job. A job runs to its end; time beyond the slice becomes debt. */
 const SLICE_US = 2_000;
 
 /**
- * Works on large documents in one thread, one job at a time, subjects in turn. A job that takes too long ends
- * with the thread; the next one starts another.
+ * Works on large documents in one thread, one job at a time; subjects take turns. A job that takes too long
+ * is ended with the thread; the next job starts another thread.
  *
- * The thread starts with the first job, and keeps the process alive only while there are some.
+ * The thread starts with the first job, and keeps the process alive only while there are jobs.
  */
 export class LargeThread implements AsyncDisposable {
   readonly #options: LargeThreadOptions;
@@ -78,7 +75,7 @@ export class LargeThread implements AsyncDisposable {
   #running: Waiting | undefined;
   #timer: NodeJS.Timeout | undefined;
   #sharedTimer: NodeJS.Timeout | undefined;
-  /** The job that runs has had the time that it may take while others wait. */
+  /** Whether the running job has used the time that it may take while others wait. */
   #isOverdue = false;
   #disposed = false;
 
@@ -86,7 +83,7 @@ export class LargeThread implements AsyncDisposable {
     this.#options = { ...OPTIONS, ...options };
   }
 
-  /** Jobs that wait for their turn. */
+  /** Number of waiting jobs. */
   get waiting(): number {
     return this.#waiting.size;
   }
@@ -94,9 +91,9 @@ export class LargeThread implements AsyncDisposable {
   /**
    * Runs a job. Its bytes are copied.
    *
-   * @returns what it gives, and the processor time that it took, microseconds.
+   * @returns its result, and its processor time, microseconds.
    * @throws AppError of the job; `payload_too_large` for one that takes too long, `rate_limited` for one that
-   * does while other subjects wait; the signal's reason; `refusal` when it has waited too long.
+   *   does so while other subjects wait; the signal's reason; `refusal` when it has waited too long.
    */
   async run<I, O>(
     key: ShareKey,
@@ -125,7 +122,7 @@ export class LargeThread implements AsyncDisposable {
     }
   }
 
-  /** Ends the thread; jobs that wait are refused. */
+  /** Ends the thread; waiting jobs are refused. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#disposed = true;
     for (let job = this.#waiting.next(); job !== undefined; job = this.#waiting.next())
@@ -180,7 +177,7 @@ export class LargeThread implements AsyncDisposable {
     this.#next();
   }
 
-  /** Ends a job that nobody waits for any more: one that runs ends with the thread. */
+  /** Ends a job whose caller has left; a running one ends with the thread. */
   #abandon(job: Waiting, reason: unknown): void {
     if (this.#running === job) void this.#end(reason);
     else {
@@ -190,8 +187,8 @@ export class LargeThread implements AsyncDisposable {
   }
 
   /**
-   * Ends the job that runs if it has had its time and another subject waits. The service's own jobs neither
-   * end nor end others.
+   * Ends the running job if it has used its time and another subject waits. The service's own jobs neither
+   * end this way nor end others.
    */
   #endOverdue(): void {
     const subject = this.#running?.key.subject;
@@ -226,10 +223,7 @@ export class LargeThread implements AsyncDisposable {
   }
 }
 
-/**
- * Every buffer as a copy of its own, which is given away: a message would carry all memory that a part lies
- * in.
- */
+/** Copies every buffer for transfer: a message would otherwise carry the whole memory that a part lies in. */
 function withOwnBytes(input: unknown, moved: ArrayBuffer[]): unknown {
   if (input instanceof Uint8Array) {
     const copy = Uint8Array.prototype.slice.call(input);

@@ -4,10 +4,10 @@ import { freeMemory } from '@bundoc/shared/runtime/free-memory';
 import type { Job } from './job.ts';
 import type { LargeAnswer, LargeRequest } from './large-thread.ts';
 
-// The thread of `large-thread.ts`: one job after another, each of which keeps nothing of the one before.
+// The thread of `large-thread.ts`: one job after another, without state between them.
 
-/** Runs a job. What it refuses is an answer; anything else that it throws is a defect. */
-async function answerOf({ module, name, input }: LargeRequest): Promise<LargeAnswer> {
+/** Runs a job. An AppError is an answer; any other error is a defect. */
+async function runJob({ module, name, input }: LargeRequest): Promise<LargeAnswer> {
   const { JOBS } = (await import(module)) as { JOBS: Readonly<Record<string, Job<unknown, unknown>>> };
   const before = process.threadCpuUsage();
   const answer = outcomeOf(() => JOBS[name]?.run(input));
@@ -16,7 +16,7 @@ async function answerOf({ module, name, input }: LargeRequest): Promise<LargeAns
   return { ...answer, us: user + system };
 }
 
-/** The bytes of a job are its own, but what it made of them may lie in them. */
+/** Frees the bytes of a job, unless its output refers to them. */
 function free(input: unknown, output: unknown): void {
   if (output instanceof Uint8Array || typeof input !== 'object' || input === null) return;
   for (const member of Object.values(input)) if (member instanceof Uint8Array) freeMemory(member);
@@ -32,4 +32,4 @@ function outcomeOf(run: () => unknown): Omit<LargeAnswer, 'us'> {
   }
 }
 
-parentPort?.on('message', async (request: LargeRequest) => parentPort?.postMessage(await answerOf(request)));
+parentPort?.on('message', async (request: LargeRequest) => parentPort?.postMessage(await runJob(request)));

@@ -1,14 +1,14 @@
 /**
- * What opening, and copying, sealed bytes takes on the thread of the event loop, microseconds a byte: 0.3 ms
- * a MiB for AES-GCM with 256 bits and as much for each copy, on a machine of 2024.
+ * Time to decrypt or copy sealed bytes on the event loop's thread, microseconds a byte. AES-GCM with 256 bits
+ * takes 0.3 ms a MiB, and each copy as much, on a machine of 2024.
  */
 const US_OF_BYTE = 300 / 1_048_576;
 
 /**
- * Processor time of opening documents that were waited for: they are opened as they come, between the slices.
- * By their bytes, since the engines measure nothing.
+ * Estimated processor time of decrypting documents that were awaited: they are decrypted on arrival, between
+ * the slices. Estimated from their bytes, because the engines do not measure it.
  *
- * @param copies that were made of them, too.
+ * @param copies number of additional copies.
  */
 export function openingUs(bytes: number, copies = 0): number {
   return bytes * US_OF_BYTE * (1 + copies);

@@ -9,7 +9,7 @@ import { Scheduler, SLICE_US, WORK_MS_MAX, type Work } from './scheduler.ts';
 const key = (subject: number) => ({ subject: `s${subject}`, project: 'p' });
 
 describe('long work', () => {
-  it('takes one slice and the end of one step a turn at most, uses every turn, and ends', async () => {
+  it('takes at most one slice and the end of one step in a turn, uses every turn, and ends', async () => {
     const STEP_MAX_US = 3_000;
     const task = fc.record({
       subject: fc.nat(4),
@@ -48,7 +48,7 @@ describe('long work', () => {
     );
   });
 
-  it('runs at once while nobody waits and the slice lasts, without a promise', () => {
+  it('runs at once while nothing waits and the slice lasts, without a promise', () => {
     const bench = new WorkBench();
     const scheduler = new Scheduler(bench.ports);
     using work = scheduler.work(key(1), 'batch');
@@ -59,7 +59,7 @@ describe('long work', () => {
     expect(work.pause()).toBeInstanceOf(Promise);
   });
 
-  it('of others begins in the same turn only with what is left of the slice', async () => {
+  it('starts in the same turn as other work only in the rest of the slice', async () => {
     const bench = new WorkBench();
     const scheduler = new Scheduler(bench.ports);
     using first = scheduler.work(key(1), 'batch');
@@ -78,7 +78,7 @@ describe('long work', () => {
     expect(scheduler.slices).toBe(1);
   });
 
-  it('that leaves its slice early leaves the rest to others, in the same turn', async () => {
+  it('gives what it leaves of its slice to others, in the same turn', async () => {
     const bench = new WorkBench();
     const scheduler = new Scheduler(bench.ports);
     using busy = scheduler.work(key(0), 'query');
@@ -98,7 +98,7 @@ describe('long work', () => {
     await Promise.all(short);
   });
 
-  it('that has taken little has three of four turns, however many subjects have taken more', async () => {
+  it('has three of four turns while it has taken little, however many subjects have taken more', async () => {
     const bench = new WorkBench();
     const scheduler = new Scheduler(bench.ports);
     using busy = scheduler.work(key(99), 'query');
@@ -126,7 +126,7 @@ describe('long work', () => {
     await Promise.all([...long, ...short]);
   });
 
-  it('lets connections be accepted before it, for a bounded time', async () => {
+  it('lets the service accept connections first, for a bounded time', async () => {
     const bench = new WorkBench();
     const scheduler = new Scheduler(bench.ports);
     using busy = scheduler.work(key(0), 'query');
@@ -147,7 +147,7 @@ describe('long work', () => {
     await waits;
   });
 
-  it('that a subject begins is bounded while others have begun some, and what waits begins as it ends', async () => {
+  it('runs a bounded number of pieces for a subject beside others, and the next ones as these end', async () => {
     const bench = new WorkBench();
     const scheduler = new Scheduler(bench.ports);
     const begun: Work[] = [];
@@ -212,7 +212,7 @@ describe('long work', () => {
     await Promise.all(subjects);
   });
 
-  it('that waits ends at once with the reason of its signal, and leaves no trace', async () => {
+  it('ends at once with the reason of its signal while it waits, and leaves no trace', async () => {
     const bench = new WorkBench();
     const scheduler = new Scheduler(bench.ports);
     using busy = scheduler.work(key(1), 'query');
@@ -228,7 +228,7 @@ describe('long work', () => {
     await expect(work.pause()).rejects.toThrow('nobody waits');
   });
 
-  it('is not charged for what it waits for', async () => {
+  it('is not charged for its waits', async () => {
     const bench = new WorkBench();
     const scheduler = new Scheduler(bench.ports);
     using work = scheduler.work(key(1), 'query');
@@ -241,7 +241,7 @@ describe('long work', () => {
     expect(scheduler.usedS('query')).toBeCloseTo(0.000_1, 9);
   });
 
-  it('that has not begun is refused after it has waited too long; what has begun goes on', async () => {
+  it('is refused after a long wait if it has not begun, and continues if it has', async () => {
     const bench = new WorkBench();
     const places = room(8);
     const scheduler = new Scheduler({ ...bench.ports, places });
@@ -260,7 +260,7 @@ describe('long work', () => {
     expect(places.held).toBe(0);
   });
 
-  it('of a request is refused once it has taken too long, in turns or in reads; that of the service goes on', async () => {
+  it("is refused once a request has taken too long, in turns or in reads; the service's own work continues", async () => {
     const tooLong = { code: 'overloaded', detail: 'the request took too long' };
     const bench = new WorkBench();
     const scheduler = new Scheduler(bench.ports);
@@ -288,7 +288,7 @@ describe('long work', () => {
     expect(scheduler.waiting).toBe(0);
   });
 
-  it('that waits takes a place, of which a subject and a project have a part, and leaves it when it ends', async () => {
+  it('takes a place while it waits, within the share of its subject and project, and returns it at its end', async () => {
     const bench = new WorkBench();
     const places = room(8);
     const scheduler = new Scheduler({ ...bench.ports, places });
@@ -316,7 +316,7 @@ describe('long work', () => {
     expect(places.held).toBe(0);
   });
 
-  it('holds memory of its share, which it has back when it ends or is refused', () => {
+  it('holds memory from its share, and returns it when it ends or is refused', () => {
     const memory = room(64 * MIB);
     const scheduler = new Scheduler({ memory });
     using one = scheduler.work(key(1), 'query');
@@ -324,7 +324,7 @@ describe('long work', () => {
     expect(memory.held).toBe(0);
     one.hold(8 * MIB);
     expect(memory.held).toBe(8 * MIB);
-    // The first may be larger than its part.
+    // The first may be larger than its share.
     using first = scheduler.work(key(3), 'query');
     first.hold(9 * MIB);
     first[Symbol.dispose]();
@@ -341,7 +341,7 @@ describe('long work', () => {
 
 const MIB = 1_048_576;
 
-/** A share of so many units, of which a subject has a quarter and a project an eighth. */
+/** A share of this capacity, with a quarter for a subject and an eighth for a project. */
 function room(capacity: number): Share {
   const [subjectMax, projectMax] = [capacity / 4, capacity / 8];
   return new Share({ name: 'room', capacity, subjectMax, projectMax, waitMs: 0, clock: new FakeClock() });

@@ -12,21 +12,21 @@ export interface ServiceShareSizes {
   readonly keyFetches: number;
 }
 
-/** What the requests of a process share beside bodies, answers and connections. */
+/** The shared limits of a process, besides those of bodies, answers and connections. */
 export interface ServiceShares {
   /** Streams and long polls that wait for changes. */
   readonly streams: Share;
-  /** Bytes that streams hold for readers that have not taken them. */
+  /** Bytes that streams hold for slow readers. */
   readonly streamBytes: Share;
-  /** Backups that are made. Each reads the whole of a project. */
+  /** Running backups. Each reads a whole project. */
   readonly backups: Share;
-  /** Moves that are under way. Each reads the whole of a project, and has connections of its own. */
+  /** Running moves. Each reads a whole project, and has separate connections. */
   readonly moves: Share;
-  /** Projects that are looked up. Each asks the storage, and the key service for a missing key. */
+  /** Lookups of projects. Each asks the storage, and the key service for a missing key. */
   readonly lookups: Share;
-  /** Projects whose stores are opened. */
+  /** Projects whose stores are being opened. */
   readonly openings: Share;
-  /** Pages of documents and changes that are read. Each may take 16 MiB, and twice that while it is made. */
+  /** Pages of documents and changes being read. Each may take 16 MiB, and twice that while it is made. */
   readonly pageReads: Share;
   /** Calls to BunKMS for keys. */
   readonly keyFetches: Share;
@@ -49,7 +49,7 @@ export function createServiceShares(
 ): ServiceShares {
   const { streams, backups, moves, openings, keyFetches } = { ...SERVICE_SHARE_DEFAULTS, ...sizes };
   const { streamBytes = defaultRoomBytes() } = sizes;
-  /** Of what is held for long: a quarter for a subject, an eighth for a project, and no wait. */
+  /** For long use: a quarter for a subject, an eighth for a project, without waiting. */
   const long = (name: string, capacity: number) =>
     new Share({
       ...{ name, capacity, clock, waitMs: 0 },
@@ -64,7 +64,7 @@ export function createServiceShares(
     backups: long('backups', backups),
     moves: long('moves', moves),
     lookups: short('project lookups', LOOKUPS_MAX),
-    // A page that waits for the processor keeps its place: other subjects find some in any case.
+    // A page that waits for the processor keeps its place; the shares leave places for other subjects.
     pageReads: new Share({
       name: 'page reads',
       capacity: PAGE_READS_MAX,

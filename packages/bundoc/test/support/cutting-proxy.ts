@@ -2,17 +2,17 @@ import { once } from 'node:events';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 
 /**
- * Where a connection is cut: before a message of the client reaches the server, or after the server's answer
- * to it reached the proxy.
+ * The point at which a connection is cut: before a message of the client reaches the server, or after the
+ * server's answer to it reached the proxy.
  */
 export type Cut = 'before the request' | 'before the answer';
 
-/** What the message of a commit holds, and no other: BEGIN names the level READ COMMITTED. */
+/** The text in a commit's message, and in no other: BEGIN names the level READ COMMITTED. */
 export const COMMIT_MESSAGE = 'COMMIT\0';
 
 /**
- * Stands in front of PostgreSQL and cuts a connection at the next message that holds a given text, or all for
- * good behind so many messages.
+ * A proxy for PostgreSQL. It cuts a connection at the next message with a given text, or all of them for good
+ * after a number of messages.
  */
 export class CuttingProxy implements AsyncDisposable {
   readonly #server: Server;
@@ -43,14 +43,13 @@ export class CuttingProxy implements AsyncDisposable {
   }
 
   /**
-   * Lets so many messages of clients through, and nothing from then on: to the server, it is as if they were
-   * killed.
+   * Passes this many messages from clients, and nothing from then on: to the server, the clients seem killed.
    */
-  dieBehind(messages: number): void {
+  dieAfter(messages: number): void {
     this.#messagesLeft = messages;
   }
 
-  /** Cuts every connection that is open. */
+  /** Cuts every open connection. */
   cutNow(): void {
     for (const socket of this.#sockets) socket.destroy();
   }

@@ -4,17 +4,17 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import openapiTS, { astToString, type OpenAPI3 } from 'openapi-typescript';
 import ts from 'typescript';
 
-/** Where the program finds `openapi-fetch`. */
+/** The folder where the program finds `openapi-fetch`. */
 const MODULES = fileURLToPath(new URL('../../node_modules', import.meta.url));
 const PROGRAM = fileURLToPath(new URL('generated-client-program.mts', import.meta.url));
 
-/** Types that `openapi-typescript` makes of a document, by the names that its schemas have there. */
+/** Types that `openapi-typescript` generates from a document, with the names of its schemas. */
 export async function typesOf(document: object): Promise<string> {
   const nodes = await openapiTS(document as OpenAPI3, { rootTypes: true, rootTypesNoSchemaPrefix: true });
   return astToString(nodes);
 }
 
-/** A program in a folder of its own, beside the types of the API that it is written against. */
+/** A program in a separate folder, with the types of the API that it uses. */
 export class GeneratedClient implements Disposable {
   readonly #folder = mkdtempSync(join(MODULES, '.generated-client-'));
 
@@ -25,7 +25,7 @@ export class GeneratedClient implements Disposable {
     writeFileSync(join(this.#folder, 'program.mts'), change(readFileSync(PROGRAM, 'utf8')));
   }
 
-  /** Compiles it with TypeScript 5. @returns what the compiler found wrong. */
+  /** Compiles it with TypeScript 5. @returns the compiler's errors. */
   compile(): string[] {
     const program = ts.createProgram([join(this.#folder, 'program.mts')], {
       target: ts.ScriptTarget.ES2023,
@@ -44,7 +44,7 @@ export class GeneratedClient implements Disposable {
     );
   }
 
-  /** Runs it once it was compiled. */
+  /** Runs the compiled program. */
   async run(url: string, token: string): Promise<unknown> {
     const compiled = (await import(pathToFileURL(join(this.#folder, 'program.mjs')).href)) as {
       run: (url: string, token: string) => Promise<unknown>;

@@ -36,17 +36,17 @@ import { NO_NOTIFICATIONS } from '../../src/testing/postgres-project.ts';
 import { closeEngine, engineOn, openTestStore } from '../../src/testing/test-engine.ts';
 
 const logger = createLogger({ service: 'bundoc', level: 'silent' });
-/** Many pages and rounds of few documents. */
+/** Many pages and rounds with few documents. */
 const SMALL = { limit: 20, bytesMax: 4_000, fewChanges: 10 };
 export const NOT_WATCHED = { onCopied: () => undefined, onVerified: () => undefined };
 const IDS = ['a', 'b', 'c', 'gone'];
 export const HELD: readonly string[] = ['a', 'b', 'c'];
-/** When anyone who opens a project no longer waits for a move that was cut short. */
+/** A clock after the time in which an opening still waits for an interrupted move. */
 const LATER: Clock = { ...systemClock, now: () => systemClock.now() + 60_000 };
 
 export type Place = 'rows' | 'files';
 
-/** What a move does its steps by. */
+/** The ports through which a move takes its steps. */
 export interface Ports {
   readonly database: Database;
   readonly disk: Disk;
@@ -54,8 +54,8 @@ export interface Ports {
 }
 
 /**
- * A project that is moved between a database and a data folder of the test's own, and the nodes that serve it
- * at either end.
+ * A project that moves between a database and a data folder of the test, and the nodes that serve it at
+ * either end.
  */
 export class Moving implements AsyncDisposable {
   readonly database: Database;
@@ -89,7 +89,7 @@ export class Moving implements AsyncDisposable {
     return join(this.folder, 'projects');
   }
 
-  /** Of the process that has the folder. */
+  /** The engine of the process that holds the folder. */
   async #engine(): Promise<FilesEngine> {
     await this.identity('files');
     await this.disk.makeDirectory(this.#projectsDir);
@@ -135,8 +135,8 @@ export class Moving implements AsyncDisposable {
   /**
    * A node, or the service on files.
    *
-   * @param isAlone false for another user of the process that has the folder; otherwise that process ends
-   * before.
+   * @param isAlone false for another user of the process that holds the folder; otherwise that process ends
+   *   first.
    */
   async node(
     place: Place,
@@ -172,7 +172,7 @@ export class Moving implements AsyncDisposable {
     return node;
   }
 
-  /** Ends the process that has the folder. */
+  /** Ends the process that holds the folder. */
   async #endFiles(): Promise<void> {
     const ended = this.#nodes.filter(({ place }) => place === 'files');
     this.#nodes = this.#nodes.filter(({ place }) => place !== 'files');
@@ -223,7 +223,7 @@ export class Moving implements AsyncDisposable {
                 disk,
                 tmp: this.tmp,
               },
-              // A process that is dead writes nothing into the log.
+              // A dead process writes nothing into the log.
               forget: async () => {
                 await makeDirectoryDurably(disk, this.tmp);
                 await (await this.#engine()).forget(of);
@@ -248,7 +248,7 @@ export class Moving implements AsyncDisposable {
     await (await moves.begin(this.project)).outcome;
   }
 
-  /** Moves the project away from a place, by a process that ends with it. */
+  /** Moves the project away from a place, in a process that ends with it. */
   async moveFrom(place: Place, ports: Ports = this.ports): Promise<void> {
     if (place === 'rows') return void (await this.toFolder(ports));
     const node = await this.node('files', await this.start('files', ports.calls));
@@ -266,7 +266,7 @@ export class Moving implements AsyncDisposable {
     });
   }
 
-  /** What a new node has of the project that was filled, or why it does not serve it. The node is closed. */
+  /** The content of the project on a new node, or its refusal. The node is closed. */
   async held(place: Place): Promise<readonly string[] | string> {
     const node = await this.node(place);
     try {
@@ -302,12 +302,12 @@ export class Moving implements AsyncDisposable {
   }
 }
 
-/** How a process ends at one of the steps that it takes outside of itself, or what it meets from there on. */
+/** How a process ends at one of its outside steps, or the fault that it meets from there on. */
 export type Cut = 'dead before it' | 'dead after it' | 'BunKMS away before it' | 'BunKMS away after it';
 
 const CHANGING = ['makeDirectory', 'createFile', 'rename', 'remove', 'removeTree', 'writeFiles'];
 
-/** Cuts a move short at one of its steps. */
+/** Interrupts a move at one of its steps. */
 export class CutShort {
   readonly #at: number;
   readonly #cut: Cut;

@@ -14,11 +14,11 @@ import { ProjectUpkeep } from '../../src/projects/project-upkeep.ts';
 import type { FakeKeyService } from '../../src/testing/fake-key-service.ts';
 import { NO_NOTIFICATIONS } from '../../src/testing/postgres-project.ts';
 
-/** The projects of a node on PostgreSQL, and the statements that it asks outside of transactions. */
+/** The projects of a node on PostgreSQL, and its statements outside transactions. */
 export class PostgresNode {
   readonly asked: string[] = [];
   readonly damaged: string[] = [];
-  /** Called when a project has been looked for. */
+  /** Called after a project was looked up. */
   afterRead: () => Promise<void> = async () => undefined;
   readonly instances: InstanceManager;
   readonly upkeep: ProjectUpkeep;
@@ -75,7 +75,7 @@ export class PostgresNode {
     return (await lease?.store.get(ref(id))) !== undefined;
   }
 
-  /** @returns the statements that `action` asks. */
+  /** @returns the statements of `action`. */
   async statementsOf(action: () => Promise<unknown>): Promise<string[]> {
     this.asked.length = 0;
     await action();

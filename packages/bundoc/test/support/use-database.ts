@@ -8,14 +8,11 @@ import { openTestDatabase, PostgresProject } from '../../src/testing/postgres-pr
 export interface UsedDatabase {
   readonly server: PostgresServer;
   readonly database: Database;
-  /** Makes a project that no other test has. */
+  /** Creates a project that no other test has. */
   newProject(options?: ConstructorParameters<typeof PostgresProject>[1]): Promise<PostgresProject>;
 }
 
-/**
- * To be called in a `describe`; hands over what it started before the first test, and ends it behind the
- * last.
- */
+/** Call it in a `describe`. The returned server starts before the first test, and ends after the last. */
 export function useDatabase(
   onStarted: (used: UsedDatabase) => void,
   options: Partial<DatabaseOptions> = {},

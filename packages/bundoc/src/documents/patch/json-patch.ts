@@ -15,13 +15,13 @@ import { arrayIndex, indexOf, valueAt } from './json-pointer.ts';
 
 type Steps = readonly string[];
 
-/** One operation of a JSON Patch (RFC 6902); pointers as their steps, values as they are written. */
+/** One operation of a JSON Patch (RFC 6902), with parsed pointers and verbatim values. */
 export type PatchOperation =
   | { readonly op: 'add' | 'replace' | 'test'; readonly path: Steps; readonly value: JsonNode }
   | { readonly op: 'remove'; readonly path: Steps }
   | { readonly op: 'move' | 'copy'; readonly from: Steps; readonly path: Steps };
 
-/** What no step of a patch may make of a document: `copy` doubles it. */
+/** Limits on the document after each step of a patch: `copy` doubles its size. */
 export interface PatchLimits {
   /** UTF-16 units. */
   readonly lengthMax: number;
@@ -29,19 +29,18 @@ export interface PatchLimits {
 }
 
 /**
- * Members and items of the containers that the operations of one patch go through, after which none is begun
- * any more: each operation takes time in proportion to them.
+ * Maximum total of members and items in the containers that the operations of one patch visit. Each operation
+ * takes time in proportion to them; none starts beyond the limit.
  */
 export const PATCH_WORK_MAX = 5_000_000;
 
 /**
- * Applies the operations in their order, all or none, with a step between any two. What they do not touch
- * stays as it is written.
+ * Applies the operations in order, all or none, and yields between them. Untouched parts stay verbatim.
  *
  * @param part of the request that the operations came in.
  * @throws AppError `patch_test_failed`, `patch_inapplicable`, with the place of the operation in `errors`;
- * `payload_too_large` once the document is beyond the limit, if only in between, or the work beyond
- * {@link PATCH_WORK_MAX}.
+ *   `payload_too_large` when any step exceeds the document's limit, or the work exceeds {@link
+ *   PATCH_WORK_MAX}.
  */
 export function* jsonPatchSteps(
   target: JsonNode,
@@ -73,7 +72,7 @@ export function* jsonPatchSteps(
   return root;
 }
 
-/** Members and items of all containers on a path, as far as it leads. */
+/** Members and items of all containers on a path, as far as it exists. */
 function widthOf(root: JsonNode, path: Steps): number {
   let width = 0;
   let node: JsonNode | undefined = root;
@@ -85,7 +84,7 @@ function widthOf(root: JsonNode, path: Steps): number {
   return width;
 }
 
-/** Why an operation does not fit the document as it is. */
+/** Why an operation does not apply to the document. */
 class Misfit extends Error {
   readonly code: 'patch_test_failed' | 'patch_inapplicable';
 
@@ -110,9 +109,9 @@ function apply(root: JsonNode, operation: PatchOperation): JsonNode {
     case 'remove':
       return remove(root, operation.path);
     case 'copy':
-      return edit(root, operation.path, addIn, existing(root, operation.from));
+      return edit(root, operation.path, addIn, requireValueAt(root, operation.from));
     case 'move': {
-      const value = existing(root, operation.from);
+      const value = requireValueAt(root, operation.from);
       if (isSame(operation.from, operation.path)) return root;
       return edit(remove(root, operation.from), operation.path, addIn, value);
     }
@@ -126,7 +125,7 @@ function test(root: JsonNode, path: Steps, expected: JsonNode): JsonNode {
   return root;
 }
 
-function existing(root: JsonNode, from: Steps): JsonNode {
+function requireValueAt(root: JsonNode, from: Steps): JsonNode {
   const value = valueAt(root, from);
   if (value === undefined) throw inapplicable('there is no value at "from"');
   return value;
@@ -134,7 +133,7 @@ function existing(root: JsonNode, from: Steps): JsonNode {
 
 type Container = JsonArray | JsonObject;
 
-/** Puts a value at the last step of a path, of its container. */
+/** Changes the member or item that the last step of a path names in its container. */
 type Put = (container: Container, step: string, value: JsonNode) => JsonNode;
 
 /** The tree with a value put at a path. */
@@ -146,7 +145,7 @@ function isSame(a: Steps, b: Steps): boolean {
   return a.length === b.length && a.every((step, at) => step === b[at]);
 }
 
-/** @param path is not the root's: a patch that leaves no document is none (`read-patch.ts` refuses it). */
+/** @param path is not the root's: `read-patch.ts` refuses a patch that removes the document. */
 function remove(root: JsonNode, path: Steps): JsonNode {
   return descend(root, path, 0, removeIn);
 }

@@ -2,7 +2,7 @@ import type { JsonArray, JsonNode } from '@bundoc/shared/json/tree';
 import { memberValue } from '@bundoc/shared/json/tree';
 import { z } from 'zod';
 
-/** Steps of one pointer: no document nests deeper. */
+/** Maximum steps of one pointer: no document nests deeper. */
 const STEPS_MAX = 101;
 
 /** A JSON Pointer (RFC 6901), as its decoded steps. */
@@ -13,7 +13,7 @@ export const jsonPointerSchema = z.string().transform((text, context): readonly 
   return z.NEVER;
 });
 
-/** The steps; or what is wrong. */
+/** The steps, or the fault. */
 function parsePointer(text: string): readonly string[] | string {
   if (text === '') return [];
   if (!text.startsWith('/')) return 'must be empty or begin with "/"';
@@ -21,7 +21,7 @@ function parsePointer(text: string): readonly string[] | string {
   const steps = text.slice(1).split('/', STEPS_MAX);
   if (steps.length === STEPS_MAX) return 'is deeper than any document';
   const decoded = steps.map((step) => step.replaceAll('~1', '/').replaceAll('~0', '~'));
-  // A pointer could make the member that no document may have.
+  // A pointer could otherwise create the one member that no document may have.
   return decoded.includes('__proto__') ? 'must not name "__proto__"' : decoded;
 }
 
@@ -37,13 +37,13 @@ export function valueAt(root: JsonNode, steps: readonly string[]): JsonNode | un
   return node;
 }
 
-/** Which item a step names; undefined for what is no index of an item. */
+/** The index of the item that a step names; undefined when there is no such item. */
 export function indexOf(array: JsonArray, step: string): number | undefined {
   const index = arrayIndex(step);
   return index !== undefined && index < array.items.length ? index : undefined;
 }
 
-/** A number that is written as an index is: without leading zeros. */
+/** Parses an index: digits without leading zeros. */
 export function arrayIndex(step: string): number | undefined {
   return /^(?:0|[1-9]\d{0,9})$/.test(step) ? Number(step) : undefined;
 }

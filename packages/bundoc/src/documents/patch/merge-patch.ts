@@ -7,8 +7,8 @@ import {
 } from '@bundoc/shared/json/tree';
 
 /**
- * Applies a merge patch (RFC 7396) to an object. Members that it does not name stay as they are written, in
- * their places; new ones are written as the patch has them, behind the others. Linear in both.
+ * Applies a merge patch (RFC 7396) to an object. Members that it does not name stay verbatim in their places;
+ * new ones follow, as the patch writes them. Linear in the size of both.
  */
 export function applyMergePatch(target: JsonObject, patch: JsonObject): JsonObject {
   if (patch.members.length === 0) return target;
@@ -38,10 +38,7 @@ function merged(present: JsonNode, change: JsonNode): JsonNode {
   return present.kind === 'object' ? applyMergePatch(present, change) : withoutNulls(change);
 }
 
-/**
- * What a patch makes of nothing: itself, without the members that are null; as it is written where there is
- * none.
- */
+/** The patch applied to nothing: itself without null members; verbatim if it has none. */
 function withoutNulls(node: JsonNode): JsonNode {
   if (node.kind !== 'object') return node;
   let isChanged = false;

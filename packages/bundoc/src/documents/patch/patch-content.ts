@@ -7,16 +7,16 @@ import type { Work } from '../../work/scheduler.ts';
 import { type Patch, patchSteps } from './read-patch.ts';
 
 /**
- * The own members of a document after a patch. Members that it does not touch keep their bytes.
+ * The own members of a document after a patch. Untouched members keep their bytes.
  *
  * @throws AppError those of {@link patchSteps}, and `payload_too_large` for a document of over `bytesMax`
- * bytes.
+ *   bytes.
  */
 export function patchContent(own: DocumentContent, patch: Patch, bytesMax: number): DocumentContent {
   return resultOf(contentSteps(own, patch, bytesMax));
 }
 
-/** @public The thread for large documents finds it by its name. */
+/** @public The thread for large documents looks it up by name. */
 export const JOBS = defineJobs(import.meta.url, {
   patch(input: {
     readonly own: Uint8Array;
@@ -42,9 +42,7 @@ function resultOf<T>(steps: Generator<void, T, void>): T {
   }
 }
 
-/**
- * {@link patchContent}, with others served between the steps; of a large document or patch in another thread.
- */
+/** {@link patchContent}, yielding between the steps; large documents and patches run in another thread. */
 export async function patchContentInTurns(
   own: DocumentContent,
   patch: Patch,

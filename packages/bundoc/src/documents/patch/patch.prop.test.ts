@@ -40,7 +40,7 @@ const operation = fc.oneof(
   fc.record({ op: fc.constantFrom('move', 'copy'), from: pointer, path: pointer }),
 );
 
-/** What the peer makes of it. It cannot replace the root, so the document is a member for it. */
+/** The result of the reference implementation. It cannot replace the root, so the document is a member. */
 function byPeer(target: unknown, operations: readonly object[]): unknown {
   const root = { root: structuredClone(target) };
   const shifted = structuredClone(operations).map((one) =>
@@ -65,8 +65,8 @@ interface Sent {
 const REFUSED = Symbol('refused');
 
 /**
- * The rules, as plainly as they can be put: on plain values, with a copy for every step. The peer takes more
- * than they allow.
+ * The rules in their simplest form, on plain values, with a copy for every step. The reference implementation
+ * accepts more than they allow.
  */
 function naively(target: unknown, operations: readonly Sent[]): unknown {
   let root: unknown = structuredClone(target);
@@ -128,7 +128,7 @@ function naively(target: unknown, operations: readonly Sent[]): unknown {
 const isObject = (one: unknown) => typeof one === 'object' && one !== null && !Array.isArray(one);
 
 describe('a JSON Patch', () => {
-  it('does what the rules and the reference say, or is refused when it breaks them', () => {
+  it('equals a reference implementation, or is refused when it breaks the rules', () => {
     const seen = { applied: 0, refused: 0 };
     fc.assert(
       fc.property(document, fc.array(operation, { minLength: 1, maxLength: 3 }), (target, operations) => {
@@ -154,7 +154,7 @@ describe('a JSON Patch', () => {
 });
 
 describe('a merge patch', () => {
-  it('does what the reference does, and leaves alone what it does not name', () => {
+  it('equals a reference implementation, and leaves unnamed members unchanged', () => {
     fc.assert(
       fc.property(document, document, (target, patch) => {
         expect(apply('merge', target, patch)).toEqual(

@@ -10,7 +10,7 @@ const apply = (kind: PatchKind, document: string, patch: string, bytesMax = 10_0
   treeText(applyPatchSteps(parseTree(document) as JsonObject, read(kind, patch, bytesMax), bytesMax));
 const refused = (code: string) => expect.objectContaining({ code });
 
-// RFC 7396, appendix A, those whose document and result are objects.
+// RFC 7396, appendix A: the examples with an object as document and result.
 describe('the examples of RFC 7396', () => {
   it.each([
     ['{"a":"b"}', '{"a":"c"}', '{"a":"c"}'],
@@ -23,11 +23,11 @@ describe('the examples of RFC 7396', () => {
     ['{"a":[{"b":"c"}]}', '{"a":[1]}', '{"a":[1]}'],
     ['{"e":null}', '{"a":1}', '{"e":null,"a":1}'],
     ['{}', '{"a":{"bb":{"ccc":null}}}', '{"a":{"bb":{}}}'],
-  ])('%s and %s make %s', (document, patch, expected) => {
+  ])('change %s with %s to %s', (document, patch, expected) => {
     expect(apply('merge', document, patch)).toBe(expected);
   });
 
-  it.each(['["c"]', 'null', '"bar"'])('%s would leave no document', (patch) => {
+  it.each(['["c"]', 'null', '"bar"'])('refuse %s, which would leave no document', (patch) => {
     expect(() => read('merge', patch)).toThrow(refused('invalid_patch'));
   });
 });
@@ -87,7 +87,7 @@ describe('the examples of RFC 6902', () => {
       '[{"op":"add","path":"/foo/-","value":["abc","def"]}]',
       '{"foo":["bar",["abc","def"]]}',
     ],
-  ])('%s', (_number, document, patch, expected) => {
+  ])('hold for %s', (_number, document, patch, expected) => {
     expect(apply('json', document, patch)).toBe(expected);
   });
 
@@ -96,7 +96,7 @@ describe('the examples of RFC 6902', () => {
     ['A.12', '{"foo":"bar"}', '[{"op":"add","path":"/baz/bat","value":"qux"}]', 'patch_inapplicable'],
     ['A.13', '{}', '[{"op":"add","path":"/baz","value":"qux","op":"remove"}]', 'invalid_json'],
     ['A.15', '{"/":9,"~1":10}', '[{"op":"test","path":"/~01","value":"10"}]', 'patch_test_failed'],
-  ])('%s is refused', (_number, document, patch, code) => {
+  ])('are refused in %s', (_number, document, patch, code) => {
     expect(() => apply('json', document, patch)).toThrow(refused(code));
   });
 });
@@ -104,7 +104,7 @@ describe('the examples of RFC 6902', () => {
 describe('a patch', () => {
   const document = '{ "n": 12345678901234567890,\n  "m":1.10, "\\u006f" : {"x" :[ 1e400 , "\\u0061" ] } }';
 
-  it('keeps every character that it does not touch', () => {
+  it('keeps every character that it does not change', () => {
     expect(apply('merge', document, '{"m":2.00}')).toBe(document.replace('1.10', '2.00'));
     expect(apply('merge', document, '{"o":{"y":-0}}')).toBe(
       '{ "n": 12345678901234567890,\n  "m":1.10, "\\u006f" : {"x" :[ 1e400 , "\\u0061" ],"y" :-0 } }',
@@ -127,12 +127,12 @@ describe('a patch', () => {
     ['[{"op":"copy","from":"/a/2/b","path":"/a/1/b"}]', '{"a":[{"b":0},{"b":2},{"b":2}]}'],
     ['[{"op":"move","from":"/a/1","path":"/a/2"}]', '{"a":[{"b":0},{"b":2},{"b":1}]}'],
     ['[{"op":"test","path":"/a/2/b","value":2}]', '{"a":[{"b":0},{"b":1},{"b":2}]}'],
-  ])('goes through the item that an index above 0 names: %s', (patch, expected) => {
+  ])('passes through an item with an index above 0: %s', (patch, expected) => {
     expect(apply('json', '{"a":[{"b":0},{"b":1},{"b":2}]}', patch)).toBe(expected);
   });
 
   it.each(['/a/3', '/a/3/b', '/a/01/b', '/a/-/b', '/a/10000000000/b'])(
-    'is refused where %s leads to no item',
+    'is refused where %s does not lead to an item',
     (path) => {
       for (const patch of [
         `[{"op":"replace","path":"${path}","value":1}]`,
@@ -144,17 +144,17 @@ describe('a patch', () => {
     },
   );
 
-  it('that names nothing changes no character', () => {
+  it('changes no character when it names nothing', () => {
     expect(apply('merge', document, '{}')).toBe(document);
     expect(apply('json', document, '[]')).toBe(document);
     expect(apply('json', document, '[{"op":"move","from":"/n","path":"/n"}]')).toBe(document);
   });
 
-  it('lays out new members as the present ones', () => {
+  it('formats new members like the existing ones', () => {
     expect(apply('merge', '{\n  "a": 1\n}', '{"b":2,"c":3}')).toBe('{\n  "a": 1,\n  "b": 2,\n  "c": 3\n}');
   });
 
-  it('tests numbers by their exact value', () => {
+  it('compares numbers by their exact value', () => {
     const test = (value: string) => apply('json', '{"n":12345678901234567890,"m":1.0}', value);
     expect(test('[{"op":"test","path":"/m","value":1}]')).toBeDefined();
     expect(test('[{"op":"test","path":"/n","value":1234567890123456789e1}]')).toBeDefined();
@@ -163,7 +163,7 @@ describe('a patch', () => {
     );
   });
 
-  it('names the operation that failed', () => {
+  it('names the failed operation', () => {
     const patch = '[{"op":"test","path":"/a","value":1},{"op":"remove","path":"/b"}]';
     expect(() => apply('json', '{"a":1}', patch)).toThrow(
       expect.objectContaining({ errors: [{ path: 'body.1', message: 'there is no value at the path' }] }),
@@ -190,25 +190,25 @@ describe('a patch', () => {
       'too many operations',
       JSON.stringify(Array(PATCH_OPERATIONS_MAX + 1).fill({ op: 'remove', path: '/a' })),
     ],
-  ])('is refused as such with %s', (_what, patch) => {
+  ])('is refused as invalid with %s', (_what, patch) => {
     expect(() => read('json', patch)).toThrow(refused('invalid_patch'));
   });
 
   it.each(['{"_id":"x"}', '{"_rev":null}', '{"\\u005fcreated":1}', '{"_other":1}'])(
-    'is refused as such when it merges %s',
+    'is refused as invalid when it merges %s',
     (patch) => {
       expect(() => read('merge', patch)).toThrow(refused('invalid_patch'));
     },
   );
 
-  it('does not bring a reserved name or a scalar to the top by a copy', () => {
+  it('cannot copy a reserved name or a scalar to the top level', () => {
     for (const inner of ['{"_id":1}', '1'])
       expect(() => apply('json', `{"a":${inner}}`, '[{"op":"copy","from":"/a","path":""}]')).toThrow(
         refused('patch_inapplicable'),
       );
   });
 
-  it('cannot double a document without end, nor nest it deeper than may be read', () => {
+  it('cannot double a document without end, nor nest it too deep to be read', () => {
     const double = JSON.stringify(
       Array.from({ length: 400 }, (_, n) => ({ op: 'copy', from: '', path: `/c${n}` })),
     );
@@ -225,7 +225,7 @@ describe('a patch', () => {
     expect(() => intoItself(50)).toThrow(refused('patch_inapplicable'));
   });
 
-  it('makes no document of more bytes than one may have, counted in UTF-8', () => {
+  it('cannot exceed the maximum document size, counted in UTF-8', () => {
     const own = { bytes: Buffer.from('"a":"x"'), hasMembers: true };
     const patch = read('merge', '{"a":"€€€"}', 15);
     expect(() => patchContent(own, patch, 16)).toThrow(refused('payload_too_large'));
@@ -233,12 +233,12 @@ describe('a patch', () => {
   });
 });
 
-describe('what a patch may cost', () => {
+describe('the cost limit of a patch', () => {
   const documentOf = (items: number) => `{"a":[${'0,'.repeat(items - 1)}0]}`;
   const replacements = (count: number) =>
     JSON.stringify(Array.from({ length: count }, () => ({ op: 'replace', path: '/a/0', value: 1 })));
 
-  it('refuses many operations on a large array, and applies as many on a small one', () => {
+  it('refuses many operations on a large array, and allows as many on a small one', () => {
     const items = PATCH_WORK_MAX / 10;
     const large = documentOf(items);
     expect(apply('json', large, replacements(5), large.length)).toBe(large.replace('0', '1'));
@@ -246,7 +246,7 @@ describe('what a patch may cost', () => {
     expect(apply('json', '{"a":[0]}', replacements(PATCH_OPERATIONS_MAX))).toBe('{"a":[1]}');
   });
 
-  it('counts the way to the source of a copy as well', () => {
+  it('includes the path to the source of a copy', () => {
     const large = documentOf(PATCH_WORK_MAX / 10).replace('{', '{"b":0,');
     const copies = Array.from({ length: 20 }, () => ({ op: 'copy', from: '/a/0', path: '/b' }));
     expect(() => apply('json', large, JSON.stringify(copies), large.length)).toThrow(
@@ -254,7 +254,7 @@ describe('what a patch may cost', () => {
     );
   });
 
-  it('refuses a document of more values than may be held at once', () => {
+  it('refuses a document with too many values to hold at once', () => {
     const own = { bytes: Buffer.from(documentOf(TREE_VALUES_MAX).slice(1, -1)), hasMembers: true };
     expect(() => patchContent(own, read('merge', '{"b":1}'), own.bytes.length * 2)).toThrow(
       refused('payload_too_large'),

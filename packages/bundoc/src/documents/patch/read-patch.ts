@@ -8,34 +8,36 @@ import { jsonPatchSteps, type PatchLimits, type PatchOperation } from './json-pa
 import { jsonPointerSchema } from './json-pointer.ts';
 import { applyMergePatch } from './merge-patch.ts';
 
-/** Media types of patches, and what is in them. */
+/** The kind of patch for each media type. */
 export const PATCH_TYPES = {
   'application/merge-patch+json': 'merge',
   'application/json-patch+json': 'json',
 } as const;
 export type PatchKind = (typeof PATCH_TYPES)[keyof typeof PATCH_TYPES];
 
-/** Operations of one JSON Patch. Each may move all items of an array, so their number bounds the work. */
+/**
+ * Maximum operations of one JSON Patch. Each may move all items of an array, so their number bounds the work.
+ */
 export const PATCH_OPERATIONS_MAX = 500;
 
-/** What a merge patch of a document is (RFC 7396): `null` takes a member away. */
+/** The body of a merge patch (RFC 7396): `null` removes a member. */
 export const mergePatchSchema = z
   .looseObject({})
   .meta({ description: 'A merge patch (RFC 7396): members to set, and `null` for those to remove' });
 
-/** A patch that was found sound: data alone, so that it can be given to another thread. */
+/** A valid patch: plain data, so that it can be passed to another thread. */
 export type Patch =
   | { readonly kind: 'merge'; readonly tree: JsonObject }
   | {
       readonly kind: 'json';
       readonly operations: readonly PatchOperation[];
       readonly limits: PatchLimits;
-      /** Of the request that the patch came in. */
+      /** The part of the request that contained the patch. */
       readonly part: RequestPart;
     }
   | LargePatch;
 
-/** A patch of so much text that it is read again where it is applied. */
+/** A patch with so much text that it is parsed again where it is applied. */
 export interface LargePatch {
   readonly kind: 'large';
   readonly of: PatchKind;
@@ -48,15 +50,15 @@ export const operationSchema = z.discriminatedUnion('op', [
   z.object({ op: z.literal('remove'), path: jsonPointerSchema }),
   z.object({ op: z.enum(['move', 'copy']), from: jsonPointerSchema, path: jsonPointerSchema }),
 ]);
-/** What a JSON Patch holds (RFC 6902). */
+/** The body of a JSON Patch (RFC 6902). */
 export const operationsSchema = z
   .array(operationSchema)
   .max(PATCH_OPERATIONS_MAX, `must have at most ${PATCH_OPERATIONS_MAX} operations`);
 
 /**
- * Reads a patch of documents that may have `bytesMax` bytes.
+ * Reads a patch of documents of at most `bytesMax` bytes.
  *
- * @throws AppError `invalid_json`, `invalid_patch`; no part of the text is repeated in the error.
+ * @throws AppError `invalid_json`, `invalid_patch`; the error repeats no part of the text.
  */
 export function readPatch(
   kind: PatchKind,
@@ -77,8 +79,8 @@ export function mergePatchOf(tree: JsonNode): Patch {
 }
 
 /**
- * @param tree of the text that `value` was parsed from.
- * @param part of the request that the text is.
+ * @param tree the parsed text of `value`.
+ * @param part the part of the request that contains the text.
  * @throws AppError `invalid_patch`.
  */
 export function jsonPatchOf(
@@ -91,11 +93,11 @@ export function jsonPatchOf(
   return { kind: 'json', operations, limits: { lengthMax: bytesMax, depthMax: JSON_DEPTH_MAX }, part };
 }
 
-/** A step of a patch that is being applied: others may be served before the next one. */
+/** The steps of applying a patch: the caller may yield between them. */
 export type PatchSteps = Generator<void, JsonObject, void>;
 
 /**
- * Applies a patch to the own members of a document, as an object; gives those that the document shall have.
+ * Applies a patch to the own members of a document, as an object. Returns the new members.
  *
  * @throws AppError `patch_test_failed`, `patch_inapplicable`, `payload_too_large`.
  */
@@ -157,7 +159,7 @@ function parseOperations(value: unknown, part: RequestPart): z.infer<typeof oper
   }
 }
 
-/** Metadata members are the store's: a patch sees the document without them. */
+/** The store owns the metadata members: a patch sees the document without them. */
 function requireOwn(path: readonly string[]): void {
   if (path[0]?.startsWith('_')) throw reservedName();
 }

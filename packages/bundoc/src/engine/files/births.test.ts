@@ -5,7 +5,7 @@ import type { SimulatedDisk } from '../../testing/simulated-disk.ts';
 import { closeEngine } from '../../testing/test-engine.ts';
 import { put } from '../conformance.ts';
 
-/** What BunKMS sees of the log. */
+/** The state of the log as BunKMS reads it. */
 function stateOf(disk: SimulatedDisk): ReturnType<typeof settledState> {
   const names = [...disk.files().keys()].filter((path) => path.startsWith('/log/'));
   return settledState({
@@ -14,7 +14,7 @@ function stateOf(disk: SimulatedDisk): ReturnType<typeof settledState> {
   });
 }
 
-it('an engine that closes marks its log as settled, durably, when all new projects have their files', async () => {
+it('an engine that closes durably marks its log as settled when all new projects have their files', async () => {
   const project = new CliProject();
   const disk = CliProject.disk();
   const store = await project.open(disk);

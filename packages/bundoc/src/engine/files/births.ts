@@ -13,27 +13,27 @@ import type { FoundBirth } from './log/log-content.ts';
 import type { PartKeys } from './log/part-seal.ts';
 import { type LoadedFolder, newborn } from './store/project-loader.ts';
 
-/** Births whose folders are looked at side by side. */
+/** Births whose folders are checked concurrently. */
 const BIRTHS_AT_ONCE = 32;
 
-/** Keys of a project that is being made. */
+/** Keys of a new project. */
 export interface BirthKeys extends PartKeys {
-  /** The version that its parts are sealed under. */
+  /** The version that seals its parts. */
   readonly version: number;
 }
 
-/** A project that has no catalog yet. The log has its birth. */
+/** A project without a catalog. The log has its birth. */
 interface Born {
   readonly handle: string;
   /** The bytes of its `project.json`, until they are written. */
   unwritten: Buffer | undefined;
-  /** Its birth in the log, until it is opened for the first time. */
+  /** Its birth in the log, until its first opening. */
   unopened: { readonly place: Place; readonly keyVersion: number } | undefined;
-  /** Whether folder and `project.json` are synced. Until then only the log is durable. */
+  /** Whether folder and `project.json` are synced. Until then, only the log has them durably. */
   isDurable: boolean;
-  /** Whether the folder could not be read when the service started, so what it has is unknown. */
+  /** Whether the folder was unreadable when the service started, so its content is unknown. */
   isUnseen: boolean;
-  /** Whether a sync of `project.json` has failed: no later sync makes durable what was written before. */
+  /** Whether a sync of `project.json` has failed: no later sync makes earlier writes durable. */
   mustReplace: boolean;
 }
 
@@ -48,10 +48,10 @@ export interface BirthsOptions {
 }
 
 /**
- * Projects that have no catalog yet. The log has their births, which hold their `project.json`: folders are
- * written without a sync, and a start writes them again from the log.
+ * Projects without a catalog. The log has their births, which contain their `project.json`. Folders are
+ * written without a sync, because a start restores them from the log.
  *
- * Writing, syncing and replacing a birth follow one state of each project, which this class alone changes.
+ * Writing, syncing and replacing a birth follow one state of each project, which only this class changes.
  */
 export class Births {
   readonly #options: BirthsOptions;
@@ -65,15 +65,15 @@ export class Births {
     return this.#born.get(project)?.handle;
   }
 
-  /** The project has a durable catalog, or is no more. */
+  /** Called when the project has a durable catalog or was removed. */
   forget(project: string): void {
     this.#born.delete(project);
   }
 
   /**
-   * Makes a project that does not exist. Its birth goes into the log first, as a part of its own. Its folder
-   * and `project.json` are written and not synced, since a start writes them again from the log. The caller
-   * keeps others from making or opening the project meanwhile.
+   * Creates a project. Its birth goes into the log first, as a separate part. Its folder and `project.json`
+   * are written without a sync, because a start restores them from the log. The caller keeps others from
+   * creating or opening the project at the same time.
    */
   async create(project: string, directory: string, keys: BirthKeys, projectFile: Buffer): Promise<void> {
     const { log, projectOf } = this.#options;
@@ -91,7 +91,7 @@ export class Births {
     await this.write(project, directory);
   }
 
-  /** Writes the `project.json` of a new project, if that has failed so far. */
+  /** Writes the `project.json` of a new project, if that has not succeeded yet. */
   async write(project: string, directory: string): Promise<void> {
     const born = this.#born.get(project);
     if (born?.unwritten === undefined) return;
@@ -101,7 +101,7 @@ export class Births {
     born.isUnseen = false;
   }
 
-  /** Syncs the folder of a new project. Needed before a file in it is replaced. */
+  /** Syncs the folder of a new project. Required before a file in it is replaced. */
   async sync(project: string): Promise<void> {
     const born = this.#born.get(project);
     if (born === undefined || born.isDurable) return;
@@ -118,10 +118,10 @@ export class Births {
   }
 
   /**
-   * Syncs the folders of those projects that are new, with two syncs for all: the log, whose segment is to be
-   * freed, is the only other place that has their `project.json`.
+   * Syncs the folders of the new projects among these, with two syncs in total. The log's segment, which is
+   * about to be freed, is the only other place of their `project.json`.
    *
-   * @returns those that could not be, with the error. @throws AppError `disk_full`
+   * @returns the projects that failed, with the error. @throws AppError `disk_full`
    */
   async syncSome(projects: readonly (string | undefined)[]): Promise<Map<string, AppError>> {
     const { disk, projectsDir } = this.#options;
@@ -156,7 +156,7 @@ export class Births {
     return unsafe;
   }
 
-  /** Files of a project that are not durable yet, and folders whose names are not. The caller syncs them. */
+  /** Files of a project that are not durable yet, and folders with undurable names. The caller syncs them. */
   async unsynced(project: string): Promise<{ readonly files: string[]; readonly folders: string[] }> {
     const { projectsDir } = this.#options;
     const born = this.#born.get(project);
@@ -165,7 +165,7 @@ export class Births {
     return { files: [join(projectsDir, project, PROJECT_FILE)], folders: [projectsDir] };
   }
 
-  /** Writes `project.json` into a new file: a sync has failed, which may have been of it. */
+  /** Writes `project.json` into a new file after a failed sync that may have included it. */
   async replace(project: string): Promise<void> {
     const born = this.#born.get(project);
     if (born === undefined || born.isDurable) return;
@@ -173,7 +173,7 @@ export class Births {
     await this.#replaceIfFailed(project, born);
   }
 
-  /** Writes `project.json` into a new file, if a sync of the present one has failed. */
+  /** Writes `project.json` into a new file, if a sync of the current one has failed. */
   async #replaceIfFailed(project: string, born: Born): Promise<void> {
     if (!born.mustReplace) return;
     const { disk, projectsDir, tmp } = this.#options;
@@ -184,7 +184,7 @@ export class Births {
     born.mustReplace = false;
   }
 
-  /** Without a sync. */
+  /** Writes the file without a sync. */
   async #writeProjectFile(directory: string, content: Buffer): Promise<void> {
     const path = join(directory, PROJECT_FILE);
     const [failure] = await this.#options.disk.writeFiles([{ path, content }]);
@@ -192,10 +192,10 @@ export class Births {
   }
 
   /**
-   * Writes the `project.json` of a birth unless one is there that can be parsed. A deleted or moved project
-   * is not made again: opening it checks whether the mark is genuine.
+   * Writes the `project.json` of a birth unless a parsable one exists. A deleted or moved project is not
+   * recreated: opening it checks whether the mark is genuine.
    *
-   * @returns names in the folder before.
+   * @returns the earlier names in the folder.
    */
   async #writeIfMissing(directory: string, projectFile: Buffer): Promise<readonly string[] | undefined> {
     const names = await this.#options.disk.list(directory).catch((error: unknown) => {
@@ -209,8 +209,9 @@ export class Births {
   }
 
   /**
-   * What a project has that was made and never opened. The caller keeps others from opening it meanwhile, so
-   * only its birth can be in the log; should there be another part all the same, the log is read.
+   * The state of a project that was created and never opened. The caller keeps others from opening it at the
+   * same time, so the log should only have its birth. If it has another part, the result is undefined and the
+   * log must be read.
    */
   takeUnopened(project: string): LoadedFolder | undefined {
     const born = this.#born.get(project);
@@ -222,7 +223,7 @@ export class Births {
     return newborn(handle, unopened.place, unopened.keyVersion);
   }
 
-  /** Writes the folders of new projects that are missing or damaged, and syncs those of all. */
+  /** Writes the missing or damaged folders of new projects, and syncs all of them. */
   async restore(): Promise<void> {
     const { disk, log, projectOf, projectsDir } = this.#options;
     const written: Born[] = [];
@@ -231,7 +232,7 @@ export class Births {
     const restoreOne = async ({ handle, project, projectFile }: FoundBirth): Promise<void> => {
       if (projectIdSchema.safeParse(project).data !== project) return;
       const directory = join(projectsDir, project);
-      // Somebody has removed the project, as is done before it is restored.
+      // An operator has removed the project, for example to restore it from a backup.
       if (log.hadFolder(handle) && (await this.#isRemoved(directory))) return;
       const born = newBorn(handle, {});
       let names: readonly string[] | undefined;
@@ -240,7 +241,7 @@ export class Births {
         files.push(join(directory, PROJECT_FILE));
         written.push(born);
       } catch (error) {
-        // Only this folder fails, and the other projects are served. Opening the project writes it.
+        // Only this folder fails; the service starts for the other projects. Opening this project writes it.
         if (!(error instanceof AppError)) throw error;
         [born.unwritten, born.isUnseen, areAllThere] = [projectFile, true, false];
       }
@@ -251,7 +252,7 @@ export class Births {
     };
     let some: FoundBirth[] = [];
     for await (const birth of log.births()) {
-      // Two births of one project, one after the other.
+      // Two births of one project are restored one after the other.
       if (some.length === BIRTHS_AT_ONCE || some.some(({ project }) => project === birth.project)) {
         await Promise.all(some.map(restoreOne));
         some = [];
@@ -267,7 +268,7 @@ export class Births {
   }
 
   /**
-   * Syncs the files of births together, or each by itself when that fails.
+   * Syncs the files of births together, or one by one when that fails.
    *
    * @returns whether all are durable.
    */
@@ -283,8 +284,8 @@ export class Births {
     let areAllDurable = true;
     for (const [at, born] of births.entries())
       try {
-        // The sync of all did not say which of them it failed for, and a later one says nothing of what was
-        // written before.
+        // The joint sync did not say which file failed, and a later sync does not make earlier writes
+        // durable.
         born.mustReplace = true;
         await this.#replaceIfFailed(basename(dirname(files[at] as string)), born);
         born.isDurable = true;
@@ -295,7 +296,7 @@ export class Births {
     return areAllDurable;
   }
 
-  /** Whether nothing is in the place of a folder. */
+  /** Whether nothing exists at the folder's path. */
   async #isRemoved(directory: string): Promise<boolean> {
     try {
       return (await this.#options.disk.list(directory)) === undefined;
@@ -304,14 +305,14 @@ export class Births {
     }
   }
 
-  /** Of two births of one project, the first is of a folder that somebody has removed. */
+  /** Of two births of one project, the earlier one belongs to a removed folder. */
   #isLater(handle: string, than: string | undefined): boolean {
     const [place, other] = [handle, than].map((one) => one && this.#options.log.newest(one));
     if (!place || !other) return than === undefined || other === undefined;
     return comparePlaces(place, other) > 0;
   }
 
-  /** On a full disk the mark stays as it was: only `bunkms recover` reads it. */
+  /** On a full disk the mark stays unchanged: only `bunkms recover` relies on it. */
   async #markSettled(): Promise<void> {
     try {
       await this.#options.log.markSettled();
@@ -334,7 +335,7 @@ export class Births {
     if ([...this.#born.values()].every(({ unwritten }) => unwritten === undefined)) await this.#markSettled();
   }
 
-  /** Whether the file can be parsed. Then it is never replaced. */
+  /** Whether the file is parsable. Then it is never replaced. */
   async #isProjectFile(path: string): Promise<boolean> {
     try {
       const content = await this.#options.disk.read(path, SMALL_FILE_BYTES_MAX);

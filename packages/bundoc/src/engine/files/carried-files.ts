@@ -12,11 +12,12 @@ import type { CarriedContent } from './log/log-api.ts';
 import { CARRIED_BYTES_MAX, CARRIED_FOLDER } from './store/project-loader.ts';
 
 /**
- * Carried files from which on an open project gets a checkpoint, so that its next opening need not read them.
+ * An open project with more carried files than this gets a checkpoint, so that its next opening need not read
+ * them.
  */
 const CARRIED_FILES_MAX = 2;
 
-/** A file of carried parts that is being put in place. */
+/** A file of carried parts on the way to its folder. */
 interface Placed {
   /** Its index among the contents. */
   readonly at: number;
@@ -38,14 +39,14 @@ export interface CarriedFilesOptions {
   readonly isOpen: (handle: string) => boolean;
 }
 
-/** Files of parts that were carried out of the log into the folders of their projects. */
+/** Files of parts that were carried from the log into the folders of their projects. */
 export class CarriedFiles {
   readonly #options: CarriedFilesOptions;
-  /** How many files a handle has, about. */
+  /** The approximate number of files for each handle. */
   readonly #counts = new Map<string, number>();
-  /** Keeps a folder of carried files from being removed while another file is put into it. */
+  /** Keeps a folder of carried files from being removed while another file is added. */
   readonly #folders = new KeyedMutex();
-  /** Files that are being put into folders. */
+  /** The running write of files into folders. */
   #placing: Promise<unknown> | undefined;
 
   constructor(options: CarriedFilesOptions) {
@@ -60,12 +61,12 @@ export class CarriedFiles {
     return this.#counts.get(handle) ?? 0;
   }
 
-  /** Whether a handle has so many that its project should get a checkpoint. */
+  /** Whether a handle has so many files that its project should get a checkpoint. */
   areMany(handle: string): boolean {
     return this.count(handle) > CARRIED_FILES_MAX;
   }
 
-  /** An opening has found files. */
+  /** Records the number of files that an opening has found. */
   found(handle: string, files: number): void {
     if (files > 0) this.#counts.set(handle, files);
   }
@@ -74,19 +75,19 @@ export class CarriedFiles {
     this.#counts.delete(handle);
   }
 
-  /** Resolves once no file is being put into a folder. */
+  /** Resolves once no write of files is running. */
   async placed(): Promise<void> {
     await this.#placing;
   }
 
-  /** Writes files of carried parts into the folders of their projects, one call after another. */
+  /** Writes files of carried parts into the folders of their projects. Calls run one after another. */
   write(contents: readonly CarriedContent[]): Promise<readonly (AppError | undefined)[]> {
     const placing = this.#folders.run(CARRIED_FOLDER, () => this.#place(contents));
     this.#placing = placing.catch(() => undefined);
     return placing;
   }
 
-  /** Writes files of carried parts into the folders of their projects, with a few syncs for all. */
+  /** Writes files of carried parts into the folders of their projects, with a few syncs in total. */
   async #place(contents: readonly CarriedContent[]): Promise<readonly (AppError | undefined)[]> {
     const { births, disk, isOpen, projectOf, projectsDir, tmp: tmpDir, writer } = this.#options;
     const outcomes: (AppError | undefined)[] = contents.map(() => undefined);
@@ -128,7 +129,7 @@ export class CarriedFiles {
     for (const [at, { handle }] of contents.entries()) {
       this.#counts.set(handle, this.count(handle) + 1);
       const project = projectOf.get(handle);
-      // The next opening writes the files again, so the names that wait for a sync need not stay in memory.
+      // The next opening writes the document files again, so their pending syncs need not stay in memory.
       if (outcomes[at] === undefined && project !== undefined && !isOpen(handle)) writer.dropWritten(project);
     }
     return outcomes;

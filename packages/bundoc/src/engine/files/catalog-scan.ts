@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
-import { catalogStartOf } from './catalog/catalog-start.ts';
+import { readCatalogStart } from './catalog/catalog-start.ts';
 import type { Disk } from './disk/disk.ts';
 import { CARRIED_START_BYTES, handleInStart } from './log/carried-file.ts';
 import type { FramePlace } from './log/layout.ts';
@@ -9,10 +9,10 @@ import type { Log } from './log/log.ts';
 import { PartsDamaged } from './log/sealed-part.ts';
 import { birthIn, CARRIED_BYTES_MAX, CARRIED_FOLDER } from './store/project-loader.ts';
 
-/** Heads of catalogs that are read at the same time. */
+/** Concurrent reads of catalog heads. */
 const READS_AT_ONCE = 16;
 
-/** What a start finds in a catalog. */
+/** What a start reads from a catalog. */
 interface KnownCatalog {
   readonly path: string;
   readonly handle: string;
@@ -26,13 +26,13 @@ export interface CatalogScan {
   /** The project of each handle. */
   readonly projectOf: Map<string, string>;
   readonly isOpen: (handle: string) => boolean;
-  /** True once nobody needs the scan any more. */
+  /** True once the scan is no longer needed. */
   readonly isEnded: () => boolean;
 }
 
 /**
- * Reads from the catalogs which project each handle of the log has, and what the catalogs cover. A project
- * without a catalog whose birth is not in the log any more has it among its carried parts.
+ * Reads from the catalogs which project each handle of the log belongs to, and which parts they cover. A
+ * project without a catalog may have its birth only among its carried parts.
  */
 export async function coverFromCatalogs(scan: CatalogScan): Promise<void> {
   const { disk, isOpen, log, projectOf, projectsDir } = scan;
@@ -46,9 +46,9 @@ export async function coverFromCatalogs(scan: CatalogScan): Promise<void> {
     for (const project of names) {
       if (scan.isEnded()) return;
       if (projectIdSchema.safeParse(project).data !== project) continue;
-      const start = await catalogStartOf(disk, projectsDir, project).catch(() => undefined);
+      const start = await readCatalogStart(disk, projectsDir, project).catch(() => undefined);
       if (start === undefined && !bornInLog.has(project)) withoutCatalog.push(project);
-      // The store of an open project has said it.
+      // The store of an open project has already reported it.
       if (start === undefined || !handles.has(start.handle) || isOpen(start.handle)) continue;
       projectOf.set(start.handle, project);
       const path = join(projectsDir, project, CATALOG_FILE);
@@ -56,22 +56,22 @@ export async function coverFromCatalogs(scan: CatalogScan): Promise<void> {
     }
   };
   await Promise.all(Array.from({ length: READS_AT_ONCE }, readSome));
-  // A process may have died between the new name of a catalog and its sync: the log is freed by durable ones
-  // alone.
-  for (const { handle, covered } of await synced(disk, known)) log.coverTo(handle, covered);
+  // A process may have died between the rename of a catalog and its sync, so the catalogs are synced before
+  // the log is freed.
+  for (const { handle, covered } of await syncCatalogs(disk, known)) log.coverTo(handle, covered);
   const unknown = new Set(handles.values().filter((handle) => !projectOf.has(handle)));
   for (const project of withoutCatalog) {
     if (unknown.size === 0 || scan.isEnded()) return;
-    // A folder that fails keeps the others from nothing.
-    const handle = await bornAs(scan, project, unknown).catch(() => undefined);
+    // A failing folder must not affect the others.
+    const handle = await findBirth(scan, project, unknown).catch(() => undefined);
     if (handle === undefined) continue;
     projectOf.set(handle, project);
     unknown.delete(handle);
   }
 }
 
-/** The handle, one of those that are wanted, whose birth is among a project's carried parts. */
-async function bornAs(
+/** The wanted handle whose birth is among a project's carried parts. */
+async function findBirth(
   { disk, projectsDir }: CatalogScan,
   project: string,
   wanted: ReadonlySet<string>,
@@ -83,14 +83,14 @@ async function bornAs(
     const handle = start && handleInStart(start);
     if (handle === undefined || !wanted.has(handle)) continue;
     const file = await disk.read(path, CARRIED_BYTES_MAX);
-    // The folder may be a copy of another project's: the birth decides.
-    if (file !== undefined && birthOrNone(file)?.project === project) return handle;
+    // The folder may be a copy of another project's; the birth decides.
+    if (file !== undefined && decodeBirthOrUndefined(file)?.project === project) return handle;
   }
   return undefined;
 }
 
-/** A damaged file fails its project at the opening. */
-function birthOrNone(file: Buffer): ReturnType<typeof birthIn> {
+/** A damaged file fails its project when it is opened. */
+function decodeBirthOrUndefined(file: Buffer): ReturnType<typeof birthIn> {
   try {
     return birthIn([file]);
   } catch (error) {
@@ -99,8 +99,8 @@ function birthOrNone(file: Buffer): ReturnType<typeof birthIn> {
   }
 }
 
-/** Syncs catalogs together, or each by itself when that fails. @returns those that are durable. */
-async function synced(disk: Disk, known: readonly KnownCatalog[]): Promise<readonly KnownCatalog[]> {
+/** Syncs catalogs together, or one by one when that fails. @returns the durable ones. */
+async function syncCatalogs(disk: Disk, known: readonly KnownCatalog[]): Promise<readonly KnownCatalog[]> {
   if (known.length === 0) return known;
   try {
     await disk.syncFiles(known.map(({ path }) => path));

@@ -9,9 +9,9 @@ import { type CheckpointDeps, type CheckpointSource, checkpointStores } from './
 import type { EmbeddedStore } from './store/embedded-store.ts';
 import { LoadedStore, type LogOfProjects, replayParts } from './store/project-loader.ts';
 
-/** Open projects whose checkpoints share their syncs, at most. */
+/** Maximum number of open projects whose checkpoints share their syncs. */
 const CHECKPOINTS_TOGETHER = 512;
-/** Snapshots up to this length are written together, up to so many bytes of them. */
+/** Snapshots up to this length are written together, up to this total. */
 const SMALL_SNAPSHOT_BYTES = 262_144;
 const SNAPSHOTS_TOGETHER_BYTES = 16_777_216;
 
@@ -28,30 +28,30 @@ export interface CheckpointTurnsOptions {
   readonly stores: ReadonlyMap<string, EmbeddedStore>;
 }
 
-/** Checkpoints of open projects: one of a project at a time, and small ones of many projects together. */
+/** Checkpoints of open projects: one at a time for each project, and small ones of many projects together. */
 export class CheckpointTurns {
   readonly #options: CheckpointTurnsOptions;
   readonly #turns = new KeyedMutex();
-  /** Checkpoints that have not begun. */
+  /** Checkpoints that have not started. */
   readonly #waiting = new Map<EmbeddedStore, Promise<void>>();
 
   constructor(options: CheckpointTurnsOptions) {
     this.#options = options;
   }
 
-  /** Resolves once the checkpoints that a handle has now are over; undefined when it has none. */
+  /** Resolves once the current checkpoints of a handle are done; undefined when it has none. */
   settled(handle: string): Promise<void> | undefined {
     return this.#turns.settled(handle);
   }
 
-  /** Resolves once all checkpoints that are known now are over. */
+  /** Resolves once all current checkpoints are done. */
   drained(): Promise<void> {
     return this.#turns.drained();
   }
 
   /**
-   * A checkpoint that is under way lacks the latest commits. One that waits for its turn is shared by all who
-   * ask.
+   * Requests a checkpoint of a store. All callers share one that has not started; a running one would lack
+   * the latest commits.
    */
   of(store: EmbeddedStore): Promise<void> {
     let waiting = this.#waiting.get(store);
@@ -65,7 +65,10 @@ export class CheckpointTurns {
     return waiting;
   }
 
-  /** One checkpoint of a store at a time. @returns for each store undefined, or the failure. */
+  /**
+   * Waits for each store's running checkpoint, then takes the checkpoints together. @returns for each store
+   * undefined or the failure.
+   */
   async together(stores: readonly EmbeddedStore[], force: boolean): Promise<readonly unknown[]> {
     const outcomes = Promise.withResolvers<readonly unknown[]>();
     const turns = stores.map((store) => {
@@ -105,7 +108,9 @@ export class CheckpointTurns {
     await carried.removeUpTo(handle, directory, mark.place);
   }
 
-  /** Writes every document file that the log has again, since a failed sync leaves their content unknown. */
+  /**
+   * Rewrites every document file that the log still has, because a failed sync leaves their content unknown.
+   */
   async #writeAgain(source: CheckpointSource): Promise<void> {
     const { births, disk, logOfProjects } = this.#options;
     const { project, directory, cipher, handle, covered, files, catalog } = source;
@@ -121,7 +126,7 @@ export class CheckpointTurns {
       const fileName = state.fileName.toString('hex');
       const live = catalog.get(state);
       const isLatest = live?.seq === state.seq && live.keyVersion === state.keyVersion;
-      // The file of a later state has been written, or a write is pending.
+      // A later state has been written, or a write is pending.
       if (!isLatest || files.pendingWrites.has(fileName)) continue;
       const sealed = loaded.sealedByFile.get(fileName);
       if (state.deletedMs !== 0) files.remove(fileName);
@@ -129,7 +134,7 @@ export class CheckpointTurns {
     }
   }
 
-  /** Checkpoints of open projects: small ones share their syncs, and hold up nobody else. */
+  /** Checkpoints open projects. Small ones share their syncs and do not wait for large ones. */
   async ofOpen(handles: readonly string[]): Promise<void> {
     const { carried, stores: open } = this.#options;
     let together: EmbeddedStore[] = [];
@@ -142,7 +147,7 @@ export class CheckpointTurns {
     for (const handle of handles) {
       const store = open.get(handle);
       if (store === undefined || store.failed) continue;
-      // It has its own turn, and others do not wait for it.
+      // It runs alone, and the others do not wait for it.
       if (store.snapshotBytes > SMALL_SNAPSHOT_BYTES || this.settled(handle) !== undefined) {
         if (store.isWorthCheckpoint || carried.areMany(handle)) await this.of(store).catch(() => undefined);
         continue;

@@ -6,7 +6,7 @@ import { put, ref, remove } from '../conformance.ts';
 import type { Write } from '../port.ts';
 import type { EmbeddedStore } from './store/embedded-store.ts';
 
-/** Commits that are given to the store at once, and what happens between such groups. */
+/** Groups of concurrent commits, and the events between them. */
 type Step =
   | { readonly kind: 'commits'; readonly commits: readonly (readonly Op[])[] }
   | { readonly kind: 'checkpoint' | 'checkpoint beside' }
@@ -34,14 +34,14 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 1, arbitrary: fc.constant({ kind: 'reopen' } as const) },
 );
 
-/** What the documents should be: the value of each, by id. */
+/** The expected value of each document, by id. */
 type Model = ReadonlyMap<string, number>;
 
-/** A commit that was given to the store. */
+/** A commit that was passed to the store. */
 interface Given {
   readonly ops: readonly Op[];
   readonly values: readonly number[];
-  /** While nothing is known, it may have taken effect. */
+  /** With the outcome `unknown`, it may have taken effect. */
   fate: 'unknown' | 'acknowledged' | 'refused';
 }
 
@@ -51,7 +51,7 @@ function writeOf({ id, pad }: Op, value: number): Write {
   return pad === undefined ? remove(id) : put(id, `{"v":${value},"pad":"${'x'.repeat(pad)}"}`);
 }
 
-/** The model after a commit, or undefined when the store must refuse it: a delete of what is not there. */
+/** The model after a commit, or undefined when the store must refuse it: a delete of an absent document. */
 function applied(model: Model, ops: readonly Op[], values: readonly number[]): Model | undefined {
   const next = new Map(model);
   for (const [at, { id, pad }] of ops.entries()) {
@@ -70,7 +70,7 @@ async function run(
   let store = await project.open(disk);
   for (const current of steps) {
     if (current.kind === 'checkpoint') await store.checkpoint();
-    // Commits go on beside it. When it crashes, so do they.
+    // Commits continue during it. When it crashes, so do they.
     if (current.kind === 'checkpoint beside') store.checkpoint().catch(() => undefined);
     if (current.kind === 'reopen') {
       await store[Symbol.asyncDispose]();
@@ -98,8 +98,8 @@ async function run(
 }
 
 /**
- * What may be there: the model after the last commit that was acknowledged, and after each behind it whose
- * fate is not known.
+ * The allowed states: the model after the last acknowledged commit, and after each later one of unknown
+ * outcome.
  */
 function allowedAfter(given: readonly Given[]): Model[] {
   let model: Model = new Map();
@@ -126,7 +126,7 @@ async function contentOf(store: EmbeddedStore): Promise<Map<string, number>> {
   return content;
 }
 
-/** Resolves when a history ends, or its process dies: then what was under way never settles. */
+/** Resolves when a history ends, or its process dies: then pending operations never settle. */
 async function untilCrash(disk: SimulatedDisk, history: Promise<unknown>): Promise<void> {
   await Promise.race([history, disk.crashes]).catch(() => undefined);
 }
@@ -134,7 +134,7 @@ async function untilCrash(disk: SimulatedDisk, history: Promise<unknown>): Promi
 const sorted = (model: Model) => JSON.stringify([...model].sort());
 
 /**
- * The store is one of the states that it may be in, agrees with itself, and can go on.
+ * Requires that the store is in an allowed state, consistent, and able to continue.
  *
  * @returns its content.
  */
@@ -155,8 +155,8 @@ async function check(store: EmbeddedStore, allowed: readonly Model[]): Promise<M
 
 const RUNS = Number(process.env['CRASH_RUNS'] ?? 1_500);
 
-describe('a history with a crash in it', () => {
-  it('keeps every acknowledged commit, whole commits only, and goes on from there, crashing again while it recovers', async () => {
+describe('a history with a crash', () => {
+  it('keeps every acknowledged commit as a whole, and continues, with further crashes during recovery', async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.array(step, { minLength: 1, maxLength: 8 }),
@@ -173,13 +173,13 @@ describe('a history with a crash in it', () => {
             return state / 2_147_483_647;
           };
           const survival = mode === 'random' ? { random } : mode;
-          // After kill -9 a process finds what was never synced, goes on from it, and a power cut may still
-          // take it.
+          // After kill -9, a process finds unsynced content and continues from it, and a power cut may still
+          // lose it.
           const after = (ended: SimulatedDisk) =>
             ends.pop() === 'kill -9' ? ended.restart() : ended.powerCut(survival);
           const project = new EmbeddedProject();
 
-          // How many operations the history has without a crash.
+          // Counts the operations of the history without a crash.
           const whole = EmbeddedProject.disk();
           await project.create(whole);
           const created = whole.operations;
@@ -195,7 +195,7 @@ describe('a history with a crash in it', () => {
           const given: Given[] = [];
           await untilCrash(disk, run(project, disk, steps, given));
 
-          // Recovery itself crashes at a random operation, then is left in peace.
+          // Recovery itself crashes at a random operation, and then runs undisturbed.
           const second = after(disk);
           second.failAt({ operation: 1 + Math.floor(random() * 12), when, what: 'crash' });
           await untilCrash(
@@ -206,7 +206,8 @@ describe('a history with a crash in it', () => {
           const store = await project.open(third);
           const content = await check(store, allowedAfter(given));
 
-          // It goes on: another commit, and everything is there after one more end, and at last a power cut.
+          // The store continues: after another commit, everything is there after one more end and finally a
+          // power cut.
           await store.commit([put('a', '{"v":0}')]);
           const fourth = after(third);
           const last = await project.open(fourth);

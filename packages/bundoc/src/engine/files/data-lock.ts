@@ -12,39 +12,38 @@ import {
 
 const SQLITE_BUSY = 5;
 
-/** Another process works on the same data folder. The message names it as well as is known. */
+/** Another process uses the same data folder. The message identifies it if possible. */
 export class DataFolderInUse extends Error {
   override readonly name = 'DataFolderInUse';
 }
 
-/** A data folder that is this process's. */
+/** Exclusive use of a data folder. */
 export interface HeldLock extends Disposable {
   /**
-   * The lock of the kernel says nothing on a file system that has none. So the note beside it is read again
-   * before more is written.
+   * A file system without locks grants the kernel lock to everybody, so the note beside it is checked again
+   * before further writes.
    *
-   * @throws DataFolderInUse when it is another's; a note that is missing says nothing.
+   * @throws DataFolderInUse when the note is another process's; a missing note is accepted.
    */
   requireHeld(): void;
 }
 
-/** Bytes of the note beside the lock. */
+/** Maximum length of the note beside the lock, bytes. */
 const NOTE_BYTES_MAX = 4_096;
 const LOCK_FILE = 'lock.sqlite';
 const NOTE_FILE = 'lock-holder.json';
 /**
- * What SQLite keeps beside a database that is written to. The lock never is, so it would be another's, and
- * SQLite obeys it.
+ * Files that SQLite keeps beside a database it writes to, and obeys. The lock is never written to, so such a
+ * file is foreign.
  */
-const NEVER_OURS = ['-journal', '-wal', '-shm'].map((end) => `${LOCK_FILE}${end}`);
+const FOREIGN_FILES = ['-journal', '-wal', '-shm'].map((end) => `${LOCK_FILE}${end}`);
 
 /**
- * Takes the data folder for this process. Node has no flock, and a file with a process id lies across
- * containers; an SQLite database in exclusive mode is locked by the kernel and is free the moment its process
- * dies, even by `kill -9`. The database is empty and stays so: SQLite is not given anything to read that was
- * put there.
+ * Locks the data folder for this process. Node has no flock, and a process id in a file is meaningless across
+ * containers. The kernel locks an SQLite database in exclusive mode, and frees it the moment the process
+ * dies, even by `kill -9`. The database stays empty, and SQLite never reads a file that was put in its place.
  *
- * @throws DataFolderInUse when another process has it; Error when the lock itself cannot be used.
+ * @throws DataFolderInUse when another process has it; Error when the lock itself is unusable.
  */
 export function lockDataFolder(directory: string): HeldLock {
   const path = join(directory, LOCK_FILE);
@@ -54,18 +53,18 @@ export function lockDataFolder(directory: string): HeldLock {
   try {
     folder = DataFolder.open(directory);
     requireEmptySync(folder, LOCK_FILE);
-    for (const name of NEVER_OURS) removeSync(folder, name);
+    for (const name of FOREIGN_FILES) removeSync(folder, name);
     database = new DatabaseSync(folder.entry(LOCK_FILE));
-    // Nothing is ever written, and on a full disk there is no room for a rollback journal.
+    // Nothing is ever written: a full disk has no room for a rollback journal.
     database.exec(
       'PRAGMA journal_mode = MEMORY; PRAGMA busy_timeout = 0; PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE;',
     );
-    note = leaveNote(folder);
+    note = writeNote(folder);
   } catch (error) {
     database?.close();
     const holder = folder && describe(folder);
     folder?.[Symbol.dispose]();
-    // A damaged lock or a disk that fails is another matter, and must not send anybody to look for a process.
+    // A damaged lock or a failing disk is another error: the operator must not look for a process.
     if ((error as { errcode?: number }).errcode !== SQLITE_BUSY)
       throw new Error(
         `the lock of the data folder cannot be taken: ${(error as Error).message} (${path}); the folder must be there, and Bundoc must be able to write to it`,
@@ -78,7 +77,7 @@ export function lockDataFolder(directory: string): HeldLock {
   const held = { database, folder };
   return {
     requireHeld: () => {
-      const present = noteIn(held.folder);
+      const present = readNote(held.folder);
       if (present === undefined || present === note) return;
       throw new DataFolderInUse(
         `the data folder is in use by another Bundoc process${describe(held.folder)}`,
@@ -86,7 +85,7 @@ export function lockDataFolder(directory: string): HeldLock {
     },
     [Symbol.dispose]: () => {
       if (!held.database.isOpen) return;
-      takeNoteBack(held.folder);
+      removeNote(held.folder);
       held.database.close();
       held.folder[Symbol.dispose]();
     },
@@ -94,10 +93,10 @@ export function lockDataFolder(directory: string): HeldLock {
 }
 
 /**
- * Only for people: a full disk, or what somebody put in its place, must not keep the documents from being
- * read.
+ * The note is informational: a full disk or a foreign file in its place must not make the documents
+ * unreadable.
  */
-function leaveNote(folder: DataFolder): string {
+function writeNote(folder: DataFolder): string {
   const since = new Date().toISOString();
   const holder = JSON.stringify({ pid: process.pid, host: hostname(), since, id: randomUUID() });
   try {
@@ -108,8 +107,8 @@ function leaveNote(folder: DataFolder): string {
   return holder;
 }
 
-/** Undefined for one that is not there, is no whole note, or cannot be read. */
-function noteIn(folder: DataFolder): string | undefined {
+/** Undefined when the note is missing, incomplete or unreadable. */
+function readNote(folder: DataFolder): string | undefined {
   try {
     const note = readSmallSync(folder, NOTE_FILE, NOTE_BYTES_MAX)?.toString();
     return note === undefined || typeof JSON.parse(note) !== 'object' ? undefined : note;
@@ -118,8 +117,8 @@ function noteIn(folder: DataFolder): string | undefined {
   }
 }
 
-/** What cannot be removed is no note of this process. */
-function takeNoteBack(folder: DataFolder): void {
+/** A note that cannot be removed is not from this process. */
+function removeNote(folder: DataFolder): void {
   try {
     removeSync(folder, NOTE_FILE);
   } catch (error) {
@@ -127,7 +126,7 @@ function takeNoteBack(folder: DataFolder): void {
   }
 }
 
-/** Who wrote the note beside the lock. Only for people: the lock itself is the database. */
+/** Who wrote the note beside the lock. Informational: the database is the lock. */
 function describe(folder: DataFolder): string {
   try {
     const note = readSmallSync(folder, NOTE_FILE, NOTE_BYTES_MAX)?.toString() ?? '';

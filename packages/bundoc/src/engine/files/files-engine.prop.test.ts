@@ -19,7 +19,7 @@ vi.mock('node:crypto', async (original) => {
   };
 });
 
-/** A second takes ten milliseconds, and the timers of a process that has died never end. */
+/** A second takes ten milliseconds. The timers of a dead process never end. */
 const FASTER = 100;
 vi.mock('node:timers/promises', async (original) => {
   const timers = await original<typeof import('node:timers/promises')>();
@@ -42,7 +42,7 @@ vi.stubGlobal('setTimeout', (task: () => void, ms: number) =>
 const isLong = process.env['LONG_TESTS'] === '1';
 const RUNS = Number(process.env['CRASH_RUNS'] ?? (isLong ? 4_000 : 80));
 const SEED = Number(process.env['CRASH_SEED'] ?? randomInt(1, 2_147_483_646));
-/** Counterexamples are made smaller for a time only: each run takes a tenth of a second. */
+/** Counterexamples are shrunk only for a limited time: each run takes a tenth of a second. */
 const RUN = {
   ...(process.env['CRASH_PATH'] === undefined ? {} : { path: process.env['CRASH_PATH'], endOnFailure: true }),
   numRuns: RUNS,
@@ -76,7 +76,7 @@ async function whole(all: readonly EngineStep[], sectorBytes: number) {
 }
 
 describe('a data folder of many projects', () => {
-  it('serves each project what was acknowledged while folders, the log and the disk fail, and fails no project for another', async () => {
+  it('serves each project its acknowledged commits while folders, the log and the disk fail, and no project suffers for another', async () => {
     await fc.assert(
       fc.asyncProperty(steps, async (all) => {
         recorder.uses.clear();
@@ -94,7 +94,7 @@ describe('a data folder of many projects', () => {
   });
 
   it.each([512, 4_096] as const)(
-    'has what was acknowledged and nothing that was refused after a crash and another in its recovery, started with keys or without (writes tear at %i bytes)',
+    'has every acknowledged commit and no refused one after two crashes, started with or without keys (writes tear at %i bytes)',
     async (sectorBytes) => {
       await fc.assert(
         fc.asyncProperty(
@@ -116,8 +116,7 @@ describe('a data folder of many projects', () => {
             const endings = [...ends];
             const after = (ended: SimulatedDisk) =>
               endings.pop() === 'kill -9' ? ended.restart() : ended.powerCut(survival);
-            // Where a sync has failed, a later one says nothing: the project learns of it, but a start does
-            // not.
+            // After a failed sync, later ones report nothing: the project notices it, but a start does not.
             const calm = all.filter(({ kind }) => kind !== 'folder fails');
             const { disk: rehearsed } = await whole(calm, sectorBytes);
 
@@ -180,7 +179,7 @@ describe('a data folder of many projects', () => {
               await world.stop();
             });
 
-            // An older copy of the whole data folder is written to as well, under the same keys.
+            // An older copy of the whole data folder is written to as well, with the same keys.
             older.world.boot(older.disk);
             await older.world.until(async () => {
               await older.world.start();

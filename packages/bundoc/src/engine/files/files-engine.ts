@@ -3,7 +3,7 @@ import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { currentShare } from '@bundoc/shared/shares/share-key';
 import { type BirthKeys, Births } from './births.ts';
 import { CarriedFiles } from './carried-files.ts';
-import { catalogStartOf } from './catalog/catalog-start.ts';
+import { readCatalogStart } from './catalog/catalog-start.ts';
 import { coverFromCatalogs } from './catalog-scan.ts';
 import { CheckpointTurns } from './checkpoint-turns.ts';
 import { type Disk, makeDirectoryDurably, removeLeftovers } from './disk/disk.ts';
@@ -24,25 +24,25 @@ import { handleIn, type LogOfProjects, readCarried } from './store/project-loade
 export interface FilesEngineOptions {
   readonly disk: Disk;
   readonly logDisk: LogDisk;
-  /** The data folder; exists. */
+  /** The existing data folder. */
   readonly dataDir: string;
-  /** Where the folders of projects lie; exists. */
+  /** The existing folder that contains the folders of projects. */
   readonly projectsDir: string;
   /** 16 bytes. */
   readonly storageId: Buffer;
-  /** Whether the storage had a log before: then a missing log was lost. */
+  /** Whether the storage has had a log: then a missing log was lost. */
   readonly mustExist: boolean;
   readonly logLimits: LogLimits;
   /**
-   * Uncovered bytes in the log after which an open project gets a checkpoint; fewer where the log is small.
+   * Uncovered bytes in the log that trigger a checkpoint of an open project; fewer where the log is small.
    */
   readonly checkpointBytes: number;
   readonly backlog: Backlog;
   readonly clock?: Clock;
   readonly observer?: LogObserver;
-  /** Rejects once another process holds the data folder. Nothing is written then. */
+  /** Rejects when another process holds the data folder; then nothing is written. */
   readonly beforeSegment?: () => Promise<void>;
-  /** Called with the handles of projects whose folders failed while the log was freed. */
+  /** Called with the handles of projects whose folders failed while the log was being freed. */
   readonly onStuck?: (handles: readonly string[]) => void;
   /** Called when the log could not be freed. */
   readonly onFreeingFailed?: (error: unknown) => void;
@@ -54,10 +54,10 @@ export const TMP_FOLDER = 'tmp';
  * The projects of a data folder: one log, one writer of document files, and the checkpoints that free
  * segments of the log.
  *
- * A project costs a folder, `project.json`, a catalog, and its document files. For a closed project, the log
- * and the engine together keep about 200 bytes in memory.
+ * A project has a folder, `project.json`, a catalog, and its document files. A closed project takes about 200
+ * bytes of memory in the log and the engine.
  *
- * It has many short members, since it joins its parts: the log, the writer, births and checkpoints.
+ * It has many short members because it connects its parts: the log, the writer, births and checkpoints.
  */
 export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   readonly checkpointBytes: CheckpointBytes;
@@ -104,7 +104,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   }
 
   /**
-   * Opens the log, without any key, and writes the folders of new projects that a crash left unwritten.
+   * Opens the log, without any key, and restores the folders of new projects that a crash left unwritten.
    *
    * @throws LogDamaged; AppError of the disk.
    */
@@ -131,7 +131,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       throw error;
     }
     engine.#scan();
-    // Before anything is written: what is freed is free with the next segment.
+    // Before anything is written, because freed space becomes available with the next segment.
     if (log.shouldFree) engine.freeSegments(undefined);
     return engine;
   }
@@ -140,7 +140,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     return this.#log.stats;
   }
 
-  /** Reads in the background what the catalogs cover. */
+  /** Reads in the background which parts the catalogs cover. */
   #scan(): void {
     const { disk, projectsDir } = this.#options;
     const { resolve } = this.#scanEnded;
@@ -151,7 +151,9 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     }).then(resolve, () => resolve());
   }
 
-  /** Frees segments in the background. @param handle of a project whose commits wait for its checkpoint. */
+  /**
+   * Frees segments in the background. @param handle that of a project whose commits wait for its checkpoint.
+   */
   freeSegments(handle: string | undefined): void {
     this.#freeing.free(handle);
   }
@@ -193,12 +195,12 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     return this.#births.create(project, directory, keys, projectFile);
   }
 
-  /** Writes the `project.json` of a new project, if that has failed so far. */
+  /** Writes the `project.json` of a new project, if that has not succeeded yet. */
   writeBirth(project: string, directory: string): Promise<void> {
     return this.#births.write(project, directory);
   }
 
-  /** Syncs the folder of a new project. Needed before a file in it is replaced. */
+  /** Syncs the folder of a new project. Required before a file in it is replaced. */
   syncBirth(project: string): Promise<void> {
     return this.#births.sync(project);
   }
@@ -217,32 +219,31 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       projectFile?.equals(options.projectFile) ??
       loaded.versions.values().every((version) => version === options.cipher.version);
     if (isCopied) return store;
-    // The copy of `project.json` in the catalog is never older than a key version that something is sealed
-    // under.
+    // The catalog's copy of `project.json` must include every key version that seals something.
     const [failure] = await this.#checkpoints.together([store], true);
     if (failure === undefined) return store;
     await store[Symbol.asyncDispose]();
     throw failure;
   }
 
-  /** Ends a project in the log, which is to be removed or was moved away. It is not open. */
+  /** Ends a project in the log before it is removed, or after it has moved away. The project is closed. */
   async forget(project: string): Promise<void> {
     await this.#writer.drop(project);
-    for (const handle of await this.#handlesOf(project)) await this.drop(project, handle);
-    // Not before: a caller that tries again after a failure must find the handle.
+    for (const handle of await this.#findHandles(project)) await this.drop(project, handle);
+    // Last, because a repetition after a failure must find the handle.
     this.#births.forget(project);
   }
 
-  /** Every handle under which the log, or a carried file, may have parts of a project. */
-  async #handlesOf(project: string): Promise<Set<string>> {
+  /** Every handle that the log or a carried file may use for the project. */
+  async #findHandles(project: string): Promise<Set<string>> {
     const { disk, projectsDir } = this.#options;
     const handles = new Set<string>();
     for (const [handle, of] of this.#projectOf) if (of === project) handles.add(handle);
     const born = this.#births.handleOf(project);
-    const start = (await catalogStartOf(disk, projectsDir, project))?.handle;
+    const start = (await readCatalogStart(disk, projectsDir, project))?.handle;
     for (const handle of [born, start]) if (handle !== undefined) handles.add(handle);
     if (handles.size > 0) return handles;
-    // From before the start, and carried before there was a catalog.
+    // Parts from before this start may have been carried before the project had a catalog.
     const carried = await readCarried(disk, join(projectsDir, project)).catch(() => []);
     for (const file of carried) {
       const handle = handleIn(file);
@@ -253,19 +254,18 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
 
   /** Ends a handle in the log: the project is gone, or has another handle. */
   async drop(project: string, handle: string): Promise<void> {
-    // Also when nothing is left of it: a segment that was freed is found again by a start before the next one
-    // has begun.
+    // Also without any part left: a start finds a freed segment again until the next one begins.
     await writePart(this.#log, { handle, project, keys: NO_KEYS }, { kind: 'gone', keyVersion: 0 });
     this.#projectOf.delete(handle);
     this.#carried.forget(handle);
-    // What was read of it before its end may be on its way into its folder, which is to be removed.
+    // Earlier parts may still be on their way into the folder, which is about to be removed.
     await this.#carried.placed();
     await this.#log.stuck.remove(handle);
   }
 
   /**
-   * Takes in a project that came with a new handle. If the log has lost frames of unknown projects, an empty
-   * part behind them shows that they held nothing of this one.
+   * Registers a project that arrived with a new handle. If the log has lost frames of unknown projects, an
+   * empty part after them proves that they did not belong to this project.
    */
   async arrived(project: string, handle: string, keys: BirthKeys): Promise<void> {
     if (this.#log.stats.holes === 0) return;
@@ -274,8 +274,8 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   }
 
   /**
-   * Marks the data folder as settled, durably: the start has synced the folder of every project. Nobody
-   * writes.
+   * Marks the data folder as settled, durably: the start has synced the folder of every project. No one else
+   * may write.
    */
   markSettled(): Promise<void> {
     return this.#log.markSettled();
@@ -283,10 +283,10 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
 
   /**
    * Copies everything that only the log has into the folders of the projects, without any key. Afterwards
-   * each folder has all of its project. Nobody writes.
+   * each folder is complete. No one else may write.
    *
-   * @returns projects whose folders failed, and handles without a project. Their parts stay in the folder of
-   * the log.
+   * @returns projects whose folders failed, and handles without a project. Their parts stay in the log's
+   *   folder.
    */
   async carryAll(): Promise<readonly string[]> {
     await this.scanned;
@@ -295,18 +295,18 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     return stuck.map((handle) => this.#projectOf.get(handle) ?? handle);
   }
 
-  /** Ends the doubt about lost frames of unknown projects: an administrator accepts the loss. */
+  /** Accepts, as an administrator, the loss of frames of unknown projects. */
   acceptLoss(): Promise<void> {
     return this.#log.acceptLoss();
   }
 
-  /** Waits for what is under way, and closes the log. The caller has closed the stores. */
+  /** Waits for running work, and closes the log. The caller has closed the stores. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isClosed = true;
     await this.#freeing.stop();
     await this.#checkpoints.drained();
     await this.#writer.stop();
-    // A failure costs nothing: the next start does it.
+    // A failure is harmless: the next start does it.
     await this.#births.syncAll().catch(() => undefined);
     await this.#log[Symbol.asyncDispose]();
   }

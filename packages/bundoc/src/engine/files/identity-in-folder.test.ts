@@ -8,8 +8,8 @@ const FILE = '/data/storage.json';
 const newDisk = () => new SimulatedDisk('/', '/data');
 const GENERATION = 'b6f7a1de-4f0e-4b0a-8e0b-5b6b0b1f4c11';
 
-describe('which storage a data folder is', () => {
-  it('is made once, durably, and read by each later start', async () => {
+describe('the identity of a data folder', () => {
+  it('is created once, durably, and read by each later start', async () => {
     const disk = newDisk();
     const { id } = await (await identifyFolder(disk, '/data')).read();
     const later = disk.powerCut('synced only');
@@ -22,7 +22,7 @@ describe('which storage a data folder is', () => {
   });
 
   it.each(['projects/p', 'log/00000001', 'moved/p'])(
-    'is not made where there is %s: the start is refused, with what to do',
+    'is not created where there is %s: the start is refused, with a remedy',
     async (path) => {
       const disk = newDisk();
       const [folder, name] = path.split('/');
@@ -35,7 +35,7 @@ describe('which storage a data folder is', () => {
   );
 
   it.each(['', '{}', '{"format":2}', 'null'])(
-    'is not made again when the file is damaged: %s',
+    'is not recreated when the file is damaged: %s',
     async (text) => {
       const disk = newDisk();
       await disk.createFile(FILE, Buffer.from(text));
@@ -44,7 +44,7 @@ describe('which storage a data folder is', () => {
     },
   );
 
-  it('can be changed on a full disk, in its place', async () => {
+  it('can be changed in place on a full disk', async () => {
     const disk = newDisk();
     const identity = await identifyFolder(disk, '/data');
     disk.failAt({ operation: 1, when: 'before', what: 'disk_full' });
@@ -53,7 +53,7 @@ describe('which storage a data folder is', () => {
     expect((await (await identifyFolder(later, '/data')).read()).candidates).toEqual([GENERATION]);
   });
 
-  it('keeps the fifteen latest generations that BunKMS may have, beside the one that it has confirmed', async () => {
+  it('keeps the fifteen latest generations that BunKMS may have, besides the confirmed one', async () => {
     const identity = await identifyFolder(newDisk(), '/data');
     const all = Array.from({ length: 20 }, (_, n) => `b6f7a1de-4f0e-4b0a-8e0b-5b6b0b1f4c${String(n + 10)}`);
     await identity.change((file) => ({ ...file, generation: GENERATION }));

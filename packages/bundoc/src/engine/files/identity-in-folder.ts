@@ -11,20 +11,19 @@ import {
   STORAGE_FILE_BYTES,
   type StorageFile,
   type StorageIdentity,
-  unidentified,
+  storageIdMissing,
 } from '../storage-file.ts';
 import { type Disk, replaceFile } from './disk/disk.ts';
 
 /**
- * What holds content of projects, below the data folder: the projects, a log of all of them, and what was
- * moved away.
+ * Folders with content of projects in the data folder: the projects, their common log, and moved projects.
  */
 const CONTENT_FOLDERS = ['projects', 'log', 'moved'] as const;
 
 /**
- * Which storage a data folder is. Made where the folder holds no content, and only there.
+ * Reads the identity of a data folder, or creates one if the folder has no content.
  *
- * @param dataDir exists, and is this process's alone.
+ * @param dataDir exists, and this process holds it exclusively.
  * @throws StartRefused when it is damaged, or missing beside content; AppError of the disk.
  */
 export async function identifyFolder(
@@ -35,14 +34,14 @@ export async function identifyFolder(
   const identity = new IdentityInFolder(disk, dataDir, clock);
   if ((await disk.read(identity.path, SMALL_FILE_BYTES_MAX)) === undefined) {
     for (const name of CONTENT_FOLDERS)
-      if (((await disk.list(join(dataDir, name))) ?? []).length > 0) throw unidentified(identity.path);
+      if (((await disk.list(join(dataDir, name))) ?? []).length > 0) throw storageIdMissing(identity.path);
     await identity.write(newStorageFile());
   }
   await identity.read();
   return identity;
 }
 
-/** Which storage a data folder is that one process has to itself. */
+/** The identity of a data folder that one process holds exclusively. */
 class IdentityInFolder implements StorageIdentity {
   readonly #disk: Disk;
   readonly #dataDir: string;
@@ -63,7 +62,7 @@ class IdentityInFolder implements StorageIdentity {
 
   async read(): Promise<StorageFile> {
     const content = await this.#disk.read(this.path, SMALL_FILE_BYTES_MAX);
-    if (content === undefined) throw unidentified(this.path);
+    if (content === undefined) throw storageIdMissing(this.path);
     return parseStorageFile(this.path, content.toString());
   }
 
@@ -82,8 +81,8 @@ class IdentityInFolder implements StorageIdentity {
   }
 
   /**
-   * On a full disk, documents are still to be read after a start. @throws `full` where the file is longer
-   * than a sector.
+   * Overwrites the file in place, so that a service can start and serve reads on a full disk. @throws `full`
+   * when the file is longer than a sector.
    */
   async #overwrite(content: Buffer, full: AppError): Promise<void> {
     const present = await this.#disk.read(this.path, SMALL_FILE_BYTES_MAX);

@@ -23,14 +23,14 @@ import { FilesMoveSource } from './transfer/move-source.ts';
 export interface FileStorageConfig {
   readonly dataDir: string;
   readonly logBytes: number;
-  /** Sealed documents that are kept in memory. */
+  /** Bytes of the cache of sealed documents. */
   readonly cacheBytes: number;
 }
 
 /**
- * The part of the composition root that stores in files.
+ * The part of the composition root for storage in files.
  *
- * @throws DataFolderInUse, StartRefused, LogDamaged, and what the disk throws.
+ * @throws DataFolderInUse, StartRefused, LogDamaged, and errors of the disk.
  */
 export async function openFileStorage(
   config: FileStorageConfig,
@@ -109,7 +109,7 @@ export async function openFileStorage(
   };
 }
 
-/** Logs what becomes of the log, and counts the time of its syncs. */
+/** Logs events of the log, and measures its syncs. */
 function watchLog(logger: Logger) {
   let syncSeconds = 0;
   const observer: LogObserver = {
@@ -131,7 +131,10 @@ function watchLog(logger: Logger) {
   return { watch: { observer, onStuck, onFreeingFailed }, syncSeconds: () => syncSeconds };
 }
 
-/** Bytes of what a project's folder has in memory when it is open. @param entries names in it, if known. */
+/**
+ * Estimated memory of an open project from the sizes of its files. @param entries names in its folder, if
+ * known.
+ */
 async function storedBytes(disk: Disk, directory: string, entries?: readonly string[]): Promise<number> {
   const names = [CATALOG_FILE, INDEX_FILE].filter((name) => entries?.includes(name) ?? true);
   const sizes = await Promise.all(names.map((name) => disk.size(join(directory, name))));
@@ -155,7 +158,7 @@ function countsOf(engine: FilesEngine, syncSeconds: () => number): Record<keyof 
   };
 }
 
-/** Whether a small file can be made, synced and removed in the data folder. */
+/** Whether a small file can be created, synced and removed in the data folder. */
 async function canWrite(disk: Disk, directory: string): Promise<boolean> {
   const probe = join(directory, `probe-${randomBytes(6).toString('hex')}`);
   try {
@@ -164,8 +167,7 @@ async function canWrite(disk: Disk, directory: string): Promise<boolean> {
   } catch {
     return false;
   } finally {
-    // On a full disk the file may have come to be without its content, and readiness is asked every few
-    // seconds.
+    // On a full disk the file may exist without its content, and readiness is checked every few seconds.
     await disk.remove(probe).catch(() => false);
   }
 }

@@ -12,13 +12,13 @@ export interface LogFreeingOptions {
   readonly carried: CarriedFiles;
   /** Resolves once the log knows what every catalog covers. */
   readonly scanned: Promise<void>;
-  /** Called with the handles of projects whose folders failed while the log was freed. */
+  /** Called with the handles of projects whose folders failed while the log was being freed. */
   readonly onStuck: ((handles: readonly string[]) => void) | undefined;
   /** Called when the log could not be freed. */
   readonly onFailed: ((error: unknown) => void) | undefined;
 }
 
-/** Frees segments of the log in the background, while the log needs that. */
+/** Frees segments of the log in the background, while the log needs it. */
 export class LogFreeing {
   readonly #options: LogFreeingOptions;
   /** Handles of projects whose next commits wait for their checkpoint. */
@@ -31,14 +31,16 @@ export class LogFreeing {
     this.#options = options;
   }
 
-  /** Begins nothing more. Resolves once what is under way is over. */
+  /** Starts nothing more. Resolves once the running work is done. */
   async stop(): Promise<void> {
     this.#isStopped = true;
     await this.#options.scanned;
     await this.#freeing;
   }
 
-  /** Frees segments in the background. @param handle of a project whose commits wait for its checkpoint. */
+  /**
+   * Frees segments in the background. @param handle that of a project whose commits wait for its checkpoint.
+   */
   free(handle: string | undefined): void {
     if (this.#isStopped) return;
     if (handle === undefined) this.#isWanted = true;
@@ -58,7 +60,7 @@ export class LogFreeing {
     await scanned;
     while (!this.#isStopped) {
       const wanted = [...this.#checkpointsWanted];
-      // The log lacks a segment, however little of it is used: on a full disk it cannot grow.
+      // The log lacks a segment even if little of it is used: on a full disk it cannot grow.
       const isWanted = this.#isWanted;
       this.#checkpointsWanted.clear();
       this.#isWanted = false;

@@ -22,7 +22,7 @@ beforeEach(() => {
   process.stdout.write(`older copies: CRASH_SEED=${SEED}\n`);
 });
 
-/** Without what takes time, or is about other things. */
+/** Without slow and unrelated steps. */
 const KINDS: ReadonlySet<EngineStep['kind']> = new Set<EngineStep['kind']>([
   ...(['commits', 'checkpoint', 'checkpoint beside', 'close'] as const),
   ...(['away and back', 'rotate', 'restart', 'settle'] as const),
@@ -32,7 +32,7 @@ const steps = fc.array(
   { minLength: 3, maxLength: 14 },
 );
 
-/** A data folder that is not in use, and what its projects have. */
+/** An unused data folder, and the content of its projects. */
 interface Copy {
   readonly disk: SimulatedDisk;
   readonly contents: ReadonlyMap<string, Model>;
@@ -50,7 +50,7 @@ async function made(world: EngineWorld, on: SimulatedDisk, all: readonly EngineS
   return { disk: on.powerCut('everything'), contents };
 }
 
-/** What a project has, or why that cannot be said. */
+/** The content of a project, or its error. */
 async function outcomeOf(world: EngineWorld, at: number): Promise<Model | AppError> {
   try {
     return await contentOf(await world.open(world.projects[at]!));
@@ -60,7 +60,7 @@ async function outcomeOf(world: EngineWorld, at: number): Promise<Model | AppErr
   }
 }
 
-/** Every project but one has what it had. @returns what became of that one. */
+/** Requires that every other project has its content. @returns the outcome of this one. */
 async function othersHaveAll(
   world: EngineWorld,
   now: SimulatedDisk,
@@ -86,7 +86,7 @@ async function othersHaveAll(
 const isDamage = (outcome: Model | AppError) =>
   outcome instanceof AppError && /^(project_damaged|integrity_error)$/.test(outcome.code);
 
-/** Has a folder hold what it held in another disk, and nothing else. */
+/** Makes a folder equal to that of another disk. */
 async function putBack(to: SimulatedDisk, from: ReadonlyMap<string, Buffer>, folder: string): Promise<void> {
   for (const path of [...to.files().keys()]) if (path.startsWith(`${folder}/`)) to.tamper(path, undefined);
   for (const part of ['docs', 'carried']) await to.makeDirectory(`${folder}/${part}`);
@@ -94,8 +94,8 @@ async function putBack(to: SimulatedDisk, from: ReadonlyMap<string, Buffer>, fol
   for (const [path, bytes] of from) if (path.startsWith(`${folder}/`)) to.tamper(path, bytes);
 }
 
-describe('what is put back in an older state, or taken away', () => {
-  it('is damage, no start, or a state that was once acknowledged as a whole, and hurts no other project', async () => {
+describe('a file that is restored to an older state, or removed', () => {
+  it('is reported as damage, prevents the start, or yields a state that was acknowledged as a whole, without harm to other projects', async () => {
     const seen = { damaged: 0, present: 0, older: 0 };
     await fc.assert(
       fc.asyncProperty(steps, steps, fc.nat(7), async (first, second, at) => {
@@ -109,24 +109,23 @@ describe('what is put back in an older state, or taken away', () => {
         const before = older.contents.get(name)!;
         const now = newer.contents.get(name)!;
 
-        // One project's folder.
+        // The folder of one project.
         const mixed = newer.disk.powerCut('everything');
         await putBack(mixed, older.disk.files(), `/projects/${name}`);
         const outcome = await othersHaveAll(world.fork(), mixed, newer.contents, at);
         if (isDamage(outcome)) seen.damaged++;
         else {
-          // A folder alone may be older than its copy: the rest was in the log, which has nothing of it any
-          // more.
+          // Only a folder may be older than its copy: the rest was in the log, which no longer has it.
           expect(world.projects[at]!.states).toContain(sorted(outcome as Model));
           seen[sorted(outcome as Model) === sorted(now) ? 'present' : 'older']++;
         }
 
-        // The whole data folder: all of it is as it was.
+        // The whole data folder: everything is as it was.
         const whole = older.disk.powerCut('everything');
         const asBefore = await othersHaveAll(olderWorld, whole, older.contents, at);
         expect(asBefore).toEqual(before);
 
-        // The log is gone.
+        // Without the log.
         const logless = newer.disk.powerCut('everything');
         for (const path of [...logless.files().keys()])
           if (path.startsWith('/log/')) logless.tamper(path, undefined);
@@ -134,8 +133,7 @@ describe('what is put back in an older state, or taken away', () => {
         bereft.boot(logless);
         await bereft.until(() => expect(bereft.start()).rejects.toThrow(LogDamaged));
 
-        // A file of carried parts is gone: nobody but its project misses it, unless its catalog has what was
-        // in it.
+        // Without a file of carried parts: only its project misses it, unless its catalog covers the file.
         const carried = [...newer.disk.files().keys()].find((path) => path.includes('/carried/'));
         if (carried === undefined) return;
         const without = newer.disk.powerCut('everything');

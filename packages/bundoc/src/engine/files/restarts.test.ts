@@ -3,7 +3,7 @@ import { CliProject } from '../../testing/cli-project.ts';
 import { closeEngine, engineOn, SMALL_LIMITS } from '../../testing/test-engine.ts';
 import { put, ref } from '../conformance.ts';
 
-it('a data folder that is opened 100 times in a row uses no more of the log than the first of them do', async () => {
+it('a data folder that is opened 100 times in a row uses no more of the log than the first openings do', async () => {
   const disk = CliProject.disk();
   const limits = { ...SMALL_LIMITS, log: { ...SMALL_LIMITS.log, segmentsMax: 16 } };
   await engineOn(disk, { limits });
@@ -29,7 +29,7 @@ it('a data folder that is opened 100 times in a row uses no more of the log than
   }
   const most = (of: 0 | 1, from: number, to: number) =>
     Math.max(...seen.slice(from, to).map((state) => state[of]));
-  // A segment for each start that writes, until several hold little: then they are freed, and used again.
+  // A segment for each start that writes, until several are sparse; then they are freed and reused.
   expect(most(1, 0, 100)).toBeLessThanOrEqual(6);
   expect(most(0, 50, 100)).toBe(most(0, 0, 50));
   expect(most(0, 0, 100)).toBeLessThanOrEqual(8);

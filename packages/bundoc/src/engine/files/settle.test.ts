@@ -6,7 +6,9 @@ import { closeEngine, engineOn, setStorageId, viewLog } from '../../testing/test
 import { put, ref } from '../conformance.ts';
 import { LossNotAccepted } from './store/rebuild.ts';
 
-/** One without a catalog, one with commits behind its catalog, and one whose catalog covers everything. */
+/**
+ * One without a catalog, one with commits after its catalog, and one with a catalog that covers everything.
+ */
 const KINDS = ['new', 'behind', 'covered'] as const;
 
 async function made() {
@@ -42,7 +44,7 @@ async function idsOf(project: CliProject, disk: SimulatedDisk): Promise<string[]
 const IDS = [['a'], ['a', 'b'], ['a']];
 
 describe('bundoc settle --all', () => {
-  it('leaves nothing in the log that the folders of projects do not have, without a key', async () => {
+  it("leaves nothing in the log that the projects' folders lack, without a key", async () => {
     const { disk, projects } = await made();
     expect(await settleAll(disk)).toEqual([]);
     const view = await viewLog(disk);
@@ -55,7 +57,7 @@ describe('bundoc settle --all', () => {
     }
   });
 
-  it('names the project whose folder fails, and leaves the others settled', async () => {
+  it('names the project whose folder fails, and settles the others', async () => {
     const { disk, projects } = await made();
     disk.tamper('/projects/behind/carried', Buffer.from('a file'));
     expect(await settleAll(disk)).toEqual(['behind']);
@@ -64,7 +66,7 @@ describe('bundoc settle --all', () => {
     for (const [at, project] of projects.entries()) expect(await idsOf(project, disk)).toEqual(IDS[at]);
   });
 
-  it.each(KINDS)('makes a folder that repair takes into another data folder: %s', async (kind) => {
+  it.each(KINDS)('makes a folder that repair accepts in another data folder: %s', async (kind) => {
     const { disk, projects } = await made();
     await settleAll(disk);
     const other = CliProject.disk();
@@ -77,11 +79,10 @@ describe('bundoc settle --all', () => {
       if (path.startsWith(`/projects/${kind}/`)) other.tamper(path, bytes);
     const at = KINDS.indexOf(kind);
     const project = projects[at]!;
-    // Places in the log of another data folder say nothing here: they must not be taken for what this log
-    // covers.
+    // Places in the log of another data folder mean nothing here: they must not count as covered by this log.
     await expect(project.open(other)).rejects.toMatchObject({ code: 'project_damaged' });
     await closeEngine(other);
-    // A catalog by itself does not say that the log had nothing behind it.
+    // A catalog alone does not prove that the log had nothing after it.
     if (kind === 'covered') await expect(project.repair(other)).rejects.toThrow(LossNotAccepted);
     const { lost } = await project.repair(other, kind === 'covered');
     expect(lost).toEqual([]);

@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { PROJECTS_FOLDER } from '@bundoc/shared/contract/project-file';
 import type { DataFolder } from '@bundoc/shared/files/data-folder';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { ofEarlierBuild, type StorageIdentity } from '../storage-file.ts';
+import { createdByEarlierBuild, type StorageIdentity } from '../storage-file.ts';
 import type { HeldLock } from './data-lock.ts';
 import { type Disk, makeDirectoryDurably } from './disk/disk.ts';
 import { Backlog } from './documents/backlog.ts';
@@ -15,19 +15,22 @@ import type { LogObserver } from './log/ports.ts';
 import { ViewedLog } from './store/viewed-log.ts';
 
 const MIB = 1_048_576;
-/** Sealed documents of all projects that may wait for their files before writes wait. */
+/** Sealed bytes of all projects that may wait for their files before new writes wait. */
 const BACKLOG_BYTES_MAX = 64 * MIB;
-/** Files of many projects are written slowly: the log must be freed before it is full. */
+/**
+ * Counted for each project in the backlog: files of many projects take longer, and the log must be freed
+ * before it is full.
+ */
 const BACKLOG_PROJECT_BYTES = 4_096;
 /**
- * An open project gets a checkpoint once it has this many uncovered bytes in the log. A burst of creates
- * meets few of them then; an opening after a crash reads no more than that.
+ * An open project gets a checkpoint once it has this many uncovered bytes in the log. The value is large so
+ * that checkpoints seldom disturb a burst of creates. It also bounds how much an opening after a crash reads.
  */
 const CHECKPOINT_BYTES = 64 * MIB;
 
-/** A data folder whose lock this process holds. */
+/** A data folder that this process has locked. */
 export interface HeldFolder {
-  /** Absolute. */
+  /** An absolute path. */
   readonly dataDir: string;
   readonly folder: DataFolder;
   readonly disk: Disk;
@@ -42,7 +45,7 @@ export interface EnginePorts {
   readonly onFreeingFailed?: (error: unknown) => void;
 }
 
-/** A data folder with its engine, open until disposed. */
+/** An open data folder with its engine. */
 export interface OpenFolder extends AsyncDisposable {
   readonly identity: StorageIdentity;
   readonly engine: FilesEngine;
@@ -51,9 +54,9 @@ export interface OpenFolder extends AsyncDisposable {
 }
 
 /**
- * Opens the engine of a data folder, and makes an empty folder a data folder.
+ * Opens the engine of a data folder, and initializes an empty folder.
  *
- * @throws StartRefused for a folder of an earlier build; LogDamaged; AppError of the disk.
+ * @throws StartRefused for a folder of an earlier version; LogDamaged; AppError of the disk.
  */
 export async function openFolder(
   { dataDir, folder, disk, lock, clock }: HeldFolder,
@@ -90,7 +93,7 @@ export async function openFolder(
 /**
  * Reads the log of a data folder, and changes nothing.
  *
- * @throws StartRefused for a folder of an earlier build; LogDamaged; AppError of the disk.
+ * @throws StartRefused for a folder of an earlier version; LogDamaged; AppError of the disk.
  */
 export async function viewFolder(
   { dataDir, folder, disk }: Omit<HeldFolder, 'lock'>,
@@ -111,7 +114,7 @@ export async function viewFolder(
 async function requireOwnBuild(disk: Disk, dataDir: string, hasLog: boolean): Promise<void> {
   if (hasLog) return;
   const projects = (await disk.list(join(dataDir, PROJECTS_FOLDER))) ?? [];
-  if (projects.length > 0) throw ofEarlierBuild(dataDir);
+  if (projects.length > 0) throw createdByEarlierBuild(dataDir);
 }
 
 function idBytes(id: string): Buffer {

@@ -1,12 +1,12 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 
 /**
- * Entries in indexes that one commit makes and takes away at most. A single document has fewer, with those of
- * indexes on their way out.
+ * Maximum number of index entries that one commit adds and removes. A single document stays below it,
+ * including indexes that are being removed.
  */
 export const COMMIT_ENTRIES_MAX = 50_000;
 
-/** Counts what one commit makes and takes away. */
+/** Counts the index entries that one commit adds and removes. */
 export class CommitEntries {
   #entries = 0;
 

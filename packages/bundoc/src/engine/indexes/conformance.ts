@@ -8,9 +8,9 @@ import { ownWork } from '../../work/scheduler.ts';
 import { commitOne, put, remove } from '../conformance.ts';
 
 export interface IndexedProject {
-  /** Of a new project, empty. */
+  /** The store of a new, empty project. */
   readonly store: DefinedStore;
-  /** The project as another process finds it that is started after this one was killed. */
+  /** Opens the project as another process would after this one was killed. */
   readonly reopen: () => Promise<DefinedStore>;
 }
 
@@ -18,7 +18,7 @@ const NONE = { kind: 'none' } as const;
 const UNIQUE = { indexes: [{ fields: ['email'], unique: true }] };
 const violation = { code: 'unique_violation', detail: expect.stringContaining('"email"') };
 
-/** What every engine does with indexes that are to be equal in, and with unique ones. */
+/** The tests of equality and unique indexes that every engine must pass. */
 export function describeIndexes(name: string, make: () => Promise<IndexedProject>): void {
   const open: DefinedStore[] = [];
   afterEach(async () => {
@@ -37,7 +37,7 @@ export function describeIndexes(name: string, make: () => Promise<IndexedProject
     };
   };
   describe(`a unique index of ${name}`, () => {
-    it('lets no second document have a value, and lets it go with the document that had it', async () => {
+    it('allows no second document with a value, and frees it with the document that had it', async () => {
       const { store } = await start();
       await store.define('notes', UNIQUE, NONE);
       await commitOne(store, put('a', '{"email":"x"}'));
@@ -52,7 +52,7 @@ export function describeIndexes(name: string, make: () => Promise<IndexedProject
       expect(await idsAt(store, '{"email":"x"}')).toEqual(['c']);
     });
 
-    it('lets exactly one of many that come together win', async () => {
+    it('lets exactly one of many concurrent writers win', async () => {
       const { store } = await start();
       await store.define('notes', UNIQUE, NONE);
       const outcomes = await Promise.allSettled(
@@ -63,14 +63,14 @@ export function describeIndexes(name: string, make: () => Promise<IndexedProject
       expect(await idsAt(store, '{"email":"x"}')).toHaveLength(1);
     });
 
-    it('judges each commit by all before it, as a whole, also of the same frame', async () => {
+    it('checks each commit as a whole against all before it, also in the same frame', async () => {
       const { store } = await start();
       await store.define('notes', UNIQUE, NONE);
       await commitOne(store, put('a', '{"email":"x"}'));
       const outcomes = await Promise.allSettled([
-        // Swaps hands in one commit.
+        // Swaps values in one commit.
         store.commit([put('a', '{"email":"y"}'), put('b', '{"email":"x"}')]),
-        // Refused as a whole: what it would have taken stays free.
+        // Refused as a whole, so its values stay free.
         store.commit([put('c', '{"email":"z"}'), put('d', '{"email":"x"}')]),
         store.commit([put('e', '{"email":"z"}')]),
         store.commit([remove('b'), put('f', '{"email":"x"}')]),
@@ -88,7 +88,7 @@ export function describeIndexes(name: string, make: () => Promise<IndexedProject
       expect(await Promise.all(ids)).toEqual([[], ['f'], ['a'], ['e']]);
     });
 
-    it('keeps apart what has all its fields, each element of an array for itself, and exact numbers', async () => {
+    it('enforces complete values, each element of an array separately, and exact numbers', async () => {
       const { store } = await start();
       await store.define(
         'notes',
@@ -109,7 +109,7 @@ export function describeIndexes(name: string, make: () => Promise<IndexedProject
       await expect(commitOne(store, put('f', '{"email":"v","n":null}'))).rejects.toMatchObject(violation);
     });
 
-    it('that finds duplicates when it is made says so, refuses nothing, and is whole once it is made again without them', async () => {
+    it('reports duplicates found by its build, refuses nothing then, and is ready when rebuilt without them', async () => {
       const { store } = await start();
       for (const id of ['a', 'b', 'c']) await commitOne(store, put(id, '{"email":"x"}'));
       await store.define('notes', UNIQUE, NONE);
@@ -124,7 +124,7 @@ export function describeIndexes(name: string, make: () => Promise<IndexedProject
       await expect(commitOne(store, put('b', '{"email":"x"}'))).rejects.toMatchObject(violation);
     });
 
-    it('keeps apart from the first moment after it was opened again', async () => {
+    it('enforces from the first moment after it is reopened', async () => {
       const { store, reopen } = await start();
       await store.define('notes', UNIQUE, NONE);
       await commitOne(store, put('a', '{"email":"x"}'));
@@ -139,7 +139,7 @@ export function describeIndexes(name: string, make: () => Promise<IndexedProject
   });
 
   describe(`an index of ${name}`, () => {
-    it('is built while documents change, and has each as it then is', async () => {
+    it("is built while documents change, and has each document's latest state", async () => {
       const { store } = await start();
       for (let n = 0; n < 500; n++) await commitOne(store, put(`d${n}`, `{"g":"old","n":${n}}`));
       await store.define('notes', { indexes: [{ fields: ['g'], unique: false, blind: true }] }, NONE);
@@ -156,7 +156,7 @@ export function describeIndexes(name: string, make: () => Promise<IndexedProject
       expect(await idsAt(store, '{"g":"old"}')).toHaveLength(300);
     });
 
-    it('stays as it is when a definition keeps it, and goes with its definition', async () => {
+    it('stays unchanged when a definition keeps it, and disappears with its definition', async () => {
       const { store } = await start();
       await commitOne(store, put('a', '{"g":"x"}'));
       const kept = { fields: ['g'], unique: false, blind: true };
@@ -171,7 +171,7 @@ export function describeIndexes(name: string, make: () => Promise<IndexedProject
       expect(store.indexes?.status('notes')).toEqual([]);
     });
 
-    it('gives a document with more values than it holds to every search', async () => {
+    it('makes a document with too many values a candidate of every search', async () => {
       const { store } = await start();
       await store.define('notes', { indexes: [{ fields: ['g'], unique: false, blind: true }] }, NONE);
       await store.indexes?.built();
@@ -184,7 +184,7 @@ export function describeIndexes(name: string, make: () => Promise<IndexedProject
       expect(await find(store, '{"g":"x"}')).toMatchObject({ ids: [], scanned: 0 });
     });
 
-    it('finds what is equal by the rules of queries, each document once, and looks at nothing else', async () => {
+    it('finds equal values by the rules of queries, each document once, and visits nothing else', async () => {
       const { store } = await start();
       const indexes = [
         { fields: ['g'], unique: false, blind: true },
@@ -224,7 +224,7 @@ export function describeIndexes(name: string, make: () => Promise<IndexedProject
       }
     });
 
-    it('whose name another one is given ends a query that goes by it, and leaves nothing out', async () => {
+    it('ends a running query when another index takes its name, instead of omitting documents', async () => {
       const { store } = await start();
       await commitOne(store, put('a', '{"g":1,"h":2}'));
       const define = async (field: string) => {
@@ -238,14 +238,14 @@ export function describeIndexes(name: string, make: () => Promise<IndexedProject
       expect(await find(store, '{"h":2}')).toMatchObject({ index: 'one', ids: ['a'] });
     });
 
-    it('is built to its end by anyone who opens the project when the process is killed meanwhile', async () => {
+    it('is completed by the next process that opens the project after a kill', async () => {
       const { store, reopen } = await start();
       for (let n = 0; n < 450; n++) await commitOne(store, put(`d${n}`, `{"g":${n % 3}}`));
       await store.define('notes', { indexes: [{ fields: ['g'], unique: false, blind: true }] }, NONE);
       const next = await reopen();
       await commitOne(next, put('d0', '{"g":1}'));
       await commitOne(next, remove('d1'));
-      // As the service does every second or so.
+      // As the service does about once a second.
       await expect
         .poll(
           async () => {
@@ -260,7 +260,7 @@ export function describeIndexes(name: string, make: () => Promise<IndexedProject
   });
 }
 
-/** Ids that a condition holds for, in the order of creation, which an index must have found. */
+/** Ids that match a condition, in creation order; an index must have found them. */
 async function idsAt(store: DefinedStore, where: string): Promise<readonly string[]> {
   const { ids, index } = await find(store, where);
   expect(index).not.toBeNull();
@@ -268,9 +268,9 @@ async function idsAt(store: DefinedStore, where: string): Promise<readonly strin
 }
 
 /**
- * Documents that a condition holds for, and how they were found.
+ * Documents that match a condition, and how they were found.
  *
- * @param meanwhile runs once it is decided by which index they are found.
+ * @param meanwhile runs once the query has chosen its index.
  */
 export async function find(store: DefinedStore, where: string, meanwhile?: () => Promise<void>) {
   const cursors = { seal: () => Promise.reject(new Error('everything is on one page')) };

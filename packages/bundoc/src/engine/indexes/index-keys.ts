@@ -5,20 +5,20 @@ import { defineJobs } from '../../work/job.ts';
 import { bufferOf } from '../../work/large-bytes.ts';
 
 /**
- * Entries of one document in one index at most. A document with more is not found by that index alone, see
- * {@link IndexKeys.tooMany}.
+ * Maximum number of entries of one document in one index. A document with more becomes a candidate of every
+ * search, see {@link IndexKeys.tooMany}.
  */
 export const ENTRIES_OF_DOCUMENT_MAX = 1_000;
 
 const MISSING = encodeKeyPart(undefined);
 
-/** A document's keys in one index, without its place. */
+/** A document's keys in one index, without its position. */
 export interface IndexKeys {
   readonly keys: readonly string[];
-  /** Of those, the ones that have a value for every field: what a unique index keeps apart. */
+  /** The keys with a value for every field, which a unique index enforces. */
   readonly complete: readonly string[];
   /**
-   * The document has more combinations of values than an index holds, and is a candidate of every search
+   * The document has more combinations of values than an index stores, and is a candidate of every search
    * instead.
    */
   readonly tooMany: boolean;
@@ -33,9 +33,8 @@ export const JOBS = defineJobs(import.meta.url, {
 });
 
 /**
- * The keys of a document: for each combination of the values at the fields one, where an array stands for
- * itself and for each of its elements, and absence for a value. So whatever a comparison may look at has a
- * key.
+ * The keys of a document: one for each combination of its values at the fields. An array counts as itself and
+ * as each of its elements, and absence as a value. So everything that a comparison may look at has a key.
  */
 export function indexKeysOf(fields: readonly Path[], document: Value): IndexKeys {
   let keys: string[] = [''];

@@ -5,19 +5,19 @@ import type { Value } from '../../values/value.ts';
 import type { IndexEntry, IndexSpec, IndexState, KeyRange } from '../index-port.ts';
 import { type IndexKeys, indexKeysOf } from './index-keys.ts';
 
-/** Behind every key that begins so: keys are made of units up to 0xff. */
-const BEHIND = '\u0100';
+/** Sorts after every key with the same start: keys consist of units up to 0xff. */
+const PREFIX_END = '\u0100';
 
-/** A CommonJS module whose default export bundlers and Node take for different things. */
+/** A CommonJS module whose default export bundlers and Node interpret differently. */
 const { default: BTree } = createRequire(import.meta.url)('sorted-btree') as typeof import('sorted-btree');
 
 /**
- * Bytes of memory of an entry beside the characters of its key: in the tree, in the map by ids, of the key
- * itself.
+ * Bytes of memory of an entry without the characters of its key: in the tree, in the map of ids, and the key
+ * object.
  */
 const ENTRY_BYTES = 120;
 
-/** A document of an index. */
+/** A document in an index. */
 export interface IndexedDocument {
   readonly id: string;
   readonly position: number;
@@ -25,23 +25,23 @@ export interface IndexedDocument {
 }
 
 /**
- * One index in memory: an ordered tree from keys with places to ids, and each document's keys, to take them
- * out again.
+ * One index in memory: an ordered tree from keys with positions to ids, and each document's keys for their
+ * removal.
  */
 export class MemoryIndex {
   readonly spec: IndexSpec;
   readonly #paths: readonly Path[];
   readonly #tree = new BTree<string, string>(undefined, (a, b) => (a < b ? -1 : Number(a > b)));
-  /** Keys with places, by id; most documents have one. */
+  /** Keys with positions, by id; most documents have one. */
   readonly #keysOf = new Map<string, string | readonly string[]>();
-  /** Documents with too many keys, and their places. */
+  /** Documents with too many keys, and their positions. */
   readonly #always = new Map<string, number>();
-  /** Keys that a unique index keeps apart, by id. */
+  /** Keys that a unique index enforces, by id. */
   readonly #complete = new Map<string, readonly string[]>();
   #multiple = 0;
-  /** Characters of the keys with places. */
+  /** Total length of the keys with positions. */
   #keysLength = 0;
-  /** Ready, unless it is said otherwise. */
+  /** Ready, unless it is being built. */
   progress: IndexState = { state: 'ready' };
 
   constructor(spec: IndexSpec) {
@@ -49,7 +49,7 @@ export class MemoryIndex {
     this.#paths = spec.fields.map(pathOf);
   }
 
-  /** Whether documents have several entries, or none and are candidates always. */
+  /** Whether some documents have several entries, or none because they have too many. */
   get isMultiple(): boolean {
     return this.#multiple + this.#always.size > 0;
   }
@@ -58,12 +58,12 @@ export class MemoryIndex {
     return this.#tree.size;
   }
 
-  /** Bytes of memory, as an estimate. */
+  /** Estimated memory, bytes. */
   get memoryBytes(): number {
     return this.#tree.size * ENTRY_BYTES + this.#keysLength;
   }
 
-  /** Documents whose keys it has no room for. */
+  /** Documents with too many keys. */
   get always(): readonly IndexEntry[] {
     return Array.from(this.#always, ([id, position]) => ({ key: encodePosition(position), id }));
   }
@@ -76,13 +76,13 @@ export class MemoryIndex {
     return this.#keysOf.has(id) || this.#always.has(id);
   }
 
-  /** How many entries a document has. */
+  /** The number of a document's entries. */
   entriesOf(id: string): number {
     const keys = this.#keysOf.get(id);
     return typeof keys === 'string' ? 1 : (keys?.length ?? 0);
   }
 
-  /** Makes these the keys of a document. */
+  /** Sets the keys of a document. */
   put(id: string, position: number, { keys, complete, tooMany }: IndexKeys): void {
     this.remove(id);
     if (this.spec.unique && complete.length > 0) this.#complete.set(id, complete);
@@ -114,14 +114,12 @@ export class MemoryIndex {
     }
   }
 
-  /** The keys of a document that a unique index keeps apart. */
+  /** The keys of a document that a unique index enforces. */
   #completeOf(id: string): readonly string[] {
     return this.#complete.get(id) ?? [];
   }
 
-  /**
-   * Keys of a unique index that more than one document has, each counted once for every document too many.
-   */
+  /** Number of duplicates in a unique index: for each key, the documents after the first. */
   duplicates(): number {
     const seen = new Set<string>();
     let duplicates = 0;
@@ -133,7 +131,7 @@ export class MemoryIndex {
     return duplicates;
   }
 
-  /** All documents, in no order. They may change meanwhile. */
+  /** All documents, unordered. They may change during the iteration. */
   *documents(): Generator<IndexedDocument> {
     for (const [id, placed] of this.#keysOf) {
       const all = typeof placed === 'string' ? [placed] : placed;
@@ -145,10 +143,10 @@ export class MemoryIndex {
       yield { id, position, keys: { keys: [], complete: [], tooMany: true } };
   }
 
-  /** Documents that have a key. */
+  /** Documents with a key. */
   *holdersOf(key: string): Generator<string> {
     for (const [placed, id] of this.#tree.entries(key)) {
-      if (placed >= key + BEHIND) return;
+      if (placed >= key + PREFIX_END) return;
       yield id;
     }
   }

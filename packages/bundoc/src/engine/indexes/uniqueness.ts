@@ -1,41 +1,41 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { IndexSpec } from '../index-port.ts';
 
-/** Documents that have a key of a unique index, not counting what the group changes. */
+/** The documents with a key of a unique index, without the group's changes. */
 export type HoldersOf<I> = (index: I, key: string) => Iterable<string>;
 
-/** What a group's documents are, in one unique index. */
+/** The documents that a group has written, in one unique index. */
 interface Written {
-  /** Keys of each document that the group has written, none for a deleted one: it has no others any more. */
+  /** Keys of each written document; empty for a deleted one. */
   readonly keysOf: Map<string, readonly string[]>;
-  /** Which of those documents has a key. */
+  /** The written document that holds a key. */
   readonly holderOf: Map<string, string>;
 }
 
-/** One commit on its way. */
+/** One commit being planned. */
 export interface CommitUniqueness<I> {
   /**
-   * A document, in the order of writes, with all of its keys in the unique indexes of its collection.
+   * Adds a document, in the order of writes, with all of its keys in the unique indexes of its collection.
    *
    * @throws AppError `unique_violation` when another document has one of the keys.
    */
   write(id: string, keys: Iterable<readonly [I, readonly string[]]>): void;
-  /** It takes effect for the commits behind it. Without that it never was. */
+  /** Makes the commit visible to the later ones. Without it, the commit is undone. */
   accept(): void;
 }
 
-/** Unique indexes as the commits of one group leave them, one commit after another. */
+/** The unique indexes after each commit of a group. */
 export class GroupUniqueness<I extends { readonly spec: IndexSpec }> {
   readonly #holdersOf: HoldersOf<I>;
   readonly #written = new Map<I, Written>();
-  /** What takes a commit back that was not accepted, the last change last. */
+  /** Undoes a commit that was not accepted, last change first. */
   #undo: (() => void)[] = [];
 
   constructor(holdersOf: HoldersOf<I>) {
     this.#holdersOf = holdersOf;
   }
 
-  /** Begins with the next commit. */
+  /** Begins the next commit. */
   commit(): CommitUniqueness<I> {
     for (const undo of this.#undo.reverse()) undo();
     this.#undo = [];

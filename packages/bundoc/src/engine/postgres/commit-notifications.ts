@@ -3,69 +3,66 @@ import pg from 'pg';
 import type { Position } from '../port.ts';
 import { configOf, type Database, type DatabaseOptions, type Statement } from './database/database.ts';
 
-/** What a store needs of it. */
+/** The interface for stores. */
 export interface CommitChannel {
   /**
-   * Calls `onCommit` with the position of the project's latest commit, now and then, and soon after a commit
-   * of any node.
+   * Calls `onCommit` with the position of the project's latest commit, periodically and soon after a commit
+   * by any node.
    */
   watch(project: string, onCommit: (position: Position) => void): void;
   unwatch(project: string, onCommit: (position: Position) => void): void;
-  /** Tells all nodes of a commit of this one. */
+  /** Notifies all nodes of a commit by this one. */
   committed(project: string, position: Position): void;
 }
 
 export interface CommitNotificationsOptions {
   readonly database: Database;
-  /** For the connection that listens, unless it would go through a pooler. */
+  /** For the listening connection, which cannot go through a pooler. */
   readonly connection: DatabaseOptions;
   readonly logger: Logger;
   readonly timing?: CommitNotificationsTiming;
 }
 
 export interface CommitNotificationsTiming {
-  /**
-   * Commits of so many milliseconds are notified together: a notification in each transaction would halve the
-   * throughput.
-   */
-  readonly tellEveryMs: number;
-  /** How often it is looked itself: notifications are lost with their connection. */
-  readonly lookEveryMs: number;
-  /** The same, while nothing is listened to. */
-  readonly lookAloneEveryMs: number;
+  /** Interval between notifications: one in each transaction would halve the throughput. */
+  readonly notifyEveryMs: number;
+  /** Interval of polling, because notifications are lost with their connection. */
+  readonly pollEveryMs: number;
+  /** Interval of polling without a listening connection. */
+  readonly pollAloneEveryMs: number;
 }
 
-const TIMING: CommitNotificationsTiming = { tellEveryMs: 25, lookEveryMs: 1_000, lookAloneEveryMs: 250 };
+const TIMING: CommitNotificationsTiming = { notifyEveryMs: 25, pollEveryMs: 1_000, pollAloneEveryMs: 250 };
 const CHANNEL = 'bundoc_commits';
-/** A notification has 8,000 bytes at most, and a project's part 63 + 1 + 16 + 1. */
-const PROJECTS_TOLD_AT_ONCE = 90;
-const LISTEN_AGAIN_MS = 1_000;
+/** A notification has at most 8,000 bytes, and one project takes up to 63 + 1 + 16 + 1. */
+const PROJECTS_OF_NOTIFICATION_MAX = 90;
+const RECONNECT_MS = 1_000;
 
-const TELL: Statement = { name: 'bundoc-tell-1', text: `SELECT pg_notify('${CHANNEL}', $1)::text` };
-const LOOK: Statement = {
-  name: 'bundoc-look-1',
+const NOTIFY: Statement = { name: 'bundoc-notify-1', text: `SELECT pg_notify('${CHANNEL}', $1)::text` };
+const POLL: Statement = {
+  name: 'bundoc-poll-1',
   text: 'SELECT project, seq FROM bundoc.heads WHERE project = ANY ($1::text[])',
 };
 
 /**
- * Tells commits between the nodes of one database: by NOTIFY, a few times a second whatever is
- * written, and by looking at the projects that somebody waits for. A notification may come late, twice or not
- * at all while the database does not answer; what happened is always read from the rows.
+ * Exchanges commit positions between the nodes of a database. It uses NOTIFY, a few times a second at any
+ * write rate, and polls the projects with waiters. Notifications may be late, duplicated or, during an
+ * outage, lost; the rows are the source of truth.
  */
 export class CommitNotifications implements CommitChannel, AsyncDisposable {
   readonly #options: CommitNotificationsOptions;
   readonly #timing: CommitNotificationsTiming;
   readonly #watchers = new Map<string, Set<(position: Position) => void>>();
-  readonly #untold = new Map<string, Position>();
-  #telling: NodeJS.Timeout | undefined;
-  #looking: NodeJS.Timeout | undefined;
+  readonly #unsent = new Map<string, Position>();
+  #notifyTimer: NodeJS.Timeout | undefined;
+  #pollTimer: NodeJS.Timeout | undefined;
   #listening: pg.Client | undefined;
-  #listenAgain: NodeJS.Timeout | undefined;
+  #reconnectTimer: NodeJS.Timeout | undefined;
   #isListening = false;
   #closed = false;
-  /** Resolves once it listens, or that has failed for the first time. */
+  /** Resolves once it listens, or the first attempt has failed. */
   readonly ready: Promise<void>;
-  /** What is under way. */
+  /** Running tasks. */
   readonly #running = new Set<Promise<unknown>>();
 
   constructor(options: CommitNotificationsOptions) {
@@ -77,7 +74,7 @@ export class CommitNotifications implements CommitChannel, AsyncDisposable {
   watch(project: string, onCommit: (position: Position) => void): void {
     const watchers = this.#watchers.get(project) ?? new Set();
     this.#watchers.set(project, watchers.add(onCommit));
-    this.#lookLater();
+    this.#schedulePoll();
   }
 
   unwatch(project: string, onCommit: (position: Position) => void): void {
@@ -87,18 +84,18 @@ export class CommitNotifications implements CommitChannel, AsyncDisposable {
   }
 
   committed(project: string, position: Position): void {
-    this.#untold.set(project, position);
-    if (this.#telling === undefined && !this.#closed)
-      this.#telling = setTimeout(() => void this.#run(this.#tell()), this.#timing.tellEveryMs);
+    this.#unsent.set(project, position);
+    if (this.#notifyTimer === undefined && !this.#closed)
+      this.#notifyTimer = setTimeout(() => void this.#run(this.#notify()), this.#timing.notifyEveryMs);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
-    clearTimeout(this.#looking);
-    clearTimeout(this.#listenAgain);
-    if (this.#telling !== undefined) {
-      clearTimeout(this.#telling);
-      void this.#run(this.#tell());
+    clearTimeout(this.#pollTimer);
+    clearTimeout(this.#reconnectTimer);
+    if (this.#notifyTimer !== undefined) {
+      clearTimeout(this.#notifyTimer);
+      void this.#run(this.#notify());
     }
     await Promise.all(this.#running);
     await this.#listening?.end().catch(() => undefined);
@@ -115,42 +112,42 @@ export class CommitNotifications implements CommitChannel, AsyncDisposable {
     return run;
   }
 
-  async #tell(): Promise<void> {
-    this.#telling = undefined;
-    const all = [...this.#untold];
-    this.#untold.clear();
-    for (let at = 0; at < all.length; at += PROJECTS_TOLD_AT_ONCE) {
-      const some = all.slice(at, at + PROJECTS_TOLD_AT_ONCE);
-      await this.#options.database.query(TELL, [
+  async #notify(): Promise<void> {
+    this.#notifyTimer = undefined;
+    const all = [...this.#unsent];
+    this.#unsent.clear();
+    for (let at = 0; at < all.length; at += PROJECTS_OF_NOTIFICATION_MAX) {
+      const some = all.slice(at, at + PROJECTS_OF_NOTIFICATION_MAX);
+      await this.#options.database.query(NOTIFY, [
         some.map(([project, seq]) => `${project} ${seq}`).join('\n'),
       ]);
     }
   }
 
-  #lookLater(): void {
-    if (this.#looking !== undefined || this.#closed || this.#watchers.size === 0) return;
-    const { lookEveryMs, lookAloneEveryMs } = this.#timing;
-    const look = () => {
+  #schedulePoll(): void {
+    if (this.#pollTimer !== undefined || this.#closed || this.#watchers.size === 0) return;
+    const { pollEveryMs, pollAloneEveryMs } = this.#timing;
+    const poll = () => {
       void this.#run(
-        this.#look().finally(() => {
-          this.#looking = undefined;
-          this.#lookLater();
+        this.#poll().finally(() => {
+          this.#pollTimer = undefined;
+          this.#schedulePoll();
         }),
       );
     };
-    this.#looking = setTimeout(look, this.#isListening ? lookEveryMs : lookAloneEveryMs);
+    this.#pollTimer = setTimeout(poll, this.#isListening ? pollEveryMs : pollAloneEveryMs);
   }
 
-  async #look(): Promise<void> {
-    const rows = await this.#options.database.query(LOOK, [[...this.#watchers.keys()]]);
-    for (const [project, seq] of rows as unknown as [string, number][]) this.#heard(project, seq);
+  async #poll(): Promise<void> {
+    const rows = await this.#options.database.query(POLL, [[...this.#watchers.keys()]]);
+    for (const [project, seq] of rows as unknown as [string, number][]) this.#deliver(project, seq);
   }
 
-  #heard(project: string, position: Position): void {
+  #deliver(project: string, position: Position): void {
     for (const onCommit of [...(this.#watchers.get(project) ?? [])]) onCommit(position);
   }
 
-  /** Listens until the connection breaks, and again after a pause. */
+  /** Listens until the connection breaks, then reconnects after a pause. */
   async #listen(): Promise<void> {
     const { connection } = this.#options;
     if (connection.isPooled || this.#closed) return;
@@ -160,18 +157,18 @@ export class CommitNotifications implements CommitChannel, AsyncDisposable {
       if (this.#listening !== client) return;
       this.#listening = undefined;
       this.#isListening = false;
-      // What ends it twice, an error and then the end, must not end it again.
+      // Both an error and the end may arrive; the second one must not throw.
       client.end().catch(() => undefined);
       if (this.#closed) return;
       this.#options.logger.debug({ err: error }, 'the connection that listens for commits broke');
-      this.#listenAgain = setTimeout(() => void this.#run(this.#listen()), LISTEN_AGAIN_MS);
+      this.#reconnectTimer = setTimeout(() => void this.#run(this.#listen()), RECONNECT_MS);
     };
     client.on('error', ended);
     client.on('end', ended);
     client.on('notification', ({ payload = '' }) => {
       for (const line of payload.split('\n')) {
         const [project = '', seq] = line.split(' ');
-        this.#heard(project, Number(seq));
+        this.#deliver(project, Number(seq));
       }
     });
     try {

@@ -22,27 +22,27 @@ import { SharedStates } from './reads/shared-states.ts';
 import { identifyDatabase } from './rows/identity-in-rows.ts';
 import { moveTargetIn } from './transfer/move-target.ts';
 
-/** How long a start waits for a server that cannot serve yet. */
+/** Maximum wait of a start for a server that is unavailable. */
 const START_RETRY_FOR_MS = 30_000;
 const START_PAUSE_MS = 500;
-/** How long readiness waits for the server. */
+/** Maximum wait of a readiness check for the server. */
 const READY_WITHIN_MS = 2_000;
 
 /**
- * The part of the composition root that stores in PostgreSQL. Brings the schema forward.
+ * The part of the composition root for storage in PostgreSQL. Migrates the schema.
  *
- * @throws ConfigError, SchemaMismatch, StartRefused; AppError `storage_unavailable` when the server cannot
- * serve for half a minute.
+ * @throws ConfigError, SchemaMismatch, StartRefused; AppError `storage_unavailable` when the server is
+ *   unavailable for half a minute.
  */
 export async function openPostgresStorage(
   config: PostgresConfig,
   { clock, logger, quota }: EngineDeps,
 ): Promise<StorageEngine> {
   const options = { ...config, logger };
-  warnInClear('BUNDOC_STORAGE', config, logger);
+  warnOfPlaintext('BUNDOC_STORAGE', config, logger);
   await using stack = new AsyncDisposableStack();
   const database = stack.use(new Database(options));
-  await untilServed({ clock, logger }, () => prepare(database, { clock, logger }));
+  await retryUntilAvailable({ clock, logger }, () => prepare(database, { clock, logger }));
   const identity = await identifyDatabase(database, clock);
   const reads = new SharedReads(database);
   const states = new SharedStates(database);
@@ -54,7 +54,7 @@ export async function openPostgresStorage(
     identity,
     isShared: true,
     counts: { databaseConnections: () => database.connections, databaseWaiting: () => database.waiting },
-    isReady: () => Promise.race([takesWrites(database), sleep(READY_WITHIN_MS, false, { ref: false })]),
+    isReady: () => Promise.race([acceptsWrites(database), sleep(READY_WITHIN_MS, false, { ref: false })]),
     projects: (keys, storage, onSetAside, settle) =>
       new PostgresProjects({ database, keys, clock, storage, onSetAside, settle }),
     expiry: new ExpiryMarksInRows({ database, clock }),
@@ -79,7 +79,7 @@ export async function openPostgresStorage(
 }
 
 /**
- * A database that projects are moved to. Brings the schema forward, as a node would.
+ * A database that projects are moved to. Migrates the schema, as a node would.
  *
  * @throws ConfigError; MoveFailed for a schema of another build; AppError `storage_unavailable`.
  */
@@ -97,8 +97,8 @@ export async function openMoveTarget(
   return { ...target, [Symbol.asyncDispose]: () => open.disposeAsync() };
 }
 
-/** A connection in the clear is worth a word. */
-export function warnInClear(variable: string, config: PostgresConfig, logger: Logger): void {
+/** Logs a warning for a plaintext connection to another host. */
+export function warnOfPlaintext(variable: string, config: PostgresConfig, logger: Logger): void {
   if (usesTls(config) || isThisMachine(config.address.host)) return;
   logger.warn(`the connection of ${variable} has no TLS: use sslmode=verify-full`);
 }
@@ -112,8 +112,8 @@ async function prepare(
   await migrate(database);
 }
 
-/** Whether the server takes writes: it is reached, it is the primary. */
-async function takesWrites(database: Database): Promise<boolean> {
+/** Whether the server accepts writes: it is reachable and the primary. */
+async function acceptsWrites(database: Database): Promise<boolean> {
   try {
     const [rows] = await database.run("SELECT current_setting('transaction_read_only') = 'off'");
     return rows?.[0]?.[0] === true;
@@ -122,7 +122,10 @@ async function takesWrites(database: Database): Promise<boolean> {
   }
 }
 
-async function untilServed({ clock, logger }: EngineDeps, action: () => Promise<void>): Promise<void> {
+async function retryUntilAvailable(
+  { clock, logger }: EngineDeps,
+  action: () => Promise<void>,
+): Promise<void> {
   const begun = instant(clock);
   for (;;) {
     try {

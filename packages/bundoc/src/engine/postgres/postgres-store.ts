@@ -43,44 +43,44 @@ import { Upkeep } from './upkeep.ts';
 export interface PostgresStoreOptions {
   readonly project: string;
   readonly database: Database;
-  /** Reads of all projects of this node. */
+  /** Shared by all projects of this node. */
   readonly reads: SharedReads;
-  /** Says of all projects of this node whether definitions have changed, where upkeep asks for that. */
+  /** Tells for all projects of this node whether definitions have changed; for upkeep. */
   readonly states?: SharedStates | undefined;
   readonly cipher: ProjectCipher;
   readonly clock: Clock;
   readonly sealLimits: Pick<SealLimits, 'rotateAt' | 'max'>;
-  /** Of all projects of the node. */
+  /** Shared by all projects of this node. */
   readonly committer: GroupCommitter;
-  /** Of the commits of all nodes. */
+  /** Reports commits of all nodes. */
   readonly news: CommitChannel;
-  /** Told of every document whose row does not open, by its (opaque) name. */
+  /** Called with the opaque name of every undecryptable document. */
   readonly onIntegrityError: (name: string) => void;
-  /** Called with the reason why the store must be opened again. */
+  /** Called with the reason why the store must be reopened. */
   readonly onFailure: (error: unknown) => void;
   /** The error for callers once the project is gone. */
   readonly whyGone: () => Promise<AppError>;
-  /** Told, now and then, that the key version has sealed so much that it should be rotated. */
+  /** Called repeatedly once the key version has sealed so much that it should be rotated. */
   readonly onRotationDue: (version: number) => void;
   readonly quota?: Quota | undefined;
-  /** Work of the service itself for the project; by itself when it is absent. */
+  /** Runs the service's own work for the project; unscheduled when absent. */
   readonly ownWork?: OwnWork;
 }
 
 /**
- * How long it may be believed that a project has no definitions: short beside the second in which upkeep
- * notices a new one.
+ * Time that a read of "no definitions" may be trusted: short compared with the second in which upkeep notices
+ * a new one.
  */
 const HEAD_RECENT_MS = 200;
-/** How often a store that is written to forgets what is old, milliseconds. */
+/** Interval at which a store with writes removes old rows, milliseconds. */
 const PRUNE_EVERY_MS = 3_600_000;
 
 /**
- * A project in PostgreSQL, which other nodes read and write too. The node's committer puts its commits into
- * transactions, those that wait together with those of other projects.
+ * A project in PostgreSQL, which other nodes also read and write. The node's committer combines waiting
+ * commits of all projects into transactions.
  *
- * `failed` tells of nothing but a new version of the key, or that the project is gone: what is unknown about
- * a commit is found out.
+ * `failed` only means that the key has a new version or the project is gone: an unknown outcome of a commit
+ * is resolved.
  *
  * It has as many members as its port; reader, committer, indexing and upkeep do the work.
  */
@@ -92,14 +92,14 @@ export class PostgresStore implements ProjectStore {
   readonly #indexing: BlindIndexing;
   readonly #upkeep: Upkeep;
   readonly #committing: CommittingProject;
-  /** Commits that are not answered yet. */
+  /** Unanswered commits. */
   readonly #commits = new Set<Promise<unknown>>();
   readonly #waiters = new CommitNotifier();
   #waitingBytes = 0;
   #pruning: Promise<void> | undefined;
   #failed = false;
-  /** The latest commit that this node has heard of; there may be later ones. */
-  #heardOf: Position = 0;
+  /** The latest commit that this node knows of; there may be later ones. */
+  #latestKnown: Position = 0;
   #isWatching = false;
   #wasWritten = false;
   #prunedMs: number;
@@ -128,10 +128,10 @@ export class PostgresStore implements ProjectStore {
   }
 
   /**
-   * Loads what the store must know before it is used.
+   * Loads what the store needs before its first use.
    *
-   * @param head what the project's rows said a moment ago, if they were read: most projects need nothing
-   * else. Definitions are read where that moment is too long ago, since another node may have made one.
+   * @param head the project's head, if it was just read: most projects need nothing else. If it is too old,
+   *   definitions are read, because another node may have created one.
    */
   async begin(head?: DatedHead): Promise<this> {
     const { project, states, clock } = this.#options;
@@ -187,9 +187,9 @@ export class PostgresStore implements ProjectStore {
   }
 
   async waitForChange(after: Position, signal: AbortSignal): Promise<Position | undefined> {
-    if (this.#heardOf > after) return this.#heardOf;
+    if (this.#latestKnown > after) return this.#latestKnown;
     const stop = new AbortController();
-    // Before it is looked, so that nothing falls between.
+    // Registered before the read, so that no commit is missed.
     const news = this.#waiters.wait(after, AbortSignal.any([signal, stop.signal]));
     if (this.#waiters.isEmpty) return news;
     if (!this.#isWatching) this.#options.news.watch(this.#options.project, this.#onCommit);
@@ -219,7 +219,7 @@ export class PostgresStore implements ProjectStore {
     return this.#upkeep.prune();
   }
 
-  /** A project that was only read costs nothing to close. */
+  /** A project that was only read is cheap to close. */
   async prepareClose(): Promise<void> {
     if (this.#wasWritten) await this.checkpoint();
   }
@@ -257,9 +257,9 @@ export class PostgresStore implements ProjectStore {
     this.#pruneNowAndThen();
   }
 
-  /** Answers commits of which nothing has taken effect. Never rejects. */
+  /** Answers commits without effect. Never rejects. */
   async #refuse(commits: readonly QueuedCommit[], error: unknown): Promise<void> {
-    const told = await this.#toldOf(error);
+    const told = await this.#errorFor(error);
     for (const { done } of commits) done.reject(told);
   }
 
@@ -267,7 +267,7 @@ export class PostgresStore implements ProjectStore {
     const nowMs = this.#options.clock.monotonic();
     if (nowMs - this.#prunedMs < PRUNE_EVERY_MS) return;
     this.#prunedMs = nowMs;
-    // Nobody waits for it, and the next one comes.
+    // No caller waits for it, and the next run repeats it.
     this.#pruning = this.#upkeep.prune().catch(() => undefined);
   }
 
@@ -277,8 +277,8 @@ export class PostgresStore implements ProjectStore {
   };
 
   #heard(position: Position): void {
-    this.#heardOf = Math.max(this.#heardOf, position);
-    if (!this.#waiters.isEmpty) this.#waiters.committed(this.#heardOf);
+    this.#latestKnown = Math.max(this.#latestKnown, position);
+    if (!this.#waiters.isEmpty) this.#waiters.committed(this.#latestKnown);
   }
 
   #unwatch(): void {
@@ -290,12 +290,12 @@ export class PostgresStore implements ProjectStore {
     try {
       return await reading;
     } catch (error) {
-      throw await this.#toldOf(error);
+      throw await this.#errorFor(error);
     }
   }
 
-  /** The error for the caller. After some errors the store must be opened again. */
-  async #toldOf(error: unknown): Promise<unknown> {
+  /** The error for the caller. After some errors the store must be reopened. */
+  async #errorFor(error: unknown): Promise<unknown> {
     if (error instanceof OpenError) return new AppError('integrity_error', { cause: error });
     if (!(error instanceof MustReopen || error instanceof VersionUnknown)) return error;
     if (!this.#failed) {

@@ -8,9 +8,11 @@ import type { RowCipher } from './rows/row-cipher.ts';
 import { orUndefined, ROW_COLUMNS, readStateRow, SEALED } from './rows/rows.ts';
 import { SEALED_COUNT, type SealCounter } from './rows/seal-counter.ts';
 
-/** Rows that one transaction forgets, so that it does not hold the project's lock for long. */
+/**
+ * Maximum number of rows that one transaction purges, so that it does not hold the project's lock for long.
+ */
 const PRUNED_AT_ONCE = 1_000;
-/** Sealed bytes of documents that are re-sealed in one transaction, beyond the first of them. */
+/** Sealed bytes after which one transaction re-seals no further document. */
 const RESEAL_BYTES_MAX = 4_194_304;
 
 const PURGE: Statement = {
@@ -54,7 +56,7 @@ SELECT ${ROW_COLUMNS}, ${SEALED} FROM (
   ) AS d WINDOW w AS (ORDER BY name)
 ) AS d WHERE place = 1 OR running <= $5 ORDER BY name`,
 };
-/** Nothing for a document that was written meanwhile: that is sealed under the current version. */
+/** Changes nothing for a document written in the meantime, which is already under the current version. */
 const RESEAL: Statement = {
   name: 'bundoc-reseal-1',
   text: `
@@ -96,14 +98,14 @@ export interface UpkeepOptions {
 }
 
 /**
- * Forgets what is old, and re-seals what is sealed under a former version of the key. Any node may do it at
- * any time.
+ * Purges old rows, and re-seals everything sealed under an earlier key version. Any node may do it at any
+ * time.
  */
 export class Upkeep {
   readonly #options: UpkeepOptions;
   readonly #rows: RowCipher;
   readonly #seals: SealCounter;
-  /** Behind which name re-sealing goes on; undefined once it came to the end. */
+  /** The last name that was visited; undefined at the end. */
   #resealAfter: Buffer | undefined = Buffer.alloc(0);
   #pendingReencryption = 0;
 
@@ -113,12 +115,12 @@ export class Upkeep {
     this.#seals = seals;
   }
 
-  /** Documents under former versions, as of the last look. */
+  /** Number of documents under earlier versions, as last counted. */
   get pendingReencryption(): number {
     return this.#pendingReencryption;
   }
 
-  /** @param found documents by version of the key, if they were counted a moment ago. */
+  /** @param found the number of documents by key version, if just counted. */
   async begin(found?: ReadonlyMap<number, number>): Promise<void> {
     const { database, project, cipher } = this.#options;
     if (found !== undefined) {
@@ -131,7 +133,7 @@ export class Upkeep {
     this.#pendingReencryption = Number(row?.[0] ?? 0);
   }
 
-  /** Forgets tombstones and idempotency keys from too long ago. */
+  /** Purges old tombstones and idempotency keys. */
   async prune(): Promise<void> {
     const { project, clock, database } = this.#options;
     const nowMs = clock.now();
@@ -148,7 +150,7 @@ export class Upkeep {
     });
   }
 
-  /** @returns how many documents were re-sealed; 0 once all were looked at. */
+  /** @returns the number of visited documents; 0 once all were visited. */
   async reseal(limit: number): Promise<number> {
     if (this.#resealAfter === undefined) return 0;
     const { project, database, cipher } = this.#options;
@@ -178,10 +180,7 @@ export class Upkeep {
     return found.length;
   }
 
-  /**
-   * The row's bytes under the current version; nothing for a row that does not open: anyone who reads it is
-   * told.
-   */
+  /** The row's bytes under the current version; nothing for an undecryptable row, which reads report. */
   #resealed(row: Row): Resealed[] {
     const { cipher } = this.#options;
     try {
@@ -221,7 +220,7 @@ export class Upkeep {
     return true;
   }
 
-  /** One that does not open is left as it is: writers to its collection get the error. */
+  /** An undecryptable one stays unchanged: writers to its collection get the error. */
   async #resealIndexes(): Promise<void> {
     const { project, database, cipher } = this.#options;
     const found = await database.query(INDEXES_TO_RESEAL, [project, cipher.version]);

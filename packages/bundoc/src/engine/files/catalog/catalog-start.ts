@@ -8,8 +8,8 @@ import {
 } from '@bundoc/shared/contract/catalog-head';
 import type { Disk } from '../disk/disk.ts';
 
-/** The clear head of a project's catalog; undefined when it is missing or cannot be read. */
-export async function catalogStartOf(
+/** The clear head of a project's catalog; undefined when it is missing or unreadable. */
+export async function readCatalogStart(
   disk: Disk,
   projectsDir: string,
   project: string,

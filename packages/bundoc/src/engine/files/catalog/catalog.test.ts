@@ -21,7 +21,7 @@ it.each([
   [[state(1), state(3), state(2)]],
   [[state(3), state(1), state(3), state(2)]],
   [[state(2, 5), state(3), state(2, 5)]],
-])('of states in any order and number, the one with the highest seq wins while loading', (states) => {
+])('while loading, the state with the highest seq wins, in any order and number of states', (states) => {
   const catalog = new Catalog();
   for (const one of states) catalog.apply(one);
   catalog.finishLoading();

@@ -4,14 +4,14 @@ import type { CollectionSummary } from '../../port.ts';
 import { type DocumentState, FILE_NAME_BYTES, REV_BYTES, writeStateOf } from '../../state.ts';
 import { SeqIndex } from './seq-index.ts';
 
-/** Bytes of memory that a document or tombstone takes beside its id. */
+/** Bytes of memory for a document or tombstone without its id. */
 const DOCUMENT_BYTES = 165;
 
-/** Most projects of many are small. */
+/** Most projects are small. */
 const ROOM_AT_FIRST = 4;
 
-// A row of the table: four numbers, three words, file name and revision. It lies in two lines of the
-// processor's cache, so that a read of one document in each of many projects waits for few of them.
+// A row of the table: four numbers, three words, file name and revision. It spans two cache lines of the
+// processor, so a read of one document in each of many projects waits for few of them.
 const NUMBERS_IN_ROW = 9;
 const SEQ = 0;
 const CREATED_SEQ = 1;
@@ -29,7 +29,7 @@ const FILE_NAME_DIGITS = 2 * FILE_NAME_BYTES;
 interface Collection {
   readonly name: string;
   readonly slots: Map<string, number>;
-  /** Living documents in the order of their creation. */
+  /** Living documents in the order of creation. */
   order: SeqIndex;
   alive: number;
   bytes: number;
@@ -45,19 +45,19 @@ export interface LivingDocument {
   readonly size: number;
 }
 
-/** A living document in the order of a collection. */
+/** A living document in the order of its collection. */
 export interface ListedPlace extends LivingDocument, DocumentRef {
   readonly createdSeq: number;
 }
 
 /**
- * What a project holds, in memory: for each document and each tombstone its id, file name, revision, key
- * version, size and place in the order. Rows of a table rather than objects: about 165 bytes a document
- * beside its id, the map from it included (measured with a million).
+ * The index of a project in memory. For each document and tombstone it has the id, file name, revision, key
+ * version, size and place in the order. It is a table with rows rather than objects. A document takes about
+ * 165 bytes with the map of ids, without the id itself (measured with a million).
  *
  * States may be applied twice and, while loading, in any order: the one with the higher `seq` wins.
  *
- * It is long because all that reads or writes the table knows its columns, and nothing else does.
+ * It is long because only its members know the columns of the table.
  */
 export class Catalog {
   readonly #collections: Collection[] = [];
@@ -73,7 +73,7 @@ export class Catalog {
   #idsLength = 0;
 
   #ids: string[] = [];
-  /** The table, as numbers, words and bytes. */
+  /** The table, viewed as numbers, words and bytes. */
   #numbers = new Float64Array(ROOM_AT_FIRST * NUMBERS_IN_ROW);
   #words = new Uint32Array(this.#numbers.buffer);
   #bytes = Buffer.from(this.#numbers.buffer);
@@ -82,36 +82,36 @@ export class Catalog {
     this.#changes = new SeqIndex(this.#isLastChange);
   }
 
-  /** The highest sequence number that was applied. */
+  /** The highest applied sequence number. */
   get lastSeq(): number {
     return this.#lastSeq;
   }
 
-  /** Tombstones up to here may be forgotten: a change feed cannot go on from before it. */
+  /** Tombstones up to here may be forgotten: a change feed cannot resume from an earlier position. */
   get purgedSeq(): number {
     return this.#purgedSeq;
   }
 
-  /** Takes over what a snapshot says. */
+  /** Restores the counters of a snapshot. */
   restore(lastSeq: number, purgedSeq: number): void {
     this.#lastSeq = lastSeq;
     this.#purgedSeq = purgedSeq;
   }
 
-  /** A document or its tombstone; undefined when there never was one, or it is forgotten. */
+  /** A document or its tombstone; undefined when it never existed or is forgotten. */
   get(ref: DocumentRef): DocumentState | undefined {
     const collection = this.#collection(ref.collection);
     const slot = collection?.slots.get(ref.id);
     return slot === undefined ? undefined : this.#state(slot);
   }
 
-  /** What a read must know of a document; undefined when it does not live. */
+  /** What a read needs to know of a document; undefined when it does not exist. */
   living(ref: DocumentRef): LivingDocument | undefined {
     const slot = this.#collection(ref.collection)?.slots.get(ref.id);
     return slot === undefined || this.#number(slot, DELETED_MS) !== 0 ? undefined : this.#livingOf(slot);
   }
 
-  /** Makes `state` the document's, unless a later one is known. */
+  /** Sets the document's state, unless a later one is known. */
   apply(state: DocumentState): void {
     this.#lastSeq = Math.max(this.#lastSeq, state.seq);
     const at = this.#collectionAt(state.collection);
@@ -145,7 +145,7 @@ export class Catalog {
     if (wasAlive && (!isAlive || isNewInOrder)) collection.order.entryDied();
   }
 
-  /** The same state of a document, sealed under a later key version: it takes no new place in any order. */
+  /** The same state of a document, sealed under a later key version; it keeps its place in every order. */
   #applyReseal(slot: number, collection: Collection, state: DocumentState): void {
     const isSameState = this.#number(slot, SEQ) === state.seq && this.#number(slot, DELETED_MS) === 0;
     if (!isSameState || state.keyVersion <= this.#word(slot, KEY_VERSION)) return;
@@ -160,14 +160,17 @@ export class Catalog {
     this.#byKeyVersion.set(keyVersion, (this.#byKeyVersion.get(keyVersion) ?? 0) + change);
   }
 
-  /** Living documents that are sealed under another key version. */
+  /** Number of living documents sealed under another key version. */
   sealedUnderOthers(keyVersion: number): number {
     let sum = 0;
     for (const [version, count] of this.#byKeyVersion) if (version !== keyVersion) sum += count;
     return sum;
   }
 
-  /** Some of those, from a place on; at least one if there is any. `next` is undefined at the end. */
+  /**
+   * Some of those documents, starting from a slot; at least one if there is any. `next` is undefined at the
+   * end.
+   */
   someUnderOthers(
     keyVersion: number,
     from: number,
@@ -185,7 +188,7 @@ export class Catalog {
     return { states, next: slot < this.#used ? slot : undefined };
   }
 
-  /** Ends loading: from here on states come in the order of their `seq`, and the orders can be asked for. */
+  /** Ends loading. From here on, states arrive in the order of their `seq`, and the orders are available. */
   finishLoading(): void {
     this.#loading = false;
     const all = [...this.#slots()];
@@ -198,7 +201,7 @@ export class Catalog {
     }
   }
 
-  /** Living documents of a collection behind `createdSeq`, in the order of their creation. */
+  /** Living documents of a collection after `createdSeq`, in the order of creation. */
   *list(collection: string, afterCreatedSeq: number): Generator<ListedPlace> {
     for (const slot of this.#collection(collection)?.order.after(afterCreatedSeq) ?? []) {
       const { fileName, rev, seq, keyVersion, size } = this.#livingOf(slot);
@@ -208,22 +211,22 @@ export class Catalog {
     }
   }
 
-  /** Each document and tombstone that changed behind `seq`, at its last change, in that order. */
+  /** Each document and tombstone that changed after `seq`, at its last change, in that order. */
   *changes(afterSeq: number): Generator<DocumentState> {
     for (const slot of this.#changes.after(afterSeq)) yield this.#state(slot);
   }
 
-  /** Everything, in no order. */
+  /** All states, unordered. */
   *states(): Generator<DocumentState> {
     for (const slot of this.#slots()) yield this.#state(slot);
   }
 
   /**
-   * Writes states, in no order, until the writer has `bytesMax`: for snapshots. States may be applied between
-   * two calls; those may or may not be seen.
+   * Writes states for a snapshot, unordered, until the writer has `bytesMax`. States applied between two
+   * calls may be included or not.
    *
-   * @param from where to begin: 0, or what the last call returned.
-   * @returns undefined when there are no more.
+   * @param from the first slot: 0, or the result of the last call.
+   * @returns undefined at the end.
    */
   writeStates(
     writer: ByteWriter,
@@ -245,17 +248,17 @@ export class Catalog {
     return slot < this.#used ? slot : undefined;
   }
 
-  /** Documents and tombstones. */
+  /** Number of documents and tombstones. */
   get size(): number {
     return this.#used - this.#freeSlots.length;
   }
 
-  /** Bytes of memory, as an estimate. */
+  /** Estimated memory, bytes. */
   get memoryBytes(): number {
     return this.#used * DOCUMENT_BYTES + this.#idsLength;
   }
 
-  /** Collections that hold a document. */
+  /** Collections with at least one document. */
   collections(): CollectionSummary[] {
     return this.#collections
       .filter(({ alive }) => alive > 0)
@@ -299,7 +302,7 @@ export class Catalog {
 
   #livingOf(slot: number): LivingDocument {
     const at = slot * ROW_BYTES;
-    // Both in one piece: each call for some digits takes longer than to write them.
+    // One call for both: a call takes longer than the conversion.
     const digits = this.#bytes.toString('hex', at + FILE_NAME, at + ROW_BYTES);
     return {
       fileName: digits.slice(0, FILE_NAME_DIGITS),
@@ -387,9 +390,8 @@ export class Catalog {
 const copyRoom = Buffer.alloc(1_536);
 
 /**
- * The same text in memory of its own: one that was cut out of a request's path would keep the whole path in
- * memory, and one that was put together its pieces. Ids have 512 bytes at most; one that does not fit stays
- * as it is.
+ * Copies a text into separate memory. A substring of a request's path would keep the whole path in memory,
+ * and a concatenated text its pieces. Ids have at most 512 bytes; a longer text is returned unchanged.
  */
 function ownCopy(text: string): string {
   const bytes = copyRoom.write(text);

@@ -8,12 +8,12 @@ import type { IndexSpec } from '../../index-port.ts';
 import type { IndexedDocument, MemoryIndex } from '../../indexes/memory-index.ts';
 
 /**
- * Entries of a project's indexes, beside its catalog: it may be missing or useless, then they are made of the
- * documents.
+ * Entries of a project's indexes, beside its catalog. When the file is missing or invalid, the indexes are
+ * rebuilt from the documents.
  */
 export const INDEX_FILE = 'indexes';
 
-/** An index as it was stored. */
+/** An index as stored. */
 export interface StoredIndex {
   readonly collection: string;
   readonly spec: IndexSpec;
@@ -21,7 +21,7 @@ export interface StoredIndex {
 }
 
 export interface StoredIndexes {
-  /** Documents that have not changed behind this place have the entries that are stored. */
+  /** Stored entries are valid for documents that have not changed after this position. */
   readonly asOf: number;
   readonly indexes: readonly StoredIndex[];
 }
@@ -33,11 +33,11 @@ const INDEX = 1;
 const DOCUMENT = 2;
 
 /**
- * Indexes as a file, piece by piece: a clear head, then sealed chunks, each bound to its place. Byte table:
- * docs/formats/indexes.md.
+ * Encodes indexes as a file, piece by piece: a clear head, then sealed chunks, each bound to its place. Byte
+ * table: docs/formats/indexes.md.
  *
- * Documents change while it is written. That is harmless: what has changed behind `asOf` is not taken from
- * it.
+ * Documents may change while it is written. A reader ignores stored entries of documents that changed after
+ * `asOf`.
  */
 export async function* encodeIndexes(
   project: string,
@@ -87,8 +87,8 @@ function writeDocument(writer: ByteWriter, { id, position, keys }: IndexedDocume
 }
 
 /**
- * What {@link encodeIndexes} wrote; undefined for anything but a whole, authentic file of this project under
- * a live key version.
+ * Decodes the output of {@link encodeIndexes}; undefined for anything but a complete, authentic file of this
+ * project under a live key version.
  */
 export function decodeIndexes(
   project: string,

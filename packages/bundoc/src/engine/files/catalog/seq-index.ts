@@ -1,6 +1,6 @@
 /**
- * Slots in the order of sequence numbers, appended at the end. An entry that no longer holds is left in place
- * and skipped; when most are such, the index is packed. 12 bytes an entry.
+ * Slots in the order of sequence numbers, appended at the end. A dead entry stays in place and is skipped;
+ * the index is packed when most entries are dead. 12 bytes an entry.
  */
 export class SeqIndex {
   readonly #holds: (seq: number, slot: number) => boolean;
@@ -9,12 +9,12 @@ export class SeqIndex {
   #length = 0;
   #dead = 0;
 
-  /** @param holds whether an entry is still true of its slot. */
+  /** @param holds whether an entry is still valid for its slot. */
   constructor(holds: (seq: number, slot: number) => boolean) {
     this.#holds = holds;
   }
 
-  /** Adds an entry behind all others. */
+  /** Adds an entry at the end. */
   push(seq: number, slot: number): void {
     if (this.#length === this.#seqs.length) this.#grow();
     this.#seqs[this.#length] = seq;
@@ -22,13 +22,13 @@ export class SeqIndex {
     this.#length++;
   }
 
-  /** Says that one entry no longer holds. */
+  /** Counts one entry as dead. */
   entryDied(): void {
     this.#dead++;
     if (this.#dead > 1_024 && this.#dead * 2 > this.#length) this.#pack();
   }
 
-  /** Slots behind `seq`, in order. The index must not change meanwhile. */
+  /** Slots after `seq`, in order. The index must not change during the iteration. */
   *after(seq: number): Generator<number> {
     for (let at = this.#firstAfter(seq); at < this.#length; at++) {
       const slot = this.#slots[at] as number;
@@ -36,7 +36,7 @@ export class SeqIndex {
     }
   }
 
-  /** Takes entries in any order; for loading. */
+  /** Builds an index from entries in any order; for loading. */
   static sorted(
     holds: (seq: number, slot: number) => boolean,
     entries: { readonly seqs: Float64Array; readonly slots: Uint32Array },

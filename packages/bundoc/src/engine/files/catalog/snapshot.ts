@@ -22,14 +22,14 @@ import {
 } from '../../state.ts';
 import type { Catalog } from './catalog.ts';
 
-/** The catalog file does not open, or does not hold together. */
+/** The catalog file is undecryptable or inconsistent. */
 export class CatalogDamaged extends Error {
   override readonly name = 'CatalogDamaged';
 }
 
-/** What a snapshot says beside documents and used keys. */
+/** The part of a snapshot besides documents and idempotency records. */
 export interface SnapshotHead {
-  /** Under which the project's parts lie in the log, 16 hex digits. */
+  /** The project's handle in the log, 16 hex digits. */
   readonly handle: string;
   /** The last part of the log that the snapshot covers. */
   readonly covered: CoveredPlace | undefined;
@@ -42,19 +42,19 @@ export interface SnapshotHead {
 
 export interface SnapshotKeys {
   readonly version: number;
-  /** The key of one snapshot; undefined for a version that there is no key of. */
+  /** The key of one snapshot; undefined for a version without a key. */
   snapshotKey(version: number, snapshotId: Buffer): KeyObject | undefined;
 }
 
 const ID_BYTES = 16;
 
 /**
- * The catalog as a file, piece by piece: a clear head, then sealed chunks, each bound to its place and to the
- * head; the last one is marked, so that a file that was cut short does not open. Byte table:
+ * Encodes the catalog as a file, piece by piece: a clear head, then sealed chunks, each bound to its place
+ * and to the head. The last chunk is marked, so that a truncated file does not open. Byte table:
  * docs/formats/catalog.md.
  *
- * The states are read while others are applied. That is harmless: whatever changed since `head` was taken is
- * in the log behind `head.covered`, and applying it again leaves the later state.
+ * States may be applied while it is written. Changes after `head` was taken are in the log after
+ * `head.covered`; applying them again yields the same state.
  */
 export function encodeSnapshot(
   project: string,
@@ -67,7 +67,7 @@ export function encodeSnapshot(
   const id = randomBytes(ID_BYTES);
   const key = keys.snapshotKey(keys.version, id);
   if (key === undefined) throw new CatalogDamaged('the current key version has no key');
-  // In the caller's turn, so that the counts are of the moment of `head`.
+  // Synchronous, so that the counts match `head`.
   const clear = encodeCatalogHead({ ...head, ...sizeOf(catalog), keyVersion: keys.version, id });
   return piecesOf(project, key, clear, head, idempotencyRecords, catalog, own);
 }
@@ -113,7 +113,7 @@ async function* piecesOf(
 }
 
 const FIRST_CHUNK_BYTES = 256;
-/** What a state takes, about. */
+/** Approximate bytes of a state. */
 const STATE_BYTES = 160;
 const STATE = 1;
 const USED_KEY = 2;
@@ -121,7 +121,7 @@ const USED_KEY = 2;
 /**
  * Reads a catalog file.
  *
- * @throws CatalogDamaged for anything but a whole, authentic one of this project.
+ * @throws CatalogDamaged for anything but a complete, authentic one of this project.
  */
 export function decodeSnapshot(
   project: string,
@@ -159,7 +159,7 @@ function readHead(reader: ByteReader, { handle, covered, projectFile }: CatalogH
   return { handle, covered, projectFile, lastSeq, purgedSeq, seals };
 }
 
-/** Living documents, and their sealed bytes. */
+/** The number of living documents, and their sealed bytes. */
 function sizeOf(catalog: Catalog): { documents: number; bytes: number } {
   let [documents, bytes] = [0, 0];
   for (const collection of catalog.collections()) {
@@ -169,7 +169,7 @@ function sizeOf(catalog: Catalog): { documents: number; bytes: number } {
   return { documents, bytes };
 }
 
-/** @param head is clear; each chunk is bound to it. */
+/** @param head the clear head, which each chunk is bound to. */
 function streamOf(key: KeyObject, project: string, head: Buffer): SealedStream {
   return new SealedStream(key, 'bundoc/catalog/v2', project, hash('sha256', head, 'hex'));
 }

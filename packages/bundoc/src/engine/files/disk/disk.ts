@@ -3,75 +3,77 @@ import { dirname, join } from 'node:path';
 import { AppError } from '@bundoc/shared/contract/app-error';
 
 /**
- * All access to a data folder goes through this port, so that a fault-injecting disk can stand in. Paths are
- * below the data folder. Who can write to the storage is not trusted: no symbolic link is followed, and only
- * regular files and folders are opened.
+ * All access to a data folder goes through this port, so that tests can inject faults. Paths are below the
+ * data folder. The storage is untrusted: no symbolic link is followed, and only regular files and folders are
+ * opened.
  *
- * Errors of every method: AppError `disk_full` (ENOSPC, EDQUOT); `project_damaged` for an entry that is no
- * regular file, no folder, or larger than expected, whose cause names it; `storage_unavailable` (anything
- * else).
+ * Errors of every method, as AppError:
+ * - `disk_full`: ENOSPC, EDQUOT;
+ * - `project_damaged`: an entry that is not a regular file or folder, or larger than expected; its cause
+ *   names the entry;
+ * - `storage_unavailable`: anything else.
  */
 export interface Disk {
   /**
-   * Whole content of a file, or undefined when there is none.
+   * The content of a file; undefined when there is none.
    *
-   * @param bytesMax of a file of this kind; a larger one is damage, and is not read.
+   * @param bytesMax maximum size of this kind of file; a larger one is damage, and is not read.
    */
   read(path: string, bytesMax: number): Promise<Buffer | undefined>;
-  /** The first bytes of a file, fewer of a shorter one; undefined when there is none. */
+  /** The first bytes of a file, fewer if it is shorter; undefined when there is none. */
   readStart(path: string, bytes: number): Promise<Buffer | undefined>;
-  /** Bytes of a file, or undefined when there is none. */
+  /** The size of a file in bytes; undefined when there is none. */
   size(path: string): Promise<number | undefined>;
-  /** Names in a folder, unordered, or undefined when there is none. */
+  /** Names in a folder, unordered; undefined when there is none. */
   list(directory: string): Promise<string[] | undefined>;
   /**
-   * Makes a folder unless it exists. Durable once its parent is synced. True when it was made; a link to a
-   * folder is none.
+   * Creates a folder unless it exists. Durable once its parent is synced. True when it was created; a link to
+   * a folder is an error.
    */
   makeDirectory(path: string): Promise<boolean>;
-  /** Makes a new file and syncs its content. Its name is durable once its folder is synced. */
+  /** Creates a new file and syncs its content. Its name is durable once its folder is synced. */
   createFile(path: string, content: FileContent): Promise<void>;
-  /** Replaces `to`, atomically. Durable once the folder of `to` is synced. */
+  /** Atomically replaces `to`. Durable once the folder of `to` is synced. */
   rename(from: string, to: string): Promise<void>;
   /** Removes a file. Durable once its folder is synced. False when there was none. */
   remove(path: string): Promise<boolean>;
   /**
-   * Removes a folder with everything in it, or a file; a link goes, and what it leads to stays. Durable once
-   * its own folder is synced; cut short, any part may be left.
+   * Removes a folder with all its content, or a file. Links are removed, not followed. Durable once the
+   * parent folder is synced; an interruption may leave any part.
    */
   removeTree(path: string): Promise<void>;
-  /** Makes all names of a folder durable. */
+  /** Makes all names in a folder durable. */
   syncDirectory(path: string): Promise<void>;
-  /** Opens an existing file to write into it. */
+  /** Opens an existing file for writing. */
   openFile(path: string): Promise<DiskFile>;
   /**
-   * Puts small files in place, or removes them, in any order; a folder is made if need be, its parent exists.
+   * Writes or removes small files, in any order. Missing folders are created; their parents exist.
    * Syncs nothing.
    *
    * @param files each path once. Their contents must not change before the promise is resolved.
-   * @returns for each file undefined, or why its content may be there in part only. Never rejects but for a
+   * @returns for each file undefined, or why its content may be incomplete. Rejects only because of a
    * defect.
    */
   writeFiles(files: readonly FileChange[]): Promise<readonly (AppError | undefined)[]>;
   /**
    * Makes the contents of these files, the names in their folders, and then the names in `folders` durable.
-   * Files that are gone are skipped.
+   * Missing files are skipped.
    */
   syncFiles(paths: readonly string[], folders?: readonly string[]): Promise<void>;
 }
 
 /** Bytes of the largest catalog and of the largest file of indexes: more than six million documents. */
 export const LARGE_FILE_BYTES_MAX = 1_073_741_824;
-/** Operations side by side; more does not help a disk. */
+/** Concurrent operations; a disk gains nothing from more. */
 export const AT_ONCE = 8;
 
-/** What is to become of a file: its whole content, or undefined when it is to be gone. */
+/** A write of a file's whole content, or its removal when the content is undefined. */
 export interface FileChange {
   readonly path: string;
   readonly content: Buffer | undefined;
 }
 
-/** In one piece, or piece by piece so that a large one is never in memory as a whole. */
+/** One buffer, or a series of them, so that a large content is never completely in memory. */
 export type FileContent = Buffer | AsyncIterable<Buffer>;
 
 /** The pieces of a content. */
@@ -83,19 +85,16 @@ export async function* piecesOf(content: FileContent): AsyncGenerator<Buffer> {
 /** An open file. Not for concurrent use. */
 export interface DiskFile {
   /**
-   * Overwrites bytes within the file's length, and makes them durable as `fdatasync` does. Once rejected, any
-   * part of them may be there, durably or not.
+   * Overwrites bytes within the file's length, and makes them durable like `fdatasync`. After a rejection,
+   * any part of them may have been written, durably or not.
    */
   writeDurably(offset: number, bytes: Buffer): Promise<void>;
   close(): Promise<void>;
 }
 
 /**
- * Puts `content` at `path`, durably and all or nothing: a new file in `temporaryDirectory`, its content
- * synced, renamed, the folder synced.
- *
- * @throws AppError `disk_full` when nothing has changed; `storage_unavailable` when it is not known which of
- * the two contents is durable.
+ * Replaces `path` with `content`, durably and atomically: a new file in `temporaryDirectory` is written,
+ * synced and renamed, then the folder is synced.
  */
 export async function replaceFile(
   disk: Disk,
@@ -118,13 +117,13 @@ export async function replaceFile(
   }
 }
 
-/** Makes a folder below an existing one, durably. */
+/** Creates a folder below an existing one, durably. */
 export async function makeDirectoryDurably(disk: Disk, path: string): Promise<void> {
   await disk.makeDirectory(path);
   await disk.syncDirectory(dirname(path));
 }
 
-/** Empties a folder of temporary files that a crash left, and of whatever else was put there. */
+/** Empties a folder of temporary files, including foreign content. */
 export async function removeLeftovers(disk: Disk, directory: string): Promise<void> {
   for (const name of (await disk.list(directory)) ?? []) await disk.removeTree(join(directory, name));
 }

@@ -29,13 +29,12 @@ import { forEachAtOnce } from '@bundoc/shared/runtime/at-once';
 import { AT_ONCE } from './disk.ts';
 
 /**
- * Bytes of the largest folder that is listed: on ext4 some four million names of the longest that Bundoc
- * gives.
+ * Maximum size of a folder that is listed: on ext4, some four million of the longest names that Bundoc uses.
  */
 const FOLDER_BYTES_MAX = 268_435_456;
-/** Folders within one another that are removed with what is in them; a project has four. */
+/** Maximum depth of a folder that is removed with its content; a project has four levels. */
 const TREE_DEPTH_MAX = 64;
-/** Files that are read at once. More of them would be open and wait for one of the pool's four threads. */
+/** Concurrent file reads. More open files would only wait for the pool's four threads. */
 export const READS_AT_ONCE = 16;
 const READ_FLAGS = constants.O_RDONLY | SAFE_FLAGS;
 
@@ -48,16 +47,14 @@ const fstat = promisify(fstatCallback) as (descriptor: number) => Promise<Stats>
 export class Entries {
   readonly #folder: DataFolder;
   #reading = 0;
-  /** Begins reads that wait for their turn. */
+  /** Starts of reads that wait for their turn. */
   readonly #toRead: (() => void)[] = [];
 
   constructor(folder: DataFolder) {
     this.#folder = folder;
   }
 
-  /**
-   * By callbacks: a `FileHandle` makes a dozen promises for each read, and this is how documents are read.
-   */
+  /** Uses callbacks: a `FileHandle` makes a dozen promises for each read, and every document is read here. */
   read(below: string, bytesMax: number): Promise<Buffer> {
     return new Promise((resolve, reject) => {
       const path = this.#folder.pathOf(below);
@@ -86,7 +83,7 @@ export class Entries {
   ): void {
     const readFrom = (descriptor: number): void =>
       readWhole(descriptor, below, bytesMax, (error, content) => {
-        // Of a file that was only read: there is nothing to wait for.
+        // The file was only read, so closing it does not block.
         closeSync(descriptor);
         done(error, content);
       });
@@ -110,7 +107,7 @@ export class Entries {
   }
 
   async size(below: string): Promise<number> {
-    // A hint: nothing is read or opened by it.
+    // A hint: nothing is read or opened because of it.
     return (await lstat(this.#folder.pathOf(below))).size;
   }
 
@@ -123,8 +120,8 @@ export class Entries {
   }
 
   /**
-   * @param action is given a path of the entry whose last component alone may be a link, and the path below
-   * the data folder.
+   * @param action receives a path of the entry in which only the last component may be a link, and the path
+   *   below the data folder.
    */
   within<T>(below: string, action: (entry: string, below: string) => Promise<T>): Promise<T> {
     if (below === '') throw new UnsafeEntry(below, 'is no entry of itself');
@@ -155,8 +152,8 @@ export class Entries {
   }
 
   /**
-   * Syncs files of one folder, and behind them the folder. What is absent is passed over. The folder's place
-   * is checked once for all.
+   * Syncs files of one folder, then the folder. Absent files are skipped. The folder's place is checked once
+   * for all.
    */
   syncFiles(parent: string, files: readonly string[]): Promise<void> {
     return this.withFolder(parent, async (folder) => {
@@ -167,7 +164,7 @@ export class Entries {
     });
   }
 
-  /** @param entry a path whose last component alone may be a link. */
+  /** @param entry a path in which only the last component may be a link. */
   async #syncFile(entry: string, below: string): Promise<void> {
     let descriptor: number;
     try {
@@ -187,7 +184,7 @@ export class Entries {
     return this.withFolder(below, (descriptor) => fsync(descriptor));
   }
 
-  /** @param entry a path whose last component alone may be a link. */
+  /** @param entry a path in which only the last component may be a link. */
   async removeTree(entry: string, below: string, depth: number): Promise<void> {
     if (!(await lstat(entry)).isDirectory()) return unlink(entry);
     if (depth > TREE_DEPTH_MAX) throw new UnsafeEntry(below, 'lies too deep');
@@ -200,7 +197,7 @@ export class Entries {
         names.filter((name) => !name.isDirectory()),
       ];
       await forEachAtOnce(files, AT_ONCE, ({ name }) => absentAs(undefined, unlink(`${entries}/${name}`)));
-      // One after another: each holds a descriptor.
+      // One at a time, because each holds a descriptor.
       for (const { name } of folders)
         await absentAs(undefined, this.removeTree(`${entries}/${name}`, `${below}/${name}`, depth + 1));
     } finally {
@@ -223,7 +220,7 @@ export class Entries {
     return this.#folder.openInstead(below, flags, error);
   }
 
-  /** The descriptor, if it is of the entry; otherwise one of the entry itself. */
+  /** The descriptor if it refers to the entry; otherwise a new one for the entry. */
   async #atPlace(descriptor: number, below: string, flags: number): Promise<number> {
     let isAt = false;
     try {
@@ -237,11 +234,11 @@ export class Entries {
 
 type Read = (error: unknown, content?: Buffer) => void;
 
-/** Reads a file from its beginning to the end that it has when it is opened. */
+/** Reads a file up to the size that it has when it is opened. */
 function readWhole(file: number, below: string, bytesMax: number, done: Read): void {
   let content: Buffer;
   try {
-    // The open has just fetched it from the disk, so that there is nothing to wait for.
+    // The open has just loaded the inode, so this does not block.
     const stats = fstatSync(file);
     requireFile(below, stats, bytesMax);
     content = Buffer.allocUnsafeSlow(stats.size);
@@ -256,7 +253,7 @@ function readWhole(file: number, below: string, bytesMax: number, done: Read): v
     }
     readCallback(file, content, at, content.length - at, at, (failure, bytesRead) => {
       if (failure !== null) done(failure);
-      // It was cut short while it was read.
+      // The file was truncated during the read.
       else if (bytesRead === 0) done(null, content.subarray(0, at));
       else readRest(at + bytesRead);
     });
@@ -264,10 +261,7 @@ function readWhole(file: number, below: string, bytesMax: number, done: Read): v
   readRest(0);
 }
 
-/**
- * By callback, not by a `FileHandle`: that makes a dozen promises for each write, and this one is made for
- * each frame.
- */
+/** Uses a callback: a `FileHandle` makes a dozen promises for each write, and every frame is written here. */
 export function writeWhole(file: number, content: Buffer, offset: number): Promise<void> {
   return new Promise((resolve, reject) => {
     const writeRest = (done: number): void => {
@@ -292,7 +286,7 @@ export async function absentAs<T, A>(absent: A, operation: Promise<T>): Promise<
 
 export function diskError(error: unknown): AppError {
   const code = codeOf(error);
-  // An error of the thread that writes files has the code alone.
+  // An error from the write thread has only the code.
   if (code === UNSAFE_ENTRY) return new AppError('project_damaged', { cause: error });
   return new AppError(code === 'ENOSPC' || code === 'EDQUOT' ? 'disk_full' : 'storage_unavailable', {
     cause: error,

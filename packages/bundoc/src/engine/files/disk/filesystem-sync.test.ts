@@ -21,7 +21,7 @@ function heldRounds() {
 }
 
 describe('FilesystemSync', () => {
-  it('lets nobody rely on a round that began before they asked, and shares the next one', async () => {
+  it('starts a new round for callers that come during one, and shares it among them', async () => {
     const { ports, rounds } = heldRounds();
     const sync = new FilesystemSync(ports);
     const first = sync.sync(HERE);
@@ -41,7 +41,7 @@ describe('FilesystemSync', () => {
     expect(rounds).toHaveLength(2);
   });
 
-  it('fails everyone who waits when a write had failed, and is never relied on again', async () => {
+  it('fails all waiters after a failed write, and is not used again', async () => {
     const { ports, rounds } = heldRounds();
     const sync = new FilesystemSync(ports);
     const running = sync.sync(HERE);
@@ -55,7 +55,7 @@ describe('FilesystemSync', () => {
     expect(rounds).toHaveLength(1);
   });
 
-  it('does nothing where failed writes would go untold', async () => {
+  it('does nothing where failed writes would not be reported', async () => {
     for (const isTrusted of [async () => false, () => Promise.reject(new Error('not there'))]) {
       const { ports, rounds } = heldRounds();
       expect(await new FilesystemSync({ ...ports, isTrusted }).sync(HERE)).toBe(false);
@@ -63,7 +63,7 @@ describe('FilesystemSync', () => {
     }
   });
 
-  it('works on this system or says that it does not', async () => {
+  it('works on this system or reports that it does not', async () => {
     expect(await new FilesystemSync().sync(HERE)).toBeTypeOf('boolean');
   });
 });

@@ -7,12 +7,12 @@ import { SyncHelper } from './sync-helper.ts';
 const run = promisify(execFile);
 
 /**
- * File systems whose `syncfs` makes contents, sizes and names durable, down to the device: ext4, XFS, Btrfs
+ * File systems whose `syncfs` makes contents, sizes and names durable on the device: ext4, XFS, Btrfs
  * (`statfs(2)`).
  */
 const TRUSTED_TYPES: ReadonlySet<number> = new Set([0xef53, 0x58465342, 0x9123683e]);
 
-/** What it does to the system; a test puts something else in its place. */
+/** The system calls; replaced in tests. */
 export interface FilesystemSyncDeps {
   readonly deviceOf: (directory: string) => Promise<number>;
   /** Whether a sync of the file system of `directory` reports failed writes. */
@@ -28,14 +28,13 @@ interface Round {
 }
 
 /**
- * Makes everything durable that was written to a file system, in one call instead of one for each file:
- * `syncfs(2)`, by `sync -f` of coreutils, since Node has no call for it. Per file it costs a tenth of an
- * `fsync`.
+ * Makes all writes to a file system durable in one call instead of one for each file: `syncfs(2)`, through
+ * `sync -f` of coreutils, because Node lacks the call. Per file it costs a tenth of an `fsync`.
  *
- * The kernel tells of a failed write only once to those who ask about the whole file system. So all who ask
- * here share their rounds, and after the first failure this process never asks so again: each file then is
- * synced for itself, which knows of its own failures, whichever caller received the report. (A report to
- * another process, by its own `syncfs`, is lost to this one.)
+ * The kernel reports a failed write only once to callers of `syncfs`. So all callers here share their rounds,
+ * and after the first failure this process stops using it. Each file is then synced separately, which reports
+ * the failures of that file to every caller. (A report to another process that calls `syncfs` is lost to this
+ * one.)
  */
 export class FilesystemSync {
   readonly #ports: FilesystemSyncDeps;
@@ -49,8 +48,8 @@ export class FilesystemSync {
 
   /**
    * @param directory a folder of the file system.
-   * @returns false when it cannot be relied on here; nothing is durable then.
-   * @throws what the sync says when a write has failed.
+   * @returns false when `syncfs` is unreliable here; then nothing was made durable.
+   * @throws the error of the sync when a write has failed.
    */
   async sync(directory: string): Promise<boolean> {
     const device = await this.#ports.deviceOf(directory);
@@ -73,7 +72,7 @@ export class FilesystemSync {
     return trusted;
   }
 
-  /** The round that has not started yet: one under way may miss what was written last. */
+  /** The round that has not started yet: a running one may miss the latest writes. */
   #nextRound(device: number, directory: string): Promise<unknown> {
     const last = this.#rounds.get(device);
     if (last !== undefined && !last.started) return last.ended;
@@ -90,7 +89,7 @@ export class FilesystemSync {
   }
 }
 
-/** One for the process, since the file systems of all its folders are few. */
+/** One for the process, because its folders are on few file systems. */
 const helper = new SyncHelper();
 
 const systemPorts: FilesystemSyncDeps = {
@@ -99,11 +98,10 @@ const systemPorts: FilesystemSyncDeps = {
     const [major = 0, minor = 0] = release().split('.').map(Number);
     const tellsOfFailures = process.platform === 'linux' && (major > 5 || (major === 5 && minor >= 8));
     if (!tellsOfFailures || !TRUSTED_TYPES.has((await statfs(directory)).type)) return false;
-    // Not every `sync` knows of file systems: one that does not would sync all of them and hear of no
-    // failure.
+    // Other implementations of `sync` may sync all file systems and miss failures.
     const { stdout } = await run('sync', ['--version']);
     if (!stdout.includes('GNU coreutils')) return false;
-    // While this process is small.
+    // While this process is still small.
     helper.start();
     return true;
   },

@@ -27,7 +27,7 @@ import { CHECKED_FOR_MS, OPEN_FOLDERS_MAX, OpenFolders } from './open-folders.ts
 const CANARY = 'canary outside of the data folder';
 const BYTES_MAX = 1_000;
 
-/** A data folder, and a folder beside it that nobody may touch. */
+/** A data folder, and a folder beside it that must stay untouched. */
 function start(containment: Containment): { root: string; outside: string; disk: NodeDisk } {
   const base = mkdtempSync(join(tmpdir(), 'bundoc-disk-'));
   const [root, outside] = [join(base, 'data'), join(base, 'outside')];
@@ -53,7 +53,7 @@ const damaged = (what: RegExp) =>
     cause: expect.objectContaining({ message: expect.stringMatching(what) }),
   });
 
-/** What can be planted in the place of a file, and what the log says of it. */
+/** Entries to plant in place of a file, and the log line for each. */
 const PLANTED: readonly [string, (path: string, outside: string) => unknown, RegExp][] = [
   [
     'a link to a file outside',
@@ -73,7 +73,7 @@ async function listen(path: string): Promise<void> {
 }
 
 describe.each<Containment>(['descriptors', 'paths'])('the real disk, contained by %s', (containment) => {
-  it.each(PLANTED)('neither reads nor opens %s in the place of a file', async (_, plant, what) => {
+  it.each(PLANTED)('neither reads nor opens %s in place of a file', async (_, plant, what) => {
     const { root, outside, disk } = start(containment);
     const path = join(root, 'p/file');
     await plant(path, outside);
@@ -89,7 +89,7 @@ describe.each<Containment>(['descriptors', 'paths'])('the real disk, contained b
     await expect(disk.createFile(path, Buffer.from('made'))).rejects.toThrow('storage_unavailable');
   });
 
-  it('reads no more than it expects, however large a sparse file is', async () => {
+  it('reads no more than expected, however large a sparse file is', async () => {
     const { root, disk } = start(containment);
     const path = join(root, 'p/file');
     writeFileSync(path, Buffer.alloc(BYTES_MAX, 1));
@@ -146,7 +146,7 @@ describe.each<Containment>(['descriptors', 'paths'])('the real disk, contained b
     expect(readFileSync(join(root, 'p/file'), 'utf8')).toBe('own');
   });
 
-  it('the thread that writes leaves a folder that was renamed or removed, and makes it again', async () => {
+  it('the write thread leaves a folder that was renamed or removed, and creates it again', async () => {
     const { root, disk } = start(containment);
     const change = (text: string) => ({ path: join(root, 'p/docs/doc'), content: Buffer.from(text) });
     expect(await disk.writeFiles([change('first')])).toEqual([undefined]);
@@ -159,7 +159,7 @@ describe.each<Containment>(['descriptors', 'paths'])('the real disk, contained b
     expect(readFileSync(join(root, 'p/docs/doc'), 'utf8')).toBe('third');
   });
 
-  it('folders that are kept open are looked at again, so that one that others made a link is not used for long', () => {
+  it('cached folders are checked again, so that a folder replaced by a link is not used for long', () => {
     const { root, outside } = start(containment);
     let nowMs = 0;
     using folder = DataFolder.open(root, containment);
@@ -175,7 +175,7 @@ describe.each<Containment>(['descriptors', 'paths'])('the real disk, contained b
     expect(readdirSync(folders.entriesOf('p/docs'))).toEqual(['own']);
   });
 
-  it('folders of many projects take no more than a few descriptors, and each is opened again when it is needed', () => {
+  it('folders of many projects take only a few descriptors, and each is reopened when it is needed', () => {
     const { root } = start(containment);
     using folder = DataFolder.open(root, containment);
     const before = readdirSync('/proc/self/fd').length;
@@ -194,7 +194,7 @@ describe.each<Containment>(['descriptors', 'paths'])('the real disk, contained b
     expect(readdirSync('/proc/self/fd').length).toBe(before);
   });
 
-  it('removeTree removes links, pipes and folders, and nothing that a link leads to', async () => {
+  it('removeTree removes links, pipes and folders, and nothing that a link points to', async () => {
     const { root, outside, disk } = start(containment);
     symlinkSync(outside, join(root, 'p/docs/outside'));
     symlinkSync(join(outside, 'canary'), join(root, 'p/docs/canary'));
@@ -209,13 +209,13 @@ describe.each<Containment>(['descriptors', 'paths'])('the real disk, contained b
     await disk.removeTree(join(root, 'p/never-there'));
   });
 
-  it('removeTree gives up on folders that lie deeper than any of Bundoc, and holds few descriptors', async () => {
+  it("removeTree stops at folders deeper than Bundoc's, and holds few descriptors", async () => {
     const { root, disk } = start(containment);
     mkdirSync(join(root, 'p', ...Array.from({ length: 100 }, () => 'd')), { recursive: true });
     await expect(disk.removeTree(join(root, 'p/d'))).rejects.toEqual(damaged(/too deep/));
   });
 
-  it('what is absent is absent, and files, folders and names do what they say', async () => {
+  it('absent entries are reported as absent, and operations on files, folders and names work', async () => {
     const { root, disk } = start(containment);
     expect(await disk.read(join(root, 'p/none'), BYTES_MAX)).toBeUndefined();
     expect(await disk.read(join(root, 'none/none'), BYTES_MAX)).toBeUndefined();
@@ -253,7 +253,7 @@ describe.each<Containment>(['descriptors', 'paths'])('the real disk, contained b
     expect(most).toBeLessThanOrEqual(READS_AT_ONCE);
   });
 
-  it('reads on after files that are absent or not to be read', async () => {
+  it('continues to read after files that are absent or unreadable', async () => {
     const { root, disk } = start(containment);
     await disk.createFile(join(root, 'p/there'), Buffer.from('content'));
     const reads = Array.from({ length: 100 }, (_, n) =>
@@ -264,7 +264,7 @@ describe.each<Containment>(['descriptors', 'paths'])('the real disk, contained b
     expect((await last)?.toString()).toBe('content');
   });
 
-  it('takes no path that is not below its folder: a defect of the caller', async () => {
+  it('rejects a path outside its folder as a defect of the caller', async () => {
     const { root, outside, disk } = start(containment);
     for (const path of [
       join(outside, 'canary'),
@@ -278,7 +278,7 @@ describe.each<Containment>(['descriptors', 'paths'])('the real disk, contained b
   });
 });
 
-it('a data folder that gets another path while it is open stays the one that is used', async () => {
+it('a data folder stays the one in use when its path changes while it is open', async () => {
   const { root, outside, disk } = start('descriptors');
   await disk.createFile(join(root, 'p/file'), Buffer.from('content'));
   const moved = `${root}-moved`;
@@ -288,7 +288,7 @@ it('a data folder that gets another path while it is open stays the one that is 
   await expect(disk.read(join(root, 'canary'), BYTES_MAX)).resolves.toBeUndefined();
 });
 
-it('a data folder whose path leads over a link is the administrator’s wish', async () => {
+it('a data folder may have a path through a link, which the administrator has chosen', async () => {
   const { root } = start('descriptors');
   const link = `${root}-link`;
   symlinkSync(root, link);

@@ -21,17 +21,16 @@ const DIRECTORY_MODE = 0o700;
 
 /** One for the process: a failed write is reported once for the whole file system. */
 const filesystemSync = new FilesystemSync();
-/** Files from which on the whole file system is synced at once. */
+/** Number of files from which the whole file system is synced at once. */
 const SYNC_ALL_FROM = 128;
 
-/** The real disk, held until it is disposed; nothing may be under way then. */
+/** The real disk, open until it is disposed; no operation may be running then. */
 export type NodeDisk = Disk & AsyncDisposable;
 
 /**
- * Opens a data folder, by `node:fs`; the folder exists. Files and folders are made for the service's own user
- * alone.
+ * Opens an existing data folder with `node:fs`. Only the service's user can access new files and folders.
  *
- * @param containment what this system has, unless a test asks for the other.
+ * @param containment that of this system by default; tests pass the other.
  * @throws the system's error when there is no such folder.
  */
 export function openNodeDisk(directory: string, containment?: Containment): NodeDisk {
@@ -87,8 +86,8 @@ export function openNodeDisk(directory: string, containment?: Containment): Node
 
     openFile: (path) =>
       guarded(async () => {
-        // Each write is as good as one with an `fdatasync` behind it, in one trip to the pool of threads
-        // instead of two.
+        // Each write is as durable as one followed by `fdatasync`, with one call to the thread pool instead
+        // of two.
         const file = await entries.openFile(folder.below(path), constants.O_RDWR | constants.O_DSYNC);
         return {
           writeDurably: (offset, bytes) => writeWhole(file, bytes, offset),
@@ -112,7 +111,7 @@ export function openNodeDisk(directory: string, containment?: Containment): Node
   };
 }
 
-/** @returns false when it is there already. */
+/** @returns false when it exists. */
 async function makeDirectory(entry: string, below: string): Promise<boolean> {
   try {
     await mkdir(entry, { mode: DIRECTORY_MODE });
@@ -143,7 +142,7 @@ async function syncFiles(
   const [first] = paths;
   if (first !== undefined && paths.length >= SYNC_ALL_FROM) {
     const directory = dirname(first);
-    // Whatever is in the way of the folder must not send the sync to another file system.
+    // Checks that the path is a folder, so that the sync cannot reach another file system.
     await entries.withFolder(folder.below(directory), async () => undefined);
     if (await filesystemSync.sync(directory)) return;
   }

@@ -2,14 +2,14 @@ import { closeSync } from 'node:fs';
 import type { DataFolder } from '@bundoc/shared/files/data-folder';
 
 /**
- * For projects that are written to at the time. A file whose folder is not among them takes a fifth more of
+ * Enough for the projects that are being written to. A file outside these folders takes a fifth more
  * processor time.
  */
 export const OPEN_FOLDERS_MAX = 20;
 
 /**
- * How long a folder that was found in its place is taken to be there, milliseconds: a look at each for each
- * file would double its cost.
+ * How long a checked folder is assumed to be in its place, milliseconds: a check for each file would double
+ * its cost.
  */
 export const CHECKED_FOR_MS = 1_000;
 
@@ -20,24 +20,23 @@ interface OpenFolder {
 }
 
 /**
- * Folders that are kept open for those who write many files, so that not each file opens its folder: those
- * checked last, whatever project they are of. A folder that others removed or renamed is opened again within
- * a second; until then files go into the very folder that was here. Who removes or renames folders in this
- * process has them forgotten.
+ * An LRU of open folders, so that writing many files does not open a folder for each. When another process
+ * removes or renames a folder, it is reopened within a second; until then, files go into the old folder. Code
+ * in this process that removes or renames folders must call for them to be forgotten.
  */
 export class OpenFolders implements Disposable {
   readonly #folder: DataFolder;
   readonly #monotonic: () => number;
   readonly #open = new Map<string, OpenFolder>();
 
-  /** @param monotonic milliseconds. */
+  /** @param monotonic returns milliseconds. */
   constructor(folder: DataFolder, monotonic: () => number = () => performance.now()) {
     this.#folder = folder;
     this.#monotonic = monotonic;
   }
 
   /**
-   * @returns the path by which its entries are reached, good until the next call.
+   * @returns the path of its entries, valid until the next call.
    * @throws UnsafeEntry; the system's error otherwise.
    */
   entriesOf(below: string): string {
@@ -45,7 +44,7 @@ export class OpenFolders implements Disposable {
     const known = this.#open.get(below);
     if (known !== undefined) {
       if (nowMs - known.checkedMs < CHECKED_FOR_MS) return known.entries;
-      // It is now the one checked last.
+      // Moves it to the end of the LRU.
       this.#open.delete(below);
       if (this.#folder.isAt(known.descriptor, below, 'named')) {
         this.#open.set(below, { ...known, checkedMs: nowMs });
@@ -60,7 +59,7 @@ export class OpenFolders implements Disposable {
     return entries;
   }
 
-  /** Closes all; they are opened again when they are used. */
+  /** Closes all folders; they are reopened on use. */
   [Symbol.dispose](): void {
     while (this.#open.size > 0) this.#closeOldest();
   }

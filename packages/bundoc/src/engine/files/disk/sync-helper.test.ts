@@ -13,7 +13,7 @@ function processes(): { readonly pid: string; readonly parent: string; readonly 
   });
 }
 
-/** Processes that this one has started to sync. */
+/** Sync processes that this one has started. */
 function children(): string[] {
   return processes()
     .filter(({ parent, args }) => parent === String(process.pid) && args.includes('IFS= read'))
@@ -21,7 +21,7 @@ function children(): string[] {
 }
 
 describe('the process that syncs file systems', () => {
-  it('is one for all syncs, and another one takes its place when it ends', async () => {
+  it('runs all syncs, and is replaced when it ends', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'bundoc-sync-'));
     const helper = new SyncHelper();
     try {
@@ -40,10 +40,10 @@ describe('the process that syncs file systems', () => {
     }
   });
 
-  it('takes a sync for failed whose process ends during it, since the report of a failed write may be lost', async () => {
+  it('counts a sync as failed when it dies during it, because the report of a failed write may be lost', async () => {
     const bin = mkdtempSync(join(tmpdir(), 'bundoc-sync-'));
     const own = `sleep 60.${process.pid}`;
-    // In the place of coreutils' own.
+    // Replaces that of coreutils.
     writeFileSync(join(bin, 'sync'), `#!/bin/sh\nexec ${own}\n`, { mode: 0o755 });
     const { PATH } = process.env;
     process.env['PATH'] = `${bin}:${PATH}`;
@@ -61,7 +61,7 @@ describe('the process that syncs file systems', () => {
     }
   });
 
-  it('tells of a sync that fails', async () => {
+  it('reports a failed sync', async () => {
     const helper = new SyncHelper();
     await expect(helper.sync(join(tmpdir(), 'bundoc-no-such-folder'))).rejects.toThrow(
       /^failed .*no-such-folder/,

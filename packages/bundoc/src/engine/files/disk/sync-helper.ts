@@ -5,7 +5,10 @@ import { promisify } from 'node:util';
 
 const run = promisify(execFile);
 
-/** Syncs the file system of each folder that it reads: a line says that it begins, and one how it went. */
+/**
+ * Syncs the file system of each folder that it reads: it prints a line when it starts, and one with the
+ * outcome.
+ */
 const SCRIPT = `while IFS= read -r folder; do
   echo begun
   if said=$(sync -f -- "$folder" 2>&1); then echo ok; else printf 'failed %s\\n' "$(printf %s "$said" | tr '\\n' ' ')"; fi
@@ -13,34 +16,34 @@ done`;
 
 interface Asked {
   hasBegun: boolean;
-  /** Undefined says that the sync did not begin. */
+  /** Undefined means that the sync did not start. */
   readonly settle: (said: string | undefined) => void;
 }
 
 type Helper = ChildProcessByStdio<Writable, Readable, null>;
 
 /**
- * Syncs file systems by `sync -f` of coreutils, one at a time.
+ * Syncs file systems with `sync -f` of coreutils, one at a time.
  *
- * A process of its own starts the command. To start it from here would copy the page tables of this process
- * on the thread of the event loop: with 2 GiB that takes up to a quarter of a second.
+ * A separate process runs the command. Starting it from this process would copy the page tables on the event
+ * loop's thread. With 2 GiB that takes up to a quarter of a second.
  */
 export class SyncHelper {
   #helper: Helper | undefined;
-  /** The syncs that were asked for, in their order. */
+  /** The requested syncs, in order. */
   readonly #asked: Asked[] = [];
 
-  /** Starts the process, which ends with this one. To be called while this process is small. */
+  /** Starts the process, which ends with this one. Call it while this process is small. */
   start(): void {
     if (this.#helper !== undefined) return;
     const helper: Helper = spawn('sh', ['-c', SCRIPT], {
-      // What a terminal sends to this process must not end it before the last sync.
+      // Signals from the terminal must not end it before the last sync.
       detached: true,
       stdio: ['pipe', 'pipe', 'ignore'],
       env: { PATH: process.env['PATH'], LC_ALL: 'C' },
     });
     const gone = () => this.#gone(helper);
-    // Closed, it has said all that it will say.
+    // After `close` it has no more output.
     helper.once('error', gone).once('close', gone);
     helper.stdin.on('error', () => undefined);
     createInterface({ input: helper.stdout }).on('line', (line) => {
@@ -53,7 +56,7 @@ export class SyncHelper {
     this.#hold();
   }
 
-  /** @throws what the sync says when a write has failed, and when its outcome is lost. */
+  /** @throws the error of the sync when a write has failed, and when its outcome is lost. */
   async sync(folder: string): Promise<void> {
     const said = folder.includes('\n') ? undefined : await this.#ask(folder);
     if (said === undefined) await run('sync', ['-f', '--', folder]);
@@ -70,8 +73,8 @@ export class SyncHelper {
   }
 
   /**
-   * The process has ended, or did not begin. A sync that had begun has failed: it may have taken the report
-   * of a failed write with it, which the kernel gives once.
+   * The process has ended or failed to start. A started sync counts as failed: it may have received the
+   * report of a failed write, which the kernel gives once.
    */
   #gone(helper: Helper): void {
     if (this.#helper !== helper) return;
@@ -80,7 +83,7 @@ export class SyncHelper {
       settle(hasBegun ? 'the process that syncs has ended during a sync' : undefined);
   }
 
-  /** This process waits for the other one while a sync is under way, and else may end. */
+  /** Keeps this process alive only while a sync is running. */
   #hold(): void {
     const helper = this.#helper;
     if (helper === undefined) return;

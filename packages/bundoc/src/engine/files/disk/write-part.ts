@@ -3,7 +3,7 @@ import type { Log } from '../log/log.ts';
 import type { PartSource, TakenPart } from '../log/log-api.ts';
 import type { PartKeys } from '../log/part-seal.ts';
 
-/** Writes a part of a project that is not open. @returns its place, once it is durable. */
+/** Writes a part of a closed project. @returns its place, once it is durable. */
 export async function writePart(
   log: Log,
   of: { readonly handle: string; readonly project: string; readonly keys: PartKeys },

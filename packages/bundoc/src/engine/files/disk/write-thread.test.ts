@@ -13,7 +13,7 @@ const newThread = () => new WriteThread({ folder: folder.shared, fileMode: 0o600
 const file = (path: string, content: Buffer | undefined) => ({ path, content });
 
 describe('WriteThread', () => {
-  it('puts into each file its own content, of any size, whatever else is written with it', async () => {
+  it("writes each file's own content of any size, whatever else is written at the same time", async () => {
     const thread = newThread();
     const contents = Array.from({ length: 200 }, (_, at) => Buffer.alloc((at * 37) % 3_000, at));
     await Promise.all(contents.map((content, at) => thread.write([file(`many-${at}`, content)])));
@@ -24,14 +24,14 @@ describe('WriteThread', () => {
     }
   });
 
-  it('makes the folder of a file, for its owner alone', async () => {
+  it('creates the folder of a file, accessible to its owner only', async () => {
     const thread = newThread();
     await Promise.all(['3f/1', '3f/2'].map((name) => thread.write([file(name, Buffer.from(name))])));
     expect(readFileSync(join(directory, '3f/2'), 'utf8')).toBe('3f/2');
     expect(statSync(join(directory, '3f')).mode & 0o777).toBe(0o700);
   });
 
-  it('leaves nothing of a longer content behind, and removes files', async () => {
+  it('leaves nothing of a longer content, and removes files', async () => {
     const thread = newThread();
     await thread.write([file('long', Buffer.alloc(3_000, 1)), file('gone', Buffer.from('x'))]);
     const outcomes = await thread.write([
@@ -44,13 +44,13 @@ describe('WriteThread', () => {
     expect(existsSync(join(directory, 'gone'))).toBe(false);
   });
 
-  it('leaves the contents that it was given as they are', async () => {
+  it('leaves the given buffers unchanged', async () => {
     const content = Buffer.from('sealed bytes that a cache keeps as well');
     await newThread().write([file('kept', content)]);
     expect(content.toString()).toBe('sealed bytes that a cache keeps as well');
   });
 
-  it('tells the fault of the file that could not be written, and writes the others', async () => {
+  it('reports the error of the file that could not be written, and writes the others', async () => {
     const thread = newThread();
     const [others, outcomes] = await Promise.all([
       thread.write([file('before', Buffer.from('1'))]),
@@ -61,7 +61,7 @@ describe('WriteThread', () => {
     expect(readFileSync(join(directory, 'after'), 'utf8')).toBe('3');
   });
 
-  it('fails what was asked of a thread that ends, and writes again with another', async () => {
+  it('fails the requests of a thread that ends, and writes again with another thread', async () => {
     const thread = newThread();
     await thread.write([file('first', Buffer.from('1'))]);
     const lost = thread.write([file('lost', Buffer.from('2'))]);

@@ -4,7 +4,7 @@ import { Worker } from 'node:worker_threads';
 import type { FileChange } from './disk.ts';
 import { END, type FilesToWrite, REMOVED, type WriteFailure, type WritePlace } from './files-to-write.ts';
 
-/** Why a file could not be written; undefined for one that was. */
+/** The error of a file; undefined when it was written. */
 export type WriteOutcome = Error | undefined;
 
 interface Asked {
@@ -13,10 +13,9 @@ interface Asked {
 }
 
 /**
- * Writes small files in a thread of its own, synchronously: each takes three system calls there, instead of
- * three tasks of libuv's pool, where reads would queue behind them. Requests of one turn of the event loop,
- * or of the time while the thread is busy, go there as one message. The thread has a lower priority than the
- * others.
+ * Writes small files synchronously in a separate thread. Each takes three system calls there, instead of
+ * three tasks in libuv's pool that delay reads. One message carries all requests of a turn of the event loop,
+ * or those that arrive while the thread is busy. The thread has a lower priority than the others.
  *
  * The thread starts with the first file and keeps the process alive only while files are being written.
  */
@@ -28,15 +27,15 @@ export class WriteThread implements AsyncDisposable {
   #scheduled = false;
   #forgetFolders = false;
 
-  /** @param place whose folder stays open until the thread has ended. */
+  /** @param place its folder stays open until the thread has ended. */
   constructor(place: WritePlace) {
     this.#place = place;
   }
 
   /**
-   * Folders are made if there are none.
+   * Creates missing folders.
    *
-   * @param files by their paths below the data folder.
+   * @param files have paths below the data folder.
    * @returns the outcome of each file; an error has the `code` of the system's error.
    */
   write(files: readonly FileChange[]): Promise<readonly WriteOutcome[]> {
@@ -50,14 +49,13 @@ export class WriteThread implements AsyncDisposable {
   }
 
   /**
-   * After folders were removed or renamed: files that are written from now on go into those that have their
-   * names.
+   * Called after folders were removed or renamed: later files go to the folders that now have these names.
    */
   forgetFolders(): void {
     this.#forgetFolders = true;
   }
 
-  /** Ends the thread once it has written what it was asked for; nothing may be asked of it afterwards. */
+  /** Ends the thread after its pending writes. It accepts no further requests. */
   async [Symbol.asyncDispose](): Promise<void> {
     const worker = this.#worker;
     if (worker === undefined) return;
@@ -68,7 +66,7 @@ export class WriteThread implements AsyncDisposable {
     await ended;
   }
 
-  /** Ends the thread at once; what it was asked for fails. The next file starts another. */
+  /** Ends the thread at once; its pending writes fail. The next file starts another thread. */
   async terminate(): Promise<void> {
     await this.#worker?.terminate();
   }
@@ -89,7 +87,7 @@ export class WriteThread implements AsyncDisposable {
   }
 
   #start(): Worker {
-    // From `dist` as from the sources, whose types Node strips.
+    // Works from `dist` and from the sources, whose types Node strips.
     const extension = extname(import.meta.url);
     const worker = new Worker(new URL(`./write-worker${extension}`, import.meta.url), {
       env: {},
@@ -135,7 +133,7 @@ function messageOf(files: readonly FileChange[]): Omit<FilesToWrite, 'forgetFold
   return { paths: files.map(({ path }) => path).join('\0'), bytes, contents };
 }
 
-/** Gives each who asked the outcomes of its own files. */
+/** Returns to each caller the outcomes of its files. */
 function settle(sent: readonly Asked[], failures: readonly WriteFailure[]): void {
   const failed = new Map(
     failures.map(({ at, code, message }) => [at, Object.assign(new Error(message), { code })]),

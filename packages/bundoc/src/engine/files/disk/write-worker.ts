@@ -21,8 +21,7 @@ import {
 import { END, type FilesToWrite, REMOVED, type WriteFailure, type WritePlace } from './files-to-write.ts';
 import { OpenFolders } from './open-folders.ts';
 
-// The thread of `write-thread.ts`: writes files one after another, synchronously. It imports no library, so
-// that it
+// The thread of `write-thread.ts`: writes files one by one, synchronously. It imports no library, so that it
 // starts in a few milliseconds.
 
 const place = workerData as WritePlace;
@@ -30,11 +29,10 @@ const { fileMode, directoryMode } = place;
 const folder = DataFolder.over(place.folder);
 const folders = new OpenFolders(folder);
 
-/** How much the thread gives way to others, in the scale of nice(1). */
+/** The thread's niceness, in the scale of nice(1). */
 const NICENESS = 10;
-// Commits are durable without these files, so requests that wait for an answer go first. On Linux this is the
-// priority of the thread; elsewhere
-// it would be that of the whole process.
+// Commits are durable without these files, so requests with waiting clients go first. On Linux this sets the
+// priority of the thread; elsewhere it would set that of the whole process.
 if (process.platform === 'linux') setPriority(NICENESS);
 
 parentPort?.on('message', (message: FilesToWrite | typeof END) => {
@@ -71,7 +69,7 @@ function writeOne(path: string, content: Uint8Array): void {
     requireFile(path, stats, Number.POSITIVE_INFINITY);
     let written = 0;
     while (written < content.length) written += writeSync(file, content, written);
-    // Emptied before it is written, an overwritten file would cost four times as much.
+    // Truncating it before the write would make an overwrite four times as expensive.
     if (stats.size > content.length) ftruncateSync(file, content.length);
   } finally {
     closeSync(file);
@@ -88,7 +86,7 @@ function openOne(path: string): number {
   }
 }
 
-/** The folder of a file, which is made if there is none in its own. */
+/** Opens the folder of a file, and creates it if necessary. */
 function entriesOf(below: string): string {
   try {
     return folders.entriesOf(below);

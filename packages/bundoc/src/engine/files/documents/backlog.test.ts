@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { Backlog } from './backlog.ts';
 
 describe('Backlog', () => {
-  it('is full above its bound, and wakes everyone once when it no longer is', () => {
+  it('is full above its limit, and wakes everyone once when it no longer is', () => {
     const backlog = new Backlog(100);
     backlog.add(100);
     expect(backlog.isFull).toBe(false);
@@ -20,7 +20,7 @@ describe('Backlog', () => {
     expect(backlog.bytes).toBe(90);
   });
 
-  it('is full of fewer bytes when they are of more projects, until one has nothing in it any more', () => {
+  it('is full with fewer bytes if they belong to more projects, until one has none left', () => {
     const backlog = new Backlog(100, 30);
     backlog.add(60);
     backlog.countProject(1);
@@ -39,7 +39,7 @@ describe('Backlog', () => {
     expect([backlog.isFull, isWoken]).toEqual([false, true]);
   });
 
-  it('lets one who is woken wait again', () => {
+  it('lets a woken caller wait again', () => {
     const backlog = new Backlog(0);
     backlog.add(1);
     let woken = 0;

@@ -1,9 +1,9 @@
-/** Beyond its bound, the backlog takes this part more from projects that have nothing in it. */
+/** Projects without bytes in the backlog may fill it beyond its limit by this fraction. */
 const RESERVE = 1 / 4;
 
 /**
- * Bytes of sealed documents that wait for their files, of all projects of the process together, since there
- * is one memory and one thread that writes them.
+ * Bytes of sealed documents that wait to be written to their files. All projects of the process share it,
+ * because they share the memory and the thread that writes.
  */
 export class Backlog {
   readonly #bytesMax: number;
@@ -13,8 +13,8 @@ export class Backlog {
   #projects = 0;
 
   /**
-   * @param bytesMax above which callers that add to it should wait.
-   * @param projectBytes that each project in it counts in addition: a file in another folder takes longer.
+   * @param bytesMax limit above which callers that add to it should wait.
+   * @param projectBytes added for each project in it: a file in another folder takes longer.
    */
   constructor(bytesMax: number, projectBytes = 0) {
     this.#bytesMax = bytesMax;
@@ -29,7 +29,7 @@ export class Backlog {
     return this.#weight > this.#bytesMax;
   }
 
-  /** Whether projects that have nothing in the backlog should wait, too. */
+  /** Whether projects without bytes in the backlog should wait, too. */
   get isReserveFull(): boolean {
     return this.#weight > this.#bytesMax * (1 + RESERVE);
   }
@@ -38,12 +38,12 @@ export class Backlog {
     return this.#bytes + this.#projects * this.#projectBytes;
   }
 
-  /** A project has something in it now, or has nothing in it any more. */
+  /** Called when a project gets its first bytes, or has lost its last. */
   countProject(change: 1 | -1): void {
     this.#projects += change;
   }
 
-  /** Adds to the bytes that wait; a negative number takes away. */
+  /** Adds to the waiting bytes; a negative number subtracts. */
   add(bytes: number): void {
     this.#bytes += bytes;
     if (this.isFull || this.#waiting.size === 0) return;
@@ -52,7 +52,7 @@ export class Backlog {
     for (const wake of waiting) wake();
   }
 
-  /** Calls `wake` once, when there is room again. */
+  /** Calls `wake` once, when there is capacity again. */
   whenCapacity(wake: () => void): void {
     this.#waiting.add(wake);
   }

@@ -12,7 +12,7 @@ export function nameOf({ fileName }: DocumentState): string {
   return fileName.toString('hex');
 }
 
-/** Where a document file lies below the project's folder. */
+/** The path of a document file below the project's folder. */
 export function documentPath(fileName: string): string {
   return join(DOCS_FOLDER, fileName);
 }
@@ -30,8 +30,8 @@ export async function listDocumentFiles(disk: Disk, directory: string): Promise<
  * Reads a file below `docs`.
  *
  * @param path below the project's folder.
- * @param bytesMax of the document, if it is known: no other file can be it.
- * @returns undefined when there is none, `unsafe` when it is larger, or no regular file.
+ * @param bytesMax size of the document, if known: any other file is wrong.
+ * @returns undefined when there is none, `unsafe` when it is larger or not a regular file.
  */
 export async function readDocumentFile(
   disk: Pick<Disk, 'read'>,
@@ -47,7 +47,7 @@ export async function readDocumentFile(
   }
 }
 
-/** Puts the documents of sealed changes in their files, durably; of one that comes twice the last. */
+/** Writes the documents of sealed changes to their files, durably; the last change of a document wins. */
 export async function putDocuments(
   disk: Disk,
   directory: string,
@@ -62,7 +62,7 @@ export async function putDocuments(
   await disk.syncFiles(files.map(({ path }) => path));
 }
 
-/** Files that are read side by side. */
+/** Concurrent file reads. */
 const READS_AT_ONCE = 16;
 
 export async function inTurns<T>(

@@ -9,7 +9,7 @@ import { DocumentWriter, type ProjectFiles } from './document-writer.ts';
 const name = (n: number) => n.toString(16).padStart(32, '0');
 const bytes = (length: number, fill = 1) => Buffer.alloc(length, fill);
 
-/** A writer of the files of projects `a`, `b` …, whose rounds wait until the test lets them. */
+/** A writer of the files of projects `a`, `b` …, whose rounds wait until the test releases them. */
 function start({ backlogBytesMax = 1_000_000, isHeld = true } = {}) {
   const disk = new SimulatedDisk(
     '/',
@@ -20,7 +20,7 @@ function start({ backlogBytesMax = 1_000_000, isHeld = true } = {}) {
   const held: (() => void)[] = [];
   const retries: (() => void)[] = [];
   const state = { isHeld };
-  /** Paths that fail, and how. */
+  /** Paths that fail, and their errors. */
   const failing = new Map<string, AppError>();
   const writer = new DocumentWriter({
     disk: {
@@ -61,7 +61,7 @@ async function hasSettled(promise: Promise<unknown>): Promise<boolean> {
 }
 
 describe('the writer of document files', () => {
-  it('is one for all projects: what they add while a round is under way goes into one more round', async () => {
+  it('serves all projects: files added during a round share the next one', async () => {
     const { disk, of, rounds, release, projectsOf } = start();
     of('a').put(name(1), bytes(10));
     for (const project of ['a', 'b', 'c']) of(project).put(name(2), bytes(20));
@@ -73,7 +73,7 @@ describe('the writer of document files', () => {
     expect(disk.files().get(`/b/docs/${name(2)}`)).toEqual(bytes(20));
   });
 
-  it('lets projects take turns: one with a thousand files does not hold up a neighbour with one', async () => {
+  it('lets projects take turns: one with a thousand files does not delay a neighbour with one', async () => {
     const { of, rounds, release, projectsOf } = start();
     for (let n = 0; n < 1_000; n++) of('a').put(name(n), bytes(10));
     of('b').put(name(1), bytes(10));
@@ -86,7 +86,7 @@ describe('the writer of document files', () => {
     expect(of('a').pendingWrites.size).toBeGreaterThan(500);
   });
 
-  it('writes first what somebody waits for, and the others in their turns behind it', async () => {
+  it('first writes files that a caller waits for, then the others in their turns', async () => {
     const { of, rounds, release, projectsOf } = start();
     for (let n = 0; n < 10; n++)
       for (const project of ['a', 'b', 'c']) of(project).put(name(n), bytes(1_000_000));
@@ -106,7 +106,7 @@ describe('the writer of document files', () => {
     expect(last?.[0]).not.toBe('c');
   });
 
-  it('writes the last of several contents of a file, once', async () => {
+  it('writes only the last of several contents of a file', async () => {
     const { backlog, disk, of, rounds, release } = start();
     of('a').put(name(0), bytes(1));
     of('a').put(name(1), bytes(800));
@@ -122,12 +122,12 @@ describe('the writer of document files', () => {
     expect([disk.files().get(`/a/docs/${name(1)}`), backlog.bytes]).toEqual([bytes(300, 2), 0]);
   });
 
-  it('gives up nothing of a project whose store is closed, and the next opening need not write it again', async () => {
+  it('still writes the files of a closed store, so that the next opening need not', async () => {
     const { disk, of, writer, release } = start();
     const first = of('a');
     first.put(name(1), bytes(10));
     first.isUpToDate = true;
-    // Closing forgets what is clean alone.
+    // Closing forgets only clean projects.
     writer.forget('a');
     expect(of('a')).toBe(first);
     await release();
@@ -141,7 +141,7 @@ describe('the writer of document files', () => {
     expect([of('a') === first, of('a').isUpToDate]).toEqual([false, false]);
   });
 
-  it('that drops a project writes nothing more of it, and waits for what is being written', async () => {
+  it('writes nothing more of a dropped project, and waits for its current write', async () => {
     const { backlog, of, rounds, writer, release } = start();
     of('a').put(name(1), bytes(10));
     of('a').put(name(2), bytes(10));
@@ -155,7 +155,7 @@ describe('the writer of document files', () => {
     expect([rounds.length, backlog.bytes, of('a').pendingWrites.size]).toEqual([1, 0, 0]);
   });
 
-  it('that forgets what is written of a project keeps one of which something waits', async () => {
+  it('keeps a project with pending writes when it forgets written ones', async () => {
     const { of, writer, release } = start();
     const first = of('a');
     first.put(name(1), bytes(10));
@@ -166,7 +166,7 @@ describe('the writer of document files', () => {
     expect(of('a')).not.toBe(first);
   });
 
-  it('leaves the other projects alone when the files of one cannot be written', async () => {
+  it('continues with other projects when the files of one cannot be written', async () => {
     const { backlog, disk, of, failing, state } = start();
     state.isHeld = false;
     failing.set(`/a/docs/${name(1)}`, new AppError('storage_unavailable'));
@@ -177,14 +177,14 @@ describe('the writer of document files', () => {
     await of('b').whenWritten();
     await expect(failed.whenWritten()).rejects.toMatchObject({ code: 'storage_unavailable' });
     expect(failures).toEqual([['a', expect.objectContaining({ code: 'storage_unavailable' })]]);
-    // What is in its files is not known: nothing is written into them.
+    // The content of its files is unknown, so nothing is written to them.
     failed.put(name(3), bytes(10));
     of('b').put(name(3), bytes(10));
     await of('b').whenWritten();
     expect([disk.files().has(`/a/docs/${name(3)}`), backlog.bytes]).toEqual([false, 0]);
   });
 
-  it('on a full disk refuses those who wait, removes files, and writes what waits when there is room', async () => {
+  it('refuses waiters on a full disk, removes files, and writes pending contents once there is space', async () => {
     const { disk, of, writer, retry, state } = start();
     state.isHeld = false;
     of('b').put(name(1), bytes(10));
@@ -203,7 +203,7 @@ describe('the writer of document files', () => {
     expect([writer.full, of('a').isFull]).toEqual([false, false]);
   });
 
-  it('does not hold the disk for full once nothing waits for room: what a full disk held up was deleted', async () => {
+  it('clears the full-disk flag when the blocked write was deleted', async () => {
     const { disk, of, writer, retry, state } = start();
     state.isHeld = false;
     disk.full = true;
@@ -217,14 +217,14 @@ describe('the writer of document files', () => {
     expect([writer.full, of('b').isFull]).toEqual([false, false]);
   });
 
-  it('does not hold the disk for full once the project that waited for room is given up', async () => {
+  it('clears the full-disk flag when the blocked project was dropped', async () => {
     const { disk, of, writer, retry, state } = start();
     state.isHeld = false;
     disk.full = true;
     of('a').put(name(1), bytes(10));
     await expect(of('a').whenWritten()).rejects.toMatchObject({ code: 'disk_full' });
     await writer.drop('a');
-    // Removals take no room, so they do not count.
+    // Removals need no space, so they prove nothing.
     state.isHeld = true;
     of('b').remove(name(1));
     expect(writer.full).toBe(true);
@@ -233,7 +233,7 @@ describe('the writer of document files', () => {
     expect([writer.full, of('b').isFull]).toEqual([false, false]);
   });
 
-  it('holds the disk for full while a content waits for room', async () => {
+  it('keeps the full-disk flag while a content is blocked', async () => {
     const { disk, of, writer, retry, state, rounds } = start();
     state.isHeld = false;
     disk.full = true;
@@ -247,7 +247,7 @@ describe('the writer of document files', () => {
     expect([writer.full, of('c').isFull]).toEqual([true, true]);
   });
 
-  it('starts from nothing with a project whose files have failed while it was closed', async () => {
+  it('starts fresh with a project whose files have failed while it was closed', async () => {
     const { disk, of, failing, state } = start();
     state.isHeld = false;
     failing.set(`/a/docs/${name(1)}`, new AppError('storage_unavailable'));
@@ -263,7 +263,7 @@ describe('the writer of document files', () => {
     expect(disk.files().get(`/a/docs/${name(1)}`)).toEqual(bytes(20));
   });
 
-  it('that is stopped writes nothing more, and gives the bytes that wait back', async () => {
+  it('writes nothing more after it is stopped, and frees the waiting bytes', async () => {
     const { backlog, of, rounds, writer, release } = start();
     for (const project of ['a', 'b']) for (const n of [1, 2]) of(project).put(name(n), bytes(500));
     const stopped = writer.stop();
@@ -274,8 +274,8 @@ describe('the writer of document files', () => {
   });
 });
 
-describe('room among the document files that wait', () => {
-  it('is missing while the projects together have too many, and is there as soon as enough are written', async () => {
+describe('the capacity for pending document files', () => {
+  it('is exhausted while the projects together have too many, and returns as soon as enough are written', async () => {
     const { backlog, of, release } = start({ backlogBytesMax: 1_000 });
     of('a').put(name(1), bytes(400));
     of('b').put(name(2), bytes(700));
@@ -286,7 +286,7 @@ describe('room among the document files that wait', () => {
     expect([roomy, backlog.bytes, of('b').hasCapacity]).toEqual([['b'], 700, true]);
   });
 
-  it('has a quarter more for projects of which nothing waits, however many there are', () => {
+  it('has a reserve of a quarter for projects without pending files, however many there are', () => {
     const { of } = start({ backlogBytesMax: 1_000 });
     of('b').put(name(1), bytes(1_100));
     expect([of('a').hasCapacity, of('b').hasCapacity]).toEqual([true, false]);
@@ -296,7 +296,7 @@ describe('room among the document files that wait', () => {
     expect(of('a').hasCapacity).toBe(false);
   });
 
-  it('is given back by a project whose files cannot be written', async () => {
+  it('is returned by a project whose files cannot be written', async () => {
     const { backlog, of, failing, state } = start({ backlogBytesMax: 1_000 });
     state.isHeld = false;
     failing.set(`/a/docs/${name(1)}`, new AppError('storage_unavailable'));
@@ -308,7 +308,7 @@ describe('room among the document files that wait', () => {
     expect([roomy, backlog.bytes, of('a').hasCapacity]).toEqual([['b'], 0, true]);
   });
 
-  it('is announced on a full disk, so that anyone who waits is refused', async () => {
+  it('is announced on a full disk, so that waiting callers are refused', async () => {
     const { disk, of, state } = start({ backlogBytesMax: 1_000 });
     state.isHeld = false;
     disk.full = true;

@@ -4,7 +4,7 @@ import { createSealedCache } from './sealed-cache.ts';
 const FILE = '3fa9'.repeat(8);
 const bytes = Buffer.from('sealed');
 
-it('of a project that is no more nothing is kept, and everything of those with names like its own', () => {
+it('the cache drops everything of a removed project, and keeps entries of projects with similar names', () => {
   const cache = createSealedCache(1_000_000);
   const others = ['b', 'aa', 'a-', `a${FILE}`, 'A'];
   for (const project of ['a', ...others]) cache.set(project, FILE, bytes);
@@ -14,7 +14,7 @@ it('of a project that is no more nothing is kept, and everything of those with n
   for (const project of others) expect(cache.get(project, FILE)).toBe(bytes);
 });
 
-it('that is turned off keeps nothing and forgets nothing', () => {
+it('a disabled cache keeps nothing and deletes nothing', () => {
   const cache = createSealedCache(0);
   cache.set('a', FILE, bytes);
   cache.deleteAll('a');

@@ -1,28 +1,27 @@
 import { LRUCache } from 'lru-cache';
 
 /**
- * Sealed bytes of documents of all projects that were read, the ones used longest ago going first. Nothing in
- * it is readable.
+ * An LRU of the sealed bytes of documents that were read, for all projects. It contains no plaintext.
  *
- * What is only written does not come in: a long import must not push out what is read all the time, and until
- * its file is written it is in memory anyway.
+ * Writes do not enter it: a long import must not evict hot documents, and unwritten files are in memory
+ * anyway.
  */
 export interface SealedCache {
   get(project: string, fileName: string): Buffer | undefined;
   set(project: string, fileName: string, sealed: Buffer): void;
-  /** Puts a copy in the place of what is there; nothing happens when there is nothing. */
+  /** Replaces an existing entry with a copy; does nothing without one. */
   update(project: string, fileName: string, sealed: Buffer): void;
   delete(project: string, fileName: string): void;
-  /** Of a project that is no more. It looks at all that is there. */
+  /** Deletes the entries of a removed project. It visits all entries. */
   deleteAll(project: string): void;
 }
 
 /** 16 bytes in hex. */
 const FILE_NAME_LENGTH = 32;
-/** What an entry costs besides its bytes. */
+/** Memory of an entry besides its bytes. */
 const ENTRY_BYTES = 200;
 
-/** @param bytesMax 0 turns it off. */
+/** @param bytesMax 0 disables the cache. */
 export function createSealedCache(bytesMax: number): SealedCache {
   if (bytesMax === 0)
     return {
@@ -52,7 +51,7 @@ export function createSealedCache(bytesMax: number): SealedCache {
       cache.delete(project + fileName);
     },
     deleteAll: (project) => {
-      // File names are all of one length, so that no other project's entry looks like one of this one.
+      // All file names have one length, so no other project's entry has a key that matches.
       const length = project.length + FILE_NAME_LENGTH;
       for (const name of [...cache.keys()])
         if (name.length === length && name.startsWith(project)) cache.delete(name);

@@ -22,7 +22,7 @@ const LIMITS = {
 const HEADER_COPIES = [0, BLOCK_BYTES / 2];
 const HEADER_BYTES = 148;
 
-/** A range of bytes that the log reads, and whose parts lie in it. */
+/** A range of bytes that the log reads, and the projects with parts in it. */
 interface Used {
   readonly path: string;
   readonly start: number;
@@ -30,7 +30,7 @@ interface Used {
   readonly handles: readonly string[];
 }
 
-/** Every byte of every header, index and frame that counts. */
+/** Every byte of every live header, index and frame. */
 function usedBytes(files: ReadonlyMap<string, Buffer>): Used[] {
   const used: Used[] = [];
   for (const [path, bytes] of files) {
@@ -49,13 +49,13 @@ function usedBytes(files: ReadonlyMap<string, Buffer>): Used[] {
   return used;
 }
 
-/** All files but free segments. */
+/** All files except free segments. */
 function imageOf(disk: SimulatedDisk): Map<string, Buffer> {
   const files = [...disk.files()].filter(([path, bytes]) => !path.startsWith('/log/') || decodeHeader(bytes));
   return new Map(files.map(([path, bytes]) => [path, Buffer.from(bytes)]));
 }
 
-/** A log that is read where it lies. */
+/** A read-only disk over these files. */
 function readOnly(files: ReadonlyMap<string, Buffer>): ReadableLogDisk {
   return {
     list: async (directory) =>
@@ -123,7 +123,7 @@ describe('a log of three segments, four projects and thirty frames', () => {
 
   type State = Map<LogProject, readonly number[] | 'damaged'>;
 
-  /** What each project has after a start, or that it is damaged. */
+  /** The content of each project after a start, or that it is damaged. */
   async function stateOf(disk: SimulatedDisk): Promise<State> {
     return stateIn(await world.openLog(disk), disk);
   }
@@ -142,7 +142,7 @@ describe('a log of three segments, four projects and thirty frames', () => {
     return state;
   }
 
-  /** A place for each bit, and what is done with it flipped. */
+  /** Flips each chosen bit, and checks the result. */
   async function flip(
     files: ReadonlyMap<string, Buffer>,
     used: readonly Used[],
@@ -158,7 +158,7 @@ describe('a log of three segments, four projects and thirty frames', () => {
     for (const [project, content] of state) {
       const where = `bit ${bit}: byte ${byte - range.start} of ${range.end - range.start} at ${range.path} ${range.start}`;
       if (content !== 'damaged') {
-        // Without a message for each of millions.
+        // Without a message, because there are millions of checks.
         const isSame = isDeepStrictEqual(
           content,
           project.given.map(({ id }) => id),
@@ -186,7 +186,7 @@ describe('a log of three segments, four projects and thirty frames', () => {
   }
 
   it(
-    'loses nothing in silence when any bit is flipped: the state is the same, or a project with a part in the frame is damaged',
+    'loses nothing silently when any bit is flipped: the state is the same, or a project with a part in the frame is damaged',
     async () => {
       const used = usedBytes(closed);
       const folders = diskOf(closed);
@@ -200,16 +200,16 @@ describe('a log of three segments, four projects and thirty frames', () => {
       let [flips, noticed] = [0, 0];
       for (const bit of chosen(bits(used), 20_000)) {
         if (await flip(closed, used, bit, view)) noticed++;
-        // A start finds the same as a view, by the same code, and writes besides.
+        // A start uses the same code as a view and also writes, so it is sampled.
         if (flips++ % 40 === 0) await flip(closed, used, bit, start);
       }
-      // Most bits are of sealed bodies, whose tags do not hold any more.
+      // Most bits belong to sealed bodies, whose tags then fail.
       expect(noticed).toBeGreaterThan(flips / 2);
     },
     4 * 3_600_000,
   );
 
-  it('tells damage from a torn tail after a crash, too, but for the very last frame', async () => {
+  it('distinguishes damage from a torn tail, also after a crash, except in the very last frame', async () => {
     const used = usedBytes(crashed);
     const last = used.at(-1)!;
     for (const bit of chosen(bits(used.slice(0, -1)), 200))
@@ -224,7 +224,7 @@ describe('a log of three segments, four projects and thirty frames', () => {
     }
   });
 
-  it('attributes a frame that is lost with its head to those who had a part in it, without a key', async () => {
+  it('attributes a frame with a lost head to the handles of its parts, without a key', async () => {
     const used = usedBytes(closed).filter(({ handles }) => handles.length > 0);
     for (const range of used) {
       const bytes = Buffer.from(closed.get(range.path)!);
@@ -240,8 +240,8 @@ describe('a log of three segments, four projects and thirty frames', () => {
   });
 });
 
-describe('two neighbouring frames that are lost', () => {
-  it('damage who is not known to have come later, at every start until that is accepted', async () => {
+describe('two adjacent lost frames', () => {
+  it('damage each project without a later part, at every start until the loss is accepted', async () => {
     const world = new LogWorld(4, LIMITS);
     const disk = new SimulatedDisk(...world.directories());
     const [log, open] = await openAll(world, disk);
@@ -270,7 +270,7 @@ describe('two neighbouring frames that are lost', () => {
         await world.contentOf(at, disk, project).catch(() => names.push(project.name));
       return names;
     };
-    // The first had no part in them, which nobody can know.
+    // The first had no part in them, but nobody can know that.
     const hidden = [before.project, last.project];
     const again = await world.openLog(disk);
     expect(again.stats).toMatchObject({ holes: 1, suspectFrames: 1 });

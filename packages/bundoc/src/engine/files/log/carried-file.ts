@@ -18,23 +18,23 @@ const SEGMENT_START = HANDLE_START + HANDLE_BYTES;
 const SEGMENT_ID_START = SEGMENT_START + 8;
 const NEWEST_START = SEGMENT_ID_START + ID_BYTES;
 const COUNT_START = NEWEST_START + 4 + TAG_BYTES;
-/** Bytes of a carried file that say whose it is: {@link handleInStart}. */
+/** Length of a carried file's start that identifies its handle: {@link handleInStart}. */
 export const CARRIED_START_BYTES = SEGMENT_START;
 const HEAD_BYTES = COUNT_START + 4;
 
-/** Parts of one handle that were in one segment, sealed as they were. Byte table: docs/formats/log.md. */
+/** Parts of one handle from one segment, with their seals unchanged. Byte table: docs/formats/log.md. */
 export interface Carried {
-  /** Whose log it was: part of what the parts authenticate, so that they open in another data folder. */
+  /** The storage of the original log. The parts authenticate it, so they also open in another data folder. */
   readonly storageId: Buffer;
   readonly handle: string;
   readonly segment: number;
   readonly segmentId: Buffer;
-  /** The handle's last part in the segment, whether or not it could be read. */
+  /** The handle's last part in the segment, readable or not. */
   readonly newest: Place;
   readonly parts: readonly SealedPart[];
 }
 
-/** A carried file. It needs no key: entries and bodies are copied as they are. */
+/** Encodes a carried file. It needs no key, because entries and bodies are copied unchanged. */
 export function encodeCarried({ storageId, handle, segment, segmentId, newest, parts }: Carried): Buffer {
   const bytes = parts.reduce((sum, { body }) => sum + 4 + ENTRY_BYTES + body.length, HEAD_BYTES);
   const file = Buffer.alloc(bytes + HASH_BYTES);
@@ -55,13 +55,16 @@ export function encodeCarried({ storageId, handle, segment, segmentId, newest, p
   return file;
 }
 
-/** The handle in the first bytes of a carried file, which need not be whole; undefined for any other file. */
+/** The handle in the first bytes of a carried file; undefined for any other file. */
 export function handleInStart(start: Buffer): string | undefined {
   if (start.length < CARRIED_START_BYTES || !start.subarray(0, MAGIC.length).equals(MAGIC)) return undefined;
   return start.toString('hex', HANDLE_START, SEGMENT_START);
 }
 
-/** Whether the last part in a carried file is not behind a place. A damaged file stays. */
+/**
+ * Whether the last part in a carried file is at or before a place. False for a damaged file, so that it
+ * stays.
+ */
 export function isCarriedUpTo(file: Buffer, covered: FramePlace): boolean {
   try {
     return comparePlaces(decodeCarried(file).newest, covered) <= 0;
@@ -71,7 +74,7 @@ export function isCarriedUpTo(file: Buffer, covered: FramePlace): boolean {
   }
 }
 
-/** @throws PartsDamaged for what is no whole carried file. */
+/** @throws PartsDamaged unless it is a complete carried file. */
 export function decodeCarried(file: Buffer): Carried {
   const end = file.length - HASH_BYTES;
   if (end < HEAD_BYTES || !file.subarray(0, MAGIC.length).equals(MAGIC) || !endsWithHash(file, 0, end))

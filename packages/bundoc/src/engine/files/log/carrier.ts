@@ -10,16 +10,16 @@ import { PartsDamaged, type SealedPart } from './sealed-part.ts';
 import type { Segments } from './segments.ts';
 import type { StuckParts } from './stuck-parts.ts';
 
-/** Files that are put into folders of projects at once. */
+/** Files that are written to folders of projects at once. */
 const BATCH = 512;
 
-/** Copies sealed parts out of the log into the folders of their projects, without any key. */
+/** Copies sealed parts from the log into the folders of their projects, without any key. */
 export class Carrier {
   readonly #storageId: Buffer;
   readonly #segments: Segments;
   readonly #content: LogContent;
   readonly #stuck: StuckParts;
-  /** Files that were carried. */
+  /** Number of carried files. */
   carried = 0;
 
   constructor(
@@ -35,21 +35,22 @@ export class Carrier {
   }
 
   /**
-   * Carries the parts that pin a segment, to the log's own folder for projects whose folders fail.
+   * Carries the parts that pin a segment. For projects whose folders fail, it writes them to the log's own
+   * folder.
    *
-   * @returns handles whose folders failed. @throws when their parts can be put nowhere.
+   * @returns handles whose folders failed. @throws when the log's own folder fails, too.
    */
   async carry(segment: LiveSegment, target: CarryTarget): Promise<string[]> {
     const handles = this.#content.index.pinning(segment.number);
     if (handles.length === 0) return [];
     const failed: string[] = [];
     await using reader = this.#segments.reader();
-    const index = await this.#indexOf(reader, segment);
+    const index = await this.#readIndex(reader, segment);
     for (let at = 0; at < handles.length; at += BATCH) {
       const some = handles.slice(at, at + BATCH);
       const batch: Carried[] = [];
       for (const handle of some) {
-        const carried = await this.#carriedOf(reader, segment, handle, index.get(handle)?.last);
+        const carried = await this.#readCarried(reader, segment, handle, index.get(handle)?.last);
         if (carried !== undefined) batch.push(carried);
       }
       failed.push(...(await this.#put(batch, target)));
@@ -62,17 +63,17 @@ export class Carrier {
     return failed;
   }
 
-  /** The last part of each handle in a segment; none where the segment cannot be read as a whole. */
-  async #indexOf(reader: PartReader, segment: LiveSegment): Promise<SegmentIndex> {
+  /** The last part of each handle in a segment; empty when the whole segment cannot be read. */
+  async #readIndex(reader: PartReader, segment: LiveSegment): Promise<SegmentIndex> {
     const bytes = await reader.preloadIfWhole(segment);
-    // A bad sector costs the parts in it, and must not keep all that follows from being freed.
+    // A bad sector loses the parts in it, but later segments must still be freed.
     return bytes === undefined ? new Map() : scanFrames(bytes, segment, segment.end).index;
   }
 
   /**
-   * Puts the files in the log's own folder back into the folders of their projects.
+   * Moves the files in the log's own folder back into the folders of their projects.
    *
-   * @returns handles whose files stay, since their folders fail or a file is damaged.
+   * @returns handles whose files stay, because their folders fail or a file is damaged.
    */
   async putBack(target: CarryTarget): Promise<string[]> {
     const failed: string[] = [];
@@ -107,7 +108,8 @@ export class Carrier {
       const { handle } = file;
       if (outcomes[at] === undefined || !this.#content.isUncovered(handle)) continue;
       await this.#stuck.put(file);
-      // The project may have ended meanwhile: a birth that stayed here would make it again at the next start.
+      // The project may have ended in the meantime: a birth that stayed here would recreate it at the next
+      // start.
       if (this.#content.isUncovered(handle)) failed.push(handle);
       else await this.#stuck.remove(handle);
     }
@@ -115,10 +117,10 @@ export class Carrier {
   }
 
   /**
-   * What pins a segment of a handle; undefined when it has no part there. What cannot be read is missed at
-   * the opening.
+   * The parts of a handle that pin a segment; undefined when it has none there. An unreadable part is
+   * detected when the project opens.
    */
-  async #carriedOf(
+  async #readCarried(
     reader: PartReader,
     { number, id }: LiveSegment,
     handle: string,

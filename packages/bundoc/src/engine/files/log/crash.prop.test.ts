@@ -8,7 +8,7 @@ const RUNS = Number(process.env['CRASH_RUNS'] ?? 250);
 
 describe('a log of many projects with a crash in its history', () => {
   it.each([512, 4_096] as const)(
-    'keeps what was acknowledged and nothing that was refused, crashing again while it recovers (writes tear at %i bytes)',
+    'keeps every acknowledged commit and no refused one, with further crashes during recovery (writes tear at %i bytes)',
     async (sectorBytes) => {
       await fc.assert(
         fc.asyncProperty(
@@ -49,7 +49,7 @@ describe('a log of many projects with a crash in its history', () => {
             disk.failAt({ operation: 1 + Math.floor(where * whole.operations), when, what });
             await runUntilCrash(world, disk, steps);
 
-            // Recovery crashes at a random operation, then is left in peace.
+            // Recovery crashes at a random operation, and then runs undisturbed.
             const second = after(disk);
             second.failAt({ operation: 1 + Math.floor(random() * 16), when, what: 'crash' });
             await runUntilCrash(world, second, [{ kind: 'free' }]);
@@ -57,7 +57,7 @@ describe('a log of many projects with a crash in its history', () => {
             const [log, open] = await openAll(world, third);
             fix(await check(world, log, third));
 
-            // It continues, frees what it can, and everything is there after one more end, and at last a
+            // The log continues and frees segments. Everything is there after one more end and finally a
             // power cut.
             await Promise.all(open.map((one) => one.commit(world.newCommit(), 100)));
             await log.carryOldest(world.carryTarget(third));

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { FairQueue } from './fair-queue.ts';
 
-/** Rounds in which each takes as much as it may, but at least `least`. */
+/** Rounds in which each item takes as much as it may, but at least `least`. */
 function take(
   queue: FairQueue<string>,
   rounds: number,
@@ -22,11 +22,11 @@ function take(
   return taken;
 }
 
-/** An item is named after its group: `a/1`. */
+/** An item's name starts with its group: `a/1`. */
 const queueOf = (shareMin: number) => new FairQueue<string>(shareMin, (item) => item.split('/')[0] ?? '');
 
 describe('FairQueue', () => {
-  it('gives a group with many items no more than one with a single item', () => {
+  it('gives a group with many items no more than a group with one', () => {
     const queue = queueOf(10);
     for (let n = 0; n < 1_000; n++) queue.add(`many/${n}`);
     queue.add('one/1');
@@ -36,7 +36,7 @@ describe('FairQueue', () => {
     expect(one / all).toBeGreaterThan(0.45);
   });
 
-  it('asks each group before it asks one twice, though a single take fills the round', () => {
+  it('asks each group before it asks one twice, even if a single take fills the round', () => {
     const queue = queueOf(10);
     for (const item of ['a/1', 'a/2', 'a/3', 'b/1', 'c/1']) queue.add(item);
     const order: string[] = [];
@@ -53,13 +53,13 @@ describe('FairQueue', () => {
     expect(new Set(order)).toEqual(new Set(['a/1', 'a/2', 'a/3', 'b/1', 'c/1']));
   });
 
-  it('gives all that there is to who waits alone', () => {
+  it('gives everything to a single waiter', () => {
     const queue = queueOf(10);
     queue.add('a');
     expect(take(queue, 3, {}, 1_000)).toEqual({ a: 3_000 });
   });
 
-  it('gives equal shares by bytes, whatever one takes at a time', () => {
+  it('gives equal shares by bytes, however much one takes at a time', () => {
     const queue = queueOf(10);
     for (const item of ['small', 'large', 'other']) queue.add(item);
     const taken = take(queue, 300, { large: 900 }, 900);
@@ -68,7 +68,7 @@ describe('FairQueue', () => {
     expect(taken['large']! / taken['small']!).toBeLessThan(1.5);
   });
 
-  it('begins the next round with those who did not get a turn', () => {
+  it('starts the next round with those that had no turn', () => {
     const queue = queueOf(100);
     for (let at = 0; at < 30; at++) queue.add(String(at));
     const taken = take(queue, 30, {}, 1_000);
@@ -76,7 +76,7 @@ describe('FairQueue', () => {
     expect(Math.max(...Object.values(taken)) - Math.min(...Object.values(taken))).toBeLessThanOrEqual(100);
   });
 
-  it('drops who has nothing, and takes it back at the end', () => {
+  it('drops an item without work, and adds it again at the end', () => {
     const queue = queueOf(10);
     queue.add('a');
     queue.add('b');

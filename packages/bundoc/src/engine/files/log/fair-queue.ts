@@ -1,23 +1,23 @@
 interface Queued<T> {
   readonly item: T;
-  /** Bytes that it may take; below zero it took more than its share. */
+  /** Bytes that it may take; negative after it took more than its share. */
   credit: number;
 }
 
 /**
- * Takes turns among those who wait, by bytes: first by group, and within a group by item. Each round gives
- * equal shares; a taker of more waits until later rounds have paid for it (deficit round robin, M. Shreedhar
- * and G. Varghese, 1995; with debt in place of a look at what comes next).
+ * A fair queue of waiting items, by bytes: first by group, then by item within a group. Each round gives
+ * equal shares; an item that took more waits until later rounds have repaid its debt. It is deficit round
+ * robin (M. Shreedhar and G. Varghese, 1995), with debt in place of a lookahead.
  */
 export class FairQueue<T> {
   readonly #shareMin: number;
   readonly #groupOf: (item: T) => string;
-  /** Who waits, by group; the group whose turn is next comes first. */
+  /** Waiting items by group; the group whose turn is next comes first. */
   readonly #groups = new Map<string, Queued<T>[]>();
-  /** The group in which an item waits. */
+  /** The group of each waiting item. */
   readonly #in = new Map<T, string>();
 
-  /** @param shareMin bytes that a round gives an item at least. */
+  /** @param shareMin minimum bytes for an item in each round. */
   constructor(shareMin: number, groupOf: (item: T) => string) {
     this.#shareMin = shareMin;
     this.#groupOf = groupOf;
@@ -27,7 +27,7 @@ export class FairQueue<T> {
     return this.#in.size;
   }
 
-  /** Joins at the end of its group, unless it waits already. */
+  /** Appends an item to its group, unless it already waits. */
   add(item: T): void {
     if (this.#in.has(item)) return;
     const group = this.#groupOf(item);
@@ -41,7 +41,7 @@ export class FairQueue<T> {
     this.keep((other) => other !== item);
   }
 
-  /** Drops those for whom `isKept` says no. */
+  /** Drops the items for which `isKept` is false. */
   keep(isKept: (item: T) => boolean): void {
     for (const [group, queue] of this.#groups) {
       const kept = queue.filter(({ item }) => {
@@ -59,11 +59,11 @@ export class FairQueue<T> {
   }
 
   /**
-   * One round: each who waits is asked once, one of each group in turn, until `bytes` are taken. Who comes
-   * after that is the first of the next round: of the groups, and of the items of a group.
+   * Runs one round: it asks each item once, one of each group in turn, until `bytes` are taken. The next
+   * round starts where this one stopped, for groups and for the items of each group.
    *
-   * @param take gives what it took in bytes, at most `max` unless it cannot be less; undefined leaves the
-   * queue.
+   * @param take returns the bytes it took, at most `max` unless the smallest unit is larger; undefined
+   *   removes the item.
    */
   round(
     bytes: number,

@@ -30,14 +30,14 @@ async function operationsOf(line: RegExp): Promise<number[]> {
 }
 
 /**
- * A history with faults: once they are over, everything is taken again, and is what it should be, now and
- * after a power cut.
+ * Runs a history with faults. Afterwards everything is accepted again, and correct both now and after a power
+ * cut.
  */
 async function survives(...faults: readonly Fault[]): Promise<void> {
   const world = new LogWorld(3);
   const disk = newDisk(world);
   disk.failAt(...faults);
-  // A log that cannot be made is made at the next start.
+  // A log that cannot be created is created at the next start.
   let opened = await openAll(world, disk).catch(() => undefined);
   for (const _ of faults) opened ??= await openAll(world, disk).catch(() => undefined);
   const [log, open] = opened ?? (await openAll(world, disk));
@@ -52,14 +52,14 @@ async function survives(...faults: readonly Fault[]): Promise<void> {
   await log[Symbol.asyncDispose]();
 }
 
-describe('a log whose disk fails', () => {
-  it('cuts off each write that fails, before or after it reached the disk, and takes the next commits', async () => {
+describe('a log on a failing disk', () => {
+  it('cuts off each failed write, whether it reached the disk or not, and accepts the next commits', async () => {
     for (const operation of await operationsOf(/^(write|fdatasync) \/log/))
       for (const when of ['before', 'after'] as const)
         await survives({ operation, when, what: 'storage_unavailable' });
   });
 
-  it('stops until it can cut, when the header behind a failed write fails, too', async () => {
+  it('stops until it can cut, when the header after a failed write fails, too', async () => {
     for (const operation of await operationsOf(/^fdatasync \/log/))
       for (const when of ['before', 'after'] as const)
         await survives(
@@ -69,17 +69,17 @@ describe('a log whose disk fails', () => {
         );
   });
 
-  it('continues when a segment cannot be made', async () => {
+  it('continues when a segment cannot be created', async () => {
     for (const operation of await operationsOf(/^create \/log/))
       for (const when of ['before', 'after'] as const) await survives({ operation, when, what: 'disk_full' });
   });
 
-  it('leaves out what lies behind a cut, though it is whole, also when the index of its segment is damaged', async () => {
+  it('ignores frames after a cut, even intact ones and with a damaged index of their segment', async () => {
     const world = new LogWorld(2);
     const disk = newDisk(world);
     const [log, open] = await openAll(world, disk);
     await rounds(world, open, 2);
-    // The frame is durable, and the disk says that it is not.
+    // The frame is durable, but the disk reports a failure.
     disk.failAt({ operation: 2, when: 'after', what: 'storage_unavailable' });
     const refused = world.newCommit();
     await expect(open[0]!.commit(refused, 10)).rejects.toMatchObject({ code: 'storage_unavailable' });
@@ -95,7 +95,7 @@ describe('a log whose disk fails', () => {
     await check(world, await world.openLog(cut), cut);
   });
 
-  it('makes durable what it shows after a kill between a write and its sync', async () => {
+  it('makes its visible end durable after a kill between a write and its sync', async () => {
     const world = new LogWorld(1);
     const disk = newDisk(world);
     const [, open] = await openAll(world, disk);
@@ -111,7 +111,7 @@ describe('a log whose disk fails', () => {
     expect((await world.contentOf(await world.openLog(cut), cut, world.projects[0]!)).ids).toEqual(seen.ids);
   });
 
-  it('refuses commits while it is stopped, answers nothing of the failed frame, and lets reads go on', async () => {
+  it('refuses commits while it is stopped, answers nothing of the failed frame, and allows reads', async () => {
     const world = new LogWorld(2);
     const disk = newDisk(world);
     const retry = Promise.withResolvers<void>();
@@ -125,7 +125,7 @@ describe('a log whose disk fails', () => {
       await world.open(log, disk, world.projects[1]!),
     ];
     await a.commit(world.newCommit(), 10);
-    // The frame and the header behind it.
+    // The frame and the header after it.
     disk.failAt(
       { operation: 2, when: 'after', what: 'storage_unavailable' },
       { operation: 3, when: 'before', what: 'storage_unavailable' },
@@ -144,7 +144,7 @@ describe('a log whose disk fails', () => {
     await check(world, log, disk);
   });
 
-  it('keeps taking deletes on a full disk, and everything once there is space', async () => {
+  it('keeps accepting deletes on a full disk, and everything once there is space', async () => {
     const world = new LogWorld(3);
     const disk = newDisk(world);
     const [log, open] = await openAll(world, disk);
@@ -164,7 +164,7 @@ describe('a log whose disk fails', () => {
     await check(world, log, disk);
   });
 
-  it('puts the parts of a project whose folder fails aside, and no other project waits for it', async () => {
+  it('sets aside the parts of a project whose folder fails, without delaying other projects', async () => {
     const world = new LogWorld(3);
     const disk = newDisk(world);
     const [log, open] = await openAll(world, disk);
@@ -176,7 +176,7 @@ describe('a log whose disk fails', () => {
     }
     expect(log.stuck.handles).toEqual(new Set([failing.handle]));
     expect(log.stats.stuckHandles).toBe(1);
-    // Its segments are used again.
+    // Its segments are reused.
     await rounds(world, [open[0]!, open[2]!], 40);
     await check(world, log, disk);
     const cut = disk.powerCut('synced only');
@@ -186,7 +186,7 @@ describe('a log whose disk fails', () => {
     await expect(world.contentOf(again, cut, failing)).rejects.toThrow('damaged or missing');
   });
 
-  it('uses no segment up when it is opened a hundred times, and frees what a hundred openings with a write used', async () => {
+  it('uses no segment when it is opened a hundred times, and frees those of a hundred openings with a write', async () => {
     const world = new LogWorld(2);
     const disk = newDisk(world);
     for (let start = 0; start < 100; start++) await (await world.openLog(disk))[Symbol.asyncDispose]();
@@ -205,12 +205,12 @@ describe('a log whose disk fails', () => {
   });
 });
 
-describe('a log that is opened again and again', () => {
+describe('a log that is reopened many times', () => {
   it.each([
     ['before', 4, 8, 100],
     ['after', 10, 16, 400],
   ] as const)(
-    'neither grows nor uses its segments up by a hundred restarts with a commit each, when it frees %s it writes',
+    'neither grows nor runs out of segments over a hundred restarts with a commit each, when it frees %s it writes',
     async (when, liveMax, filesMax, carriesMax) => {
       const world = new LogWorld(3, { ...SMALL_LIMITS, segmentsMax: 64 });
       const disk = newDisk(world);
@@ -220,7 +220,7 @@ describe('a log that is opened again and again', () => {
         const free = async () => {
           while (log.shouldFree) await log.carryOldest(world.carryTarget(disk));
         };
-        // What is free becomes durable with the next header.
+        // Freeing becomes durable with the next header.
         if (when === 'before') await free();
         await open[start % open.length]!.commit(world.newCommit(), 100);
         if (when === 'after') await free();
@@ -238,7 +238,7 @@ describe('a log that is opened again and again', () => {
     },
   );
 
-  it('asks for no freeing while closed segments are full of what is uncovered', async () => {
+  it('requests no freeing while closed segments are full of uncovered parts', async () => {
     const world = new LogWorld(2, { ...SMALL_LIMITS, segmentsMax: 64 });
     const disk = newDisk(world);
     const [log, open] = await openAll(world, disk);
@@ -254,8 +254,8 @@ describe('a log that is opened again and again', () => {
   });
 });
 
-describe('a log whose data folder is taken by another', () => {
-  it('writes nothing more once it may begin no segment, and answers nothing of a frame of unknown fate', async () => {
+describe('a log whose data folder another process takes', () => {
+  it('writes nothing more once it may begin no segment, and does not answer a frame of unknown outcome', async () => {
     for (const fault of [undefined, 'storage_unavailable'] as const) {
       const world = new LogWorld(2);
       const disk = newDisk(world);
@@ -275,7 +275,7 @@ describe('a log whose data folder is taken by another', () => {
       for (const project of world.projects) open.push(await world.open(log, disk, project));
       await Promise.all(open.map((one) => one.commit(world.newCommit(), 10)));
       isOwn = false;
-      // A failed write asks for a new segment at once, a full segment in the end.
+      // A failed write requests a new segment at once, and a full segment eventually.
       if (fault !== undefined) disk.failAt({ operation: 2, when: 'after', what: fault });
       const fates = new Set<Fate>();
       for (let at = 0; at < 40 && lost.length === 0; at++) {
@@ -301,7 +301,7 @@ describe('a log whose data folder is taken by another', () => {
     }
   });
 
-  it('is not opened when its first segment may not be begun', async () => {
+  it('does not open when its first segment may not begin', async () => {
     const world = new LogWorld(1);
     const disk = newDisk(world);
     const taken = new Error('the lock is held by another process');
@@ -310,8 +310,8 @@ describe('a log whose data folder is taken by another', () => {
   });
 });
 
-describe('a log that is not there as it was', () => {
-  it('is not opened when it, one of its segments, or the header of one, is missing or of another storage', async () => {
+describe('a lost or altered log', () => {
+  it("does not open when it, a segment, or a segment's header is missing or belongs to another storage", async () => {
     const world = new LogWorld(3);
     const disk = newDisk(world);
     const [log, open] = await openAll(world, disk);
@@ -335,7 +335,7 @@ describe('a log that is not there as it was', () => {
     await expect(other.openLog(disk.powerCut('everything'))).rejects.toThrow('another storage');
   });
 
-  it('damages a project whose older folder is put back behind parts that are gone from the log', async () => {
+  it('damages a project whose older folder is restored after its parts were freed from the log', async () => {
     const world = new LogWorld(2);
     const disk = newDisk(world);
     const [log, open] = await openAll(world, disk);
@@ -352,7 +352,7 @@ describe('a log that is not there as it was', () => {
     expect((await world.contentOf(log, disk, world.projects[1]!)).ids).toHaveLength(35);
   });
 
-  it('damages a project that has seen more of the log than an older log has', async () => {
+  it('damages a project that has seen more of the log than an older log contains', async () => {
     const world = new LogWorld(2);
     const disk = newDisk(world);
     const [log, open] = await openAll(world, disk);

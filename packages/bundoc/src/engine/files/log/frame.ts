@@ -20,17 +20,17 @@ export const REPEAT_BYTES = HANDLE_BYTES + TAG_BYTES;
 export type PartKind = 'data' | 'chunk' | 'birth' | 'gone';
 const KINDS: readonly PartKind[] = ['data', 'chunk', 'birth', 'gone'];
 
-/** What a frame's directory says of a part. */
+/** A part's entry in the directory of a frame. */
 export interface Entry {
   readonly handle: string;
   readonly kind: PartKind;
-  /** For `data`: how many chunks before it, the handle's latest, are of the same commit. */
+  /** For `data`: the number of chunks of the same commit directly before it. */
   readonly chunks: number;
   /** The version of the DEK that seals it; 0 for `gone`, which is not sealed. */
   readonly keyVersion: number;
-  /** Of the body, which is as long as its plaintext, with what a birth has in the clear. */
+  /** The length of the body, which equals that of the plaintext plus a birth's clear content. */
   readonly bytes: number;
-  /** The handle's part before this one; undefined for its first. */
+  /** The handle's previous part; undefined for its first. */
   readonly previous: Place | undefined;
 }
 
@@ -38,18 +38,18 @@ export interface SealedEntry extends Entry {
   readonly tag: Buffer;
 }
 
-/** One line of the directory of the frame before. */
+/** A copy of one directory line of the previous frame. */
 export interface Repeat {
   readonly handle: string;
   readonly tag: Buffer;
 }
 
 export interface FrameHead {
-  /** From its first byte to behind its hash, without padding. */
+  /** From the first byte to the end of the hash, without padding. */
   readonly bytes: number;
-  /** The block at which it begins; counts up, and is the nonce of its parts. */
+  /** The block at which it begins. It increases within a segment, and is the nonce of its parts. */
   readonly number: number;
-  /** The frame before in this segment; 0 for the first. */
+  /** The previous frame in this segment; 0 for the first. */
   readonly previousNumber: number;
   readonly segment: number;
   readonly segmentId: Buffer;
@@ -58,30 +58,32 @@ export interface FrameHead {
   readonly repeats: readonly Repeat[];
 }
 
-/** A frame that is being made. */
+/** The header fields of a new frame. */
 export interface FrameStart {
   readonly number: number;
   readonly previousNumber: number;
   readonly segment: number;
   readonly segmentId: Buffer;
-  /** Of the frame before; for the first of a segment, of the frame that its header names. */
+  /**
+   * The hash of the previous frame; for the first of a segment, that of the frame in the segment's header.
+   */
   readonly previousHash: Buffer;
   readonly repeats: readonly Repeat[];
 }
 
-/** Bytes of a frame, without padding. */
+/** Length of a frame, without padding. */
 export function frameBytes(parts: number, repeats: number, bodyBytes: number): number {
   return headBytes(parts, repeats) + bodyBytes + HASH_BYTES;
 }
 
-/** Up to behind the head's hash. */
+/** Length up to the end of the head's hash. */
 function headBytes(parts: number, repeats: number): number {
   return FIXED_BYTES + parts * ENTRY_BYTES + repeats * REPEAT_BYTES + HASH_BYTES;
 }
 
 /**
- * Puts a frame together in a buffer: parts first, each written into its room by its sealer, then {@link
- * finish}. The buffer is used again for the next frame.
+ * Composes a frame in a buffer: first the parts, each written into its space by its sealer, then {@link
+ * finish}. The next frame reuses the buffer.
  */
 export class FrameWriter {
   readonly #buffer: Buffer;
@@ -99,10 +101,10 @@ export class FrameWriter {
   }
 
   /**
-   * Writes a part's entry but for its tag.
+   * Writes a part's entry without its tag.
    *
-   * @returns the entry's bytes, up to the tag; room for the tag; and room for the body. All three are to be
-   * used at once.
+   * @returns the entry's bytes up to the tag, and space for the tag and the body. The caller must fill them
+   *   immediately.
    */
   part(entry: Entry): { readonly head: Buffer; readonly tag: Buffer; readonly body: Buffer } {
     assert(this.#at < this.#parts, 'the frame has room for as many parts as it was begun with');
@@ -117,7 +119,7 @@ export class FrameWriter {
     };
   }
 
-  /** @returns the whole frame, padded to blocks with zeros, a view of the buffer; and its hash. */
+  /** @returns the whole frame, padded to blocks with zeros, as a view of the buffer; and its hash. */
   finish(): { readonly frame: Buffer; readonly hash: Buffer } {
     assert(this.#at === this.#parts, 'the frame has all the parts that it was begun with');
     const buffer = this.#buffer;
@@ -150,7 +152,7 @@ function writeFixed(buffer: Buffer, start: FrameStart, bytes: number, parts: num
   buffer.writeUInt16BE(start.repeats.length, 58);
 }
 
-/** The bytes of an entry up to its tag: as in a frame, and as its seal authenticates them. */
+/** Writes an entry up to its tag, in the form that its seal authenticates. */
 function writeEntry(buffer: Buffer, start: number, entry: Entry): void {
   buffer.write(entry.handle, start, 'hex');
   buffer.writeUInt8(KINDS.indexOf(entry.kind) + 1, start + 8);
@@ -165,7 +167,7 @@ function writeEntry(buffer: Buffer, start: number, entry: Entry): void {
   else previous.tag.copy(buffer, start + 32);
 }
 
-/** @returns undefined for what is no entry. */
+/** @returns undefined unless it is a valid entry. */
 export function readEntry(buffer: Buffer, start: number): SealedEntry | undefined {
   const kind = KINDS[buffer.readUInt8(start + 8) - 1];
   if (kind === undefined) return undefined;
@@ -189,7 +191,7 @@ export function readEntry(buffer: Buffer, start: number): SealedEntry | undefine
 }
 
 /**
- * How long the head is that begins here, as far as its counts are right; undefined when no frame begins here.
+ * The length of the head that begins here, if its counts are plausible; undefined when no frame begins here.
  */
 export function headBytesAt(block: Buffer): number | undefined {
   if (block.length < FIXED_BYTES || block.readUInt32BE(0) !== MAGIC) return undefined;
@@ -197,8 +199,8 @@ export function headBytesAt(block: Buffer): number | undefined {
 }
 
 /**
- * Whether a frame of a segment begins at this block, as far as its number and its segment tell: damage beside
- * them does not matter.
+ * Whether a frame of the segment begins at this block, judged only by its number and segment, so that other
+ * damage does not matter.
  */
 export function beginsAt(bytes: Buffer, block: number, segmentId: Buffer): boolean {
   const start = block * BLOCK_BYTES;
@@ -211,9 +213,9 @@ export function beginsAt(bytes: Buffer, block: number, segmentId: Buffer): boole
 }
 
 /**
- * The head of the frame that begins at `start`.
+ * Decodes the head of the frame that begins at `start`.
  *
- * @returns undefined when no head of a frame is there whole.
+ * @returns undefined unless a complete, undamaged head is there.
  */
 export function decodeHead(bytes: Buffer, start: number): FrameHead | undefined {
   const length = headBytesAt(bytes.subarray(start, start + BLOCK_BYTES));
@@ -221,14 +223,14 @@ export function decodeHead(bytes: Buffer, start: number): FrameHead | undefined 
   return readHead(bytes, start);
 }
 
-/** The frame's own hash holds: its bodies are as they were written. The head is whole. */
+/** Whether the frame's hash matches, so that its bodies are undamaged. The head is already checked. */
 export function isFrameWhole(bytes: Buffer, start: number, head: FrameHead): boolean {
   const bodies = start + headBytes(head.entries.length, head.repeats.length);
   const end = start + head.bytes - HASH_BYTES;
   return end >= bodies && endsWithHash(bytes, bodies - HASH_BYTES, end);
 }
 
-/** The hash that stands at the end of a frame. */
+/** The hash at the end of a frame. */
 export function hashOfFrame(bytes: Buffer, start: number, head: FrameHead): Buffer {
   const end = start + head.bytes;
   return Buffer.from(bytes.subarray(end - HASH_BYTES, end));
@@ -262,20 +264,20 @@ function readHead(bytes: Buffer, start: number): FrameHead | undefined {
   };
 }
 
-/** A part as it lies in a frame. */
+/** A part's bytes in a frame. */
 export interface PartBytes {
   /** The entry with its tag. */
   readonly entry: Buffer;
-  /** From the start of the frame. */
+  /** Offset from the start of the frame. */
   readonly bodyStart: number;
   readonly bodyBytes: number;
 }
 
 /**
- * Finds the part of a handle in a head, whether or not the head's hash holds: a part is authentic by its own
- * tag, and damage beside it does not matter to it.
+ * Finds the part of a handle in a head, even if the head's hash does not match. A part is authentic by its
+ * own tag, so damage elsewhere does not matter.
  *
- * @param head from the start of a frame, as long as {@link headBytesAt} says.
+ * @param head starts at the frame's first byte, and is as long as {@link headBytesAt} says.
  */
 export function findPart(head: Buffer, handle: string): PartBytes | undefined {
   const bytes = Buffer.from(handle, 'hex');

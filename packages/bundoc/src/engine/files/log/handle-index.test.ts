@@ -10,7 +10,7 @@ const collectGarbage = runInNewContext('gc') as () => void;
 const tag = (value: number) => Buffer.alloc(16, value);
 
 describe('HandleIndex', () => {
-  it('takes about 120 bytes a handle', () => {
+  it('takes about 120 bytes for each handle', () => {
     const count = 50_000;
     const handles = Array.from({ length: count }, () => randomBytes(8).toString('hex'));
     const used = () => {
@@ -21,12 +21,12 @@ describe('HandleIndex', () => {
     const before = used();
     const index = new HandleIndex();
     for (const handle of handles) index.append(handle, { segment: 1, frame: 1, tag: tag(1) }, 10);
-    // The handles themselves are 32 bytes each, and counted beside: `handles` holds them.
+    // The handles themselves take 32 bytes each and count separately, because `handles` holds them.
     expect((used() - before) / count).toBeLessThan(150);
     expect(index.size).toBe(count);
   });
 
-  it('keeps the oldest uncovered part and the bytes behind it', () => {
+  it('keeps the oldest uncovered part and the uncovered bytes', () => {
     const index = new HandleIndex();
     index.append('a', { segment: 1, frame: 1, tag: tag(1) }, 10);
     index.append('a', { segment: 1, frame: 5, tag: tag(2) }, 20);
@@ -50,7 +50,7 @@ describe('HandleIndex', () => {
     expect(index.size).toBe(0);
   });
 
-  it('uses the row of a handle that is gone for another, and shows nothing of the former', () => {
+  it('reuses the row of a removed handle, without any trace of it', () => {
     const index = new HandleIndex();
     for (let at = 0; at < 1_000; at++) {
       index.append(`h${at}`, { segment: 1, frame: at + 1, tag: tag(at) }, 1);

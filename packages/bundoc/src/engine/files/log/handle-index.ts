@@ -14,23 +14,23 @@ const UNCOVERED_BYTES = OLDEST_FRAME + 4;
 const ROWS_AT_FIRST = 64;
 
 /**
- * Where the newest and the oldest uncovered part of each handle are: all that the log keeps of a project in
- * memory, about 120 bytes. Everything between the two is found by walking back through the entries.
+ * The places of the newest and the oldest uncovered part of each handle. This is all that the log keeps of a
+ * project in memory, about 120 bytes. Walking back through the entries finds all parts between the two.
  */
 export class HandleIndex {
   readonly #rows = new Map<string, number>();
   readonly #unused: number[] = [];
-  /** How many handles have their oldest uncovered part in a segment. */
+  /** The number of handles whose oldest uncovered part is in a segment. */
   readonly #pins = new Map<number, number>();
   #table = Buffer.alloc(ROWS_AT_FIRST * ROW_BYTES);
   #uncoveredBytes = 0;
 
-  /** Handles that are known. */
+  /** Number of known handles. */
   get size(): number {
     return this.#rows.size;
   }
 
-  /** Bytes of bodies that are not covered, of all handles. */
+  /** Uncovered bytes of bodies, of all handles. */
   get uncoveredBytes(): number {
     return this.#uncoveredBytes;
   }
@@ -54,13 +54,13 @@ export class HandleIndex {
     return row === undefined ? undefined : this.#oldestOf(row);
   }
 
-  /** Bytes of the handle's bodies that are not covered. */
+  /** Uncovered bytes of the handle's bodies. */
   uncoveredBytesOf(handle: string): number {
     const row = this.#rows.get(handle);
     return row === undefined ? 0 : this.#table.readUIntBE(row + UNCOVERED_BYTES, 6);
   }
 
-  /** A part was made durable. */
+  /** Records a durable part. */
   append(handle: string, place: Place, bytes: number): void {
     const row = this.#rowOf(handle);
     this.#setNewest(row, place);
@@ -68,7 +68,7 @@ export class HandleIndex {
     this.#addBytes(row, bytes);
   }
 
-  /** What a segment has of a handle, the segments in their order. */
+  /** Records the parts of a handle in a segment; called in the order of segments. */
   add({ handle, firstFrame, last, bytes }: SegmentIndexEntry): void {
     const row = this.#rowOf(handle);
     this.#setNewest(row, last);
@@ -77,9 +77,9 @@ export class HandleIndex {
   }
 
   /**
-   * Parts of a handle up to and with `place` are durable elsewhere.
+   * Records that the parts of a handle up to and including `place` are durable elsewhere.
    *
-   * @param bytes of their bodies, as far as is known.
+   * @param bytes length of their bodies, as far as known.
    */
   cover(handle: string, place: FramePlace, bytes: number): void {
     const row = this.#rows.get(handle);
@@ -96,9 +96,9 @@ export class HandleIndex {
   }
 
   /**
-   * Parts of a handle up to the end of a segment are durable elsewhere.
+   * Records that the parts of a handle up to the end of a segment are durable elsewhere.
    *
-   * @param next the first segment behind it.
+   * @param next the first segment after it.
    */
   coverSegment(handle: string, segment: number, next: number, bytes: number): void {
     const row = this.#rows.get(handle);
@@ -112,7 +112,7 @@ export class HandleIndex {
     this.#addBytes(row, -Math.min(bytes, this.#table.readUIntBE(row + UNCOVERED_BYTES, 6)));
   }
 
-  /** The handle is gone, and its parts with it. */
+  /** Removes a handle with its parts. */
   remove(handle: string): void {
     const row = this.#rows.get(handle);
     if (row === undefined) return;
@@ -137,10 +137,7 @@ export class HandleIndex {
     return handles;
   }
 
-  /**
-   * Drops what is known of handles whose every part is covered and lies before a segment: nothing can walk
-   * back to it.
-   */
+  /** Drops handles whose parts are all covered and before a segment: no walk can lead there. */
   forgetBefore(segment: number): void {
     for (const [handle, row] of this.#rows)
       if (this.#oldestOf(row) === undefined && this.#table.readUIntBE(row, 6) < segment) this.remove(handle);

@@ -26,7 +26,7 @@ const PROJECTS = 4;
 beforeEach(() => recorder.uses.clear());
 
 describe('the keys of a log', () => {
-  it('seal with no nonce twice, whatever fails, and when a copy or an older copy of the data folder is written to as well', async () => {
+  it('never use a nonce twice, whatever fails, even when a copy or an older copy of the data folder is written to', async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.array(step, { minLength: 1, maxLength: 8 }),
@@ -41,7 +41,7 @@ describe('the keys of a log', () => {
           const older = disk.powerCut('everything');
           disk.failAt({ operation: 1 + Math.floor(where * 40), when, what });
           await runUntilCrash(world, disk, ofProjects(more));
-          // The process goes on from what it has; so does a clone of it, and an older copy that is put back.
+          // The process continues from its state, as do a clone of it and a restored older copy.
           for (const copy of [
             disk.restart(),
             disk.powerCut('everything'),
@@ -58,7 +58,7 @@ describe('the keys of a log', () => {
     expect(recorder.uses.size).toBeGreaterThan(RUNS);
   });
 
-  it('open by the byte tables alone what a start without keys found', async () => {
+  it('open what a start without keys found, by the byte tables alone', async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.array(step, { minLength: 1, maxLength: 10 }),
@@ -69,7 +69,7 @@ describe('the keys of a log', () => {
           const world = new LogWorld(PROJECTS, { ...SMALL_LIMITS, segmentsMax: 100 });
           const disk = new SimulatedDisk(...world.directories());
           disk.failAt({ operation, when, what });
-          // Without snapshots and carried parts all is in the log.
+          // Without snapshots and carried parts, everything is in the log.
           const commits = ofProjects(steps).filter(({ kind }) => kind === 'commits' || kind === 'reopen');
           await runUntilCrash(world, disk, commits);
           const after = disk.powerCut('synced only');

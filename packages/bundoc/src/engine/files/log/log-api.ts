@@ -8,7 +8,7 @@ import type { LogDisk, LogObserver } from './ports.ts';
 import type { SegmentLimits } from './segments.ts';
 
 export interface LogLimits extends SegmentLimits {
-  /** Bodies of one frame. */
+  /** Maximum bytes of bodies in one frame. */
   readonly frameBytes: number;
   /** A longer commit is sealed in chunks of this length. */
   readonly chunkBytes: number;
@@ -17,7 +17,7 @@ export interface LogLimits extends SegmentLimits {
 export const SEGMENT_BYTES = 16_777_216;
 const SEGMENTS_MIN = 4;
 
-/** @param bytes that the log may take, `BUNDOC_LOG_BYTES`. */
+/** @param bytes maximum size of the log, `BUNDOC_LOG_BYTES`. */
 export function logLimits(bytes: number): LogLimits {
   return {
     segmentBytes: SEGMENT_BYTES,
@@ -34,124 +34,124 @@ export interface LogOptions {
   readonly directory: string;
   readonly storageId: Buffer;
   readonly limits: LogLimits;
-  /** True when the storage had a log before: if there is none, it was lost. */
+  /** True when the storage has had a log: a missing one was lost. */
   readonly mustExist: boolean;
   readonly observer?: LogObserver;
   /**
-   * Awaited before the header of each new segment is written. When it rejects, the data folder is another's:
-   * nothing more is written, and the log ends. {@link LogObserver.onLost} says so.
+   * Awaited before the header of each new segment is written. When it rejects, another process holds the data
+   * folder. Then nothing more is written, the log ends, and {@link LogObserver.onLost} is called.
    */
   readonly beforeSegment?: () => Promise<void>;
   readonly clock?: Clock;
   /**
-   * Who writes: asked whenever a project has something to write. LogTurns are taken by it, and then by
-   * project.
+   * Returns the subject that writes; called whenever a project has something to write. Turns are shared by
+   * subject, then by project.
    */
   readonly writer?: () => string;
-  /** Resolves after so many milliseconds; rejects when the signal aborts. */
+  /** Resolves after this many milliseconds; rejects when the signal aborts. */
   readonly wait?: (ms: number, signal: AbortSignal) => Promise<unknown>;
 }
 
-/** What is read of a log, whether it is written to or not. */
+/** The reading interface of a log, open for writing or not. */
 export interface ReadableLog {
-  /** Handles that the log has parts of. */
+  /** Handles with parts in the log. */
   readonly handles: IterableIterator<string>;
   /** Parts of handles whose own folders failed. */
   readonly stuck: StuckFiles;
-  /** The newest part of a handle that the log knows of. */
+  /** The newest known part of a handle. */
   newest(handle: string): Place | undefined;
-  /** Whether a handle has parts that nothing else has. */
+  /** Whether a handle has parts that exist only in the log. */
   isUncovered(handle: string): boolean;
   /**
-   * Whether a handle may have lost its last parts: frames of unknown projects are lost, and nothing later is
-   * known of this handle.
+   * Whether a handle may have lost its last parts: frames of unknown projects are lost, and no later part of
+   * this handle is known.
    *
    * @param covered what its catalog covers, or the last of its carried parts when that is later.
    */
   isDoubtful(handle: string, covered: FramePlace | undefined): boolean;
-  /** Reads parts; dispose of it soon, since it keeps freed segments from being used again. */
+  /** Reads parts. Dispose of it soon, because it keeps freed segments from being reused. */
   reader(): PartReader;
   /**
-   * The births that the log has, with what they have in the clear. A birth that cannot be read is left out:
-   * its handle fails at its opening.
+   * The births in the log, with their clear content. An unreadable birth is omitted: its handle fails at its
+   * opening.
    */
   births(): AsyncGenerator<FoundBirth>;
 }
 
 /** Carried files in the log's own folder. */
 export interface StuckFiles {
-  /** Handles that have parts here. Their projects are damaged until the parts are back in their folders. */
+  /** Handles with parts here. Their projects are damaged until the parts are back in their folders. */
   readonly handles: ReadonlySet<string>;
   /** The carried files of a handle. */
   read(handle: string): Promise<Buffer[]>;
 }
 
-/** What a project has for the next frame. */
+/** A project's part of the next frame. */
 export interface TakenPart {
   readonly kind: 'data' | 'birth' | 'gone';
-  /** Of a birth at most `chunkBytes`. Empty for `gone`. */
+  /** At most `chunkBytes` for a birth; empty for `gone`. */
   readonly plaintext: readonly Buffer[];
-  /** The version of the DEK to seal under; 0 for `gone`. */
+  /** The version of the DEK that seals it; 0 for `gone`. */
   readonly keyVersion: number;
   readonly birth?: BirthText;
   readonly commits: number;
   /**
-   * The part is durable. Called in the turn in which that is known, before anything else is taken from any
+   * The part is durable. Called synchronously when that is known, before anything else is taken from any
    * project.
    */
   durable(place: Place): void;
   /**
-   * Called after {@link durable}, once the next frame is on its way to the disk or there is none: the time to
-   * answer.
+   * Tells the source to answer its clients. Called after {@link durable}, once the next frame is being
+   * written or there is none.
    */
   answer(): void;
   /** The part is certainly not durable, and never will be. */
   refused(error: AppError): void;
-  /** The process ends before it is known whether the part is durable: nothing may be answered. */
+  /** The process ends before the outcome of the part is known: the source must not answer. */
   unknown(error: AppError): void;
 }
 
 /**
- * A project that writes into the log. Its methods must neither call the log nor throw; nor may those of
- * {@link TakenPart}.
+ * A project that writes into the log. Its methods must not call the log or throw; nor may those of {@link
+ * TakenPart}.
  */
 export interface PartSource {
   readonly handle: string;
   readonly project: string;
   readonly keys: PartKeys;
-  /** True while a commit waits that makes room: one of deletes alone. */
+  /** True while a commit waits that frees space: one with only deletes. */
   readonly makesRoom: boolean;
   /**
-   * Decides and seals what waits, for one part of the next frame; at least one commit, and no second one that
-   * would exceed `bytesMax`.
+   * Plans and seals waiting commits as one part of the next frame: at least one commit, and more only within
+   * `bytesMax`.
    *
-   * @param onlyMakingRoom whether only commits that make room may be taken.
-   * @returns undefined when nothing waits.
+   * @param onlyMakingRoom whether to take only commits that free space.
+   * @returns undefined when no commit waits.
    */
   take(bytesMax: number, onlyMakingRoom: boolean): TakenPart | undefined;
-  /** Refuses all that waits, but for what makes room when the code is `disk_full`. */
+  /** Refuses all waiting commits, except those that free space when the code is `disk_full`. */
   refuse(error: AppError): void;
 }
 
-/** What was in the log of a handle at a moment. */
+/** The extent of a handle's parts in the log at one moment. */
 export interface LogMark {
   readonly place: Place;
   readonly bytes: number;
 }
 
-/** A project's end of the log. */
+/** A project's connection to the log. */
 export interface AttachedHandle {
-  /** Something waits. May be called at any time, and again. */
+  /** Reports waiting commits. May be called at any time, repeatedly. */
   ready(): void;
-  /** The same, for the one that was ready before: it may be called on behalf of another subject. */
+  /** {@link ready} for the same subject as before, because another subject may be the current caller. */
   again(): void;
   /** The last part that a snapshot taken now covers; undefined when there is none. */
   mark(): LogMark | undefined;
-  /** Ends writing. Nothing may be on its way. */
+  /** Ends writing. No part may be in progress. */
   detach(): void;
 }
 
-/** Puts files of carried parts into the folders of projects. */
+/** Writes files of carried parts into the folders of projects. */
 export interface CarryTarget {
   /** @returns for each file undefined once it is durable, or why its folder fails. */
   write(files: readonly CarriedContent[]): Promise<readonly (AppError | undefined)[]>;

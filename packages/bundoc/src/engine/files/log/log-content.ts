@@ -5,28 +5,28 @@ import type { PartReader } from './parts.ts';
 import type { LiveSegment, LogScan } from './scan.ts';
 import type { SuspectFrame } from './scan-frames.ts';
 
-/** From so many parts on, a segment is read at once. */
+/** With more births than this, a whole segment is read at once. */
 const PRELOAD_FROM = 32;
 
-/** The segments that count, and how their parts are read. */
+/** The live segments and a reader of their parts. */
 export interface SegmentsToRead {
   at(number: number): LiveSegment | undefined;
   reader(): PartReader;
 }
 
-/** A birth that the log has, with what it has in the clear. */
+/** A birth in the log, with its clear content. */
 export interface FoundBirth extends BirthText {
   readonly handle: string;
 }
 
-/** What a log holds, as far as it can be said without any key; kept up to date by who writes to it. */
+/** What is known of a log without any key. The writer keeps it current. */
 export class LogContent {
   readonly index: HandleIndex;
-  /** Where the births are, by handle. */
+  /** The place of each birth, by handle. */
   readonly births: Map<string, FramePlace>;
-  /** The last frame that is lost without a trace of whose parts it had. */
+  /** The last lost frame whose handles are unknown. */
   hole: FramePlace | undefined;
-  /** Frames that were found damaged. */
+  /** Damaged frames. */
   readonly suspects: readonly SuspectFrame[];
   readonly #segments: SegmentsToRead;
 
@@ -38,12 +38,12 @@ export class LogContent {
     this.#segments = segments;
   }
 
-  /** Whether a handle has parts that nothing else has. */
+  /** Whether a handle has parts that exist only in the log. */
   isUncovered(handle: string): boolean {
     return this.index.oldest(handle) !== undefined;
   }
 
-  /** Whether frames of unknown projects are lost, and nothing later is known of a handle. */
+  /** Whether frames of unknown projects are lost, and no later part of the handle is known. */
   isDoubtful(newest: Place | undefined, covered: FramePlace | undefined): boolean {
     const { hole } = this;
     if (hole === undefined) return false;
@@ -51,7 +51,7 @@ export class LogContent {
     return known.every((place) => comparePlaces(place, hole) < 0);
   }
 
-  /** The births whose clear text can be read. Reads a segment at a time. */
+  /** The births whose clear text is readable. Reads one segment at a time. */
   async *readBirths(): AsyncGenerator<FoundBirth> {
     const bySegment = new Map<number, [handle: string, place: FramePlace][]>();
     for (const birth of this.births) {

@@ -13,21 +13,21 @@ import {
 } from './log-request.ts';
 
 /**
- * Writes frames in a thread of its own, so that no frame queues behind whatever fills libuv's pool. The bytes
- * lie in memory that both threads see, and a request is a few words there: nothing is copied, and the event
- * loop is asked once, for the answer.
+ * Writes frames in a separate thread, so that no frame waits in libuv's pool. Both threads share the memory
+ * of the bytes, and a request is a few words in it. Nothing is copied, and the event loop only handles the
+ * answer.
  *
- * One write at a time. The thread keeps the process alive only while it writes.
+ * One write at a time. The thread keeps the process alive only during a write.
  */
 export class LogThread {
-  /** What is to be written, from its first byte on. */
+  /** The bytes to write, from the first byte on. */
   readonly buffer: Buffer;
   readonly #words: Int32Array;
   readonly #worker: Worker;
   #writing: PromiseWithResolvers<void> | undefined;
   #ended: Error | undefined;
 
-  /** @param bytes of the longest write. */
+  /** @param bytes length of the longest write. */
   constructor(bytes: number) {
     const shared: LogThreadData = {
       words: new SharedArrayBuffer(WORDS * Int32Array.BYTES_PER_ELEMENT),
@@ -35,7 +35,7 @@ export class LogThread {
     };
     this.buffer = Buffer.from(shared.bytes);
     this.#words = new Int32Array(shared.words);
-    // From `dist` as from the sources, whose types Node strips.
+    // Works from `dist` and from the sources, whose types Node strips.
     const file = new URL(`./log-worker${extname(import.meta.url)}`, import.meta.url);
     this.#worker = new Worker(file, { env: {}, execArgv: [], workerData: shared });
     this.#worker.unref();
@@ -45,7 +45,8 @@ export class LogThread {
   }
 
   /**
-   * Writes the first `bytes` of {@link buffer} into an open file. The buffer must not change meanwhile.
+   * Writes the first `bytes` of {@link buffer} into an open file. The buffer must not change during the
+   * write.
    *
    * @param descriptor opened with `O_DSYNC`.
    * @param offset a multiple of {@link OFFSET_BYTES}.
@@ -63,7 +64,7 @@ export class LogThread {
     return writing.promise;
   }
 
-  /** Ends the thread, once what it writes is written. */
+  /** Ends the thread after its current write. */
   async stop(): Promise<void> {
     await this.#writing?.promise.catch(() => undefined);
     if (this.#ended !== undefined) return;

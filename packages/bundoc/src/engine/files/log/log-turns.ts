@@ -10,46 +10,49 @@ import { encodeBirth, type PartSeal } from './part-seal.ts';
 import type { LogObserver } from './ports.ts';
 import type { Segments } from './segments.ts';
 
-/** From this fill of the log on, the source with most uncovered bytes waits first. */
+/** From this fill of the log on, sources with too many uncovered bytes wait. */
 const WAIT_FROM = 0.75;
 /**
- * From this fill on, so does every source of a subject with too many. A subject by itself has the rest of the
- * log.
+ * From this fill on, all sources of a subject with too many bytes wait. A single subject may use the rest of
+ * the log.
  */
 const SUBJECT_WAITS_FROM = 0.875;
-/** Of a project, and of a subject. What the service does for itself has the share of a project alone. */
+/**
+ * Divisors for the share of a project and of a subject. The service's own work only has the share of a
+ * project.
+ */
 const SHARES = 8;
 const SUBJECT_SHARES = 4;
 const SHARE_BYTES_MIN = 16_384;
-/** For those who have waited for room in vain: a segment is free soon after. */
+/** For sources that have waited for space in vain: a segment will soon be free. */
 const RETRY_AFTER_S = 1;
 
-/** A commit that goes into the log chunk by chunk. */
+/** A commit that is written chunk by chunk. */
 interface Large {
   readonly part: TakenPart;
   readonly plaintext: Buffer;
   readonly before: LogMark | undefined;
   sent: number;
   chunks: number;
-  /** Its last chunk is on its way: what becomes of that frame decides. */
+  /** Whether its last chunk is being written: the outcome of that frame decides. */
   isEnding: boolean;
 }
 
 /** A project that writes. */
 export interface Attached {
   readonly source: PartSource;
-  /** Who wrote last, whose turn it takes. */
+  /** The subject of the last write, whose turn the project takes. */
   subject: string;
   newest: Place | undefined;
   seal: { readonly segmentId: Buffer; readonly version: number; readonly seal: PartSeal } | undefined;
   large: Large | undefined;
-  /** In the segments of the reserve. */
+  /** Its bytes in segments of the reserve. */
   reserveBytes: number;
-  /** Since when it must wait, by the monotonic clock, and whether for its own parts. */
+  /** The start of its wait by the monotonic clock, and whether it waits for its own parts. */
   held: { readonly sinceMs: number; isOwn: boolean } | undefined;
 }
 
-/** One part of the frame that is being made. */
+/** One part of the next frame. */
 export interface Sending {
   readonly attached: Attached;
   readonly part: TakenPart;
@@ -58,22 +61,22 @@ export interface Sending {
   readonly clear: Buffer | undefined;
   readonly plaintext: readonly Buffer[];
   readonly bytes: number;
-  /** Made durable by this frame, and not by a later chunk. */
+  /** Whether this frame makes the part durable, rather than a later chunk. */
   readonly isLast: boolean;
 }
 
-/** The sources that are ready, the order of their turns, and those that must wait. */
+/** The ready sources, the order of their turns, and the held ones. */
 export class LogTurns {
   readonly #limits: LogLimits;
   readonly #observer: LogObserver | undefined;
   readonly #segments: Segments;
   readonly #index: HandleIndex;
   readonly #queue = new FairQueue<Attached>(SHARE_BYTES_MIN, ({ subject }) => subject);
-  /** Who has something, and must wait until a segment is free or its own parts are covered. */
+  /** Sources that must wait until a segment is free or their own parts are covered. */
   readonly #held = new Set<Attached>();
   readonly #attached = new Map<string, Attached>();
   readonly #clock: Clock;
-  /** Bytes of subjects, for as long as one frame is made: only a log that is nearly full needs them. */
+  /** Bytes by subject, cached while one frame is composed: only a nearly full log needs them. */
   #uncovered: ReadonlyMap<string, number> | undefined;
   #ofReserve: ReadonlyMap<string, number> | undefined;
 
@@ -114,12 +117,12 @@ export class LogTurns {
   }
 
   mark({ source: { handle }, newest, large }: Attached): LogMark | undefined {
-    // Chunks do not count before the last one is there.
+    // Chunks count only once the last one is durable.
     if (large !== undefined) return large.before;
     return newest && { place: newest, bytes: this.#index.uncoveredBytesOf(handle) };
   }
 
-  /** Waits for its turn. @returns false when it must wait for more than that. */
+  /** Queues a source. @returns false when it must first wait for space. */
   join(attached: Attached): boolean {
     if (this.#held.has(attached)) {
       if (!attached.source.makesRoom) return false;
@@ -129,13 +132,13 @@ export class LogTurns {
     return true;
   }
 
-  /** A project's own parts are covered. @returns it when it waited for that. */
+  /** Releases a project whose own parts were covered. @returns it if it was held. */
   unhold(handle: string): Attached | undefined {
     const attached = this.#attached.get(handle);
     return attached !== undefined && this.#held.delete(attached) ? attached : undefined;
   }
 
-  /** Gives sources that must wait their turns again. @returns whether there are any. */
+  /** Queues all held sources again. @returns whether there are any. */
   unholdAll(): boolean {
     if (this.#held.size === 0) return false;
     const held = [...this.#held];
@@ -148,7 +151,7 @@ export class LogTurns {
     return this.#held.size > 0;
   }
 
-  /** Since when a source must wait that waits longest; undefined when none must. */
+  /** The start of the longest wait of a held source; undefined when none is held. */
   get heldSinceMs(): number | undefined {
     let oldest: number | undefined;
     for (const { held } of this.#held)
@@ -156,7 +159,7 @@ export class LogTurns {
     return oldest;
   }
 
-  /** Refuses sources that have had to wait since a moment, or longer. */
+  /** Refuses sources that have been held since this moment or earlier. */
   refuseHeldSince(ms: number): void {
     for (const attached of this.#held) {
       const { held, source } = attached;
@@ -180,7 +183,7 @@ export class LogTurns {
     else attached.held.isOwn = isOwn;
   }
 
-  /** A segment that is not of the reserve has begun. */
+  /** Called when a segment outside the reserve begins. */
   forgetReserve(): void {
     for (const attached of this.#attached.values()) attached.reserveBytes = 0;
   }
@@ -189,7 +192,7 @@ export class LogTurns {
    * Asks the ready sources, in turn, for their parts of the next frame.
    *
    * @param bytesMax of their bodies and entries.
-   * @param isReserve whether it goes into a segment of the reserve.
+   * @param isReserve whether the frame goes into a segment of the reserve.
    */
   take(bytesMax: number, isReserve: boolean): Sending[] {
     const { chunkBytes } = this.#limits;
@@ -231,13 +234,14 @@ export class LogTurns {
     const over = isReserve || source.makesRoom ? undefined : this.#overShare(attached);
     if (over !== undefined) {
       this.#hold(attached, true);
-      // Most bytes of a subject may be another project's: a checkpoint of this one would make no room.
+      // Most bytes of a subject may belong to another project, so a checkpoint of this one might free
+      // nothing.
       this.#observer?.onPressure?.(over === 'project' ? source.handle : undefined);
       return undefined;
     }
     const part = source.take(bytesMax, isReserve);
     if (part === undefined) {
-      // It may have something that is not for the reserve, and is asked again once there is room.
+      // It may have commits that must not use the reserve. It is asked again once there is space.
       if (isReserve) this.#hold(attached);
       else attached.held = undefined;
       return undefined;
@@ -248,7 +252,7 @@ export class LogTurns {
     if (bytes > Math.max(bytesMax, this.#limits.chunkBytes)) {
       assert(part.kind === 'data', 'only data comes in chunks');
       const [whole] = part.plaintext;
-      // A copy of many megabytes takes long.
+      // Avoids a copy, which takes long for many megabytes.
       const plaintext =
         whole !== undefined && part.plaintext.length === 1 ? whole : Buffer.concat(part.plaintext);
       attached.large = { part, plaintext, before: this.mark(attached), sent: 0, chunks: 0, isEnding: false };
@@ -275,9 +279,7 @@ export class LogTurns {
     };
   }
 
-  /**
-   * A chunk that is not the last one is durable; nobody waits for it when its commit was refused meanwhile.
-   */
+  /** Counts a durable chunk before the last one. Its commit may have been refused in the meantime. */
   sent({ large }: Attached, bytes: number): void {
     if (large === undefined) return;
     large.sent += bytes;
@@ -293,8 +295,8 @@ export class LogTurns {
   }
 
   /**
-   * When the log is nearly full, the source with most uncovered bytes waits first, and then the subject: the
-   * shares shrink with what is left.
+   * In a nearly full log, large sources wait first, and then large subjects. The shares shrink with the
+   * remaining space.
    *
    * @returns whose share is used up.
    */
@@ -320,8 +322,8 @@ export class LogTurns {
   }
 
   /**
-   * Without a free segment, only what makes room is taken: the others are refused on a full disk, and wait
-   * otherwise.
+   * Without a free segment, only commits that free space continue. The others are refused on a full disk, and
+   * held otherwise.
    */
   holdOrRefuse(full: AppError | undefined): void {
     this.#queue.keep((attached) => {
@@ -336,7 +338,7 @@ export class LogTurns {
     });
   }
 
-  /** Refuses what waits for a segment. @returns the sources that still have something that makes room. */
+  /** Refuses sources that are held for a segment. @returns those that still have commits that free space. */
   refuseHeld(error: AppError): Attached[] {
     const refused = [...this.#held];
     this.#held.clear();
@@ -355,13 +357,13 @@ export class LogTurns {
     for (const attached of waiting) {
       attached.source.refuse(error);
       this.#refuseLarge(attached, error);
-      // On a full disk deletes wait for the next segment.
+      // On a full disk, deletes wait for the next segment.
       if (attached.source.makesRoom) this.#hold(attached);
       else attached.held = undefined;
     }
   }
 
-  /** Chunks without the last one never count, so a commit that is half written may still be refused. */
+  /** Chunks without the last one never count, so a partly written commit may still be refused. */
   #refuseLarge(attached: Attached, error: AppError): void {
     const { large } = attached;
     if (large === undefined || large.isEnding) return;

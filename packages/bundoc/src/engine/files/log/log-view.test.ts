@@ -23,7 +23,7 @@ function view(world: LogWorld, disk: SimulatedDisk, everyFrame = false): Promise
   return readLog({ disk, directory: '/log', storageId, segmentBytes: limits.segmentBytes, everyFrame });
 }
 
-/** What each project has, and what is known of its handle. */
+/** The content of each project, and the facts about its handle. */
 async function stateOf(world: LogWorld, log: ReadableLog, disk: SimulatedDisk) {
   const births: unknown[] = [];
   for await (const birth of log.births()) births.push(birth);
@@ -54,7 +54,7 @@ async function history(): Promise<{ world: LogWorld; disk: SimulatedDisk }> {
   return { world, disk };
 }
 
-/** The segment's file with the lowest number, and where its frames are. */
+/** The segment file with the lowest number, and the offsets of its frames. */
 function oldestSegment(disk: SimulatedDisk): { path: string; bytes: Buffer; frames: number[] } {
   const found = [...disk.files()]
     .filter(([path, bytes]) => /^\/log\/\d{8}$/.test(path) && decodeHeader(bytes) !== undefined)
@@ -84,7 +84,7 @@ describe('a view of a log', () => {
     expect(found).toEqual(await stateOf(world, await world.openLog(disk), disk));
   });
 
-  it('shows nothing where there is no log, and refuses where there must be one', async () => {
+  it('shows nothing without a log, and refuses a missing log', async () => {
     const world = new LogWorld(1);
     const disk = new SimulatedDisk(...world.directories());
     const none = await view(world, disk);
@@ -98,7 +98,7 @@ describe('a view of a log', () => {
     expect(disk.operations).toBe(0);
   });
 
-  it('names the handles of each damaged frame, also in segments whose index is whole', async () => {
+  it('names the handles of each damaged frame, also in segments with an intact index', async () => {
     const { world, disk } = await history();
     const { path, bytes, frames } = oldestSegment(disk);
     const [, second] = frames as [number, number];
@@ -116,7 +116,7 @@ describe('a view of a log', () => {
     ]);
   });
 
-  it('says that frames are lost of which nobody knows whose they were', async () => {
+  it('reports lost frames of unknown projects', async () => {
     const world = new LogWorld(3);
     const disk = new SimulatedDisk(...world.directories());
     const [log, open] = await openAll(world, disk);
@@ -136,7 +136,7 @@ describe('a view of a log', () => {
     expect(found.isDoubtful(first.handle, undefined)).toBe(false);
   });
 
-  it('gives every part of a handle that can be read, also those that no other leads to', async () => {
+  it('returns every readable part of a handle, also those without a later part that links to them', async () => {
     const { world, disk } = await history();
     const handles = new Set([world.projects[0]!.handle]);
     const placesIn = async () => {
@@ -155,7 +155,7 @@ describe('a view of a log', () => {
     expect(await placesIn()).toEqual(all.filter((place) => place !== `${segment} ${second}`));
   });
 
-  it('takes a fraction of the memory that a log of 1 GiB has, reading each frame and each part', async () => {
+  it('takes a fraction of the memory of a log of 1 GiB while it reads each frame and part', async () => {
     const directory = mkdtempSync(join(tmpdir(), 'bundoc-large-log-'));
     try {
       const storageId = randomBytes(16);

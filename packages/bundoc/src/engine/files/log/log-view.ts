@@ -16,20 +16,20 @@ export interface LogViewOptions {
   readonly storageId: Buffer;
   /** Length of a segment's file. */
   readonly segmentBytes?: number;
-  /** True when the storage had a log before: if there is none, it was lost. */
+  /** True when the storage has had a log: a missing one was lost. */
   readonly mustExist?: boolean;
   /**
-   * Also reads the frames of segments whose index is whole, so that {@link LogView.damage} names every frame
-   * that is damaged.
+   * Also reads the frames of segments with an undamaged index, so that {@link LogView.damage} lists every
+   * damaged frame.
    */
   readonly everyFrame?: boolean;
 }
 
 /**
- * Finds out what a log holds, without any key, and changes nothing. The caller holds the lock of the data
- * folder, which keeps other processes from writing. One segment at a time is in memory.
+ * Scans a log without any key, and changes nothing. The caller holds the lock of the data folder, so no other
+ * process writes. Only one segment at a time is in memory.
  *
- * @throws LogDamaged when the log, or a segment that counts, is missing or of another storage.
+ * @throws LogDamaged when the log, or a live segment, is missing or belongs to another storage.
  */
 export async function readLog(options: LogViewOptions): Promise<LogView> {
   const { disk, directory, storageId, segmentBytes = SEGMENT_BYTES, everyFrame = false } = options;
@@ -44,16 +44,16 @@ export async function readLog(options: LogViewOptions): Promise<LogView> {
 }
 
 interface ViewedSegments {
-  /** Those that count, the oldest first. */
+  /** The live segments, oldest first. */
   readonly live: readonly LiveSegment[];
   /** Segments before this one were freed. */
   readonly firstLive: number;
-  /** The highest number that a segment ever had. */
+  /** The highest segment number ever used. */
   readonly lastNumber: number;
   reader(): PartReader;
 }
 
-/** A log as it was found. */
+/** A scanned log. */
 export class LogView implements ReadableLog {
   readonly #content: LogContent;
   readonly #segments: ViewedSegments;
@@ -70,7 +70,7 @@ export class LogView implements ReadableLog {
     return this.#segments.firstLive;
   }
 
-  /** The highest number that a segment ever had. */
+  /** The highest segment number ever used. */
   get lastNumber(): number {
     return this.#segments.lastNumber;
   }
@@ -79,7 +79,7 @@ export class LogView implements ReadableLog {
     return this.#content.index.handles();
   }
 
-  /** Frames that are damaged, and the handles that have parts in them. */
+  /** Damaged frames, and the handles with parts in them. */
   get suspects(): readonly SuspectFrame[] {
     return this.#content.suspects;
   }
@@ -91,7 +91,7 @@ export class LogView implements ReadableLog {
       .filter(({ handles }) => handles.length > 0)
       .map(
         ({ segment, frame, handles }) =>
-          `segment ${segment}, frame ${frame} of the log is damaged; it has parts of ${listOf(handles)}`,
+          `segment ${segment}, frame ${frame} of the log is damaged; it has parts of ${formatHandles(handles)}`,
       );
     if (hole === undefined) return sentences;
     return [
@@ -122,8 +122,8 @@ export class LogView implements ReadableLog {
   }
 
   /**
-   * Every part of these handles that can still be read, the oldest first, whether or not others lead to it.
-   * One segment at a time is in memory; a part is to be used before the next one is asked for.
+   * Every readable part of these handles, oldest first, even without a later part that links to it. Only one
+   * segment at a time is in memory; use each part before requesting the next.
    */
   async *partsOf(handles: ReadonlySet<string>): AsyncGenerator<SealedPart> {
     for (const segment of this.#segments.live) {
@@ -141,6 +141,6 @@ export class LogView implements ReadableLog {
   }
 }
 
-function listOf(handles: readonly string[]): string {
+function formatHandles(handles: readonly string[]): string {
   return handles.length === 1 ? `handle ${handles[0]}` : `handles ${handles.join(', ')}`;
 }

@@ -11,8 +11,8 @@ import {
   STOP,
 } from './log-request.ts';
 
-// The thread of `log-thread.ts`: waits for a request, writes, answers. It must import no other package of the
-// workspace, so that it starts in a few milliseconds and from the sources as well.
+// The thread of `log-thread.ts`: waits for a request, writes, answers. It must not import another package of
+// the workspace, so that it starts in a few milliseconds, also from the sources.
 
 const shared = workerData as LogThreadData;
 const words = new Int32Array(shared.words);

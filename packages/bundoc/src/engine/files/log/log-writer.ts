@@ -11,12 +11,12 @@ import { type ActiveSegment, SegmentWriter } from './segment-writer.ts';
 import { isFull, type Segments } from './segments.ts';
 
 const RETRY_MS = 1_000;
-/** Nobody waits longer for room in the log, as for room in any share. */
+/** Maximum wait for space in the log, the same as for other shared limits. */
 const WAIT_MS_MAX = 5_000;
 
 /**
- * Writes what waits, frame by frame. One frame is in flight at a time, so a torn frame is the last one. A
- * write that fails cuts the log: a new segment says that the failed frame never happened.
+ * Writes waiting parts, frame by frame. One frame is in flight at a time, so only the last one can be torn. A
+ * failed write cuts the log: a new segment states that the failed frame never happened.
  *
  * Frames, cuts and stops change one state of the log's end, so they share a class.
  */
@@ -33,14 +33,14 @@ export class LogWriter {
   #state: 'open' | 'stopped' | 'lost' | 'closed' = 'open';
   #pumping: Promise<void> | undefined;
   #resuming: Promise<void> | undefined;
-  /** Who waits for frames to pause. */
+  /** Number of callers that wait for a pause between frames. */
   #pausing = 0;
   #growAgainMs = Number.NEGATIVE_INFINITY;
   #isTryingAgain = false;
-  /** Whether somebody looks after those who must wait. */
+  /** Whether a timer for held sources is running. */
   #isWatching = false;
 
-  /** @param buffer in which frames are made. */
+  /** @param buffer in which frames are composed. */
   constructor(
     options: LogOptions,
     buffer: Buffer,
@@ -68,12 +68,12 @@ export class LogWriter {
     return this.#state === 'stopped' || this.#state === 'lost';
   }
 
-  /** @throws AppError `storage_unavailable` when nothing may be written. */
+  /** @throws AppError `storage_unavailable` when writes are impossible. */
   requireOpen(): void {
     if (this.#state !== 'open') throw new AppError('storage_unavailable', { retryAfterS: 1 });
   }
 
-  /** A project has something to write. */
+  /** Called when a project has something to write. */
   ready(attached: Attached): void {
     if (this.#state !== 'open') {
       attached.source.refuse(new AppError('storage_unavailable', { retryAfterS: 1 }));
@@ -82,18 +82,18 @@ export class LogWriter {
     if (this.turns.join(attached)) this.#pumping ??= this.#pump();
   }
 
-  /** Lets sources that wait for a segment, or for their own parts to be covered, try again. */
+  /** Queues the held sources again. */
   retryHeld(): void {
     if (this.#state === 'open' && this.turns.unholdAll()) this.#pumping ??= this.#pump();
   }
 
-  /** Refuses what waits for a segment: none can be freed. */
+  /** Refuses sources that wait for a segment, because none can be freed. */
   refuseHeld(error: AppError): void {
     for (const attached of this.turns.refuseHeld(error)) this.ready(attached);
   }
 
   /**
-   * Does something while no frame is written.
+   * Runs `work` between two frames.
    *
    * @throws AppError `storage_unavailable` when the log is not open.
    */
@@ -114,7 +114,7 @@ export class LogWriter {
     return working;
   }
 
-  /** Ends writing. What waits is refused. */
+  /** Ends writing. Waiting commits are refused. */
   async close(): Promise<void> {
     if (this.#state === 'closed') return;
     const wasOpen = this.#state === 'open';
@@ -126,9 +126,9 @@ export class LogWriter {
     await (wasOpen ? this.segment.end() : this.segment.close());
   }
 
-  /** Writes what waits, frame by frame, until nothing does. Never rejects but for a defect. */
+  /** Writes frames until no source waits. Rejects only because of a defect. */
   async #pump(): Promise<void> {
-    // What is committed in the same turn of the event loop goes into the same frame.
+    // Collects commits of the same turn of the event loop in one frame.
     await setImmediate();
     while (this.turns.isAnyoneWaiting && this.#state === 'open' && this.#pausing === 0) {
       const { active } = this.segment;
@@ -141,8 +141,7 @@ export class LogWriter {
     }
     this.#answer();
     this.#watchHeld();
-    // In the same turn in which nothing was found waiting: a source that becomes ready now must start the
-    // pump again.
+    // Synchronous after the last check, so that a source that becomes ready now starts the pump again.
     this.#pumping = undefined;
   }
 
@@ -151,10 +150,10 @@ export class LogWriter {
   }
 
   /**
-   * Finds room for the next frame before anything is taken or sealed for it. Where there is none, those who
-   * wait are held, or refused.
+   * Finds space for the next frame before anything is taken or sealed for it. Without space, waiting sources
+   * are held or refused.
    *
-   * @returns whether there is room.
+   * @returns whether there is space.
    */
   async #secureRoom(): Promise<boolean> {
     this.#answer();
@@ -177,7 +176,7 @@ export class LogWriter {
   }
 
   /**
-   * On a full disk, deletes may be all that waits: nobody else's write would find out that there is room
+   * Schedules a retry on a full disk: if only deletes wait, no other write would notice that space is free
    * again.
    */
   #tryAgain(): void {
@@ -191,7 +190,7 @@ export class LogWriter {
     this.#wait(RETRY_MS, signal).then(done, done);
   }
 
-  /** Those who must wait for room are refused after {@link WAIT_MS_MAX}. */
+  /** Refuses held sources after {@link WAIT_MS_MAX}. */
   #watchHeld(): void {
     if (this.#isWatching || !this.turns.isAnyoneHeld) return;
     const sinceMs = this.turns.heldSinceMs ?? this.#clock.monotonic();
@@ -211,14 +210,14 @@ export class LogWriter {
     return wait(ms, signal);
   }
 
-  /** @returns why no segment can be made, when the disk is full. */
+  /** @returns why no segment can be created, when the disk is full. */
   async #growIfNeeded(): Promise<AppError | undefined> {
     const segments = this.#segments;
     if (!segments.mayGrow || segments.hasUnreserved) return undefined;
     const nowMs = this.#clock.monotonic();
     if (nowMs < this.#growAgainMs) return new AppError('disk_full');
     try {
-      // A second one, when the reserve itself is not whole.
+      // Creates a second one when the reserve is incomplete.
       while (segments.mayGrow && !segments.hasUnreserved) await segments.grow();
       return undefined;
     } catch (error) {
@@ -280,8 +279,9 @@ export class LogWriter {
   }
 
   /**
-   * A frame could not be written, and it is not known what of it is on the disk. A new segment says that it
-   * never happened; once that is durable, its commits are refused for certain. Until then nothing is written.
+   * Handles a failed write of a frame, any part of which may be on the disk. A new segment states that the
+   * frame never happened. Once that is durable, its commits are refused for certain; until then nothing is
+   * written.
    */
   async #cut(group: readonly Sending[], error: unknown): Promise<void> {
     this.counts.cuts++;
@@ -292,7 +292,7 @@ export class LogWriter {
     else this.#stop(group, error);
   }
 
-  /** No segment can be begun: nothing is written until one can. */
+  /** Stops writing until a segment can begin. */
   #stop(group: readonly Sending[], error?: unknown): false {
     if (this.#state !== 'open') {
       for (const { part } of group) part.unknown(new AppError('storage_unavailable', { cause: error }));
@@ -305,7 +305,7 @@ export class LogWriter {
     return false;
   }
 
-  /** Another has the data folder: nothing is written any more. */
+  /** Ends the log for good: another process holds the data folder. */
   #lose(error: unknown): void {
     this.#state = 'lost';
     this.#stopping.abort();

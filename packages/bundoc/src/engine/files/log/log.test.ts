@@ -8,7 +8,7 @@ import type { Log } from './log.ts';
 import type { LogDisk } from './ports.ts';
 
 describe('Log', () => {
-  it('gives back what was acknowledged, in order, for each project', async () => {
+  it("returns each project's acknowledged commits in order", async () => {
     const world = new LogWorld(5);
     const disk = new SimulatedDisk(...world.directories());
     const log = await world.openLog(disk);
@@ -24,7 +24,7 @@ describe('Log', () => {
     expect(log.stats).toMatchObject({ frames: 12, commits: 60 });
   });
 
-  it('splits a large commit into chunks that count with the last of them', async () => {
+  it('splits a large commit into chunks that count once the last one is durable', async () => {
     const world = new LogWorld(2);
     const disk = new SimulatedDisk(...world.directories());
     const log = await world.openLog(disk);
@@ -45,7 +45,7 @@ describe('Log', () => {
   });
 });
 
-describe('a full log, of which nothing is freed,', () => {
+describe('a full log from which nothing is freed', () => {
   const full = async (projects: number) => {
     const world = new LogWorld(projects);
     const disk = new SimulatedDisk(...world.directories());
@@ -55,7 +55,7 @@ describe('a full log, of which nothing is freed,', () => {
     const log = await world.openLog(disk, { clock, wait, observer: {} });
     const open = await Promise.all(world.projects.map((project) => world.open(log, disk, project)));
     const outcomes: string[] = [];
-    /** Commits of every project at once. @returns those that still wait. */
+    /** Concurrent commits of every project. @returns those that still wait. */
     const write = async () => {
       let waiting = open.length;
       for (const one of open)
@@ -82,7 +82,7 @@ describe('a full log, of which nothing is freed,', () => {
     return { waits, fill, letPass, write, outcomes };
   };
 
-  it('refuses a commit that has waited for 5 seconds, and waits with the next one for as long', async () => {
+  it('refuses a commit that has waited for 5 seconds, and lets the next one wait as long', async () => {
     const { waits, fill, letPass, write, outcomes } = await full(90);
     const waiting = await fill();
     expect(waits.map(({ ms }) => ms)).toEqual([5_000]);
@@ -97,7 +97,7 @@ describe('a full log, of which nothing is freed,', () => {
     expect(outcomes).toHaveLength(waiting + 90);
   });
 
-  it('names the share to a project that has used up its own', async () => {
+  it('reports the used-up share to its project', async () => {
     const { fill, letPass, outcomes } = await full(1);
     await fill();
     await letPass(5_000);
@@ -105,8 +105,8 @@ describe('a full log, of which nothing is freed,', () => {
   });
 });
 
-describe('a log that closes while a frame is on its way', () => {
-  it('answers a large commit by what becomes of its last chunk, and refuses one that has more chunks to write', async () => {
+describe('a log that closes during the write of a frame', () => {
+  it('answers a large commit by the outcome of its last chunk, and refuses one with more chunks to write', async () => {
     for (const frames of [2, 5]) {
       const world = new LogWorld(1);
       const disk = new SimulatedDisk(...world.directories());
@@ -130,7 +130,7 @@ describe('a log that closes while a frame is on its way', () => {
   });
 });
 
-/** The disk, and who is asked before each write. */
+/** The disk, with a callback before each write. */
 function withWrites(disk: SimulatedDisk, onWrite: () => void): LogDisk {
   return {
     list: (path) => disk.list(path),
@@ -154,7 +154,7 @@ function withWrites(disk: SimulatedDisk, onWrite: () => void): LogDisk {
 }
 
 describe('the parts of projects in one log', () => {
-  it('give each project its turn while another writes large commits', async () => {
+  it('give each project its turn while another one writes large commits', async () => {
     const world = new LogWorld(3);
     const disk = new SimulatedDisk(...world.directories());
     const log = await world.openLog(disk);
@@ -171,7 +171,7 @@ describe('the parts of projects in one log', () => {
     expect(isLargeThere).toBe(false);
     expect(log.stats.frames - before).toBeLessThan(15);
     await writing;
-    // A snapshot that is taken while a large commit is half written does not cover it.
+    // A snapshot taken during a large commit does not cover it.
     const second = large.commit(world.newCommit(), 60_000);
     await small.commit(world.newCommit(), 100);
     await world.checkpoint(log, disk, large);
@@ -183,7 +183,7 @@ describe('the parts of projects in one log', () => {
       expect((await world.contentOf(again, disk, project)).ids).toEqual(project.given.map(({ id }) => id));
   });
 
-  it('are known without a key where a project was born, and until it is gone', async () => {
+  it('show without a key where a project was born, until it is gone', async () => {
     const world = new LogWorld(2);
     const disk = new SimulatedDisk(...world.directories());
     const log = await world.openLog(disk);
@@ -210,7 +210,7 @@ describe('the parts of projects in one log', () => {
     expect([...third.handles]).toEqual([kept.handle]);
   });
 
-  it('stay readable for who began to read before their segment was freed', async () => {
+  it('stay readable for a reader that started before their segment was freed', async () => {
     const world = new LogWorld(1);
     const disk = new SimulatedDisk(...world.directories());
     const log = await world.openLog(disk);
@@ -237,7 +237,7 @@ describe('the parts of projects in one log', () => {
     expect(disk.files().get(path![0])!.readBigUInt64BE(24)).not.toBe(BigInt(first.segment));
   });
 
-  it('make who has most uncovered bytes wait first when the log fills, and the others go on', async () => {
+  it('make the project with the most uncovered bytes wait first when the log fills, while others continue', async () => {
     const world = new LogWorld(4);
     const disk = new SimulatedDisk(...world.directories());
     const asked = new Set<string | undefined>();
@@ -259,20 +259,19 @@ describe('the parts of projects in one log', () => {
     expect(greedy.ids).toHaveLength(120);
   });
 
-  it('make the subject with most uncovered bytes wait when the log is nearly full, however many projects they are of', async () => {
+  it('make the subject with the most uncovered bytes wait when the log is nearly full, over any number of projects', async () => {
     const world = new LogWorld(64);
     const disk = new SimulatedDisk(...world.directories());
     let subject = '';
     const asked = new Set<string | undefined>();
-    // Nothing is freed by itself.
+    // Nothing is freed without a request.
     const observer = { onPressure: (handle: string | undefined) => asked.add(handle) };
     const log = await world.openLog(disk, { observer, writer: () => subject });
     const open: OpenLogProject[] = [];
     for (const project of world.projects) open.push(await world.open(log, disk, project));
     const [neighbour, ...greedy] = open as [OpenLogProject, ...OpenLogProject[]];
     const waiting: Promise<unknown>[] = [];
-    // Less than an eighth of the log for each of its projects, and more than the log has room for with all of
-    // them.
+    // Less than an eighth of the log for each of its projects, but more than the log in total.
     subject = 'greedy';
     for (let at = 0; at < 2; at++)
       for (const one of greedy) waiting.push(one.commit(world.newCommit(), 3_500));
@@ -282,7 +281,7 @@ describe('the parts of projects in one log', () => {
     subject = 'neighbour';
     for (let at = 0; at < 4; at++) await neighbour.commit(world.newCommit(), 100);
     expect(log.stats.uncoveredBytes - uncoveredBytes).toBeLessThan(2_000);
-    // No project of it has a share of its own used up.
+    // None of its projects has used up its own share.
     expect([...asked]).toEqual([undefined]);
     while (world.projects.some(({ given }) => given.some(({ fate }) => fate === 'waiting'))) {
       for (const one of open) await world.checkpoint(log, disk, one);
@@ -292,12 +291,12 @@ describe('the parts of projects in one log', () => {
   });
 });
 
-/** Long enough that what can be written is. */
+/** Waits long enough for all possible writes. */
 async function drained(): Promise<void> {
   for (let turn = 0; turn < 500; turn++) await setImmediate();
 }
 
-/** Says that a project is gone. */
+/** Ends a project. */
 function goneFor(log: Log, { handle, name, keys }: LogProject): Promise<void> {
   return new Promise((resolve, reject) => {
     let isTaken = false;

@@ -22,9 +22,8 @@ import { readSettled, writeSettled } from './settled-mark.ts';
 import { birthsIn, StuckParts } from './stuck-parts.ts';
 
 /**
- * The log of a data folder: what is committed in any project goes into one frame with what others commit at
- * the same time, by one write and one sync. docs/adr/0027-one-log.md says why; docs/formats/log.md has the
- * bytes.
+ * The log of a data folder. Concurrent commits of all projects share a frame, with one write and one sync.
+ * docs/adr/0027-one-log.md gives the reasons; docs/formats/log.md has the bytes.
  *
  * It is the whole interface of the log; its parts do the work.
  */
@@ -38,7 +37,7 @@ export class Log implements ReadableLog, AsyncDisposable {
   /** Births up to this segment had durable folders when the log was opened. */
   #settled = 0;
   #carrying: Promise<readonly string[]> | undefined;
-  /** Segments that were freed by carrying since the newest one began. */
+  /** The number of segments freed by carrying since the newest one began. */
   #freed: { readonly behind: number | undefined; readonly count: number } = { behind: undefined, count: 0 };
 
   private constructor(options: LogOptions, buffer: Buffer, scan: LogScan, stuck: StuckParts) {
@@ -52,17 +51,17 @@ export class Log implements ReadableLog, AsyncDisposable {
   }
 
   /**
-   * Finds out what the log holds, without any key, and makes it durable. Nothing is appended behind what was
-   * found: the next part begins a new segment.
+   * Scans the log, without any key, and makes its end durable. Nothing is appended to old segments: the next
+   * part begins a new one.
    *
-   * @throws LogDamaged when the log, or a segment that counts, is missing or of another storage.
+   * @throws LogDamaged when the log, or a live segment, is missing or belongs to another storage.
    */
   static async open(options: LogOptions): Promise<Log> {
     const { disk, directory, storageId, limits, mustExist } = options;
     const most = blocksOf(frameBytes(FRAME_PARTS_MAX, FRAME_PARTS_MAX, limits.frameBytes)) * BLOCK_BYTES;
     const buffer = disk.frameBuffer(Math.min(limits.segmentBytes, most));
     await disk.makeDirectory(directory);
-    // Also when it is there: a process may have died between making it and its sync.
+    // Also for an existing folder: a process may have died between creating and syncing it.
     await disk.syncDirectory(dirname(directory));
     const scan = await scanLog(disk, directory, storageId, limits.segmentBytes);
     if (mustExist && scan.nextNumber === 1) throw lostLog(directory);
@@ -76,7 +75,7 @@ export class Log implements ReadableLog, AsyncDisposable {
         await file.close();
       }
     }
-    // Also the names of segments: what is written into them must be found again.
+    // Also makes the names of segments durable: later writes to them must be found again.
     await disk.syncDirectory(directory);
     const log = new Log(options, buffer, scan, await StuckParts.open(disk, directory));
     const settled = await readSettled(disk, directory);
@@ -91,7 +90,7 @@ export class Log implements ReadableLog, AsyncDisposable {
     return log;
   }
 
-  /** From here on, a log that is missing was lost. */
+  /** From here on, a missing log was lost. */
   async #beginFirst(): Promise<void> {
     const path = this.#segments.take(true);
     assert(path !== undefined, 'a new log has segments');
@@ -137,7 +136,7 @@ export class Log implements ReadableLog, AsyncDisposable {
     return this.#segments.reader();
   }
 
-  /** Whether the project of a birth has had a durable folder: one that is missing was taken away. */
+  /** Whether the project of a birth has had a durable folder: a missing one was removed. */
   hadFolder(handle: string): boolean {
     const birth = this.#content.births.get(handle);
     return birth !== undefined && birth.segment <= this.#settled;
@@ -148,7 +147,10 @@ export class Log implements ReadableLog, AsyncDisposable {
     yield* birthsIn(this.stuck);
   }
 
-  /** An administrator accepts what a hole has cost. Durable with the next segment, which begins at once. */
+  /**
+   * Accepts, as an administrator, the parts that a hole has lost. Durable with the next segment, which begins
+   * at once.
+   */
   async acceptLoss(): Promise<void> {
     const { segment } = this.#writer;
     await this.#writer.exclusively(async () => {
@@ -162,9 +164,9 @@ export class Log implements ReadableLog, AsyncDisposable {
   }
 
   /**
-   * Lets a project write.
+   * Connects a project that writes.
    *
-   * @param after its last part, as its opening found it: what its next part names as the one before.
+   * @param after its last part as its opening found it; the next part names it as the previous one.
    */
   attach(source: PartSource, after: Place | undefined): AttachedHandle {
     const { turns } = this.#writer;
@@ -180,7 +182,7 @@ export class Log implements ReadableLog, AsyncDisposable {
     };
   }
 
-  /** What the mark covers is durable elsewhere. Frees segments that nobody needs any more. */
+  /** Records that the parts up to a mark are durable elsewhere. Frees segments that are no longer needed. */
   cover(handle: string, { place, bytes }: LogMark): void {
     this.#content.index.cover(handle, place, bytes);
     this.#writer.segment.release();
@@ -188,38 +190,38 @@ export class Log implements ReadableLog, AsyncDisposable {
     if (attached !== undefined) this.#writer.ready(attached);
   }
 
-  /** {@link cover} by what a catalog says, when the log has just been opened. */
+  /** {@link cover} from a catalog, right after the log was opened. */
   coverTo(handle: string, place: FramePlace): void {
     this.#content.index.cover(handle, place, 0);
     this.#writer.segment.release();
   }
 
-  /** The oldest segment that counts. */
+  /** The number of the oldest live segment. */
   get firstLive(): number {
     return this.#segments.firstLive;
   }
 
   /**
-   * True while the oldest segment should be freed: a third of the log is used, or many segments hold little.
-   * What is freed becomes durable with the next segment's header, so a start that can frees before it writes.
+   * True while the oldest segment should be freed: a third of the log is used, or many segments have few live
+   * parts. Freeing becomes durable with the next segment's header, so a start should free before it writes.
    */
   get shouldFree(): boolean {
     return this.#writer.segment.shouldFree;
   }
 
-  /** Handles whose parts keep the oldest segment from being used again. */
+  /** Handles whose parts keep the oldest segment from being reused. */
   pinning(): string[] {
     const oldest = this.#segments.firstLive;
     return oldest === this.#writer.segment.active?.number ? [] : this.#content.index.pinning(oldest);
   }
 
   /**
-   * Frees the oldest segment, without any key: copies the sealed parts that pin it to the folders of their
-   * projects, and to the log's own folder for projects whose folders fail. Cover by a snapshot before
-   * whatever can be. One is freed at a time: another call waits for the one that is under way.
+   * Frees the oldest segment, without any key. It copies the sealed parts that pin it to the folders of their
+   * projects, or to the log's own folder for projects whose folders fail. Cover everything possible by
+   * snapshots first. Concurrent calls share one run.
    *
-   * @returns handles whose folders failed. @throws when their parts can be put nowhere; then nothing is
-   * freed.
+   * @returns handles whose folders failed. @throws when the log's own folder fails, too; then nothing is
+   *   freed.
    */
   carryOldest(target: CarryTarget): Promise<readonly string[]> {
     this.#carrying ??= this.#carryOldest(target).finally(() => {
@@ -239,9 +241,8 @@ export class Log implements ReadableLog, AsyncDisposable {
   }
 
   /**
-   * What was freed is durable with the next header. Processes that end before they begin another segment
-   * would carry the same parts again and again, and find ever more segments: so one is begun once that is
-   * much.
+   * Freeing becomes durable with the next header. Processes that repeatedly end before that would carry the
+   * same parts again and find ever more segments. So a new segment begins after a number of them.
    */
   async #keepFreed(): Promise<void> {
     const { segment } = this.#writer;
@@ -253,20 +254,19 @@ export class Log implements ReadableLog, AsyncDisposable {
       await segment.close();
       await segment.beginSomewhere();
     });
-    // The log closes or has stopped: the next header says it.
+    // The log closes or has stopped: the next header records it.
     await beginning.catch((error: unknown) => {
       if (!hasCode(error, 'storage_unavailable')) throw error;
     });
   }
 
   /**
-   * Carries all parts that nothing else has, of the segment that is written as well: afterwards nothing is
-   * uncovered, every segment but the new one is free, and each project's folder holds all of its project.
-   * Parts in the log's own folder are put back first. Writing waits meanwhile. The folders of all births must
-   * be durable before.
+   * Carries all uncovered parts, including those of the current segment. Afterwards nothing is uncovered,
+   * every segment but the new one is free, and each project's folder is complete. Parts in the log's own
+   * folder are moved back first. Writes wait for the end. The folders of all births must already be durable.
    *
    * @returns handles whose folders failed: their parts are in the log's own folder.
-   * @throws when parts can be put nowhere, or no segment can be begun.
+   * @throws when that folder fails, too, or no segment can begin.
    */
   async carryAll(target: CarryTarget): Promise<readonly string[]> {
     while (this.#carrying !== undefined) await this.#carrying.catch(() => undefined);
@@ -286,15 +286,15 @@ export class Log implements ReadableLog, AsyncDisposable {
     for (const live of this.#segments.all())
       for (const handle of await this.#carrier.carry(live, target)) failed.add(handle);
     segment.release();
-    // Its header makes it durable that the segments are free.
+    // Its header durably records that the segments are free.
     if (await segment.beginSomewhere()) return [...failed];
     throw new AppError('storage_unavailable');
   }
 
   /**
-   * Says durably that the folders of all births are durable. The caller has synced them, and no birth is on
-   * its way: at a start, at an orderly end, or while nobody writes. The next part begins a new segment, and
-   * so takes the mark back.
+   * Durably records that the folders of all births are durable. The caller has synced them, and no birth is
+   * in progress: at a start, at an orderly end, or without writers. The next part begins a new segment, which
+   * invalidates the mark.
    *
    * @throws AppError `storage_unavailable`, `disk_full`
    */
@@ -308,14 +308,14 @@ export class Log implements ReadableLog, AsyncDisposable {
     });
   }
 
-  /** Refuses what waits for a segment: none can be freed. */
+  /** Refuses sources that wait for a segment, because none can be freed. */
   refuseHeld(error: AppError): void {
     this.#writer.refuseHeld(error);
   }
 
   /**
-   * Ends writing. What waits is refused. The last frame is followed by an empty one, so that damage to it is
-   * noticed.
+   * Ends writing. Waiting commits are refused. An empty frame follows the last one, so that damage to that
+   * one is noticed.
    */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#writer.close();

@@ -32,7 +32,7 @@ afterAll(async () => {
 });
 
 describe('NodeLogDisk', () => {
-  it('holds a log on the real disk, which the next process opens', async () => {
+  it('stores a log on the real disk that the next process can open', async () => {
     const storageId = randomBytes(16);
     const options = { directory: join(directory, 'log'), storageId, limits: SMALL_LIMITS };
     const projects = Array.from({ length: 20 }, (_, at) => new LogProject(`p${at}`));
@@ -59,7 +59,7 @@ describe('NodeLogDisk', () => {
     }
   });
 
-  it('never removes a file that another process has made under the name of its next segment', async () => {
+  it('never removes a file that another process has created with the name of its next segment', async () => {
     const options = {
       directory: join(directory, 'shared'),
       storageId: randomBytes(16),
@@ -70,13 +70,13 @@ describe('NodeLogDisk', () => {
     const next = join(options.directory, String(readdirSync(options.directory).length).padStart(8, '0'));
     writeFileSync(next, 'of another');
     const project = new OpenLogProject(log, new LogProject('p'), [], undefined);
-    // The segment that cannot be made may refuse some.
+    // The failing creation of a segment may refuse some.
     for (let id = 1; log.stats.segmentsLive < 4; id++)
       await project.commit({ id, fate: 'waiting' }, 3_000).catch(() => undefined);
     expect(readFileSync(next).equals(Buffer.from('of another'))).toBe(true);
   });
 
-  it('writes what is longer than its buffer, and tells the fault of a file that cannot be written', async () => {
+  it('writes data longer than its buffer, and reports the error of an unwritable file', async () => {
     await using disk = newDisk();
     disk.frameBuffer(8_192);
     const path = join(directory, 'long');
@@ -97,7 +97,7 @@ describe('NodeLogDisk', () => {
     });
   });
 
-  it('opens no link, no folder and nothing larger than a segment may be', async () => {
+  it('opens no link, no folder and no file larger than a segment', async () => {
     await using disk = newDisk();
     writeFileSync(join(directory, 'outside'), Buffer.alloc(8_192));
     symlinkSync(join(directory, 'outside'), join(directory, 'link'));
@@ -109,7 +109,7 @@ describe('NodeLogDisk', () => {
     await expect(disk.openLogFile(join(tmpdir(), 'elsewhere'))).rejects.toThrow('storage_unavailable');
   });
 
-  it('fails what is asked of a thread that has ended', async () => {
+  it('fails requests to a thread that has ended', async () => {
     const disk = newDisk();
     disk.frameBuffer(4_096);
     const path = join(directory, 'ended');

@@ -10,15 +10,15 @@ import { LogDamaged } from './scan.ts';
 const closeDescriptor = promisify(close);
 const readDescriptor = promisify(read);
 
-/** Bytes of the largest file of a log: a segment has 16 MiB, and what is carried out of one hardly more. */
+/** Maximum size of a file of a log: a segment has 16 MiB, and a carried file hardly more. */
 const LOG_FILE_BYTES_MAX = 33_554_432;
 
-/** Names and folders, by whatever else holds the data folder. */
+/** Names and folders, accessed through the disk of the data folder. */
 export type LogEntries = Omit<LogDisk, 'openLogFile' | 'frameBuffer'>;
 
 /**
- * The real disk of a log: opens its files below the data folder, following no link, and writes frames by a
- * thread of its own. One for a log.
+ * The real disk of a log. It opens files below the data folder without following links, and writes frames
+ * with a separate thread. One for each log.
  */
 export class NodeLogDisk implements LogDisk, AsyncDisposable {
   readonly #entries: LogEntries;
@@ -55,11 +55,11 @@ export class NodeLogDisk implements LogDisk, AsyncDisposable {
     return this.#entries.syncDirectory(path);
   }
 
-  /** @throws LogDamaged for what is no regular file, or larger than one of a log. */
+  /** @throws LogDamaged for a file that is not regular, or too large for a log. */
   openLogFile(path: string): Promise<LogFile> {
     return guarded(async () => {
       const below = this.#folder.below(path);
-      // Each write is as good as one with an `fdatasync` behind it.
+      // Each write is as durable as one followed by `fdatasync`.
       const descriptor = this.#folder.openSync(below, constants.O_RDWR | constants.O_DSYNC);
       try {
         const stats = fstatSync(descriptor);
@@ -92,7 +92,7 @@ export class NodeLogDisk implements LogDisk, AsyncDisposable {
     };
   }
 
-  /** A frame lies in the thread's buffer already; a header is copied there, piece by piece if need be. */
+  /** A frame is already in the thread's buffer; a header is copied there, in pieces if it is long. */
   async #write(descriptor: number, offset: number, bytes: Buffer): Promise<void> {
     const thread = this.#thread;
     assert(thread !== undefined, 'the buffer is made before anything is written');

@@ -6,13 +6,13 @@ import { TAG_BYTES } from './layout.ts';
 const INFO = 'bundoc/log/v1';
 const CIPHER = 'aes-256-gcm';
 
-/** Gives the subkeys of a project's DEK. */
+/** Derives subkeys of a project's DEK. */
 export interface PartKeys {
   /** HKDF-SHA256 of a version of the DEK; undefined for a version that is not live. */
   subkey(version: number, info: string, salt: Buffer): KeyObject | undefined;
 }
 
-/** {@link PartKeys} of one DEK by itself. */
+/** {@link PartKeys} from DEKs without a project's cipher. */
 export function partKeysOf(deks: ReadonlyMap<number, KeyObject>): PartKeys {
   return {
     subkey: (version, info, salt) => {
@@ -22,7 +22,7 @@ export function partKeysOf(deks: ReadonlyMap<number, KeyObject>): PartKeys {
   };
 }
 
-/** The key of the parts of one handle in one use of a segment; undefined for a version that is not live. */
+/** The key for the parts of one handle in one use of a segment; undefined for a version that is not live. */
 export function partKey(
   keys: PartKeys,
   version: number,
@@ -32,7 +32,7 @@ export function partKey(
   return keys.subkey(version, INFO, Buffer.concat([segmentId, Buffer.from(handle, 'hex')]));
 }
 
-/** What all parts of a project in one use of a segment authenticate first. */
+/** The common start of the AAD of a project's parts in one use of a segment. */
 export function aadStart(project: string, storageId: Buffer, segmentId: Buffer): Buffer {
   return Buffer.concat([Buffer.from(`${INFO}\0${project}\0`, 'latin1'), storageId, segmentId]);
 }
@@ -46,11 +46,11 @@ export interface PartSeal {
 /**
  * Seals a part into a frame.
  *
- * The nonce is the frame's number: at most one part of a handle is in a frame, and a number is sealed once in
- * a use of a segment, so no key sees a nonce twice.
+ * The nonce is the frame's number. A frame has at most one part of a handle, and each number is used once in
+ * a use of a segment. So no key uses a nonce twice.
  *
- * @param head the entry without its tag, as it stands in the frame.
- * @param clear what a birth has in the clear, before the sealed bytes; authenticated with them.
+ * @param head the entry without its tag, as in the frame.
+ * @param clear the clear content of a birth, before the sealed bytes; authenticated with them.
  */
 export function sealPart(
   seal: PartSeal,
@@ -70,8 +70,8 @@ export function sealPart(
 }
 
 /**
- * The plaintext in one piece, several pieces where their sealed bytes go: each call of the cipher costs more
- * than sealing a document.
+ * Joins the plaintext at the place of the sealed bytes: an extra call of the cipher costs more than sealing a
+ * document.
  */
 function gather(pieces: readonly Buffer[], body: Buffer, start: number): Buffer {
   const [first] = pieces;
@@ -81,7 +81,7 @@ function gather(pieces: readonly Buffer[], body: Buffer, start: number): Buffer 
   return body.subarray(start, end);
 }
 
-/** @throws OpenError for what was changed, moved, or sealed for another project, segment or key. */
+/** @throws OpenError for a part that was changed, moved, or sealed for another project, segment or key. */
 export function openPart(
   seal: PartSeal,
   place: FramePlace,
@@ -104,8 +104,8 @@ export function openPart(
 }
 
 /**
- * A cipher copies it. A buffer of its own for each part would take longer to make than the rest of its
- * cipher.
+ * The cipher copies it, so one buffer serves all parts. Allocating one for each part would take longer than
+ * the rest of its cipher.
  */
 const nonce = Buffer.alloc(NONCE_BYTES);
 
@@ -124,7 +124,7 @@ function aadOfPart(start: Buffer, head: Buffer, frame: number, clear: Buffer | u
   return aad;
 }
 
-/** What a birth has in the clear: whose project it is, and the text of `project.json`. */
+/** The clear content of a birth: the project id, and the text of `project.json`. */
 export interface BirthText {
   readonly project: string;
   readonly projectFile: Buffer;
@@ -141,7 +141,7 @@ export function encodeBirth({ project, projectFile }: BirthText): Buffer {
   return clear;
 }
 
-/** @returns undefined when the bytes are not those of a birth. */
+/** @returns undefined unless the bytes are a birth. */
 export function decodeBirth(body: Buffer): (BirthText & { readonly bytes: number }) | undefined {
   if (body.length < 6) return undefined;
   const idBytes = body.readUInt16BE(0);

@@ -8,7 +8,7 @@ import type { LogFile, ReadableLogDisk } from './ports.ts';
 import type { LiveSegment } from './scan.ts';
 import { PartsDamaged, type SealedPart } from './sealed-part.ts';
 
-/** Reads parts out of the segments that are live; opens each file once. */
+/** Reads parts from live segments; opens each file once. */
 export class PartReader implements AsyncDisposable {
   readonly #disk: Pick<ReadableLogDisk, 'openLogFile'>;
   readonly #segments: ReadonlyMap<number, LiveSegment>;
@@ -30,8 +30,8 @@ export class PartReader implements AsyncDisposable {
   }
 
   /**
-   * The part of a handle at a place. Nothing of it is authentic yet, but that it has the tag which the place
-   * names.
+   * Reads the part of a handle at a place. Only its tag is checked, against the place; nothing is
+   * authenticated yet.
    *
    * @param withBody whether the body is read as well; otherwise it may be empty.
    * @returns undefined when there is no such part.
@@ -73,16 +73,13 @@ export class PartReader implements AsyncDisposable {
     return bytes;
   }
 
-  /** {@link preload}, unless a sector of the segment cannot be read. */
+  /** {@link preload}; undefined when a sector of the segment is unreadable. */
   async preloadIfWhole(segment: LiveSegment): Promise<Buffer | undefined> {
     await this.#open(segment);
     return unlessUnreadable(this.preload(segment));
   }
 
-  /**
-   * The parts of a handle in one segment, from `last` back to `oldest`, as far as they can be read; the
-   * oldest first.
-   */
+  /** The readable parts of a handle in one segment, found from `last` back to `oldest`; oldest first. */
   async within(handle: string, last: Place, oldest: FramePlace): Promise<SealedPart[]> {
     const parts: SealedPart[] = [];
     for (let place: Place | undefined = last; place?.segment === last.segment; ) {
@@ -96,7 +93,7 @@ export class PartReader implements AsyncDisposable {
   }
 
   /**
-   * The last part of a handle in a segment, on the way back from its newest one, as far as that can be read.
+   * The last part of a handle in a segment, found from its newest part backwards, as far as that is readable.
    */
   async lastIn(segment: number, handle: string, newest: Place | undefined): Promise<Place | undefined> {
     let place = newest;
@@ -105,7 +102,10 @@ export class PartReader implements AsyncDisposable {
     return place?.segment === segment ? place : undefined;
   }
 
-  /** A part in a sector that cannot be read is missing. Where the file cannot be opened, nothing is known. */
+  /**
+   * A part in an unreadable sector counts as missing. A file that cannot be opened is an error, because then
+   * nothing is known.
+   */
   async #readIfWhole(handle: string, place: Place, withBody = true): Promise<SealedPart | undefined> {
     const segment = this.#segments.get(place.segment);
     if (segment === undefined) return undefined;
@@ -143,7 +143,7 @@ async function unlessUnreadable<T>(reading: Promise<T>): Promise<T | undefined> 
 }
 
 const NO_BODY = Buffer.alloc(0);
-/** Bodies of parts that an opening keeps from its way back. */
+/** Bytes of bodies that an opening keeps while it walks back. */
 const KEPT_BYTES_MAX = 1_048_576;
 
 function partOf(
@@ -163,29 +163,29 @@ function partOf(
   };
 }
 
-/** Whose parts are looked for, and from where on. */
+/** The handle and the range of the wanted parts. */
 export interface PartsWanted {
   readonly handle: string;
-  /** The newest part, as far as the log knows. */
+  /** The newest part in the log. */
   readonly newest: Place | undefined;
-  /** What the catalog says is covered; undefined when it covers nothing of this handle. */
+  /** The last part that the catalog covers; undefined when it covers none of this handle. */
   readonly covered: Place | undefined;
-  /** Files of parts that were carried out of the log, in any order. */
+  /** Files of parts that were carried from the log, in any order. */
   readonly carried: readonly Buffer[];
   /**
    * True when `covered` is a place in the log of another data folder, from which the project's folder was
-   * copied: then this log cannot be asked for it.
+   * copied. Then this log does not have it.
    */
   readonly isCopy?: boolean;
-  /** The oldest segment with parts when `newest` was asked for; that of the reader by default. */
+  /** The oldest segment with parts when `newest` was read; that of the reader by default. */
   readonly firstLive?: number;
 }
 
 /**
- * Gives the parts of a handle behind what is covered, the oldest first. From the newest one it walks back by
- * the entries; bodies are read one at a time.
+ * The parts of a handle after the covered ones, oldest first. It walks back from the newest one along the
+ * entries; bodies are read one at a time.
  *
- * @throws PartsDamaged when one is missing, or the way back does not lead to what is covered.
+ * @throws PartsDamaged when one is missing, or the walk does not lead to the covered part.
  */
 export async function* partsBehind(reader: PartReader, wanted: PartsWanted): AsyncGenerator<SealedPart> {
   const { handle, covered } = wanted;
@@ -205,7 +205,7 @@ export async function* partsBehind(reader: PartReader, wanted: PartsWanted): Asy
     return part;
   };
   const places: Place[] = [];
-  // Most are read as a whole at once.
+  // Most parts are read completely on the way back.
   const kept = new Map<Place, SealedPart>();
   let keptBytes = 0;
   let place = newest;
@@ -223,7 +223,7 @@ export async function* partsBehind(reader: PartReader, wanted: PartsWanted): Asy
   }
   const leadsBack =
     place === undefined || covered === undefined ? place === covered : isSamePlace(place, covered);
-  // Nothing newer than what is covered: then the log may have freed the segment of that.
+  // Without a part newer than the covered one, the log may have freed that one's segment.
   const isCoveredGone = place === undefined && newest === undefined && covered !== undefined;
   const mayBeGone =
     isCoveredGone && (wanted.isCopy === true || covered.segment < (wanted.firstLive ?? reader.firstLive));
@@ -236,7 +236,7 @@ export async function* partsBehind(reader: PartReader, wanted: PartsWanted): Asy
   for (const one of places.reverse()) yield kept.get(one) ?? at(one, true);
 }
 
-/** The last part of a handle that carried files know of: later than what its catalog covers, perhaps. */
+/** The last part of a handle in carried files, which may be later than what its catalog covers. */
 export function lastCarried(handle: string, carried: readonly Buffer[]): Place | undefined {
   let last: Place | undefined;
   for (const file of carried) {
@@ -250,12 +250,12 @@ function keyOf({ segment, frame }: Place): string {
   return `${segment} ${frame}`;
 }
 
-/** A place, as findings name it. */
+/** The name of a place in findings. */
 export function nameOfPlace({ segment, frame }: FramePlace): string {
   return `segment ${segment}, frame ${frame} of the log`;
 }
 
-/** A commit, or several of one frame, as it was given to the log. */
+/** The plaintext of one or several commits of a frame. */
 export interface OpenedPart {
   readonly kind: 'data' | 'birth' | 'gone';
   readonly place: Place;
@@ -263,11 +263,11 @@ export interface OpenedPart {
 }
 
 /**
- * Opens parts, and joins the chunks of large commits. Chunks that no end follows belong to a commit that was
+ * Opens parts, and joins the chunks of large commits. Chunks without a last one belong to a commit that was
  * never acknowledged.
  *
- * @param storageId of the log; a part that was carried out of another one names that itself.
- * @throws PartsDamaged for a part that does not open, or is sealed under a version that is not live.
+ * @param storageId that of the log; a part carried from another log has its own.
+ * @throws PartsDamaged for an undecryptable part, or one sealed under a version that is not live.
  */
 export async function* openParts(
   project: string,
@@ -292,9 +292,7 @@ export async function* openParts(
   }
 }
 
-/**
- * What the parts of one project are opened by: derived once for each use of a segment and each key version.
- */
+/** Derives the key and AAD of one project's parts once for each use of a segment and each key version. */
 class PartSeals {
   readonly #project: string;
   readonly #storageId: Buffer;
@@ -329,10 +327,10 @@ function isSealedAlike(a: SealedPart, b: SealedPart): boolean {
 }
 
 /**
- * Opens one part by itself.
+ * Opens a single part.
  *
- * @param storageId of the log; a part that was carried out of another one names that itself.
- * @throws PartsDamaged when it does not open, or is sealed under a version that is not live.
+ * @param storageId that of the log; a part carried from another log has its own.
+ * @throws PartsDamaged when it is undecryptable, or sealed under a version that is not live.
  */
 export function openSealedPart(project: string, storageId: Buffer, keys: PartKeys, part: SealedPart): Buffer {
   return openOne(new PartSeals(project, storageId, keys), part);

@@ -2,22 +2,22 @@ import { decodeHead, type Entry, type FrameHead, hashOfFrame, isFrameWhole } fro
 import { BLOCK_BYTES, blocksOf, type FramePlace, type Place } from './layout.ts';
 import type { Cut, FoundHeader, SegmentIndexEntry } from './segment-header.ts';
 
-/** What is known of a segment's parts, by handle. */
+/** The parts of a segment, by handle. */
 export type SegmentIndex = Map<string, SegmentIndexEntry>;
 
-/** A frame that is damaged: the opening of a project tells whether its part is. */
+/** A damaged frame. The opening of a project shows whether its part is damaged. */
 export interface SuspectFrame extends FramePlace {
-  /** Who has a part in it; empty when nothing says that. */
+  /** Handles with a part in it; empty when they are unknown. */
   readonly handles: readonly string[];
 }
 
-/** What the frames of a segment are read by. */
+/** The header fields that identify a segment's frames. */
 type SegmentStart = Pick<FoundHeader, 'number' | 'id' | 'firstFrame'>;
 
 interface LastFrame {
   readonly number: number;
   readonly hash: Buffer;
-  /** Its bytes in the segment, with its padding. */
+  /** Byte range in the segment, with padding. */
   readonly start: number;
   readonly end: number;
 }
@@ -26,18 +26,18 @@ interface ScannedFrames {
   readonly index: SegmentIndex;
   readonly suspects: readonly SuspectFrame[];
   readonly hole: FramePlace | undefined;
-  /** The last frame that counts. */
+  /** The last valid frame. */
   readonly last: LastFrame | undefined;
 }
 
 /**
  * Walks the frames of a segment.
  *
- * A frame that is not whole was torn by a crash if nothing follows it: one frame is in flight at a time.
- * Otherwise it was acknowledged, and its handles are listed: by its own head, or by the repetition in the
- * next one. Each place goes into the index as if it were whole, and reading the part fails if it is not.
+ * A damaged frame was torn by a crash if no frame follows it, because one frame is in flight at a time.
+ * Otherwise it was acknowledged, and its handles are listed from its own head or from the copy in the next
+ * frame. Each place goes into the index as if it were undamaged; reading a damaged part fails.
  *
- * @param end the last frame that counts, for a segment that another follows.
+ * @param end the last valid frame, for a segment that another follows.
  */
 export function scanFrames(bytes: Buffer, header: SegmentStart, end: Cut | undefined): ScannedFrames {
   const index: SegmentIndex = new Map();
@@ -54,7 +54,7 @@ export function scanFrames(bytes: Buffer, header: SegmentStart, end: Cut | undef
     if (head === undefined) {
       if (!isAcknowledged) break;
       const lost = follower?.previousNumber ?? end?.frame ?? at;
-      // Two neighbours: of all but the last of them nothing says whose they were.
+      // With several damaged frames in a row, the handles of all but the last are unknown.
       if (follower === undefined) hole = { segment, frame: lost };
       else if (lost > at) hole = { segment, frame: lost - 1 };
       const repeats = follower?.repeats ?? [];
@@ -82,7 +82,7 @@ export function scanFrames(bytes: Buffer, header: SegmentStart, end: Cut | undef
   return { index, suspects, hole, last };
 }
 
-/** Adds a part to what is known of its segment. */
+/** Adds a part to the index of its segment. */
 export function withPart(
   index: SegmentIndex,
   { handle, kind, bytes }: Pick<Entry, 'handle' | 'kind' | 'bytes'>,

@@ -7,12 +7,12 @@ import type { LogFile, ReadableLogDisk } from './ports.ts';
 import { type SegmentIndex, type SuspectFrame, scanFrames } from './scan-frames.ts';
 import { type Cut, decodeHeader, decodeIndex, type FoundHeader } from './segment-header.ts';
 
-/** The log cannot be opened: what it had is missing, and nothing may be written as if it had never been. */
+/** The log cannot be opened: some of it is lost, and writing must not hide that. */
 export class LogDamaged extends Error {
   override readonly name = 'LogDamaged';
 }
 
-/** There is no log, and there was one. */
+/** The storage has had a log, and it is missing. */
 export function lostLog(directory: string): LogDamaged {
   return new LogDamaged(`${directory} has no log, though this storage had one: put it back`);
 }
@@ -23,31 +23,31 @@ export interface LiveSegment {
   readonly path: string;
   /** The block of its first frame. */
   readonly firstFrame: number;
-  /** Its last frame that counts; undefined while it is written, and for the last one that was found. */
+  /** Its last valid frame; undefined for the last segment of the log. */
   readonly end: Cut | undefined;
 }
 
-/** What a log holds, as far as it can be said without any key. */
+/** What is known of a log without any key. */
 export interface LogScan {
-  /** Segments that count, the oldest first. */
+  /** Live segments, oldest first. */
   readonly live: readonly LiveSegment[];
-  /** Files that may be used for new segments. */
+  /** Files for new segments. */
   readonly free: readonly string[];
-  /** Files that are too short: their making was cut short. */
+  /** Files that are too short because their creation was interrupted. */
   readonly truncated: readonly string[];
   readonly index: HandleIndex;
-  /** Where the births are that the log still has, by handle. */
+  /** The place of each birth in the log, by handle. */
   readonly births: ReadonlyMap<string, FramePlace>;
-  /** The last frame that counts, and whose parts its segment has. */
+  /** The last valid frame, and the index of its segment. */
   readonly tail: { readonly cut: Cut; readonly index: SegmentIndex } | undefined;
   /**
-   * The last frame, or the header when no frame follows it, to be written once more: it may have been read
-   * from the page cache only.
+   * The last frame, or the header if no frame follows it. It must be written again, because it may have been
+   * read only from the page cache.
    */
   readonly unsure: { readonly path: string; readonly offset: number; readonly bytes: Buffer } | undefined;
   readonly hole: FramePlace | undefined;
   readonly suspects: readonly SuspectFrame[];
-  /** Numbers of segments begin from here. */
+  /** The smallest unused segment number. */
   readonly nextNumber: number;
   readonly nextFile: number;
 }
@@ -58,12 +58,11 @@ interface FileOnDisk {
 }
 
 /**
- * Finds out what a log holds: the index blocks of closed segments, and all frames of the last one. Changes
- * nothing.
+ * Scans a log: the index blocks of closed segments, and all frames of the last one. Changes nothing.
  *
  * @param segmentBytes the length of a segment's file.
- * @param everyFrame whether the frames of segments whose index is whole are read as well, for their damage.
- * @throws LogDamaged when a segment is missing, or the header of one that counts.
+ * @param everyFrame whether to also check the frames of segments with an undamaged index.
+ * @throws LogDamaged when a segment or the header of a live one is missing.
  */
 export async function scanLog(
   disk: ReadableLogDisk,
@@ -92,7 +91,7 @@ export async function scanLog(
     (last, link) => (last === undefined || link.header.number > last.header.number ? link : last),
     undefined,
   );
-  await refuseBeheaded(disk, files, newest?.header);
+  await refuseDamagedHeaders(disk, files, newest?.header);
   const chain = chainOf(links, newest, storageId);
   const scanned = await scanChain(disk, chain, everyFrame);
   const live = new Set(chain.map(({ path }) => path));
@@ -117,8 +116,7 @@ interface Link extends FileOnDisk {
 }
 
 /**
- * The segments that count, the oldest first: each header names the one before by its id, and thereby skips
- * those that failed.
+ * The live segments, oldest first. Each header names the previous segment by its id, which skips failed ones.
  */
 function chainOf(links: readonly Link[], newest: Link | undefined, storageId: Buffer): Link[] {
   for (const { header, path } of links)
@@ -142,10 +140,10 @@ function chainOf(links: readonly Link[], newest: Link | undefined, storageId: Bu
 }
 
 /**
- * A file without a header is free, or its header was being written; frames of a segment that counts show that
- * the header was damaged.
+ * A file without a header is free, or was about to get one. Frames of a live segment in it show that the
+ * header was damaged.
  */
-async function refuseBeheaded(
+async function refuseDamagedHeaders(
   disk: ReadableLogDisk,
   files: readonly FileOnDisk[],
   newest: FoundHeader | undefined,
@@ -202,7 +200,7 @@ async function scanChain(
         tail = { cut: { segment: header.number, segmentId: header.id, frame, hash }, index: parts };
       }
     } else if (everyFrame) suspects.push(...scanFrames(await readWhole(disk, path), header, cut).suspects);
-    // Until a later segment has frames: the next header names the same frame as the last one did.
+    // Holds until a later segment has frames: the next header names the same frame as this one.
     if (cut !== undefined) tail = { cut, index: parts };
     for (const entry of parts.values()) {
       if (entry.isBorn) births.set(entry.handle, { segment: header.number, frame: entry.firstFrame });
@@ -221,7 +219,7 @@ function later(a: FramePlace | undefined, b: FramePlace | undefined): FramePlace
   return comparePlaces(a, b) > 0 ? a : b;
 }
 
-/** The index behind a header, of the segment before; undefined when it is damaged. */
+/** The index of the previous segment, which follows a header; undefined when it is damaged. */
 async function indexIn(disk: ReadableLogDisk, { path, header }: Link): Promise<SegmentIndex | undefined> {
   const file: LogFile = await disk.openLogFile(path);
   try {

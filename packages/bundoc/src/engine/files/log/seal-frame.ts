@@ -6,11 +6,11 @@ import { aadStart, type PartSeal, partKey, sealPart } from './part-seal.ts';
 import type { ActiveSegment } from './segment-writer.ts';
 
 const NO_TAG = Buffer.alloc(TAG_BYTES);
-/** Of the frame before the first one of a log. */
+/** The previous hash of a log's first frame. */
 export const NO_HASH = Buffer.alloc(HASH_BYTES);
 
 export interface SealedFrame {
-  /** Padded to blocks; a view of the buffer that it was made in. */
+  /** Padded to blocks; a view of the buffer in which it was composed. */
   readonly frame: Buffer;
   readonly hash: Buffer;
   /** Handle and tag of each part, in the order of the group. */
@@ -18,10 +18,10 @@ export interface SealedFrame {
 }
 
 /**
- * Seals the next frame of a segment. Each number is sealed once: the caller uses it up, whatever becomes of
- * the frame.
+ * Seals the next frame of a segment. Each number is sealed at most once: the caller uses it up, whatever the
+ * outcome of the frame.
  *
- * @param buffer in which the frame is made.
+ * @param buffer in which the frame is composed.
  * @param group empty for the frame that ends a segment.
  */
 export function sealFrame(
@@ -59,7 +59,7 @@ function sealOne(writer: FrameWriter, active: ActiveSegment, storageId: Buffer, 
   return Buffer.from(room.tag);
 }
 
-/** Derived once for a project and a use of a segment. */
+/** Derived once for each project and use of a segment. */
 function sealOf(active: ActiveSegment, storageId: Buffer, attached: Attached, version: number): PartSeal {
   const known = attached.seal;
   if (known !== undefined && known.version === version && known.segmentId === active.id) return known.seal;

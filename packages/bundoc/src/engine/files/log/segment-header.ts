@@ -23,26 +23,26 @@ const INDEX_ENTRY_BYTES = HANDLE_BYTES + 1 + 4 + 4 + TAG_BYTES + 6;
 const BORN = 1;
 const GONE = 2;
 
-/** The last frame before a segment that counts; what its segment has behind it never happened. */
+/** The last valid frame before a segment; later frames of the previous segment never happened. */
 export interface Cut extends FramePlace {
   readonly segmentId: Buffer;
   readonly hash: Buffer;
 }
 
-/** What the first block of a segment says. Byte table: docs/formats/log.md. */
+/** The content of a segment's first block. Byte table: docs/formats/log.md. */
 export interface SegmentHeader {
   readonly storageId: Buffer;
   readonly number: number;
-  /** Random, new at every use of the file, so that no key of a part serves two lives of it. */
+  /** Random, new at every use of the file, so that no key of a part serves two uses. */
   readonly id: Buffer;
   /** Segments before this one are free. */
   readonly firstLive: number;
   /** Undefined for the first segment of a log. */
   readonly cut: Cut | undefined;
   /**
-   * The last frame that is lost without a trace of whose parts it had; undefined when there is none or its
-   * loss is accepted. A handle without anything later may have lost its last parts. Earlier such
-   * frames need no mention: the last one covers them.
+   * The last lost frame whose handles are unknown; undefined when there is none or its loss is accepted. A
+   * handle without a later part may have lost its last parts. Earlier such frames are not recorded: the last
+   * one covers them.
    */
   readonly hole: FramePlace | undefined;
 }
@@ -50,17 +50,17 @@ export interface SegmentHeader {
 /** The parts of one handle in one segment. */
 export interface SegmentIndexEntry {
   readonly handle: string;
-  /** Its first part here is its birth. */
+  /** Whether its first part here is its birth. */
   readonly isBorn: boolean;
-  /** Its last part here says that it is gone. */
+  /** Whether its last part here ends it. */
   readonly isGone: boolean;
   readonly firstFrame: number;
   readonly last: Place;
-  /** Of its bodies. */
+  /** Bytes of its bodies. */
   readonly bytes: number;
 }
 
-/** A header as it was found. */
+/** A decoded header. */
 export interface FoundHeader extends SegmentHeader {
   readonly indexBytes: number;
   readonly indexHash: Buffer;
@@ -68,7 +68,7 @@ export interface FoundHeader extends SegmentHeader {
   readonly firstFrame: number;
 }
 
-/** The blocks that begin a segment: the header, and the index of the segment that its cut names. */
+/** The blocks at the start of a segment: the header, and the index of the segment that its cut names. */
 export function encodeHeader(header: SegmentHeader, index: readonly SegmentIndexEntry[]): Buffer {
   const indexBytes = index.length * INDEX_ENTRY_BYTES;
   const blocks = Buffer.alloc(BLOCK_BYTES * (1 + blocksOf(indexBytes)));
@@ -103,10 +103,10 @@ function encodeCopy(header: SegmentHeader, indexBytes: number, indexHash: Buffer
   return bytes;
 }
 
-/** The header of a segment; undefined when neither copy is whole. */
+/** Decodes the header of a segment; undefined when both copies are damaged. */
 export function decodeHeader(block: Buffer): FoundHeader | undefined {
   const copies = HEADER_COPIES.map((start) => decodeCopy(block, start)).filter((copy) => copy !== undefined);
-  // A crash may leave one copy of the file's former life: the later one counts.
+  // A crash may leave one copy from the file's previous use: the later one wins.
   return copies.sort((a, b) => b.number - a.number)[0];
 }
 
@@ -147,7 +147,7 @@ function writeIndexEntry(target: Buffer, start: number, entry: SegmentIndexEntry
 }
 
 /**
- * The index that stands behind a header, of the segment that the header's cut names.
+ * Decodes the index after a header, which belongs to the segment that the header's cut names.
  *
  * @returns undefined when it is damaged.
  */

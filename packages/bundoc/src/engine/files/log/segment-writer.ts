@@ -12,43 +12,43 @@ import { NO_HASH, type SealedFrame, sealFrame } from './seal-frame.ts';
 import { type Cut, encodeHeader } from './segment-header.ts';
 import type { Segments } from './segments.ts';
 
-/** The segment that is written. */
+/** The current segment. */
 export interface ActiveSegment {
   readonly number: number;
   readonly id: Buffer;
   readonly file: LogFile;
   readonly index: SegmentIndex;
-  /** Where the next frame begins. */
+  /** The block at which the next frame begins. */
   block: number;
   lastFrame: number;
   lastHash: Buffer;
   lastParts: readonly Repeat[];
-  /** While true, only what makes room goes into it. */
+  /** While true, the segment only takes commits that free space. */
   isReserve: boolean;
 }
 
 export interface SegmentEvents {
   readonly onBegun: (isReserve: boolean) => void;
-  /** Segments were freed. */
+  /** Called when segments were freed. */
   readonly onFreed: () => void;
-  /** No segment may be begun any more. */
+  /** Called when no segment may begin any more. */
   readonly onLost: (error: unknown) => void;
 }
 
-/** Begins, writes, ends and frees segments, and knows where the log ends. */
+/** Begins, writes, ends and frees segments, and tracks the end of the log. */
 export class SegmentWriter {
   readonly #options: LogOptions;
   readonly #segments: Segments;
   readonly #content: LogContent;
   readonly #buffer: Buffer;
   readonly #events: SegmentEvents;
-  /** The last frame that counts, and whose parts its segment has. */
+  /** The last valid frame, and the index of its segment. */
   #tail: LogScan['tail'];
   #active: ActiveSegment | undefined;
   #newest: SegmentUse | undefined;
   #isLost = false;
 
-  /** @param buffer in which frames are made. */
+  /** @param buffer in which frames are composed. */
   constructor(
     options: LogOptions,
     buffer: Buffer,
@@ -70,7 +70,7 @@ export class SegmentWriter {
     return this.#active;
   }
 
-  /** The last segment that was begun, in this process or before; undefined in a log that has none. */
+  /** The last begun segment, in this process or before; undefined for a new log. */
   get newest(): SegmentUse | undefined {
     return this.#newest;
   }
@@ -80,7 +80,7 @@ export class SegmentWriter {
     return this.#segments.shouldFree(this.#content.index.uncoveredBytes, this.#active?.number);
   }
 
-  /** Bytes of bodies that the next frame may have, when it has so many parts. */
+  /** Maximum bytes of bodies in the next frame, if it has this many parts. */
   bodyBytesLeft(active: ActiveSegment, parts: number): number {
     const left = this.#blocksLeft(active) * BLOCK_BYTES - frameBytes(parts, active.lastParts.length, 0);
     return Math.min(left, this.#options.limits.frameBytes);
@@ -90,13 +90,13 @@ export class SegmentWriter {
     return this.#options.limits.segmentBytes / BLOCK_BYTES - active.block;
   }
 
-  /** Whether another frame fits into the segment that is written. */
+  /** Whether another frame fits into the current segment. */
   get hasRoom(): boolean {
     const active = this.#active;
     return active !== undefined && this.bodyBytesLeft(active, 1) >= this.#options.limits.chunkBytes;
   }
 
-  /** Seals a frame. From here on its number is used up, whatever becomes of it. */
+  /** Seals a frame and uses up its number, whatever the outcome. */
   seal(active: ActiveSegment, group: readonly Sending[]): SealedFrame & { readonly number: number } {
     const number = active.block;
     const sealed = sealFrame(this.#buffer, active, this.#options.storageId, group);
@@ -104,7 +104,7 @@ export class SegmentWriter {
     return { ...sealed, number };
   }
 
-  /** A frame is durable: it is the last one that counts. */
+  /** Records a durable frame as the last valid one. */
   keep(active: ActiveSegment, { number, hash, directory }: SealedFrame & { readonly number: number }): void {
     active.lastFrame = number;
     active.lastHash = hash;
@@ -113,7 +113,7 @@ export class SegmentWriter {
     this.#tail = { cut, index: active.index };
   }
 
-  /** Ends the log in order: the last frame is followed by an empty one, so that damage to it is noticed. */
+  /** Ends the log. An empty frame follows the last one, so that damage to that one is noticed. */
   async end(): Promise<void> {
     const active = this.#active;
     if (active !== undefined && active.lastParts.length > 0 && this.#fits(active)) {
@@ -123,7 +123,7 @@ export class SegmentWriter {
     await this.close();
   }
 
-  /** Whether there is room for an empty frame. */
+  /** Whether an empty frame fits. */
   #fits(active: ActiveSegment): boolean {
     return this.#blocksLeft(active) >= blocksOf(frameBytes(0, active.lastParts.length, 0));
   }
@@ -134,7 +134,7 @@ export class SegmentWriter {
     await active?.file.close().catch(() => undefined);
   }
 
-  /** Begins a segment in any file that is free, or in a new one. @returns false when none can be begun. */
+  /** Begins a segment in any free file, or in a new one. @returns false when none can begin. */
   async beginSomewhere(): Promise<boolean> {
     if (this.#isLost) return false;
     const segments = this.#segments;
@@ -144,7 +144,7 @@ export class SegmentWriter {
     return path !== undefined && this.tryBegin(path, unreserved === undefined);
   }
 
-  /** {@link begin}, or gives the file back. */
+  /** {@link begin}; returns the file to the free ones after a failure. */
   async tryBegin(path: string, isReserve: boolean): Promise<boolean> {
     try {
       await this.begin(path, isReserve);
@@ -157,8 +157,7 @@ export class SegmentWriter {
   }
 
   /**
-   * Makes the header of a new segment durable: it names the last frame that counts, and all behind that never
-   * happened.
+   * Makes the header of a new segment durable. It names the last valid frame; later frames never happened.
    */
   async begin(path: string, isReserve: boolean): Promise<void> {
     await this.#requireOwn();
@@ -196,12 +195,12 @@ export class SegmentWriter {
     };
     this.#events.onBegun(isReserve);
     this.release();
-    // In the background, so that the next segment is there when it is needed.
+    // In the background, so that the next segment exists when it is needed.
     if (segments.mayGrow && !segments.hasUnreserved) segments.grow().catch(() => undefined);
     if (this.shouldFree) this.#options.observer?.onPressure?.(undefined);
   }
 
-  /** @throws what `beforeSegment` throws; then nothing may be written any more. */
+  /** @throws the error of `beforeSegment`; then nothing may be written any more. */
   async #requireOwn(): Promise<void> {
     try {
       await this.#options.beforeSegment?.();
@@ -212,7 +211,7 @@ export class SegmentWriter {
     }
   }
 
-  /** Frees the oldest segments as long as nobody needs them. */
+  /** Frees the oldest segments as long as they are not needed. */
   release(): void {
     const segments = this.#segments;
     const { index, births } = this.#content;

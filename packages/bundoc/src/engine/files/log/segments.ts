@@ -10,19 +10,19 @@ import { SharedFiles } from './shared-files.ts';
 export interface SegmentLimits {
   /** Length of a segment's file. */
   readonly segmentBytes: number;
-  /** Segments that are made when the log is, at least four. */
+  /** Number of segments created with the log, at least four. */
   readonly segmentsMin: number;
-  /** Segments that the log may grow to. */
+  /** Maximum number of segments. */
   readonly segmentsMax: number;
 }
 
-/** From this part of the log on, freeing begins. */
+/** Freeing begins at this fill of the log. */
 const FREE_FROM = 0.35;
-/** So many closed segments may hold little; with more of them, the oldest is freed. */
+/** Number of closed segments that may be sparse; with more of them, the oldest is freed. */
 export const SPARSE_SEGMENTS_MAX = 3;
-/** Closed segments hold little when less than this part of them is uncovered. */
+/** Closed segments are sparse when less than this fraction of them is uncovered. */
 const SPARSE_BELOW = 0.25;
-/** The last so many free segments are for what makes room. */
+/** The last free segments, reserved for commits that free space. */
 const RESERVE_SEGMENTS = 2;
 
 const ZEROS_BYTES = 1_048_576;
@@ -33,7 +33,7 @@ async function* zeros(bytes: number): AsyncGenerator<Buffer> {
     yield piece.subarray(0, Math.min(left, piece.length));
 }
 
-/** A reader, which knows the segments that were live when it began. */
+/** A reader with the segments that were live when it started. */
 interface Reading {
   readonly segments: ReadonlyMap<number, LiveSegment>;
 }
@@ -45,9 +45,9 @@ interface FreedSegment {
 }
 
 /**
- * The files of the log: which count, which are free, and how many more may be made.
+ * The files of the log: the live ones, the free ones, and how many more may be created.
  *
- * It has many short members, so that the log, its writer and its readers need not know of each other.
+ * It has many short members, so that the log, its writer and its readers are independent of each other.
  */
 export class Segments {
   readonly #disk: LogDisk;
@@ -62,7 +62,7 @@ export class Segments {
   #nextNumber: number;
   #growing: Promise<void> | undefined;
 
-  /** @param onUsable called when a reader has ended that kept segments from being used. */
+  /** @param onUsable called when a reader ends that kept free segments from being reused. */
   constructor(disk: LogDisk, directory: string, limits: SegmentLimits, scan: LogScan, onUsable: () => void) {
     this.#disk = disk;
     this.#reads = new SharedFiles(disk);
@@ -79,12 +79,12 @@ export class Segments {
     return this.#live.size;
   }
 
-  /** Segments that may be used at once. */
+  /** Number of segments that are ready for use. */
   get free(): number {
     return this.#free.reduce((count, freed) => (this.#isUsable(freed) ? count + 1 : count), 0);
   }
 
-  /** True while there is a free segment beside the reserve. */
+  /** Whether there is a free segment besides the reserve. */
   get hasUnreserved(): boolean {
     return this.free > RESERVE_SEGMENTS;
   }
@@ -93,16 +93,16 @@ export class Segments {
     return this.free >= RESERVE_SEGMENTS;
   }
 
-  /** Of the segments that are not reserved, the part that counts. */
+  /** The live fraction of the segments outside the reserve. */
   get fill(): number {
     return this.#live.size / Math.max(1, this.#limits.segmentsMax - RESERVE_SEGMENTS);
   }
 
   /**
-   * Whether the oldest segment should be freed: a third of the log is used, or restarts have used segments up
-   * that hold little.
+   * Whether the oldest segment should be freed: a third of the log is used, or restarts have left several
+   * sparse segments.
    *
-   * @param active the segment that is written.
+   * @param active the number of the current segment.
    */
   shouldFree(uncoveredBytes: number, active: number | undefined): boolean {
     if (this.fill >= FREE_FROM) return true;
@@ -115,12 +115,12 @@ export class Segments {
     return this.#live.size + this.#free.length < this.#limits.segmentsMax;
   }
 
-  /** The oldest segment that counts; the next one when none does. */
+  /** The oldest live segment; the next number when there is none. */
   get firstLive(): number {
     return this.#live.keys().next().value ?? this.#nextNumber;
   }
 
-  /** A number that no header has had, not even one that failed. */
+  /** A number that no header has had, including failed ones. */
   takeNumber(): number {
     return this.#nextNumber++;
   }
@@ -129,20 +129,19 @@ export class Segments {
     return this.#live.get(number);
   }
 
-  /** The first that counts behind a segment. */
+  /** The first live segment after a number. */
   after(number: number): number {
     for (const live of this.#live.keys()) if (live > number) return live;
     return this.#nextNumber;
   }
 
-  /** Those that count, the oldest first. */
+  /** Live segments, oldest first. */
   all(): LiveSegment[] {
     return [...this.#live.values()];
   }
 
   /**
-   * A segment was begun. The one that `cut` names has ended there; those behind that have no frame that
-   * counts.
+   * Adds a new segment. The one that `cut` names ends there; later ones have no valid frame and are released.
    */
   add(segment: LiveSegment, cut: Cut | undefined): void {
     const before = cut && this.#live.get(cut.segment);
@@ -151,19 +150,19 @@ export class Segments {
     this.#live.set(segment.number, segment);
   }
 
-  /** A free segment; undefined when there is none but the reserve. */
+  /** A free segment; undefined when only the reserve is left. */
   take(mayUseReserve: boolean): string | undefined {
     if (this.free <= (mayUseReserve ? 0 : RESERVE_SEGMENTS)) return undefined;
     const at = this.#free.findIndex((freed) => this.#isUsable(freed));
     return at === -1 ? undefined : this.#free.splice(at, 1)[0]?.path;
   }
 
-  /** Gives back a file whose header could not be written. It goes behind the others. */
+  /** Returns a file whose header could not be written, to the end of the free ones. */
   giveBack(path: string): void {
     this.#free.push({ path, readers: [] });
   }
 
-  /** A segment does not count any more. Its file may be used again, once the header of another says so. */
+  /** Ends the life of a segment. Its file may be reused once another header records that. */
   release(number: number): void {
     const segment = this.#live.get(number);
     if (segment === undefined) return;
@@ -172,12 +171,12 @@ export class Segments {
     this.#free.push({ path: segment.path, readers });
   }
 
-  /** Makes the first segments. @throws AppError `disk_full` */
+  /** Creates the first segments. @throws AppError `disk_full` */
   async makeFirst(): Promise<void> {
     while (this.#live.size + this.#free.length < this.#limits.segmentsMin) await this.grow();
   }
 
-  /** Makes another segment, or waits for the one that is being made. @throws AppError `disk_full` */
+  /** Creates another segment, or joins a running creation. @throws AppError `disk_full` */
   grow(): Promise<void> {
     this.#growing ??= this.#make().finally(() => {
       this.#growing = undefined;
@@ -185,13 +184,13 @@ export class Segments {
     return this.#growing;
   }
 
-  /** Resolves once no segment is being made, and none is open for reading. */
+  /** Resolves once no segment is being created or open for reading. */
   async settled(): Promise<void> {
     await this.#growing?.catch(() => undefined);
     await this.#reads[Symbol.asyncDispose]();
   }
 
-  /** Reads parts. Segments that are freed meanwhile are not written over before the reader is disposed of. */
+  /** Reads parts. Segments freed in the meantime are not overwritten before the reader is disposed of. */
   reader(): PartReader {
     const reading: Reading = { segments: new Map(this.#live) };
     this.#readers.add(reading);
@@ -212,7 +211,7 @@ export class Segments {
       await this.#disk.createFile(path, zeros(segmentBytes));
       await this.#disk.syncDirectory(this.#directory);
     } catch (error) {
-      // A file that is there was not made here: another process may have the data folder by now.
+      // An existing file is not from this process: another one may hold the data folder by now.
       if (!isTaken(error)) await this.#disk.remove(path).catch(() => false);
       throw error;
     }
@@ -224,7 +223,7 @@ function isTaken(error: unknown): boolean {
   return error instanceof Error && error.cause !== undefined && codeOf(error.cause) === 'EEXIST';
 }
 
-/** True for a disk, or a quota, that has no room. */
+/** True for a full disk or an exceeded disk quota. */
 export function isFull(error: unknown): boolean {
   return hasCode(error, 'disk_full');
 }

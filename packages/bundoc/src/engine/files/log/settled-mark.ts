@@ -11,8 +11,8 @@ import type { LogDisk } from './ports.ts';
 const TEMPORARY = '.tmp';
 
 /**
- * Says durably that every project which the log knows has a durable folder, as of a segment. A newer segment
- * makes the mark stale by itself.
+ * Durably records that every project in the log has a durable folder, as of a segment. A newer segment makes
+ * the mark stale.
  */
 export async function writeSettled(disk: LogDisk, directory: string, newest: SegmentUse): Promise<void> {
   const path = join(directory, SETTLED_FILE);
@@ -22,7 +22,7 @@ export async function writeSettled(disk: LogDisk, directory: string, newest: Seg
   await disk.syncDirectory(directory);
 }
 
-/** The number of the last segment as of which that was said; 0 when it never was, or cannot be read. */
+/** The number of the segment that the mark names; 0 when it is missing or unreadable. */
 export async function readSettled(disk: LogDisk, directory: string): Promise<number> {
   if ((await disk.list(directory))?.includes(SETTLED_FILE) !== true) return 0;
   try {

@@ -7,7 +7,7 @@ import { openParts, PartReader, partsBehind } from './parts.ts';
 
 const newDisk = (world: LogWorld) => new SimulatedDisk(...world.directories());
 
-/** What BunKMS sees of the log. */
+/** The state of the log as BunKMS reads it. */
 function stateOf(disk: SimulatedDisk): ReturnType<typeof settledState> {
   const names = [...disk.files().keys()].filter((path) => path.startsWith('/log/'));
   return settledState({
@@ -19,7 +19,7 @@ function stateOf(disk: SimulatedDisk): ReturnType<typeof settledState> {
 describe('carrying everything', () => {
   const world = () => new LogWorld(4, { ...SMALL_LIMITS, segmentsMax: 40 });
 
-  it('leaves nothing uncovered and every segment free, at the next start as well, with all in the folders of the projects', async () => {
+  it("leaves nothing uncovered and every segment free, also at the next start, with everything in the projects' folders", async () => {
     const here = world();
     const disk = newDisk(here);
     const [log, open] = await openAll(here, disk);
@@ -38,7 +38,7 @@ describe('carrying everything', () => {
     expect(again.stats).toMatchObject({ segmentsLive: 0, uncoveredBytes: 0, handles: 0 });
     await check(here, again, cut);
 
-    // The folders alone, where another log is.
+    // Only the folders, beside another log.
     for (const project of here.projects.filter((_, at) => at !== 1)) {
       const files = [...cut.files()].filter(([path]) => path.startsWith(`${project.directory}/carried-`));
       await using reader = new PartReader(cut, new Map(), 1);
@@ -52,7 +52,7 @@ describe('carrying everything', () => {
     }
   });
 
-  it('waits for what is on its way, lets nothing in between, and continues with what came meanwhile', async () => {
+  it('waits for the running frame, blocks new ones, and then continues with waiting commits', async () => {
     const here = world();
     const disk = newDisk(here);
     const [log, open] = await openAll(here, disk);
@@ -67,7 +67,7 @@ describe('carrying everything', () => {
     await check(here, await here.openLog(cut), cut);
   });
 
-  it('keeps aside what a failing folder does not take, and puts it back once that works', async () => {
+  it('sets aside the parts of a failing folder, and moves them back once it works', async () => {
     const here = world();
     const disk = newDisk(here);
     const [log, open] = await openAll(here, disk);
@@ -106,8 +106,8 @@ describe('carrying everything', () => {
   });
 });
 
-describe('the mark that a data folder is settled', () => {
-  it('holds until a new segment begins, whether it is made at a start or at an end', async () => {
+describe('the settled mark of a data folder', () => {
+  it('is valid until a new segment begins, whether it is written at a start or at an end', async () => {
     const here = new LogWorld(1);
     const disk = newDisk(here);
     expect(stateOf(disk)).toBe('no log');
@@ -122,7 +122,7 @@ describe('the mark that a data folder is settled', () => {
     await log[Symbol.asyncDispose]();
     expect(stateOf(disk)).toBe('settled');
     const again = await here.openLog(disk);
-    // Nothing is written before a part is.
+    // Nothing is written before the first part.
     expect(stateOf(disk)).toBe('settled');
     const second = await here.open(again, disk, here.projects[0]!);
     await second.commit(here.newCommit(), 100);
@@ -137,12 +137,12 @@ describe('the mark that a data folder is settled', () => {
     expect(stateOf(disk)).toBe('settled');
   });
 
-  it('is made between two frames though commits never cease', async () => {
+  it('is written between two frames while commits never cease', async () => {
     const here = new LogWorld(3);
     const disk = newDisk(here);
     const [log, open] = await openAll(here, disk);
     let isMarked = false;
-    // Each has a commit waiting whenever a frame ends.
+    // Each has a waiting commit whenever a frame ends.
     const writing = open.flatMap((one) =>
       Array.from({ length: 3 }, async () => {
         while (!isMarked) await one.commit(here.newCommit(), 50);
@@ -155,7 +155,7 @@ describe('the mark that a data folder is settled', () => {
     await check(here, log, disk);
   });
 
-  it('is never there before it is durable, and never for an older segment', async () => {
+  it('is never present before it is durable, and never names an older segment', async () => {
     for (let operation = 1; ; operation++) {
       const here = new LogWorld(1);
       const disk = newDisk(here);

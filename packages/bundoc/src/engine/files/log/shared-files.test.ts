@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { LogFile } from './ports.ts';
 import { SharedFiles } from './shared-files.ts';
 
-/** Files that note when they are opened and closed; `broken` does not open. */
+/** Files that record opening and closing; `broken` cannot be opened. */
 function notingDisk() {
   const opened: string[] = [];
   const closed: string[] = [];
@@ -17,8 +17,8 @@ function notingDisk() {
 
 const MANY = Array.from({ length: 30 }, (_, at) => `segment ${at}`);
 
-describe('files of the log that readers share', () => {
-  it('are opened once for all readers, and again for none while they are kept', async () => {
+describe('shared files of the log', () => {
+  it('are opened once for all readers, and not again while they are kept', async () => {
     const disk = notingDisk();
     const files = new SharedFiles(disk);
     const readers = [await files.openLogFile('a'), await files.openLogFile('a')];
@@ -27,7 +27,7 @@ describe('files of the log that readers share', () => {
     expect(disk).toMatchObject({ opened: ['a'], closed: [] });
   });
 
-  it('are never closed while somebody reads them, however many others are opened', async () => {
+  it('are never closed during a read, however many others are opened', async () => {
     const disk = notingDisk();
     const files = new SharedFiles(disk);
     const read = await files.openLogFile('read');
@@ -35,7 +35,7 @@ describe('files of the log that readers share', () => {
     for (const path of MANY) await (await files.openLogFile(path)).close();
     expect(disk.closed).toContain('unused');
     expect(disk.closed).not.toContain('read');
-    // A reader that closes twice counts once.
+    // Closing twice counts once.
     const second = await files.openLogFile('read');
     await second.close();
     await second.close();
@@ -47,7 +47,7 @@ describe('files of the log that readers share', () => {
     expect(disk.closed.toSorted()).toEqual(disk.opened.toSorted());
   });
 
-  it('are closed in the order of their last use, once more than a few are unused', async () => {
+  it('are closed least recently used first, once more than a few are unused', async () => {
     const disk = notingDisk();
     const files = new SharedFiles(disk);
     const [first, second, ...others] = MANY as [string, string, ...string[]];
@@ -57,7 +57,7 @@ describe('files of the log that readers share', () => {
     expect(disk.closed).toEqual([second, first, ...others].slice(0, MANY.length - kept));
   });
 
-  it('are opened again after one did not open', async () => {
+  it('are opened again after a failure', async () => {
     const disk = notingDisk();
     const files = new SharedFiles(disk);
     for (let round = 0; round < 2; round++)

@@ -1,6 +1,6 @@
 import type { LogFile, ReadableLogDisk } from './ports.ts';
 
-/** Files that stay open while nobody reads them: of a log of 256 MiB, three of four. */
+/** Maximum number of unused files that stay open: in a log of 256 MiB, three of four. */
 const KEPT_MAX = 12;
 
 interface Shared {
@@ -9,20 +9,19 @@ interface Shared {
 }
 
 /**
- * Segments that are open for reading, one descriptor for each: an opening of a project reads a few hundred
- * bytes, and to open a file for that takes longer than to read it. A segment keeps its file for good, also
- * when it is used again.
+ * Segments open for reading, one descriptor for each. Opening a project reads a few hundred bytes, which
+ * takes less time than opening a file. A segment keeps its file for good, even when it is reused.
  */
 export class SharedFiles implements Pick<ReadableLogDisk, 'openLogFile'>, AsyncDisposable {
   readonly #disk: Pick<ReadableLogDisk, 'openLogFile'>;
-  /** By path; those that were used last come last. */
+  /** By path, least recently used first. */
   readonly #open = new Map<string, Shared>();
 
   constructor(disk: Pick<ReadableLogDisk, 'openLogFile'>) {
     this.#disk = disk;
   }
 
-  /** To be closed by who asked; others continue with it. */
+  /** Each caller must close the file; the other callers keep it open. */
   async openLogFile(path: string): Promise<LogFile> {
     const shared = this.#open.get(path) ?? { file: this.#disk.openLogFile(path), readers: 0 };
     this.#open.delete(path);
@@ -43,7 +42,7 @@ export class SharedFiles implements Pick<ReadableLogDisk, 'openLogFile'>, AsyncD
     }
   }
 
-  /** Nobody reads any more. */
+  /** The caller has ended all reads. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#closeUnused(0);
   }

@@ -46,7 +46,7 @@ class StuckFolder implements StuckFiles {
   }
 }
 
-/** Births among them: they are in no segment any more. */
+/** Births in the log's own folder, which are in no segment any more. */
 export async function* birthsIn(stuck: StuckFiles): AsyncGenerator<FoundBirth> {
   for (const handle of stuck.handles)
     for (const file of await stuck.read(handle)) {
@@ -77,8 +77,8 @@ export async function listStuck(disk: ReadableLogDisk, directory: string): Promi
 }
 
 /**
- * Parts of projects whose own folders failed when their segment was to be used again:
- * `stuck/<handle>-<segment>`, carried files as elsewhere.
+ * Parts of projects whose folders failed when their segment was freed: carried files with the name
+ * `stuck/<handle>-<segment>`.
  */
 export class StuckParts implements StuckFiles {
   readonly #disk: LogDisk;
@@ -127,7 +127,7 @@ export class StuckParts implements StuckFiles {
   async removeUpTo(handle: string, covered: FramePlace): Promise<void> {
     const { directory, names } = this.#folder;
     for (const name of this.#folder.namesOf(handle)) {
-      // Another one may have removed it meanwhile.
+      // A concurrent call may have removed it.
       if (!names.has(name)) continue;
       const file = await this.#disk.openLogFile(join(directory, name));
       const content = await file.read(0, file.bytes).finally(() => file.close());
@@ -135,14 +135,14 @@ export class StuckParts implements StuckFiles {
     }
   }
 
-  /** The parts of a handle are durable in its own folder, or not needed any more. */
+  /** Removes the files of a handle whose parts are durable elsewhere or no longer needed. */
   async remove(handle: string): Promise<void> {
     for (const name of this.#folder.namesOf(handle)) await this.#removeOne(name);
   }
 
   async #removeOne(name: string): Promise<void> {
     const { directory, names } = this.#folder;
-    // The name goes first: no other call opens the file from here on.
+    // Removes the name first, so that no other call opens the file.
     names.delete(name);
     try {
       await this.#disk.remove(join(directory, name));

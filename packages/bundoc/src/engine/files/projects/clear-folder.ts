@@ -2,27 +2,29 @@ import { randomUUID } from 'node:crypto';
 import { DELETION_FILE, MOVE_FILE, PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import type { MarkedPlace } from '../../set-aside.ts';
 import type { Disk } from '../disk/disk.ts';
-import { putAwayMoved, readMoveMark, removeMoveMark } from './moved-folder.ts';
+import { readMoveMark, removeMoveMark, setMovedAside } from './moved-folder.ts';
 import { setFileAside } from './set-file-aside.ts';
 
 export interface MarkedFolder extends MarkedPlace {
   /** The project's folder. */
   readonly directory: string;
   readonly disk: Disk;
-  /** Where what is left over is kept: a folder that is made below an existing one. */
+  /** The folder for what is left of a moved project. It is created below an existing folder. */
   readonly keptIn: string;
-  /** Where other marks go: alike. */
+  /** The folder for other marks. It is created in the same way. */
   readonly setAside: string;
 }
 
-/** Takes marks out of a folder that has no project. A project, or content without a mark, stays as it is. */
+/**
+ * Removes the marks from a folder without a project. Projects, and content without a mark, stay unchanged.
+ */
 export async function clearFolder(place: MarkedFolder): Promise<void> {
   const { project, directory, disk, keptIn, setAside, isLeftOver, onSetAside } = place;
   const names = (await disk.list(directory)) ?? [];
   const hasFile = names.includes(PROJECT_FILE);
   const mark = await readMoveMark(disk, directory);
   if (mark !== undefined && (await isLeftOver(mark, hasFile))) {
-    await putAwayMoved(disk, directory, keptIn, `${project}-${randomUUID()}`);
+    await setMovedAside(disk, directory, keptIn, `${project}-${randomUUID()}`);
     await removeMoveMark(disk, directory);
   } else if (!hasFile)
     for (const name of [DELETION_FILE, MOVE_FILE])

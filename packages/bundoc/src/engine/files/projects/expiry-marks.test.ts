@@ -16,7 +16,7 @@ async function newPlace() {
 describe('expiry marks in folders', () => {
   describeExpiryMarks(newPlace);
 
-  it('are durable once they are made, and once they are gone', async () => {
+  it('are durable once they are written, and once they are removed', async () => {
     const { clock, disk, start } = await newPlace();
     const marks = start();
     const afterPowerCut = async () =>

@@ -16,12 +16,12 @@ export interface ExpiryMarksInFoldersOptions {
 }
 
 /**
- * Marks as files in the folders of projects. When each is due is known in memory alone; a start spreads them
- * over the hour.
+ * Marks as files in the folders of projects. Due times exist only in memory; a start spreads them over the
+ * hour.
  */
 export class ExpiryMarksInFolders implements ExpiryMarks {
   readonly #options: ExpiryMarksInFoldersOptions;
-  /** By project: when, on the monotonic clock, and which turn of all that will be. */
+  /** By project: the due time on the monotonic clock, and the number of the turn. */
   readonly #turns = new Map<string, { readonly dueMs: number; readonly turn: number }>();
   #lastTurn = 0;
   readonly #writing = new KeyedMutex();
@@ -32,7 +32,7 @@ export class ExpiryMarksInFolders implements ExpiryMarks {
   }
 
   mark(project: string): Promise<void> {
-    // First, so that a concurrent unmarking sees it.
+    // Before the write, so that a concurrent `unmark` sees the new turn.
     this.#delay(project, SWEEP_INTERVAL_MS);
     return this.#write(project);
   }
@@ -45,7 +45,7 @@ export class ExpiryMarksInFolders implements ExpiryMarks {
   async take(): Promise<DueProject | undefined> {
     await this.#find();
     const nowMs = this.#options.clock.monotonic();
-    // The one that is due for the longest: where more are due than can be looked at, each has its turn.
+    // The project that has been due longest, so that each has its turn under overload.
     let project: string | undefined;
     let earliestMs = nowMs;
     for (const [name, { dueMs }] of this.#turns) {
@@ -81,14 +81,14 @@ export class ExpiryMarksInFolders implements ExpiryMarks {
     });
   }
 
-  /** @returns the project's next turn. */
+  /** Sets the project's next due time. @returns the number of that turn. */
   #delay(project: string, afterMs: number): number {
     const turn = ++this.#lastTurn;
     this.#turns.set(project, { dueMs: this.#options.clock.monotonic() + afterMs, turn });
     return turn;
   }
 
-  /** Finds the marks of former processes, once. */
+  /** Finds the marks of earlier processes, once. */
   #find(): Promise<void> {
     this.#found ??= this.#readAll().catch((error: unknown) => {
       this.#found = undefined;
@@ -102,7 +102,7 @@ export class ExpiryMarksInFolders implements ExpiryMarks {
     const marked: string[] = [];
     for (const name of (await disk.list(directory)) ?? []) {
       if (projectIdSchema.safeParse(name).data !== name) continue;
-      // Of a folder that cannot be listed, the project says so when it is opened.
+      // A folder that cannot be listed fails when its project is opened.
       const content = await disk.list(join(directory, name)).catch(() => undefined);
       if (content?.includes(EXPIRY_FILE)) marked.push(name);
     }

@@ -40,7 +40,7 @@ function start(disk = new SimulatedDisk('/', ROOT), service?: FakeKeyService) {
       forget: async (...args) => (await engineOn(disk, { clock })).forget(...args),
     },
   });
-  /** Opens or makes the project and writes a document. */
+  /** Opens or creates the project and writes a document. */
   let store: EmbeddedStore | undefined;
   const write = async (id: string, json: string) => {
     await store?.[Symbol.asyncDispose]();
@@ -53,10 +53,10 @@ function start(disk = new SimulatedDisk('/', ROOT), service?: FakeKeyService) {
   return { clock, disk, service: keyService, keys, folders, write, setAside };
 }
 
-describe('a project whose key', () => {
+describe('the key of a project', () => {
   const OTHER = randomUUID();
 
-  it('another storage holds is not opened or made here, and says which: no key is made, and nothing is written', async () => {
+  it('is neither used nor created when another storage holds it: the refusal names that storage, and nothing is written', async () => {
     const { disk, folders, service, write } = start();
     service.put('p-dek', OTHER);
     const refused = { code: 'project_elsewhere', storage: OTHER };
@@ -70,7 +70,7 @@ describe('a project whose key', () => {
     expect(await folders.exists('p')).toBe(true);
   });
 
-  it('nobody holds is claimed for an empty place, and not for content', async () => {
+  it('is claimed without a holder for an empty place, and not for content', async () => {
     const { disk, service, write } = start();
     service.put('p-dek', null);
     expect(await start(disk, service).folders.open('p')).toBeUndefined();
@@ -85,7 +85,7 @@ describe('a project whose key', () => {
     expect(service.changes).toHaveLength(1);
   });
 
-  it('another storage claims first belongs to that one', async () => {
+  it('belongs to the storage that claims it first', async () => {
     const { disk, service, write } = start();
     service.put('p-dek', null);
     const { claimKey } = service;
@@ -97,7 +97,7 @@ describe('a project whose key', () => {
     expect(await disk.list(ROOT)).toEqual([]);
   });
 
-  it('is about to be destroyed is being deleted', async () => {
+  it('reports a running deletion while it is about to be destroyed', async () => {
     const { disk, service, write } = start();
     await write('a', '{}');
     await service.held.intendDeletion('p-dek');
@@ -105,14 +105,14 @@ describe('a project whose key', () => {
   });
 });
 
-describe('the storage that was taken over', () => {
-  it('counts the seals of its copies against each key version that they may have used, until the key is rotated', async () => {
+describe('a storage after a take-over', () => {
+  it('counts the possible seals of its copies against each key version until the key is rotated', async () => {
     const { disk, service, folders } = start();
     const { file } = await folders.openOrCreate('p');
     const after = (takeOvers: number) => ({ ...service.storage, takeOvers });
     const takenOver = (...of: Parameters<typeof unknownSealers>) => unknownSealers(...of).takenOver;
     expect([0, 1, 3].map((count) => takenOver(file, 1, after(count)))).toEqual([0, 1, 3]);
-    // Of another storage, it is not known how often it had been taken over.
+    // For another storage, the number of earlier take-overs is unknown.
     expect(takenOver(file, 1, { id: randomUUID(), takeOvers: 2 })).toBe(2);
     service.storage.takeOvers = 3;
     await service.rotateKey('p-dek', 1);
@@ -123,7 +123,7 @@ describe('the storage that was taken over', () => {
     expect(takenOver(kept, 2, after(3))).toBe(0);
   });
 
-  it('counts those of a key that was there before the project, too', async () => {
+  it('counts those of a key that existed before the project, too', async () => {
     const { service, folders } = start();
     service.put('p-dek');
     const { file } = await folders.openOrCreate('p');
@@ -142,7 +142,7 @@ describe('the storage that was taken over', () => {
       'adds take-overs',
       (entry: Entry): Entry => ({ ...entry, takeOvers: { storage: randomUUID(), count: 7 } }),
     ],
-  ])('has no key rotated because somebody %s in the file', async (_what, edit) => {
+  ])('does not rotate a key because someone %s in the file', async (_what, edit) => {
     const { disk, service, folders } = start();
     const { file } = await folders.openOrCreate('p');
     const edited = { ...file, versions: file.versions.map(edit) };
@@ -162,7 +162,7 @@ describe('the storage that was taken over', () => {
     expect(limitsAfter(SEAL_LIMITS, { takenOver: 1, missing: 0 }).max).toBe(2 ** 32 - 2 ** 30);
   });
 
-  it('rotates no key because its project was missing: such a key may seal less, and is rotated by what is counted since', () => {
+  it('does not rotate a key because its project was missing; the key may seal less, and rotates by later counts', () => {
     const limits = limitsAfter(SEAL_LIMITS, { takenOver: 0, missing: 1 });
     expect(limits).toEqual({ ...SEAL_LIMITS, max: 2 ** 32 - 2 ** 30 });
     const dueAfter = (count: number) => new SealBudget(limits, 1, [{ version: 1, count }]).rotationDue;
@@ -192,7 +192,7 @@ describe('creating a project', () => {
       expect(everything.includes(needle)).toBe(false);
   });
 
-  it('asks for no key and makes no folder when the project is only looked for', async () => {
+  it('requests no key and creates no folder when the project is only looked up', async () => {
     const { clock, disk, service, folders } = start();
     const engine = await engineOn(disk, { clock });
     const { operations } = disk;
@@ -200,7 +200,7 @@ describe('creating a project', () => {
     expect([service.exports, disk.operations, engine.stats.frames]).toEqual([0, operations, 0]);
   });
 
-  it('that a crash cut short at any step is begun again under the same key, and loses no acknowledged document', async () => {
+  it('restarts under the same key after a crash at any step, and loses no acknowledged document', async () => {
     const whole = start();
     await whole.write('a', '{"v":1}');
     expect(whole.disk.operations).toBeGreaterThan(8);
@@ -222,7 +222,7 @@ describe('creating a project', () => {
         for (const survival of survivals) {
           const before = start();
           before.disk.failAt({ operation, when, what: 'crash' });
-          // What is under way when the process dies never settles.
+          // Pending operations of a dead process never settle.
           const acknowledged = await Promise.race([before.write('a', '{"v":1}'), before.disk.crashes]).then(
             () => true,
             () => false,
@@ -238,7 +238,7 @@ describe('creating a project', () => {
     }
   });
 
-  it('that a crash cut short between minting the key and using it adopts that key', async () => {
+  it('adopts the key after a crash between minting and using it', async () => {
     const first = start();
     first.service.put('p-dek');
     const [minted] = first.service.keys.values();
@@ -249,14 +249,14 @@ describe('creating a project', () => {
     expect(file.versions).toEqual([expect.objectContaining({ adopted: true })]);
   });
 
-  it('asks the key service for a new key and for its export, and for nothing else', async () => {
+  it('requests a new key and its export, and nothing else', async () => {
     const { service, folders } = start();
     const { file } = await folders.openOrCreate('p');
     expect([service.creations, service.exports]).toEqual([1, 1]);
     expect(file.versions).toEqual([expect.not.objectContaining({ adopted: true })]);
   });
 
-  it('while another node does the same ends with one key', async () => {
+  it('ends with one key when another node does the same', async () => {
     const { service, write } = start();
     service.beforeCreate = (name) => service.put(name);
     await write('a', '{"v":1}');
@@ -264,25 +264,25 @@ describe('creating a project', () => {
     expect(service.exports).toBe(1);
   });
 
-  it('on a full disk makes nothing that stands in the way later', async () => {
+  it('leaves nothing in the way on a full disk', async () => {
     const whole = start();
     await whole.write('a', '{}');
     for (let operation = 1; operation <= whole.disk.operations; operation++) {
       const { disk, write } = start();
       disk.failAt({ operation, when: 'before', what: 'disk_full' });
-      // Once the log has the document, the write stands, and its file follows when there is room.
+      // Once the log has the document, the write is acknowledged, and its file follows when there is space.
       const outcome: unknown = await write('a', '{}').catch((error: unknown) => error);
       if (outcome instanceof Error)
         expect(outcome).toMatchObject({ code: expect.stringMatching(/disk_full|storage_unavailable/) });
-      // When there is room again is found out within half a second.
+      // Free space is noticed within half a second.
       const store = await vi.waitFor(() => write('a', '{}'), { timeout: 2_000 });
       expect(await store.get(ref('a'))).toBeDefined();
     }
   });
 });
 
-describe('a project is not opened, and nothing written,', () => {
-  it('when its key is gone: key_missing, never a new key', async () => {
+describe('opening a project', () => {
+  it('fails with key_missing, and never creates a new key, when its key is gone', async () => {
     const { clock, service, folders, write } = start();
     await write('a', '{}');
     service.keys.delete('p-dek');
@@ -292,7 +292,7 @@ describe('a project is not opened, and nothing written,', () => {
     expect(service.creations).toBe(1);
   });
 
-  it('when the key service has another key under its name: key_mismatch', async () => {
+  it('fails with key_mismatch when the key service has another key under its name', async () => {
     const { clock, disk, service, write } = start();
     await write('a', '{}');
     const before = String(disk.files().get(FILE));
@@ -306,7 +306,7 @@ describe('a project is not opened, and nothing written,', () => {
     expect(String(disk.files().get(FILE))).toBe(before);
   });
 
-  it('when it has content but no project.json: project_damaged, and no key is asked for', async () => {
+  it('fails with project_damaged, without requesting a key, when it has content but no project.json', async () => {
     const { disk, service, folders, write } = start();
     await write('a', '{}');
     const exportsBefore = service.exports;
@@ -328,14 +328,14 @@ describe('a project is not opened, and nothing written,', () => {
     ['is of another project', (text: string) => text.replaceAll('"p', '"q')],
     ['names another key', (text: string) => text.replace('p-dek', 'q-dek')],
     ['is of a later format', (text: string) => text.replace('"format": 1', '"format": 2')],
-  ])('when its project.json %s: project_damaged', async (_name, change) => {
+  ])('fails with project_damaged when its project.json %s', async (_name, change) => {
     const { disk, folders, write } = start();
     await write('a', '{}');
     disk.tamper(FILE, Buffer.from(change(String(disk.files().get(FILE)))));
     await expect(folders.open('p')).rejects.toMatchObject({ code: 'project_damaged' });
   });
 
-  it('when its name key was changed: project_damaged', async () => {
+  it('fails with project_damaged when its name key was changed', async () => {
     const { disk, folders, write } = start();
     await write('a', '{}');
     const file = JSON.parse(String(disk.files().get(FILE)));
@@ -345,8 +345,8 @@ describe('a project is not opened, and nothing written,', () => {
   });
 });
 
-describe('the wrapped key', () => {
-  it('in project.json follows the key service', async () => {
+describe('the wrapped key in project.json', () => {
+  it('follows the key service', async () => {
     const { clock, disk, service, folders, write } = start();
     await write('a', '{}');
     service.keys.get('p-dek')!.wrapped = Buffer.alloc(69, 7).toString('base64');
@@ -356,7 +356,7 @@ describe('the wrapped key', () => {
   });
 
   it.each(['with a new version', 'without one'])(
-    'in project.json follows the key service for every version, %s',
+    'follows the key service for every version, %s',
     async (how) => {
       const { clock, disk, service, folders, write } = start();
       const wrappedIn = () =>
@@ -376,7 +376,7 @@ describe('the wrapped key', () => {
     },
   );
 
-  it('of another key never gets into project.json, though it has the number of a version', async () => {
+  it('never comes from another key, even with the number of a known version', async () => {
     const { clock, disk, service, folders, write } = start();
     await write('a', '{}');
     await service.rotateKey('p-dek', 1);

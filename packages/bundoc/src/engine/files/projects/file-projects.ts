@@ -27,13 +27,13 @@ import {
 import { keysOfFile, mintOrAdopt, requireNotDestroyed } from '../../project-keys.ts';
 import type { OpenedProject, ProjectExtent, Projects } from '../../projects.ts';
 import type { OnSetAside } from '../../set-aside.ts';
-import { catalogStartOf } from '../catalog/catalog-start.ts';
+import { readCatalogStart } from '../catalog/catalog-start.ts';
 import { type Disk, makeDirectoryDurably, replaceFile } from '../disk/disk.ts';
 import { DOCS_FOLDER } from '../documents/document-files.ts';
 import { readMoveMark, removeMoveMark } from './moved-folder.ts';
 import { setFileAside } from './set-file-aside.ts';
 
-/** Heads of catalogs that are read at the same time. */
+/** Concurrent reads of catalog heads. */
 const READS_AT_ONCE = 8;
 
 export interface FileProjectsOptions {
@@ -42,38 +42,38 @@ export interface FileProjectsOptions {
   readonly directory: string;
   readonly keys: KeyCache;
   readonly clock: Clock;
-  /** The storage that this is. */
+  /** The identity of this storage. */
   readonly storage: TakenOver;
-  /** Where marks go that are set aside: a folder that is made below an existing one. */
+  /** The folder for marks that are set aside. It is created below an existing folder. */
   readonly setAside: string;
   readonly onSetAside?: OnSetAside;
-  /** Ends a move out of this storage that was cut short. */
+  /** Finishes an interrupted move out of this storage. */
   readonly settle: SettleMove;
-  /** A folder for what is being written, on the same file system; exists. */
+  /** An existing folder for temporary files, on the same file system. */
   readonly tmp: string;
   readonly engine: FolderEngine;
 }
 
-/** What keeps the content of projects, as their folders need it. */
+/** The engine's part in creating and removing projects. */
 export interface FolderEngine {
-  /** Makes a project with its folder and `project.json`. Once resolved, it is durable. */
+  /** Creates a project with its folder and `project.json`. Once resolved, it is durable. */
   create(project: string, directory: string, cipher: ProjectCipher, projectFile: Buffer): Promise<void>;
-  /** Writes the folder of a project that was made without it, since that failed. */
+  /** Writes the folder of a new project after an earlier failure. */
   writeBirth(project: string, directory: string): Promise<void>;
-  /** Makes the folder of a project that is new durable by itself, before something in it is replaced. */
+  /** Makes the folder of a new project durable, before a file in it is replaced. */
   syncBirth(project: string): Promise<void>;
-  /** Nothing of a project is kept any more, here or in memory: its content is to be removed. */
+  /** Drops all data of a project from the log and memory, before its folder is removed. */
   forget(project: string): Promise<void>;
 }
 
-/** A project, and where it lies. */
+/** An open project and its folder. */
 export interface OpenedFolder extends OpenedProject {
   readonly directory: string;
 }
 
 /**
- * Finds and makes project folders. `project.json` is what makes a folder a project. A key is minted only for
- * a folder without content; nothing is ever written under a second key.
+ * Finds and creates project folders. A folder with `project.json` is a project. A key is minted only for a
+ * folder without content, so nothing is ever written under a second key.
  *
  * Callers hold the project's lock: two calls for one project must not overlap.
  */
@@ -87,9 +87,10 @@ export class FileProjects implements Projects {
   /**
    * Opens an existing project.
    *
-   * @returns undefined when there is none; nothing was made, and no key was asked for unless there is a mark.
+   * @returns undefined when there is none. Then nothing was created, and no key was requested unless there is
+   *   a mark.
    * @throws AppError `project_destroyed`, `project_moving`, `project_elsewhere`, `project_damaged`,
-   * `key_missing`, `project_unclaimed`, or what the key service threw.
+   *   `key_missing`, `project_unclaimed`, or the error of the key service.
    */
   async open(project: string): Promise<OpenedFolder | undefined> {
     const directory = join(this.#options.directory, project);
@@ -109,11 +110,11 @@ export class FileProjects implements Projects {
   }
 
   /**
-   * Makes a project, or opens it when it exists. Once resolved, its folder is durable.
+   * Opens a project, or creates it. Once resolved, its folder is durable.
    *
-   * The order matters: the folder's emptiness is checked before a key is asked for, the key exists before the
-   * project's birth in the log, and that before the folder and the first document. A crash before the birth
-   * leaves a key that the next call adopts; one behind it, a project.
+   * The order matters. First comes the check that the folder is empty, then the key. The project's birth in
+   * the log follows, then the folder and the first document. After a crash before the birth, the next call
+   * adopts the key; after a crash later, the project exists.
    *
    * @throws AppError as {@link open}.
    */
@@ -148,14 +149,14 @@ export class FileProjects implements Projects {
     return found;
   }
 
-  /** As of the last checkpoint of each. */
+  /** As of the last checkpoint of each project. */
   async extents(projects: readonly string[]): Promise<ReadonlyMap<string, ProjectExtent>> {
     const { disk, directory } = this.#options;
     const extents = new Map<string, ProjectExtent>();
     const names = projects.values();
     const readSome = async () => {
       for (const project of names) {
-        const start = await catalogStartOf(disk, directory, project);
+        const start = await readCatalogStart(disk, directory, project);
         if (start !== undefined) extents.set(project, start);
       }
     };
@@ -164,13 +165,12 @@ export class FileProjects implements Projects {
   }
 
   /**
-   * Keeps the present wrappings of the key's versions in `project.json`, which a rebuild of a lost key store
-   * needs.
+   * Stores the current wrappings of the key's versions in `project.json`, which can rebuild a lost key store.
    */
   async keepWrappings(project: string, file: ProjectFile, keys: readonly LeasedKey[]): Promise<ProjectFile> {
     const changed = withWrappings(file, keys);
     if (changed === undefined) return file;
-    // It may have been deleted or moved since it was opened.
+    // The project may have been deleted or moved since it was opened.
     const directory = join(this.#options.directory, project);
     const names = (await this.#options.disk.list(directory)) ?? [];
     if (!names.includes(PROJECT_FILE) || names.includes(MOVE_FILE)) return file;
@@ -195,7 +195,7 @@ export class FileProjects implements Projects {
       const content = await disk.read(join(directory, project, DELETION_FILE), SMALL_FILE_BYTES_MAX);
       return content && readDeletionMark(project, content.toString());
     } catch (error) {
-      // No regular file, or too large for a mark.
+      // Not a regular file, or too large for a mark.
       if (hasCode(error, 'project_damaged')) return undefined;
       throw error;
     }
@@ -209,13 +209,12 @@ export class FileProjects implements Projects {
     for (const name of (await disk.list(directory)) ?? [])
       if (name !== DELETION_FILE) await disk.removeTree(join(directory, name));
     await disk.syncDirectory(directory);
-    // Not by way of `tmp`, which went with the rest; what a crash leaves goes the next time.
+    // The temporary file lies in the same folder; after a crash, the next call removes it.
     await replaceFile(disk, directory, join(directory, DELETION_FILE), Buffer.from(formatDeletionMark(mark)));
   }
 
   /**
-   * @throws AppError `project_destroyed` when the key service confirms what a mark says; any other mark is
-   * set aside.
+   * @throws AppError `project_destroyed` when the key service confirms the mark; any other mark is set aside.
    */
   async #requireNotDeleted(project: string, directory: string): Promise<void> {
     const { disk, keys, setAside, onSetAside } = this.#options;
@@ -225,7 +224,7 @@ export class FileProjects implements Projects {
   }
 
   /**
-   * A mark that is over is taken away, and one that is not authentic is set aside.
+   * Removes the mark of a finished move, and sets a forged one aside.
    *
    * @throws AppError as {@link judgeMoveMark}.
    */
@@ -239,10 +238,7 @@ export class FileProjects implements Projects {
     else onSetAside?.(await setFileAside(disk, setAside, directory, MOVE_FILE, project));
   }
 
-  /**
-   * Brings the file up to date: with a version that is new, and with the present wrappings of the key's
-   * versions.
-   */
+  /** Updates the file with a new key version and with the current wrappings of the key's versions. */
   async #brought(directory: string, file: ProjectFile, keys: LeasedKeys): Promise<OpenedFolder> {
     const [current] = keys;
     if (file.versions.every(({ version }) => version !== current.version)) {
@@ -250,7 +246,7 @@ export class FileProjects implements Projects {
       await this.#write(file.project, directory, withNew);
       return { directory, file: withNew, keys, cipher: openCipher(withNew, keys) };
     }
-    // Nothing of a key is written down before it is certain that it is the project's own.
+    // Proves that the key belongs to the project before anything about it is written.
     const cipher = openCipher(file, keys);
     const rewrapped = withWrappings(file, keys);
     if (rewrapped !== undefined) await this.#write(file.project, directory, rewrapped);
@@ -258,14 +254,14 @@ export class FileProjects implements Projects {
   }
 
   /**
-   * @throws AppError `project_damaged` when the folder holds anything but what a cut-short creation leaves.
+   * @throws AppError `project_damaged` when the folder has more than the remains of an interrupted creation.
    */
   async #requireEmpty(directory: string): Promise<void> {
     if (await isWithoutContent(this.#options.disk, directory)) return;
     throw new AppError('project_damaged', { cause: new Error(`content without ${PROJECT_FILE}`) });
   }
 
-  /** When the outcome is not known, the next call reads what is there and goes on from it. */
+  /** After an unknown outcome, the next call reads the file and continues from there. */
   async #write(project: string, directory: string, file: ProjectFile): Promise<void> {
     const { disk, tmp, engine } = this.#options;
     await engine.syncBirth(project);
@@ -273,7 +269,7 @@ export class FileProjects implements Projects {
   }
 }
 
-/** What is no folder is no project, and must not keep the others from being listed. */
+/** An entry that is not a folder is not a project, and must not break the listing. */
 async function listIfFolder(disk: Disk, path: string): Promise<string[] | undefined> {
   try {
     return await disk.list(path);
@@ -284,8 +280,8 @@ async function listIfFolder(disk: Disk, path: string): Promise<string[] | undefi
 }
 
 /**
- * True for a folder that is not there, or holds nothing but the mark of a deletion and what a restore that
- * was cut short has left.
+ * True for a folder that does not exist, or has only a deletion mark and the remains of an interrupted
+ * restore.
  */
 export async function isWithoutContent(disk: Disk, directory: string): Promise<boolean> {
   for (const name of (await disk.list(directory)) ?? []) {

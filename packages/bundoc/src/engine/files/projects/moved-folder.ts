@@ -4,16 +4,13 @@ import { MOVE_FILE } from '@bundoc/shared/contract/project-file';
 import { MOVE_MARK_BYTES_MAX } from '../../move-mark.ts';
 import { type Disk, makeDirectoryDurably, replaceFile } from '../disk/disk.ts';
 
-/**
- * Where the content of projects is put that were moved away, below the data folder: out of the service's
- * sight.
- */
+/** The folder for the content of moved projects, below the data folder. The service ignores it. */
 export const MOVED_FOLDER = 'moved';
 
 /**
  * @param directory the project's folder.
  *
- * @returns the empty text for an entry that can be no mark: a link, a pipe, a huge file.
+ * @returns an empty text for an entry that cannot be a mark: a link, a pipe, a huge file.
  */
 export async function readMoveMark(disk: Disk, directory: string): Promise<string | undefined> {
   try {
@@ -25,28 +22,28 @@ export async function readMoveMark(disk: Disk, directory: string): Promise<strin
 }
 
 /**
- * Puts the mark into the folder, durably and in one piece.
+ * Writes the mark into the folder, durably and atomically.
  *
- * @param tmp a folder on the same file system; exists.
+ * @param tmp an existing folder on the same file system.
  */
 export async function writeMoveMark(disk: Disk, tmp: string, directory: string, mark: string): Promise<void> {
   await replaceFile(disk, tmp, join(directory, MOVE_FILE), Buffer.from(mark));
 }
 
-/** Takes the mark away, durably. May be done again. */
+/** Removes the mark durably. Idempotent. */
 export async function removeMoveMark(disk: Disk, directory: string): Promise<void> {
   await disk.remove(join(directory, MOVE_FILE));
   await disk.syncDirectory(directory);
 }
 
 /**
- * Puts what is in the folder of a project that is held elsewhere into another one, out of the service's
- * sight; the mark stays. May be done again.
+ * Moves the content of a project that another storage holds into a folder that the service ignores; the mark
+ * stays. Idempotent.
  *
- * @param keptIn a folder on the same file system; it is made below an existing one.
- * @param kept the folder in it.
+ * @param keptIn a folder on the same file system; it is created below an existing one.
+ * @param kept the name of the folder in it.
  */
-export async function putAwayMoved(
+export async function setMovedAside(
   disk: Disk,
   directory: string,
   keptIn: string,
@@ -58,7 +55,7 @@ export async function putAwayMoved(
   for (const path of [join(keptIn, kept), directory]) await disk.syncDirectory(path);
 }
 
-/** Removes all that is in the folder of a project that is not here, but its mark. */
+/** Removes everything except the mark from the folder of a project that another storage holds. */
 export async function emptyMarkedFolder(disk: Disk, directory: string): Promise<void> {
   for (const name of (await disk.list(directory)) ?? [])
     if (name !== MOVE_FILE) await disk.removeTree(join(directory, name));

@@ -17,12 +17,12 @@ import {
 } from '../store/project-loader.ts';
 import type { ViewedLog } from '../store/viewed-log.ts';
 
-/** What a tool that works on projects without the service needs. */
+/** What a tool needs to work on a project without the service. */
 export interface ProjectPlace {
   readonly project: string;
   /** The project's folder. */
   readonly directory: string;
-  /** A folder for what is being written, on the same file system. */
+  /** A folder for temporary files, on the same file system. */
   readonly tmp: string;
   readonly disk: Disk;
   readonly keys: Pick<KeyService, 'exportKey'>;
@@ -34,18 +34,18 @@ export interface ReadProject {
   readonly place: StorePlace;
   /** The text of `project.json`. */
   readonly content: Buffer;
-  /** Where it was read from. */
+  /** The source of the text. */
   readonly from: string;
-  /** What is wrong with `project.json`, and with the copies that were looked at instead. */
+  /** The faults of `project.json`, and of the copies that were tried instead. */
   readonly findings: readonly Finding[];
 }
 
 /**
- * Opens what says what a project is, by `project.json`, or, where that is missing or damaged, by its copy in
- * the catalog, or in the log. Changes nothing.
+ * Opens a project's metadata from `project.json`. If that is missing or damaged, it uses the copy in the
+ * catalog or in the log. Changes nothing.
  *
- * @throws AppError what the key service threw (`key_not_found` for a missing key); ProjectFilesUnreadable
- * when none of them will do.
+ * @throws AppError the error of the key service (`key_not_found` for a missing key); ProjectFilesUnreadable
+ *   when no copy is usable.
  */
 export async function readProject({
   project,
@@ -55,7 +55,7 @@ export async function readProject({
   log,
 }: ProjectPlace): Promise<ReadProject> {
   const leased = leasing(project, keys);
-  // A missing key is reported before anything else.
+  // Reports a missing key before anything else.
   await keys.exportKey(dekNameOf(project));
   const findings: Finding[] = [];
   let failure: unknown;
@@ -74,7 +74,7 @@ export async function readProject({
       }
       const file = parseProjectFile(project, content);
       const cipher = openCipher(file, await leased(file));
-      // A copy need not be in each of the places.
+      // Not every place needs a copy, so a missing one is no fault.
       const wrong = findings.filter(({ part, problem }) => part === PROJECT_FILE || problem !== MISSING);
       return { file, content, from: name, place: { project, directory, disk, cipher, log }, findings: wrong };
     } catch (error) {
@@ -97,18 +97,18 @@ async function copyInCatalog(disk: Disk, directory: string): Promise<Buffer | un
   return start && parseCatalogHead(start)?.projectFile;
 }
 
-/** Of a project whose birth was carried out of the log before it had a catalog. */
+/** For a project whose birth was carried from the log before it had a catalog. */
 async function copyInBirth(disk: Disk, directory: string): Promise<Buffer | undefined> {
   try {
     return birthIn(await readCarried(disk, directory))?.projectFile;
   } catch (error) {
-    // Said when the parts are looked at.
+    // The check of the parts reports it.
     if (error instanceof PartsDamaged) return undefined;
     throw error;
   }
 }
 
-/** Neither `project.json` nor a copy of it tells what the project is. */
+/** Neither `project.json` nor a copy of it is usable. */
 export class ProjectFilesUnreadable extends Error {
   override readonly name = 'ProjectFilesUnreadable';
   readonly findings: readonly Finding[];

@@ -6,7 +6,7 @@ import { ProjectFilesUnreadable, type ProjectPlace, readProject } from './projec
 
 const EXPECTED = [AppError, ProjectFilesUnreadable, CatalogDamaged, PartsDamaged];
 
-/** What a project holds, by catalog and log; no document is opened and nothing changed. */
+/** The totals of a project, from catalog and log; no document is decrypted and nothing is changed. */
 export async function statsOfProject(project: ProjectPlace): Promise<StatsOutcome> {
   try {
     return { project: project.project, ...(await read(project)) };

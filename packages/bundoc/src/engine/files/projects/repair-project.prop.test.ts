@@ -56,8 +56,8 @@ async function documentsOf(store: EmbeddedStore): Promise<string[]> {
 
 const RUNS = Number(process.env['CRASH_RUNS'] ?? 400);
 
-describe('a project whose catalog is gone after any history and power cut', () => {
-  it('verifies as whole before, is rebuilt to the same documents, and gives no sequence number again', async () => {
+describe('a project whose catalog is lost after any history and power cut', () => {
+  it('verifies as intact before, is rebuilt to the same documents, and reuses no sequence number', async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.array(step, { minLength: 1, maxLength: 30 }),
@@ -103,8 +103,8 @@ describe('a project whose catalog is gone after any history and power cut', () =
   });
 });
 
-describe('a project of a log that was damaged anywhere', () => {
-  it('loses nothing without --accept-loss, and is repaired with it so that it verifies and opens', async () => {
+describe('a project in a log with damage anywhere', () => {
+  it('loses nothing without --accept-loss, and with it is repaired so that it verifies and opens', async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.array(step, { minLength: 4, maxLength: 30 }),

@@ -9,18 +9,18 @@ import { type ProjectPlace, readProject } from './project-reader.ts';
 
 export interface RepairOptions {
   readonly clock: Clock;
-  /** Whether acknowledged commits that are damaged in the log may be given up. */
+  /** Whether to accept the loss of acknowledged commits that are damaged in the log. */
   readonly acceptLoss: boolean;
   readonly onProgress: OnProgress;
-  /** Opens the engine of the data folder, and closes it behind the work. */
+  /** Opens the engine of the data folder, runs `work`, and closes it. */
   readonly withEngine: (work: (engine: RepairEngine) => Promise<void>) => Promise<void>;
 }
 
-/** What the engine of a data folder does for a repair. */
+/** The engine's part in a repair. */
 export interface RepairEngine {
-  /** The log is to know that a project has come under this handle. */
+  /** Registers the project's new handle in the log. */
   arrived(project: string, handle: string, cipher: ProjectCipher): Promise<void>;
-  /** Forgets a handle that the project had before. */
+  /** Drops an earlier handle of the project. */
   drop(project: string, handle: string): Promise<void>;
 }
 
@@ -29,13 +29,12 @@ export interface RepairedProject extends Omit<Rebuilt, 'handle' | 'formerHandles
 }
 
 /**
- * Makes a project whole again that cannot be opened: `project.json` from its copies, the catalog from log and
- * files, and what the log has lost is given up. What is replaced is kept beside as `*.before-repair-<time>`.
- * Nobody else may work on the data folder; a crash leaves a project that can be repaired again, or is
- * repaired.
+ * Repairs a project that cannot be opened: `project.json` from its copies, the catalog from log and files. It
+ * gives up what the log has lost. Replaced files stay as `*.before-repair-<time>`. No one else may use the
+ * data folder. After a crash, the project is repaired or can be repaired again.
  *
- * @throws LossNotAccepted before anything of the store was changed; what {@link readProject} throws, before
- * anything was.
+ * @throws LossNotAccepted before any change to the store; the errors of {@link readProject}, before any
+ *   change.
  */
 export async function repairProject(place: ProjectPlace, options: RepairOptions): Promise<RepairedProject> {
   const { project, disk, directory, tmp } = place;
@@ -61,7 +60,7 @@ export async function repairProject(place: ProjectPlace, options: RepairOptions)
   return { ...rebuilt, project, faults: [...faults, ...rebuilt.faults], done: [...done, ...rebuilt.done] };
 }
 
-/** An end of names that nothing in the project's folder has yet. */
+/** A suffix that no name in the project's folder has yet. */
 async function freeSuffix({ disk, directory }: ProjectPlace, clock: Clock): Promise<string> {
   const names = (await disk.list(directory)) ?? [];
   const time = new Date(clock.now()).toISOString().replace(/[-:.]/g, '');

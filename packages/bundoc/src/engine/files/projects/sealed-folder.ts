@@ -20,16 +20,16 @@ import { HANDLE_BYTES } from '../log/layout.ts';
 
 export interface SealedFolderOptions {
   readonly disk: Disk;
-  /** The project's folder; it and `docs` in it exist. */
+  /** The project's folder, which exists and has `docs` in it. */
   readonly directory: string;
-  /** For what is being written, on the same file system; exists. */
+  /** An existing folder for temporary files, on the same file system. */
   readonly tmp: string;
   readonly project: string;
 }
 
 /**
- * The folder of a project that is made from sealed bytes: those of a backup, or of another storage. It has a
- * new handle, so parts of a former project of that name in the log are not its own.
+ * The folder of a project that is created from sealed bytes: those of a backup, or of another storage. It
+ * gets a new handle, so that parts of an earlier project with its name do not belong to it.
  */
 export class SealedFolder {
   readonly #disk: Disk;
@@ -45,16 +45,16 @@ export class SealedFolder {
     this.#project = project;
   }
 
-  /** Takes over changes, in their order, durably but for the names in the folder of documents. */
+  /** Adds changes in order, durably except for the names in the folder of documents. */
   async put(changes: readonly SealedChange[]): Promise<void> {
     await putDocuments(this.#disk, this.#directory, changes);
     for (const { state } of changes) this.#catalog.apply(state);
   }
 
   /**
-   * Reads again and opens every document that was taken over behind a place.
+   * Reads and decrypts every document that was added after a position.
    *
-   * @returns the path of one that is not there as it was.
+   * @returns the path of a document that differs; undefined when all match.
    */
   async verify(cipher: ProjectCipher, after: Position, onProgress: OnProgress): Promise<string | undefined> {
     const states = [...this.#catalog.states()].filter(({ seq, deletedMs }) => seq > after && deletedMs === 0);
@@ -74,7 +74,7 @@ export class SealedFolder {
     return wrong;
   }
 
-  /** Makes the documents durable, and writes the catalog. @returns what it holds. */
+  /** Makes the documents durable, and writes the catalog. @returns the project's totals. */
   async finish(
     cipher: ProjectCipher,
     rest: Pick<StoreMetadata, 'lastSeq' | 'purgedSeq' | 'seals' | 'idempotencyRecords'>,

@@ -4,9 +4,9 @@ import type { MarkSetAside } from '../../set-aside.ts';
 import { type Disk, makeDirectoryDurably } from '../disk/disk.ts';
 
 /**
- * Takes a mark out of the folder of a project, durably, without reading it.
+ * Moves a mark out of a project's folder, durably, without reading it.
  *
- * @param folder where it goes; it is made below an existing one, on the same file system.
+ * @param folder the target, on the same file system; it is created below an existing folder.
  * @param name of the mark in `directory`.
  */
 export async function setFileAside(

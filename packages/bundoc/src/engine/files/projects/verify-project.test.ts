@@ -8,8 +8,8 @@ import { put, ref, remove } from '../../conformance.ts';
 import { verifyProject } from './verify-project.ts';
 
 /**
- * A project with everything in it: documents that were checkpointed, overwritten and deleted before and
- * after, and commits that only the log has.
+ * A project with every case: documents that were checkpointed, overwritten and deleted before and after, and
+ * commits that only the log has.
  */
 async function made() {
   const project = new CliProject();
@@ -45,12 +45,12 @@ const flipHead = (disk: SimulatedDisk, at: number) => {
 };
 
 describe('verify', () => {
-  it('finds nothing wrong with a whole project, and counts its documents', async () => {
+  it('finds no fault in an intact project, and counts its documents', async () => {
     const { project, disk } = await made();
     expect(await check(project, disk)).toEqual({ project: 'p', documents: 4, findings: [] });
   });
 
-  it('finds nothing wrong after any power cut, and changes nothing on the disk', async () => {
+  it('finds no fault after any power cut, and changes nothing on the disk', async () => {
     const { project, disk } = await made();
     let seed = 7;
     const random = () => {
@@ -70,7 +70,7 @@ describe('verify', () => {
     }
   });
 
-  it('tells of its progress up to the last document', async () => {
+  it('reports its progress up to the last document', async () => {
     const { project, disk } = await made();
     const told: [number, number][] = [];
     await verifyProject(await project.place(disk), (done, total) => told.push([done, total]));
@@ -78,7 +78,7 @@ describe('verify', () => {
     expect(told.at(-1)).toEqual([4, 4]);
   });
 
-  it('finds nothing wrong with a creation that was cut short', async () => {
+  it('finds no fault in an interrupted creation', async () => {
     const { project } = await made();
     const disk = CliProject.disk();
     await disk.makeDirectory('/projects/p');
@@ -86,7 +86,7 @@ describe('verify', () => {
     expect(await check(project, disk)).toEqual({ project: 'p', documents: 0, findings: [] });
   });
 
-  /** The document that only its file has: `a` was checkpointed and never touched again. */
+  /** The document that only its file has: `a` was checkpointed and never changed again. */
   const fileOfA = async (project: CliProject, disk: SimulatedDisk) => {
     const store = await project.open(disk);
     const text = (await store.get(ref('a')))!.text.toString();
@@ -113,13 +113,13 @@ describe('verify', () => {
     ],
     ['a changed document file', 'its path', (disk, a) => flip(disk, a, 20), /does not open/, 'docs/'],
     [
-      'a document file cut short',
+      'a truncated document file',
       'its path',
       (disk, a) => disk.tamper(a, Buffer.alloc(3)),
       /does not open/,
       'docs/',
     ],
-    ['a file of nobody', 'its path', (disk, a) => disk.tamper(`${a}0`, Buffer.from('x')), /stray/, 'docs/'],
+    ['a stray file', 'its path', (disk, a) => disk.tamper(`${a}0`, Buffer.from('x')), /stray/, 'docs/'],
     [
       'a file in another folder',
       'its path',
@@ -178,7 +178,7 @@ describe('verify', () => {
     expect(found?.part, JSON.stringify(findings)).toMatch(new RegExp(`^${part}`));
   });
 
-  it('finds an older copy of a document put back in its place, and one put in the place of another', async () => {
+  it('finds an older copy of a document, and one in place of another', async () => {
     const project = new CliProject();
     const disk = CliProject.disk();
     const store = await project.open(disk);
@@ -199,7 +199,7 @@ describe('verify', () => {
     expect((await check(project, disk)).findings).toMatchObject([{ problem: 'does not open' }]);
   });
 
-  it('takes a key that is missing, another, or not to be had for a finding', async () => {
+  it('reports a missing, different or unavailable key as a finding', async () => {
     const { project, disk } = await made();
     project.service.failure = new AppError('kms_unavailable');
     expect((await check(project, disk)).findings).toEqual([{ part: 'key', problem: 'kms_unavailable' }]);
@@ -214,7 +214,7 @@ describe('verify', () => {
     ]);
   });
 
-  it('names nothing that is sealed', async () => {
+  it('reveals nothing that is sealed', async () => {
     const { project, disk } = await made();
     for (const path of filesBelow(disk, '')) if (!path.endsWith('project.json')) flip(disk, path, -1);
     const text = JSON.stringify(await check(project, disk));

@@ -9,14 +9,14 @@ import { ProjectFilesUnreadable, type ProjectPlace, readProject } from './projec
 import { verifyStore } from './verify.ts';
 
 /**
- * Opens and checks everything that a project holds, and changes nothing. A project that cannot be opened is a
- * finding; whatever else goes wrong while it is read is one too.
+ * Decrypts and checks everything in a project, and changes nothing. A project that cannot be opened is a
+ * finding, as is any other error while it is read.
  */
 export async function verifyProject(place: ProjectPlace, onProgress: OnProgress): Promise<VerifiedProject> {
   const { project, disk, directory } = place;
   try {
     const isProject = (await disk.read(join(directory, PROJECT_FILE), SMALL_FILE_BYTES_MAX)) !== undefined;
-    // A creation that was cut short: the next write begins it again.
+    // An interrupted creation, which the next write restarts.
     if (!isProject && (await isWithoutContent(disk, directory)))
       return { project, documents: 0, findings: [] };
     const read = await readProject(place);

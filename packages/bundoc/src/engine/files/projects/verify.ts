@@ -16,14 +16,13 @@ import { type LoadedStore, loadProject, type StorePlace } from '../store/project
 const NO_DOCUMENT = 'is no regular file, or larger than any document';
 
 /**
- * Opens and checks everything that a store holds: catalog, its parts of the log, each document, and that
- * there is no other file. Reads only: what a crash left is not tidied up. Nobody may write to the project
- * meanwhile.
+ * Decrypts and checks everything in a store: the catalog, its parts of the log and each document. It also
+ * looks for stray files. Read only: remains of a crash stay. No one else may write to the project.
  */
 export async function verifyStore(place: StorePlace, onProgress: OnProgress): Promise<VerifiedStore> {
   const findings: Finding[] = [];
   const loaded = await loadForChecks(place, findings);
-  // Made with the first document file, which may still be in the log alone.
+  // Created with the first document file, which may still be only in the log.
   const paths = (await listDocumentFiles(place.disk, place.directory)) ?? [];
   if (loaded === undefined) {
     await checkUnlisted(place, paths, findings, onProgress);
@@ -31,7 +30,7 @@ export async function verifyStore(place: StorePlace, onProgress: OnProgress): Pr
   }
   const living = [...loaded.catalog.states()].filter(({ deletedMs }) => deletedMs === 0);
   await inTurns(living, onProgress, async (state) => {
-    const problem = await problemOf(place, state, loaded);
+    const problem = await checkDocument(place, state, loaded);
     if (problem !== undefined) findings.push({ part: documentPath(nameOf(state)), problem });
   });
   const known = new Set(living.map((state) => documentPath(nameOf(state))));
@@ -42,7 +41,7 @@ export async function verifyStore(place: StorePlace, onProgress: OnProgress): Pr
   return { documents: living.length, findings };
 }
 
-/** @returns undefined when there is no catalog to go by, or no telling what has changed since. */
+/** @returns undefined when the catalog or the later parts of the log are damaged. */
 async function loadForChecks(place: StorePlace, findings: Finding[]): Promise<LoadedStore | undefined> {
   try {
     return (await loadProject(place)).store;
@@ -55,10 +54,9 @@ async function loadForChecks(place: StorePlace, findings: Finding[]): Promise<Lo
 }
 
 /**
- * What is wrong with a document, or undefined. While its file is behind, its bytes in the log are the
- * document.
+ * The fault of a document, or undefined. While its file is behind, its bytes in the log are checked instead.
  */
-async function problemOf(
+async function checkDocument(
   { disk, directory, cipher }: StorePlace,
   state: DocumentState,
   { sealedByFile }: LoadedStore,
@@ -81,7 +79,7 @@ async function problemOf(
   }
 }
 
-/** Without a catalog, each file can still be asked whether it is whole and whose it is. */
+/** Without a catalog, each file can still be checked against its own content. */
 async function checkUnlisted(
   { disk, directory, cipher }: StorePlace,
   paths: readonly string[],

@@ -21,11 +21,11 @@ import type { LogMark } from '../log/log-api.ts';
 export interface StoredIndexState {
   /** Whether the file exists. */
   isThere: boolean;
-  /** What it was written from: position, key version and number of index builds. */
+  /** The state that it was written from: position, key version and number of index builds. */
   writtenFrom: string | undefined;
 }
 
-/** An open project, as a checkpoint needs it. */
+/** The interface of an open project to a checkpoint. */
 export interface CheckpointSource {
   readonly project: string;
   readonly directory: string;
@@ -35,7 +35,7 @@ export interface CheckpointSource {
   readonly catalog: Catalog;
   readonly idempotencyRecords: IdempotencyRecords;
   readonly failed: boolean;
-  /** Work of the service itself for the project. */
+  /** Runs the service's own work for the project. */
   readonly ownWork: OwnWork;
   /** All indexes; undefined while some are being built. */
   readonly wholeIndexes: readonly (readonly [string, MemoryIndex])[] | undefined;
@@ -45,7 +45,7 @@ export interface CheckpointSource {
   readonly covered: Place | undefined;
   /** Forgets tombstones from before a time. @returns how many. */
   purge(beforeMs: number): number;
-  /** The last part of the log that is in the catalog in memory. */
+  /** The last part of the log that the catalog in memory includes. */
   mark(): LogMark | undefined;
   snapshotHead(covered: Place | undefined): SnapshotHead;
   covers(place: Place | undefined): void;
@@ -57,17 +57,19 @@ export interface CheckpointDeps {
   /** A folder for temporary files, on the same file system. */
   readonly tmp: string;
   readonly clock: Clock;
-  /** Files of a new project that are not durable yet, and folders whose names are not. */
+  /** Files of a new project that are not durable yet, and folders with undurable names. */
   readonly unsyncedBirth: (
     project: string,
   ) => Promise<{ readonly files: string[]; readonly folders: string[] }>;
-  /** Writes every document file that the log has again, since a failed sync leaves their content unknown. */
+  /**
+   * Rewrites every document file that the log still has, because a failed sync leaves their content unknown.
+   */
   readonly writeAgain: (source: CheckpointSource) => Promise<void>;
   /** Called when the snapshot is durable. */
   readonly done: (source: CheckpointSource, mark: LogMark | undefined) => Promise<void>;
 }
 
-/** Snapshots with more states than this are written one by one, so that few are in memory. */
+/** Snapshots with more states than this are written one at a time, to bound memory. */
 const SMALL_SIZE_MAX = 4_096;
 
 interface Step {
@@ -80,8 +82,8 @@ interface Step {
 
 /**
  * Makes the document files and the catalogs of projects durable, so that the log need not keep their parts.
- * Files come first, then a snapshot that names the last part it covers. Small projects share their syncs.
- * Commits continue meanwhile, behind the marks.
+ * First come the files, then a snapshot that names the last part it covers. Small projects share their syncs.
+ * Commits may continue; they follow the marks.
  *
  * @param force writes a snapshot even if nothing has changed.
  * @returns for each project undefined, or the failure.
@@ -104,7 +106,7 @@ export async function checkpointStores(
       if (step !== undefined) steps.push(step);
     }
   }
-  // Whatever becomes of a store that has failed, its next opening decides.
+  // Failed stores are skipped: their next opening recovers them.
   const isLeft = ({ source }: Step) => !failures.has(source) && !source.failed;
   await syncDocuments(steps, ports, failed);
   const small = steps.filter((step) => isLeft(step) && step.source.catalog.size <= SMALL_SIZE_MAX);
@@ -130,7 +132,7 @@ export async function checkpointStores(
 }
 
 /**
- * Takes mark and snapshot in one turn of the event loop.
+ * Takes mark and snapshot synchronously, so that they match.
  *
  * @returns undefined when there is nothing to write.
  */
@@ -163,7 +165,7 @@ async function syncDocuments(steps: readonly Step[], ports: CheckpointDeps, fail
         await source.files.whenWritten();
         const birth = await unsyncedBirth(source.project);
         const documents = source.files.takeUnsynced();
-        // The folder of the documents may be new. A catalog must not be durable without it.
+        // The folder of the documents may be new, and must be durable before the catalog.
         const own = documents.length > 0 ? [source.directory] : [];
         const paths = [...documents, ...birth.files];
         written.push({ source, paths, folders: [...own, ...birth.folders] });
@@ -180,14 +182,15 @@ async function syncDocuments(steps: readonly Step[], ports: CheckpointDeps, fail
   try {
     await sync(written);
   } catch {
-    // Each project by itself, and written again: the kernel takes pages whose sync failed for clean.
+    // Each project separately, and with rewritten files: the kernel marks pages as clean even when their sync
+    // failed.
     for (const one of written)
       try {
         await writeAgain(one.source);
         await one.source.files.whenWritten();
         await sync([{ ...one, paths: [...one.paths, ...one.source.files.takeUnsynced()] }]);
       } catch (error) {
-        // Also on a full disk: what is in the files is not known.
+        // Also on a full disk, because the content of the files is unknown.
         failed(one.source, new AppError('storage_unavailable', { cause: error }));
       }
   }
@@ -199,7 +202,7 @@ async function concat(pieces: AsyncIterable<Buffer>): Promise<Buffer> {
   return Buffer.concat(all);
 }
 
-/** Replaces small catalogs, with a few syncs for all of them. */
+/** Replaces small catalogs, with a few syncs in total. */
 async function replaceTogether(steps: readonly Step[], ports: CheckpointDeps, failed: Failed): Promise<void> {
   const { disk, tmp } = ports;
   const files: { readonly step: Step; readonly path: string; readonly content: Buffer }[] = [];
@@ -228,7 +231,7 @@ async function replaceTogether(steps: readonly Step[], ports: CheckpointDeps, fa
     });
     await disk.syncFiles(placed);
   } catch {
-    // It is unknown which of them are durable: each again, by itself.
+    // It is unknown which of them are durable, so each is replaced separately.
     for (const { step, content } of files) {
       const to = join(step.source.directory, CATALOG_FILE);
       await replaceFile(disk, tmp, to, content).catch((error: unknown) => failed(step.source, error));
@@ -240,7 +243,7 @@ async function replaceTogether(steps: readonly Step[], ports: CheckpointDeps, fa
 
 /**
  * Stores the indexes, so that the next opening need not read all documents. While some are being built, the
- * former file stays, which names its position. A full disk is no failure: the file only saves time.
+ * earlier file stays valid for its own position. A full disk is not a failure: the file only saves time.
  */
 async function storeIndexes(source: CheckpointSource, { disk, tmp }: CheckpointDeps): Promise<void> {
   const { directory, cipher, project, wholeIndexes: whole, indexState, catalog, ownWork } = source;

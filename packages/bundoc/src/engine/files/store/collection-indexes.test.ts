@@ -30,7 +30,7 @@ async function start() {
 const NONE = { kind: 'none' } as const;
 const violation = { code: 'unique_violation', detail: expect.stringContaining('"email"') };
 
-/** Ids under a value of an index, in its order. */
+/** Ids with a value in an index, in its order. */
 function idsAt(store: DefinedStore, index: string, value: string): readonly string[] | undefined {
   const low = encodeKeyPart(value);
   return store.indexes
@@ -43,8 +43,8 @@ describeIndexes('the embedded engine', async () => {
   return { store, reopen: () => reopen(disk.powerCut('synced only')) };
 });
 
-describe('entries of indexes', () => {
-  it('that one commit makes, or takes away, are bounded', async () => {
+describe('the index entries of one commit', () => {
+  it('are bounded, whether it adds or removes them', async () => {
     const log = { segmentBytes: 2_097_152, segmentsMin: 4, segmentsMax: 16 };
     const limits = {
       log: { ...log, frameBytes: 1_048_576, chunkBytes: 262_144 },
@@ -69,7 +69,7 @@ describe('entries of indexes', () => {
 });
 
 describe('a unique index', () => {
-  it('is ready only when commits decided before it can be read, and counts their duplicates', async () => {
+  it('is ready only once commits planned before it are readable, and counts their duplicates', async () => {
     const project = new EmbeddedProject();
     const disk = EmbeddedProject.disk();
     const log = holdLogWrites(disk);
@@ -93,7 +93,7 @@ describe('a unique index', () => {
   });
 });
 
-describe('what is kept of indexes', () => {
+describe('the stored indexes', () => {
   const define = (store: DefinedStore) =>
     store.define(
       'notes',
@@ -111,13 +111,13 @@ describe('what is kept of indexes', () => {
   };
   const file = (disk: SimulatedDisk) => disk.files().get('/p/indexes');
 
-  it('is sealed, and spares the next opening the documents that have not changed', async () => {
+  it('are sealed, and save the next opening the reads of unchanged documents', async () => {
     const { store, reopen, disk } = await start();
     await define(store);
     await fill(store);
     await store.indexes?.built();
     await store.checkpoint();
-    // Each word so long that ciphertext does not hold it by chance.
+    // Each word is so long that ciphertext does not contain it by chance.
     expect(file(disk)?.toString('latin1')).not.toMatch(/planted|needle|email|notes/);
     await commitOne(store, put('planted-1', '{"email":"moved","g":"g9"}'));
     await commitOne(store, remove('planted-2'));
@@ -134,7 +134,7 @@ describe('what is kept of indexes', () => {
     await expect(commitOne(next, put('x', '{"email":"needle-7"}'))).rejects.toMatchObject(violation);
   });
 
-  it('is worth nothing but time: missing, changed, cut or of another key, it is made again', async () => {
+  it('only save time: missing, changed, truncated or under another key, they are rebuilt', async () => {
     for (const harm of ['missing', 'changed', 'cut', 'another project'] as const) {
       const { store, reopen, disk } = await start();
       await define(store);
@@ -156,7 +156,7 @@ describe('what is kept of indexes', () => {
     }
   });
 
-  it('goes with the last index', async () => {
+  it('disappear with the last index', async () => {
     const { store, disk } = await start();
     await define(store);
     await fill(store);
@@ -177,7 +177,7 @@ describe('the keys of a long commit', () => {
   const long = (id: string, email: string) =>
     put(id, `{"email":"${email}","g":["${email}","h"],"pad":"${pad}"}`);
 
-  it('are made before it is put in order, with others served in between, also of a large document', async () => {
+  it('are computed before it is put in order, yielding in between, also for a large document', async () => {
     const { store } = await start();
     await store.define('notes', indexOn('email', 'g'), NONE);
     await using scheduler = new Scheduler();
@@ -196,7 +196,7 @@ describe('the keys of a long commit', () => {
     expect(['one', 'two', 'three'].map((email) => idsAt(store, 'email', email))).toEqual([[], ['c'], ['a']]);
   });
 
-  it('are those of the indexes that there are when it is put in order', async () => {
+  it('belong to the indexes that exist when it is put in order', async () => {
     const { store } = await start();
     await store.define('notes', indexOn('g'), NONE);
     const steps = new SlowSteps();

@@ -25,25 +25,25 @@ import type { DocumentState } from '../../state.ts';
 import type { StoredIndex, StoredIndexes } from '../catalog/index-file.ts';
 
 /**
- * What a document is found by, by index; made in the critical section of a commit, and taken over once that
- * is durable.
+ * The keys of a document by index, computed in the critical section of a commit and applied once that is
+ * durable.
  */
 export type DocumentKeys = ReadonlyMap<MemoryIndex, IndexKeys>;
 
-/** What an index is built of. */
+/** The documents that an index is built from. */
 export interface IndexedDocuments {
   list(query: ListQuery): Promise<DocumentPage>;
   /** The revision of a living document, in hex. */
   revOf(ref: DocumentRef): string | undefined;
   countOf(collection: string): number;
-  /** Place of creation of a living document. */
+  /** Creation position of a living document. */
   positionOf(ref: DocumentRef): number | undefined;
-  /** Where a living document last changed. */
+  /** Position of the last change of a living document. */
   seqOf(ref: DocumentRef): number | undefined;
-  /** Documents that changed behind a place. */
+  /** Documents that changed after a position. */
   changedSince(seq: number): Iterable<DocumentRef>;
   get(ref: DocumentRef): Promise<StoredDocument | undefined>;
-  /** Resolves once all commits that are decided now can be read, or are refused. */
+  /** Resolves once all currently planned commits are readable or refused. */
   whenDecidedIsOver(): Promise<void>;
 }
 
@@ -52,27 +52,27 @@ const BUILD_PAGE = { limit: 200, bytesMax: 1_048_576 };
 
 interface Indexed {
   readonly indexes: readonly MemoryIndex[];
-  /** Indexes that existing documents are being added to. */
+  /** Indexes to which existing documents are being added. */
   building: readonly MemoryIndex[];
 }
 
 /**
- * The indexes of an embedded store. A commit's documents enter them as it becomes visible, in the same turn;
- * existing documents enter in the background, each unless it has changed meanwhile, which has put it in
- * already.
+ * The indexes of an embedded store. A commit's documents enter them synchronously when the commit becomes
+ * visible. Existing documents enter in the background, except those that have changed in the meantime and are
+ * therefore already in.
  *
- * Its members are those of the port, and what a commit and a checkpoint ask of indexes.
+ * Its members are those of its port, and what commits and checkpoints need.
  */
 export class CollectionIndexes implements EngineIndexes {
   readonly #documents: IndexedDocuments;
   readonly #indexed = new Map<string, Indexed>();
   readonly #onFailure: (error: unknown) => void;
   readonly #ownWork: OwnWork;
-  /** Keys that were made before their commit was put in order, of the indexes as they were then. */
+  /** Keys computed before their commit was put in order, and the indexes they were computed for. */
   readonly #prepared = new WeakMap<DocumentContent, { readonly of: Indexed; readonly keys: DocumentKeys }>();
   /**
-   * Collections of whose unique indexes nobody knows yet what they keep apart: they were whole before the
-   * store was opened.
+   * Collections with unique indexes that are not restored yet. The indexes were ready before the store was
+   * opened, so writes must wait for them.
    */
   readonly #held = new Set<string>();
   #stored: StoredIndexes | undefined;
@@ -80,7 +80,7 @@ export class CollectionIndexes implements EngineIndexes {
   #built = 0;
   #stopped = false;
 
-  /** @param stored what was kept of them, for the first that are defined. */
+  /** @param stored the stored indexes, for the first definitions. */
   constructor(
     documents: IndexedDocuments,
     stored: StoredIndexes | undefined,
@@ -144,7 +144,8 @@ export class CollectionIndexes implements EngineIndexes {
   }
 
   /**
-   * Whether documents may be put into a collection: not before its unique indexes know those that are there.
+   * Whether documents must not be put into a collection yet, because its unique indexes do not have all
+   * existing documents.
    */
   isHeld(collection: string): boolean {
     return this.#held.size > 0 && this.#held.has(collection);
@@ -154,7 +155,7 @@ export class CollectionIndexes implements EngineIndexes {
     return this.#builds;
   }
 
-  /** Ends what is being built. */
+  /** Stops the builds. */
   stop(): Promise<void> {
     this.#stopped = true;
     return this.#builds;
@@ -174,7 +175,7 @@ export class CollectionIndexes implements EngineIndexes {
    * A document's keys; undefined for a collection without indexes.
    *
    * @param text of the stored document.
-   * @param content that it was made of: its keys may have been prepared.
+   * @param content of the same document, which finds its prepared keys.
    */
   keysOf(collection: string, text: Buffer, content: DocumentContent): DocumentKeys | undefined {
     const indexed = this.#indexed.get(collection);
@@ -185,7 +186,7 @@ export class CollectionIndexes implements EngineIndexes {
     return new Map(indexed.indexes.map((index) => [index, index.keysFor(value)]));
   }
 
-  /** Bytes of memory, as an estimate. */
+  /** Estimated memory, bytes. */
   get memoryBytes(): number {
     let bytes = 0;
     for (const { indexes } of this.#indexed.values()) for (const index of indexes) bytes += index.memoryBytes;
@@ -197,17 +198,17 @@ export class CollectionIndexes implements EngineIndexes {
     return this.#indexed.has(collection);
   }
 
-  /** What a delete leaves. */
+  /** The empty keys that a delete leaves. */
   noKeysOf(collection: string): DocumentKeys | undefined {
     const indexed = this.#indexed.get(collection);
     return indexed && new Map(indexed.indexes.map((index) => [index, NO_KEYS]));
   }
 
   /**
-   * Takes over a committed state.
+   * Applies a committed state.
    *
    * @param text of the living document; undefined for a deleted one.
-   * @param keys as they were made for the commit. An index that was defined since has none there yet.
+   * @param keys computed for the commit; an index that was defined later has none in it.
    */
   apply(state: DocumentState, text: Buffer | undefined, keys: DocumentKeys | undefined): void {
     const indexed = this.#indexed.get(state.collection);
@@ -225,12 +226,12 @@ export class CollectionIndexes implements EngineIndexes {
       ?.indexes.find(({ spec, progress }) => isRefTo(spec, index) && progress.state !== 'building');
   }
 
-  /** Changes when an index has come to be whole. */
+  /** A counter that changes when an index becomes ready. */
   get builds(): number {
     return this.#built;
   }
 
-  /** Those that are whole, for the file; undefined when some are not. */
+  /** All indexes, for the file; undefined while some are not ready. */
   get whole(): readonly (readonly [string, MemoryIndex])[] | undefined {
     const all = [...this.#indexed].flatMap(([collection, { indexes }]) =>
       indexes.map((index) => [collection, index] as const),
@@ -253,7 +254,7 @@ export class CollectionIndexes implements EngineIndexes {
         const id = metadata._id;
         const keys = await keysInTurns(building, [text], work);
         if (isOver()) return;
-        // Whatever has changed since was put in by its commit.
+        // A later change has already entered with its commit.
         if (documents.revOf({ collection, id }) !== metadata._rev) continue;
         for (const [index, made] of keys) if (!index.has(id)) index.put(id, position, made);
       }
@@ -262,7 +263,7 @@ export class CollectionIndexes implements EngineIndexes {
       for (const index of building) index.progress = { state: 'building', indexed: done, total };
       after = page.next;
     }
-    // What was decided before this index was there was not held against it: its duplicates are counted.
+    // Commits planned before this index existed were not checked against it, so its duplicates are counted.
     await work.outside(() => documents.whenDecidedIsOver());
     if (isOver()) return;
     this.#finish(collection, indexed);
@@ -277,9 +278,9 @@ export class CollectionIndexes implements EngineIndexes {
   }
 
   /**
-   * Takes the indexes of a collection from what was stored, and what has changed since from the documents.
+   * Restores the indexes of a collection from the stored ones, and later changes from the documents.
    *
-   * @returns whether it could.
+   * @returns whether that was possible.
    */
   async #restore(collection: string, indexed: Indexed): Promise<boolean> {
     const stored = this.#stored;
@@ -320,14 +321,14 @@ export class CollectionIndexes implements EngineIndexes {
 const OPEN_BRACE = Buffer.from('{');
 const CLOSE_BRACE = Buffer.from('}');
 
-/** Its fields are members of the client, whose values are known before the commit. */
+/** Whether its fields are members of the client, whose values are known before the commit. */
 function isOfOwnMembers({ spec }: MemoryIndex): boolean {
   return spec.fields.every((field) => !field.startsWith('_'));
 }
 
 /**
- * A document's keys, with others served before; of a large document they are made in another thread. @param
- * text in pieces.
+ * Computes a document's keys, yielding before; those of a large document in another thread. @param text in
+ * pieces.
  */
 async function keysInTurns(
   indexes: readonly MemoryIndex[],
@@ -347,7 +348,7 @@ async function keysInTurns(
   return new Map(indexes.map((index, at) => [index, keys[at] ?? NO_KEYS]));
 }
 
-/** A document that does not open is in no index. Reading it reports the damage. */
+/** An undecryptable document is in no index. Reading it reports the damage. */
 function ignoreDamage(error: unknown): undefined {
   if (!hasCode(error, 'integrity_error')) throw error;
 }
@@ -357,7 +358,7 @@ function finished(index: MemoryIndex) {
   return duplicates === 0 ? ({ state: 'ready' } as const) : ({ state: 'duplicates', duplicates } as const);
 }
 
-/** What the commits of one group do to the indexes. */
+/** The effect of one group's commits on the indexes. */
 export function planIndexing(indexes: CollectionIndexes): PlanIndexing<DocumentKeys> {
   const uniqueness = new GroupUniqueness<MemoryIndex>((index, key) => index.holdersOf(key));
   let ofCommit = new CommitEntries();
@@ -378,7 +379,7 @@ export function planIndexing(indexes: CollectionIndexes): PlanIndexing<DocumentK
   };
 }
 
-/** A document's keys, in those unique indexes that enforce something. */
+/** A document's keys in the unique indexes that enforce uniqueness. */
 function enforced(keys: DocumentKeys): Iterable<readonly [MemoryIndex, readonly string[]]> {
   return keys
     .entries()

@@ -8,9 +8,9 @@ import { writeSealsRecord } from '../../state.ts';
 import type { ProjectFiles } from '../documents/document-writer.ts';
 import type { AttachedHandle, PartSource, TakenPart } from '../log/log-api.ts';
 import {
+  estimatedBytes,
   type FrameChange,
   type GroupPreparer,
-  likelyBytes,
   type Prepared,
   type PreparedGroup,
   type ToSeal,
@@ -27,30 +27,30 @@ export interface CommitQueueOptions {
   readonly preparer: GroupPreparer;
   /** Attaches the queue to the log. */
   readonly attach: (source: PartSource) => AttachedHandle;
-  /** Called with the changes of a part that is durable, before its commits are answered. */
+  /** Called with the changes of a durable part, before its commits are answered. */
   readonly publish: (changes: readonly FrameChange[]) => void;
   /** Called when the commits of a part were answered. */
   readonly onAnswered: () => void;
   /** Called when the key version has sealed so much that it should be rotated. */
   readonly onRotationDue: (version: number) => void;
   readonly ownWork: OwnWork;
-  /** Runs a task later; `setTimeout` by default. */
+  /** Schedules a task; `setTimeout` by default. */
   readonly later?: (task: () => void, ms: number) => NodeJS.Timeout;
 }
 
-/** Nobody waits longer for room among the documents, as for room in any share. */
+/** Maximum wait for capacity in the backlog of documents, the same as for other shared limits. */
 const WAIT_MS_MAX = 5_000;
 
 /**
- * Bytes of a part whose documents are sealed at once, as it is taken. Those of a larger part are sealed
+ * Bytes of a part up to which its documents are sealed while it is taken. Those of a larger part are sealed
  * before.
  */
 const SEAL_AT_ONCE_BYTES = 1_048_576;
 
-/** A part that is decided, and comes before all that waits. */
+/** A planned part, which precedes all waiting commits. */
 interface NextPart {
   readonly part: TakenPart;
-  /** Whether its documents are. */
+  /** Whether its documents are sealed. */
   isSealed: boolean;
 }
 
@@ -65,10 +65,10 @@ export class CommitQueue implements PartSource {
   #waiting: Waiting[] = [];
   #waitingBytes = 0;
   #partsBeingWritten = 0;
-  /** Callers that wait until so many parts are over. They end in their order. */
+  /** Callers that wait until this many parts are done. They resolve in order. */
   #partWaits: { left: number; readonly done: () => void }[] | undefined;
   #next: NextPart | undefined;
-  /** Refuses what waits for room among the documents, for as long as there is none. */
+  /** Timer that refuses commits which wait for backlog capacity. */
   #refusal: NodeJS.Timeout | undefined;
   /** Resolved when no commit waits or is being written. */
   #idle: PromiseWithResolvers<void> | undefined;
@@ -82,7 +82,7 @@ export class CommitQueue implements PartSource {
     this.attached = options.attach(this);
   }
 
-  /** Commits that wait. */
+  /** The load of waiting commits. */
   get load(): { readonly commits: number; readonly bytes: number } {
     return { commits: this.#waiting.length, bytes: this.#waitingBytes };
   }
@@ -102,7 +102,7 @@ export class CommitQueue implements PartSource {
     await this.#idle.promise;
   }
 
-  /** Resolves once all that is decided now can be read, or is refused. */
+  /** Resolves once all currently planned commits are readable or refused. */
   async whenDecidedIsOver(): Promise<void> {
     const left = this.#partsBeingWritten;
     if (left === 0) return;
@@ -154,12 +154,12 @@ export class CommitQueue implements PartSource {
     this.#refuseAll(error, error.code === 'disk_full' ? isNoDelete : () => true);
   }
 
-  /** The commits that wait longest, in order. */
+  /** The oldest commits, in order. */
   #takeGroup(bytesMax: number, onlyMakingRoom: boolean): Waiting[] {
     let count = 0;
     let bytes = 0;
     for (const waiting of this.#waiting) {
-      bytes += likelyBytes(waiting);
+      bytes += estimatedBytes(waiting);
       if ((count > 0 && bytes > bytesMax) || (onlyMakingRoom && !onlyDeletes(waiting))) break;
       this.#waitingBytes -= waiting.bytes;
       count++;
@@ -167,7 +167,7 @@ export class CommitQueue implements PartSource {
     return this.#waiting.splice(0, count);
   }
 
-  /** @returns undefined when the group writes nothing; each commit of it is answered then. */
+  /** @returns undefined when the group writes nothing; its commits are already answered then. */
   #partOf(group: readonly Waiting[]): TakenPart | undefined {
     const seals = group.reduce((sum, waiting) => sum + sealsOf(waiting), 0);
     let reservation: SealCount | undefined;
@@ -175,7 +175,7 @@ export class CommitQueue implements PartSource {
       const plan = this.#options.seals.planFor(seals);
       reservation = plan.reservation;
       if (plan.mustWait && reservation !== undefined) {
-        // The reservation goes first, in a part of its own.
+        // The reservation goes first, in a separate part.
         this.#waiting = [...group, ...this.#waiting];
         this.#waitingBytes += group.reduce((sum, { bytes }) => sum + bytes, 0);
         return this.#taken([], [], Buffer.alloc(0), reservation);
@@ -196,7 +196,7 @@ export class CommitQueue implements PartSource {
     return undefined;
   }
 
-  /** @returns undefined for a large part, which is {@link #next} once its documents are sealed. */
+  /** @returns undefined for a large part, which becomes {@link #next} once its documents are sealed. */
   #sealed(
     { commits, changes, frame, toSeal }: PreparedGroup,
     reservation: SealCount | undefined,
@@ -210,9 +210,9 @@ export class CommitQueue implements PartSource {
     return undefined;
   }
 
-  /** Other projects go on meanwhile. Nothing else of this one is taken. */
+  /** Yields to other projects in between. Nothing else of this project is taken in the meantime. */
   async #sealInSteps(next: NextPart, toSeal: readonly ToSeal[]): Promise<void> {
-    // Not while the log takes the part: it would not hear that this one is ready.
+    // Asynchronous, because the log ignores `again` while it is still taking from this source.
     await Promise.resolve();
     try {
       using work = this.#options.ownWork('write');
@@ -227,7 +227,7 @@ export class CommitQueue implements PartSource {
       this.#next = undefined;
       next.part.refused(new AppError('storage_unavailable', { cause: error }));
     }
-    // It may have been refused meanwhile.
+    // The part may have been refused in the meantime.
     if (this.#next === next || this.#waiting.length > 0) this.attached.again();
   }
 
@@ -267,7 +267,7 @@ export class CommitQueue implements PartSource {
     if (seals.rotationDue) onRotationDue(this.keys.version);
   }
 
-  /** What is decided and not taken yet is no delete. */
+  /** A planned part that was not taken yet never consists of deletes only. */
   #refuseAll(error: AppError, isRefused: (waiting: Waiting) => boolean): void {
     const next = this.#next;
     this.#next = undefined;

@@ -40,9 +40,9 @@ import { StoreReader, type StoreReaderOptions } from './store-reader.ts';
 
 export interface EmbeddedStoreOptions extends StoreReaderOptions {
   readonly clock: Clock;
-  /** Bytes of `project.json`. Every snapshot keeps a copy. */
+  /** Bytes of `project.json`. Every snapshot contains a copy. */
   readonly projectFile: Buffer;
-  /** Called with a failure after which the store must be opened again. */
+  /** Called with a failure after which the store must be reopened. */
   readonly onFailure: (error: unknown) => void;
   /** Called when an index could not be built. */
   readonly onIndexFailure?: (error: unknown) => void;
@@ -50,13 +50,13 @@ export interface EmbeddedStoreOptions extends StoreReaderOptions {
   readonly onRotationDue: (version: number) => void;
   readonly sealLimits: SealLimits;
   readonly quota?: Quota | undefined;
-  /** Work of the service itself for the project; by itself when it is absent. */
+  /** Runs the service's own work for the project; unscheduled when absent. */
   readonly ownWork?: OwnWork;
 }
 
 /**
- * Bytes of a project in the log from which on its checkpoint is due: `least`, or, while its catalog is
- * longer, up to `most`.
+ * Bytes of a project in the log that make its checkpoint due: `least`, or as much as its catalog takes, up to
+ * `most`.
  */
 export interface CheckpointBytes {
   readonly least: number;
@@ -67,16 +67,16 @@ export interface CheckpointBytes {
 export interface EnginePort {
   /** Attaches the store to the log. */
   attach(source: PartSource, after: Place | undefined): AttachedHandle;
-  /** Makes a checkpoint, or waits for the one that is under way. */
+  /** Takes a checkpoint, or joins a waiting one. */
   checkpoint(store: EmbeddedStore): Promise<void>;
   readonly checkpointBytes: CheckpointBytes;
   /** Called when the store has written its last part. */
   closed(store: EmbeddedStore): Promise<void>;
 }
 
-/** A snapshot that is so many times longer than the parts that it covers is not worth writing. */
+/** A snapshot is worth writing if it is at most this many times longer than the parts that it covers. */
 const SNAPSHOT_WORTH = 16;
-/** Bytes of a document in a snapshot, about. */
+/** Approximate bytes of a document in a snapshot. */
 const SNAPSHOT_ENTRY_BYTES = 120;
 
 /** The parts of a store, as of the last acknowledged commit. */
@@ -88,11 +88,11 @@ export interface EmbeddedParts {
   readonly files: ProjectFiles;
   readonly seals: SealBudget;
   readonly indexes: StoredIndexes | undefined;
-  /** The last part in the log; `covered` when there is none behind it. */
+  /** The last part in the log; `covered` when there is no later one. */
   readonly last: Place | undefined;
   /** The last part that the catalog covers. */
   readonly covered: Place | undefined;
-  /** Key versions that the catalog and the parts behind it are sealed under. */
+  /** Key versions that seal the catalog and the parts after it. */
   readonly versions: ReadonlySet<number>;
 }
 
@@ -100,10 +100,10 @@ export interface EmbeddedParts {
  * The store of a project in files, in the manner of Bitcask. A commit is sealed and goes into the next frame
  * of the log, together with commits of other projects. Once the frame is durable, the commit is published in
  * the catalog and acknowledged. Document files follow in the background. A checkpoint makes them and the
- * catalog durable, so that the log can use its segments again.
+ * catalog durable, so that the log can reuse its segments.
  *
- * It has as many members as its two ports; what they do is done by the reader, the queue of commits, the
- * indexes and the resealing.
+ * It has as many members as its two ports. The reader, the queue of commits, the indexes and the resealing do
+ * the work.
  */
 export class EmbeddedStore implements ProjectStore, CheckpointSource {
   readonly handle: string;
@@ -302,12 +302,12 @@ export class EmbeddedStore implements ProjectStore, CheckpointSource {
 
   // For a checkpoint.
 
-  /** Documents that are durable behind what the catalog covers, by what they take in the log. */
+  /** Whether enough durable bytes in the log are not covered by the catalog. */
   get #isCheckpointDue(): boolean {
     if (this.#failed) return false;
     const { least, most } = this.#engine.checkpointBytes;
     const bytes = this.#queue.attached.mark()?.bytes ?? 0;
-    // A snapshot is of the whole catalog; however large that is, the log needs its segments.
+    // A snapshot writes the whole catalog, but the log needs its segments back however large that is.
     return bytes > least && bytes > Math.min(this.#parts.catalog.size * SNAPSHOT_ENTRY_BYTES, most);
   }
 
@@ -323,7 +323,7 @@ export class EmbeddedStore implements ProjectStore, CheckpointSource {
     return this.#covered;
   }
 
-  /** The head of a snapshot of now. @param covered the last part of the log in it. */
+  /** The head of a snapshot taken now. @param covered the last part of the log in it. */
   snapshotHead(covered: Place | undefined): SnapshotHead {
     const { catalog, seals, handle } = this.#parts;
     const { lastSeq, purgedSeq } = catalog;
@@ -347,20 +347,21 @@ export class EmbeddedStore implements ProjectStore, CheckpointSource {
     return this.#indexes.builds;
   }
 
-  /** Bytes that a snapshot takes, about. */
+  /** Approximate bytes of a snapshot. */
   get snapshotBytes(): number {
     const { catalog, idempotencyRecords } = this.#parts;
     return catalog.size * SNAPSHOT_ENTRY_BYTES + idempotencyRecords.memoryBytes;
   }
 
   /**
-   * Whether the log has enough of the project for a snapshot of it; otherwise its parts are better carried.
+   * Whether a snapshot is worth writing for the project's parts in the log; otherwise carrying them is
+   * cheaper.
    */
   get isWorthCheckpoint(): boolean {
     return this.snapshotBytes <= SNAPSHOT_WORTH * (this.#queue.attached.mark()?.bytes ?? 0);
   }
 
-  /** A snapshot that covers the log up to `place` is durable. */
+  /** Called when a snapshot that covers the log up to `place` is durable. */
   covers(place: Place | undefined): void {
     this.#covered = place;
     this.#resealing.checkpointed();

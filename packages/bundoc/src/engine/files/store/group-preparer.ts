@@ -24,12 +24,12 @@ export interface Unsealed {
   readonly text: Buffer;
 }
 
-/** A commit that waits, with documents to re-seal. */
+/** A waiting commit, with documents to re-seal. */
 export interface Waiting extends WaitingCommit {
   readonly reseals: readonly Unsealed[];
 }
 
-/** A commit that was found in order, and will be acknowledged once its frame is durable. */
+/** An accepted commit, which is acknowledged once its frame is durable. */
 export interface Prepared {
   readonly waiting: Waiting;
   readonly results: readonly WriteResult[];
@@ -49,16 +49,16 @@ export type FrameChange =
   | { readonly kind: 'idempotency record'; readonly used: IdempotencyRecord };
 
 /**
- * What a state changes in the indexes of its collection. Absent for a re-sealed document, which changes
+ * The change of a state to the indexes of its collection. Absent for a re-sealed document, which changes
  * nothing.
  */
 export interface Indexing {
-  /** Of the stored document; undefined for a deleted one. */
+  /** The text of the stored document; undefined for a deleted one. */
   readonly text: Buffer | undefined;
   readonly keys: DocumentKeys | undefined;
 }
 
-/** A document whose sealed bytes have their room in the frame, and are not there yet. */
+/** A document with space in the frame for its sealed bytes, not sealed yet. */
 export interface ToSeal {
   readonly fileName: string;
   readonly text: Buffer;
@@ -69,7 +69,7 @@ export interface PreparedGroup {
   readonly commits: readonly Prepared[];
   /** Plaintext of the frame, once all is sealed; empty when there is nothing to write. */
   readonly frame: Buffer;
-  /** In their order. */
+  /** In the order of the commits. */
   readonly changes: readonly FrameChange[];
   readonly toSeal: readonly ToSeal[];
 }
@@ -84,11 +84,11 @@ export interface GroupPreparerOptions {
   readonly quota?: Quota | undefined;
 }
 
-/** What a record takes in a frame beside its sealed bytes, if its names are not unusually long. */
+/** Approximate bytes of a record in a frame without its sealed bytes. */
 const RECORD_BYTES = 256;
 
 /**
- * A document of the frame that is being written: its sealed bytes are found by their place, since the frame
+ * A document of the frame being composed. Its sealed bytes are identified by their offset, because the frame
  * may move as it grows.
  */
 interface Placed {
@@ -96,7 +96,7 @@ interface Placed {
   readonly state: DocumentState;
   readonly fileName: string;
   readonly start: number;
-  /** What is sealed there; undefined for a delete. */
+  /** The text to seal there; undefined for a delete. */
   readonly text: Buffer | undefined;
   readonly indexing: Indexing | undefined;
 }
@@ -104,8 +104,8 @@ interface Placed {
 type PlacedChange = Placed | Extract<FrameChange, { kind: 'idempotency record' }>;
 
 /**
- * Plans the commits of one frame, with room for what they seal. Changes nothing: the changes take effect once
- * the frame is durable. The seals must have been reserved.
+ * Plans the commits of one frame, with space for what they seal. Changes no state: the changes take effect
+ * once the frame is durable. The seals must already be reserved.
  */
 export class GroupPreparer {
   readonly #catalog: Catalog;
@@ -126,13 +126,13 @@ export class GroupPreparer {
     this.#quota = quota;
   }
 
-  /** Refusals are answered at once. */
+  /** Rejects refused commits immediately. */
   prepare(group: readonly Waiting[]): PreparedGroup {
     const { outcomes } = planCommits(group, draftsOf(group, this.#clock), this.#context());
     const commits: Prepared[] = [];
     const placed: PlacedChange[] = [];
     const states = new Map<string, DocumentState>();
-    const writer = new ByteWriter(group.reduce((sum, waiting) => sum + likelyBytes(waiting), 0));
+    const writer = new ByteWriter(group.reduce((sum, waiting) => sum + estimatedBytes(waiting), 0));
     for (const [place, outcome] of outcomes.entries()) {
       const waiting = group[place] as Waiting;
       if (outcome.kind === 'refused') {
@@ -217,8 +217,8 @@ function changeOf(change: PlacedChange, frame: Buffer): FrameChange {
   return { kind, state, fileName, sealed: frame.subarray(start, start + state.size), indexing };
 }
 
-/** What a commit takes in a part of the log, about. */
-export function likelyBytes({ writes, reseals }: Waiting): number {
+/** Approximate bytes of a commit in a part of the log. */
+export function estimatedBytes({ writes, reseals }: Waiting): number {
   let bytes = (writes.length + reseals.length) * RECORD_BYTES;
   for (const write of writes)
     if (write.kind === 'put') bytes += 2 * RECORD_BYTES + write.content.bytes.length;

@@ -16,9 +16,9 @@ export interface StoreOptions extends EmbeddedStoreOptions {
   readonly entries?: readonly string[] | undefined;
 }
 
-/** What a store works with. */
+/** The dependencies of a store. */
 export interface OpenOn {
-  /** What the project is known to have; it is read otherwise. */
+  /** The loaded folder of the project, if known; it is read otherwise. */
   readonly known?: LoadedFolder | undefined;
   readonly log: LogOfProjects;
   readonly writer: DocumentWriter;
@@ -27,10 +27,10 @@ export interface OpenOn {
 
 /**
  * Opens the store of a project as of its last acknowledged commit: the snapshot of the catalog, then the
- * parts of the log behind it. The first opening in a process writes the document files again from the log,
- * since a crash may have torn some.
+ * later parts of the log. The first opening in a process rewrites the document files from the log, because a
+ * crash may have torn some.
  *
- * @throws AppError `project_damaged`, whose cause says what is missing or damaged.
+ * @throws AppError `project_damaged`, whose cause names what is missing or damaged.
  */
 export async function openStore(
   options: StoreOptions,
@@ -48,7 +48,7 @@ export async function openStore(
   const store = new EmbeddedStore(options, parts, engine);
   if (!files.isUpToDate)
     for (const [fileName, sealed] of sealedByFile) {
-      // The cache may lack a commit whose outcome was unknown, and which the log turned out to have.
+      // The cache may lack a commit whose outcome was unknown, but which the log has.
       options.cache.delete(project, fileName);
       if (sealed === undefined) files.remove(fileName);
       else files.put(fileName, Buffer.from(sealed));
@@ -57,7 +57,7 @@ export async function openStore(
   return { store, loaded };
 }
 
-/** The stored indexes; undefined when they cannot be used, and are rebuilt from the documents. */
+/** The stored indexes; undefined when they are unusable and must be rebuilt from the documents. */
 async function loadIndexes(
   { disk, directory, project, cipher }: StoreOptions,
   lastSeq: number,

@@ -14,16 +14,16 @@ interface PartsScanOptions extends Pick<RemainsPlace, 'log' | 'cipher'> {
   readonly covered: Place | undefined;
   readonly catalogFault: string | undefined;
   readonly found: ReadonlyMap<string, FoundFile>;
-  /** What is wrong is added here. */
+  /** Receives the faults that are found. */
   readonly partFaults: string[];
 }
 
-/** Replays the parts that are left, in their order, and notes what is missing between them. */
+/** Replays the remaining parts in order, and records what is missing between them. */
 export class PartsScan {
   readonly #options: PartsScanOptions;
   readonly #last = new Map<string, Place>();
   #seqBefore: number;
-  #isBehindHole = false;
+  #isAfterHole = false;
   readonly knownRevs = new Map<string, Set<string>>();
   readonly updatedMs = new Map<string, number>();
   readonly deleted = new Set<string>();
@@ -37,7 +37,7 @@ export class PartsScan {
     for (const state of catalog.states()) this.#know(state);
   }
 
-  /** @param plaintext undefined for a part that does not open. */
+  /** @param plaintext undefined for an undecryptable part. */
   take(part: FoundCommit['part'], plaintext: Buffer | undefined): void {
     const { store, covered, partFaults } = this.#options;
     const { handle, previous } = part.entry;
@@ -46,7 +46,7 @@ export class PartsScan {
     const isCovered = covered !== undefined && comparePlaces(part.place, covered) <= 0;
     if (!isCovered && !this.#follows(previous, before)) {
       partFaults.push(`${nameOfPlace(part.place)}: parts before this one are damaged or missing`);
-      this.#isBehindHole = true;
+      this.#isAfterHole = true;
     }
     if (plaintext === undefined) return;
     for (const record of readRecords(plaintext)) {
@@ -59,10 +59,10 @@ export class PartsScan {
     store.sealedByFile.clear();
   }
 
-  /** Says what is missing behind the last parts. @returns whether it is unknown how far the commits went. */
+  /** Records what is missing after the last parts. @returns whether the extent of the loss is unknown. */
   end(handles: ReadonlySet<string>, parts: PartsLeft, damage: PartsDamaged | undefined): boolean {
     const { log, covered, partFaults } = this.#options;
-    let endIsUnknown = this.#isBehindHole || handles.size > 1;
+    let endIsUnknown = this.#isAfterHole || handles.size > 1;
     for (const one of handles) {
       const newest = parts.newest.get(one);
       const reached = this.#last.get(one) ?? covered;
@@ -76,7 +76,7 @@ export class PartsScan {
     if (handles.size === 0 && log.isDoubtful('', undefined))
       partFaults.push('frames of the log are lost, and nothing says whose');
     if (partFaults.length === 0 && damage !== undefined) partFaults.push(damage.message);
-    // Also damage whose extent nothing shows.
+    // Also for damage of unknown extent.
     endIsUnknown ||= partFaults.length > 0 && this.lostSeqs.length === 0;
     if (endIsUnknown && partFaults.length > 0) this.lostSeqs.push({ from: this.#seqBefore + 1 });
     return endIsUnknown;
@@ -87,12 +87,12 @@ export class PartsScan {
     this.knownRevs.set(nameOf(state), revs.add(state.rev.toString('hex')));
   }
 
-  /** A document that is to be brought in. */
+  /** Records a document that the repair restores. */
   #note(state: DocumentState, sealed: Buffer): void {
     if (state.seq > this.#seqBefore) {
-      if (this.#isBehindHole && state.seq > this.#seqBefore + 1)
+      if (this.#isAfterHole && state.seq > this.#seqBefore + 1)
         this.lostSeqs.push({ from: this.#seqBefore + 1, to: state.seq - 1 });
-      this.#isBehindHole = false;
+      this.#isAfterHole = false;
       this.#seqBefore = state.seq;
     }
     this.firstSeq = Math.min(this.firstSeq ?? state.seq, state.seq);
@@ -106,7 +106,7 @@ export class PartsScan {
     if (previous === undefined) return before === undefined && covered === undefined;
     if (before !== undefined && isSamePlace(previous, before)) return true;
     if (covered !== undefined) return isSamePlace(previous, covered);
-    // What was freed, a catalog has covered: it is in the document files.
+    // A catalog has covered what was freed, so it is in the document files.
     return before === undefined && catalogFault !== undefined && previous.segment < log.firstLive;
   }
 

@@ -18,28 +18,30 @@ import { PartsDamaged, type SealedPart } from '../log/sealed-part.ts';
 
 export { PartsDamaged };
 
-/** The folder in a project's folder for parts that were carried out of the log. */
+/** The folder in a project's folder for parts that were carried from the log. */
 export const CARRIED_FOLDER = 'carried';
-/** Bytes of the largest carried file. A segment has 16 MiB, and what is carried out of it hardly more. */
+/** Maximum size of a carried file. A segment has 16 MiB, and what is carried from it hardly more. */
 export const CARRIED_BYTES_MAX = 33_554_432;
 
-/** The log as the store of a project reads it: the running engine, or a view that only reads. */
+/** The log as the store of a project reads it: that of the running engine, or a read-only view. */
 export interface LogOfProjects {
   readonly storageId: Buffer;
   /** The handle of a project that has no catalog yet. */
   handleOf(project: string): string | undefined;
   newest(handle: string): Place | undefined;
   isDoubtful(handle: string, covered: FramePlace | undefined): boolean;
-  /** The oldest segment that has parts. */
+  /** The oldest live segment. */
   readonly firstLive: number;
   reader(): PartReader;
   /** Whether parts of a handle were carried into its project's folder since the log was opened. */
   hasCarried(handle: string): boolean;
-  /** Carried files of a handle that are in the folder of the log, since the project's folder failed. */
+  /**
+   * Carried files of a handle in the folder of the log, where they are after the project's folder has failed.
+   */
   stuckOf(handle: string): Promise<readonly Buffer[]>;
 }
 
-/** Where a project's store is, and what opens it. */
+/** The location of a project's store, and what opens it. */
 export interface StorePlace {
   readonly project: string;
   /** The project's folder. */
@@ -55,7 +57,7 @@ export interface StorePlace {
 export class LoadedStore {
   readonly catalog = new Catalog();
   readonly idempotencyRecords = new IdempotencyRecords();
-  /** Durable counts of seals, by key version. The highest of a version counts. */
+  /** Durable counts of seals by key version; the highest of each version counts. */
   readonly sealCounts: SealCount[] = [];
   /** The latest content of each document file in the log; undefined for a deleted document. */
   readonly sealedByFile = new Map<string, Buffer | undefined>();
@@ -74,10 +76,10 @@ export class LoadedStore {
 }
 
 /**
- * Reads the catalog and changes nothing on the disk.
+ * Reads the catalog without changing the disk.
  *
  * @returns undefined when there is none.
- * @throws CatalogDamaged when it does not open.
+ * @throws CatalogDamaged when it is undecryptable.
  */
 export async function loadSnapshot({
   project,
@@ -116,9 +118,9 @@ export interface LoadedFolder {
   readonly projectFile: Buffer | undefined;
   /** The last part that the catalog covers. */
   readonly covered: Place | undefined;
-  /** The last part of all; `covered` when there is none behind it. */
+  /** The last part; `covered` when there is no later one. */
   readonly last: Place | undefined;
-  /** Key versions that the catalog and the parts behind it are sealed under. */
+  /** Key versions that seal the catalog and the parts after it. */
   readonly versions: ReadonlySet<number>;
   /** Carried files, in the project's folder and in the folder of the log. */
   readonly carriedFiles: number;
@@ -129,14 +131,13 @@ export interface LoadedFolder {
 }
 
 /**
- * Reads a store: the snapshot of the catalog, then the parts of the log behind it. Changes nothing on the
- * disk.
+ * Reads a store: the snapshot of the catalog, then the later parts of the log. Does not change the disk.
  *
  * @throws CatalogDamaged, PartsDamaged.
  */
 export async function loadProject(place: StorePlace): Promise<LoadedFolder> {
   const { project, log } = place;
-  // First, so that parts which are carried out of the log meanwhile can be read in it.
+  // Comes first, so that parts which are carried during the read stay readable in the log.
   await using reader = log.reader();
   // One listing: opening a file that does not exist costs more.
   const names = place.entries ?? (await place.disk.list(place.directory)) ?? [];
@@ -158,9 +159,7 @@ export async function loadProject(place: StorePlace): Promise<LoadedFolder> {
   return { store, handle, projectFile, covered, last, versions, carriedFiles, hasIndexes, logBytes: bytes };
 }
 
-/**
- * A project that this process has made, and that nobody has opened yet: the log has its birth and no more.
- */
+/** A project that this process has created and not opened yet: the log has only its birth. */
 export function newborn(handle: string, birth: Place, keyVersion: number): LoadedFolder {
   const nothing = {
     projectFile: undefined,
@@ -195,13 +194,14 @@ interface Replayed {
   readonly carriedFiles: number;
 }
 
-/** Gives each part behind the covered one, in order. @throws PartsDamaged. */
+/** Replays each part after the covered one, in order. @throws PartsDamaged. */
 export async function replayParts(
   { project, directory, disk, log, cipher }: StorePlace,
   { handle, covered, reader, mayHaveCarried }: PartsOfProject,
   onPart: (part: ReplayedPart) => void,
 ): Promise<Replayed> {
-  // In one turn, and before carried files are looked for: a part is in the log by then, or in one of them.
+  // Synchronous, and before the carried files are read: by then a part is either in the log or in one of
+  // them.
   const newest = log.newest(handle);
   const { firstLive } = log;
   const isCarried = mayHaveCarried || log.hasCarried(handle);
@@ -215,7 +215,8 @@ export async function replayParts(
   let last = covered;
   let isBorn = false;
   let bytes = 0;
-  // The log would have it as its newest. A place that is not behind it would not be replayed.
+  // A live segment's part would be the log's newest. A place that the log does not lead to would not be
+  // replayed.
   if (newest === undefined && elsewhere !== undefined && elsewhere.segment >= firstLive)
     throw new PartsDamaged(`${nameOfPlace(elsewhere)}: the log has nothing of the project there`);
   let keyVersion = 0;
@@ -254,7 +255,7 @@ async function* noting(
   }
 }
 
-/** The handle whose parts a carried file has; undefined for a damaged file. */
+/** The handle of a carried file; undefined for a damaged file. */
 export function handleIn(file: Buffer): string | undefined {
   try {
     return decodeCarried(file).handle;
@@ -264,7 +265,7 @@ export function handleIn(file: Buffer): string | undefined {
   }
 }
 
-/** The handle of a project whose birth is among its carried files alone. */
+/** The handle of a project whose birth is only among its carried files. */
 async function carriedHandle({ disk, directory }: StorePlace): Promise<string | undefined> {
   return birthIn(await readCarried(disk, directory))?.handle;
 }

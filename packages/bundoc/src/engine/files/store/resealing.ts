@@ -5,7 +5,7 @@ import type { Catalog } from '../catalog/catalog.ts';
 import type { CommitQueue } from './commit-queue.ts';
 import type { Unsealed } from './group-preparer.ts';
 
-/** Sealed bytes of documents that one part re-seals, beyond the first of them. */
+/** Sealed bytes after which one part re-seals no further document. */
 const RESEAL_BYTES_MAX = 4_194_304;
 
 export interface ResealingOptions {
@@ -13,20 +13,17 @@ export interface ResealingOptions {
   readonly queue: CommitQueue;
   readonly get: (state: DocumentState) => Promise<StoredDocument | undefined>;
   readonly checkpoint: () => Promise<void>;
-  /** The project is being moved away: nothing is written. */
+  /** The project is being moved away, so nothing may be written. */
   readonly isFenced: () => boolean;
-  /** Key versions that catalog and log need, beside those of the documents. */
+  /** Key versions that seal the catalog and the log, besides those of the documents. */
   readonly versions: ReadonlySet<number>;
 }
 
-/** Brings what a store has under the current version of its key. */
+/** Re-seals everything in a store under the current version of its key. */
 export class Resealing {
   readonly #options: ResealingOptions;
   #versions: ReadonlySet<number>;
-  /**
-   * Where in the catalog it continues; undefined once it is at the end. Writes since then are under the
-   * current version.
-   */
+  /** The next slot in the catalog; undefined at the end. Later writes are under the current version. */
   #from: number | undefined = 0;
 
   constructor(options: ResealingOptions) {
@@ -34,18 +31,21 @@ export class Resealing {
     this.#versions = options.versions;
   }
 
-  /** At least 1 while the catalog or parts of the log are under another version: their turn is last. */
+  /** At least 1 while the catalog or parts of the log are under another version: they are re-sealed last. */
   get pending(): number {
     const isBehind = this.#versions.values().some((one) => one !== this.#version);
     return Math.max(this.#options.catalog.sealedUnderOthers(this.#version), isBehind ? 1 : 0);
   }
 
-  /** A checkpoint has put catalog and log under the current version. */
+  /** Called when a checkpoint has put catalog and log under the current version. */
   checkpointed(): void {
     this.#versions = new Set([this.#version]);
   }
 
-  /** @returns how many documents were sealed again; 0 once all have been looked at. */
+  /**
+   * @returns the number of re-sealed documents; 0 without a readable one on the page, and once all were
+   *   visited.
+   */
   async run(limit: number): Promise<number> {
     const { catalog, queue, get, isFenced } = this.#options;
     if (isFenced()) return 0;
@@ -57,7 +57,7 @@ export class Resealing {
     const { states, next } = catalog.someUnderOthers(this.#version, this.#from, limits);
     const reseals: Unsealed[] = [];
     for (const state of states) {
-      // A document that does not open stays as it is: reading it reports the damage.
+      // An undecryptable document stays unchanged: reading it reports the damage.
       const document = await get(state).catch(() => undefined);
       if (document?.metadata._rev === state.rev.toString('hex')) reseals.push({ state, text: document.text });
     }
@@ -69,7 +69,7 @@ export class Resealing {
     return reseals.length;
   }
 
-  /** Once no document is under a former key version, a checkpoint frees catalog and log from them, too. */
+  /** Once no document is under an earlier key version, a checkpoint re-seals catalog and log, too. */
   async #checkpoint(): Promise<void> {
     const documents = this.#options.catalog.sealedUnderOthers(this.#version);
     if (documents === 0 && this.pending > 0) await this.#options.checkpoint();

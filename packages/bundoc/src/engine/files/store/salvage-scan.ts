@@ -20,56 +20,58 @@ import {
 } from './project-loader.ts';
 import type { ViewedLog } from './viewed-log.ts';
 
-/** A store that is to be repaired: nobody writes to the log. */
+/** A store to repair: no one writes to the log. */
 export interface RemainsPlace extends StorePlace {
   readonly log: ViewedLog;
 }
 
-/** Everything that is left of a store, read and weighed. */
+/** Everything that is left of a store. */
 export interface SalvageScan {
-  /** What catalog and log know; without sealed bytes. */
+  /** The state from catalog and log, without sealed bytes. */
   readonly store: LoadedStore;
   readonly parts: PartsLeft;
-  /** Why there is no catalog to go by. */
+  /** Why the catalog is unusable. */
   readonly catalogFault: string | undefined;
-  /** What is damaged of the project's parts, by which commits may be lost. */
+  /** Faults of the project's parts that may have lost commits. */
   readonly partFaults: readonly string[];
   readonly lostSeqs: readonly SeqRange[];
-  /** Acknowledged commits may be missing, so a file may be later than all that is known of its document. */
+  /**
+   * Acknowledged commits may be missing, so a file may be later than the last known state of its document.
+   */
   readonly filesMayBeLater: boolean;
-  /** Commits may be missing behind the last that is there. */
+  /** Commits may be missing after the last one found. */
   readonly endIsUnknown: boolean;
-  /** Lowest sequence number that the parts have. */
+  /** The lowest sequence number in the parts. */
   readonly firstSeq: number | undefined;
-  /** Revisions that each file is known to have had, by file name. */
+  /** Known revisions of each file, by file name. */
   readonly knownRevs: ReadonlyMap<string, ReadonlySet<string>>;
-  /** When the latest revision that the parts have of a file was made, for files that hold another. */
+  /** The update time of the latest revision in the parts, for files that have another one. */
   readonly updatedMs: ReadonlyMap<string, number>;
   /** Files whose last change in the parts is a deletion. */
   readonly deleted: ReadonlySet<string>;
 }
 
-/** The parts of a project that can be had. */
+/** The readable parts of a project. */
 export interface PartsLeft {
-  /** Under which they lie in the log: one, but for a repair that was cut short. */
+  /** Its handles in the log: one, except after an interrupted repair. */
   readonly handles: ReadonlySet<string>;
-  /** Parts that were carried out of the log. */
+  /** Parts that were carried from the log. */
   readonly carried: readonly SealedPart[];
-  /** Of each handle the last part that is to be brought in; without one, all that are there. */
+  /** The last part to restore of each handle; without one, all parts are restored. */
   readonly newest: ReadonlyMap<string, Place>;
-  /** Handles that may have had later parts: nothing says whose those were. */
+  /** Handles that may have had later parts, because frames of unknown projects are lost. */
   readonly doubtful: ReadonlySet<string>;
-  /** What the catalog covers: nothing of the parts up to here is brought in. */
+  /** The last part that the catalog covers: parts up to here are not restored. */
   readonly covered: Place | undefined;
 }
 
-/** Both ends included; no `to` when it is not known how far it goes. */
+/** Both ends are included; `to` is absent when unknown. */
 export interface SeqRange {
   readonly from: number;
   readonly to?: number;
 }
 
-/** A document file that is whole. */
+/** An undamaged document file. */
 export interface FoundFile {
   readonly fileName: string;
   readonly metadata: DocumentMetadata;
@@ -77,10 +79,10 @@ export interface FoundFile {
 }
 
 /**
- * Reads everything that is left of a store. Changes nothing, and keeps no sealed bytes but those of carried
- * parts.
+ * Reads everything that is left of a store. Changes nothing, and keeps no sealed bytes except those of
+ * carried parts.
  *
- * @param damage what kept the store from being loaded, if it was the parts.
+ * @param damage the damage to the parts that prevented loading, if any.
  */
 export async function scanForSalvage(
   place: RemainsPlace,
@@ -109,7 +111,7 @@ export async function scanForSalvage(
 interface ReadCatalog {
   readonly store: LoadedStore;
   readonly catalogFault?: string;
-  /** What the catalog says, once it is known to be authentic. */
+  /** From the catalog, after authentication. */
   readonly handle?: string;
   readonly covered?: Place | undefined;
 }
@@ -127,7 +129,7 @@ async function readCatalog(place: RemainsPlace): Promise<ReadCatalog> {
   }
 }
 
-/** Files of parts in the project's folder that are whole. */
+/** Undamaged files of parts in the project's folder. */
 async function readCarriedFiles({ disk, directory }: RemainsPlace, faults: string[]): Promise<CarriedFiles> {
   const files: CarriedFiles = [];
   const folder = join(directory, CARRIED_FOLDER);
@@ -157,8 +159,8 @@ function addCarried(files: CarriedFiles, file: Buffer, name: string, faults: str
 }
 
 /**
- * Under which handles the log may have parts of a project without a catalog: what is left of the catalog says
- * so, the birth, files of carried parts, or the parts themselves, since those of no other project open.
+ * The handles of a project without a catalog in the log. They come from the rest of the catalog, from the
+ * birth, and from carried files. Other parts are tried: only the project's own ones can be decrypted.
  */
 async function handlesLeft(
   { project, directory, disk, cipher, log }: RemainsPlace,
@@ -222,13 +224,13 @@ function partsLeft(
 }
 
 export interface FoundCommit {
-  /** The last part of it, or one of its chunks. */
+  /** The last part of the commit, or one of its chunks. */
   readonly part: SealedPart;
-  /** Undefined for a chunk, and for the end of a commit whose chunks are not all there. */
+  /** Undefined for a chunk, and for the end of a commit with missing chunks. */
   readonly plaintext: Buffer | undefined;
 }
 
-/** Opens every part that is whole, in their order, and joins the chunks of large commits. */
+/** Decrypts every undamaged part in order, and joins the chunks of large commits. */
 export async function* commitsIn(place: RemainsPlace, parts: PartsLeft): AsyncGenerator<FoundCommit> {
   const chunks = new Map<string, { readonly place: Place; readonly plaintext: Buffer }[]>();
   for await (const copies of inOrder(place.log.partsOf(parts.handles), parts.carried)) {
@@ -236,7 +238,7 @@ export async function* commitsIn(place: RemainsPlace, parts: PartsLeft): AsyncGe
     if (part === undefined || plaintext === undefined) continue;
     const { handle, kind, chunks: count, previous } = part.entry;
     const newest = parts.newest.get(handle);
-    // A frame that a crash tore: its commits are not acknowledged, and a start has passed over it.
+    // A frame torn by a crash: its commits were not acknowledged, and a start has skipped it.
     const isTorn = newest !== undefined && comparePlaces(part.place, newest) > 0;
     if (isTorn && !parts.doubtful.has(handle)) continue;
     const before = chunks.get(handle) ?? [];
@@ -279,7 +281,7 @@ function openIfWhole(
   }
 }
 
-/** Merges what the log has with what was carried out of it, by their places; of one place, all copies. */
+/** Merges parts of the log with carried ones by place; yields all copies of each place. */
 async function* inOrder(
   inLog: AsyncIterable<SealedPart>,
   carried: readonly SealedPart[],
@@ -302,7 +304,7 @@ async function* inOrder(
   yield* copies.values();
 }
 
-/** Opens every document file. @returns those that are whole, by name, and the paths of all others. */
+/** Decrypts every document file. @returns the undamaged ones by name, and the paths of all others. */
 export async function readFiles(
   { disk, directory, cipher }: StorePlace,
   onProgress: OnProgress,

@@ -23,24 +23,24 @@ import { documentPath, readDocumentFile } from '../documents/document-files.ts';
 import type { ProjectFiles } from '../documents/document-writer.ts';
 import type { SealedCache } from '../documents/sealed-cache.ts';
 
-/** Bytes that are opened before others get their turn. */
+/** Bytes decrypted before other work gets its turn. */
 const STEP_BYTES = 1_048_576;
 
 export interface StoreReaderOptions {
   readonly project: string;
-  /** The project's folder; `docs` lies in it. */
+  /** The project's folder, which contains `docs`. */
   readonly directory: string;
   readonly disk: Pick<Disk, 'read'>;
   readonly cipher: ProjectCipher;
   readonly cache: SealedCache;
-  /** Told of every document file that does not open, by its (opaque) name. */
+  /** Called with the opaque name of every undecryptable document file. */
   readonly onIntegrityError: (fileName: string) => void;
 }
 
 /**
- * Reads documents of the embedded engine. The catalog says which state of a document is the present one; its
- * bytes wait for their file, or were used lately, or are read from it, while commits go on: so what was read
- * counts only while the catalog still says so.
+ * Reads documents of the embedded engine. The catalog identifies the current state of a document. Its bytes
+ * are pending, cached, or in its file. Commits may happen during a read, so its result counts only if the
+ * catalog still has that state.
  */
 export class StoreReader {
   readonly #options: StoreReaderOptions;
@@ -53,23 +53,23 @@ export class StoreReader {
     this.#writer = writer;
   }
 
-  /** A document whose bytes are in memory; undefined says nothing. */
+  /** A document whose bytes are in memory; undefined means "unknown", not "absent". */
   getSync(ref: DocumentRef): StoredDocument | undefined {
     const living = this.#catalog.living(ref);
     return living && this.#openInMemory(ref, living);
   }
 
-  /** Rejects with AppError `integrity_error` for one that does not open. */
+  /** Rejects with AppError `integrity_error` for an undecryptable document. */
   get(ref: DocumentRef): Awaitable<StoredDocument | undefined> {
     const living = this.#catalog.living(ref);
     return living && (this.#openInMemory(ref, living) ?? this.#read(ref, living));
   }
 
-  /** A document that is not in memory. */
+  /** Reads a document that is not in memory. */
   async #read(ref: DocumentRef, living: LivingDocument): Promise<StoredDocument | undefined> {
     const document = await this.#readFile(ref, living);
     if (document !== undefined) return document;
-    // It was overwritten while it was read; then there is a later state to look at.
+    // It was overwritten during the read, so there is a later state.
     if (this.#catalog.living(ref)?.seq !== living.seq) return await this.get(ref);
     this.#options.onIntegrityError(living.fileName);
     throw new AppError('integrity_error');
@@ -89,9 +89,9 @@ export class StoreReader {
       places.push(place);
     }
     const unreadable: string[] = [];
-    // Mostly all are in memory: then there is nothing to wait for, and no promise is made. What has changed
-    // meanwhile does not open as it was.
-    const atHand: (ListedDocument | undefined)[] = [];
+    // Usually all are in memory, so no promise is needed. Bytes of a changed document do not open as the
+    // listed state.
+    const found: (ListedDocument | undefined)[] = [];
     let stepBytes = 0;
     for (const place of places) {
       if (stepBytes > STEP_BYTES) {
@@ -100,21 +100,21 @@ export class StoreReader {
         if (turn !== undefined) await turn;
       }
       stepBytes += place.size;
-      atHand.push(listed(this.#openInMemory(place, place), place));
+      found.push(toListed(this.#openInMemory(place, place), place));
     }
     work?.leave();
-    await this.#readRest(places, atHand, unreadable, work);
+    await this.#readRest(places, found, unreadable, work);
     return {
-      documents: atHand.filter((document) => document !== undefined),
+      documents: found.filter((document) => document !== undefined),
       unreadable,
       next: more ? places.at(-1)?.createdSeq : undefined,
     };
   }
 
-  /** Reads what is not at hand, some of it together, and others have their turns in between. */
+  /** Reads the documents that are not in memory, several at a time, and yields in between. */
   async #readRest(
     places: readonly ListedPlace[],
-    atHand: (ListedDocument | undefined)[],
+    found: (ListedDocument | undefined)[],
     unreadable: string[],
     work: Work | undefined,
   ): Promise<void> {
@@ -122,12 +122,12 @@ export class StoreReader {
       const reading: Promise<void>[] = [];
       let bytes = 0;
       for (; at < places.length && bytes < STEP_BYTES; at++) {
-        if (atHand[at] !== undefined) continue;
+        if (found[at] !== undefined) continue;
         const index = at;
         const place = places[index] as ListedPlace;
         bytes += place.size;
         const read = this.#readListed(place, unreadable).then((document) => {
-          atHand[index] = document;
+          found[index] = document;
         });
         reading.push(read);
       }
@@ -140,10 +140,10 @@ export class StoreReader {
     }
   }
 
-  /** Undefined for one that has gone, or does not open: it must not keep the others from being listed. */
+  /** Undefined for a deleted or undecryptable document, which must not break the list. */
   async #readListed(place: ListedPlace, unreadable: string[]): Promise<ListedDocument | undefined> {
     try {
-      return listed(await this.#read(place, place), place);
+      return toListed(await this.#read(place, place), place);
     } catch (error) {
       if (!hasCode(error, 'integrity_error')) throw error;
       unreadable.push(place.id);
@@ -154,7 +154,7 @@ export class StoreReader {
   /** As {@link ProjectStore.changes}. */
   changes(after: Position, limit: number, horizon: Position = 0): ChangePage {
     const catalog = this.#catalog;
-    // Who begins now has seen nothing that a forgotten deletion could be of.
+    // A reader that starts from zero cannot have missed a purged tombstone.
     const known = after === 0 ? catalog.purgedSeq : horizon;
     if (catalog.purgedSeq > Math.max(after, known)) throw new AppError('position_gone');
     const states = catalog.changes(after).take(limit).toArray();
@@ -181,7 +181,7 @@ export class StoreReader {
     let bytes = 0;
     for (const state of states) {
       if (bytes >= bytesMax) return { changes, position, isComplete: false, forgotten };
-      const sealed = state.deletedMs === 0 ? await this.#sealedOf(state) : undefined;
+      const sealed = state.deletedMs === 0 ? await this.#readSealed(state) : undefined;
       if (sealed === undefined && state.deletedMs === 0) isComplete = false;
       else changes.push({ state: sealed === undefined ? state : { ...state, size: sealed.length }, sealed });
       bytes += sealed?.length ?? 0;
@@ -191,8 +191,8 @@ export class StoreReader {
   }
 
   /**
-   * Undefined for one that is not in memory, or whose bytes are not it. One that waits for its file comes
-   * into the cache, so that the next read needs no file.
+   * Undefined when the bytes are not in memory, or are those of another state. Pending bytes are put into the
+   * cache, so that the next read needs no file.
    */
   #openInMemory(ref: DocumentRef, living: LivingDocument): StoredDocument | undefined {
     const { cache, project } = this.#options;
@@ -206,7 +206,7 @@ export class StoreReader {
     return written;
   }
 
-  /** Sealed bytes that wait for their file, or that were used lately. */
+  /** Pending or cached sealed bytes. */
   #inMemory({ fileName }: LivingDocument): Buffer | undefined {
     const { cache, project } = this.#options;
     return this.#writer.pending(fileName) ?? cache.get(project, fileName);
@@ -218,13 +218,13 @@ export class StoreReader {
     const sealed = await readDocumentFile(disk, directory, documentPath(fileName), living.size);
     const document = Buffer.isBuffer(sealed) ? this.#open(ref, living, sealed) : undefined;
     if (!Buffer.isBuffer(sealed) || document === undefined) return undefined;
-    // An overwrite during the read must not be followed by the older bytes in the cache.
+    // After an overwrite during the read, the older bytes must not enter the cache.
     if (this.#catalog.living(ref)?.seq === living.seq) cache.set(project, fileName, sealed);
     return document;
   }
 
-  /** The bytes of a document that were found to open; undefined when it has changed since. */
-  async #sealedOf(state: DocumentState): Promise<Buffer | undefined> {
+  /** The authenticated bytes of a document; undefined when it has changed since. */
+  async #readSealed(state: DocumentState): Promise<Buffer | undefined> {
     const { disk, directory, onIntegrityError } = this.#options;
     for (;;) {
       const living = this.#catalog.living(state);
@@ -235,7 +235,7 @@ export class StoreReader {
         (await readDocumentFile(disk, directory, documentPath(fileName), living.size));
       if (Buffer.isBuffer(sealed) && this.#open(state, living, sealed) !== undefined) return sealed;
       const now = this.#catalog.living(state);
-      // It was re-sealed while its file was read.
+      // It was re-sealed during the read.
       if (now?.seq === living.seq && now.keyVersion !== living.keyVersion) continue;
       if (now?.seq !== state.seq) return undefined;
       onIntegrityError(fileName);
@@ -243,7 +243,7 @@ export class StoreReader {
     }
   }
 
-  /** The document, or undefined when the bytes are not this state of it. */
+  /** The document; undefined when the bytes are not this state of it. */
   #open(ref: DocumentRef, living: LivingDocument, sealed: Buffer): StoredDocument | undefined {
     try {
       const text = this.#options.cipher.openDocument(living.fileName, sealed, living.keyVersion);
@@ -256,14 +256,14 @@ export class StoreReader {
   }
 }
 
-function listed(
+function toListed(
   document: StoredDocument | undefined,
   { createdSeq }: ListedPlace,
 ): ListedDocument | undefined {
   return document && { ...document, position: createdSeq };
 }
 
-/** What waits for its file is a view of a whole part of the log, which a cache must not keep. */
+/** Pending bytes are a view of a whole part of the log, which a cache must not keep in memory. */
 function copyOf(sealed: Buffer): Buffer {
   const copy = Buffer.allocUnsafeSlow(sealed.length);
   sealed.copy(copy);

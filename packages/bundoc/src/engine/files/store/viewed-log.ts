@@ -4,7 +4,7 @@ import type { PartReader } from '../log/parts.ts';
 import type { SealedPart } from '../log/sealed-part.ts';
 import type { LogOfProjects } from './project-loader.ts';
 
-/** The log as a command reads it, while no service is running. */
+/** The log as a command reads it, without a running service. */
 export class ViewedLog implements LogOfProjects {
   readonly storageId: Buffer;
   readonly #view: LogView;
@@ -28,7 +28,7 @@ export class ViewedLog implements LogOfProjects {
     return this.#view.damage;
   }
 
-  /** Projects whose birth the log has, with their first `project.json`. */
+  /** Projects with a birth in the log, and their first `project.json`. */
   get births(): ReadonlyMap<string, Birth> {
     return this.#births;
   }
@@ -42,7 +42,7 @@ export class ViewedLog implements LogOfProjects {
     return this.#view.firstLive;
   }
 
-  /** Nobody carries while a command reads the log. */
+  /** Nothing is carried while a command reads the log. */
   hasCarried(): boolean {
     return false;
   }

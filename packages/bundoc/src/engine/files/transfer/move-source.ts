@@ -12,17 +12,17 @@ import type {
   UsedProjects,
 } from '../../transfer-port.ts';
 import type { Disk } from '../disk/disk.ts';
-import { putAwayMoved, readMoveMark, removeMoveMark, writeMoveMark } from '../projects/moved-folder.ts';
+import { readMoveMark, removeMoveMark, setMovedAside, writeMoveMark } from '../projects/moved-folder.ts';
 
-/** Where a project lies. */
+/** The location of a project. */
 export interface FolderToMove {
   readonly directory: string;
-  /** Where its content goes when it was moved away. */
+  /** The folder for its content after the move. */
   readonly keptIn: string;
-  /** For what is being written, on the same file system. */
+  /** The folder for unfinished files, on the same file system. */
   readonly tmp: string;
   readonly disk: Disk;
-  /** Forgets all of the project but its folder. */
+  /** Drops the project from the log and memory, without its folder. */
   readonly forget: () => Promise<void>;
 }
 
@@ -33,8 +33,8 @@ export interface FilesMoveSourceOptions {
 }
 
 /**
- * A project in files that is moved away by the process that serves it. It is opened for one page at a time,
- * so it may be closed in between.
+ * A project in files that moves away from the process that serves it. It is opened for one page at a time, so
+ * it may be closed in between.
  */
 export class FilesMoveSource implements MoveSource {
   readonly #options: FilesMoveSourceOptions;
@@ -60,8 +60,8 @@ export class FilesMoveSource implements MoveSource {
     const { project, place, instances } = this.#options;
     const run = async (open: UsedProject) => {
       this.#cipher = open.cipher;
-      // What is kept of the folder afterwards is whole without the log. It is only kept, so a full disk is no
-      // reason to stay.
+      // Makes the kept folder complete without the log. It is only a backup, so a full disk does not stop the
+      // move.
       await open.store.checkpoint().catch(() => undefined);
       return action({
         page: (after, limits) => open.store.sealedChanges(after, limits),
@@ -92,7 +92,7 @@ export class FilesMoveSource implements MoveSource {
       await close();
       await writeMoveMark(disk, tmp, directory, mark);
       await forget();
-      await putAwayMoved(disk, directory, keptIn, `${project}-${move}`);
+      await setMovedAside(disk, directory, keptIn, `${project}-${move}`);
     });
   }
 

@@ -14,15 +14,15 @@ import { SealedFolder } from '../projects/sealed-folder.ts';
 
 /** The parent of the project's folder exists. */
 export interface FilesMoveTargetOptions extends Omit<MarkedFolder, 'isLeftOver'> {
-  /** For what is being written, on the same file system; exists. */
+  /** An existing folder for unfinished files, on the same file system. */
   readonly tmp: string;
-  /** The log is to know that a project has come under this handle. */
+  /** Registers the project's new handle in the log. */
   readonly arrived: (handle: string, cipher: ProjectCipher) => Promise<void>;
-  /** Of the versions that the project has now. */
+  /** The cipher of the project's current key versions. */
   readonly cipher: () => ProjectCipher;
 }
 
-/** The folder of a project that is brought in, in a data folder that this process has to itself. */
+/** The folder of an arriving project, in a data folder that this process holds exclusively. */
 export class FilesMoveTarget implements MoveTarget {
   readonly #options: FilesMoveTargetOptions;
   readonly #folder: SealedFolder;

@@ -8,27 +8,23 @@ import { DOCS_FOLDER, listDocumentFiles } from '../documents/document-files.ts';
 import { writeProjectFile } from '../projects/file-projects.ts';
 import { SealedFolder } from '../projects/sealed-folder.ts';
 
-/**
- * A folder with this file and without `project.json` is what a restore that was cut short has left: nobody
- * else's.
- */
+/** A folder with this file and without `project.json` is what an interrupted restore left. */
 const RESTORING_FILE = 'restoring';
 
 export interface RestoreOptions extends RestoreSource {
   readonly disk: Disk;
   /** `<data>/projects`; exists. */
   readonly projectsDirectory: string;
-  /** For what is being written, on the same file system; exists. */
+  /** An existing folder for unfinished files, on the same file system. */
   readonly tmp: string;
-  /** The log is to know that a project has come under this handle. */
+  /** Registers the project's new handle in the log. */
   readonly arrived: (handle: string) => Promise<void>;
 }
 
 /**
- * Makes a project of a backup. `project.json` comes last, so a restore that a crash cut short leaves no
- * project, and can be begun again. The project takes no place of its former feed for its own: anyone who
- * followed it begins again. Its key is rotated with its next writes, since it is unknown how often it has
- * sealed after the backup.
+ * Restores a project from a backup. `project.json` comes last, so a crash leaves no project, and the restore
+ * can be repeated. Cursors from before the backup are rejected; readers must restart. The key is rotated with
+ * the next writes, because the number of its seals after the backup is unknown.
  *
  * @throws ProjectExists; BackupDamaged, AppError of the disk: then there is no project.
  */
@@ -73,8 +69,7 @@ export async function restoreProject(options: RestoreOptions): Promise<BackupEnd
 }
 
 /**
- * That a project can be made there of a backup. Marks that say otherwise are taken away before, by what
- * BunKMS says.
+ * Requires that a project can be restored there. Marks were already judged and removed.
  *
  * @throws ProjectExists; AppError of the disk.
  */

@@ -29,17 +29,17 @@ export const LOOK_UPS_MAX = 8;
 /** A project that is open on this node. */
 export interface CommittingProject extends LoadedProject {
   readonly names: SealedNames;
-  /** The blind indexes of a version of them, under the project's lock. */
+  /** The blind indexes of one version, read under the project's lock. */
   indexesAsOf(version: number, transaction: Transaction): Promise<BlindIndexes>;
-  /** Commits up to `seq` have taken effect. Called before they are answered. */
+  /** Reports that commits up to `seq` have taken effect. Called before they are answered. */
   committed(seq: Position): void;
-  /** Nothing of the commits has taken effect. Answers them. Never throws. */
+  /** Answers commits that have had no effect. Never throws. */
   refused(commits: readonly QueuedCommit[], error: unknown): void;
 }
 
 export type Member = GroupMember<CommittingProject>;
 
-/** What a transaction does with the commits of one member. */
+/** The outcome of one member's commits in a transaction. */
 export type Outcome =
   | {
       readonly kind: 'planned';
@@ -49,16 +49,16 @@ export type Outcome =
       readonly count: NextCount | undefined;
     }
   | { readonly kind: 'refused'; readonly error: unknown }
-  /** The transaction failed as a whole, or its outcome stayed unknown. */
+  /** The transaction failed as a whole, or its outcome is unknown. */
   | { readonly kind: 'failed'; readonly error: unknown }
   /** Another transaction holds the head. */
   | { readonly kind: 'contended' }
-  /** There was no room for it. */
+  /** The transaction was full. */
   | { readonly kind: 'postponed' }
-  /** The transaction of several projects failed; each is tried by itself. */
+  /** The transaction of several projects failed; each is retried separately. */
   | { readonly kind: 'suspect' };
 
-/** A project of a transaction whose head is locked. */
+/** A project whose head the transaction has locked. */
 interface Locked {
   readonly at: number;
   readonly member: Member;
@@ -68,8 +68,8 @@ interface Locked {
 }
 
 /**
- * One try of a transaction, with its outcomes once they are decided: those of a commit that is looked up had
- * been.
+ * One attempt of a transaction, with its outcomes once they are decided. They are valid when the commit's
+ * effect is confirmed later.
  */
 export class Attempt {
   readonly id = uuidv7();
@@ -109,7 +109,7 @@ export class Attempt {
     return this.outcomes;
   }
 
-  /** Tells heads that are gone from those that others hold. */
+  /** Distinguishes heads that are gone from those that other transactions hold. */
   async #judgeMissing(transaction: Transaction, found: readonly FoundRows[]): Promise<void> {
     const missing = this.#members.filter((_, at) => found[at]?.head === undefined);
     if (missing.length === 0) return;
@@ -143,7 +143,7 @@ export class Attempt {
     return locked;
   }
 
-  /** What the transaction writes of a project, if anything. */
+  /** The rows that the transaction writes for a project, if any. */
   #write({ at, member, state }: Locked, plan: GroupPlan | undefined): ProjectWrites[] {
     if (plan === undefined) {
       this.#outcomes[at] ??= { kind: 'postponed' };
@@ -160,7 +160,7 @@ export class Attempt {
     return [{ project, documents, idempotencyRecords, seq, seals: count?.sealed, cipher, rows, names }];
   }
 
-  /** Of what goes wrong with one project, only that project hears. */
+  /** An error of one project only affects that project. */
   async #orRefused<T>(at: number, action: () => T | Promise<T>): Promise<T | undefined> {
     try {
       return await action();
@@ -173,9 +173,9 @@ export class Attempt {
 }
 
 /**
- * Plans the commits of all projects of a transaction. What they ask of blind indexes is looked up together.
- * Commits that would ask beyond {@link LOOK_UPS_MAX} are for another transaction. Projects with indexes get no
- * plan, and cost nothing, behind those whose entries fill the transaction.
+ * Plans the commits of all projects in a transaction. Their lookups in blind indexes are batched. Commits that
+ * would need more than {@link LOOK_UPS_MAX} are left to another transaction. When the entries fill the
+ * transaction, later projects with indexes get no plan and are not charged.
  */
 async function planAll(
   transaction: Transaction,

@@ -45,7 +45,7 @@ describe('lanes of commits', () => {
     );
   });
 
-  it('give each project its turn before one that has many commits fills the transaction', () => {
+  it('give each project its turn before one with many commits fills the transaction', () => {
     const [many, ...others] = projectsOf(10);
     const lanes = new CommitLanes<Project, Commit>(SLOTS);
     for (let n = 0; n < 600; n++) lanes.add(many as Project, commitOf(n), 0);
@@ -58,7 +58,7 @@ describe('lanes of commits', () => {
   it.each([
     ['small', 300, 1_000, 256],
     ['large', 40, MIB, 8],
-  ])('(%s) give a subject with one project as much as one with many', (kind, count, bytes, seats) => {
+  ])('(%s) give a subject with one project as much as a subject with many', (kind, count, bytes, seats) => {
     const lanes = new CommitLanes<Project, Commit>(SLOTS);
     for (const project of projectsOf(count)) lanes.add(project, commitOf(0, { bytes, subject: 'many' }), 0);
     const lone = { name: 'lone' };
@@ -70,7 +70,7 @@ describe('lanes of commits', () => {
     expect(ofLone).toBeGreaterThanOrEqual(Math.floor(seats / 2) - 1);
   });
 
-  it('give a subject whose project needs a transaction of its own the next but one, however many projects others have', () => {
+  it('give a subject with a project that must run alone one of the next two transactions, however many projects others have', () => {
     const lanes = new CommitLanes<Project, Commit>({ ...SLOTS, alone: 1 });
     const projects = [...projectsOf(50), { name: 'lone' }];
     for (const project of projects)
@@ -91,7 +91,7 @@ describe('lanes of commits', () => {
     expect(order.indexOf('lone')).toBeLessThanOrEqual(1);
   });
 
-  it('put a project that had no room before all others, those that came meanwhile included', () => {
+  it('put a project that had no space before all others, including new ones', () => {
     const [filling, waiting, next] = projectsOf(3) as [Project, Project, Project];
     const lanes = lanesOf([filling, waiting]);
     const batch = lanes.take() as LaneBatch<Project, Commit>;
@@ -129,13 +129,13 @@ describe('lanes of commits', () => {
     expect([second?.kind, second?.members[0]?.commits.length]).toEqual(['large', 2]);
   });
 
-  it('take a commit that is larger than any transaction by itself', () => {
+  it('run a commit that is larger than any transaction alone', () => {
     const lanes = lanesOf(projectsOf(2), (n) => commitOf(n, { bytes: 40 * MIB }));
     expect(namesOf(lanes.take())).toEqual(['p0']);
     expect(namesOf(lanes.take())).toEqual(['p1']);
   });
 
-  it('have no more transactions under way than each lane may, and none waits for another lane', () => {
+  it('limit the running transactions of each lane, without waits for another lane', () => {
     const lanes = new CommitLanes<Project, Commit>(SLOTS);
     const projects = projectsOf(10);
     for (const project of projects.slice(0, 5)) lanes.add(project, commitOf(0, { bytes: 8 * MIB }), 0);
@@ -145,7 +145,7 @@ describe('lanes of commits', () => {
     expect(lanes.take()?.kind).toBe('small');
   });
 
-  it('let a project whose head is held wait alone once, and for a second when that comes twice', () => {
+  it('run a project with a contended head alone once, and for a second after a repetition', () => {
     const [project, other] = projectsOf(2) as [Project, Project];
     const lanes = lanesOf([project, other]);
     const contend = (nowMs: number) => {
@@ -174,7 +174,7 @@ describe('lanes of commits', () => {
     expect(kindAt(1_500).kind).toBe('small');
   });
 
-  it('keep a project that failed alone by itself for a minute', () => {
+  it('run a project that failed alone separately for a minute', () => {
     const [project] = projectsOf(1) as [Project];
     const lanes = lanesOf([project]);
     const first = lanes.take() as LaneBatch<Project, Commit>;
@@ -193,7 +193,7 @@ describe('lanes of commits', () => {
     }
   });
 
-  it('give up what has waited for its turn for too long, and nothing else', () => {
+  it('give up commits that have waited too long for their turn, and no others', () => {
     const [old, young, running] = projectsOf(3) as [Project, Project, Project];
     const lanes = lanesOf([running]);
     lanes.take();
@@ -205,7 +205,7 @@ describe('lanes of commits', () => {
     expect(lanes.waiting).toBe(0);
   });
 
-  it('have what is left of a project in the lane of its first commit, and no transaction without commits', () => {
+  it('put the rest of a project into the lane of its first commit, and run no transaction without commits', () => {
     const [project] = projectsOf(1) as [Project];
     const lanes = new CommitLanes<Project, Commit>(SLOTS);
     lanes.add(project, commitOf(1), 0);
@@ -216,12 +216,12 @@ describe('lanes of commits', () => {
     expect(lanes.take()).toBeUndefined();
   });
 
-  it('leave connections to reads where there are few', () => {
+  it('leave connections to reads if there are few', () => {
     expect(laneSlots(5)).toEqual({ small: 2, large: 1, alone: 1 });
     expect(laneSlots(16)).toEqual({ small: 2, large: 2, alone: 4 });
   });
 
-  it('lose no commit, take none twice, keep the order of each project, and have it in one transaction at a time', () => {
+  it('lose no commit, take none twice, keep the order of each project, and run it in one transaction at a time', () => {
     const action = fc.oneof(
       fc.record({
         kind: fc.constant('add' as const),

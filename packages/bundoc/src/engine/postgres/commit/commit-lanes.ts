@@ -1,33 +1,33 @@
 import { ReadyQueues } from './ready-queues.ts';
 
-/** What a lane is for: many projects a transaction, large commits, or one project a transaction. */
+/** The kinds of transactions: many projects with small commits, large commits, or a single project. */
 export type LaneKind = 'small' | 'large' | 'alone';
 
-/** What one transaction of a lane holds at most; a single commit may be larger. */
+/** Limits of one transaction in a lane; a single commit may exceed them. */
 interface Lane {
   readonly projectsMax: number;
   readonly writesMax: number;
   readonly bytesMax: number;
 }
 
-/** A commit that waits, as far as lanes look at it. */
+/** The part of a waiting commit that lanes use. */
 export interface LaneCommit {
   readonly writes: readonly unknown[];
-  /** With what they bring along. */
+  /** With its overhead. */
   readonly bytes: number;
-  /** Whose share it is of. */
+  /** The subject whose share it uses. */
   readonly subject: string;
-  /** When it came. */
+  /** The time of its arrival. */
   readonly queuedMs: number;
 }
 
-/** Commits of one project, in their order. */
+/** Commits of one project, in order. */
 export interface LaneMember<P, C> {
   readonly project: P;
   readonly commits: readonly C[];
 }
 
-/** What goes into one transaction. */
+/** The content of one transaction. */
 export interface LaneBatch<P, C> {
   readonly kind: LaneKind;
   readonly members: readonly LaneMember<P, C>[];
@@ -35,15 +35,15 @@ export interface LaneBatch<P, C> {
 
 /** How a project leaves a transaction. */
 export interface Leaving<C> {
-  /** Commits that the transaction did not decide. They come first again. */
+  /** Commits that the transaction did not decide; they go first next time. */
   readonly left: readonly C[];
   /**
-   * The next transaction of the project:
+   * How the project's next transaction runs:
    * - `any`;
-   * - `first`: there was no room for it, so it goes before all other projects;
-   * - `contended`: another transaction holds its head, so it gets one of its own;
-   * - `suspect`: the group failed, so it gets one of its own;
-   * - `failed`: it failed alone, so it stays alone for a while.
+   * - `first`: the last one was full, so the project goes before all others;
+   * - `contended`: another transaction holds its head, so it runs alone;
+   * - `suspect`: the group failed, so it runs alone;
+   * - `failed`: it failed alone, so it runs alone for a while.
    */
   readonly next: 'any' | 'first' | 'contended' | 'suspect' | 'failed';
 }
@@ -55,20 +55,20 @@ const LANES: Record<LaneKind, Lane> = {
   alone: { projectsMax: 1, writesMax: 1_024, bytesMax: 32 * MIB },
 };
 /**
- * A commit beyond this goes by the large lane: the others of its transaction wait until its bytes have been
+ * Larger commits use the large lane, because the other commits of a transaction wait until their bytes are
  * sent.
  */
 const SMALL_COMMIT = { bytes: 131_072, writes: 64 };
-/** How long a project that failed alone stays alone. */
+/** Time that a project which failed alone stays alone. */
 export const FAILED_ALONE_MS = 60_000;
-/** How long a project stays alone whose head was held by others twice within that time. */
+/** Time that a project stays alone after its head was contended twice within the same time. */
 const CONTENDED_ALONE_MS = 1_000;
-/** A commit that has waited this long for its turn is refused: its caller would not wait for the outcome. */
+/** A commit that has waited this long is refused: its client no longer waits for the answer. */
 export const QUEUED_MS_MAX = 30_000;
 
 export type LaneSlots = Readonly<Record<LaneKind, number>>;
 
-/** Transactions at a time. Where there are few connections, reads keep a part of them. */
+/** Concurrent transactions. With few connections, some stay free for reads. */
 export function laneSlots(connectionsMax: number): LaneSlots {
   return {
     small: 2,
@@ -79,21 +79,20 @@ export function laneSlots(connectionsMax: number): LaneSlots {
 
 interface Queue<P, C> {
   readonly project: P;
-  /** Of its first commit. */
+  /** The subject of its first commit. */
   subject: string;
   commits: C[];
   isRunning: boolean;
-  /** Needs the next transaction for itself. */
+  /** Must run alone in its next transaction. */
   isSuspect: boolean;
-  /** Needs every transaction before this for itself. */
+  /** Must run alone until this time. */
   aloneUntilMs: number;
   contendedMs: number;
 }
 
 /**
- * Decides which commit goes into which transaction. A project is in one transaction at a time and its commits
- * stay in their order. Subjects take turns, and the projects of a subject among themselves: within a
- * transaction by commit, and between transactions.
+ * Assigns commits to transactions. A project is in one transaction at a time, and its commits stay in order.
+ * Subjects take turns, as do the projects of a subject, both within a transaction and between transactions.
  */
 export class CommitLanes<P extends object, C extends LaneCommit> {
   readonly #slots: LaneSlots;
@@ -132,9 +131,7 @@ export class CommitLanes<P extends object, C extends LaneCommit> {
     if (queue.commits.length === 1 && !queue.isRunning) this.#wait(queue, nowMs);
   }
 
-  /**
-   * The next transaction; undefined while every lane that has something to do has its transactions under way.
-   */
+  /** The next transaction; undefined while all lanes with waiting projects are busy. */
   take(): LaneBatch<P, C> | undefined {
     for (const kind of ['small', 'large', 'alone'] as const) {
       if (this.#running[kind] >= this.#slots[kind] || this.#ready[kind].size === 0) continue;
@@ -145,7 +142,7 @@ export class CommitLanes<P extends object, C extends LaneCommit> {
     return undefined;
   }
 
-  /** A transaction has ended. @param leaving of each of its members, in their order. */
+  /** Ends a transaction. @param leaving one for each of its members, in order. */
   end({ kind, members }: LaneBatch<P, C>, leaving: readonly Leaving<C>[], nowMs: number): void {
     this.#running[kind]--;
     const first: Queue<P, C>[] = [];
@@ -170,21 +167,21 @@ export class CommitLanes<P extends object, C extends LaneCommit> {
     this.#ready[laneOf(queue, nowMs)].add(queue);
   }
 
-  /** Forgets a project of which nothing waits or is under way. */
+  /** Forgets a project without waiting or running commits. */
   leave(project: P): void {
     this.#queues.delete(project);
   }
 
-  /** Takes commits out that have waited too long. */
+  /** Removes commits that have waited too long. */
   expired(nowMs: number): LaneMember<P, C>[] {
     const expired: LaneMember<P, C>[] = [];
     for (const ready of Object.values(this.#ready))
       for (const queue of [...ready]) {
-        // They come in the order of their arrival.
+        // Commits are in the order of arrival.
         if ((queue.commits[0] as C).queuedMs + QUEUED_MS_MAX > nowMs) continue;
         const commits = queue.commits.filter(({ queuedMs }) => queuedMs + QUEUED_MS_MAX <= nowMs);
         queue.commits = queue.commits.filter((commit) => !commits.includes(commit));
-        // Its first commit decides its lane.
+        // The first commit decides the lane, so the queue is added again.
         ready.remove([queue]);
         if (queue.commits.length > 0) this.#wait(queue, nowMs);
         expired.push({ project: queue.project, commits });
@@ -201,7 +198,10 @@ export class CommitLanes<P extends object, C extends LaneCommit> {
     queue.contendedMs = nowMs;
   }
 
-  /** A commit of each subject at a time, until the transaction is full: nobody fills it for all others. */
+  /**
+   * Takes a commit of each subject in turn until the transaction is full, so that no subject can fill it
+   * alone.
+   */
   #fill(kind: LaneKind): LaneMember<P, C>[] {
     const { projectsMax, writesMax, bytesMax } = LANES[kind];
     const taken = new Map<Queue<P, C>, number>();

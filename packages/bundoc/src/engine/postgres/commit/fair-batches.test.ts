@@ -7,7 +7,7 @@ type Item = ReturnType<typeof item>;
 const nameOf = ({ share: { subject, project } }: Item) => `${subject}/${project}`;
 
 describe('batches of items', () => {
-  it('have one of each subject in turn, then of each project of a subject, however many wait', () => {
+  it('contain one item of each subject in turn, then of each project within a subject, however many wait', () => {
     const batches = new FairBatches<Item>({ itemsMax: 6 });
     for (let n = 0; n < 20; n++) batches.add(item('many', `p${n % 4}`));
     batches.add(item('few', 'p'));
@@ -20,7 +20,7 @@ describe('batches of items', () => {
     ]);
   });
 
-  it('have bytes up to a bound, or one item, and nobody is passed over twice', () => {
+  it('contain up to a limit of bytes, or one item, and skip nobody twice', () => {
     const batches = new FairBatches<Item>({ itemsMax: 10, bytesMax: 10, bytesOf: ({ bytes }) => bytes });
     batches.add(item('a', 'p', 20));
     batches.add(item('b', 'p', 6));
@@ -31,7 +31,7 @@ describe('batches of items', () => {
     expect(batches.take().map(nameOf)).toEqual(['c/p']);
   });
 
-  it('have every item once, at least one while any waits', () => {
+  it('contain every item once, and at least one while any waits', () => {
     const added = fc.tuple(fc.nat(3), fc.nat(3), fc.nat(20));
     fc.assert(
       fc.property(fc.array(fc.option(added), { maxLength: 60 }), (steps) => {

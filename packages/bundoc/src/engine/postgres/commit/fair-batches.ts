@@ -2,7 +2,7 @@ import type { BatchQueue } from '@bundoc/shared/runtime/batcher';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
 import { ReadyQueues } from './ready-queues.ts';
 
-/** Items of one project that one subject waits for. */
+/** Items of one project and one subject. */
 interface Queue<Item> {
   readonly subject: string;
   readonly project: string;
@@ -10,16 +10,16 @@ interface Queue<Item> {
 }
 
 export interface FairBatchesOptions<Item> {
-  /** Items of one batch. */
+  /** Maximum number of items in one batch. */
   readonly itemsMax: number;
-  /** Bytes of all items of one batch; the first is taken whatever it has. No bound when absent. */
+  /** Maximum bytes of one batch; its first item may exceed them. Unlimited when absent. */
   readonly bytesMax?: number;
   readonly bytesOf?: (item: Item) => number;
 }
 
 /**
- * Items that wait for a batch, which takes one of each subject in turn, then one of each project of a
- * subject. Whose turn did not come is first in the next batch.
+ * Items that wait for a batch. A batch takes one item of each subject in turn, and of each project within a
+ * subject. The next batch starts with those that this one left out.
  */
 export class FairBatches<Item extends { readonly share: ShareKey }> implements BatchQueue<Item> {
   readonly #options: Required<FairBatchesOptions<Item>>;
@@ -58,7 +58,7 @@ export class FairBatches<Item extends { readonly share: ShareKey }> implements B
     const taken: Item[] = [];
     const from = new Set<Queue<Item>>();
     let bytes = 0;
-    // What does not fit is the first of the next batch: others do not go before it.
+    // The first item that does not fit starts the next batch; no smaller one may overtake it.
     let isFull = false;
     this.#ready.inTurn(itemsMax, (queue) => {
       const [first] = queue.items;

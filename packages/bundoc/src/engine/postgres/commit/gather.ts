@@ -4,11 +4,11 @@ import { type ShareKey, shareIn } from '@bundoc/shared/shares/share-key';
 import { FairBatches } from './fair-batches.ts';
 
 export interface GatherOptions<Question, Answer> {
-  /** Answers all questions by one statement, in their order. */
+  /** Answers all questions with one statement, in order. */
   readonly ask: (questions: readonly Question[]) => Promise<readonly Answer[]>;
-  /** The project that a question is about. */
+  /** The project of a question. */
   readonly projectOf: (question: Question) => string;
-  /** Statements that run at once, and questions of each. */
+  /** Maximum number of concurrent statements, and of questions in each. */
   readonly statementsMax: number;
   readonly questionsMax: number;
 }
@@ -20,8 +20,8 @@ interface Waiting<Question, Answer> {
 }
 
 /**
- * Gathers questions into statements, those of subjects in turn, then of projects. A statement that runs takes
- * no further questions: each answer is of a moment after its question was asked.
+ * Gathers questions into statements, fairly by subject, then by project. A running statement accepts no
+ * further questions, so each answer is from after its question.
  */
 export class Gather<Question, Answer> {
   readonly #batcher: Batcher<Waiting<Question, Answer>>;
@@ -49,8 +49,8 @@ export class Gather<Question, Answer> {
 }
 
 /**
- * Runs an action that changes nothing for all. When it fails for another reason than an unavailable server,
- * it runs for each half by itself: a damaged row fails alone. Never rejects.
+ * Runs a read-only action for all items. If it fails although the server is available, it is split in halves,
+ * so that a damaged row fails alone. Never rejects.
  */
 export async function inHalves<T>(
   all: readonly T[],

@@ -16,14 +16,14 @@ import type { QueuedCommit } from './plan-commits.ts';
 
 /** Turns of the event loop that a transaction waits for more commits. */
 const GATHER_TURNS = 2;
-/** How often a node that commits removes outcomes that nobody asks for any more, milliseconds. */
+/** Interval at which a committing node removes old outcomes, milliseconds. */
 const PRUNE_EVERY_MS = 600_000;
-/** Outcomes that one statement removes. */
+/** Outcomes removed by one statement. */
 const PRUNED_AT_ONCE = 10_000;
 
 /**
- * An hour is far longer than any node looks an outcome up. Ids begin with the time of the node that made
- * them, so a range of them ends the search early. The server's own time decides.
+ * No node looks up an outcome after an hour. Ids begin with the time of the node that made them, so a range
+ * of ids bounds the scan. The server's clock decides.
  */
 const PRUNE: Statement = {
   name: 'bundoc-prune-group-commits-1',
@@ -52,13 +52,13 @@ const PROBE: Statement = {
 };
 
 /**
- * Commits what waits of all projects that are open on this node, many projects a transaction. A transaction
- * locks the heads of its projects, so that `seq` is the order of a project's commits of all nodes, and who
- * sees one sees all before it. It waits for no head while it holds another. A refusal of one project leaves
- * the others.
+ * Commits the waiting commits of all open projects of this node, with many projects in a transaction. A
+ * transaction locks the heads of its projects, so `seq` orders the commits of all nodes. A reader that sees
+ * one commit sees all earlier ones. It never waits for a head while it holds another. A refusal for one
+ * project does not affect the others.
  *
- * When the connection breaks at the commit, the outcome is looked up by an id that the transaction wrote.
- * Only a transaction that did not take effect is tried again.
+ * When the connection breaks during the commit, the outcome is looked up by an id that the transaction wrote.
+ * Only a transaction without effect is retried.
  */
 export class GroupCommitter {
   readonly #database: Database;
@@ -74,24 +74,21 @@ export class GroupCommitter {
     this.#prunedMs = clock.monotonic();
   }
 
-  /**
-   * Commits when its turn comes. The commit is answered by its `done`, or by
-   * {@link CommittingProject.refused}.
-   */
+  /** Queues a commit. It is answered through its `done`, or by {@link CommittingProject.refused}. */
   commit(project: CommittingProject, commit: Omit<QueuedCommit, 'queuedMs' | 'subject'>): void {
     const nowMs = this.#clock.monotonic();
     this.#lanes.add(project, { ...commit, subject: currentShare().subject, queuedMs: nowMs }, nowMs);
     this.#gather();
   }
 
-  /** A project is closed; all of its commits have been answered. */
+  /** Called when a project is closed, after all of its commits were answered. */
   leave(project: CommittingProject): void {
     this.#lanes.leave(project);
   }
 
   /**
-   * A transaction is expensive, and those that are left out wait for it: requests that are being read go
-   * along.
+   * Waits for concurrent requests first: a transaction is expensive, and commits that miss one wait for its
+   * end.
    */
   #gather(): void {
     if (this.#isGathering) return;
@@ -124,11 +121,11 @@ export class GroupCommitter {
   }
 
   /**
-   * Commits one transaction, once. While the server cannot serve, it is tried again for as long as a caller
-   * may be kept waiting.
+   * Commits one transaction exactly once. While the server is unavailable, it is retried for as long as a
+   * client may wait.
    *
-   * @throws AppError `storage_unavailable` when the outcome stayed unknown, too; errors that are of no single
-   * project.
+   * @throws AppError `storage_unavailable`, also when the outcome is still unknown; errors that concern no
+   *   single project.
    */
   async #commitWithRetries(members: readonly Member[], isAlone: boolean): Promise<readonly Outcome[]> {
     const backoff = new Backoff(this.#clock);
@@ -148,11 +145,12 @@ export class GroupCommitter {
   }
 
   /**
-   * Whether a transaction took effect whose connection broke. It held the heads of its projects to its end,
-   * and a deletion takes a head away under its lock. So once one of the heads can be locked, or all are gone,
-   * the transaction has ended. What is written here is durable on a standby only behind it.
+   * Whether a transaction with a broken connection took effect. It held the heads of its projects until its
+   * end, and a deletion removes a head only under its lock. So once one of the heads can be locked, or all
+   * are gone, the transaction has ended. The write here becomes durable on a standby only after that
+   * transaction.
    *
-   * @throws AppError `storage_unavailable` when that cannot be found out in time.
+   * @throws AppError `storage_unavailable` when the outcome stays unknown in time.
    */
   async #tookEffect({ id, projects }: Attempt): Promise<boolean> {
     const backoff = new Backoff(this.#clock);
@@ -186,18 +184,18 @@ export class GroupCommitter {
     const nowMs = this.#clock.monotonic();
     if (nowMs - this.#prunedMs < PRUNE_EVERY_MS) return;
     this.#prunedMs = nowMs;
-    // The next one comes.
+    // The next run repeats it.
     await this.prune().catch(() => undefined);
   }
 
-  /** Removes outcomes that nobody looks up any more. Any node may do it at any time. */
+  /** Removes outcomes that are no longer needed. Any node may do it at any time. */
   async prune(): Promise<void> {
     for (let pruned = PRUNED_AT_ONCE; pruned === PRUNED_AT_ONCE; )
       pruned = Number((await this.#database.query(PRUNE, []))[0]?.[0] ?? 0);
   }
 }
 
-/** Answers the commits of a member. @returns how its project goes on. */
+/** Answers the commits of a member. @returns how its project continues. */
 function settle({ project, commits }: Member, outcome: Outcome, isSingle: boolean): Leaving<QueuedCommit> {
   switch (outcome.kind) {
     case 'planned': {

@@ -14,12 +14,12 @@ import { MustReopen } from './must-reopen.ts';
 import type { PreState, QueuedCommit } from './plan-commits.ts';
 
 const HEADS = 'SELECT project, seq, key_version, index_version FROM bundoc.heads';
-/** Heads that another transaction holds are left out: this one waits for none while it holds others. */
+/** Skips heads that other transactions hold: this one never waits for a head while it holds another. */
 const LOCK_HEADS: Statement = {
   name: 'bundoc-lock-heads-1',
   text: `${HEADS} WHERE project = ANY ($1::text[]) FOR UPDATE SKIP LOCKED`,
 };
-/** A transaction that needs no other head may wait for it. */
+/** A transaction with a single head may wait for it. */
 const LOCK_HEAD: Statement = {
   name: 'bundoc-lock-head-1',
   text: `${HEADS} WHERE project = ANY ($1::text[]) FOR UPDATE`,
@@ -32,7 +32,7 @@ const SEALS: Statement = {
     `SELECT ${SEALED_COUNT} FROM bundoc.key_versions AS v WHERE v.project = wanted.project AND v.version = wanted.version LIMIT 1`,
   ),
 };
-/** Each name by itself: a planner without statistics of a project would read the whole of it. */
+/** Looks up each name separately: without statistics of a project, the planner would scan all of it. */
 const STATES: Statement = {
   name: 'bundoc-group-states-1',
   text: wanted(
@@ -61,22 +61,22 @@ const USAGE: Statement = {
   ),
 };
 
-/** Rows of {@link HEADS_PRESENT} are of projects that are there, locked or not. */
+/** Returns the projects that exist, locked or not. */
 export const HEADS_PRESENT: Statement = {
   name: 'bundoc-heads-present-1',
   text: 'SELECT project FROM bundoc.heads WHERE project = ANY ($1::text[])',
 };
 
-/** Looks each up by itself. A row begins with its place in the arrays, from 1. */
+/** Looks up each key separately. A row begins with its index in the arrays, from 1. */
 function wanted(arrays: string, columns: string, row: string): string {
   return `SELECT wanted.place, found.* FROM unnest(${arrays}) WITH ORDINALITY AS wanted (${columns}, place)
     CROSS JOIN LATERAL (${row}) AS found`;
 }
 
-/** Positions in the commit order have 48 bits. A group takes fewer than remain after this one. */
+/** Positions in the commit order have 48 bits. A group uses fewer than remain after this one. */
 const SEQ_MAX = 2 ** 48 - 2 ** 20;
 
-/** A project of which commits wait, as far as its pre-state needs it. */
+/** The part of a committing project that its pre-state needs. */
 export interface LoadedProject {
   readonly project: string;
   readonly cipher: ProjectCipher;
@@ -87,30 +87,27 @@ export interface LoadedProject {
   readonly onIntegrityError: (name: string) => void;
 }
 
-/** A project's commits of one transaction. */
+/** A project's commits in one transaction. */
 export interface GroupMember<P extends LoadedProject = LoadedProject> {
   readonly project: P;
   readonly commits: readonly QueuedCommit[];
 }
 
-/**
- * What a transaction reads as it begins, and of what: statements that follow each other without waiting in
- * between.
- */
+/** The first reads of a transaction: pipelined statements, and what they ask for. */
 export interface PreStateQuery {
   readonly statements: readonly BoundStatement[];
-  /** Member and name, or idempotency key, of each place in the statements' arrays. */
+  /** Member and name, or idempotency key, for each index in the statements' arrays. */
   readonly names: readonly (readonly [member: number, name: string])[];
   readonly keys: readonly (readonly [member: number, key: string])[];
   readonly counted: readonly number[];
 }
 
 /**
- * What a transaction reads first: the heads of its projects, locked, then, by statements that see what was
- * committed before the locks were had, the documents, idempotency keys, seals and counts that its commits
+ * The first reads of a transaction. It locks the heads of its projects. Later statements see everything
+ * committed before the locks; they read the documents, idempotency keys, seals and counts that the commits
  * need.
  *
- * @param mayWait for the head, when there is one project.
+ * @param mayWait whether to wait for the head, with a single project.
  */
 export function preStateQuery(members: readonly GroupMember[], mayWait: boolean): PreStateQuery {
   const projects = textArray(members.map(({ project }) => project.project));
@@ -152,7 +149,7 @@ function projectAt(members: readonly GroupMember[], at: number): LoadedProject {
 
 /** The rows of one project that a {@link PreStateQuery} has found. */
 export interface FoundRows {
-  /** Undefined for a project whose head is held by others, or that is not there. */
+  /** Undefined when another transaction holds the project's head, or the project does not exist. */
   head: Row | undefined;
   seals: Buffer | null | undefined;
   readonly states: Row[];
@@ -161,7 +158,7 @@ export interface FoundRows {
   usage: Row | undefined;
 }
 
-/** Sorts what was read by the members that asked for it. */
+/** Assigns the rows to the members that asked for them. */
 export function foundRows(
   members: readonly GroupMember[],
   { names, keys, counted }: PreStateQuery,
@@ -193,12 +190,11 @@ export function foundRows(
 }
 
 /**
- * Opens what was read of a project. A document whose row does not open can still be replaced and deleted;
- * what its row says in the clear stands for its state then. An idempotency key whose row does not open counts
- * as forgotten.
+ * Opens the rows of a project. A document with an undecryptable row can still be replaced and deleted; the
+ * clear columns then stand for its state. An undecryptable idempotency key counts as forgotten.
  *
- * @throws VersionUnknown; MustReopen when a later version of the key is in use; OpenError for a count of
- * seals that does not open; AppError `integrity_error` for a head that says what no head says.
+ * @throws VersionUnknown; MustReopen when a later version of the key is in use; OpenError for an
+ *   undecryptable count of seals; AppError `integrity_error` for an impossible head.
  */
 export function openPreState(
   { project, commits }: GroupMember,
@@ -206,7 +202,7 @@ export function openPreState(
 ): PreState {
   const { rows, clock, onIntegrityError } = project;
   const [, seq, keyVersion, indexVersion] = head as unknown as [string, number, number, number];
-  // Not sealed, so that anything may stand there.
+  // The column is not sealed, so it may have any value.
   if (!Number.isInteger(seq) || seq < 0 || seq > SEQ_MAX)
     throw new AppError('integrity_error', {
       cause: new Error(`heads.seq is ${seq}, which is no place of a commit`),

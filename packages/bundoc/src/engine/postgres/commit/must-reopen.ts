@@ -1,6 +1,4 @@
-/**
- * A store is unusable, and its project must be opened again: it was given a new version of its key.
- */
+/** The project was given a new version of its key: its store is unusable and must be reopened. */
 export class MustReopen extends Error {
   override readonly name: string = 'MustReopen';
 }

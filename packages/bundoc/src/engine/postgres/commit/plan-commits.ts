@@ -6,49 +6,47 @@ import type { DocumentState, IdempotencyRecord } from '../../state.ts';
 import type { BlindEntries } from '../indexes/blind-index.ts';
 import type { GroupIndexContext } from '../indexes/group-index-context.ts';
 
-/** A commit that waits, with the names of what it writes. */
+/** A waiting commit, with the names of its documents. */
 export interface QueuedCommit extends WaitingCommit {
-  /** Of each write's document, in hex. */
+  /** The document's name for each write, in hex. */
   readonly names: readonly string[];
   readonly subject: string;
   readonly queuedMs: number;
 }
 
-/**
- * What the database has of a project, as far as its commits in a group ask for it, under the project's lock.
- */
+/** The rows of a project that a group's commits need, read under the project's lock. */
 export interface PreState {
-  /** Of the last commit. */
+  /** The position of the last commit. */
   readonly seq: number;
   readonly indexVersion: number;
   /** The sealed count of the current key version; undefined where its row is missing. */
   readonly seals: Buffer | null | undefined;
-  /** Seals that the key version may still make. */
+  /** Number of seals that the key version may still make. */
   readonly sealsLeft: number;
-  /** By name, tombstones too. */
+  /** By name, including tombstones. */
   readonly states: ReadonlyMap<string, DocumentState>;
-  /** By idempotency key, the ones that are still remembered. */
+  /** By idempotency key, without expired ones. */
   readonly idempotencyRecords: ReadonlyMap<string, IdempotencyRecord>;
-  /** What the project holds; undefined when nobody asked. */
+  /** The project's usage; undefined if it is not needed. */
   readonly usage?: Usage | undefined;
 }
 
 /** The last state of a document that a group writes. */
 export interface PlannedRow {
   readonly state: DocumentState;
-  /** What the database has of it. */
+  /** The document's state in the database. */
   readonly former: DocumentState | undefined;
-  /** To be sealed; undefined for a delete, and for what is sealed already. */
+  /** The text to seal; undefined for a delete, and for a document that is already sealed. */
   readonly text: Buffer | undefined;
   readonly sealed?: Buffer | undefined;
-  /** All that it has in the indexes of its collection; undefined where there are none. */
+  /** All of its entries in the indexes of its collection; undefined without indexes. */
   readonly entries?: readonly BlindEntries[] | undefined;
 }
 
 export interface GroupPlan {
   /**
-   * Of each commit that is planned; those behind them are for another transaction. Nobody is answered before
-   * the transaction has taken effect: refusals, too, may depend on what other commits of it write.
+   * One for each planned commit; later commits belong to another transaction. They are answered only after
+   * the transaction took effect, because refusals, too, may depend on its other commits.
    */
   readonly outcomes: readonly CommitOutcome<readonly BlindEntries[]>[];
   /** Each document once. */
@@ -57,7 +55,7 @@ export interface GroupPlan {
   readonly seq: number;
 }
 
-/** Decides the commits of one project in a transaction. The same input gives the same plan. */
+/** Plans the commits of one project in a transaction. It is deterministic. */
 export function planGroup(
   group: readonly QueuedCommit[],
   known: PreState,

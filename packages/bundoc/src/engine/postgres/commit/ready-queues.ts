@@ -2,9 +2,9 @@ interface Ready {
   readonly subject: string;
 }
 
-/** Queues that wait for a transaction. Subjects take turns, and the queues of a subject among themselves. */
+/** Queues that wait for a transaction. Subjects take turns, as do the queues of a subject. */
 export class ReadyQueues<Q extends Ready> {
-  /** By subject; the subject, and the queue, whose turn is next comes first. */
+  /** By subject; the next subject and its next queue come first. */
   #subjects = new Map<string, Set<Q>>();
   #size = 0;
 
@@ -16,7 +16,7 @@ export class ReadyQueues<Q extends Ready> {
     for (const queues of this.#subjects.values()) yield* queues;
   }
 
-  /** Adds a queue, which is not among these, behind the others. */
+  /** Adds a queue at the end, unless it is already in. */
   add(queue: Q): void {
     const queues = this.#subjects.get(queue.subject);
     if (queues === undefined) this.#subjects.set(queue.subject, new Set([queue]));
@@ -33,7 +33,7 @@ export class ReadyQueues<Q extends Ready> {
       this.#subjects.set(subject, new Set([...(this.#subjects.get(subject) ?? []), ...queues]));
   }
 
-  /** Removes queues whose turn it was: their subjects come last. */
+  /** Removes queues that had their turn, and moves their subjects to the end. */
   remove(taken: Iterable<Q>): void {
     for (const queue of taken) {
       const queues = this.#subjects.get(queue.subject);
@@ -45,11 +45,11 @@ export class ReadyQueues<Q extends Ready> {
   }
 
   /**
-   * Offers one queue of each subject in turn, round after round. A queue is offered again behind the others
-   * of its subject.
+   * Offers one queue of each subject in turn, round after round. Within its subject, an offered queue goes to
+   * the end.
    *
    * @param max queues of a subject that are offered.
-   * @param takes whether something was taken of a queue, so that it is offered again.
+   * @param takes whether something was taken from a queue, so that it is offered again.
    */
   inTurn(max: number, takes: (queue: Q) => boolean): void {
     const rings = Array.from(this.#subjects.values(), (queues) => [...queues.values().take(max)]);

@@ -11,11 +11,11 @@ import type { PlannedRow } from './plan-commits.ts';
 const NAME_BYTES = 16;
 const TOKEN_BYTES = 16;
 const HEAD_BYTES = 44;
-/** What the rows of a write take beside its sealed bytes, about. */
+/** Approximate bytes of the rows of a write without its sealed bytes. */
 const ROW_BYTES = 512;
 
 /**
- * The bytes of all rows come as one binary parameter, cut apart by the server: in arrays they would be
+ * The bytes of all rows are one binary parameter, which the server splits: in arrays they would be
  * hexadecimal text.
  */
 const BYTES = '$1::bytea';
@@ -55,7 +55,7 @@ const USED_KEYS = rowsOf({
   at_ms: 'bigint',
 });
 const HEADS = rowsOf({ project: 'text', key_version: 'integer', seq: 'bigint' });
-/** Documents that may have entries, and all entries that they are to have. */
+/** Documents that may have entries, and all their new entries. */
 const INDEXED = rowsOf({ project: 'text', name: 'bytea' });
 const ENTRIES = rowsOf({
   project: 'text',
@@ -72,9 +72,9 @@ function rowsOf<T extends ConstructorParameters<typeof RowParameters>[0]>(types:
 }
 
 /**
- * Entries that documents have no longer, and those that all have: neither touches a row of the other. They
- * are distinguished by grouping, which is by hashes or sorted, within whatever memory there is; a planner
- * that expects too many rows for a table of hashes would look through all new ones for each of the old.
+ * Removes the entries that documents no longer have, and adds the new ones; the two sets of rows are
+ * disjoint. Grouping tells them apart, by hashing or sorting within the available memory. With a join, a
+ * planner that expects too many rows for a hash table would scan all new entries for each old one.
  */
 const WRITE_ENTRIES = `, gone AS (
   DELETE FROM bundoc.blind_entries WHERE ctid = ANY (ARRAY(
@@ -89,8 +89,8 @@ const WRITE_ENTRIES = `, gone AS (
 )`;
 
 /**
- * Every row is found by a unique index, as ON CONFLICT does it, and none by a join: a planner whose
- * statistics are old reads a whole table for one row. Heads are locked, so they are there.
+ * Finds every row through a unique index with ON CONFLICT rather than a join. With stale statistics, the
+ * planner of a join reads a whole table for one row. Heads are locked, so they exist.
  */
 function writeGroup(name: string, more: string): Statement {
   return {
@@ -134,17 +134,17 @@ ON CONFLICT (project) DO UPDATE SET seq = excluded.seq, index_seq = CASE WHEN h.
 const WRITE_GROUP = writeGroup('bundoc-write-group-3', '');
 const WRITE_INDEXED_GROUP = writeGroup('bundoc-write-indexed-group-3', WRITE_ENTRIES);
 
-/** Names of collections, sealed: the same for as long as the project is open, so each is sealed once. */
+/** Sealed names of collections, kept while the project is open so that each is sealed once. */
 export type SealedNames = Map<string, Buffer>;
 
-/** What a transaction writes of one project. */
+/** The rows that a transaction writes for one project. */
 export interface ProjectWrites {
   readonly project: string;
   readonly documents: readonly PlannedRow[];
   readonly idempotencyRecords: readonly IdempotencyRecord[];
-  /** Of its last commit. */
+  /** The position of its last commit. */
   readonly seq: number;
-  /** The sealed count of the current key version, with what is sealed here; undefined leaves it as it is. */
+  /** The sealed count of the current key version, including the new seals; undefined leaves it unchanged. */
   readonly seals?: Buffer | undefined;
   readonly cipher: ProjectCipher;
   readonly rows: RowCipher;
@@ -152,10 +152,10 @@ export interface ProjectWrites {
 }
 
 /**
- * Everything that a transaction writes, in one statement. Seals every document, into the one buffer that is
+ * Writes everything of a transaction in one statement. Seals every document directly into the buffer that is
  * sent.
  *
- * @param commitId by which the outcome can be looked up; undefined when nobody does.
+ * @param commitId identifies the outcome for a later lookup; undefined for none.
  */
 export function writeOfGroup(
   projects: readonly ProjectWrites[],
@@ -287,13 +287,13 @@ class GroupWriter {
     }
   }
 
-  /** Of the next byte, as SQL counts. */
+  /** The position of the next byte, counted from 1 as in SQL. */
   get #place(): number {
     return this.#writer.length + 1;
   }
 }
 
-/** Names of collections that an open project keeps sealed: a project may have any number of collections. */
+/** Maximum number of sealed names that an open project keeps: it may have any number of collections. */
 const NAMES_KEPT_MAX = 1_000;
 
 function sealedName(names: SealedNames, rows: RowCipher, token: Buffer, name: string): Buffer {
@@ -306,7 +306,7 @@ function sealedName(names: SealedNames, rows: RowCipher, token: Buffer, name: st
 }
 
 interface CollectionChange {
-  /** Of the first of its documents; counts for a collection that is new. */
+  /** The position of its first document; used for a new collection. */
   firstSeq: number;
   documents: number;
   bytes: number;

@@ -8,9 +8,8 @@ import {
 } from '@bundoc/shared/postgres/errors';
 
 /**
- * True for an error of callers that may be of one statement, and not of the server or its connection: it
- * failed, or took longer than the server gives it. A full disk may be of one statement as well: others need
- * less of it.
+ * True for an error that may concern a single statement, rather than the server or the connection: it failed
+ * or was canceled. A full disk may concern one statement as well: others need less space.
  */
 export function isOfStatement(error: unknown): boolean {
   if (!(error instanceof AppError)) return true;
@@ -18,17 +17,17 @@ export function isOfStatement(error: unknown): boolean {
   return isCanceled(error.cause);
 }
 
-/** True for what a statement was answered, or that it was not; false for all that goes wrong on this side. */
+/** True for an error of the server or the connection; false for errors of this process. */
 export function isOfDatabase(error: unknown): boolean {
   return error instanceof ConnectionTrouble || sqlStateOf(error) !== undefined;
 }
 
-/** The connection broke, could not be made, or was given up because an answer did not come in time. */
+/** The connection broke, failed to open, or was abandoned because an answer was late. */
 export class ConnectionTrouble extends Error {
   override readonly name = 'ConnectionTrouble';
 }
 
-/** The error for callers of the storage port. Defects stay what they are. */
+/** The error for callers of the storage port. Defects are returned unchanged. */
 export function storageErrorOf(error: unknown): unknown {
   if (isDiskFull(error)) return new AppError('disk_full', { cause: error });
   if (error instanceof ConnectionTrouble || isUnavailableState(error))

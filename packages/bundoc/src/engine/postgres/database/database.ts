@@ -7,29 +7,25 @@ import { ConnectionTrouble, storageErrorOf } from './database-error.ts';
 
 export interface DatabaseOptions extends Omit<ConnectionSettings, 'answerSlackMs' | 'applicationName'> {
   readonly connectionsMax: number;
-  /**
-   * After which the server ends a transaction whose client fell silent, and frees its locks, milliseconds.
-   */
+  /** Time after which the server ends an idle transaction and frees its locks, milliseconds. */
   readonly idleInTransactionTimeoutMs: number;
   /**
-   * Whether a pooler gives each transaction another connection: then nothing is prepared, nothing is listened
-   * to, and the role's own settings bound statements and transactions.
+   * Whether a pooler may give each transaction another connection. Then statements are not prepared, nothing
+   * listens for notifications, and the role's own settings limit statements and transactions.
    */
   readonly isPooled: boolean;
   readonly logger: Logger;
 }
 
-/**
- * How much later than the server this side gives up: only a server that does not answer at all gets there.
- */
+/** Extra time before this side gives up, which only happens when the server does not answer at all. */
 const SILENCE_MS = 2_000;
 
-/** A row: numbers, texts, booleans, bytes of its own, null; in the order of the columns. */
+/** A row in the order of the columns: numbers, texts, booleans, bytes in a separate buffer, null. */
 export type Row = readonly unknown[];
 
-/** A statement with parameters. Buffers are sent as they are. */
+/** A statement with parameters. Buffers are sent as binary. */
 export interface Statement {
-  /** Under which a connection prepares it, once. */
+  /** The name under which a connection prepares it once. */
   readonly name: string;
   readonly text: string;
 }
@@ -40,30 +36,30 @@ export interface BoundStatement {
   readonly values: readonly unknown[];
 }
 
-/** What runs statements: a pool, each on any connection, or one transaction. */
+/** Runs statements: a pool on any connection, or one transaction. */
 export interface Queryable {
   query(statement: Statement, values: readonly unknown[]): Promise<readonly Row[]>;
 }
 
 /** One transaction. */
 export interface Transaction extends Queryable {
-  /** Runs statements without parameters, one trip for all. @returns the rows of each. */
+  /** Runs statements without parameters in one round trip. @returns the rows of each. */
   run(text: string): Promise<readonly (readonly Row[])[]>;
   /**
-   * Runs the last statement and commits, in one trip: nothing may follow. @throws OutcomeUnknown as the
+   * Runs the last statement and commits, in one round trip; nothing may follow. @throws OutcomeUnknown as the
    * commit itself.
    */
   last(statement: Statement, values: readonly unknown[]): Promise<void>;
 }
 
 /**
- * Connections to PostgreSQL. Errors of every method: `storage_unavailable` when the server cannot be reached
- * or cannot serve, `disk_full`.
+ * Connections to PostgreSQL. Errors of every method: `disk_full`; `storage_unavailable` when the server
+ * cannot be reached or cannot serve.
  */
 export class Database implements AsyncDisposable {
   readonly #pool: pg.Pool;
   readonly #isPooled: boolean;
-  /** Connections that it has at most. */
+  /** Maximum number of connections. */
   readonly connectionsMax: number;
 
   constructor(options: DatabaseOptions) {
@@ -72,22 +68,21 @@ export class Database implements AsyncDisposable {
     this.#pool = createPool({ ...configOf(options), max: options.connectionsMax }, (error) =>
       options.logger.info({ err: error }, 'a connection to PostgreSQL broke'),
     );
-    // Every statement finds its rows by an index. The server keeps plans: one from when a table was small
-    // would read all of a large one. And it compiles plans that it takes for dear, which costs more than any
-    // statement here.
+    // Every statement finds its rows by an index, but the server caches plans, and one from when a table was
+    // small would scan it later. JIT compilation costs more than any statement here.
     if (!options.isPooled)
       this.#pool.on('connect', (client) => {
-        // If it fails, so does what the connection was made for.
+        // A failure breaks the connection, which then fails for its user.
         client.query('SET enable_seqscan = off; SET jit = off').catch(() => undefined);
       });
   }
 
-  /** Connections that are open. */
+  /** Number of open connections. */
   get connections(): number {
     return this.#pool.totalCount;
   }
 
-  /** Callers that wait for a connection. */
+  /** Number of callers that wait for a connection. */
   get waiting(): number {
     return this.#pool.waitingCount;
   }
@@ -96,7 +91,7 @@ export class Database implements AsyncDisposable {
     return this.#withClient((client) => this.#query(client, statement, values));
   }
 
-  /** Runs statements without parameters outside of a transaction. @returns the rows of each. */
+  /** Runs statements without parameters outside a transaction. @returns the rows of each. */
   async run(text: string): Promise<readonly (readonly Row[])[]> {
     return this.#withClient((client) => runOn(client, text));
   }
@@ -104,10 +99,10 @@ export class Database implements AsyncDisposable {
   /**
    * Runs `action` in one transaction (READ COMMITTED) and commits it.
    *
-   * @param begin statements that go along with BEGIN, in one trip: a text without parameters, or statements
-   * with theirs. `action` gets their rows.
-   * @param action undefined instead of a value rolls back.
-   * @throws OutcomeUnknown when the connection broke while it was committed.
+   * @param begin statements sent with BEGIN in one round trip: a text without parameters, or statements with
+   *   theirs. `action` gets their rows.
+   * @param action returns a value to commit, or undefined to roll back.
+   * @throws OutcomeUnknown when the connection broke during the commit.
    */
   async transaction<T>(
     begin: string | readonly BoundStatement[],
@@ -123,8 +118,8 @@ export class Database implements AsyncDisposable {
             query: (statement, values) => this.#query(client, statement, values),
             run: (text) => runOn(client, text),
             last: async (statement, values) => {
-              // Both are on their way before the first is answered. A statement that fails makes a rollback
-              // of the commit.
+              // Both are sent before the first is answered. If the statement fails, the server answers the
+              // commit with a rollback.
               const [done, committed] = await Promise.allSettled([
                 this.#query(client, statement, values),
                 commit(client),
@@ -142,7 +137,7 @@ export class Database implements AsyncDisposable {
           begun,
         );
       } catch (error) {
-        // Should it fail as well, the connection is not used again and the server rolls back by itself.
+        // If that fails as well, the connection is discarded and the server rolls back.
         if (!(error instanceof ConnectionTrouble || error instanceof OutcomeUnknown))
           await runOn(client, 'ROLLBACK');
         throw error;
@@ -162,7 +157,7 @@ export class Database implements AsyncDisposable {
       const run = runOnDriver(client);
       return action((text, timeoutMs) =>
         run(text, timeoutMs).catch((error: unknown) => {
-          throw troubleOf(error);
+          throw toConnectionError(error);
         }),
       );
     });
@@ -177,10 +172,10 @@ export class Database implements AsyncDisposable {
     try {
       client = await this.#pool.connect();
     } catch (error) {
-      throw storageErrorOf(troubleOf(error));
+      throw storageErrorOf(toConnectionError(error));
     }
     let isBroken = false;
-    // The statement that fails reports the fault.
+    // The failing statement reports the error.
     const onError = () => {
       isBroken = true;
     };
@@ -192,7 +187,7 @@ export class Database implements AsyncDisposable {
       throw storageErrorOf(error);
     } finally {
       client.off('error', onError);
-      // A connection that a statement was given up on still waits for its answer.
+      // A connection with an abandoned statement still waits for its answer.
       client.release(isBroken);
     }
   }
@@ -206,7 +201,7 @@ export class Database implements AsyncDisposable {
     const began = runOn(client, text);
     const sent = begin.map(({ statement, values }) => this.#query(client, statement, values));
     const [begun, ...done] = await Promise.allSettled([began, ...sent]);
-    // The first says why: behind it, all are refused for its sake.
+    // The first failure is the cause; the later statements only fail because of it.
     const failed = [begun, ...done].find((one) => one?.status === 'rejected');
     if (failed !== undefined) throw failed.reason;
     return done.map((one) => (one as PromiseFulfilledResult<readonly Row[]>).value);
@@ -222,15 +217,15 @@ export class Database implements AsyncDisposable {
       const { rows } = await client.query<unknown[]>(this.#isPooled ? config : { ...config, name });
       return rows;
     } catch (error) {
-      throw troubleOf(error);
+      throw toConnectionError(error);
     }
   }
 }
 
-/** What a {@link Database} is used for. */
+/** The operations of a {@link Database}. */
 export type Connections = Pick<Database, 'query' | 'run' | 'transaction'>;
 
-/** How one connection is made: of the pool, or one that listens. */
+/** The settings of one connection, in the pool or for listening. */
 export function configOf(options: DatabaseOptions): pg.ClientConfig {
   const settings = {
     statement_timeout: options.statementTimeoutMs,
@@ -238,9 +233,9 @@ export function configOf(options: DatabaseOptions): pg.ClientConfig {
   };
   return {
     ...clientConfig({ ...options, answerSlackMs: SILENCE_MS, applicationName: 'bundoc' }),
-    // A pooler refuses what it does not know.
+    // A pooler refuses unknown settings.
     ...(options.isPooled ? {} : settings),
-    // What is sent one behind the other does not wait for answers in between.
+    // Consecutive statements do not wait for each other's answers.
     pipeline: true,
   };
 }
@@ -251,7 +246,7 @@ async function runOn(client: pg.PoolClient, text: string): Promise<readonly (rea
     const results = (await client.query(config)) as unknown as { rows: Row[] } | { rows: Row[] }[];
     return (Array.isArray(results) ? results : [results]).map(({ rows }) => rows);
   } catch (error) {
-    throw troubleOf(error);
+    throw toConnectionError(error);
   }
 }
 
@@ -265,11 +260,8 @@ async function commit(client: pg.PoolClient): Promise<void> {
   }
 }
 
-/**
- * The server's refusals and defects of ours stay what they are; the rest are connections that broke, were not
- * made or were given up.
- */
-function troubleOf(error: unknown): unknown {
+/** Errors of the server and defects are returned unchanged; all others become connection errors. */
+function toConnectionError(error: unknown): unknown {
   if (error instanceof pg.DatabaseError && error.code !== undefined) return error;
   if (error instanceof TypeError || error instanceof RangeError) return error;
   return new ConnectionTrouble((error as Error).message, { cause: error });
@@ -278,7 +270,7 @@ function troubleOf(error: unknown): unknown {
 const [BOOL, BYTEA, INT8, INT2, INT4] = [16, 17, 20, 21, 23];
 const HEX = '\\x';
 
-/** Values of the types that are asked for here, as text: the client reads no other format. */
+/** Parsers for the used types in text format: the client reads no other format. */
 const TYPES = { getTypeParser: parserOf } as unknown as pg.CustomTypesConfig;
 
 function parserOf(oid: number): (value: string) => unknown {

@@ -10,15 +10,15 @@ import type { Database } from './database.ts';
 
 /** The same path from `src` and from `dist`. */
 const FOLDER = fileURLToPath(new URL('../../../../migrations/', import.meta.url));
-/** Of the advisory lock that one migrating node holds: `bundoc` in ASCII. */
+/** The key of the advisory lock that one migrating node holds: `bundoc` in ASCII. */
 const LOCK = BigInt('0x62756e646f63');
 
 interface Migration extends AnyMigration {
-  /** The oldest schema version whose builds still work once this is applied. */
+  /** The oldest schema version whose builds still work after this migration. */
   readonly worksFrom: number;
 }
 
-/** The first schema with storages. What was written before names no storage that holds the keys. */
+/** The first schema with storage ids. Earlier projects do not name the storage that holds their keys. */
 const STORAGES_SINCE = 4;
 
 /** The database has a schema that this build cannot work with. */
@@ -27,12 +27,13 @@ export class SchemaMismatch extends Error {
 }
 
 /**
- * Brings the schema forward to what this build knows. Files are applied in their order, each once, all in one
- * transaction under an advisory lock, so that several nodes may start at once. Each says from which schema
- * version on builds still work with it: nodes of the former version go on while those of this one start.
+ * Migrates the schema to the version of this build. Files are applied in order, each once, all in one
+ * transaction under an advisory lock, so several nodes may start at once. Each file states the oldest schema
+ * version whose builds still work with it. So nodes of the previous version keep running while those of this
+ * one start.
  *
- * @throws SchemaMismatch for a database that a later build has changed so that this one cannot work with it,
- * or that has projects of a build from before there were storages.
+ * @throws SchemaMismatch for a database that a later build has changed incompatibly, or that has projects
+ *   from before storage ids.
  */
 export async function migrate(
   database: Database,

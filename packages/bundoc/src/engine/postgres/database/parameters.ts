@@ -1,4 +1,4 @@
-/** Types of columns that go to the server as arrays. */
+/** Types of columns that are sent to the server as arrays. */
 type ColumnType = 'text' | 'integer' | 'bigint' | 'bytea';
 type ColumnTypes = Readonly<Record<string, ColumnType>>;
 
@@ -9,15 +9,15 @@ type RowOf<T extends ColumnTypes> = {
 
 /**
  * Rows as parameters of a statement: an array for each column, in PostgreSQL's text format. The driver would
- * look at each element by itself, which takes longer than all else that a node does for a row.
+ * inspect each element, which takes longer than all other work of a node for a row.
  */
 export class RowParameters<T extends ColumnTypes> {
   readonly #types: T;
-  /** How many parameters they are. */
+  /** Number of parameters. */
   readonly count: number;
   /** For a FROM clause. */
   readonly unnest: string;
-  /** The arrays, by the names of the columns. */
+  /** The arrays, by column name. */
   readonly arrays: { readonly [name in keyof T]: string };
 
   /** @param first the number of the first parameter. */
@@ -35,7 +35,7 @@ export class RowParameters<T extends ColumnTypes> {
   }
 }
 
-/** Rows on their way to a statement. */
+/** Collects rows for a statement. */
 export class RowCollector<T extends ColumnTypes> {
   readonly #columns: readonly (readonly [name: keyof T, type: ColumnType, elements: (string | number)[]])[];
 
@@ -68,12 +68,12 @@ export function numberArray(numbers: readonly number[]): string {
   return `{${numbers.join()}}`;
 }
 
-/** @param texts project ids: none has a quote or a backslash. */
+/** @param texts project ids, which contain neither quotes nor backslashes. */
 export function textArray(texts: readonly string[]): string {
   return texts.length === 0 ? '{}' : `{"${texts.join('","')}"}`;
 }
 
-/** @param hex of each element. */
+/** @param hex the elements in hex. */
 export function byteaArray(hex: readonly string[]): string {
   return hex.length === 0 ? '{}' : `{"\\\\x${hex.join('","\\\\x')}"}`;
 }

@@ -3,11 +3,11 @@ import { hasCode } from '@bundoc/shared/contract/app-error';
 import { backoffMs } from '@bundoc/shared/runtime/backoff';
 import { ageMs, type Clock, instant } from '@bundoc/shared/runtime/clock';
 
-/** How long a caller waits while the server cannot serve: a switch to a standby may be over by then. */
+/** Maximum wait of a caller while the server is unavailable: a failover may take that long. */
 const RETRY_FOR_MS = 4_500;
 const BOUNDS = { firstMs: 25, maxMs: 400 };
 
-/** Waits between the tries of one action, until its time is over. */
+/** Waits between the attempts of one action, until the time is up. */
 export class Backoff {
   readonly #clock: Clock;
   readonly #begun;
@@ -18,14 +18,14 @@ export class Backoff {
     this.#begun = instant(clock);
   }
 
-  /** @throws `error` when there is no time for another try. */
+  /** @throws `error` when there is no time for another attempt. */
   async wait(error: unknown): Promise<void> {
     if (ageMs(this.#clock, this.#begun) >= RETRY_FOR_MS) throw error;
     await sleep(backoffMs(BOUNDS, ++this.#failures));
   }
 }
 
-/** Runs `read`, which changes nothing, again while the server cannot serve. */
+/** Runs the read-only `read`, and retries it while the server is unavailable. */
 export async function retryUnavailable<T>(clock: Clock, read: () => Promise<T>): Promise<T> {
   let backoff: Backoff | undefined;
   for (;;) {

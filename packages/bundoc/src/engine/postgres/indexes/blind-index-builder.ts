@@ -14,14 +14,17 @@ import {
   tokensOf,
 } from './blind-index.ts';
 
-/** Nothing when somebody else has got ahead. */
+/** Changes nothing when another node was faster. */
 const ADVANCE: Statement = {
   name: 'bundoc-advance-blind-indexes-1',
   text: `
 UPDATE bundoc.blind_indexes SET built_to = $4, indexed = indexed + $5
 WHERE project = $1 AND id = ANY ($2::bigint[]) AND built_to = $3 AND duplicates IS NULL AND NOT dropped RETURNING id`,
 };
-/** Of documents that have not changed since they were read. Those that have got their entries as they did. */
+/**
+ * Adds entries of documents that have not changed since they were read. A changed document got its entries
+ * from its commit.
+ */
 const ADD: Statement = {
   name: 'bundoc-add-blind-entries-1',
   text: `
@@ -31,7 +34,7 @@ FROM unnest($2::bigint[], $3::bytea[], $4::bytea[], $5::bytea[]) AS r(index_id, 
   SELECT created_seq, name, rev, deleted_ms FROM bundoc.documents WHERE project = $1 AND documents.name = r.name LIMIT 1
 ) AS d WHERE d.rev = r.rev AND d.deleted_ms = 0 ON CONFLICT DO NOTHING`,
 };
-/** Of a page of entries in their order: those with the same token as the one before, and where it ends. */
+/** Counts, in a page of ordered entries, those with the same token as the one before, and returns its end. */
 const DUPLICATES: Statement = {
   name: 'bundoc-duplicates-1',
   text: `
@@ -65,12 +68,12 @@ const FORGET: Statement = {
 };
 
 /**
- * What one step of a build reads, and entries that one transaction writes or removes, beyond those of one
- * document.
+ * Limits of one build step: the page it reads, and the entries that one transaction writes or removes, except
+ * for those of a single document.
  */
 const BUILD_PAGE = { limit: 200, bytesMax: 1_048_576 };
 const ENTRIES_AT_ONCE = 2_000;
-/** Entries that are looked at together for duplicates. */
+/** Entries checked for duplicates at a time. */
 const DUPLICATES_PAGE = 20_000;
 
 export interface BlindIndexBuilderOptions {
@@ -78,26 +81,23 @@ export interface BlindIndexBuilderOptions {
   readonly database: Database;
   readonly cipher: ProjectCipher;
   readonly list: (query: ListQuery) => Promise<DocumentPage>;
-  /** Sees every error, and turns it into the error for callers. */
+  /** Observes every error, and turns it into the error for callers. */
   readonly watched: <T>(work: Promise<T>) => Promise<T>;
-  /** Work of the service itself for the project; by itself when it is absent. */
+  /** Runs the service's own work for the project; unscheduled when absent. */
   readonly ownWork?: OwnWork;
 }
 
 /**
- * Builds the blind indexes of a project, in the background: documents older than an index are looked at in
- * the order of their creation, without the project's lock, and get their entries under it unless they have
- * changed. Those of an index that was dropped are removed. What several nodes are at work on, one of them
- * does; where one stopped, another goes on.
+ * Builds the blind indexes of a project in the background. It reads documents older than an index in creation
+ * order without the project's lock, and adds their entries under it unless they have changed. It removes the
+ * entries of dropped indexes. Nodes share the work: one of them advances an index, and when it stops, another
+ * continues.
  */
 export class BlindIndexBuilder {
   readonly #options: BlindIndexBuilderOptions;
   readonly #rows: RowCipher;
   readonly #ownWork: OwnWork;
-  /**
-   * How far builds had come when they were looked at the last time: one that has gone on since is another
-   * node's.
-   */
+  /** The progress of builds at the last look: another node is working on those that have advanced since. */
   #seen = new Map<number, number>();
   #work: Promise<void> | undefined;
   #stopped = false;
@@ -109,13 +109,13 @@ export class BlindIndexBuilder {
   }
 
   /**
-   * Continues what is left to do, unless that is under way. The next call continues what failed.
+   * Continues the remaining work unless it is running. The next call retries what failed.
    *
    * @param done called when nothing is left.
    */
-  goOn({ byCollection, dropped }: BlindIndexes, done: () => Promise<void>): void {
+  resume({ byCollection, dropped }: BlindIndexes, done: () => Promise<void>): void {
     const building = [...byCollection.values()].flat().filter(({ duplicates }) => duplicates === undefined);
-    // What has come on without this node is in the hands of another one.
+    // An index that advanced without this node is being built by another one.
     const own = building.filter(({ id, builtTo }) => (this.#seen.get(id) ?? builtTo) === builtTo);
     this.#seen = new Map(building.map(({ id, builtTo }) => [id, builtTo]));
     if (this.#work !== undefined || this.#stopped || own.length + dropped.length === 0) return;
@@ -127,12 +127,12 @@ export class BlindIndexBuilder {
       });
   }
 
-  /** Resolves when nothing is under way. */
+  /** Resolves when no work is running. */
   async settled(): Promise<void> {
     await this.#work;
   }
 
-  /** Ends what is under way. */
+  /** Stops the running work. */
   async stop(): Promise<void> {
     this.#stopped = true;
     await this.#work;
@@ -143,7 +143,7 @@ export class BlindIndexBuilder {
     dropped: readonly number[],
     done: () => Promise<void>,
   ): Promise<void> {
-    // Those of a collection that have come equally far are built together.
+    // Indexes of a collection with equal progress are built together.
     const groups = Map.groupBy(
       building,
       ({ collection, since, builtTo }) => `${collection} ${since} ${builtTo}`,
@@ -176,8 +176,8 @@ export class BlindIndexBuilder {
   }
 
   /**
-   * A page's documents in pieces, each with the entries that one transaction writes; undefined between two
-   * documents of a piece.
+   * Splits a page's documents into pieces, each with the entries of one transaction; yields undefined between
+   * two documents of a piece.
    */
   *#steps(
     indexes: readonly BlindIndex[],
@@ -207,9 +207,7 @@ export class BlindIndexBuilder {
     return tokensOf(entries, this.#rows).map((token) => ({ id: entries.index.id, token, name, rev }));
   }
 
-  /**
-   * One step of a build. @returns false when another node was faster, or the indexes are not wanted any more.
-   */
+  /** Runs one build step. @returns false when another node was faster, or the indexes were dropped. */
   async #advance(
     indexes: readonly BlindIndex[],
     from: number,
@@ -233,8 +231,8 @@ export class BlindIndexBuilder {
   }
 
   /**
-   * An index that has all entries is whole; a unique one, once it is known whether earlier documents have
-   * equal values. No more come to have some meanwhile: it refuses them.
+   * An index is ready when it has all entries; a unique one also needs its duplicate check. New duplicates
+   * cannot appear in the meantime, because it already refuses them.
    */
   async #judge(index: BlindIndex): Promise<void> {
     const { database, project } = this.#options;
@@ -266,7 +264,7 @@ export class BlindIndexBuilder {
     return undefined;
   }
 
-  /** Removes a dropped index's entries, a part at a time, then itself. */
+  /** Removes a dropped index's entries in parts, then the index. */
   async #remove(id: number): Promise<void> {
     const { database, project } = this.#options;
     for (let removed = ENTRIES_AT_ONCE; removed === ENTRIES_AT_ONCE; ) {
@@ -284,7 +282,7 @@ export class BlindIndexBuilder {
 
 interface Entry {
   readonly id: number;
-  /** In hex, as are the others. */
+  /** In hex, like the others. */
   readonly token: string;
   readonly name: string;
   readonly rev: string;

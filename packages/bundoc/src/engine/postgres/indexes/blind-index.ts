@@ -6,37 +6,34 @@ import type { Queryable, Statement } from '../database/database.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import { orUndefined } from '../rows/rows.ts';
 
-/** A blind index of a project, as the database has it. */
+/** A blind index of a project, as stored in the database. */
 export interface BlindIndex {
-  /** Never given again. */
+  /** Never reused. */
   readonly id: number;
   readonly collection: string;
   readonly spec: IndexSpec;
   readonly paths: readonly Path[];
-  /** Of the definition that it was made for. */
+  /** The revision of its definition. */
   readonly rev: string;
-  /** Commits behind this have written its entries. */
+  /** Commits after this position have written its entries. */
   readonly since: number;
-  /** Documents that were made up to here have theirs, too. */
+  /** Documents created up to this position have their entries, too. */
   readonly builtTo: number;
-  /** Documents that were looked at for it, and that there were when it was made. */
+  /** The number of documents indexed so far, and the number when the index was created. */
   readonly indexed: number;
   readonly total: number;
-  /** Entries too many of a unique index; undefined as long as it is not whole. */
+  /** The number of duplicates in a unique index; undefined until it is ready. */
   readonly duplicates: number | undefined;
 }
 
-/** The blind indexes of a project as of one version of them. */
+/** The blind indexes of a project in one version. */
 export interface BlindIndexes {
   /** `heads.index_version`. */
   readonly version: number;
   readonly byCollection: ReadonlyMap<string, readonly BlindIndex[]>;
-  /** Ids of those whose entries are to be removed. */
+  /** Ids of indexes whose entries are being removed. */
   readonly dropped: readonly number[];
-  /**
-   * Ids of those that do not open, by the token of their collection in hex: their entries are
-   * unknown.
-   */
+  /** Ids of undecryptable indexes, by the token of their collection in hex: their entries are unknown. */
   readonly damaged: ReadonlyMap<string, readonly number[]>;
 }
 
@@ -47,16 +44,16 @@ export const NO_INDEXES: BlindIndexes = {
   damaged: new Map(),
 };
 
-/** A document's place in one index: a token for each combination of its values in all fields. */
+/** A document's entries in one index: a token for each combination of its values in all fields. */
 export interface BlindEntries {
   readonly index: BlindIndex;
-  /** In hex. Of a unique index, what it keeps apart, but for {@link ALWAYS}. */
+  /** In hex. A unique index enforces these, but not {@link ALWAYS}. */
   readonly tokens: readonly string[];
-  /** The document has more combinations than an index holds, and is found by every search of it. */
+  /** The document has more combinations than an index stores, and is a candidate of every search. */
   readonly always: boolean;
 }
 
-/** Stands where keys stand, and is none: for documents with more keys than an index has room for. */
+/** A pseudo key for documents with too many keys for an index. */
 const ALWAYS = '';
 
 const ROWS: Statement = {
@@ -66,7 +63,7 @@ SELECT h.index_version, i.id, i.collection, i.key_version, i.spec, i.since, i.bu
 FROM bundoc.heads AS h LEFT JOIN bundoc.blind_indexes AS i ON i.project = h.project WHERE h.project = $1 ORDER BY i.id`,
 };
 
-/** From then on, nobody commits to the project who does not write entries. */
+/** After this statement, every committing node must write entries. */
 export const CHANGED: Statement = {
   name: 'bundoc-blind-indexes-changed-1',
   text: 'UPDATE bundoc.heads SET index_version = $2, index_seq = seq WHERE project = $1',
@@ -112,7 +109,7 @@ type IndexRow = readonly [
   isDropped: boolean,
 ];
 
-/** What is sealed of an index. */
+/** The sealed content of an index's row. */
 interface SealedSpec {
   readonly collection: string;
   readonly name: string;
@@ -121,7 +118,7 @@ interface SealedSpec {
   readonly rev: string;
 }
 
-/** Undefined for a row that was changed or put together from others. */
+/** Undefined for a row that was changed or combined from others. */
 function indexOf(row: IndexRow, rows: RowCipher): BlindIndex | undefined {
   const [, id, token, keyVersion, sealed, since, builtTo, indexed, total, duplicates] = row;
   const text = orUndefined(() => rows.openIndexSpec(Number(id), keyVersion, sealed));
@@ -142,7 +139,7 @@ function indexOf(row: IndexRow, rows: RowCipher): BlindIndex | undefined {
   };
 }
 
-/** What is sealed of an index, as text. */
+/** The text that is sealed for an index. */
 export function specText(collection: string, { name, fields, unique }: IndexSpec, rev: string): string {
   const spec: SealedSpec = { collection, name, fields, unique, rev };
   return JSON.stringify(spec);
@@ -153,7 +150,7 @@ export function stateOf({ duplicates, indexed, total }: BlindIndex): IndexState 
   return duplicates === 0 ? { state: 'ready' } : { state: 'duplicates', duplicates };
 }
 
-/** Whether it refuses what other documents have already. */
+/** Whether it enforces uniqueness. */
 export function isEnforced({ spec, duplicates }: BlindIndex): boolean {
   return spec.unique && (duplicates ?? 0) === 0;
 }
@@ -167,17 +164,17 @@ export function entriesOf(indexes: readonly BlindIndex[], text: Buffer, rows: Ro
   });
 }
 
-/** All tokens that an entry goes by, in hex. */
+/** All tokens of an entry, in hex. */
 export function tokensOf({ index, tokens, always }: BlindEntries, rows: RowCipher): readonly string[] {
   return always ? [tokenOf(index, ALWAYS, rows)] : tokens;
 }
 
-/** Tokens that a search for some keys looks for, in hex. */
+/** The tokens to search for some keys, in hex. */
 export function searchedTokens(index: BlindIndex, keys: readonly string[], rows: RowCipher): string[] {
   return [ALWAYS, ...keys].map((key) => tokenOf(index, key, rows));
 }
 
-/** The token that documents without room in an index have, in hex: equal ones mean nothing. */
+/** The token of documents with too many keys for an index, in hex; equal ones mean nothing. */
 export function alwaysToken(index: BlindIndex, rows: RowCipher): string {
   return tokenOf(index, ALWAYS, rows);
 }

@@ -27,9 +27,7 @@ import {
 } from './blind-index.ts';
 import { BlindIndexBuilder, type BlindIndexBuilderOptions } from './blind-index-builder.ts';
 
-/**
- * The definition that an index is made for, and how many documents it is to hold, under the project's lock.
- */
+/** The definition of an index, and the number of documents it will have, under the project's lock. */
 const DEFINITION: Statement = {
   name: 'bundoc-definition-1',
   text: `SELECT ${ROW_COLUMNS} FROM bundoc.documents WHERE project = $1 AND name = $2`,
@@ -56,11 +54,10 @@ interface Wanted {
 }
 
 /**
- * The blind indexes of a project, which every node writes entries for. They are rows, changed under the
- * project's lock like all others, and numbered through by `heads.index_version`, which each commit compares
- * with what its node knows: so whatever is committed behind an index's beginning has its entries, whichever
- * node it came by and whatever that had read of definitions. Earlier documents get theirs by the
- * {@link BlindIndexBuilder}.
+ * The blind indexes of a project, for which every node writes entries. They are rows, changed under the
+ * project's lock, and versioned by `heads.index_version`. Each commit compares that version with the one its
+ * node knows. So every commit after an index's creation has its entries, whichever node made it and whichever
+ * definitions that node had read. Earlier documents get theirs from the {@link BlindIndexBuilder}.
  */
 export class BlindIndexing implements EngineIndexes {
   readonly isBlind = true;
@@ -76,13 +73,13 @@ export class BlindIndexing implements EngineIndexes {
     this.#builder = new BlindIndexBuilder(options, rows);
   }
 
-  /** Looks at what there is. */
+  /** Reads the current indexes. */
   async begin(): Promise<void> {
     const { database, project } = this.#options;
     this.#known = await this.#retry(() => readBlindIndexes(database, project, this.#rows));
   }
 
-  /** What commits obey. */
+  /** The indexes that commits must write entries for. */
   async asOf(version: number, transaction: Transaction): Promise<BlindIndexes> {
     if (version === this.#known.version) return this.#known;
     const indexes = await readBlindIndexes(transaction, this.#options.project, this.#rows);
@@ -90,7 +87,7 @@ export class BlindIndexing implements EngineIndexes {
     return indexes;
   }
 
-  /** An index that lists may go by; undefined when there is none, or not yet. */
+  /** An index that lists may use; undefined when it does not exist or is not ready. */
   find(collection: string, ref: IndexRef): BlindIndex | undefined {
     return this.#of(collection).find(
       ({ spec, duplicates }) => isRefTo(spec, ref) && duplicates !== undefined,
@@ -134,7 +131,7 @@ export class BlindIndexing implements EngineIndexes {
     return this.#builder.settled();
   }
 
-  /** Ends what is under way. */
+  /** Stops the running work. */
   stop(): Promise<void> {
     return this.#builder.stop();
   }
@@ -144,10 +141,10 @@ export class BlindIndexing implements EngineIndexes {
     const collections = new Set([...this.#wanted.keys(), ...this.#known.byCollection.keys()]);
     for (const collection of collections)
       if (!this.#isKept(collection)) await this.#retry(() => this.#agree(collection));
-    this.#builder.goOn(this.#known, () => this.begin());
+    this.#builder.resume(this.#known, () => this.begin());
   }
 
-  /** All that is done here may be done twice: what was done already is found so. */
+  /** Retries an action that is safe to repeat. */
   #retry<T>(action: () => Promise<T>): Promise<T> {
     return retryUnavailable(this.#options.clock, () =>
       action().catch((error: unknown) => {
@@ -161,7 +158,7 @@ export class BlindIndexing implements EngineIndexes {
     return this.#known.byCollection.get(collection) ?? [];
   }
 
-  /** Those that are there are those that are wanted, as far as this node knows. */
+  /** Whether the collection's indexes are the wanted ones, as far as this node knows. */
   #isKept(collection: string): boolean {
     const { specs } = this.#wantedOf(collection);
     const token = this.#rows.collectionToken(collection).toString('hex');
@@ -174,7 +171,7 @@ export class BlindIndexing implements EngineIndexes {
     return this.#wanted.get(collection) ?? { specs: [], rev: undefined };
   }
 
-  /** One that was found to have duplicates is made again for a new definition. */
+  /** An index with duplicates is rebuilt for a new definition. */
   #isWanted({ collection, spec, duplicates, rev }: BlindIndex): boolean {
     const wanted = this.#wantedOf(collection);
     if ((duplicates ?? 0) > 0 && rev !== wanted.rev) return false;
@@ -182,9 +179,9 @@ export class BlindIndexing implements EngineIndexes {
   }
 
   /**
-   * Makes the indexes of a collection those that its definition asks for, under the project's lock. Changes
-   * nothing when the definition is not the one that this node has read: then it, or another node, comes
-   * again.
+   * Makes the indexes of a collection match its definition, under the project's lock. Does nothing when the
+   * definition differs from the one that this node has read; then a later call, here or on another node, does
+   * it.
    */
   async #agree(collection: string): Promise<void> {
     const { project, database, cipher } = this.#options;
@@ -222,8 +219,8 @@ export class BlindIndexing implements EngineIndexes {
   }
 
   /**
-   * Whether a definition is still of this revision, undefined where there is none. A row that does not open
-   * is of none that anybody has read.
+   * Whether a definition still has this revision; undefined means that there is none. An undecryptable row
+   * has no revision that a node could have read.
    */
   #isOf(row: Row | undefined, rev: string | undefined): boolean {
     if (row === undefined) return rev === undefined;

@@ -18,14 +18,14 @@ import {
 } from './blind-index.ts';
 
 /**
- * Entries of a transaction's documents after which it ends, those that the documents had included. It makes,
- * writes and removes them while its projects are locked.
+ * Number of entries, including former ones of its documents, after which a transaction takes no more commits.
+ * It computes, writes and removes them while it holds its projects' locks.
  */
 export const GROUP_ENTRIES_MAX = 10_000;
 
 /**
- * Which documents have a token, in indexes of some projects. One more than a group writes tells whether there
- * is another one.
+ * Finds the documents with a token, in indexes of some projects. One more than a group writes shows whether
+ * there is another one.
  */
 const HOLDERS: Statement = {
   name: 'bundoc-holders-2',
@@ -37,36 +37,35 @@ CROSS JOIN LATERAL (
 ) AS h`,
 };
 
-/** How many entries some documents have, up to a number of all of them together. */
+/** Counts the entries of some documents, up to a total. */
 const FORMER_ENTRIES: Statement = {
   name: 'bundoc-former-entries-1',
   text: `SELECT name, count(*) FROM (${entriesByName('$2::bytea[]', 'name')} LIMIT $3) AS e GROUP BY name`,
 };
 
-/** A token of a unique index, in hex, whose holders a plan asks for. */
+/** A token of a unique index, in hex, whose holders a plan needs. */
 export interface Asked {
   readonly index: BlindIndex;
   readonly token: string;
 }
 
 /**
- * What the blind indexes of a project say of the documents that a transaction writes, under the project's
- * lock. Who has a token of a unique index is not known at first: the commits are planned,
- * {@link lookUpHolders} answers what the plan asked, and they are planned again, until nothing more is asked,
- * or the plan has to end.
+ * The blind indexes of a project, for the documents of one transaction, under the project's lock. The holders
+ * of tokens in unique indexes are unknown at first. The commits are planned, {@link lookUpHolders} answers
+ * the plan's questions, and planning repeats until no question is left or the lookups are used up.
  */
 export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> {
   readonly project: string;
   readonly #indexes: BlindIndexes;
   readonly #rows: RowCipher;
-  /** Names of the documents that have a token, in hex. */
+  /** Names of the documents with a token, in hex. */
   readonly #holders = new Map<string, readonly string[]>();
   #asked = new Map<string, Asked>();
-  /** By revision: a document is looked at once, however often the group is decided. */
+  /** By revision: the entries of a document are computed once, however often the group is planned. */
   readonly #made = new Map<Buffer, { readonly text: Buffer; readonly entries: readonly BlindEntries[] }>();
   #uniqueness = new GroupUniqueness<BlindIndex>(() => []);
   /**
-   * Entries that documents have which the group replaces or deletes, by name; empty where they are few in any
+   * Entry counts of documents that the group replaces or deletes, by name; empty when they are small in any
    * case.
    */
   #former: ReadonlyMap<string, number> = new Map();
@@ -82,8 +81,8 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
   }
 
   /**
-   * Counts the entries of what the group may replace or delete, unless one commit could take all of them
-   * away. Those beyond what one could are taken for as many as a document may have.
+   * Counts the entries of documents that the group may replace or delete, unless one commit could remove all
+   * of them. Documents not counted are assumed to have the maximum.
    */
   async countFormer(transaction: Transaction, states: ReadonlyMap<string, DocumentState>): Promise<void> {
     const most = new Map<string, number>();
@@ -108,14 +107,14 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
     this.#uniqueness = new GroupUniqueness((index, token) => this.#holdersOf(index, token));
   }
 
-  /** Begins a commit. Undefined when it waits for another transaction. */
+  /** Begins a commit. Undefined when the commit must wait for another transaction. */
   commit() {
     if (this.#isCut || this.#entries > GROUP_ENTRIES_MAX) return undefined;
     this.#ofCommit = new CommitEntries();
     const { write, accept } = this.#uniqueness.commit();
     return {
       write: ({ fileName }: { readonly fileName: string }, entries: readonly BlindEntries[]) =>
-        write(fileName, keptApart(entries)),
+        write(fileName, enforcedEntries(entries)),
       accept,
     };
   }
@@ -123,8 +122,8 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
   /**
    * A document's entries; undefined in a collection without indexes.
    *
-   * @throws AppError `integrity_error` when an index does not open, since its entries are unknown then;
-   * `payload_too_large`.
+   * @throws AppError `integrity_error` when an index is undecryptable, because its entries are then unknown;
+   *   `payload_too_large`.
    */
   entriesOf(
     _write: Write,
@@ -152,27 +151,27 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
     this.#ofCommit.add(entries);
   }
 
-  /** False where a plan makes and removes no entries. */
+  /** False if plans add and remove no entries. */
   get hasIndexes(): boolean {
     return this.#indexes.byCollection.size > 0;
   }
 
-  /** Entries that the plan makes and removes. */
+  /** Number of entries that the plan adds and removes. */
   get entries(): number {
     return this.#entries;
   }
 
-  /** From now on, a plan ends at the first commit that asks what is not known. */
+  /** From now on, a plan ends at the first commit with an unanswered question. */
   stopAsking(): void {
     this.#mayAsk = false;
   }
 
-  /** Whether the last commit of the plan asked what is not known: it is not decided then. */
+  /** Whether the last commit of the plan has an unanswered question, so that it is not decided. */
   get isCut(): boolean {
     return this.#isCut;
   }
 
-  /** What the plan asked and is not known, and forgets that it was asked. */
+  /** Returns and clears the plan's unanswered questions. */
   takeAsked(): readonly Asked[] {
     const asked = [...this.#asked.values()];
     this.#asked = new Map();
@@ -198,7 +197,7 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
 }
 
 /**
- * Looks up, in one statement, what the plans of all projects of a transaction asked.
+ * Answers the questions of all plans in a transaction with one statement.
  *
  * @param writes of the transaction.
  * @returns the contexts whose commits must be planned again.
@@ -233,8 +232,8 @@ function sumOf(numbers: Iterable<number>): number {
   return sum;
 }
 
-/** Entries in those unique indexes that enforce something. */
-function keptApart(entries: readonly BlindEntries[]): (readonly [BlindIndex, readonly string[]])[] {
+/** Entries in the unique indexes that enforce uniqueness. */
+function enforcedEntries(entries: readonly BlindEntries[]): (readonly [BlindIndex, readonly string[]])[] {
   return entries.flatMap(({ index, tokens }) => (isEnforced(index) ? [[index, tokens] as const] : []));
 }
 

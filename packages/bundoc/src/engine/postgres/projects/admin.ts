@@ -8,9 +8,9 @@ import type { OnProgress, ProjectStats, StatsOutcome } from '../../reports.ts';
 import { findingOf, type VerifiedProject } from '../../reports.ts';
 import type { Connections, Queryable, Statement } from '../database/database.ts';
 import { readFileRow } from '../rows/file-row.ts';
-import { ONE_MOMENT, verifyRows } from '../verify/verify-rows.ts';
+import { SNAPSHOT_TRANSACTION, verifyRows } from '../verify/verify-rows.ts';
 
-/** What a tool needs that works on a project in the database, beside the service or without it. */
+/** What a tool needs to work on a project in the database, with or without running nodes. */
 export interface ProjectInRows {
   readonly project: string;
   readonly database: Connections;
@@ -27,10 +27,7 @@ SELECT (SELECT count(*) FROM bundoc.documents WHERE project = $1 AND deleted_ms 
   (SELECT seq FROM bundoc.heads WHERE project = $1)`,
 };
 
-/**
- * @throws AppError `project_damaged` without a file that will do, `key_mismatch`, and those of the key
- * service.
- */
+/** @throws AppError `project_damaged` without a usable file, `key_mismatch`, and those of the key service. */
 export async function readProjectRow(
   queryable: Queryable,
   { project, keys }: Pick<ProjectInRows, 'project' | 'keys'>,
@@ -42,7 +39,7 @@ export async function readProjectRow(
   return { text, file, cipher: openCipher(file, await leasing(project, keys)(file)) };
 }
 
-/** Opens and checks everything that a project holds, as of one moment; others may write meanwhile. */
+/** Decrypts and checks everything in a project, in one snapshot; others may write at the same time. */
 export async function verifyProjectInRows(
   place: ProjectInRows,
   onProgress: OnProgress,
@@ -50,7 +47,7 @@ export async function verifyProjectInRows(
   const { project, database } = place;
   try {
     const { cipher } = await readProjectRow(database, place);
-    const verified = await database.transaction(ONE_MOMENT, (transaction) =>
+    const verified = await database.transaction(SNAPSHOT_TRANSACTION, (transaction) =>
       verifyRows(transaction, project, cipher, onProgress),
     );
     return { project, documents: verified?.documents ?? 0, findings: verified?.findings ?? [] };
@@ -60,7 +57,7 @@ export async function verifyProjectInRows(
   }
 }
 
-/** What a project holds, by its counts; nothing is opened, so no key is needed. */
+/** The totals of a project, from its counts. Nothing is decrypted, so no key is needed. */
 export async function statsOfProjectInRows({
   project,
   database,

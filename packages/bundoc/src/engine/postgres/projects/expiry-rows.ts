@@ -12,15 +12,15 @@ const ENSURE_MARKED: Statement = {
   name: 'bundoc-ensure-expiry-1',
   text: 'INSERT INTO bundoc.expiry (project, due_ms) VALUES ($1, $2) ON CONFLICT (project) DO NOTHING',
 };
-/** Of several nodes one is given it. */
+/** Only one of several nodes gets a project. */
 const TAKE: Statement = {
   name: 'bundoc-take-expiry-1',
   text: `UPDATE bundoc.expiry SET due_ms = $2 WHERE project = (
            SELECT project FROM bundoc.expiry WHERE due_ms <= $1 ORDER BY due_ms LIMIT 1 FOR UPDATE SKIP LOCKED
          ) RETURNING project, due_ms`,
 };
-const LOOK_AGAIN: Statement = {
-  name: 'bundoc-look-again-1',
+const POSTPONE: Statement = {
+  name: 'bundoc-postpone-expiry-1',
   text: 'UPDATE bundoc.expiry SET due_ms = $3 WHERE project = $1 AND due_ms = $2',
 };
 const UNMARK: Statement = {
@@ -28,7 +28,7 @@ const UNMARK: Statement = {
   text: 'DELETE FROM bundoc.expiry WHERE project = $1 AND due_ms = $2',
 };
 
-/** Marks as rows, which all nodes share. */
+/** Marks as rows, shared by all nodes. */
 export class ExpiryMarksInRows implements ExpiryMarks {
   readonly #database: Database;
   readonly #clock: Clock;
@@ -54,7 +54,7 @@ export class ExpiryMarksInRows implements ExpiryMarks {
   }
 
   async reschedule({ project, turn }: DueProject, afterMs: number): Promise<void> {
-    await this.#query(LOOK_AGAIN, [project, turn, this.#in(afterMs)]);
+    await this.#query(POSTPONE, [project, turn, this.#in(afterMs)]);
   }
 
   async unmark({ project, turn }: DueProject): Promise<void> {

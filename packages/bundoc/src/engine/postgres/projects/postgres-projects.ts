@@ -27,7 +27,7 @@ import { removeRows, unfenceRows } from '../rows/fence.ts';
 import { changeMarker, type FileRow, readFileRow, readFileRows, replaceFileRow } from '../rows/file-row.ts';
 import { makeProject, raiseKeyVersion } from '../rows/project-rows.ts';
 
-/** Of a row of `bundoc.projects` that holds a project, and not only a mark. */
+/** True for a row of `bundoc.projects` with a project, rather than only a mark. */
 export const IS_PROJECT = `file IS NOT NULL AND NOT starts_with(coalesce(marker, ''), '${MOVE_MARK_BEGINS}')`;
 const NAMES: Statement = {
   name: 'bundoc-project-names-6',
@@ -41,27 +41,29 @@ const EXTENTS: Statement = {
          WHERE h.project = ANY ($1::text[]) GROUP BY h.project`,
 };
 
-/** Projects whose rows one statement reads for their openings, and such statements that run at once. */
+/**
+ * Projects whose rows one statement reads when they are opened, and the number of such statements at a time.
+ */
 const OPENINGS_OF_STATEMENT_MAX = 32;
 const OPENING_STATEMENTS_MAX = 2;
-/** Nodes that change the same file at once: each lets one be first at most. */
+/** Maximum attempts. When nodes change the same file at once, each attempt lets at least one succeed. */
 const TRIES_MAX = 10;
 
 export interface PostgresProjectsOptions {
   readonly database: Database;
   readonly keys: KeyCache;
   readonly clock: Clock;
-  /** The storage that this is. */
+  /** The identity of this storage. */
   readonly storage: TakenOver;
   readonly onSetAside?: OnSetAside;
-  /** Ends a move out of this storage that was cut short. */
+  /** Finishes an interrupted move out of this storage. */
   readonly settle: SettleMove;
 }
 type RowsPlace = Pick<PostgresProjectsOptions, 'database' | 'clock'>;
 
 /**
- * Finds and makes projects in the database, side by side with other nodes. The first row that is inserted is
- * the project's, with its name key; a change is made only to the very text that it was decided on.
+ * Finds and creates projects in the database, concurrently with other nodes. The first inserted row is the
+ * project's, with its name key. A change only replaces exactly the text that it was based on.
  */
 export class PostgresProjects implements Projects {
   readonly #options: PostgresProjectsOptions;
@@ -85,7 +87,7 @@ export class PostgresProjects implements Projects {
       const keys = await keysOfFile(this.#options.keys, project, file);
       const [current] = keys;
       const isKnown = file.versions.some(({ version }) => version === current.version);
-      // Nothing of a key is written down before it is certain that it is the project's own.
+      // Proves that the key belongs to the project before anything about it is written.
       const cipher = isKnown ? openCipher(file, keys) : undefined;
       const rewrapped = withWrappings(file, keys);
       if (cipher !== undefined && rewrapped === undefined) return { file, keys, cipher, head };
@@ -100,8 +102,8 @@ export class PostgresProjects implements Projects {
   }
 
   /**
-   * The row that was first counts, of whichever node: its key was adopted by the others, and its name key is
-   * the only one.
+   * Of concurrent creations, the first inserted row wins. The other nodes have adopted the same key, and use
+   * that row's name key.
    */
   async openOrCreate(project: string): Promise<OpenedProject> {
     const existing = await this.open(project);
@@ -109,7 +111,7 @@ export class PostgresProjects implements Projects {
     const { keys, clock, storage, database } = this.#options;
     const made = await mintOrAdopt(keys, project);
     const file = newProjectFile(project, made, new Date(clock.now()), storage);
-    // Asked for again after a broken connection, it finds what the first try has made.
+    // A retry after a broken connection finds the row of the first attempt.
     const asOfMs = clock.monotonic();
     const found = await retryUnavailable(clock, () =>
       makeProject(database, project, textOf(file), made.key.version),
@@ -171,7 +173,7 @@ export class PostgresProjects implements Projects {
     return marker === undefined ? undefined : readDeletionMark(project, marker);
   }
 
-  /** The head goes first: without one, no node commits to the project. */
+  /** The head is removed first: without one, no node commits to the project. */
   async remove(project: string, mark: DeletionMark): Promise<void> {
     const { database, clock } = this.#options;
     const transact: Database['transaction'] = (begin, action) =>
@@ -202,13 +204,12 @@ export class PostgresProjects implements Projects {
         throw new AppError('project_damaged', { cause: new Error('rows without a project file') });
       return { text, head: head && { ...head, asOfMs } };
     }
-    // Nobody takes its mark away: BunKMS is not asked without end.
+    // The mark stays; the loop ends so that BunKMS is not asked forever.
     throw new AppError('storage_unavailable', { retryAfterS: 1 });
   }
 
   /**
-   * @throws AppError `project_destroyed` when the key service confirms what a mark says; any other mark is
-   * set aside.
+   * @throws AppError `project_destroyed` when the key service confirms the mark; any other mark is set aside.
    */
   async #requireNotDeleted(project: string, marker: string): Promise<void> {
     const { database, clock, keys, onSetAside } = this.#options;
@@ -220,8 +221,8 @@ export class PostgresProjects implements Projects {
   }
 
   /**
-   * A mark that is over is taken away, and one that is not authentic is set aside. @throws AppError as
-   * {@link judgeMoveMark}.
+   * Removes the mark of a finished move, and sets a forged one aside. @throws AppError as {@link
+   * judgeMoveMark}.
    */
   async #requireHere(project: string, marker: string, text: string | undefined): Promise<void> {
     const { database, clock, onSetAside } = this.#options;
@@ -231,8 +232,8 @@ export class PostgresProjects implements Projects {
   }
 
   /**
-   * @returns false when another node changed the file first, or the outcome is unknown: the caller reads it
-   * again.
+   * @returns false when another node changed the file first, or the outcome is unknown; the caller reads it
+   *   again.
    */
   async #replace(text: string, file: ProjectFile, keyVersion: number | undefined): Promise<boolean> {
     const { database, clock } = this.#options;
@@ -251,8 +252,8 @@ export class PostgresProjects implements Projects {
 }
 
 /**
- * The error for a project that is open here and has no head any more: `project_destroyed`, or
- * `project_moving`: then BunKMS says where it is when it is opened again.
+ * The error for an open project that has lost its head: `project_destroyed`, or `project_moving`. In the
+ * second case, BunKMS says where it is when it is reopened.
  *
  * @throws AppError of the database.
  */
@@ -261,7 +262,7 @@ export async function whyGone(place: RowsPlace, project: string): Promise<AppErr
   if (marker?.startsWith(MOVE_MARK_BEGINS)) return new AppError('project_moving', { retryAfterS: 1 });
   if (text === undefined)
     return marker === undefined ? new AppError('project_not_found') : projectDestroyed();
-  // It has come back meanwhile.
+  // The project has come back in the meantime.
   return new AppError('storage_unavailable', { retryAfterS: 1 });
 }
 

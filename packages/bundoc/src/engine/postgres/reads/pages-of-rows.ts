@@ -7,8 +7,7 @@ import { RowReader } from './row-reader.ts';
 import { SharedReads } from './shared-reads.ts';
 
 /**
- * Reads what changed in a project as nodes do: over any connection, or inside a transaction that holds its
- * lock.
+ * Reads changes of a project as nodes do: over any connection, or inside a transaction that holds its lock.
  */
 export function pagesOfRows(
   queryable: Queryable,

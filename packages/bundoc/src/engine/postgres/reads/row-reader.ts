@@ -22,9 +22,9 @@ import { orUndefined, ROW_COLUMNS, readStateRow, SEALED } from '../rows/rows.ts'
 import type { SealedRow, SharedReads } from './shared-reads.ts';
 
 /**
- * With the head as of the same moment: no row says that the project is not there, and a row of nothing that
- * the page is empty. Asked for by itself, a head that a fence kept away could be back, and the empty page
- * would be taken for the truth.
+ * A page with the head in one snapshot. No row means that the project does not exist; a row of nulls means
+ * that the page is empty. With a separate query for the head, a fence could be lifted in between, and the
+ * empty page would seem right.
  */
 const LIST: Statement = {
   name: 'bundoc-list-4',
@@ -41,8 +41,8 @@ SELECT d.* FROM bundoc.heads AS h LEFT JOIN LATERAL (
 };
 
 /**
- * The same of documents that some indexes find by tokens, a page of each token at most. A row of nothing says
- * that the index is there and finds none; no row, that it is not, or not whole.
+ * The same for documents that some indexes find by tokens, with at most a page for each token. A row of nulls
+ * means that the index finds none; no row means that it does not exist or is not ready.
  */
 const LIST_FOUND: Statement = {
   name: 'bundoc-list-found-3',
@@ -64,7 +64,7 @@ SELECT d.* FROM bundoc.blind_indexes AS i LEFT JOIN LATERAL (
   AND EXISTS (SELECT FROM bundoc.heads WHERE project = $1) ORDER BY d.created_seq`,
 };
 
-/** The head, and the changes with their bytes, as many as there is room for, as of one moment. */
+/** The head, and the changes with their bytes up to a limit, in one snapshot. */
 const SEALED_CHANGES: Statement = {
   name: 'bundoc-sealed-changes-3',
   text: `
@@ -84,13 +84,13 @@ const COLLECTIONS: Statement = {
          WHERE h.project = $1 ORDER BY c.first_seq, c.token`,
 };
 
-/** Bytes that are opened before others get their turn. */
+/** Bytes decrypted before other work gets its turn. */
 const STEP_BYTES = 1_048_576;
 
 export interface RowReaderOptions {
   readonly project: string;
   readonly database: Queryable;
-  /** Reads of all projects of this node. */
+  /** Shared by all projects of this node. */
   readonly reads: SharedReads;
   readonly cipher: ProjectCipher;
   readonly clock: Clock;
@@ -98,9 +98,9 @@ export interface RowReaderOptions {
 }
 
 /**
- * Reads of one project. What a row says in the clear is compared with what is sealed in it. Anyone who finds
- * nothing looks whether the project is there: another node deletes one by taking its head away first. Errors
- * of every method: VersionUnknown, ProjectGone, and those of the database.
+ * Reads of one project. Clear columns are compared with the sealed ones. A read without a result checks that
+ * the project exists, because another node deletes one by removing its head first. Errors of every method:
+ * VersionUnknown, ProjectGone, and those of the database.
  */
 export class RowReader {
   readonly #options: RowReaderOptions;
@@ -116,7 +116,7 @@ export class RowReader {
     const name = this.#options.cipher.fileName(ref);
     const { clock, reads, project } = this.#options;
     const row = await retryUnavailable(clock, () => reads.get(project, name));
-    if (row === 'gone') throw gone();
+    if (row === 'gone') throw projectGone();
     if (row === 'absent') return undefined;
     const document = this.#open(ref, name, row);
     if (document === undefined) throw this.#damaged(name);
@@ -126,8 +126,8 @@ export class RowReader {
   /**
    * A page of a collection.
    *
-   * @param by the index and the tokens of its that a document must have one of; all documents without.
-   * @throws AppError `overloaded` when the index is not there any more.
+   * @param by the index, and its tokens of which a document must have one; without it, all documents.
+   * @throws AppError `overloaded` when the index no longer exists.
    */
   async list(
     { collection, after, limit, bytesMax, work }: ListQuery,
@@ -169,9 +169,9 @@ export class RowReader {
   async changes(after: Position, limit: number, horizon: Position): Promise<ChangePage> {
     const { clock, reads, project } = this.#options;
     const found = await retryUnavailable(clock, () => reads.changes({ project, after, limit }));
-    if (found === undefined) throw gone();
+    if (found === undefined) throw projectGone();
     const { seq, purgedSeq, rows } = found;
-    // Who begins now has seen nothing that a forgotten deletion could be of.
+    // A reader that starts from zero cannot have missed a purged tombstone.
     const known = after === 0 ? purgedSeq : horizon;
     if (purgedSeq > Math.max(after, known)) throw new AppError('position_gone');
     const states = rows.map((row) => this.#requiredState(row));
@@ -188,13 +188,13 @@ export class RowReader {
   }
 
   /**
-   * As of one moment: a page with all that there is behind its beginning is up to the head. @throws AppError
+   * Reads one snapshot: a page with all changes after its start reaches the head. @throws AppError
    * `integrity_error`.
    */
   async sealedChanges(after: Position, { limit, bytesMax }: SealedPageLimits): Promise<SealedPage> {
     const rows = await this.#query(SEALED_CHANGES, [this.#options.project, after, limit, bytesMax]);
     const [head] = rows;
-    if (head === undefined) throw gone();
+    if (head === undefined) throw projectGone();
     const [seq, forgotten] = head as unknown as [number, number];
     const changes = rows.filter((row) => row[2] !== null).map((row) => this.#sealedChange(row.slice(2)));
     const total = Number(head.at(-1) ?? 0);
@@ -206,7 +206,7 @@ export class RowReader {
   async position(): Promise<Position> {
     const { clock, reads, project } = this.#options;
     const position = await retryUnavailable(clock, () => reads.position(project));
-    if (position === undefined) throw gone();
+    if (position === undefined) throw projectGone();
     return position;
   }
 
@@ -224,10 +224,10 @@ export class RowReader {
     });
   }
 
-  /** Rows of a statement that joins them to the project's head. @throws ProjectGone. */
+  /** Rows of a statement that is joined to the project's head. @throws ProjectGone. */
   async #asOfHead(statement: Statement, values: readonly unknown[]): Promise<readonly Row[]> {
     const rows = await this.#query(statement, values);
-    if (rows.length === 0) throw gone();
+    if (rows.length === 0) throw projectGone();
     return rows.filter(([first]) => first !== null);
   }
 
@@ -250,7 +250,7 @@ export class RowReader {
     return retryUnavailable(clock, () => database.query(statement, values));
   }
 
-  /** The document, or undefined when the bytes are not it, or not this state of it. */
+  /** The document; undefined when the bytes are not this state of it. */
   #open(ref: DocumentRef, name: string, { keyVersion, rev, sealed }: SealedRow): StoredDocument | undefined {
     const { cipher } = this.#options;
     if (!cipher.hasVersion(keyVersion)) throw new VersionUnknown(`version ${keyVersion} is not at hand`);
@@ -264,14 +264,14 @@ export class RowReader {
     return orUndefined(() => readStateRow(row, this.#rows));
   }
 
-  /** A change that cannot be read must not be left out in silence. */
+  /** An unreadable change must not be omitted silently. */
   #requiredState(row: Row) {
     const state = this.#stateOf(row);
     if (state === undefined) throw this.#damaged((row[0] as Buffer).toString('hex'));
     return state;
   }
 
-  /** A document that does not open is no part of a backup. */
+  /** A backup must not contain an undecryptable document. */
   #sealedChange(row: Row): SealedChange {
     const state = this.#requiredState(row);
     if (state.deletedMs !== 0) return { state, sealed: undefined };
@@ -292,6 +292,6 @@ export function indexChanged(): AppError {
   return new AppError('overloaded', { detail: 'the index changed during the query', retryAfterS: 1 });
 }
 
-function gone(): ProjectGone {
+function projectGone(): ProjectGone {
   return new ProjectGone('the project is not there any more');
 }

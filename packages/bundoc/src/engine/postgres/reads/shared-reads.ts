@@ -6,11 +6,11 @@ import { Gather, inHalves } from '../commit/gather.ts';
 import type { Queryable, Row, Statement } from '../database/database.ts';
 import { ROW_COLUMNS, small } from '../rows/rows.ts';
 
-/** Statements of small documents that run at once, and documents of each. */
+/** Concurrent statements for small documents, and documents in each. */
 const SMALL_STATEMENTS_MAX = 4;
 const SMALL_DOCUMENTS_MAX = 128;
 /**
- * Sealed bytes of a small document. A larger one is read by a second statement, in the lane of large
+ * Maximum sealed bytes of a small document. A larger one is read by a second statement, in the lane of large
  * documents.
  */
 export const INLINE_BYTES_MAX = 65_536;
@@ -18,17 +18,17 @@ export const INLINE_BYTES_MAX = 65_536;
 const LARGE_STATEMENTS_MAX = 2;
 const LARGE_DOCUMENTS_MAX = 32;
 /**
- * Sealed bytes that a statement of large documents returns, unless a single document has more. On the wire,
- * and while the client reads them, they take a few times as much.
+ * Maximum sealed bytes that a statement for large documents returns, unless a single document has more. On
+ * the wire, and while the client parses them, they take a few times as much.
  */
 export const LARGE_BYTES_MAX = 4_194_304;
 
 /**
- * Rows of two kinds: of each document that is there, with its place in the arrays, and of each project that
- * has its head, which a deletion and a move remove first.
+ * Returns two kinds of rows. One kind is for each existing document, with its index in the arrays. The other
+ * is for each project with a head, which a deletion and a move remove first.
  *
- * The condition on tombstones stands outside of the look-up: inside, the index of creations looks as good as
- * that of names. The sub-selects hide the length of the arrays, so that one generic plan serves all.
+ * The condition on tombstones is outside of the lookup: inside, the index of creations looks as good as that
+ * of names. The sub-selects hide the length of the arrays, so that one generic plan serves all.
  */
 const READ: Statement = {
   name: 'bundoc-read-2',
@@ -43,7 +43,7 @@ UNION ALL
 SELECT NULL, NULL, NULL, NULL, NULL, project FROM bundoc.heads WHERE project = ANY($4::text[])`,
 };
 
-/** Statements that read heads, or changes, that run at once, and projects of each. */
+/** Concurrent statements for heads or changes, and projects in each. */
 const CHANGE_STATEMENTS_MAX = 2;
 const POSITIONS_OF_STATEMENT_MAX = 128;
 const CHANGES_OF_STATEMENT_MAX = 16;
@@ -54,8 +54,8 @@ const POSITIONS: Statement = {
 };
 
 /**
- * Heads and changes as of one moment: a position must not be ahead of the changes that were read. The index
- * of changes has a condition, so that look-ups by name cannot use it: it is repeated here.
+ * Heads and changes in one snapshot: a position must not be ahead of the changes that were read. The index of
+ * changes has a condition, so that lookups by name cannot use it. The statement repeats the condition.
  */
 const CHANGES: Statement = {
   name: 'bundoc-changes-4',
@@ -69,7 +69,7 @@ LEFT JOIN LATERAL (
 ) AS d ON true ORDER BY wanted.place, d.seq`,
 };
 
-/** What changed in a project behind a position: so many rows at most. */
+/** Wants up to `limit` changes of a project after a position. */
 export interface WantedChanges {
   readonly project: string;
   readonly after: Position;
@@ -79,7 +79,7 @@ export interface WantedChanges {
 export interface FoundChanges {
   readonly seq: Position;
   readonly purgedSeq: Position;
-  /** With the columns of `ROW_COLUMNS`, in the order of the commits. */
+  /** With the columns of `ROW_COLUMNS`, in commit order. */
   readonly rows: readonly Row[];
 }
 
@@ -89,7 +89,7 @@ export interface SealedRow {
   readonly sealed: Buffer;
 }
 
-/** A document, or that there is none, or that the project has no head. */
+/** A document; `absent` without one; `gone` for a project without a head. */
 export type FoundRow = SealedRow | 'absent' | 'gone';
 
 type DocumentRow = readonly [
@@ -102,26 +102,26 @@ type DocumentRow = readonly [
 
 /** A document that callers wait for. */
 interface Wanted {
-  /** Of the first who waits for it. */
+  /** The share of its first caller. */
   readonly share: ShareKey;
   readonly project: string;
   /** In hex. */
   readonly name: string;
-  /** Sealed bytes that the next statement returns of it at most. */
+  /** Maximum sealed bytes of it that the next statement returns. */
   size: number;
   readonly done: PromiseWithResolvers<FoundRow>;
 }
 
 /**
- * Gathers the most frequent reads of all projects of a node into statements. A statement that runs takes no
- * further reads: each caller sees every commit that was acknowledged before its call.
+ * Gathers the most frequent reads of all projects of a node into statements. A running statement accepts no
+ * further reads, so each caller sees every commit that was acknowledged before its call.
  *
- * Subjects take turns, then the projects of a subject, one document each. Large documents have statements of
- * their own, so that they delay no small ones. Heads, and pages of changes, are gathered in the same way.
+ * Subjects take turns, then the projects of a subject, one document each. Large documents have separate
+ * statements, so that they do not delay small ones. Heads and pages of changes are gathered in the same way.
  */
 export class SharedReads {
   readonly #database: Queryable;
-  /** Documents whose size is not known yet. */
+  /** Documents of unknown size. */
   readonly #small = new Waiting(SMALL_DOCUMENTS_MAX, Number.POSITIVE_INFINITY);
   readonly #large = new Waiting(LARGE_DOCUMENTS_MAX, LARGE_BYTES_MAX);
   readonly #smallReads = this.#batcherOf(this.#small, SMALL_STATEMENTS_MAX);
@@ -185,7 +185,7 @@ export class SharedReads {
     return wanted.map((_, at) => {
       const found = byPlace.get(at + 1);
       const [, seq, purgedSeq] = found?.[0] ?? [];
-      // A project without changes has one row, of its head alone.
+      // A project without changes has one row with only its head.
       const changes = found?.filter((row) => row[3] !== null).map((row) => row.slice(3));
       return changes && { seq: Number(seq), purgedSeq: Number(purgedSeq), rows: changes };
     });
@@ -244,17 +244,17 @@ export class SharedReads {
       wanted.size = size;
       this.#readLater(wanted);
     }
-    // A row without bytes, or with more than any document has, does not open.
+    // An undecryptable document: the row has no bytes, or more than any document.
     else wanted.done.resolve({ keyVersion, rev, sealed: sealed ?? Buffer.alloc(0) });
   }
 }
 
-/** Documents that no statement reads yet. Nobody asks for the same one twice. */
+/** Documents waiting for a statement, each only once. */
 class Waiting implements BatchQueue<Wanted> {
   readonly #batches: FairBatches<Wanted>;
   readonly #found = new Map<string, Wanted>();
 
-  /** @param bytesMax of all documents that are taken at once; the first is taken whatever it has. */
+  /** @param bytesMax of all documents that are taken at once; the first may exceed it. */
   constructor(itemsMax: number, bytesMax: number) {
     this.#batches = new FairBatches({ itemsMax, bytesMax, bytesOf: ({ size }) => size });
   }

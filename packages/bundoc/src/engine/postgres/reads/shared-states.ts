@@ -2,10 +2,10 @@ import { definitionsState, NO_DEFINITIONS } from '../../definitions-state.ts';
 import type { FoundHead } from '../../projects.ts';
 import type { Queryable, Statement } from '../database/database.ts';
 
-/** More than a revision has. */
+/** Longer than any revision. */
 const REV_BYTES_MAX = 64;
 /**
- * Of the projects whose head has changed, or is gone: the head, and a digest of the revisions of their
+ * For projects whose head has changed or is gone: the head, and a digest of the revisions of their
  * definitions.
  */
 const CHANGED: Statement = {
@@ -20,7 +20,7 @@ LEFT JOIN LATERAL (
 ) AS d ON head.seq IS NOT NULL
 WHERE head.seq IS DISTINCT FROM wanted.seq OR head.index_version IS DISTINCT FROM wanted.index_version`,
 };
-/** Of a project whose head was not looked at yet. */
+/** The position of a project whose head was not read yet. */
 const UNKNOWN = -1;
 
 type ChangedRow = readonly [
@@ -30,21 +30,18 @@ type ChangedRow = readonly [
   digest: Buffer | null,
 ];
 
-/** What is known of an open project's definitions. */
+/** The known state of an open project's definitions. */
 export interface KnownState {
   readonly project: string;
-  /** Of the collection of definitions. */
+  /** The token of the collection of definitions. */
   readonly token: Buffer;
   seq: number;
   indexVersion: number;
-  /** As {@link definitionsState}; undefined while it is not known. */
+  /** As {@link definitionsState}; undefined while unknown. */
   text: string | undefined;
 }
 
-/**
- * In which state the definitions of open projects are: one statement for all of them, which returns those
- * that have changed.
- */
+/** The states of all open projects' definitions. One statement returns those that have changed. */
 export class SharedStates {
   readonly #database: Queryable;
   readonly #states = new Map<string, KnownState>();
@@ -53,10 +50,7 @@ export class SharedStates {
     this.#database = database;
   }
 
-  /**
-   * @param head as it was before its definitions were read, of a project that has none; undefined of any
-   * other.
-   */
+  /** @param head the head from before a read that found no definitions; undefined otherwise. */
   add(project: string, token: Buffer, head: FoundHead | undefined): KnownState {
     const { seq, indexVersion } = head ?? { seq: UNKNOWN, indexVersion: UNKNOWN };
     const text = head && definitionsState(indexVersion, NO_DEFINITIONS);
@@ -70,7 +64,7 @@ export class SharedStates {
   }
 
   /**
-   * The states of those that are open and not gone.
+   * The states of the open projects that still exist.
    *
    * @throws AppError of the database.
    */

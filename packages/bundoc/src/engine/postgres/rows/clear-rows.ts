@@ -4,8 +4,8 @@ import { removeRows, unfenceRows } from './fence.ts';
 import { type FileRow, lockRow, readFileRow } from './file-row.ts';
 
 /**
- * Takes the mark out of a row that has no project. @returns what there is then. @throws AppError of the
- * database.
+ * Removes the mark from a row without a project. @returns the content of the row afterwards. @throws AppError
+ * of the database.
  */
 export async function clearRows(database: Connections, place: MarkedPlace): Promise<FileRow> {
   const { project, isLeftOver, onSetAside } = place;

@@ -14,21 +14,20 @@ const UNFENCE: Statement = {
          INSERT INTO bundoc.heads SELECT * FROM head ON CONFLICT (project) DO NOTHING RETURNING 1`,
 };
 /**
- * What is done before the fence takes its time; writers get an answer to come back after as long as a
- * statement may take. A mover that lost its power or its network is found out by the server's TCP within half
- * a minute, and one that hangs, after ten minutes: then its locks are free.
+ * Timeouts while a fence is held, which may take long; blocked writers get an error with a time to retry
+ * after a statement's time limit. The server's TCP detects a mover without power or network within half a
+ * minute, and its timeout ends one that hangs after ten minutes. Both free the locks.
  */
-const NO_HURRY = `SET LOCAL idle_in_transaction_session_timeout = '10min'; SET LOCAL tcp_user_timeout = '30s';
+const FENCE_TIMEOUTS = `SET LOCAL idle_in_transaction_session_timeout = '10min'; SET LOCAL tcp_user_timeout = '30s';
   SET LOCAL tcp_keepalives_idle = 10; SET LOCAL tcp_keepalives_interval = 5; SET LOCAL tcp_keepalives_count = 4`;
 
 /**
- * Runs `action` with the locks that every commit takes, then puts a mark beside the project's file and its
- * head out of reach: from then on, no node commits to the project or reads from it. If this process ends
- * before, nodes go on.
+ * Runs `action` with the locks that every commit takes, then writes a mark beside the project's file and
+ * hides its head. From then on, no node commits to the project or reads from it. If this process ends
+ * earlier, nodes continue.
  *
- * @param action returns the mark; it may throw, and nothing has changed then. Told whether there is a
- * project.
- * @throws AppError `project_moving` where there is a mark already.
+ * @param action receives whether the project exists, and returns the mark; if it throws, nothing has changed.
+ * @throws AppError `project_moving` where a mark already exists.
  */
 export async function fenceRows(
   database: Connections,
@@ -37,11 +36,11 @@ export async function fenceRows(
 ): Promise<void> {
   let mark: string | undefined;
   try {
-    // The file before the head, as anyone who brings in a new version of the key takes them.
+    // First the file, then the head, in the order in which nodes lock them to add a key version.
     const locks = `SELECT FROM bundoc.projects WHERE project = '${project}' FOR UPDATE;${lockOf(project)}`;
-    await database.transaction(`${NO_HURRY};${locks}`, async (transaction, begun) => {
+    await database.transaction(`${FENCE_TIMEOUTS};${locks}`, async (transaction, begun) => {
       mark = await action(transaction, begun.at(-1)?.[0] !== undefined);
-      // Of another move, or put there by somebody: it is judged when the project is opened again.
+      // The mark belongs to another move or is forged: it is judged when the project is reopened.
       if (!(await changeMarker(transaction, project, mark, undefined)))
         throw new AppError('project_moving', { retryAfterS: 2 });
       await transaction.query(FENCE, [project]);
@@ -49,20 +48,20 @@ export async function fenceRows(
     });
   } catch (error) {
     if (!(error instanceof OutcomeUnknown)) throw error;
-    // It held the row of the file: behind that lock its outcome stands.
+    // The transaction held the lock of the file's row, so after that lock its outcome is final.
     const row = await database.transaction('', (transaction) => lockRow(transaction, project));
     if (row?.marker !== mark) throw error;
   }
 }
 
-/** Puts the head out of reach, which the transaction has made. */
+/** Hides the head that the transaction has created. */
 export async function fenceHead(transaction: Transaction, project: string): Promise<void> {
   await transaction.query(FENCE, [project]);
 }
 
 /**
- * Runs `action` in a transaction that alone sees the head of a project which is fenced. @returns undefined
- * when there is no such head.
+ * Runs `action` in a transaction that alone sees the head of a fenced project. @returns undefined when there
+ * is no such head.
  */
 export async function inFence<T>(
   transaction: Transaction,
@@ -76,8 +75,8 @@ export async function inFence<T>(
 }
 
 /**
- * Takes the mark away, and brings the head back. @returns false where another mark stands, or none: nothing
- * has changed then.
+ * Removes the mark, and brings the head back. @returns false for another mark or none; then nothing has
+ * changed.
  */
 export async function unfenceRows(database: Connections, project: string, mark: string): Promise<boolean> {
   const isChanged = await database.transaction('', async (transaction) => {
@@ -89,8 +88,8 @@ export async function unfenceRows(database: Connections, project: string, mark: 
 }
 
 /**
- * Removes all that the database has of a project, and leaves a mark, durably. The head goes first: without
- * one, no node commits to the project. May be done again.
+ * Removes everything of a project from the database and leaves a mark, durably. The head is removed first:
+ * without one, no node commits to the project. Idempotent.
  */
 export async function removeRows(
   transact: <T>(action: (transaction: Transaction) => Promise<T>) => Promise<T | undefined>,

@@ -2,20 +2,23 @@ import { SMALL_FILE_BYTES_MAX } from '../../project-file.ts';
 import type { FoundHead } from '../../projects.ts';
 import type { Queryable, Row, Statement, Transaction } from '../database/database.ts';
 
-/** Of a mark, in characters: more than any genuine one has. */
+/** Maximum length of a mark that is read, in characters: more than any genuine one has. */
 const MARKER_LENGTH_MAX = 65_536;
 /**
  * A longer file is read as an empty one, which is damaged. Without these bounds, one planted row would
  * exhaust the memory of each node.
  */
 const FILE = `CASE WHEN octet_length(file) > ${SMALL_FILE_BYTES_MAX} THEN '' ELSE file END`;
-/** Of a longer mark, only the beginning is read: it is not genuine. */
+/** Only the start of a longer mark is read: it is not genuine. */
 export const MARKER = `left(marker, ${MARKER_LENGTH_MAX})`;
 
-/** Versions of the key, and collections, of which the statement says more than that there are as many. */
+/**
+ * Maximum number of key versions and collections that the statement lists; of more, it only returns the
+ * number.
+ */
 const NAMED_MAX = 64;
 const TOKEN_BYTES_MAX = 64;
-/** All that the opening of most projects needs, as of one moment, in the order that they are asked for. */
+/** Everything that most openings of projects need, in one snapshot, in the order of the questions. */
 const READ: Statement = {
   name: 'bundoc-read-projects-1',
   text: `
@@ -57,26 +60,23 @@ const REPLACE: Statement = {
   text: 'UPDATE bundoc.projects SET file = $2 WHERE project = $1 AND file = $3 RETURNING 1',
 };
 
-/** What the database has under a project's id. */
+/** The database's rows for a project id. */
 export interface FileRow {
-  /**
-   * The project's file, or a mark in its place; undefined where there is neither, and empty where it is too
-   * long for either.
-   */
+  /** The project's file; undefined without one, and empty where it is too long for one. */
   readonly text: string | undefined;
-  /** The mark beside the file, or where there is none; at most {@link MARKER_LENGTH_MAX} characters of it. */
+  /** The mark, with or without a file; at most {@link MARKER_LENGTH_MAX} characters of it. */
   readonly marker: string | undefined;
-  /** Undefined where there are no rows of content. */
+  /** Undefined without rows of content. */
   readonly head: FoundHead | undefined;
 }
 
-/** As of one moment. @throws AppError of the database, as all of these. */
+/** Reads one snapshot. @throws AppError of the database, like all of these. */
 export async function readFileRow(queryable: Queryable, project: string): Promise<FileRow> {
   const [row] = await readFileRows(queryable, [project]);
   return row as FileRow;
 }
 
-/** Those of many projects, in their order. */
+/** The same for many projects, in order. */
 export async function readFileRows(
   queryable: Queryable,
   projects: readonly string[],
@@ -117,7 +117,7 @@ function versionOf(text: string): [version: number, documents: number] {
   return [Number(version), Number(documents)];
 }
 
-/** File and mark, which nobody else changes before the transaction ends; undefined where there is no row. */
+/** File and mark, locked against other changes until the transaction ends; undefined without a row. */
 export async function lockRow(
   transaction: Transaction,
   project: string,
@@ -128,10 +128,7 @@ export async function lockRow(
   return { text: text ?? undefined, marker: marker ?? undefined };
 }
 
-/**
- * Changes the mark beside a project's file from the very one that the change was decided on. @returns false
- * when it is another one by now.
- */
+/** Changes the mark beside a project's file, if it is still `former`. @returns false when it has changed. */
 export async function changeMarker(
   queryable: Queryable,
   project: string,
@@ -143,12 +140,14 @@ export async function changeMarker(
   return (await queryable.query(SET_MARKER, [project, marker ?? null, former ?? null])).length > 0;
 }
 
-/** Removes the file of a project, and leaves the mark. */
+/** Removes the file of a project, and writes the mark. */
 export async function leaveMarker(transaction: Transaction, project: string, marker: string): Promise<void> {
   await transaction.query(LEAVE_MARKER, [project, marker]);
 }
 
-/** Changes the very text that the change was decided on. @returns false when it is another one by now. */
+/**
+ * Replaces the text, if it is still the one that the change was based on. @returns false when it has changed.
+ */
 export async function replaceFileRow(
   queryable: Queryable,
   project: string,

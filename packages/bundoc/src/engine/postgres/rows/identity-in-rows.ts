@@ -7,7 +7,7 @@ import {
   parseStorageFile,
   type StorageFile,
   type StorageIdentity,
-  unidentified,
+  storageIdMissing,
 } from '../../storage-file.ts';
 import type { Database, Statement } from '../database/database.ts';
 import { retryUnavailable } from '../database/retry-unavailable.ts';
@@ -23,7 +23,7 @@ const LOCKED: Statement = {
   name: 'bundoc-storage-locked-2',
   text: `SELECT ${FILE} FROM bundoc.storage WHERE one FOR UPDATE`,
 };
-/** Only where there is nothing of any project. Nodes that start together make one. */
+/** Only in a database without projects. Nodes that start together create one row. */
 const MAKE: Statement = {
   name: 'bundoc-make-storage-1',
   text: `INSERT INTO bundoc.storage (one, file) SELECT true, $1
@@ -40,20 +40,20 @@ const AGE: Statement = {
 };
 
 /**
- * Which storage a database is. Made where it holds no projects, and only there.
+ * Reads the identity of a database, or creates one if it has no projects.
  *
  * @throws StartRefused when it is damaged, or missing beside projects; AppError of the database.
  */
 export async function identifyDatabase(database: Database, clock: Clock): Promise<IdentityInRows> {
   const identity = new IdentityInRows(database, clock);
-  // Read first: a role that may not make it is enough once it is there.
+  // Reads first, because a role without the right to insert is enough once the row exists.
   if ((await database.query(READ, [])).length === 0)
     await database.query(MAKE, [formatStorageFile(newStorageFile())]);
   await identity.read();
   return identity;
 }
 
-/** Which storage a database is that several nodes work with. */
+/** The identity of a database that several nodes share. */
 export class IdentityInRows implements StorageIdentity {
   readonly #database: Database;
   readonly #clock: Clock;
@@ -80,13 +80,13 @@ export class IdentityInRows implements StorageIdentity {
       );
       if (changed !== undefined) return changed;
     } catch (error) {
-      // The caller tries again, from what stands there then.
+      // The caller retries from the current row.
       if (!(error instanceof OutcomeUnknown)) throw error;
     }
     throw new AppError('storage_unavailable', { retryAfterS: 1 });
   }
 
-  /** How long ago a node changed it last, seconds of the database's clock. */
+  /** The age of the last change by any node, seconds of the database's clock. */
   async ageS(): Promise<number> {
     const [row] = await this.#database.query(AGE, []);
     return Number(row?.[0] ?? 0);
@@ -94,6 +94,6 @@ export class IdentityInRows implements StorageIdentity {
 }
 
 function fileOf(row: readonly unknown[] | undefined): StorageFile {
-  if (row === undefined) throw unidentified(PLACE);
+  if (row === undefined) throw storageIdMissing(PLACE);
   return parseStorageFile(PLACE, String(row[0]));
 }

@@ -14,7 +14,7 @@ const ADD_VERSION: Statement = {
   text: `INSERT INTO bundoc.key_versions (project, version, documents) VALUES ($1, $2, 0)
          ON CONFLICT (project, version) DO NOTHING`,
 };
-/** A build that knew nothing of blind indexes may have removed a project of the same id without them. */
+/** A build from before blind indexes may have left the indexes of a removed project with this id. */
 const NO_INDEXES: Statement = {
   name: 'bundoc-no-blind-indexes-1',
   text: `WITH entries AS (DELETE FROM bundoc.blind_entries WHERE project = $1) DELETE FROM bundoc.blind_indexes WHERE project = $1`,
@@ -42,7 +42,7 @@ WITH made AS (
 SELECT FROM made`,
 };
 
-/** All but that of the project's file. */
+/** All tables except that of the project's file. */
 const TABLES = [
   'documents',
   'blind_entries',
@@ -56,22 +56,22 @@ const TABLES = [
 ];
 
 /**
- * Locks a project: to be run as a transaction begins. Rows are changed under this lock alone, which rules out
- * deadlocks.
+ * Locks a project; run it at the start of a transaction. Rows are only changed under this lock, which rules
+ * out deadlocks.
  */
 export function lockOf(project: string): string {
   return `SELECT seq FROM bundoc.heads WHERE project = '${project}' FOR UPDATE`;
 }
 
 /**
- * Rows that one transaction removes of a project at most: many at once would hold up others, and end at the
+ * Maximum number of a project's rows that one transaction removes: more would delay others, and exceed the
  * time limit.
  */
 const ROWS_AT_ONCE = 5_000;
 
 /**
- * Removes all that the database has of a project but its file, in several transactions. Nobody may be able to
- * commit to it.
+ * Removes everything of a project except its file, in several transactions. The caller makes sure that no
+ * node can commit to it.
  */
 export async function deleteContentRows(
   project: string,
@@ -94,7 +94,7 @@ export async function deleteContentRows(
   }
 }
 
-/** Adds what an empty project consists of beside its file. What is there stays. */
+/** Adds the rows of an empty project, without its file. Existing ones stay unchanged. */
 export async function insertProjectRows(
   transaction: Transaction,
   project: string,
@@ -106,10 +106,10 @@ export async function insertProjectRows(
 }
 
 /**
- * Makes an empty project, durably, in one trip.
+ * Creates an empty project, durably, in one round trip.
  *
  * @param file its text.
- * @returns what its rows say then; undefined when there is a file, or a mark, already.
+ * @returns the state of its new rows; undefined when there is already a file or a mark.
  */
 export async function makeProject(
   queryable: Queryable,
@@ -127,7 +127,7 @@ export async function deleteHead(transaction: Transaction, project: string): Pro
   await transaction.query(DELETE_HEAD, [project]);
 }
 
-/** From the end of the transaction on, every node seals under this version or a later one. */
+/** Once the transaction has committed, every node seals under this version or a later one. */
 export async function raiseKeyVersion(
   transaction: Transaction,
   project: string,

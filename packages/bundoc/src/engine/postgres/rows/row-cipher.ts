@@ -4,7 +4,7 @@ import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import { ByteReader, ByteWriter } from '../../bytes.ts';
 import { type DocumentState, type IdempotencyRecord, readState, writeState } from '../../state.ts';
 
-/** Bytes of a token: as much of an HMAC as a document's name is. */
+/** Bytes of a token: the same part of an HMAC as for a document's name. */
 const TOKEN_BYTES = 16;
 const TOKENS_KEPT_MAX = 1_000;
 const STATE_BYTES = 256;
@@ -12,19 +12,19 @@ const ID_BYTES = 8;
 
 type Purpose = 'row' | 'collection' | 'used-key' | 'index' | 'seals';
 
-/**
- * A row is sealed under a version of the key that this opening of the project does not have: it must be
- * opened again.
- */
+/** A row is sealed under a key version that the open project does not have, so it must be reopened. */
 export class VersionUnknown extends Error {
   override readonly name = 'VersionUnknown';
 }
 
 /**
- * Names and seals what the database has of a project beside the documents' own bytes: collections and indexed
- * values by tokens, and sealed under subkeys, each with its place as AAD, the state of a document, the name
- * of a collection, what an idempotency key led to, what an index is of, and how often a version of the key
- * has sealed.
+ * Names and seals everything in the database except the documents' own bytes. Collections and indexed values
+ * are named by tokens. Everything else is sealed under subkeys, with its place as AAD:
+ * - the state of a document;
+ * - the name of a collection;
+ * - the record of an idempotency key;
+ * - the definition of an index;
+ * - the number of seals of a key version.
  *
  * The formats are in docs/formats/postgres-rows.md.
  */
@@ -33,10 +33,10 @@ export class RowCipher {
   readonly #cipher: ProjectCipher;
   readonly #subkeys = new Map<string, KeyObject>();
   readonly #tokenKeys = new Map<Purpose, KeyObject>();
-  /** A plain map: a cache that allocates its places in advance takes hundreds of KiB for each project. */
+  /** A plain map: a cache that allocates its slots in advance takes hundreds of KiB for each project. */
   readonly #collectionTokens = new Map<string, Buffer>();
 
-  /** The version that this seals under. */
+  /** The version that seals. */
   readonly version: number;
 
   constructor(project: string, cipher: ProjectCipher, version: number = cipher.version) {
@@ -45,7 +45,7 @@ export class RowCipher {
     this.version = version;
   }
 
-  /** What a collection is called in the database. */
+  /** The name of a collection in the database. */
   collectionToken(collection: string): Buffer {
     const known = this.#collectionTokens.get(collection);
     if (known !== undefined) return known;
@@ -55,16 +55,19 @@ export class RowCipher {
     return token;
   }
 
-  /** What an idempotency key is called in the database: hashes of what somebody chose could be guessed. */
+  /**
+   * The name of an idempotency key in the database. It is keyed, because a plain hash of a client's choice
+   * could be guessed.
+   */
   idempotencyToken(key: string): Buffer {
     return this.#token('used-key', key);
   }
 
   /**
-   * What a combination of values is called in the database: the same for equal ones of one index.
+   * The name of a combination of values in the database: equal for equal values in one index.
    *
-   * @param index what the index is of.
-   * @param key a unit of it is a byte (`query/key.ts`).
+   * @param index the definition of the index.
+   * @param key each of its units is a byte (`values/key.ts`).
    */
   indexToken(index: string, key: string): Buffer {
     return this.#token('index', `${index}\0`, Buffer.from(key, 'latin1'));
@@ -111,7 +114,7 @@ export class RowCipher {
     return this.#open('index', placeOf(id), version, sealed).toString();
   }
 
-  /** How often the version that this seals under has sealed. */
+  /** Seals the number of seals of the current version. */
   sealCount(count: number): Buffer {
     return this.#seal('seals', placeOf(this.version), placeOf(count));
   }
@@ -127,7 +130,7 @@ export class RowCipher {
   }
 
   #open(purpose: Purpose, place: Buffer, version: number, sealed: Buffer): Buffer {
-    // The owner of the schema may let columns be without a value.
+    // The owner of the schema may let columns be null.
     if (!Buffer.isBuffer(place) || !Buffer.isBuffer(sealed)) throw new OpenError();
     return open(this.#subkey(purpose, version), sealed, this.#aad(purpose, place));
   }
@@ -158,7 +161,7 @@ export class RowCipher {
   }
 }
 
-/** A number of an index, of a version or of seals, 8 bytes. */
+/** The number of an index or a version as 8 bytes. */
 function placeOf(id: number): Buffer {
   const place = Buffer.alloc(ID_BYTES);
   place.writeBigUInt64BE(BigInt(id));

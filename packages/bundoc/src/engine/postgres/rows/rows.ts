@@ -5,24 +5,23 @@ import type { DocumentState } from '../../state.ts';
 import type { Row } from '../database/database.ts';
 import type { RowCipher } from './row-cipher.ts';
 
-/** More than a revision, a collection's token or the sealed state of a document has. */
+/** Longer than any revision, collection token or sealed state of a document. */
 const SMALL_BYTES_MAX = 4_096;
 /**
- * The beginning of a longer value does not open. Without this bound, one planted row would exhaust the memory
- * of each node.
+ * A truncated value is undecryptable. Without this bound, one planted row would exhaust the memory of each
+ * node.
  */
 export const small = (column: string) => `substr(${column}, 1, ${SMALL_BYTES_MAX}) AS ${column}`;
-/** Columns of {@link readStateRow}, in their order. */
+/** The columns of {@link readStateRow}, in order. */
 export const ROW_COLUMNS = `name, ${small('collection')}, seq, created_seq, deleted_ms, key_version, ${small('rev')}, ${small('state')}, coalesce(octet_length(sealed), 0)`;
-/** The sealed bytes; null for more than any document has, which is damaged then. */
+/** The sealed bytes; null when they are longer than any document, which is damage. */
 export const SEALED = `CASE WHEN octet_length(sealed) <= ${COMMIT_BYTES_MAX} THEN sealed END`;
 
 /**
- * A query for the rows of many names, which looks up each by itself in the index that says it is the only
- * one. Asked for with `= ANY`, a planner whose statistics are of a smaller project, or none, reads the whole
- * of a project instead: with each group commit.
+ * A query for the rows of many names that looks up each one in the unique index. With `= ANY`, a planner with
+ * stale or no statistics reads the whole project instead, in each group commit.
  *
- * @param names what gives an array of them.
+ * @param names an expression for an array of them.
  * @param row a query for the row of the name `wanted.one`.
  */
 export function eachByName(names: string, row: string): string {
@@ -30,7 +29,7 @@ export function eachByName(names: string, row: string): string {
 }
 
 /**
- * The same for all of the entries of many names in blind indexes.
+ * The same for all entries of many names in blind indexes.
  *
  * @param columns of an entry.
  */
@@ -38,7 +37,7 @@ export function entriesByName(names: string, columns: string): string {
   return `SELECT found.* FROM unnest(${names}) AS wanted (one) CROSS JOIN LATERAL (${entriesOfWanted('$1', columns)}) AS found`;
 }
 
-/** The entries of documents of many projects: arrays of projects and of names, of the same length. */
+/** The entries of documents in many projects: arrays of projects and of names, of the same length. */
 export function entriesByProjectAndName(projects: string, names: string, columns: string): string {
   return `SELECT found.* FROM unnest(${projects}, ${names}) AS wanted (project, one) CROSS JOIN LATERAL (
     ${entriesOfWanted('wanted.project', columns)}
@@ -51,22 +50,22 @@ function entriesOfWanted(project: string, columns: string): string {
 }
 
 /**
- * More than a document can have: an index has a thousand, a collection sixteen indexes, and as many may be on
- * their way out.
+ * More than a document can have: an index has a thousand, and a collection has sixteen indexes, and as many
+ * being removed.
  */
 const ENTRIES_OF_NAME_MAX = 100_000;
 
 type StateRow = readonly [Buffer, Buffer, number, number, number, number, Buffer, Buffer, number];
 
 /**
- * The state of a document from its row. What the row says in the clear must be what is sealed in it.
+ * The state of a document from its row. The clear columns must equal the sealed ones.
  *
- * @throws OpenError for a row that was changed or put together from others; VersionUnknown.
+ * @throws OpenError for a row that was changed or combined from others; VersionUnknown.
  */
 export function readStateRow(row: Row, rows: RowCipher): DocumentState {
   const [name, collection, seq, createdSeq, deletedMs, keyVersion, rev, sealed, size] =
     row as unknown as StateRow;
-  // The owner of the schema may let columns be without a value.
+  // The owner of the schema may let columns be null.
   if ([name, collection, rev, sealed].some((bytes) => !Buffer.isBuffer(bytes))) throw new OpenError();
   const state = rows.openState(name, keyVersion, sealed);
   const isAsSealed =
@@ -81,16 +80,13 @@ export function readStateRow(row: Row, rows: RowCipher): DocumentState {
   return state;
 }
 
-/**
- * What a row says in the clear, where it does not open. When the document was made is known only to what is
- * sealed.
- */
+/** The clear columns of an undecryptable row. Only the sealed state has the creation time. */
 export function clearStateOf(row: Row, { collection, id }: DocumentRef, createdMs: number): DocumentState {
   const [fileName, , seq, createdSeq, deletedMs, keyVersion, rev, , size] = row as unknown as StateRow;
   return { collection, id, fileName, seq, createdSeq, createdMs, deletedMs, keyVersion, rev, size };
 }
 
-/** Undefined for what does not open. */
+/** Undefined for undecryptable bytes. */
 export function orUndefined<T>(open: () => T): T | undefined {
   try {
     return open();

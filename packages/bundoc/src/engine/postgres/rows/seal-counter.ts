@@ -2,41 +2,41 @@ import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { SealLimits } from '../../seal-budget.ts';
 import type { RowCipher } from './row-cipher.ts';
 
-/** More than a sealed count has: of a longer value, only the beginning is read, and does not open. */
+/** Longer than any sealed count: a longer value is truncated and therefore undecryptable. */
 const SEALED_BYTES_MAX = 64;
-/** The sealed count of a version, as far as it can be one. */
+/** The sealed count of a version, truncated to that length. */
 export const SEALED_COUNT = `substr(seals, 1, ${SEALED_BYTES_MAX})`;
-/** Seals after which a rotation that is due is asked for again. */
+/** Number of seals after which a due rotation is requested again. */
 const REMIND_EVERY = 2 ** 16;
 
 export interface SealCounterOptions {
   readonly limits: Pick<SealLimits, 'rotateAt' | 'max'>;
-  /** Called, now and then, when the key version has sealed so much that it should be rotated. */
+  /** Called repeatedly once the key version has sealed so much that it should be rotated. */
   readonly onRotationDue: (version: number) => void;
 }
 
-/** A count as a transaction writes it. */
+/** A count to write in a transaction. */
 export interface NextCount {
   readonly sealed: Buffer;
   readonly count: number;
-  /** Seals of this node that it counts for the first time. */
+  /** This node's seals that are counted for the first time. */
   readonly added: number;
 }
 
 /**
- * Counts what this node seals under a project's current key version. A transaction that writes what was
- * sealed reads the count under the project's lock and writes the next one. Seals of attempts that failed stay
- * with this node until one succeeds: the death of a node forgets those of one transaction.
+ * Counts this node's seals under a project's current key version. A transaction that writes sealed bytes
+ * reads the count under the project's lock and writes the next one. Seals of failed attempts stay with this
+ * node until an attempt succeeds; if the node dies, those of one transaction are lost.
  *
- * The count is sealed under its version: nobody without the key can write one at which a node asks for a
+ * The count is sealed under its version: nobody without the key can write one that makes a node request a
  * rotation.
  */
 export class SealCounter {
   readonly #options: SealCounterOptions;
   readonly #rows: RowCipher;
-  /** The last value that was opened or written here. */
+  /** The last value that was read or written here. */
   #known: { readonly sealed: Buffer; readonly count: number } | undefined;
-  /** Seals that were made and are in no count. */
+  /** Seals that are in no count yet. */
   #uncounted = 0;
   #remindAt = 0;
 
@@ -46,28 +46,28 @@ export class SealCounter {
   }
 
   /**
-   * Seals that the version may still make.
+   * Number of seals that the version may still make.
    *
-   * @param sealed the count's row under the project's lock; undefined where there is no row.
+   * @param sealed the count's row under the project's lock; undefined without a row.
    * @throws OpenError.
    */
   left(sealed: Buffer | null | undefined): number {
     return Math.max(0, this.#options.limits.max - this.#countOf(sealed) - this.#uncounted);
   }
 
-  /** Seals are made, whatever becomes of them. */
+  /** Records seals, whatever the outcome of their transaction. */
   made(seals: number): void {
     this.#uncounted += seals;
   }
 
-  /** The count with all seals that this node has made. @throws OpenError. */
+  /** The count including all seals of this node. @throws OpenError. */
   next(sealed: Buffer | null | undefined): NextCount {
     const added = this.#uncounted;
     const count = this.#countOf(sealed) + added;
     return { sealed: this.#rows.sealCount(count), count, added };
   }
 
-  /** A count has been committed. */
+  /** Called when a count has been committed. */
   committed({ sealed, count, added }: NextCount): void {
     this.#uncounted -= added;
     this.#known = { sealed, count };

@@ -19,8 +19,8 @@ SELECT ${ROW_COLUMNS}, ${SEALED} FROM (
 ) AS d WHERE place = 1 OR running IS NULL OR running <= 4194304 ORDER BY name`,
 };
 /**
- * The places of the latest commit and of what may be forgotten, and the number of documents and tombstones.
- * Nothing where there is no project.
+ * The position of the latest commit, the position up to which tombstones are purged, and the number of
+ * documents and tombstones. No row without a project.
  */
 export const EXTENT: Statement = {
   name: 'bundoc-extent-1',
@@ -40,7 +40,8 @@ const USED_KEYS: Statement = {
 };
 
 /**
- * What a transaction sees of a project beside its documents and deletions. It must hold the project's lock.
+ * The part of a project besides documents and deletions, as a transaction sees it. The transaction must hold
+ * the project's lock.
  * @throws AppError `integrity_error`; VersionUnknown.
  */
 export async function readStoreMetadata(
@@ -68,7 +69,7 @@ export async function readStoreMetadata(
   }
 }
 
-/** Living documents and their sealed bytes, as they are counted. */
+/** The counted living documents and their sealed bytes. */
 export async function countsOfRows(
   transaction: Transaction,
   project: string,

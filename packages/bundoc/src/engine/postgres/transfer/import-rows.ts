@@ -29,7 +29,7 @@ const SET_PURGED: Statement = {
   text: 'UPDATE bundoc.heads SET purged_seq = $2 WHERE project = $1',
 };
 
-/** Rows of one statement, and their sealed bytes beyond the first. */
+/** Rows of one statement, and the sealed bytes after which it takes no more. */
 const ROWS_MAX = 500;
 const BYTES_MAX = 4_194_304;
 
@@ -42,9 +42,9 @@ export interface ImportedProject {
 }
 
 /**
- * Takes a project over with its sealed bytes as they are, in one transaction: whole, or not at all.
+ * Imports a project with its sealed bytes unchanged, in one transaction.
  *
- * @returns false when the database has it already; nothing was changed then.
+ * @returns false when the database already has it; nothing was changed then.
  */
 export async function importProject(
   transaction: Transaction,
@@ -71,10 +71,9 @@ export async function importProject(
 }
 
 /**
- * Writes documents and deletions with their sealed bytes as they are. The transaction holds the project's
- * lock.
+ * Writes documents and deletions with their sealed bytes unchanged. The transaction holds the project's lock.
  *
- * @param written.isUpdate whether some of them may be there already.
+ * @param written.isUpdate whether some of them may already exist.
  */
 export async function writeSealed(
   transaction: Transaction,
@@ -87,9 +86,8 @@ export async function writeSealed(
   },
 ): Promise<void> {
   const { changes, idempotencyRecords, seq, isUpdate = false } = written;
-  const former = isUpdate ? await formerOf(transaction, { project, cipher }, changes) : undefined;
-  // A row's state is sealed under the version that its document is; a deletion may be older than any that is
-  // still live.
+  const former = isUpdate ? await readFormerStates(transaction, { project, cipher }, changes) : undefined;
+  // A row's state is sealed under its document's version; a deletion may be older than every live version.
   const byVersion = Map.groupBy(changes, ({ state, sealed }) =>
     sealed !== undefined && cipher.hasVersion(state.keyVersion) ? state.keyVersion : cipher.version,
   );
@@ -109,8 +107,8 @@ export async function writeSealed(
   }
 }
 
-/** The present states of these documents, so that the counts stay right. */
-async function formerOf(
+/** The current states of these documents, so that the counts stay right. */
+async function readFormerStates(
   transaction: Transaction,
   { project, cipher }: Pick<ImportedProject, 'project' | 'cipher'>,
   changes: readonly StoredEntry[],
@@ -121,13 +119,13 @@ async function formerOf(
   return new Map(found.map((row) => [(row[0] as Buffer).toString('hex'), readStateRow(row, rows)]));
 }
 
-/** Sets what a project has beside its documents and its idempotency keys. */
+/** Writes the part of a project besides its documents and its idempotency keys. */
 export async function writeStoreMetadata(
   transaction: Transaction,
   { project, cipher }: Pick<ImportedProject, 'project' | 'cipher'>,
   { seals, purgedSeq }: Pick<ProjectContents, 'seals' | 'purgedSeq'>,
 ): Promise<void> {
-  // Of a version that is not live any more, nothing follows.
+  // The count of a dead version no longer matters.
   for (const { version, count } of seals.filter((one) => cipher.hasVersion(one.version))) {
     const sealed = new RowCipher(project, cipher, version).sealCount(count);
     await transaction.query(SET_SEALS, [project, version, sealed]);

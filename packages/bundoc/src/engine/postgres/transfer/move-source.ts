@@ -10,7 +10,7 @@ import { readFileRow } from '../rows/file-row.ts';
 import { VersionUnknown } from '../rows/row-cipher.ts';
 import { EXTENT, readStoreMetadata } from '../rows/store-metadata.ts';
 
-/** A project in PostgreSQL that is moved away, while nodes serve it. */
+/** A project in PostgreSQL that moves away while nodes serve it. */
 export class PostgresMoveSource implements MoveSource {
   readonly #place: ProjectInRows;
   #cipher: ProjectCipher | undefined;
@@ -60,7 +60,7 @@ export class PostgresMoveSource implements MoveSource {
     return removeRows((action) => database.transaction('', action), project, mark);
   }
 
-  /** Once a node has brought in a new version of the key, it is fetched. */
+  /** Fetches a new version of the key once a node has added it. */
   #pageOf(queryable: Queryable): ReadSealedChanges {
     return async (after, limits) => {
       const { project } = this.#place;

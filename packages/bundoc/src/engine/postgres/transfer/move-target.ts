@@ -21,7 +21,7 @@ export interface PostgresMoveTargetOptions {
   readonly project: string;
   readonly database: Connections;
   readonly onSetAside: OnSetAside;
-  /** Of the versions that the project has now. */
+  /** The cipher of the project's current key versions. */
   readonly cipher: () => ProjectCipher;
 }
 
@@ -29,9 +29,9 @@ const SET_FILE: Statement = {
   name: 'bundoc-incoming-file-1',
   text: 'UPDATE bundoc.projects SET file = $2, marker = $3 WHERE project = $1',
 };
-/** Idempotency keys of one statement. */
+/** Idempotency keys in one statement. */
 const USED_KEYS_AT_ONCE = 1_000;
-/** Of one page that is read again. */
+/** Limits of one page for verification. */
 const PAGE = { limit: 500, bytesMax: 4_194_304 };
 
 /** A database that projects are moved to. */
@@ -46,11 +46,11 @@ export async function moveTargetIn(
   };
 }
 
-/** The rows of a project that is brought in, beside nodes that run. */
+/** The rows of an arriving project, beside running nodes. */
 class PostgresMoveTarget implements MoveTarget {
   readonly #options: PostgresMoveTargetOptions;
   #cipher: ProjectCipher | undefined;
-  /** Without it, somebody else brings the project in. */
+  /** The mark of this move; under another mark, the project belongs to another move. */
   #mark: string | undefined;
 
   constructor(options: PostgresMoveTargetOptions) {
@@ -75,7 +75,7 @@ class PostgresMoveTarget implements MoveTarget {
     await this.#transact((transaction) => this.#write(transaction, changes, [], position));
   }
 
-  /** Each row is opened as nodes open it. */
+  /** Decrypts each row as nodes do. */
   async verify(after: Position, onProgress: OnProgress): Promise<void> {
     const { project, cipher } = this.#options;
     let done = 0;
@@ -122,15 +122,15 @@ class PostgresMoveTarget implements MoveTarget {
   async discard(): Promise<void> {
     const { project, database } = this.#options;
     if (this.#mark === undefined) return;
-    // Nobody else brings it in meanwhile.
+    // Checks that no other move has taken over.
     await this.#transact(async () => undefined);
     await removeRows((action) => database.transaction('', action), project, this.#mark);
     await this.open();
   }
 
   /**
-   * Nodes that have the project open from before must not see what is brought in. So its head is fenced
-   * between two transactions.
+   * Runs a transaction on the arriving project. Nodes that still have an earlier project of this name open
+   * must not see the new rows, so the head is fenced between transactions.
    */
   async #transact<T>(action: (transaction: Transaction) => Promise<T>): Promise<T> {
     const { project, database } = this.#options;

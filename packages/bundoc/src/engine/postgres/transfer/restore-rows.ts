@@ -8,26 +8,25 @@ import { readFileRow } from '../rows/file-row.ts';
 import { verifyRows } from '../verify/verify-rows.ts';
 import { importProject } from './import-rows.ts';
 
-/** A restore takes its time, and nobody else knows of the project before it is committed. */
-const NO_HURRY = 'SET LOCAL idle_in_transaction_session_timeout = 0';
+/** A restore may take long, and the project is invisible to others before the commit. */
+const NO_IDLE_TIMEOUT = 'SET LOCAL idle_in_transaction_session_timeout = 0';
 
 export interface RestoreRowsOptions extends RestoreSource {
   readonly database: Database;
 }
 
 /**
- * Makes a project of a backup in PostgreSQL, beside nodes that run, in one transaction: whole and checked, or
- * not at all. What a folder that is restored says of the feed and of the key holds here, too.
+ * Restores a project from a backup into PostgreSQL, beside running nodes, in one checked transaction. As for
+ * a restored folder, earlier cursors are rejected and the key is rotated.
  *
  * @throws ProjectExists; BackupDamaged, and those of the database: then there is no project. OutcomeUnknown:
- * there is none, or all of it.
+ *   all of it or nothing exists.
  */
 export async function restoreProjectInRows(options: RestoreRowsOptions): Promise<BackupEnd> {
   const { file, cipher, changes, database, onProgress = () => undefined } = options;
   const { project } = file;
   await requireFreeRows(database, project);
-  // Before the database is touched: that all of it is authentic, and which of the states of a document is its
-  // last.
+  // Before the database is changed, authenticates the whole backup and finds the last state of each document.
   const last = new Map<string, number>();
   const end = await takeAll(changes(), async (some) => {
     for (const { state } of some) last.set(state.fileName.toString('hex'), state.seq);
@@ -46,7 +45,7 @@ export async function restoreProjectInRows(options: RestoreRowsOptions): Promise
     },
   };
   const text = formatProjectFile(file).toString();
-  await database.transaction(NO_HURRY, async (transaction) => {
+  await database.transaction(NO_IDLE_TIMEOUT, async (transaction) => {
     const imported = await importProject(transaction, { project, file: text, cipher, contents }, onProgress);
     if (!imported) throw new ProjectExists(`${project} is in the database already`);
     const { findings } = await verifyRows(transaction, project, cipher, () => undefined);
@@ -57,7 +56,7 @@ export async function restoreProjectInRows(options: RestoreRowsOptions): Promise
   return end;
 }
 
-/** That a project can be made in the database of a backup; marks are taken away before, as in a folder. */
+/** Requires that the database has room for the project. Marks are removed before, as in a folder. */
 async function requireFreeRows(queryable: Queryable, project: string): Promise<void> {
   const { text, marker } = await readFileRow(queryable, project);
   if (text !== undefined || marker !== undefined)

@@ -17,22 +17,22 @@ const COUNT: Statement = {
   text: 'SELECT count(*) FROM bundoc.blind_entries WHERE project = $1 AND index_id = ANY ($2::bigint[])',
 };
 
-/** A document or tombstone, with its text while it lives. */
+/** A document, or a tombstone without a text. */
 export interface CheckedDocument {
   readonly state: DocumentState;
   readonly text: Buffer | undefined;
 }
 
 /**
- * Holds the entries of whole blind indexes against the values of documents. Everything must be seen as of one
- * moment.
+ * Compares the entries of ready blind indexes with the values of documents. Everything must be in one
+ * snapshot.
  */
 export class EntriesCheck {
   readonly #queryable: Queryable;
   readonly #project: string;
   readonly #rows: RowCipher;
   readonly #indexes: BlindIndexes;
-  /** Of the whole ones. */
+  /** Ids of the ready ones. */
   readonly #ids: readonly number[];
   #entries = 0;
 
@@ -46,13 +46,13 @@ export class EntriesCheck {
     });
   }
 
-  /** @throws VersionUnknown for an index that is sealed under a version which is not at hand. */
+  /** @throws VersionUnknown for an index that is sealed under an unavailable version. */
   static async begin(queryable: Queryable, project: string, rows: RowCipher): Promise<EntriesCheck> {
     const indexes = await readBlindIndexes(queryable, project, rows);
     return new EntriesCheck(queryable, project, rows, indexes);
   }
 
-  /** Documents whose entries are not those of their values. */
+  /** Reports documents whose entries do not match their values. */
   async findings(documents: readonly CheckedDocument[]): Promise<Finding[]> {
     if (this.#ids.length === 0) return [];
     const names = documents.map(({ state }) => state.fileName);
@@ -75,7 +75,7 @@ export class EntriesCheck {
     });
   }
 
-  /** What is to be found when all documents were looked at. */
+  /** Findings after all documents were visited. */
   async end(): Promise<Finding[]> {
     const findings = [...this.#indexes.damaged.values()]
       .flat()

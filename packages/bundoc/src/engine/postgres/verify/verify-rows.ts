@@ -19,8 +19,8 @@ const VERSIONS: Statement = {
   text: `SELECT version, documents, ${SEALED_COUNT} FROM bundoc.key_versions WHERE project = $1`,
 };
 
-/** To be run first in a transaction, so that all of it sees one moment. */
-export const ONE_MOMENT = 'SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY';
+/** Run it first in a transaction, so that all of it reads one snapshot. */
+export const SNAPSHOT_TRANSACTION = 'SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY';
 
 interface Counts {
   readonly documents: number;
@@ -29,15 +29,15 @@ interface Counts {
 
 interface CheckedRow {
   readonly state?: DocumentState;
-  /** Of a living document. */
+  /** The text of a living document. */
   readonly text?: Buffer;
   readonly problem?: string;
 }
 
 /**
- * Opens and checks everything that the database has of a project, and that its counts and the entries of its
- * blind indexes are right; changes nothing. A row that was removed, or put back whole from an earlier state
- * together with the counts, is not noticed.
+ * Decrypts and checks everything of a project in the database, with its counts and the entries of its blind
+ * indexes; changes nothing. It cannot detect a row that was removed, or replaced by an earlier state, if the
+ * counts were changed as well.
  */
 export async function verifyRows(
   queryable: Queryable,
@@ -69,17 +69,17 @@ export async function verifyRows(
   return { documents, findings: wrong };
 }
 
-/** Checks row by row, and counts what the rows are to be counted as. */
+/** Checks each row, and counts the rows by collection and key version. */
 class RowsCheck {
   readonly #project: string;
   readonly #cipher: ProjectCipher;
   readonly #rows: RowCipher;
-  /** Of the last commit. */
+  /** The position of the last commit. */
   readonly #lastSeq: number;
   readonly #byCollection = new Map<string, Counts>();
   readonly #byVersion = new Map<number, number>();
   readonly findings: Finding[] = [];
-  /** That live. */
+  /** Number of living documents. */
   documents = 0;
 
   constructor(project: string, cipher: ProjectCipher, rows: RowCipher, lastSeq: number) {
@@ -89,7 +89,7 @@ class RowsCheck {
     this.#lastSeq = lastSeq;
   }
 
-  /** @returns the document, if its row is sound. */
+  /** @returns the document, if its row is intact. */
   take(row: Row): CheckedDocument[] {
     const name = (row[0] as Buffer).toString('hex');
     const { state, text, problem } = this.#checked(row, name);
@@ -126,7 +126,7 @@ class RowsCheck {
     }
   }
 
-  /** Whether what is counted with each commit is what there is. */
+  /** Compares the stored counts with the counted rows. */
   async countFindings(queryable: Queryable): Promise<Finding[]> {
     const found = new Map(this.#byCollection);
     const wrong: Finding[] = [];
