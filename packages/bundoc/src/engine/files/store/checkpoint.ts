@@ -253,11 +253,12 @@ async function storeIndexes(source: CheckpointSource, { disk, tmp }: CheckpointD
   const state = `${lastSeq} ${cipher.version} ${source.indexBuilds}`;
   if (state === indexState.writtenFrom) return;
   if (whole.length > 0)
-    await replaceFile(disk, tmp, path, encodeIndexes(project, cipher, lastSeq, whole, ownWork)).catch(
-      (error: unknown) => {
-        if (!hasCode(error, 'disk_full')) throw error;
-      },
-    );
+    try {
+      await replaceFile(disk, tmp, path, encodeIndexes(project, cipher, lastSeq, whole, ownWork));
+    } catch (error) {
+      if (!hasCode(error, 'disk_full')) throw error;
+      return;
+    }
   else if (indexState.isThere) await disk.remove(path);
   indexState.isThere = whole.length > 0;
   indexState.writtenFrom = state;
