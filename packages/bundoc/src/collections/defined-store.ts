@@ -64,7 +64,7 @@ export async function openDefinedStore(
  * Works on any store; there is one for each, so that what it knows of definitions is what they are. A
  * collection without a definition costs one look into a map.
  *
- * It has as many members as its port; most pass a call on to the store below.
+ * One class, because it has the members of its port; most pass a call on to the store below.
  */
 export class DefinedStore implements CollectionStore {
   readonly #store: ProjectStore;

@@ -41,7 +41,7 @@ const DEFINITION_PAGE = { limit: 100, bytesMax: 8_388_608 };
  * What a project's collections are defined to be: read from the store, kept in memory, told to its indexes.
  * There is one for each store, so that what it knows is what the definitions are.
  *
- * Reading, changing and applying definitions share one map and one mutex, so they share a class.
+ * One class, because reading, changing and applying definitions share one map and one mutex.
  */
 export class KnownDefinitions {
   readonly #store: ProjectStore;

@@ -76,7 +76,7 @@ interface Fetch {
  * until its end. Such fetches share a token bucket with those that follow a gap in the events. They start
  * only when no cold project waits. Keys under way are not in the LRU, so nothing evicts them (ADR 0004).
  *
- * It is long because each way in and out of the cache keeps the same bound on time.
+ * One class, because each way into the cache and out of it keeps the same bound on time.
  */
 export class KeyCache {
   readonly #options: KeyCacheOptions;

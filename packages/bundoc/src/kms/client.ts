@@ -143,7 +143,7 @@ type Refusal = z.infer<typeof refusalSchema>;
  * {@link KmsClientOptions.deadlineMs} lets it, one deadline over all tries so that a frozen server cannot
  * hold a caller longer.
  *
- * It has one short method for each call of BunKMS's interface.
+ * One class, because it has a method for each call of BunKMS's interface.
  */
 export class KmsClient implements StorageCalls {
   readonly #options: KmsClientOptions;

@@ -32,6 +32,8 @@ export interface ProjectDeletionOptions {
  * to do after whatever cuts the deletion short: what is unfinished is asked of BunKMS, and never read from
  * the storage. The key is destroyed when the last user has left. Then the content goes, a mark is left, and
  * BunKMS hears that the deletion is over. Doing a step again is harmless.
+ *
+ * One class, because a deletion that begins and one that is resumed take the same steps in the same order.
  */
 export class ProjectDeletion {
   readonly #options: ProjectDeletionOptions;

@@ -81,7 +81,7 @@ const PREPARE_WITHIN_MS = 3_000;
  * A new instance of a project is not opened before the old one is closed, so that there is one writer at any
  * time.
  *
- * It is longer than other classes: who may use an instance, and when it ends, is decided in one place.
+ * One class, because it alone decides who may use an instance, and when that ends.
  */
 export class InstanceManager implements AsyncDisposable {
   readonly #options: InstanceManagerOptions;

@@ -16,6 +16,9 @@ export type Need = 'reseal' | 'definitions' | 'expiry';
 
 /**
  * The projects that are open: the memory that they take, in which order they make room, and what they need.
+ *
+ * One class, because a project that opens, grows or closes changes the memory, the order and the needs at
+ * once.
  */
 export class OpenProjects {
   readonly #instances = new Map<string, ProjectInstance>();

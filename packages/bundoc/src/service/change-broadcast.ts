@@ -63,6 +63,8 @@ const TURNS_MS_MAX = 1_000;
  *
  * What is sent to a reader is charged to its share, in its turn of the processor. Readers pay in turn for the
  * batches that they share.
+ *
+ * One class, because a reader moves between the shared batches and pages of its own.
  */
 export class ChangeBroadcast {
   readonly #source: ChangeSource;

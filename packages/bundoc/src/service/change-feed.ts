@@ -51,6 +51,8 @@ interface ProjectFeed {
 /**
  * The feeds of changes of all projects: pages, waited for or not, and streams. Anyone who waits keeps no
  * project open: while it is closed, they wait until somebody opens it.
+ *
+ * One class, because pages and streams share the places of a project, and end together.
  */
 export class ChangeFeed {
   readonly #options: ChangeFeedOptions;

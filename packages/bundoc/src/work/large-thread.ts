@@ -70,6 +70,8 @@ const SLICE_US = 2_000;
  * with the thread; the next one starts another.
  *
  * The thread starts with the first job, and keeps the process alive only while there are some.
+ *
+ * One class, because the queue, the running job and the thread change together.
  */
 export class LargeThread implements AsyncDisposable {
   readonly #options: LargeThreadOptions;

@@ -62,6 +62,8 @@ const systemPorts: SchedulerDeps = {
  * moves by ticks of up to 4 ms.
  *
  * Work that fits into what is left of the slice, while nobody waits, runs at once.
+ *
+ * One class, because each charge of time may decide whose turn is next.
  */
 export class Scheduler implements AsyncDisposable {
   readonly #ports: SchedulerDeps;
@@ -232,7 +234,11 @@ export class Scheduler implements AsyncDisposable {
 const UNCOUNTED_BYTES = 262_144;
 const COUNTED_BYTES = 1_048_576;
 
-/** One task that may take long. From a {@link pause} to its next call it runs without others. */
+/**
+ * One task that may take long. From a {@link pause} to its next call it runs without others.
+ *
+ * One class, because the turn, the place and the memory of a task end together.
+ */
 export class Work implements Disposable {
   readonly key: ShareKey;
   readonly kind: WorkKind;

@@ -63,7 +63,11 @@ export interface RestoreParts {
   readonly time: string;
 }
 
-/** What a restore puts into the store, and what it has come across so far. For one restore. */
+/**
+ * What a restore puts into the store, and what it has come across so far. For one restore.
+ *
+ * One class, because what becomes of an entry depends on the entries before it.
+ */
 export class RestoreRun {
   readonly #vault: Vault;
   readonly #survey: Survey;

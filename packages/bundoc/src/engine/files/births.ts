@@ -51,7 +51,7 @@ export interface BirthsOptions {
  * Projects that have no catalog yet. The log has their births, which hold their `project.json`: folders are
  * written without a sync, and a start writes them again from the log.
  *
- * Writing, syncing and replacing a birth follow one state of each project, which this class alone changes.
+ * One class, because writing, syncing and replacing a birth follow one state of each project.
  */
 export class Births {
   readonly #options: BirthsOptions;

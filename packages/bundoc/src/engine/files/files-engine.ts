@@ -57,7 +57,7 @@ export const TMP_FOLDER = 'tmp';
  * A project costs a folder, `project.json`, a catalog, and its document files. For a closed project, the log
  * and the engine together keep about 200 bytes in memory.
  *
- * It has many short members, since it joins its parts: the log, the writer, births and checkpoints.
+ * One class, because it joins the log, the writer, births and checkpoints, and keeps the order among them.
  */
 export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   readonly checkpointBytes: CheckpointBytes;

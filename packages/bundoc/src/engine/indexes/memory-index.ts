@@ -27,6 +27,8 @@ export interface IndexedDocument {
 /**
  * One index in memory: an ordered tree from keys with places to ids, and each document's keys, to take them
  * out again.
+ *
+ * One class, because the tree and the keys of each document change together.
  */
 export class MemoryIndex {
   readonly spec: IndexSpec;

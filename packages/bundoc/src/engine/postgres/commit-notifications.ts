@@ -51,6 +51,8 @@ const LOOK: Statement = {
  * Tells commits between the nodes of one database: by NOTIFY, a few times a second whatever is
  * written, and by looking at the projects that somebody waits for. A notification may come late, twice or not
  * at all while the database does not answer; what happened is always read from the rows.
+ *
+ * One class, because telling, looking and listening serve the same watchers.
  */
 export class CommitNotifications implements CommitChannel, AsyncDisposable {
   readonly #options: CommitNotificationsOptions;

@@ -82,7 +82,7 @@ const PRUNE_EVERY_MS = 3_600_000;
  * `failed` tells of nothing but a new version of the key, or that the project is gone: what is unknown about
  * a commit is found out.
  *
- * It has as many members as its port; reader, committer, indexing and upkeep do the work.
+ * One class, because it has the members of its port; reader, committer, indexing and upkeep do the work.
  */
 export class PostgresStore implements ProjectStore {
   readonly isShared = true;

@@ -43,6 +43,8 @@ const FULL_RETRY_MS = 500;
  * file that a crash tears is written again from the log. Projects take turns.
  *
  * It outlives the stores: it still writes what a closed project left, so the next opening need not.
+ *
+ * One class, because rounds, turns and retries choose from the same projects.
  */
 export class DocumentWriter {
   readonly #options: DocumentWriterOptions;
@@ -218,7 +220,7 @@ interface WritingPort {
 /**
  * The document files of one project that are behind the log, or not durable yet.
  *
- * It has many short members: stores queue files by some, and the writer takes them by others.
+ * One class, because the writes that stores queue and the writer takes are one list, with one failure.
  */
 export class ProjectFiles {
   /** The latest content of each file that is not on the disk yet, by file name. For the writer. */

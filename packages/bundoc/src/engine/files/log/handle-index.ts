@@ -16,6 +16,8 @@ const ROWS_AT_FIRST = 64;
 /**
  * Where the newest and the oldest uncovered part of each handle are: all that the log keeps of a project in
  * memory, about 120 bytes. Everything between the two is found by walking back through the entries.
+ *
+ * One class, because the places of a handle, its pins and the sum of bytes change together.
  */
 export class HandleIndex {
   readonly #rows = new Map<string, number>();

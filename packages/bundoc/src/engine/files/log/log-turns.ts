@@ -62,7 +62,11 @@ export interface Sending {
   readonly isLast: boolean;
 }
 
-/** The sources that are ready, the order of their turns, and those that must wait. */
+/**
+ * The sources that are ready, the order of their turns, and those that must wait.
+ *
+ * One class, because each turn, wait and refusal of a source changes the same sums.
+ */
 export class LogTurns {
   readonly #limits: LogLimits;
   readonly #observer: LogObserver | undefined;

@@ -18,7 +18,7 @@ const WAIT_MS_MAX = 5_000;
  * Writes what waits, frame by frame. One frame is in flight at a time, so a torn frame is the last one. A
  * write that fails cuts the log: a new segment says that the failed frame never happened.
  *
- * Frames, cuts and stops change one state of the log's end, so they share a class.
+ * One class, because frames, cuts and stops change one state of the log's end.
  */
 export class LogWriter {
   readonly #options: LogOptions;

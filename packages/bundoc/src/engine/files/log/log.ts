@@ -26,7 +26,7 @@ import { birthsIn, StuckParts } from './stuck-parts.ts';
  * the same time, by one write and one sync. docs/adr/0027-one-log.md says why; docs/formats/log.md has the
  * bytes.
  *
- * It is the whole interface of the log; its parts do the work.
+ * One class, because it is the whole interface of the log; its parts do the work.
  */
 export class Log implements ReadableLog, AsyncDisposable {
   readonly #options: LogOptions;

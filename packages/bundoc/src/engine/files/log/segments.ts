@@ -47,7 +47,7 @@ interface FreedSegment {
 /**
  * The files of the log: which count, which are free, and how many more may be made.
  *
- * It has many short members, so that the log, its writer and its readers need not know of each other.
+ * One class, because live, free and new files share one limit.
  */
 export class Segments {
   readonly #disk: LogDisk;

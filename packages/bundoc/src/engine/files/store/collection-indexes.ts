@@ -61,7 +61,7 @@ interface Indexed {
  * existing documents enter in the background, each unless it has changed meanwhile, which has put it in
  * already.
  *
- * Its members are those of the port, and what a commit and a checkpoint ask of indexes.
+ * One class, because it has the members of the port, and what a commit and a checkpoint ask of indexes.
  */
 export class CollectionIndexes implements EngineIndexes {
   readonly #documents: IndexedDocuments;

@@ -54,7 +54,12 @@ interface NextPart {
   isSealed: boolean;
 }
 
-/** The commits of a store that wait for the log, or are being written into it. */
+/**
+ * The commits of a store that wait for the log, or are being written into it.
+ *
+ * One class, because each commit passes through its states here in one order, and any state can end in a
+ * refusal.
+ */
 export class CommitQueue implements PartSource {
   readonly project: string;
   readonly handle: string;

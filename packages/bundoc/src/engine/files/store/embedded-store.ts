@@ -102,8 +102,8 @@ export interface EmbeddedParts {
  * the catalog and acknowledged. Document files follow in the background. A checkpoint makes them and the
  * catalog durable, so that the log can use its segments again.
  *
- * It has as many members as its two ports; what they do is done by the reader, the queue of commits, the
- * indexes and the resealing.
+ * One class, because it has the members of its two ports; the reader, the queue of commits, the indexes and
+ * the resealing do the work.
  */
 export class EmbeddedStore implements ProjectStore, CheckpointSource {
   readonly handle: string;

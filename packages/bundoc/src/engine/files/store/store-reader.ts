@@ -41,6 +41,8 @@ export interface StoreReaderOptions {
  * Reads documents of the embedded engine. The catalog says which state of a document is the present one; its
  * bytes wait for their file, or were used lately, or are read from it, while commits go on: so what was read
  * counts only while the catalog still says so.
+ *
+ * One class, because each read holds what it opened against the same catalog.
  */
 export class StoreReader {
   readonly #options: StoreReaderOptions;

@@ -89,6 +89,8 @@ export interface BlindIndexBuilderOptions {
  * the order of their creation, without the project's lock, and get their entries under it unless they have
  * changed. Those of an index that was dropped are removed. What several nodes are at work on, one of them
  * does; where one stopped, another goes on.
+ *
+ * One class, because the steps of a build follow one another, and end together when the store closes.
  */
 export class BlindIndexBuilder {
   readonly #options: BlindIndexBuilderOptions;

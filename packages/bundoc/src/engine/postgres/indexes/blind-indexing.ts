@@ -61,6 +61,8 @@ interface Wanted {
  * with what its node knows: so whatever is committed behind an index's beginning has its entries, whichever
  * node it came by and whatever that had read of definitions. Earlier documents get theirs by the
  * {@link BlindIndexBuilder}.
+ *
+ * One class, because what is wanted, what the rows have and what commits enter are compared by one version.
  */
 export class BlindIndexing implements EngineIndexes {
   readonly isBlind = true;

@@ -53,6 +53,8 @@ export interface Asked {
  * What the blind indexes of a project say of the documents that a transaction writes, under the project's
  * lock. Who has a token of a unique index is not known at first: the commits are planned,
  * {@link lookUpHolders} answers what the plan asked, and they are planned again, until nothing more is asked.
+ *
+ * One class, because each round of planning adds to what the rounds before it found.
  */
 export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> {
   readonly project: string;

@@ -101,6 +101,8 @@ export interface RowReaderOptions {
  * Reads of one project. What a row says in the clear is compared with what is sealed in it. Anyone who finds
  * nothing looks whether the project is there: another node deletes one by taking its head away first. Errors
  * of every method: VersionUnknown, ProjectGone, and those of the database.
+ *
+ * One class, because it has a method for each kind of read, and all judge a row in the same way.
  */
 export class RowReader {
   readonly #options: RowReaderOptions;

@@ -116,6 +116,8 @@ interface Wanted {
  *
  * Subjects take turns, then the projects of a subject, one document each. Large documents have statements of
  * their own, so that they delay no small ones. Heads, and pages of changes, are gathered in the same way.
+ *
+ * One class, because each kind of read has its batcher and its statement here.
  */
 export class SharedReads {
   readonly #database: Queryable;
