@@ -23,6 +23,38 @@ const listQuerySchema = z.strictObject({
   include: z.literal('total', 'must be "total"').optional(),
 });
 
+const DESCRIPTION = describe({
+  id: 'listDocuments',
+  tag: 'documents',
+  summary: 'List a collection',
+  description:
+    'In the order of creation. `next_cursor`, while there may be more (also after a page that is short, or empty), is the `cursor` of ' +
+    'the next page; it belongs to the collection and the `fields`. `include=total` counts the documents of the collection.',
+  access: projectAccess('docs:read'),
+  params: collectionPathSchema,
+  query: listQuerySchema,
+  answers: { 200: { description: 'A page', schema: documentPageSchema } },
+  refusals: [...PROJECT_REFUSALS, 'invalid_cursor'],
+  examples: {
+    firstPage: {
+      params: { project: 'project-a', collection: 'notes' },
+      query: { limit: '20' },
+      status: 200,
+    },
+    someFields: {
+      params: { project: 'project-a', collection: 'notes' },
+      query: { fields: 'title,author.name', include: 'total' },
+      status: 200,
+    },
+    noProject: { params: { project: 'none', collection: 'notes' }, status: 404 },
+    badCursor: {
+      params: { project: 'project-a', collection: 'notes' },
+      query: { cursor: 'made-up' },
+      status: 400,
+    },
+  },
+});
+
 /** Pages of documents in the order of their creation. */
 export function registerLists(
   app: FastifyInstance,
@@ -35,37 +67,7 @@ export function registerLists(
     DOCUMENTS_PATH,
     {
       onRequest: guardCollection(auth, 'docs:read', listQuerySchema),
-      config: describe({
-        id: 'listDocuments',
-        tag: 'documents',
-        summary: 'List a collection',
-        description:
-          'In the order of creation. `next_cursor`, while there may be more (also after a page that is short, or empty), is the `cursor` of ' +
-          'the next page; it belongs to the collection and the `fields`. `include=total` counts the documents of the collection.',
-        access: projectAccess('docs:read'),
-        params: collectionPathSchema,
-        query: listQuerySchema,
-        answers: { 200: { description: 'A page', schema: documentPageSchema } },
-        refusals: [...PROJECT_REFUSALS, 'invalid_cursor'],
-        examples: {
-          firstPage: {
-            params: { project: 'project-a', collection: 'notes' },
-            query: { limit: '20' },
-            status: 200,
-          },
-          someFields: {
-            params: { project: 'project-a', collection: 'notes' },
-            query: { fields: 'title,author.name', include: 'total' },
-            status: 200,
-          },
-          noProject: { params: { project: 'none', collection: 'notes' }, status: 404 },
-          badCursor: {
-            params: { project: 'project-a', collection: 'notes' },
-            query: { cursor: 'made-up' },
-            status: 400,
-          },
-        },
-      }),
+      config: DESCRIPTION,
     },
     async (request, reply) => {
       const { project, collection } = collectionPath(request);

@@ -32,7 +32,7 @@ export interface MovesOptions {
 }
 
 /** A storage that projects are moved to. */
-export interface MoveDestination {
+interface MoveDestination {
   /** What it is called: host, port and database. */
   readonly place: string;
   /** Connects for one move. @throws MoveFailed; AppError `storage_unavailable`. */
