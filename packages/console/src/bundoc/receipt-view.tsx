@@ -1,6 +1,7 @@
 import { hasCode } from '@bundoc/client/error';
 import { useState } from 'preact/hooks';
-import { Badge, Copy, Fault, Field, Figure, Head, Name } from '../parts/basics.tsx';
+import { Badge, Copy, Fault, Figure, Head, Name } from '../parts/basics.tsx';
+import { Field } from '../parts/fields.tsx';
 import { count, time } from '../parts/format.ts';
 import { type Receipt, readReceipt } from '../parts/receipt.ts';
 import { useRequest } from '../parts/use-request.ts';

@@ -1,6 +1,7 @@
 import type { DeletedProject } from '@bundoc/client';
 import { useState } from 'preact/hooks';
-import { Copy, Fault, Figure, Head, Name, TypedConfirmation } from '../parts/basics.tsx';
+import { Copy, Fault, Figure, Head, Name } from '../parts/basics.tsx';
+import { TypedConfirmation } from '../parts/dialogs.tsx';
 import { download } from '../parts/download.ts';
 import { bytes, count, plural, time } from '../parts/format.ts';
 import { useAction } from '../parts/use-action.ts';

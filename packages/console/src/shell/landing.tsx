@@ -1,8 +1,8 @@
 import type { ServiceInfo } from '@bundoc/shared/contract/service-info';
-import { Badge, Copy, Fault, Loading } from '../parts/basics.tsx';
+import { Copy, Fault, Loading } from '../parts/basics.tsx';
 import { useRequest } from '../parts/use-request.ts';
 import { getOpen } from './api.ts';
-import { checksOf, useReadiness } from './readiness.tsx';
+import { Checks, useReadiness } from './readiness.tsx';
 import type { Service } from './service.ts';
 import { ThemeSwitch } from './theme-switch.tsx';
 
@@ -41,15 +41,7 @@ export function Landing({ service }: { readonly service: Service }) {
               <Fault error={ready.error} retry={ready.reload} />
             )
           ) : (
-            <ul class="checks">
-              {checksOf(ready.data).map(({ name, isGood, state, advice }) => (
-                <li key={name}>
-                  <span>{name}</span>
-                  <Badge kind={isGood ? 'good' : 'bad'}>{state}</Badge>
-                  {isGood ? null : <p class="muted">{advice}</p>}
-                </li>
-              ))}
-            </ul>
+            <Checks ready={ready.data} />
           )}
           {info.data === undefined ? null : <p class="muted">Version {info.data.version}</p>}
         </section>

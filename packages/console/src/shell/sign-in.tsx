@@ -1,5 +1,7 @@
 import { useState } from 'preact/hooks';
-import { Copy, Dialog, Field } from '../parts/basics.tsx';
+import { Copy } from '../parts/basics.tsx';
+import { Dialog } from '../parts/dialogs.tsx';
+import { Field } from '../parts/fields.tsx';
 import type { Service } from './service.ts';
 import { needsToken, readToken, signIn, signOut } from './session.ts';
 
