@@ -119,6 +119,7 @@ function longComments({ path, text }: Source): string[] {
 
 const CLASS_LINES_MAX = 250;
 const CLASS_MEMBERS_MAX = 15;
+const FUNCTION_LINES_MAX = 80;
 /** How a sentence of the comment above a large class begins. The rest of it is the reason. */
 const REASON = 'One class, because ';
 
@@ -140,7 +141,7 @@ function docOf(start: number, text: string, comments: ParseResult['comments']): 
   return isDoc ? above.value.replaceAll(/\s*\n\s*\*?\s*/g, ' ') : '';
 }
 
-/** Large classes that give no reason, with their sizes. */
+/** Large classes that give no reason, and long functions, with their sizes. */
 function oversized({ path, text }: Source): string[] {
   const { program, comments } = parseSync(path, text);
   const found: string[] = [];
@@ -152,7 +153,17 @@ function oversized({ path, text }: Source): string[] {
     if (isLarge && !docOf(node.start, text, comments).includes(REASON))
       found.push(`${at(node)}: a class of ${lines} lines and ${members} members`);
   };
-  new Visitor({ ClassDeclaration: visitClass, ClassExpression: visitClass }).visit(program);
+  const visitFunction = (node: ESTree.Function | ESTree.ArrowFunctionExpression) => {
+    const lines = sizeOf(node);
+    if (lines > FUNCTION_LINES_MAX) found.push(`${at(node)}: a function of ${lines} lines`);
+  };
+  new Visitor({
+    ClassDeclaration: visitClass,
+    ClassExpression: visitClass,
+    FunctionDeclaration: visitFunction,
+    FunctionExpression: visitFunction,
+    ArrowFunctionExpression: visitFunction,
+  }).visit(program);
   return found;
 }
 
@@ -245,8 +256,8 @@ describe('comments', () => {
   });
 });
 
-describe('classes', () => {
-  it('are small, or say why they are not', () => {
+describe('classes and functions', () => {
+  it('are short, or a class says why it is not', () => {
     const sources = sourcesOf('packages/*/src/**/*.{ts,tsx}').filter(({ path }) => !isTest(path));
     expect(sources.length).toBeGreaterThan(500);
     expect(sources.flatMap(oversized)).toEqual([]);
@@ -267,6 +278,15 @@ describe('classes', () => {
   it('are seen to have too many lines', () => {
     expect(oversized(classOf('\n'.repeat(248)))).toHaveLength(1);
     expect(oversized(classOf('\n'.repeat(247)))).toEqual([]);
+    for (const begin of ['function f() {', 'const f = () => {', 'class A { f() {'])
+      for (const [blank, hits] of [
+        [78, 0],
+        [79, 1],
+      ] as const) {
+        const end = begin.startsWith('class') ? '}}' : '}';
+        const source = planted('a.tsx', `${begin}${'\n'.repeat(blank)}\n${end}`);
+        expect(oversized(source)).toHaveLength(hits);
+      }
   });
 
   it('give their reason in the comment right above, in the agreed words', () => {
