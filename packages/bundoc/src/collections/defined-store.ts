@@ -24,7 +24,8 @@ import type {
   Write,
   WriteResult,
 } from '../engine/port.ts';
-import { type OwnWork, ownWork, type Work } from '../work/scheduler.ts';
+import { ownWork } from '../work/scheduler.ts';
+import type { OwnWork, Work } from '../work/work.ts';
 import { isExpired } from './expiry.ts';
 import { ExpirySweep } from './expiry-sweep.ts';
 import { KnownDefinitions } from './known-definitions.ts';

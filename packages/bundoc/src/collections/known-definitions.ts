@@ -23,7 +23,7 @@ import type {
   StoredDocument,
   Write,
 } from '../engine/port.ts';
-import type { OwnWork, Work } from '../work/scheduler.ts';
+import type { OwnWork, Work } from '../work/work.ts';
 import { acceptInTurns, type CheckInTurns, checkInTurnsOf } from './schema-checks.ts';
 
 /**

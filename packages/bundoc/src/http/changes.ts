@@ -19,7 +19,8 @@ import { LIMIT_DEFAULT, limitSchema, PAGE_BYTES_MAX } from '../engine/page-limit
 import type { ChangeFeed, Since } from '../service/change-feed.ts';
 import { changeTexts, cursorOf } from '../service/change-text.ts';
 import type { FeedFilter, FeedPage } from '../service/read-changes.ts';
-import type { Scheduler, Work } from '../work/scheduler.ts';
+import type { Scheduler } from '../work/scheduler.ts';
+import type { Work } from '../work/work.ts';
 import { guardProject, projectPath, projectPathSchema } from './access.ts';
 import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 import { requestWork } from './request-work.ts';

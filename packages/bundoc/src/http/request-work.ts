@@ -1,7 +1,8 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { shareOfRequest } from '@bundoc/shared/http/request-share';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import type { Scheduler, Work, WorkKind } from '../work/scheduler.ts';
+import type { Scheduler } from '../work/scheduler.ts';
+import type { Work, WorkKind } from '../work/work.ts';
 
 /** Long work of a request that a guard let pass. It ends when the client has gone, if `reply` is given. */
 export function requestWork(

@@ -1,4 +1,4 @@
-import type { Work } from '../work/scheduler.ts';
+import type { Work } from '../work/work.ts';
 
 /** Characters that are compared, at most, before others get their turn; each comparison counts for some. */
 const STEP_CHARACTERS = 262_144;

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { EventSink } from '@bundoc/shared/http/event-stream';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
-import type { Work } from '../work/scheduler.ts';
+import type { Work } from '../work/work.ts';
 import { type EventBatch, heartbeatOf } from './change-text.ts';
 import type { FeedPlace } from './read-changes.ts';
 

@@ -5,8 +5,9 @@ import type { Share } from '@bundoc/shared/shares/share';
 import { runInShare, shareIn } from '@bundoc/shared/shares/share-key';
 import type { Position, ProjectStore } from '../engine/port.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
-import type { Scheduler, Work } from '../work/scheduler.ts';
+import type { Scheduler } from '../work/scheduler.ts';
 import { createServiceShares } from '../work/service-shares.ts';
+import type { Work } from '../work/work.ts';
 import { bySubject, ChangeBroadcast, type Follower, type SourcePage } from './change-broadcast.ts';
 import { changeTexts, EventBatch, heartbeatOf } from './change-text.ts';
 import {

@@ -15,7 +15,7 @@ import { ScanBudget, type ScanLimits } from '../queries/scan-budget.ts';
 import { TopK } from '../queries/top-k.ts';
 import { fieldsOf, operatorsOf, type Where } from '../queries/where.ts';
 import type { Path } from '../values/path.ts';
-import type { Work } from '../work/scheduler.ts';
+import type { Work } from '../work/work.ts';
 import { openPageCursor } from './page-cursor.ts';
 
 /** What documents a request is about. */

@@ -1,5 +1,5 @@
 import { freeMemory } from '@bundoc/shared/runtime/free-memory';
-import type { Work } from './scheduler.ts';
+import type { Work } from './work.ts';
 
 /** Bytes that are copied before others get their turn. */
 const STEP_BYTES = 1_048_576;

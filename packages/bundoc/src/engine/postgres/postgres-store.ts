@@ -3,7 +3,7 @@ import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../crypto/project-cipher.ts';
 import type { DocumentRef } from '../../crypto/stored-text.ts';
-import type { OwnWork } from '../../work/scheduler.ts';
+import type { OwnWork } from '../../work/work.ts';
 import { CommitNotifier } from '../commit-notifier.ts';
 import { admit } from '../commit-plan.ts';
 import { DEFINITIONS } from '../definition.ts';

@@ -1,5 +1,6 @@
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import { type OwnWork, ownWork } from '../../../work/scheduler.ts';
+import { ownWork } from '../../../work/scheduler.ts';
+import type { OwnWork } from '../../../work/work.ts';
 import type { DocumentPage, ListedDocument, ListQuery } from '../../port.ts';
 import type { Database, Row, Statement } from '../database/database.ts';
 import { lockOf } from '../rows/project-rows.ts';
