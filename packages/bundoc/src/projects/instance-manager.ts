@@ -1,6 +1,4 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
-import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import { type Clock, instant } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { KeyedMutex } from '@bundoc/shared/runtime/mutex';
@@ -9,8 +7,6 @@ import { shareIn } from '@bundoc/shared/shares/share-key';
 import { type DefinedStore, openDefinedStore } from '../collections/defined-store.ts';
 import type { CollectionStore } from '../collections/port.ts';
 import type { KeyCache } from '../crypto/key-cache.ts';
-import type { ProjectCipher } from '../crypto/project-cipher.ts';
-import type { Cursors } from '../crypto/sealed-cursor.ts';
 import type { ExpiryMarks } from '../engine/expiry-marks.ts';
 import type { Position, ProjectStore } from '../engine/port.ts';
 import type { LeasedKeys } from '../engine/project-file.ts';
@@ -21,7 +17,7 @@ import { ClosingProjects } from './closing-projects.ts';
 import type { Need } from './open-projects.ts';
 import { OpenProjects, PROJECT_BYTES } from './open-projects.ts';
 import { ProjectChangeWaiter } from './project-change-waiter.ts';
-import { ProjectInstance } from './project-instance.ts';
+import { type InstanceLease, ProjectInstance } from './project-instance.ts';
 
 export interface InstanceManagerOptions {
   readonly projects: Projects;
@@ -49,24 +45,8 @@ export interface InstanceManagerOptions {
   readonly isShared?: boolean;
 }
 
-/** An open project, held until disposed: `using lease = await manager.acquire(…)`. */
-export interface InstanceLease extends Disposable {
-  readonly store: CollectionStore;
-  readonly cipher: ProjectCipher;
-  /** `project.json` as it is now. */
-  readonly file: ProjectFile;
-  readonly cursors: Cursors;
-  /**
-   * Whether it may be used further, its key included. False also while others wait for room: then it is
-   * disposed of and acquired again, so that they have their turn.
-   */
-  isUsable(): boolean;
-}
-
 /** What was stored takes that many times its bytes in memory. */
 const STORED_TO_MEMORY = 2;
-/** How long the users of a project have to leave it. */
-const WAIT_FOR_USERS_MS = 4_500;
 /**
  * Beside the time that requests have to end, within that of an orderly stop (`STOP_TIMEOUT_MS`), with room
  * for a step that is under way.
@@ -153,11 +133,6 @@ export class InstanceManager implements AsyncDisposable {
     return instance && this.#lease(instance);
   }
 
-  /** The store of a project that is open, whether it may be used or not. This does not count as a use. */
-  storeIfOpen(project: string): DefinedStore | undefined {
-    return this.#open.get(project)?.store;
-  }
-
   /** An open project, whether it may be used or not. This does not count as a use, and no hold on it. */
   instanceIfOpen(project: string): Pick<ProjectInstance, 'store' | 'file'> | undefined {
     return this.#open.get(project);
@@ -202,12 +177,7 @@ export class InstanceManager implements AsyncDisposable {
     const close = async () => {
       const instance = this.#open.get(project);
       if (instance !== undefined) this.#retire(instance);
-      await Promise.race([this.#closing.end(project), sleep(WAIT_FOR_USERS_MS, undefined, { ref: false })]);
-      if (this.#closing.has(project))
-        throw new AppError('overloaded', {
-          detail: 'requests to the project are in progress',
-          retryAfterS: 2,
-        });
+      await this.#closing.endSoon(project);
     };
     return this.#openings.run(project, () => action(close));
   }
@@ -277,10 +247,8 @@ export class InstanceManager implements AsyncDisposable {
 
   /** Documents of open projects that are sealed under a former key version. */
   get pendingReencryption(): number {
-    return this.#open
-      .inNeed('reseal')
-      .values()
-      .reduce((sum, { store }) => sum + store.pendingReencryption, 0);
+    const stores = Array.from(this.#open.inNeed('reseal'), ({ store }) => store);
+    return stores.reduce((sum, { pendingReencryption }) => sum + pendingReencryption, 0);
   }
 
   /** Refuses new leases, waits for the running ones and closes everything. */
@@ -398,10 +366,7 @@ export class InstanceManager implements AsyncDisposable {
     let released = false;
     const { store, cursors, cipher, file } = instance;
     return {
-      store,
-      cursors,
-      cipher,
-      file,
+      ...{ store, cursors, cipher, file },
       isUsable: () => this.#open.slots.waiting === 0 && this.#usable(instance.project) === instance,
       [Symbol.dispose]: () => {
         if (released) return;

@@ -3,7 +3,7 @@ import { freeMemory } from '@bundoc/shared/runtime/free-memory';
 import type { StoredDocument } from '../engine/port.ts';
 import { shortHash } from '../engine/short-hash.ts';
 import { HeldLease } from '../projects/held-lease.ts';
-import type { InstanceLease } from '../projects/instance-manager.ts';
+import type { InstanceLease } from '../projects/project-instance.ts';
 import { Aggregation, type GroupResult } from '../queries/aggregate.ts';
 import { compileWhere } from '../queries/evaluate.ts';
 import type { ExecutionStats } from '../queries/execution.ts';
