@@ -2,7 +2,7 @@ import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { type Clock, instant } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { KeyedMutex } from '@bundoc/shared/runtime/mutex';
-import type { Hold } from '@bundoc/shared/shares/share';
+import type { Hold } from '@bundoc/shared/shares/hold';
 import { shareIn } from '@bundoc/shared/shares/share-key';
 import { type DefinedStore, openDefinedStore } from '../collections/defined-store.ts';
 import type { CollectionStore } from '../collections/port.ts';

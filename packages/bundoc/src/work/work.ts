@@ -1,5 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { type Hold, WAIT_MS_MAX } from '@bundoc/shared/shares/share';
+import type { Hold } from '@bundoc/shared/shares/hold';
+import { WAIT_MS_MAX } from '@bundoc/shared/shares/share';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
 import type { Job } from './job.ts';
 import type { Scheduler } from './scheduler.ts';
