@@ -243,7 +243,7 @@ describe('exported types', () => {
 
 describe('comments', () => {
   it('have no line that is longer than the formatter makes one', () => {
-    const sources = sourcesOf('{packages,test,bench,scripts}/**/*.{ts,mjs}');
+    const sources = sourcesOf('{packages,test,bench,scripts}/**/*.{ts,tsx,mjs}');
     expect(sources.length).toBeGreaterThan(500);
     expect(sources.flatMap(longComments)).toEqual([]);
   });

@@ -25,7 +25,7 @@ export function ChangesView({ project = '' }: { readonly project?: string }) {
   );
 }
 
-/** The changes of a project, the latest first, from when the view opened; those of one collection if named. */
+/** The changes of a project, or of one collection, since the view opened: the latest first. */
 function useChanges(project: string, collection: string) {
   const [isLive, setIsLive] = useState(true);
   const [seen, setSeen] = useState<readonly Seen[]>([]);

@@ -97,7 +97,7 @@ function Large({ place: { id }, stored }: { readonly place: DocumentPlace; reado
   );
 }
 
-/** A document that somebody edits: what is typed, what is stored, and what somebody else has stored meanwhile. */
+/** A document that is edited: what is typed, what is stored, and what somebody else has stored meanwhile. */
 function useEditing(place: DocumentPlace, stored: OwnText) {
   const { project, collection, id } = place;
   const key = places.document(project, collection, id);

@@ -26,7 +26,10 @@ async function* batches(...all: readonly (readonly LoadEntry[])[]): AsyncGenerat
   yield* all;
 }
 
-/** What every implementation of {@link KmsStore} must hold to when all of it is read or filled. Run it inside a test file. */
+/**
+ * What every implementation of {@link KmsStore} must hold to when all of it is read or filled. Run it inside
+ * a test file.
+ */
 export function transferConformance(name: string, makePlace: MakePlace): void {
   describe(`${name} as a KmsStore that is backed up and restored`, () => {
     let store: KmsStore;
