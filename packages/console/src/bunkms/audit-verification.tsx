@@ -1,6 +1,6 @@
 import type { AuditRecord, AuditVerification } from '@bundoc/shared/contract/audit';
 import { useState } from 'preact/hooks';
-import { Copy, Fault, Name, StopButton } from '../parts/basics.tsx';
+import { CopyLine, Fault, Name, StopButton } from '../parts/basics.tsx';
 import { Field } from '../parts/fields.tsx';
 import { count, plural, time, visible } from '../parts/format.ts';
 import { type Receipt, readReceipt } from '../parts/receipt.ts';
@@ -108,10 +108,7 @@ export function Verification({ head }: { readonly head: ChainHead }) {
       {verdict === undefined ? null : <Found verdict={verdict} checked={checked} />}
       <details>
         <summary>A receipt of the chain as it is now</summary>
-        <pre class="command receipt">
-          <code>{own}</code>
-        </pre>
-        <Copy text={own} label="Copy" />
+        <CopyLine text={own} />
         <p class="hint">Keep it elsewhere. It shows later that nothing before it was cut off or changed.</p>
       </details>
     </section>

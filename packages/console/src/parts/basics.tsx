@@ -175,6 +175,26 @@ export function Copy({ text, label }: { readonly text: string; readonly label: s
   );
 }
 
+/** A line to be copied: a command, or a receipt. */
+export function CopyLine({
+  text,
+  label = 'Copy',
+  isReceipt = true,
+}: {
+  readonly text: string;
+  readonly label?: string;
+  readonly isReceipt?: boolean;
+}) {
+  return (
+    <>
+      <pre class={isReceipt ? 'command receipt' : 'command'}>
+        <code>{text}</code>
+      </pre>
+      <Copy text={text} label={label} />
+    </>
+  );
+}
+
 /** A table that scrolls by itself where it is wider than the page. */
 export function Table({
   label,
