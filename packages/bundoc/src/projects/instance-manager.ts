@@ -37,8 +37,6 @@ export interface InstanceManagerOptions {
   readonly storedBytes?: (project: string, entries?: readonly string[]) => Promise<number>;
   /** How long a project stays open unused, milliseconds. */
   readonly idleTtlMs?: number;
-  /** How long projects that are closed at the end may take to prepare for it, milliseconds. */
-  readonly prepareWithinMs?: number;
   /** Begins work of the service itself for a project. */
   readonly ownWork?: (project: string) => OwnWork;
   /** Whether other processes write to the same storage, so that a project which is closed here may change. */
@@ -256,7 +254,7 @@ export class InstanceManager implements AsyncDisposable {
     this.#closed = true;
     await this.#openings.drained();
     for (const instance of this.#open.all()) this.#retire(instance);
-    await this.#closing.within(this.#options.prepareWithinMs ?? PREPARE_WITHIN_MS);
+    await this.#closing.within(PREPARE_WITHIN_MS);
   }
 
   /** The open instance, if its key may still be used and is the same key. */
