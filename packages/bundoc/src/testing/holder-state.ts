@@ -18,7 +18,7 @@ export const RULES = {
 };
 export type Rules = typeof RULES;
 
-/** What is so in a model of holders, whoever knows it. */
+/** What is so in a model of holders, known or not. */
 export class HolderState {
   readonly rules: Rules;
   readonly copies: Copy[] = [emptyCopy('s'), emptyCopy('t')];
