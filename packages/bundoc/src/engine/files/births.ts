@@ -3,8 +3,9 @@ import { basename, dirname, join } from 'node:path';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
-import { DELETION_FILE, MOVE_FILE, PROJECT_FILE } from '@bundoc/shared/contract/project-file';
+import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import { SMALL_FILE_BYTES_MAX } from '../project-file.ts';
+import { isRemoved, writeIfMissing, writeProjectFile } from './birth-file.ts';
 import { type Disk, replaceFile } from './disk/disk.ts';
 import { writePart } from './disk/write-part.ts';
 import { comparePlaces, HANDLE_BYTES, isSamePlace, type Place } from './log/layout.ts';
@@ -95,8 +96,9 @@ export class Births {
   async write(project: string, directory: string): Promise<void> {
     const born = this.#born.get(project);
     if (born?.unwritten === undefined) return;
-    if (born.isUnseen) await this.#writeIfMissing(directory, born.unwritten);
-    else await this.#writeProjectFile(directory, born.unwritten);
+    const { disk } = this.#options;
+    if (born.isUnseen) await writeIfMissing(disk, directory, born.unwritten);
+    else await writeProjectFile(disk, directory, born.unwritten);
     born.unwritten = undefined;
     born.isUnseen = false;
   }
@@ -184,30 +186,6 @@ export class Births {
     born.mustReplace = false;
   }
 
-  /** Without a sync. */
-  async #writeProjectFile(directory: string, content: Buffer): Promise<void> {
-    const path = join(directory, PROJECT_FILE);
-    const [failure] = await this.#options.disk.writeFiles([{ path, content }]);
-    if (failure !== undefined) throw failure;
-  }
-
-  /**
-   * Writes the `project.json` of a birth unless one is there that can be parsed. A deleted or moved project
-   * is not made again: opening it checks whether the mark is genuine.
-   *
-   * @returns names in the folder before.
-   */
-  async #writeIfMissing(directory: string, projectFile: Buffer): Promise<readonly string[] | undefined> {
-    const names = await this.#options.disk.list(directory).catch((error: unknown) => {
-      if (hasCode(error, 'project_damaged')) return undefined;
-      throw error;
-    });
-    const isMarked = names?.some((name) => name === DELETION_FILE || name === MOVE_FILE) === true;
-    if (!isMarked && !(await this.#isProjectFile(join(directory, PROJECT_FILE))))
-      await this.#writeProjectFile(directory, projectFile);
-    return names;
-  }
-
   /**
    * What a project has that was made and never opened. The caller keeps others from opening it meanwhile, so
    * only its birth can be in the log; should there be another part all the same, the log is read.
@@ -232,11 +210,11 @@ export class Births {
       if (projectIdSchema.safeParse(project).data !== project) return;
       const directory = join(projectsDir, project);
       // Somebody has removed the project, as is done before it is restored.
-      if (log.hadFolder(handle) && (await this.#isRemoved(directory))) return;
+      if (log.hadFolder(handle) && (await isRemoved(disk, directory))) return;
       const born = newBorn(handle, {});
       let names: readonly string[] | undefined;
       try {
-        names = await this.#writeIfMissing(directory, projectFile);
+        names = await writeIfMissing(disk, directory, projectFile);
         files.push(join(directory, PROJECT_FILE));
         written.push(born);
       } catch (error) {
@@ -295,15 +273,6 @@ export class Births {
     return areAllDurable;
   }
 
-  /** Whether nothing is in the place of a folder. */
-  async #isRemoved(directory: string): Promise<boolean> {
-    try {
-      return (await this.#options.disk.list(directory)) === undefined;
-    } catch {
-      return false;
-    }
-  }
-
   /** Of two births of one project, the first is of a folder that somebody has removed. */
   #isLater(handle: string, than: string | undefined): boolean {
     const [place, other] = [handle, than].map((one) => one && this.#options.log.newest(one));
@@ -332,19 +301,6 @@ export class Births {
       await disk.syncDirectory(projectsDir);
     }
     if ([...this.#born.values()].every(({ unwritten }) => unwritten === undefined)) await this.#markSettled();
-  }
-
-  /** Whether the file can be parsed. Then it is never replaced. */
-  async #isProjectFile(path: string): Promise<boolean> {
-    try {
-      const content = await this.#options.disk.read(path, SMALL_FILE_BYTES_MAX);
-      return content !== undefined && typeof JSON.parse(content.toString()) === 'object';
-    } catch (error) {
-      if (error instanceof SyntaxError) return false;
-      // A link or a pipe: opening the project reports it.
-      if (hasCode(error, 'project_damaged')) return true;
-      throw error;
-    }
   }
 }
 
