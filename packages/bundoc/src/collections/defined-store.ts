@@ -155,7 +155,7 @@ export class DefinedStore implements CollectionStore {
 
   async commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
     if (!this.#definitions.isEmpty) {
-      await this.#definitions.requireSchemas(writes, options);
+      await this.#definitions.schemas.require(writes, options);
       await this.#removeExpired(writes);
       if (options.work !== undefined && isLong(writes))
         await this.#store.indexes?.prepare?.(writes, options.work);

@@ -1,9 +1,6 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { CollectionDefinition, Ttl } from '@bundoc/shared/contract/collections';
-import type { FieldFault } from '@bundoc/shared/contract/problem';
 import { Mutex } from '@bundoc/shared/runtime/mutex';
-import { LRUCache } from 'lru-cache';
-import type { DocumentContent } from '../crypto/stored-text.ts';
 import {
   contentOfDefinition,
   DEFINITIONS,
@@ -21,17 +18,10 @@ import type {
   Precondition,
   ProjectStore,
   StoredDocument,
-  Write,
 } from '../engine/port.ts';
-import type { OwnWork, Work } from '../work/work.ts';
-import { acceptInTurns, type CheckInTurns, checkInTurnsOf } from './schema-checks.ts';
+import type { OwnWork } from '../work/work.ts';
+import { KnownSchemas } from './known-schemas.ts';
 
-/**
- * Characters of the schemas that a project keeps compiled. Compiled ones take some forty times as much, and a
- * project may have a thousand of 64 KiB.
- */
-const COMPILED_LENGTH_MAX = 1_048_576;
-const COMPILED_TO_LENGTH = 40;
 /** How much more memory a parsed definition takes than its text. */
 const PARSED_TO_LENGTH = 6;
 /** Definitions that are read at a time. */
@@ -45,7 +35,6 @@ const DEFINITION_PAGE = { limit: 100, bytesMax: 8_388_608 };
  */
 export class KnownDefinitions {
   readonly #store: ProjectStore;
-  readonly #ownWork: OwnWork;
   readonly #beforeExpiring: () => Promise<void>;
   readonly #known = new Map<string, StoredDefinition>();
   /** Collections whose definition does not open: their rules are unknown. */
@@ -53,12 +42,7 @@ export class KnownDefinitions {
   /** Definitions that do not open, and neither does whose they are, by the names of their documents. */
   #unnamed: ReadonlySet<string> = new Set();
   readonly #defining = new Mutex();
-  /** Each compiled by the first write that it concerns: a large one takes a good part of a second. */
-  readonly #checks = new LRUCache<StoredDefinition, CheckInTurns>({
-    maxSize: COMPILED_LENGTH_MAX,
-    sizeCalculation: (_check, { definition }) => JSON.stringify(definition.schema).length,
-  });
-
+  readonly schemas: KnownSchemas;
   /** Bytes of the texts of definitions, by collection, and of all. */
   readonly #bytesOf = new Map<string, number>();
   #bytes = 0;
@@ -70,7 +54,11 @@ export class KnownDefinitions {
    */
   constructor(store: ProjectStore, ownWork: OwnWork, beforeExpiring: () => Promise<void>) {
     this.#store = store;
-    this.#ownWork = ownWork;
+    this.schemas = new KnownSchemas({
+      ownWork,
+      of: (collection) => this.of(collection),
+      onRefused: (collection) => this.#damaged.add(collection),
+    });
     this.#beforeExpiring = beforeExpiring;
   }
 
@@ -113,7 +101,7 @@ export class KnownDefinitions {
 
   /** Bytes of memory that definitions and their compiled schemas take, as an estimate. */
   get memoryBytes(): number {
-    return this.#bytes * PARSED_TO_LENGTH + this.#checks.calculatedSize * COMPILED_TO_LENGTH;
+    return this.#bytes * PARSED_TO_LENGTH + this.schemas.memoryBytes;
   }
 
   /** Of their revisions; undefined while one does not open. */
@@ -149,52 +137,6 @@ export class KnownDefinitions {
     const isDamaged = this.#damaged.size > 0 && this.#damaged.has(collection);
     if (isDamaged || this.#isUnnamed(collection)) throw new AppError('integrity_error');
     return this.#known.get(collection);
-  }
-
-  /**
-   * Others are served in between: the check of one document may take a good part of a second. @throws
-   * AppError `schema_violation`.
-   */
-  async requireSchemas(writes: readonly Write[], { work }: CommitOptions): Promise<void> {
-    if (work !== undefined) return await this.#requireSchemas(writes, work);
-    using own = this.#ownWork('write');
-    await this.#requireSchemas(writes, own);
-  }
-
-  async #requireSchemas(writes: readonly Write[], work: Work): Promise<void> {
-    for (const write of writes) {
-      if (write.kind === 'delete' || this.of(write.ref.collection)?.definition.schema === undefined) continue;
-      const turn = work.pause();
-      if (turn !== undefined) await turn;
-      const errors = await this.#faultsOf(write.ref.collection, write.content, work);
-      if (errors.length > 0) throw new AppError('schema_violation', { errors });
-    }
-    work.leave();
-  }
-
-  /**
-   * @throws AppError `integrity_error` for a schema that was accepted once and is not any more: nobody knows
-   * what holds then.
-   */
-  async #faultsOf(collection: string, content: DocumentContent, work: Work): Promise<readonly FieldFault[]> {
-    try {
-      const faults = this.#checkOf(collection)?.(content, work) ?? [];
-      return faults instanceof Promise ? await faults : faults;
-    } catch (error) {
-      if (!hasCode(error, 'invalid_request')) throw error;
-      this.#damaged.add(collection);
-      throw new AppError('integrity_error', { cause: error });
-    }
-  }
-
-  async #accept(
-    { schema }: CollectionDefinition,
-    { work }: CommitOptions,
-  ): Promise<CheckInTurns | undefined> {
-    if (schema === undefined) return undefined;
-    if (work !== undefined) return await acceptInTurns(schema, work);
-    using own = this.#ownWork('definition');
-    return await acceptInTurns(schema, own);
   }
 
   /** Whether the definition of this collection is among those of which it cannot be seen whose they are. */
@@ -275,7 +217,7 @@ export class KnownDefinitions {
       throw new AppError('invalid_request', {
         detail: `a project has at most ${DEFINITIONS_MAX} definitions`,
       });
-    const check = await this.#accept(definition, options);
+    const check = await this.schemas.accept(definition, options);
     const kept = this.#store.indexes?.isBlind === true ? withTokens(definition) : definition;
     const content = contentOfDefinition(kept);
     if (definition.ttl !== undefined) await this.#beforeExpiring();
@@ -284,18 +226,9 @@ export class KnownDefinitions {
     const rev = result.metadata._rev;
     const known = { definition: kept, rev };
     await this.#relearn(collection, known);
-    if (check !== undefined) this.#checks.set(known, check);
+    if (check !== undefined) this.schemas.keep(known, check);
     await this.#store.indexes?.keep?.();
     return { created: result.created, rev };
-  }
-
-  /** @throws AppError `invalid_request` for a schema that is not accepted any more. */
-  #checkOf(collection: string): CheckInTurns | undefined {
-    const known = this.of(collection);
-    if (known?.definition.schema === undefined) return undefined;
-    const check = this.#checks.get(known) ?? checkInTurnsOf(known.definition.schema);
-    this.#checks.set(known, check);
-    return check;
   }
 }
 
