@@ -29,7 +29,7 @@ const S = 1_000;
  * The keys of the cache: all keys of the projects in use, and a bounded number of others. Of those, the one
  * used longest ago goes first. Knows which keys end in which second, so that no sweep looks at all of them.
  *
- * One class, because a key that comes, ends or changes hands changes all of these lists at once.
+ * One class, because a key that comes, or ends, enters or leaves all lists of keys at once.
  */
 export class KeptKeys {
   readonly #clock: Clock;
