@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { globSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
+import { type ESTree, type ParseResult, parseSync, Visitor } from 'vite';
 import { describe, expect, it } from 'vitest';
 
 const root = join(import.meta.dirname, '..');
@@ -31,7 +32,7 @@ function importsOf({ path, text }: Source): string[] {
 }
 
 /** Tests, and what only they use. */
-const isTest = (path: string) => /\.test\.ts$|conformance|(^|\/)(test|testing)\//.test(path);
+const isTest = (path: string) => /\.test\.tsx?$|conformance|(^|\/)(test|testing)\//.test(path);
 
 /** The package that a file or an import belongs to. */
 function packageOf(path: string): string | undefined {
@@ -116,6 +117,56 @@ function longComments({ path, text }: Source): string[] {
   });
 }
 
+const CLASS_LINES_MAX = 250;
+const CLASS_MEMBERS_MAX = 15;
+const FUNCTION_LINES_MAX = 80;
+/** How a sentence of the comment above a large class begins. The rest of it is the reason. */
+const REASON = 'One class, because ';
+
+/** The members of a class by name: methods, accessors and fields, private ones too, but no constructor. */
+function membersOf({ body }: ESTree.Class, text: string): ReadonlySet<string> {
+  const members = body.body.flatMap((member) =>
+    // A getter and its setter, and the overloads of a method, have one name.
+    'key' in member && !('kind' in member && member.kind === 'constructor')
+      ? [`${member.static ? 'static ' : ''}${text.slice(member.key.start, member.key.end)}`]
+      : [],
+  );
+  return new Set(members);
+}
+
+/** The comment right above a class, as one line. */
+function docOf(start: number, text: string, comments: ParseResult['comments']): string {
+  const above = comments.filter(({ end }) => end <= start).at(-1);
+  const isDoc = above !== undefined && /^\s*(export\s+)?$/.test(text.slice(above.end, start));
+  return isDoc ? above.value.replaceAll(/\s*\n\s*\*?\s*/g, ' ') : '';
+}
+
+/** Large classes that give no reason, and long functions, with their sizes. */
+function oversized({ path, text }: Source): string[] {
+  const { program, comments } = parseSync(path, text);
+  const found: string[] = [];
+  const sizeOf = ({ start, end }: ESTree.Span) => text.slice(start, end).split('\n').length;
+  const at = ({ start }: ESTree.Span) => `${path}:${text.slice(0, start).split('\n').length}`;
+  const visitClass = (node: ESTree.Class) => {
+    const [lines, members] = [sizeOf(node), membersOf(node, text).size];
+    const isLarge = lines > CLASS_LINES_MAX || members > CLASS_MEMBERS_MAX;
+    if (isLarge && !docOf(node.start, text, comments).includes(REASON))
+      found.push(`${at(node)}: a class of ${lines} lines and ${members} members`);
+  };
+  const visitFunction = (node: ESTree.Function | ESTree.ArrowFunctionExpression) => {
+    const lines = sizeOf(node);
+    if (lines > FUNCTION_LINES_MAX) found.push(`${at(node)}: a function of ${lines} lines`);
+  };
+  new Visitor({
+    ClassDeclaration: visitClass,
+    ClassExpression: visitClass,
+    FunctionDeclaration: visitFunction,
+    FunctionExpression: visitFunction,
+    ArrowFunctionExpression: visitFunction,
+  }).visit(program);
+  return found;
+}
+
 const planted = (path: string, text: string): Source => ({ path: normalize(path), text });
 
 describe('imports', () => {
@@ -192,7 +243,7 @@ describe('exported types', () => {
 
 describe('comments', () => {
   it('have no line that is longer than the formatter makes one', () => {
-    const sources = sourcesOf('{packages,test,bench,scripts}/**/*.{ts,mjs}');
+    const sources = sourcesOf('{packages,test,bench,scripts}/**/*.{ts,tsx,mjs}');
     expect(sources.length).toBeGreaterThan(500);
     expect(sources.flatMap(longComments)).toEqual([]);
   });
@@ -202,6 +253,48 @@ describe('comments', () => {
     for (const begin of ['// ', '  * ', '/** '])
       expect(longComments(planted('a.ts', `${begin}${tail}`))).toHaveLength(1);
     expect(longComments(planted('a.ts', `const a = '${tail}';`))).toEqual([]);
+  });
+});
+
+describe('classes and functions', () => {
+  it('are short, or a class says why it is not', () => {
+    const sources = sourcesOf('packages/*/src/**/*.{ts,tsx}').filter(({ path }) => !isTest(path));
+    expect(sources.length).toBeGreaterThan(500);
+    expect(sources.flatMap(oversized)).toEqual([]);
+  });
+
+  const classOf = (body: string, doc = '') => planted('a.ts', `${doc}export class A {\n${body}\n}`);
+  const members = (count: number) => Array.from({ length: count }, (_, at) => `  readonly #m${at} = 1;`);
+  const pair = '  get x() { return 1; }\n  set x(to) {}\n  constructor() {}';
+
+  it('are seen to have too many members, private ones counted', () => {
+    expect(oversized(classOf(members(16).join('\n')))).toEqual([
+      'a.ts:1: a class of 18 lines and 16 members',
+    ]);
+    expect(oversized(classOf([...members(15), pair].join('\n')))).toHaveLength(1);
+    expect(oversized(classOf([...members(14), pair].join('\n')))).toEqual([]);
+  });
+
+  it('are seen to have too many lines', () => {
+    expect(oversized(classOf('\n'.repeat(248)))).toHaveLength(1);
+    expect(oversized(classOf('\n'.repeat(247)))).toEqual([]);
+    for (const begin of ['function f() {', 'const f = () => {', 'class A { f() {'])
+      for (const [blank, hits] of [
+        [78, 0],
+        [79, 1],
+      ] as const) {
+        const end = begin.startsWith('class') ? '}}' : '}';
+        const source = planted('a.tsx', `${begin}${'\n'.repeat(blank)}\n${end}`);
+        expect(oversized(source)).toHaveLength(hits);
+      }
+  });
+
+  it('give their reason in the comment right above, in the agreed words', () => {
+    const large = members(16).join('\n');
+    const reason = '/**\n * What it is.\n *\n * One class, because\n * it is.\n */\n';
+    expect(oversized(classOf(large, reason))).toEqual([]);
+    expect(oversized(classOf(large, '/** One class, as it is. */\n'))).toHaveLength(1);
+    expect(oversized(classOf(large, `${reason}const a = 1;\n`))).toHaveLength(1);
   });
 });
 

@@ -1,4 +1,4 @@
-import { CALL_DEADLINE_MS } from '@bundoc/bundoc/kms/client';
+import { CALL_DEADLINE_MS } from '@bundoc/bundoc/kms/transport';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type Answer, call, Installation } from './support/installation.ts';
 import { MovedClock } from './support/moved-clock.ts';

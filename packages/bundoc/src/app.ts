@@ -37,7 +37,7 @@ import type { InstanceManager } from './projects/instance-manager.ts';
 import { ProjectUpkeep } from './projects/project-upkeep.ts';
 import type { SpreadRotations } from './projects/spread-rotations.ts';
 import { ChangeFeed } from './service/change-feed.ts';
-import { type MoveDestination, Moves } from './service/moves.ts';
+import { Moves } from './service/moves.ts';
 import { Scheduler } from './work/scheduler.ts';
 import { createServiceShares } from './work/service-shares.ts';
 import { roomForWork, workingMemory, workingMemoryBytes } from './working-memory.ts';
@@ -119,11 +119,9 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     ...{ projects, instances, keys, service, feed, clock, logger },
     settleDoubt: () => generation.advance(),
   });
-  const target = moveDestination(config, { clock, logger });
-  const { moveSource: source } = storage;
-  const ends = source && target && { source, target };
   const moves = new Moves({
-    ...{ instances, keys, feed, logger, onSetAside, from, ends },
+    ...{ instances, keys, feed, logger, onSetAside, from },
+    ends: moveEnds(storage, config, { clock, logger }),
     share: shares.moves,
   });
   stack.use(every(RESUME_EVERY_MS, () => void deletion.resume()));
@@ -306,11 +304,12 @@ function openKmsTls(
   return tls;
 }
 
-/** The storage that the service may move projects to. */
-function moveDestination({ moveTo }: BundocConfig, ports: EngineDeps): MoveDestination | undefined {
+/** What projects are moved from and to; undefined where the service moves none. */
+function moveEnds({ moveSource: source }: StorageEngine, { moveTo }: BundocConfig, ports: EngineDeps) {
   if (moveTo === undefined) return undefined;
   warnOfPlaintext('BUNDOC_MOVE_TO', moveTo, ports.logger);
-  return { place: placeOf(moveTo.address), open: () => openMoveTarget(moveTo, ports) };
+  const target = { place: placeOf(moveTo.address), open: () => openMoveTarget(moveTo, ports) };
+  return source && { source, target };
 }
 
 function openStorage(

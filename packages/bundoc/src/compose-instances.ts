@@ -12,8 +12,9 @@ import type { StorageKeys } from './kms/storage-keys.ts';
 import type { BundocMetrics } from './metrics.ts';
 import { InstanceManager } from './projects/instance-manager.ts';
 import { SpreadRotations } from './projects/spread-rotations.ts';
-import type { OwnWork, Scheduler } from './work/scheduler.ts';
+import type { Scheduler } from './work/scheduler.ts';
 import type { ServiceShares } from './work/service-shares.ts';
+import type { OwnWork } from './work/work.ts';
 
 /** The dependencies of the open projects. */
 export interface Composition {

@@ -24,7 +24,7 @@ import {
   storageOf,
   storageVariables,
 } from './engine/storage-config.ts';
-import { CALL_DEADLINE_MS } from './kms/client.ts';
+import { CALL_DEADLINE_MS } from './kms/transport.ts';
 import { defaultOpenBytes } from './process-limits.ts';
 import { RENAMED_VARIABLES } from './renamed-variables.ts';
 import { SERVICE_SHARE_DEFAULTS, type ServiceShareSizes } from './work/service-shares.ts';

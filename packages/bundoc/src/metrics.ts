@@ -2,7 +2,8 @@ import { counter, createServiceMetrics, gauge, type ServiceMetrics } from '@bund
 import { Counter } from '@prometheus-io/client';
 import type { FetchOutcome } from './crypto/key-cache.ts';
 import type { StorageCount } from './engine/storage-engine.ts';
-import { type Scheduler, WORK_KINDS } from './work/scheduler.ts';
+import type { Scheduler } from './work/scheduler.ts';
+import { WORK_KINDS } from './work/work.ts';
 
 const SERVICE_GAUGES = {
   workWaiting: ['bundoc_work_waiting', 'Long work that waits for a slice of the event loop.'],

@@ -7,8 +7,9 @@ import { systemClock } from '@bundoc/shared/runtime/clock';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { afterEach, describe, expect, it } from 'vitest';
-import { CALL_DEADLINE_MS, KmsClient, type KmsClientOptions } from '../src/kms/client.ts';
+import { KmsClient } from '../src/kms/client.ts';
 import { KeyRefused } from '../src/kms/port.ts';
+import { CALL_DEADLINE_MS, type KmsTransportOptions } from '../src/kms/transport.ts';
 
 type Script = (request: IncomingMessage, response: ServerResponse, call: number) => void;
 
@@ -18,7 +19,7 @@ afterEach(async () => {
 });
 
 /** A server with scripted answers, and a client of it. */
-async function start(script: Script, options: Pick<KmsClientOptions, 'streamSilentMs'> = {}) {
+async function start(script: Script, options: Pick<KmsTransportOptions, 'streamSilentMs'> = {}) {
   let calls = 0;
   const seen: { method: string; url: string; authorization: string | undefined; body: string }[] = [];
   const server = createServer((request, response) => {

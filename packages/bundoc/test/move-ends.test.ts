@@ -8,12 +8,12 @@ import { createLogger } from '@bundoc/shared/runtime/logger';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
-import { put, ref } from '../src/engine/conformance.ts';
 import { MARK_KEY, type MoveMark, openMoveMark, sealMoveMark } from '../src/engine/move-mark.ts';
 import type { ProjectStore } from '../src/engine/port.ts';
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import { StorageGeneration } from '../src/engine/storage-generation.ts';
 import type { StorageCalls } from '../src/kms/port.ts';
+import { put, ref } from '../src/testing/writes.ts';
 import { type Cut, CutShort, HELD, Moving, type Place } from './support/moving.ts';
 import { useDatabase } from './support/use-database.ts';
 

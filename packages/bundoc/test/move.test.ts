@@ -6,12 +6,12 @@ import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { put, ref, remove } from '../src/engine/conformance.ts';
 import { OutcomeUnknown } from '../src/engine/errors.ts';
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import { fenceRows } from '../src/engine/postgres/rows/fence.ts';
 import type { MoveWatch } from '../src/operations/move-project.ts';
 import type { InstanceManager } from '../src/projects/instance-manager.ts';
+import { put, ref, remove } from '../src/testing/writes.ts';
 import { HELD, Moving, NOT_WATCHED } from './support/moving.ts';
 import { useDatabase } from './support/use-database.ts';
 

@@ -2,7 +2,6 @@ import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { describe, expect, it } from 'vitest';
 import { KeyCache } from '../src/crypto/key-cache.ts';
-import { commitOne, put, remove } from '../src/engine/conformance.ts';
 import { ProjectExists } from '../src/engine/errors.ts';
 import { readProject } from '../src/engine/files/projects/project-reader.ts';
 import { verifyProject } from '../src/engine/files/projects/verify-project.ts';
@@ -19,6 +18,7 @@ import { checkBackup, cipherOf, restoreSource } from '../src/operations/read-bac
 import { createBackup } from '../src/operations/write-backup.ts';
 import { CliProject } from '../src/testing/cli-project.ts';
 import { NO_NOTIFICATIONS } from '../src/testing/postgres-project.ts';
+import { commitOne, put, remove } from '../src/testing/writes.ts';
 import { useDatabase } from './support/use-database.ts';
 
 const ROOT = '/projects';

@@ -2,11 +2,11 @@ import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { expect, it } from 'vitest';
 import { openDefinedStore } from '../src/collections/defined-store.ts';
-import { commitOne, put, ref, remove } from '../src/engine/conformance.ts';
 import { definitionRef } from '../src/engine/definition.ts';
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import { Collections } from '../src/service/collections.ts';
 import type { PostgresProject } from '../src/testing/postgres-project.ts';
+import { commitOne, put, ref, remove } from '../src/testing/writes.ts';
 import { ownWork } from '../src/work/scheduler.ts';
 import { type UsedDatabase, useDatabase } from './support/use-database.ts';
 

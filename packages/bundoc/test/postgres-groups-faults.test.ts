@@ -7,13 +7,13 @@ import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { startInBackground } from '@bundoc/shared/testing/timing';
 import { expect, it } from 'vitest';
 import { isRegister, type Operation } from '../../../test/support/cluster-load.ts';
-import { commitOne, put, ref } from '../src/engine/conformance.ts';
 import type { Precondition } from '../src/engine/port.ts';
 import { GroupCommitter } from '../src/engine/postgres/commit/group-commit.ts';
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import type { PostgresStore } from '../src/engine/postgres/postgres-store.ts';
 import { fenceRows, removeRows, unfenceRows } from '../src/engine/postgres/rows/fence.ts';
 import { NO_NOTIFICATIONS, openTestDatabase, type PostgresProject } from '../src/testing/postgres-project.ts';
+import { commitOne, put, ref } from '../src/testing/writes.ts';
 import { COMMIT_MESSAGE, CuttingProxy } from './support/cutting-proxy.ts';
 import { type UsedDatabase, useDatabase } from './support/use-database.ts';
 

@@ -7,7 +7,7 @@ import { startInBackground } from '@bundoc/shared/testing/timing';
 import { v7 as uuidv7 } from 'uuid';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { openDefinedStore } from '../src/collections/defined-store.ts';
-import { commitOne, describeProjectStore, put, ref, remove } from '../src/engine/conformance.ts';
+import { describeProjectStore } from '../src/engine/conformance.ts';
 import { OutcomeUnknown } from '../src/engine/errors.ts';
 import type { WriteResult } from '../src/engine/port.ts';
 import { GroupCommitter } from '../src/engine/postgres/commit/group-commit.ts';
@@ -18,6 +18,7 @@ import { SharedReads } from '../src/engine/postgres/reads/shared-reads.ts';
 import { fenceRows, removeRows, unfenceRows } from '../src/engine/postgres/rows/fence.ts';
 import { lockOf } from '../src/engine/postgres/rows/project-rows.ts';
 import { NO_NOTIFICATIONS, openTestDatabase, PostgresProject } from '../src/testing/postgres-project.ts';
+import { commitOne, put, ref, remove } from '../src/testing/writes.ts';
 import { COMMIT_MESSAGE, CuttingProxy } from './support/cutting-proxy.ts';
 import { type UsedDatabase, useDatabase } from './support/use-database.ts';
 

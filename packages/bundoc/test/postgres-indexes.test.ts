@@ -4,7 +4,6 @@ import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { describe, expect, it } from 'vitest';
 import { type DefinedStore, openDefinedStore } from '../src/collections/defined-store.ts';
 import { cursorsOf } from '../src/crypto/sealed-cursor.ts';
-import { commitOne, put, ref, remove } from '../src/engine/conformance.ts';
 import { definitionRef } from '../src/engine/definition.ts';
 import { describeIndexes, find } from '../src/engine/indexes/conformance.ts';
 import type { Write } from '../src/engine/port.ts';
@@ -13,6 +12,7 @@ import type { Database, Transaction } from '../src/engine/postgres/database/data
 import { SNAPSHOT_TRANSACTION, verifyRows } from '../src/engine/postgres/verify/verify-rows.ts';
 import { openTestDatabase, type PostgresProject } from '../src/testing/postgres-project.ts';
 import { assertQueriesAreRight, type CrashingProject } from '../src/testing/queries-property.ts';
+import { commitOne, put, ref, remove } from '../src/testing/writes.ts';
 import { CuttingProxy } from './support/cutting-proxy.ts';
 import { type UsedDatabase, useDatabase } from './support/use-database.ts';
 

@@ -4,9 +4,9 @@ import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { expect, it } from 'vitest';
-import { ref } from '../src/engine/conformance.ts';
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import { FakeKeyService } from '../src/testing/fake-key-service.ts';
+import { ref } from '../src/testing/writes.ts';
 import { PostgresNode } from './support/postgres-node.ts';
 import { useDatabase } from './support/use-database.ts';
 

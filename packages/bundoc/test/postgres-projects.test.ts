@@ -6,7 +6,6 @@ import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { describe, expect, it } from 'vitest';
 import { KeyCache } from '../src/crypto/key-cache.ts';
-import { put, ref } from '../src/engine/conformance.ts';
 import { SWEEP_INTERVAL_MS } from '../src/engine/expiry-marks.ts';
 import { GroupCommitter } from '../src/engine/postgres/commit/group-commit.ts';
 import type { Database } from '../src/engine/postgres/database/database.ts';
@@ -24,6 +23,7 @@ import { describeExpiryMarks } from '../src/projects/expiry-conformance.ts';
 import { InstanceManager } from '../src/projects/instance-manager.ts';
 import { FakeKeyService } from '../src/testing/fake-key-service.ts';
 import { NO_NOTIFICATIONS, openTestDatabase } from '../src/testing/postgres-project.ts';
+import { put, ref } from '../src/testing/writes.ts';
 import { useDatabase } from './support/use-database.ts';
 
 describeWithPostgres('projects in PostgreSQL', () => {

@@ -1,13 +1,13 @@
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { expect, it } from 'vitest';
-import { commitOne, put, ref } from '../src/engine/conformance.ts';
 import { COMMIT_BYTES_MAX } from '../src/engine/port.ts';
 import type { Database, Row } from '../src/engine/postgres/database/database.ts';
 import { migrate } from '../src/engine/postgres/database/migrate.ts';
 import type { PostgresStore } from '../src/engine/postgres/postgres-store.ts';
 import { INLINE_BYTES_MAX, LARGE_BYTES_MAX, SharedReads } from '../src/engine/postgres/reads/shared-reads.ts';
 import { NO_NOTIFICATIONS, openTestDatabase, PostgresProject } from '../src/testing/postgres-project.ts';
+import { commitOne, put, ref } from '../src/testing/writes.ts';
 
 const bytesOf = (rows: readonly Row[]) =>
   rows.flat().reduce<number>((sum, value) => sum + (Buffer.isBuffer(value) ? value.length : 0), 0);

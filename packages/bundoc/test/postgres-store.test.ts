@@ -4,7 +4,7 @@ import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { PATIENT_MS, startInBackground } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
-import { commitOne, describeProjectStore, put, ref, remove } from '../src/engine/conformance.ts';
+import { describeProjectStore } from '../src/engine/conformance.ts';
 import { IDEMPOTENCY_TTL_MS, type ProjectStore, TOMBSTONE_TTL_MS } from '../src/engine/port.ts';
 import { CommitNotifications } from '../src/engine/postgres/commit-notifications.ts';
 import type { Database } from '../src/engine/postgres/database/database.ts';
@@ -12,6 +12,7 @@ import { migrate, readMigrations, SchemaMismatch } from '../src/engine/postgres/
 import { SNAPSHOT_TRANSACTION, verifyRows } from '../src/engine/postgres/verify/verify-rows.ts';
 import { describeQuota } from '../src/engine/quota-conformance.ts';
 import { openTestDatabase, testDatabaseOptions } from '../src/testing/postgres-project.ts';
+import { commitOne, put, ref, remove } from '../src/testing/writes.ts';
 import { COMMIT_MESSAGE, CuttingProxy } from './support/cutting-proxy.ts';
 import { type UsedDatabase, useDatabase } from './support/use-database.ts';
 

@@ -5,6 +5,15 @@ import { Counter, Gauge } from '@prometheus-io/client';
 export function createMetrics() {
   const service = createServiceMetrics('bunkms_');
   const registers = [service.registry];
+  /** `read` returns undefined while the value is unknown: the gauge keeps its last value then. */
+  const observed = (name: string, help: string) => (read: () => Promise<number | undefined>) =>
+    new Gauge({
+      ...{ name, help, registers },
+      async collect() {
+        const value = await read();
+        if (value !== undefined) this.set(value);
+      },
+    });
   return {
     ...service,
     exports: new Counter({
@@ -39,39 +48,15 @@ export function createMetrics() {
       help: 'Times that the audit chain differed from its copy.',
       registers,
     }),
-    /** @param read gives undefined while it cannot be known; the last value stays then. */
-    observeShipLag: (read: () => Promise<number | undefined>) =>
-      new Gauge({
-        name: 'bunkms_audit_ship_lag_records',
-        help: 'Audit records that the copy lacks.',
-        registers,
-        async collect() {
-          const lag = await read();
-          if (lag !== undefined) this.set(lag);
-        },
-      }),
-    /** @param read gives undefined while it cannot be known; the last value stays then. */
-    observeRewrap: (read: () => Promise<number | undefined>) =>
-      new Gauge({
-        name: 'bunkms_key_versions_pending_rewrap',
-        help: 'Key versions that are not wrapped with the current KEK.',
-        registers,
-        async collect() {
-          const count = await read();
-          if (count !== undefined) this.set(count);
-        },
-      }),
-    /** @param read gives undefined while it cannot be known; the last value stays then. */
-    observeDeletions: (read: () => Promise<number | undefined>) =>
-      new Gauge({
-        name: 'bunkms_deletion_intents_open',
-        help: 'Keys with a deletion intent that is not finished.',
-        registers,
-        async collect() {
-          const count = await read();
-          if (count !== undefined) this.set(count);
-        },
-      }),
+    observeShipLag: observed('bunkms_audit_ship_lag_records', 'Audit records that the copy lacks.'),
+    observeRewrap: observed(
+      'bunkms_key_versions_pending_rewrap',
+      'Key versions that are not wrapped with the current KEK.',
+    ),
+    observeDeletions: observed(
+      'bunkms_deletion_intents_open',
+      'Keys with a deletion intent that is not finished.',
+    ),
     holderRefusals: new Counter({
       name: 'bunkms_holder_refusals_total',
       help: 'Requests of storages that do not hold the key, or were superseded by another copy, by code.',

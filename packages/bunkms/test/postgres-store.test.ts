@@ -1,9 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { kekConformance } from '../src/store/conformance/keks.ts';
 import { filteredListConformance, NAMES, RECORDS } from '../src/store/conformance/lists.ts';
-import { storageConformance } from '../src/store/conformance/storages.ts';
 import { storeConformance } from '../src/store/conformance/store.ts';
 import { postgresDialect } from '../src/store/postgres/dialect.ts';
 import { openPostgresStore } from '../src/store/postgres/postgres-store.ts';
@@ -17,15 +15,14 @@ describeWithPostgres('a store in PostgreSQL', () => {
   });
   afterAll(() => databases[Symbol.asyncDispose]());
 
-  for (const conformance of [storeConformance, kekConformance, storageConformance])
-    conformance('PostgreSQL', async () => {
-      const place = randomUUID();
-      const settings = settingsOf(await databases.url(place));
-      return {
-        open: () => openPostgresStore({ settings, warn: () => undefined }),
-        dispose: () => databases.forget(place),
-      };
-    });
+  storeConformance('PostgreSQL', async () => {
+    const place = randomUUID();
+    const settings = settingsOf(await databases.url(place));
+    return {
+      open: () => openPostgresStore({ settings, warn: () => undefined }),
+      dispose: () => databases.forget(place),
+    };
+  });
 
   it('finds the latest change of a key, and of a storage, without walking the chain, however few keys there are', async () => {
     const place = randomUUID();

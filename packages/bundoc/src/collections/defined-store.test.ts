@@ -1,10 +1,11 @@
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { commitOne, describeProjectStore, put, ref, remove } from '../engine/conformance.ts';
+import { describeProjectStore } from '../engine/conformance.ts';
 import { DEFINITIONS } from '../engine/definition.ts';
 import { EmbeddedProject } from '../testing/embedded-project.ts';
 import type { SimulatedDisk } from '../testing/simulated-disk.ts';
+import { commitOne, put, ref, remove } from '../testing/writes.ts';
 import { type DefinedStore, openDefinedStore, SKIPPED_MAX } from './defined-store.ts';
 
 describeProjectStore('a DefinedStore on the embedded engine', async () => {

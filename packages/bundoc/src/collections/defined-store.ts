@@ -24,7 +24,8 @@ import type {
   Write,
   WriteResult,
 } from '../engine/port.ts';
-import { type OwnWork, ownWork, type Work } from '../work/scheduler.ts';
+import { ownWork } from '../work/scheduler.ts';
+import type { OwnWork, Work } from '../work/work.ts';
 import { isExpired } from './expiry.ts';
 import { ExpirySweep } from './expiry-sweep.ts';
 import { KnownDefinitions } from './known-definitions.ts';
@@ -65,6 +66,8 @@ export async function openDefinedStore(
  * collection without a definition costs one lookup in a map.
  *
  * It has as many members as its port; most only delegate to the store below.
+ *
+ * One class, because it has the members of its port; most pass a call on to the store below.
  */
 export class DefinedStore implements CollectionStore {
   readonly #store: ProjectStore;
@@ -156,7 +159,7 @@ export class DefinedStore implements CollectionStore {
 
   async commit(writes: readonly Write[], options: CommitOptions = {}): Promise<readonly WriteResult[]> {
     if (!this.#definitions.isEmpty) {
-      await this.#definitions.requireSchemas(writes, options);
+      await this.#definitions.schemas.require(writes, options);
       await this.#removeExpired(writes);
       if (options.work !== undefined && isLong(writes))
         await this.#store.indexes?.prepare?.(writes, options.work);

@@ -1,7 +1,7 @@
 import type { Ttl } from '@bundoc/shared/contract/collections';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ListedDocument, Position, ProjectStore } from '../engine/port.ts';
-import type { OwnWork } from '../work/scheduler.ts';
+import type { OwnWork } from '../work/work.ts';
 import { isExpired } from './expiry.ts';
 import { removeStates } from './remove-states.ts';
 

@@ -1,9 +1,6 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { CollectionDefinition, Ttl } from '@bundoc/shared/contract/collections';
-import type { FieldFault } from '@bundoc/shared/contract/problem';
 import { Mutex } from '@bundoc/shared/runtime/mutex';
-import { LRUCache } from 'lru-cache';
-import type { DocumentContent } from '../crypto/stored-text.ts';
 import {
   contentOfDefinition,
   DEFINITIONS,
@@ -21,17 +18,10 @@ import type {
   Precondition,
   ProjectStore,
   StoredDocument,
-  Write,
 } from '../engine/port.ts';
-import type { OwnWork, Work } from '../work/scheduler.ts';
-import { acceptInTurns, type CheckInTurns, checkInTurnsOf } from './schema-checks.ts';
+import type { OwnWork } from '../work/work.ts';
+import { KnownSchemas } from './known-schemas.ts';
 
-/**
- * Total length of the schemas that a project keeps compiled. A compiled one takes some forty times its length
- * in memory, and a project may have a thousand of 64 KiB.
- */
-const COMPILED_LENGTH_MAX = 1_048_576;
-const COMPILED_TO_LENGTH = 40;
 /** Memory of a parsed definition in relation to its text. */
 const PARSED_TO_LENGTH = 6;
 /** The definitions read at a time. */
@@ -41,11 +31,10 @@ const DEFINITION_PAGE = { limit: 100, bytesMax: 8_388_608 };
  * The definitions of a project's collections: read from the store, kept in memory, and applied to its
  * indexes. Each store has one instance, so its view is always current.
  *
- * Reading, changing and applying definitions share one map and one mutex, so they share a class.
+ * One class, because reading, changing and applying definitions share one map and one mutex.
  */
 export class KnownDefinitions {
   readonly #store: ProjectStore;
-  readonly #ownWork: OwnWork;
   readonly #beforeExpiring: () => Promise<void>;
   readonly #known = new Map<string, StoredDefinition>();
   /** Collections with an undecryptable definition: their rules are unknown. */
@@ -53,12 +42,7 @@ export class KnownDefinitions {
   /** Opaque names of definitions whose content and collection cannot be decrypted. */
   #unnamed: ReadonlySet<string> = new Set();
   readonly #defining = new Mutex();
-  /** Each is compiled by the first write that needs it, because a large one takes a good part of a second. */
-  readonly #checks = new LRUCache<StoredDefinition, CheckInTurns>({
-    maxSize: COMPILED_LENGTH_MAX,
-    sizeCalculation: (_check, { definition }) => JSON.stringify(definition.schema).length,
-  });
-
+  readonly schemas: KnownSchemas;
   /** Size of the texts of definitions in bytes, by collection and in total. */
   readonly #bytesOf = new Map<string, number>();
   #bytes = 0;
@@ -70,7 +54,11 @@ export class KnownDefinitions {
    */
   constructor(store: ProjectStore, ownWork: OwnWork, beforeExpiring: () => Promise<void>) {
     this.#store = store;
-    this.#ownWork = ownWork;
+    this.schemas = new KnownSchemas({
+      ownWork,
+      of: (collection) => this.of(collection),
+      onRefused: (collection) => this.#damaged.add(collection),
+    });
     this.#beforeExpiring = beforeExpiring;
   }
 
@@ -113,7 +101,7 @@ export class KnownDefinitions {
 
   /** Estimated memory of definitions and their compiled schemas, bytes. */
   get memoryBytes(): number {
-    return this.#bytes * PARSED_TO_LENGTH + this.#checks.calculatedSize * COMPILED_TO_LENGTH;
+    return this.#bytes * PARSED_TO_LENGTH + this.schemas.memoryBytes;
   }
 
   /** A digest of their revisions; undefined while one cannot be decrypted. */
@@ -151,57 +139,7 @@ export class KnownDefinitions {
     return this.#known.get(collection);
   }
 
-  /**
-   * Yields to other requests in between: checking one document may take a good part of a second. @throws
-   * AppError `schema_violation`.
-   */
-  async requireSchemas(writes: readonly Write[], { work }: CommitOptions): Promise<void> {
-    if (work !== undefined) return await this.#requireSchemas(writes, work);
-    using own = this.#ownWork('write');
-    await this.#requireSchemas(writes, own);
-  }
-
-  async #requireSchemas(writes: readonly Write[], work: Work): Promise<void> {
-    for (const write of writes) {
-      if (write.kind === 'delete' || this.of(write.ref.collection)?.definition.schema === undefined) continue;
-      const turn = work.pause();
-      if (turn !== undefined) await turn;
-      const errors = await this.#findFaults(write.ref.collection, write.content, work);
-      if (errors.length > 0) throw new AppError('schema_violation', { errors });
-    }
-    work.leave();
-  }
-
-  /**
-   * @throws AppError `integrity_error` for a schema that this version no longer accepts: its rules are
-   *   unknown.
-   */
-  async #findFaults(
-    collection: string,
-    content: DocumentContent,
-    work: Work,
-  ): Promise<readonly FieldFault[]> {
-    try {
-      const faults = this.#checkOf(collection)?.(content, work) ?? [];
-      return faults instanceof Promise ? await faults : faults;
-    } catch (error) {
-      if (!hasCode(error, 'invalid_request')) throw error;
-      this.#damaged.add(collection);
-      throw new AppError('integrity_error', { cause: error });
-    }
-  }
-
-  async #accept(
-    { schema }: CollectionDefinition,
-    { work }: CommitOptions,
-  ): Promise<CheckInTurns | undefined> {
-    if (schema === undefined) return undefined;
-    if (work !== undefined) return await acceptInTurns(schema, work);
-    using own = this.#ownWork('definition');
-    return await acceptInTurns(schema, own);
-  }
-
-  /** Whether the definition of this collection may be among those with an opaque name. */
+  /** Whether the definition of this collection is among those of which it cannot be seen whose they are. */
   #isUnnamed(collection: string): boolean {
     if (this.#unnamed.size === 0) return false;
     const name = this.#store.nameOf?.(definitionRef(collection));
@@ -279,7 +217,7 @@ export class KnownDefinitions {
       throw new AppError('invalid_request', {
         detail: `a project has at most ${DEFINITIONS_MAX} definitions`,
       });
-    const check = await this.#accept(definition, options);
+    const check = await this.schemas.accept(definition, options);
     const kept = this.#store.indexes?.isBlind === true ? withTokens(definition) : definition;
     const content = contentOfDefinition(kept);
     if (definition.ttl !== undefined) await this.#beforeExpiring();
@@ -288,18 +226,9 @@ export class KnownDefinitions {
     const rev = result.metadata._rev;
     const known = { definition: kept, rev };
     await this.#relearn(collection, known);
-    if (check !== undefined) this.#checks.set(known, check);
+    if (check !== undefined) this.schemas.keep(known, check);
     await this.#store.indexes?.keep?.();
     return { created: result.created, rev };
-  }
-
-  /** @throws AppError `invalid_request` for a schema that is no longer accepted. */
-  #checkOf(collection: string): CheckInTurns | undefined {
-    const known = this.of(collection);
-    if (known?.definition.schema === undefined) return undefined;
-    const check = this.#checks.get(known) ?? checkInTurnsOf(known.definition.schema);
-    this.#checks.set(known, check);
-    return check;
   }
 }
 

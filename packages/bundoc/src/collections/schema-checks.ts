@@ -3,7 +3,7 @@ import type { FieldFault } from '@bundoc/shared/contract/problem';
 import type { DocumentContent } from '../crypto/stored-text.ts';
 import { defineJobs } from '../work/job.ts';
 import { bufferOf, TREE_BYTES_MAX } from '../work/large-bytes.ts';
-import type { Work } from '../work/scheduler.ts';
+import type { Work } from '../work/work.ts';
 import {
   acceptSchema,
   acceptSchemaSteps,

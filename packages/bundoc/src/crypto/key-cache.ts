@@ -79,7 +79,7 @@ interface Fetch {
  * start only when no cold project waits. Fetches in progress are outside the LRU, so they cannot be evicted
  * (ADR 0004).
  *
- * It is long because each way in and out of the cache keeps the same bound on time.
+ * One class, because each way into the cache and out of it keeps the same bound on time.
  */
 export class KeyCache {
   readonly #options: KeyCacheOptions;

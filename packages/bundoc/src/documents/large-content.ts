@@ -2,7 +2,7 @@ import { hash } from 'node:crypto';
 import { type DocumentBody, readDocumentBody } from '../crypto/stored-text.ts';
 import { defineJobs } from '../work/job.ts';
 import { bufferOf, bytesOf, LARGE_BYTES, type Piece, pieceOf, TREE_BYTES_MAX } from '../work/large-bytes.ts';
-import type { Work } from '../work/scheduler.ts';
+import type { Work } from '../work/work.ts';
 import type { BatchOperation } from './operation.ts';
 import { type Patch, type PatchKind, readPatch } from './patch/read-patch.ts';
 import { ifMatchOfBody } from './preconditions.ts';

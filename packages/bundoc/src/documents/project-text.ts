@@ -13,7 +13,7 @@ import { composeStoredText, ownContentOf } from '../crypto/stored-text.ts';
 import type { StoredDocument } from '../engine/port.ts';
 import { defineJobs } from '../work/job.ts';
 import { bufferOf, copyOf, TREE_BYTES_MAX } from '../work/large-bytes.ts';
-import type { Work } from '../work/scheduler.ts';
+import type { Work } from '../work/work.ts';
 import { type FieldMask, type Fields, readFields } from './fields.ts';
 
 /** @public The thread for large documents looks it up by name. */

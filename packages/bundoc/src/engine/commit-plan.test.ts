@@ -1,6 +1,7 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { SEAL_OVERHEAD_BYTES } from '@bundoc/shared/crypto/aead';
 import { describe, expect, it } from 'vitest';
+import { put, ref, remove } from '../testing/writes.ts';
 import {
   admit,
   type CommitDraft,
@@ -8,7 +9,6 @@ import {
   planCommits,
   WRITE_OVERHEAD_BYTES,
 } from './commit-plan.ts';
-import { put, ref, remove } from './conformance.ts';
 import { GroupUniqueness } from './indexes/uniqueness.ts';
 import {
   COMMIT_BYTES_MAX,

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { newPlace, openInstances } from '../testing/open-instances.ts';
-import { put } from './conformance.ts';
+import { put } from '../testing/writes.ts';
 import { cutOver } from './cut-over.ts';
 
 const BROKEN = new Error('it cannot be brought there');

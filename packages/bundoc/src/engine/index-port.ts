@@ -1,4 +1,4 @@
-import type { Work } from '../work/scheduler.ts';
+import type { Work } from '../work/work.ts';
 import type { Write } from './port.ts';
 
 /** The definition of one index. */

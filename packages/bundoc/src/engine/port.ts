@@ -1,6 +1,6 @@
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import type { DocumentContent, DocumentRef } from '../crypto/stored-text.ts';
-import type { Work } from '../work/scheduler.ts';
+import type { Work } from '../work/work.ts';
 import type { EngineIndexes, FoundBy } from './index-port.ts';
 import type { PreconditionsFailed } from './precondition.ts';
 import type { SealCount } from './seal-budget.ts';

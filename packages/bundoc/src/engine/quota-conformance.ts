@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it } from 'vitest';
-import { commitOne, put, ref, remove } from './conformance.ts';
+import { commitOne, put, ref, remove } from '../testing/writes.ts';
 import type { ProjectStore } from './port.ts';
 import type { Quota } from './quota.ts';
 

@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 import { EmbeddedProject } from '../testing/embedded-project.ts';
-import { commitOne, put, remove } from './conformance.ts';
+import { commitOne, put, remove } from '../testing/writes.ts';
 import { GroupQuota, usageDelta } from './quota.ts';
 import { describeQuota } from './quota-conformance.ts';
 

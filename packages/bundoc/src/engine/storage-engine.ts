@@ -1,7 +1,7 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { KeyCache } from '../crypto/key-cache.ts';
-import type { OwnWork } from '../work/scheduler.ts';
+import type { OwnWork } from '../work/work.ts';
 import type { ExpiryMarks } from './expiry-marks.ts';
 import type { SettleMove } from './judge-move-mark.ts';
 import type { ProjectStore } from './port.ts';

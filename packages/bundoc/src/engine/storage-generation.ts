@@ -57,7 +57,7 @@ const RETRY_AFTER_S = { unconfirmed: 2, superseded: 30 } as const;
  * A generation is durable here, as a candidate, before BunKMS hears of it. So after a lost answer, the next
  * attempt names it.
  *
- * Every step of the protocol with BunKMS changes one state, so the steps share a class.
+ * One class, because every step of the protocol with BunKMS changes one state.
  */
 export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
   readonly #options: StorageGenerationOptions;

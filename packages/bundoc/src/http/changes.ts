@@ -19,7 +19,8 @@ import { LIMIT_DEFAULT, limitSchema, PAGE_BYTES_MAX } from '../engine/page-limit
 import type { ChangeFeed, Since } from '../service/change-feed.ts';
 import { changeTexts, cursorOf } from '../service/change-text.ts';
 import type { FeedFilter, FeedPage } from '../service/read-changes.ts';
-import type { Scheduler, Work } from '../work/scheduler.ts';
+import type { Scheduler } from '../work/scheduler.ts';
+import type { Work } from '../work/work.ts';
 import { guardProject, projectPath, projectPathSchema } from './access.ts';
 import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 import { requestWork } from './request-work.ts';
@@ -115,11 +116,11 @@ export function registerChanges(
     async (request, reply) => {
       const { project } = projectPath(request);
       const query = request.query as Query;
-      const filter: FeedFilter = { collection: query.collection, documents: query.include !== undefined };
+      const filter = filterOf(query);
       const format = preferred(request.headers.accept, FORMATS) ?? 'application/json';
       varyBy(reply, 'Accept');
       if (format === 'text/event-stream') {
-        if (request.method !== 'HEAD') return stream(request, reply, project, query, filter);
+        if (request.method !== 'HEAD') return stream({ feed, auth, room }, request, reply);
         refuseForStream(query);
         await feed.begin(project, toSince(streamStart(request, query)));
         reply.header('content-type', format);
@@ -148,39 +149,46 @@ export function registerChanges(
       return reply.send(text);
     },
   );
+}
 
-  async function stream(
-    request: FastifyRequest,
-    reply: FastifyReply,
-    project: string,
-    query: Query,
-    filter: FeedFilter,
-  ): Promise<FastifyReply> {
-    refuseForStream(query);
-    const since = streamStart(request, query);
-    using held = new DisposableStack();
-    const place = held.use(feed.reserve(project));
-    const begin = await feed.begin(project, toSince(since));
-    const response = reply.raw;
-    reply.hijack();
-    if (response.destroyed) return reply;
-    const share = shareOfRequest(request);
-    const sink = new EventStream(response, {
-      headers: reply.getHeaders() as OutgoingHttpHeaders,
-      waitingBytesMax: STREAM_BYTES_MAX,
-      room: { of: room, key: share },
-    });
-    // The project's key may have been revoked since the place was taken.
-    if (place.ending.aborted) {
-      sink.end();
-      return reply;
-    }
-    const isAllowed = authorizationCheck(auth, request);
-    held.defer(feed.follow(project, filter, { sink, share, place: begin, isAllowed }));
-    const all = held.move();
-    response.once('close', () => all.dispose());
+interface StreamDeps {
+  readonly feed: ChangeFeed;
+  readonly auth: BearerAuth;
+  readonly room: StreamBufferBudget;
+}
+
+/** Answers with the changes as server-sent events, until the client has gone or the feed ends. */
+async function stream(
+  { feed, auth, room }: StreamDeps,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): Promise<FastifyReply> {
+  const { project } = projectPath(request);
+  const query = request.query as Query;
+  refuseForStream(query);
+  const since = streamStart(request, query);
+  using held = new DisposableStack();
+  const place = held.use(feed.reserve(project));
+  const begin = await feed.begin(project, toSince(since));
+  const response = reply.raw;
+  reply.hijack();
+  if (response.destroyed) return reply;
+  const share = shareOfRequest(request);
+  const sink = new EventStream(response, {
+    headers: reply.getHeaders() as OutgoingHttpHeaders,
+    waitingBytesMax: STREAM_BYTES_MAX,
+    room: { of: room, key: share },
+  });
+  // The project's key may have been revoked since the place was taken.
+  if (place.ending.aborted) {
+    sink.end();
     return reply;
   }
+  const isAllowed = authorizationCheck(auth, request);
+  held.defer(feed.follow(project, filterOf(query), { sink, share, place: begin, isAllowed }));
+  const all = held.move();
+  response.once('close', () => all.dispose());
+  return reply;
 }
 
 /**
@@ -209,6 +217,10 @@ function streamStart(request: FastifyRequest, query: Query): Query['since'] {
   if (typeof lastEventId !== 'string' || lastEventId === '') return query.since;
   const schema = z.object({ 'last-event-id': cursorSchema('changes') });
   return validate(schema, { 'last-event-id': lastEventId }, 'headers')['last-event-id'];
+}
+
+function filterOf({ collection, include }: Query): FeedFilter {
+  return { collection, documents: include !== undefined };
 }
 
 /** The start of a page; the beginning without a cursor. */

@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { digestInTurns } from '../documents/large-content.ts';
 import { shortHash } from '../engine/short-hash.ts';
 import type { WorkOptions } from '../service/documents.ts';
-import type { Work } from '../work/scheduler.ts';
+import type { Work } from '../work/work.ts';
 
 /** The header of every write. */
 export const idempotencyHeaders = z.object({ 'idempotency-key': idempotencyKeySchema.optional() });

@@ -10,7 +10,8 @@ import { fieldsParameterSchema } from '../documents/fields.ts';
 import { LIMIT_DEFAULT, limitSchema, PAGE_BYTES_MAX } from '../engine/page-limits.ts';
 import type { Documents, ListPage } from '../service/documents.ts';
 import { joinInSteps } from '../work/join-in-steps.ts';
-import type { Scheduler, Work } from '../work/scheduler.ts';
+import type { Scheduler } from '../work/scheduler.ts';
+import type { Work } from '../work/work.ts';
 import { collectionPath, collectionPathSchema, guardCollection } from './access.ts';
 import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 import { DOCUMENTS_PATH } from './documents.ts';
@@ -21,6 +22,38 @@ const listQuerySchema = z.strictObject({
   cursor: z.string().min(1).max(1_024).optional(),
   fields: fieldsParameterSchema.optional(),
   include: z.literal('total', 'must be "total"').optional(),
+});
+
+const DESCRIPTION = describe({
+  id: 'listDocuments',
+  tag: 'documents',
+  summary: 'List a collection',
+  description:
+    'In the order of creation. `next_cursor`, while there may be more (also after a page that is short, or empty), is the `cursor` of ' +
+    'the next page; it belongs to the collection and the `fields`. `include=total` counts the documents of the collection.',
+  access: projectAccess('docs:read'),
+  params: collectionPathSchema,
+  query: listQuerySchema,
+  answers: { 200: { description: 'A page', schema: documentPageSchema } },
+  refusals: [...PROJECT_REFUSALS, 'invalid_cursor'],
+  examples: {
+    firstPage: {
+      params: { project: 'project-a', collection: 'notes' },
+      query: { limit: '20' },
+      status: 200,
+    },
+    someFields: {
+      params: { project: 'project-a', collection: 'notes' },
+      query: { fields: 'title,author.name', include: 'total' },
+      status: 200,
+    },
+    noProject: { params: { project: 'none', collection: 'notes' }, status: 404 },
+    badCursor: {
+      params: { project: 'project-a', collection: 'notes' },
+      query: { cursor: 'made-up' },
+      status: 400,
+    },
+  },
 });
 
 /** Pages of documents in creation order. */
@@ -35,37 +68,7 @@ export function registerLists(
     DOCUMENTS_PATH,
     {
       onRequest: guardCollection(auth, 'docs:read', listQuerySchema),
-      config: describe({
-        id: 'listDocuments',
-        tag: 'documents',
-        summary: 'List a collection',
-        description:
-          'In the order of creation. `next_cursor`, while there may be more (also after a page that is short, or empty), is the `cursor` of ' +
-          'the next page; it belongs to the collection and the `fields`. `include=total` counts the documents of the collection.',
-        access: projectAccess('docs:read'),
-        params: collectionPathSchema,
-        query: listQuerySchema,
-        answers: { 200: { description: 'A page', schema: documentPageSchema } },
-        refusals: [...PROJECT_REFUSALS, 'invalid_cursor'],
-        examples: {
-          firstPage: {
-            params: { project: 'project-a', collection: 'notes' },
-            query: { limit: '20' },
-            status: 200,
-          },
-          someFields: {
-            params: { project: 'project-a', collection: 'notes' },
-            query: { fields: 'title,author.name', include: 'total' },
-            status: 200,
-          },
-          noProject: { params: { project: 'none', collection: 'notes' }, status: 404 },
-          badCursor: {
-            params: { project: 'project-a', collection: 'notes' },
-            query: { cursor: 'made-up' },
-            status: 400,
-          },
-        },
-      }),
+      config: DESCRIPTION,
     },
     async (request, reply) => {
       const { project, collection } = collectionPath(request);

@@ -1,7 +1,8 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { shareOfRequest } from '@bundoc/shared/http/request-share';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import type { Scheduler, Work, WorkKind } from '../work/scheduler.ts';
+import type { Scheduler } from '../work/scheduler.ts';
+import type { Work, WorkKind } from '../work/work.ts';
 
 /** The long work of an authorized request. With `reply`, it ends when the client disconnects. */
 export function requestWork(

@@ -2,7 +2,6 @@ import { hash } from 'node:crypto';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { put, remove } from '../engine/conformance.ts';
 import { ProjectExists } from '../engine/errors.ts';
 import { readProject } from '../engine/files/projects/project-reader.ts';
 import { verifyProject } from '../engine/files/projects/verify-project.ts';
@@ -11,6 +10,7 @@ import { restoreProject } from '../engine/files/transfer/restore-project.ts';
 import type { Write } from '../engine/port.ts';
 import { CliProject } from '../testing/cli-project.ts';
 import type { SimulatedDisk } from '../testing/simulated-disk.ts';
+import { put, remove } from '../testing/writes.ts';
 import { checkBackup, cipherOf, openBackup, restoreSource } from './read-backup.ts';
 import { createBackup } from './write-backup.ts';
 

@@ -59,17 +59,6 @@ export async function importDocuments(
   const inFlight: { readonly batch: Batch; readonly sent: Promise<void> }[] = [];
   let progress = done;
 
-  const send = async (batch: Batch): Promise<void> => {
-    try {
-      await project.batch(batch.operations, {
-        idempotencyKey: keyOf(options.project, batch),
-        signal: options.signal,
-        deadlineMs: 300_000,
-      });
-    } catch (cause) {
-      throw refused(cause, batch);
-    }
-  };
   /** Waits for the oldest batch. */
   const settle = async (): Promise<void> => {
     const oldest = inFlight[0];
@@ -90,7 +79,7 @@ export async function importDocuments(
       inFlight.some(({ batch: other }) => !other.ids.isDisjointFrom(batch.ids))
     )
       await settle();
-    const sent = send(batch);
+    const sent = send(project, batch, options);
     sent.catch(() => undefined); // `settle` reports it in order.
     inFlight.push({ batch, sent });
   };
@@ -129,6 +118,23 @@ export async function importDocuments(
     await Promise.allSettled(inFlight.map(({ sent }) => sent));
   }
   return progress;
+}
+
+/** @throws BadLine when the batch is refused. */
+async function send(
+  project: ReturnType<Bundoc['project']>,
+  batch: Batch,
+  options: ImportOptions,
+): Promise<void> {
+  try {
+    await project.batch(batch.operations, {
+      idempotencyKey: keyOf(options.project, batch),
+      signal: options.signal,
+      deadlineMs: 300_000,
+    });
+  } catch (cause) {
+    throw refused(cause, batch);
+  }
 }
 
 function emptyBatch(from: number): Batch {

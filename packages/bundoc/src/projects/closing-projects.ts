@@ -1,6 +1,11 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { KeyCache } from '../crypto/key-cache.ts';
 import type { ProjectInstance } from './project-instance.ts';
+
+/** How long the users of a project have to leave it. */
+const WAIT_FOR_USERS_MS = 4_500;
 
 /** Projects that were retired and are not closed yet. A project is not reopened before it is closed. */
 export class ClosingProjects {
@@ -17,13 +22,19 @@ export class ClosingProjects {
     this.#outOfTime.promise.catch(() => undefined);
   }
 
-  has(project: string): boolean {
-    return this.#ends.has(project);
-  }
-
   /** Resolves when the project is closed; undefined when it is not closing. */
   end(project: string): Promise<void> | undefined {
     return this.#ends.get(project)?.promise;
+  }
+
+  /** Resolves when the project is not closing. @throws AppError `overloaded` when that takes too long. */
+  async endSoon(project: string): Promise<void> {
+    await Promise.race([this.end(project), sleep(WAIT_FOR_USERS_MS, undefined, { ref: false })]);
+    if (this.#ends.has(project))
+      throw new AppError('overloaded', {
+        detail: 'requests to the project are in progress',
+        retryAfterS: 2,
+      });
   }
 
   /** Resolves when all are closed. After `ms`, their preparations are cut short. */

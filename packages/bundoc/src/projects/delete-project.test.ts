@@ -1,10 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { describe, expect, it } from 'vitest';
-import { put } from '../engine/conformance.ts';
 import type { FakeKeyService } from '../testing/fake-key-service.ts';
 import { newPlace, openInstances } from '../testing/open-instances.ts';
-import type { SimulatedDisk, Survival } from '../testing/simulated-disk.ts';
+import type { SimulatedDisk } from '../testing/simulated-disk.ts';
+import type { Survival } from '../testing/simulated-file.ts';
+import { put } from '../testing/writes.ts';
 import { ProjectDeletion } from './delete-project.ts';
 
 const OTHER = randomUUID();

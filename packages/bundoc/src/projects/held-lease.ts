@@ -1,5 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import type { InstanceLease } from './instance-manager.ts';
+import type { InstanceLease } from './project-instance.ts';
 
 type Lease = Pick<InstanceLease, 'isUsable'> & Disposable;
 

@@ -1,6 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { type Copy, type Fate, RULES, type Rules, Violation, World } from '../testing/holder-model.ts';
+import { type Copy, type Fate, Violation } from '../testing/holder-copy.ts';
+import { World } from '../testing/holder-model.ts';
+import { RULES, type Rules } from '../testing/holder-state.ts';
 
 const fate: fc.Arbitrary<Fate> = fc.oneof(
   { weight: 6, arbitrary: fc.constant<Fate>('answered') },

@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import type { CollectionStore } from '../collections/port.ts';
-import { put } from '../engine/conformance.ts';
 import { SWEEP_INTERVAL_MS } from '../engine/expiry-marks.ts';
 import { ExpiryMarksInFolders } from '../engine/files/projects/expiry-marks.ts';
 import { newPlace, openInstances } from '../testing/open-instances.ts';
+import { put } from '../testing/writes.ts';
 import { IdleTtlSweeper } from './idle-ttl-sweeper.ts';
 
 const ANY = { kind: 'none' } as const;

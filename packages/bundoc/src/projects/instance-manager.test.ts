@@ -1,13 +1,13 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { runInShare } from '@bundoc/shared/shares/share-key';
 import { describe, expect, it, vi } from 'vitest';
-import { put, ref } from '../engine/conformance.ts';
 import type { FileChange } from '../engine/files/disk/disk.ts';
 import type { ProjectStore } from '../engine/port.ts';
 import type { Projects } from '../engine/projects.ts';
 import { newPlace, openInstances, TTL_MS } from '../testing/open-instances.ts';
 import { SimulatedDisk } from '../testing/simulated-disk.ts';
 import { closeEngine, openTestStore } from '../testing/test-engine.ts';
+import { put, ref } from '../testing/writes.ts';
 import type { InstanceManagerOptions } from './instance-manager.ts';
 import { ProjectUpkeep } from './project-upkeep.ts';
 

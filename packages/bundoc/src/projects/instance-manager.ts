@@ -1,27 +1,23 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
-import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import { type Clock, instant } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { KeyedMutex } from '@bundoc/shared/runtime/mutex';
-import type { Hold } from '@bundoc/shared/shares/share';
+import type { Hold } from '@bundoc/shared/shares/hold';
 import { shareIn } from '@bundoc/shared/shares/share-key';
 import { type DefinedStore, openDefinedStore } from '../collections/defined-store.ts';
 import type { CollectionStore } from '../collections/port.ts';
 import type { KeyCache } from '../crypto/key-cache.ts';
-import type { ProjectCipher } from '../crypto/project-cipher.ts';
-import type { Cursors } from '../crypto/sealed-cursor.ts';
 import type { ExpiryMarks } from '../engine/expiry-marks.ts';
 import type { Position, ProjectStore } from '../engine/port.ts';
 import type { LeasedKeys } from '../engine/project-file.ts';
 import type { OpenedProject, Projects } from '../engine/projects.ts';
-import type { OwnWork } from '../work/scheduler.ts';
 import { createServiceShares, type ServiceShares } from '../work/service-shares.ts';
+import type { OwnWork } from '../work/work.ts';
 import { ClosingProjects } from './closing-projects.ts';
 import type { Need } from './open-projects.ts';
 import { OpenProjects, PROJECT_BYTES } from './open-projects.ts';
 import { ProjectChangeWaiter } from './project-change-waiter.ts';
-import { ProjectInstance } from './project-instance.ts';
+import { type InstanceLease, ProjectInstance } from './project-instance.ts';
 
 export interface InstanceManagerOptions {
   readonly projects: Projects;
@@ -41,32 +37,14 @@ export interface InstanceManagerOptions {
   readonly storedBytes?: (project: string, entries?: readonly string[]) => Promise<number>;
   /** How long a project stays open unused, milliseconds. */
   readonly idleTtlMs?: number;
-  /** How long projects that are closed at the end may take to prepare for it, milliseconds. */
-  readonly prepareWithinMs?: number;
   /** Begins work of the service itself for a project. */
   readonly ownWork?: (project: string) => OwnWork;
   /** Whether other processes write to the same storage, so that a project which is closed here may change. */
   readonly isShared?: boolean;
 }
 
-/** An open project, held until disposed: `using lease = await manager.acquire(…)`. */
-export interface InstanceLease extends Disposable {
-  readonly store: CollectionStore;
-  readonly cipher: ProjectCipher;
-  /** `project.json` as it is now. */
-  readonly file: ProjectFile;
-  readonly cursors: Cursors;
-  /**
-   * Whether it may be used further, its key included. False also while others wait for room: then it is
-   * disposed of and acquired again, so that they have their turn.
-   */
-  isUsable(): boolean;
-}
-
 /** What was stored takes that many times its bytes in memory. */
 const STORED_TO_MEMORY = 2;
-/** How long the users of a project have to leave it. */
-const WAIT_FOR_USERS_MS = 4_500;
 /**
  * Beside the time that requests have to end, within that of an orderly stop (`STOP_TIMEOUT_MS`), with room
  * for a step that is under way.
@@ -81,7 +59,7 @@ const PREPARE_WITHIN_MS = 3_000;
  * A new instance of a project is not opened before the old one is closed, so that there is one writer at any
  * time.
  *
- * It is longer than other classes: who may use an instance, and when it ends, is decided in one place.
+ * One class, because it alone decides who may use an instance, and when that ends.
  */
 export class InstanceManager implements AsyncDisposable {
   readonly #options: InstanceManagerOptions;
@@ -153,11 +131,6 @@ export class InstanceManager implements AsyncDisposable {
     return instance && this.#lease(instance);
   }
 
-  /** The store of a project that is open, whether it may be used or not. This does not count as a use. */
-  storeIfOpen(project: string): DefinedStore | undefined {
-    return this.#open.get(project)?.store;
-  }
-
   /** An open project, whether it may be used or not. This does not count as a use, and no hold on it. */
   instanceIfOpen(project: string): Pick<ProjectInstance, 'store' | 'file'> | undefined {
     return this.#open.get(project);
@@ -202,12 +175,7 @@ export class InstanceManager implements AsyncDisposable {
     const close = async () => {
       const instance = this.#open.get(project);
       if (instance !== undefined) this.#retire(instance);
-      await Promise.race([this.#closing.end(project), sleep(WAIT_FOR_USERS_MS, undefined, { ref: false })]);
-      if (this.#closing.has(project))
-        throw new AppError('overloaded', {
-          detail: 'requests to the project are in progress',
-          retryAfterS: 2,
-        });
+      await this.#closing.endSoon(project);
     };
     return this.#openings.run(project, () => action(close));
   }
@@ -277,10 +245,8 @@ export class InstanceManager implements AsyncDisposable {
 
   /** Documents of open projects that are sealed under a former key version. */
   get pendingReencryption(): number {
-    return this.#open
-      .inNeed('reseal')
-      .values()
-      .reduce((sum, { store }) => sum + store.pendingReencryption, 0);
+    const stores = Array.from(this.#open.inNeed('reseal'), ({ store }) => store);
+    return stores.reduce((sum, { pendingReencryption }) => sum + pendingReencryption, 0);
   }
 
   /** Refuses new leases, waits for the running ones and closes everything. */
@@ -288,7 +254,7 @@ export class InstanceManager implements AsyncDisposable {
     this.#closed = true;
     await this.#openings.drained();
     for (const instance of this.#open.all()) this.#retire(instance);
-    await this.#closing.within(this.#options.prepareWithinMs ?? PREPARE_WITHIN_MS);
+    await this.#closing.within(PREPARE_WITHIN_MS);
   }
 
   /** The open instance, if its key may still be used and is the same key. */
@@ -398,10 +364,7 @@ export class InstanceManager implements AsyncDisposable {
     let released = false;
     const { store, cursors, cipher, file } = instance;
     return {
-      store,
-      cursors,
-      cipher,
-      file,
+      ...{ store, cursors, cipher, file },
       isUsable: () => this.#open.slots.waiting === 0 && this.#usable(instance.project) === instance,
       [Symbol.dispose]: () => {
         if (released) return;

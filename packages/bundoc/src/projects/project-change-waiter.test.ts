@@ -10,7 +10,8 @@ function start() {
   let waiters: CommitNotifier | undefined;
   const waits = new ProjectChangeWaiter(
     {
-      storeIfOpen: () => waiters && { waitForChange: (after, signal) => waiters!.wait(after, signal) },
+      instanceIfOpen: () =>
+        waiters && { store: { waitForChange: (after, signal) => waiters!.wait(after, signal) } },
       acquire: () => Promise.reject(new Error('nobody opens a project that none else writes to')),
     },
     false,

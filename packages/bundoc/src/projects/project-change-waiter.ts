@@ -7,8 +7,8 @@ const REOPEN_MS = 1_000;
 
 /** Projects that are open, or can be opened. */
 export interface OpenableProjects {
-  /** The store of an open project. This does not count as a use. */
-  storeIfOpen(project: string): Pick<ProjectStore, 'waitForChange'> | undefined;
+  /** A project that is open. This does not count as a use. */
+  instanceIfOpen(project: string): { readonly store: Pick<ProjectStore, 'waitForChange'> } | undefined;
   acquire(project: string, mode: 'existing'): Promise<Disposable | undefined>;
 }
 
@@ -45,7 +45,7 @@ export class ProjectChangeWaiter {
    */
   async wait(project: string, after: Position, signal: AbortSignal): Promise<boolean> {
     while (!signal.aborted) {
-      const store = this.#projects.storeIfOpen(project);
+      const store = this.#projects.instanceIfOpen(project)?.store;
       using turn = this.#nextTurn(project, signal);
       if (store !== undefined) {
         if ((await store.waitForChange(after, turn.signal)) !== undefined) return true;
@@ -78,7 +78,7 @@ export class ProjectChangeWaiter {
   }
 
   async #open(project: string): Promise<void> {
-    if (this.#projects.storeIfOpen(project) !== undefined) return;
+    if (this.#projects.instanceIfOpen(project) !== undefined) return;
     using lease = await this.#projects.acquire(project, 'existing');
     if (lease === undefined) throw new AppError('project_not_found');
   }

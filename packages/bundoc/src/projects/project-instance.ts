@@ -1,13 +1,28 @@
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import { ageMs, type Clock, type Instant, instant } from '@bundoc/shared/runtime/clock';
-import type { Hold } from '@bundoc/shared/shares/share';
+import type { Hold } from '@bundoc/shared/shares/hold';
 import type { DefinedStore } from '../collections/defined-store.ts';
+import type { CollectionStore } from '../collections/port.ts';
 import type { KeyCache } from '../crypto/key-cache.ts';
 import type { ProjectCipher } from '../crypto/project-cipher.ts';
 import { type Cursors, cursorsOf } from '../crypto/sealed-cursor.ts';
 import type { LeasedKeys } from '../engine/project-file.ts';
 import type { OpenedProject } from '../engine/projects.ts';
 import type { LeasedKey } from '../kms/port.ts';
+
+/** An open project, held until disposed: `using lease = await manager.acquire(…)`. */
+export interface InstanceLease extends Disposable {
+  readonly store: CollectionStore;
+  readonly cipher: ProjectCipher;
+  /** `project.json` as it is now. */
+  readonly file: ProjectFile;
+  readonly cursors: Cursors;
+  /**
+   * Whether it may be used further, its key included. False also while others wait for room: then it is
+   * disposed of and acquired again, so that they have their turn.
+   */
+  isUsable(): boolean;
+}
 
 /** One open project: its parts, its keys, and its number of users. */
 export class ProjectInstance {

@@ -118,7 +118,7 @@ describe('the upkeep of open projects', () => {
     });
     const instances = {
       size: names.length,
-      storeIfOpen: () => undefined,
+      instanceIfOpen: () => undefined,
       projectsInNeed: (need: string) => (need === 'expiry' ? names : []),
       *eachInNeed(_need: string, projects: readonly string[]) {
         for (const project of projects) yield { project, store: storeOf(project) };

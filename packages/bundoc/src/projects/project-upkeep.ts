@@ -14,7 +14,7 @@ export const SWEPT_MAX = 50;
 const ROTATED_RUNS_MAX = 5;
 
 export interface ProjectUpkeepOptions {
-  readonly instances: Pick<InstanceManager, 'eachInNeed' | 'projectsInNeed' | 'storeIfOpen' | 'size'>;
+  readonly instances: Pick<InstanceManager, 'eachInNeed' | 'projectsInNeed' | 'instanceIfOpen' | 'size'>;
   readonly logger: Logger;
   /** Rotations to run. */
   readonly rotations?: Pick<SpreadRotations, 'run'> | undefined;
@@ -153,7 +153,7 @@ export class ProjectUpkeep {
       const states = await statesOf?.(projects);
       const isTaken = (project: string) => {
         const state = states?.get(project);
-        const store = instances.storeIfOpen(project);
+        const store = instances.instanceIfOpen(project)?.store;
         if (state === undefined || store === undefined || store.indexes?.isSettled === false) return false;
         if (store.definitionsState === state) return true;
         if (store.definitionsState !== undefined || this.#damagedAs.get(project) !== state) return false;

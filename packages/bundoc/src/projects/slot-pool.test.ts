@@ -1,4 +1,4 @@
-import type { Hold } from '@bundoc/shared/shares/share';
+import type { Hold } from '@bundoc/shared/shares/hold';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { SlotPool } from './slot-pool.ts';

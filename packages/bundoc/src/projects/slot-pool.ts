@@ -1,5 +1,6 @@
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
-import { type Hold, Share } from '@bundoc/shared/shares/share';
+import type { Hold } from '@bundoc/shared/shares/hold';
+import { Share } from '@bundoc/shared/shares/share';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
 
 /** Maximum wait for a slot. */

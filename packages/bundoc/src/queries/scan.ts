@@ -3,7 +3,7 @@ import type { FoundBy } from '../engine/index-port.ts';
 import type { DocumentPage, ListQuery, Position, ProjectStore, StoredDocument } from '../engine/port.ts';
 import { type Path, valueAt } from '../values/path.ts';
 import { readValue, type Value } from '../values/value.ts';
-import type { Work } from '../work/scheduler.ts';
+import type { Work } from '../work/work.ts';
 import type { Evaluated } from './evaluation.ts';
 import { type Order, sortKey } from './order.ts';
 import type { ScanBudget } from './scan-budget.ts';

@@ -1,9 +1,9 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { runInShare } from '@bundoc/shared/shares/share-key';
 import { describe, expect, it } from 'vitest';
-import { put } from '../engine/conformance.ts';
 import { readProject } from '../engine/files/projects/project-reader.ts';
 import { CliProject } from '../testing/cli-project.ts';
+import { put } from '../testing/writes.ts';
 import { Backups } from './backups.ts';
 
 /** Backups of as many projects as are named, all of them the same one. */

@@ -11,8 +11,9 @@ import {
   type WriteResult,
 } from '../engine/port.ts';
 import { type FailedWrite, holds, PreconditionsFailed } from '../engine/precondition.ts';
-import type { InstanceLease, InstanceManager } from '../projects/instance-manager.ts';
-import type { Work } from '../work/scheduler.ts';
+import type { InstanceManager } from '../projects/instance-manager.ts';
+import type { InstanceLease } from '../projects/project-instance.ts';
+import type { Work } from '../work/work.ts';
 import type { WorkOptions } from './documents.ts';
 import { answeredBefore, PATCH_TRIES_MAX } from './patching.ts';
 

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { EventSink } from '@bundoc/shared/http/event-stream';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
-import type { Work } from '../work/scheduler.ts';
+import type { Work } from '../work/work.ts';
 import { type EventBatch, heartbeatOf } from './change-text.ts';
 import type { FeedPlace } from './read-changes.ts';
 
@@ -62,6 +62,8 @@ const TURNS_MS_MAX = 1_000;
  *
  * Sending is charged to the reader's share, in its turn of the processor. Readers take turns to pay for the
  * shared batches.
+ *
+ * One class, because a reader moves between the shared batches and pages of its own.
  */
 export class ChangeBroadcast {
   readonly #source: ChangeSource;

@@ -5,8 +5,9 @@ import type { Share } from '@bundoc/shared/shares/share';
 import { runInShare, shareIn } from '@bundoc/shared/shares/share-key';
 import type { Position, ProjectStore } from '../engine/port.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
-import type { Scheduler, Work } from '../work/scheduler.ts';
+import type { Scheduler } from '../work/scheduler.ts';
 import { createServiceShares } from '../work/service-shares.ts';
+import type { Work } from '../work/work.ts';
 import { bySubject, ChangeBroadcast, type Follower, type SourcePage } from './change-broadcast.ts';
 import { changeTexts, EventBatch, heartbeatOf } from './change-text.ts';
 import {
@@ -51,6 +52,8 @@ interface ProjectFeed {
 /**
  * The change feeds of all projects: pages, long polls and streams. Readers do not keep a project open: while
  * it is closed, they wait until someone opens it.
+ *
+ * One class, because pages and streams share the places of a project, and end together.
  */
 export class ChangeFeed {
   readonly #options: ChangeFeedOptions;

@@ -1,6 +1,6 @@
 import { encodeCursor } from '@bundoc/shared/contract/cursor';
 import type { Position } from '../engine/port.ts';
-import type { Work } from '../work/scheduler.ts';
+import type { Work } from '../work/work.ts';
 import type { FeedEvent, FeedPage, FeedPlace } from './read-changes.ts';
 
 /** The cursor to resume from, as clients return it. */

@@ -3,8 +3,8 @@ import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { afterEach, expect, it, vi } from 'vitest';
 import { openDefinedStore, SKIPPED_MAX } from '../collections/defined-store.ts';
-import { put } from '../engine/conformance.ts';
 import { EmbeddedProject } from '../testing/embedded-project.ts';
+import { put } from '../testing/writes.ts';
 import { ownWork, Scheduler } from '../work/scheduler.ts';
 import { Collections } from './collections.ts';
 

@@ -7,7 +7,7 @@ import type { CollectionSummary, CommitOptions, Precondition } from '../engine/p
 import { shortHash } from '../engine/short-hash.ts';
 import { HeldLease } from '../projects/held-lease.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
-import type { Work } from '../work/scheduler.ts';
+import type { Work } from '../work/work.ts';
 import type { WorkOptions } from './documents.ts';
 import { ExistingDocuments } from './existing-documents.ts';
 import { openPositionCursor, sealPositionCursor } from './page-cursor.ts';

@@ -19,7 +19,7 @@ import type {
 } from '../engine/port.ts';
 import { shortHash } from '../engine/short-hash.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
-import type { Work } from '../work/scheduler.ts';
+import type { Work } from '../work/work.ts';
 import { openPositionCursor, sealPositionCursor } from './page-cursor.ts';
 import { answeredBefore, PATCH_TRIES_MAX, patchedWrite } from './patching.ts';
 

@@ -2,7 +2,7 @@ import type { FieldFault } from '@bundoc/shared/contract/problem';
 import type { CheckInTurns } from '../collections/schema-checks.ts';
 import { ownContentOf } from '../crypto/stored-text.ts';
 import type { DocumentPage, ListQuery, Position } from '../engine/port.ts';
-import type { Work } from '../work/scheduler.ts';
+import type { Work } from '../work/work.ts';
 
 /** A document that a write would now refuse, and the first reasons. */
 export interface FailingDocument {

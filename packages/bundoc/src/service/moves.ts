@@ -32,7 +32,7 @@ export interface MovesOptions {
 }
 
 /** A storage that projects move to. */
-export interface MoveDestination {
+interface MoveDestination {
   /** Its host, port and database, for messages. */
   readonly place: string;
   /** Connects for one move. @throws MoveFailed; AppError `storage_unavailable`. */

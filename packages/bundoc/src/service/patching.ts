@@ -4,7 +4,7 @@ import { patchContentInTurns } from '../documents/patch/patch-content.ts';
 import type { Patch } from '../documents/patch/read-patch.ts';
 import type { CommitOptions, Precondition, ProjectStore, Write, WriteResult } from '../engine/port.ts';
 import { requirePrecondition } from '../engine/precondition.ts';
-import type { Work } from '../work/scheduler.ts';
+import type { Work } from '../work/work.ts';
 
 /** Maximum attempts of a patch without a precondition, if the document keeps changing. */
 export const PATCH_TRIES_MAX = 16;

@@ -3,7 +3,7 @@ import { freeMemory } from '@bundoc/shared/runtime/free-memory';
 import type { StoredDocument } from '../engine/port.ts';
 import { shortHash } from '../engine/short-hash.ts';
 import { HeldLease } from '../projects/held-lease.ts';
-import type { InstanceLease } from '../projects/instance-manager.ts';
+import type { InstanceLease } from '../projects/project-instance.ts';
 import { Aggregation, type GroupResult } from '../queries/aggregate.ts';
 import { compileWhere } from '../queries/evaluate.ts';
 import type { ExecutionStats } from '../queries/execution.ts';
@@ -15,7 +15,7 @@ import { ScanBudget, type ScanLimits } from '../queries/scan-budget.ts';
 import { TopK } from '../queries/top-k.ts';
 import { fieldsOf, operatorsOf, type Where } from '../queries/where.ts';
 import type { Path } from '../values/path.ts';
-import type { Work } from '../work/scheduler.ts';
+import type { Work } from '../work/work.ts';
 import { openPageCursor } from './page-cursor.ts';
 
 /** The documents that a request selects. */

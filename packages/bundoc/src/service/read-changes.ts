@@ -1,7 +1,7 @@
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { Awaitable, Change, Position, ProjectStore, StoredDocument } from '../engine/port.ts';
 import { openingUs } from '../work/opening-time.ts';
-import type { Work } from '../work/scheduler.ts';
+import type { Work } from '../work/work.ts';
 
 /** A position in the feed. */
 export interface FeedPlace {

@@ -9,7 +9,8 @@ import type { FilesEngine } from '../engine/files/files-engine.ts';
 import type { EmbeddedStore } from '../engine/files/store/embedded-store.ts';
 import type { Quota } from '../engine/quota.ts';
 import { SEAL_LIMITS, type SealLimits } from '../engine/seal-budget.ts';
-import { type OwnWork, ownWork } from '../work/scheduler.ts';
+import { ownWork } from '../work/scheduler.ts';
+import type { OwnWork } from '../work/work.ts';
 import { SimulatedDisk } from './simulated-disk.ts';
 import { type EngineLimits, engineOn, SMALL_LIMITS } from './test-engine.ts';
 

@@ -1,213 +1,32 @@
-import { AsyncLocalStorage } from 'node:async_hooks';
-import { createSecretKey, type KeyObject, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { setTimeout } from 'node:timers/promises';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import fc from 'fast-check';
 import { expect } from 'vitest';
-import { type DekVersion, ProjectCipher } from '../crypto/project-cipher.ts';
-import { readDocumentBody } from '../crypto/stored-text.ts';
-import { makeDirectoryDurably, replaceFile } from '../engine/files/disk/disk.ts';
+import { replaceFile } from '../engine/files/disk/disk.ts';
 import { Backlog } from '../engine/files/documents/backlog.ts';
 import { createSealedCache } from '../engine/files/documents/sealed-cache.ts';
 import { FilesEngine } from '../engine/files/files-engine.ts';
 import type { LogLimits } from '../engine/files/log/log-api.ts';
-import { SealedFolder } from '../engine/files/projects/sealed-folder.ts';
 import type { EmbeddedStore } from '../engine/files/store/embedded-store.ts';
-import type { SealedChange, StoreMetadata, Write } from '../engine/port.ts';
 import { SEAL_LIMITS } from '../engine/seal-budget.ts';
-import { Crash, type SimulatedDisk } from './simulated-disk.ts';
-
-const realSetTimeout = globalThis.setTimeout;
-
-/** What a step does with a document. */
-interface Op {
-  readonly id: string;
-  /** Undefined deletes. */
-  readonly pad: number | undefined;
-}
-
-/** Commits that are given at once, and what happens to projects between such groups. */
-export type EngineStep =
-  | { readonly kind: 'commits' | 'commits on a full disk'; readonly commits: readonly CommitStep[] }
-  | {
-      readonly kind: 'checkpoint' | 'checkpoint beside' | 'close' | 'delete' | 'away and back' | 'rotate';
-      readonly project: number;
-    }
-  | { readonly kind: 'folder fails' | 'folder works'; readonly project: number }
-  | { readonly kind: 'log fails'; readonly writes: number; readonly when: 'before' | 'after' }
-  | { readonly kind: 'restart' | 'settle' };
-interface CommitStep {
-  readonly project: number;
-  readonly ops: readonly Op[];
-}
-
-const PROJECTS = 8;
-const IDS = ['a', 'b', 'c', 'd', 'e'];
-const project = fc.integer({ min: 0, max: PROJECTS - 1 });
-const op = fc.record({
-  id: fc.constantFrom(...IDS),
-  pad: fc.option(
-    fc.oneof(
-      { weight: 8, arbitrary: fc.integer({ min: 0, max: 2_500 }) },
-      { weight: 1, arbitrary: fc.integer({ min: 5_000, max: 30_000 }) },
-    ),
-    { nil: undefined, freq: 4 },
-  ),
-});
-const commits = fc.array(fc.record({ project, ops: fc.array(op, { minLength: 1, maxLength: 3 }) }), {
-  minLength: 1,
-  maxLength: 12,
-});
-export const engineStep: fc.Arbitrary<EngineStep> = fc.oneof(
-  { weight: 12, arbitrary: commits.map((all) => ({ kind: 'commits', commits: all }) as const) },
-  { weight: 1, arbitrary: commits.map((all) => ({ kind: 'commits on a full disk', commits: all }) as const) },
-  {
-    weight: 6,
-    arbitrary: fc.record({
-      kind: fc.constantFrom('checkpoint', 'checkpoint beside', 'close', 'delete', 'away and back', 'rotate'),
-      project,
-    }),
-  },
-  { weight: 1, arbitrary: fc.record({ kind: fc.constant('folder fails' as const), project }) },
-  { weight: 1, arbitrary: fc.record({ kind: fc.constant('folder works' as const), project }) },
-  {
-    weight: 1,
-    arbitrary: fc.record({
-      kind: fc.constant('log fails' as const),
-      writes: fc.integer({ min: 1, max: 5 }),
-      when: fc.constantFrom('before', 'after'),
-    }),
-  },
-  { weight: 2, arbitrary: fc.constantFrom({ kind: 'restart' } as const, { kind: 'settle' } as const) },
-);
-
-/** What the documents should be: the value of each, by id. */
-export type Model = ReadonlyMap<string, number>;
-
-interface Given {
-  readonly ops: readonly Op[];
-  readonly values: readonly number[];
-  /** While nothing is known, it may have taken effect. */
-  fate: 'unknown' | 'acknowledged' | 'refused';
-}
-
-/** A process of the service. Once it is dead, none of its timers ends. */
-const processes = new AsyncLocalStorage<{ isDead: boolean }>();
-
-/** Whether what runs belongs to a process that has died. */
-export const isOfTheDead = (): boolean => processes.getStore()?.isDead === true;
+import { EngineFaults } from './engine-faults.ts';
+import { inTime, isOfTheDead, runIn } from './engine-process.ts';
+import {
+  bringBack,
+  contentOf,
+  EngineProject,
+  type Given,
+  type Model,
+  removeProject,
+  sorted,
+  writeOf,
+} from './engine-project.ts';
+import { type EngineStep, type Op, PROJECTS } from './engine-steps.ts';
+import type { SimulatedDisk } from './simulated-disk.ts';
 
 let counter = 0;
-
-/** A project as its users know it. It outlives engines and their processes. */
-export class EngineProject {
-  readonly name: string;
-  readonly directory: string;
-  #nameKey: KeyObject = createSecretKey(randomBytes(32));
-  #versions: [DekVersion, ...DekVersion[]] = [{ version: 1, dek: createSecretKey(randomBytes(32)) }];
-  cipher: ProjectCipher;
-  /** Whether it is there; undefined when a crash left that open. */
-  isThere: boolean | undefined = false;
-  /** What was there before {@link given}. */
-  base: Model = new Map();
-  given: Given[] = [];
-  /** What another storage has of it while it is away. */
-  away: { readonly changes: SealedChange[]; readonly rest: StoreMetadata } | undefined;
-  isBeingDeleted = false;
-  /** Every state that it has had, or may have had, as {@link sorted} gives it. */
-  readonly states = new Set<string>();
-
-  constructor(name: string) {
-    this.name = name;
-    this.directory = `/projects/${name}`;
-    this.cipher = new ProjectCipher(name, this.#versions, this.#nameKey);
-  }
-
-  get projectFile(): Buffer {
-    return Buffer.from(JSON.stringify({ project: this.name, versions: this.#versions.length }));
-  }
-
-  /** The same project, as somebody knows it who has a copy of its keys. */
-  fork(): EngineProject {
-    const forked = new EngineProject(this.name);
-    forked.#nameKey = this.#nameKey;
-    forked.#versions = this.#versions;
-    forked.cipher = this.cipher;
-    [forked.base, forked.given, forked.isThere] = [
-      this.base,
-      this.given.map((one) => ({ ...one })),
-      this.isThere,
-    ];
-    for (const state of this.states) forked.states.add(state);
-    [forked.away, forked.isBeingDeleted] = [this.away, this.isBeingDeleted];
-    return forked;
-  }
-
-  rotate(): void {
-    const version = this.#versions[0].version + 1;
-    this.#versions = [{ version, dek: createSecretKey(randomBytes(32)) }, ...this.#versions];
-    this.cipher = new ProjectCipher(this.name, this.#versions, this.#nameKey);
-  }
-
-  /** Its key is destroyed: a new project of that name gets another key. */
-  forget(): void {
-    this.#nameKey = createSecretKey(randomBytes(32));
-    this.#versions = [{ version: 1, dek: createSecretKey(randomBytes(32)) }];
-    this.cipher = new ProjectCipher(this.name, this.#versions, this.#nameKey);
-    [this.base, this.given, this.isThere, this.isBeingDeleted] = [new Map(), [], false, false];
-  }
-
-  /**
-   * What may be there: the state after the last commit that was acknowledged, and after each behind it whose
-   * fate is not known.
-   */
-  get allowed(): Model[] {
-    let model = this.base;
-    let allowed: Model[] = [model];
-    this.states.add(sorted(model));
-    for (const { ops, values, fate } of this.given) {
-      if (fate === 'refused') continue;
-      const next = applied(model, ops, values);
-      if (next === undefined) {
-        expect(fate, 'the delete of what is not there').toBe('unknown');
-        continue;
-      }
-      model = next;
-      this.states.add(sorted(model));
-      allowed = fate === 'acknowledged' ? [model] : [...allowed, model];
-    }
-    return allowed;
-  }
-
-  /** What was seen once stays. */
-  fix(content: Model): void {
-    this.base = content;
-    this.given = [];
-    this.isThere = true;
-  }
-}
-
-/** The model after a commit, or undefined when the store must refuse it: a delete of what is not there. */
-function applied(model: Model, ops: readonly Op[], values: readonly number[]): Model | undefined {
-  const next = new Map(model);
-  for (const [at, { id, pad }] of ops.entries()) {
-    if (pad !== undefined) next.set(id, values[at] as number);
-    else if (!next.delete(id)) return undefined;
-  }
-  return next;
-}
-
-const NO_PRECONDITION = { kind: 'none' } as const;
-const ref = (id: string) => ({ collection: 'notes', id });
-function writeOf({ id, pad }: Op, value: number): Write {
-  if (pad === undefined) return { kind: 'delete', ref: ref(id), precondition: NO_PRECONDITION };
-  const { content } = readDocumentBody(Buffer.from(`{"v":${value},"pad":"${'x'.repeat(pad)}"}`));
-  return { kind: 'put', ref: ref(id), content, precondition: NO_PRECONDITION };
-}
-
-export const sorted = (model: Model) => JSON.stringify([...model].sort());
 
 const LIMITS: LogLimits = {
   segmentBytes: 65_536,
@@ -217,7 +36,6 @@ const LIMITS: LogLimits = {
   chunkBytes: 4_096,
 };
 
-const STEP_MS_MAX = 20_000;
 const PAGE = { limit: 10_000, bytesMax: Number.POSITIVE_INFINITY };
 
 /**
@@ -229,17 +47,12 @@ export class EngineWorld {
   readonly clock = new FakeClock();
   readonly #storageId = randomBytes(16);
   readonly #open = new Map<EngineProject, EmbeddedStore>();
-  /** Projects whose folders fail. */
-  readonly #failing = new Set<EngineProject>();
+  readonly #faults = new EngineFaults();
   readonly #beside: Promise<unknown>[] = [];
   #process = { isDead: false };
   #disk: SimulatedDisk | undefined;
   #engine: FilesEngine | undefined;
   #hadLog = false;
-  /** Operations of the log that fail yet, and after how many of them. */
-  #logFails: { writes: number; readonly when: 'before' | 'after' } | undefined;
-  /** Whether anything but the folders of projects has failed since {@link start}. */
-  #isUnsure = false;
   /** Refusals that nothing explains. */
   readonly unexplained: unknown[] = [];
   readonly stuck: string[] = [];
@@ -273,26 +86,9 @@ export class EngineWorld {
     return forked;
   }
 
-  /**
-   * Runs something in the process; it ends when the process does, too. Nothing that is under way settles
-   * after a crash.
-   */
+  /** Runs something in the process; it ends when the process does, too. */
   async until(work: () => Promise<void>): Promise<'done' | 'crashed'> {
-    const { disk } = this;
-    const crashed = disk.crashes.catch((error: unknown) => {
-      if (!(error instanceof Crash)) throw error;
-    });
-    const working = processes.run(this.#process, work);
-    const outcome = await Promise.race([
-      working.then(
-        () => 'done' as const,
-        (error: unknown) => {
-          if (disk.crashed) return 'crashed' as const;
-          throw error;
-        },
-      ),
-      crashed.then(() => 'crashed' as const),
-    ]);
+    const outcome = await runIn(this.#process, this.disk, work);
     if (outcome === 'crashed') this.#die();
     return outcome;
   }
@@ -309,19 +105,8 @@ export class EngineWorld {
     this.#die();
     this.#process = { isDead: false };
     this.#disk = disk;
-    disk.failing = (operation) => this.#fails(operation);
-    this.#logFails = undefined;
-    this.#isUnsure = false;
-  }
-
-  #fails(operation: string): 'before' | 'after' | undefined {
-    for (const { directory } of this.#failing)
-      if (operation.endsWith(` ${directory}`) || operation.includes(` ${directory}/`)) return 'before';
-    const fails = this.#logFails;
-    if (fails === undefined || !/^(write|fdatasync) \/log\//.test(operation)) return undefined;
-    this.#isUnsure = true;
-    if (--fails.writes === 0) this.#logFails = undefined;
-    return fails.when;
+    disk.failing = (operation) => this.#faults.of(operation);
+    this.#faults.boot();
   }
 
   /** Opens the engine, and completes what a crash has cut short as the service does by what BunKMS knows. */
@@ -335,9 +120,9 @@ export class EngineWorld {
     });
     this.#hadLog = true;
     for (const one of this.projects) {
-      if (this.#failing.has(one)) continue;
-      if (one.isBeingDeleted) await this.#remove(one);
-      if (one.away !== undefined) await this.#comeBack(one);
+      if (this.#faults.folders.has(one)) continue;
+      if (one.isBeingDeleted) await removeProject(one, this);
+      if (one.away !== undefined) await bringBack(one, this);
     }
   }
 
@@ -385,22 +170,12 @@ export class EngineWorld {
 
   async run(steps: readonly EngineStep[]): Promise<void> {
     for (const step of steps) {
-      await this.#inTime(step);
+      await inTime(step, this.#step(step));
       // What a process that has died would do next is nothing to the disk of the next one.
       if (isOfTheDead()) await new Promise(() => undefined);
     }
     this.#allWorks();
     await this.#goesOn();
-  }
-
-  async #inTime(step: EngineStep): Promise<void> {
-    const ended = Promise.withResolvers<never>();
-    const timer = realSetTimeout(() => ended.reject(new Error(`${JSON.stringify(step)} hangs`)), STEP_MS_MAX);
-    try {
-      await Promise.race([this.#step(step), ended.promise]);
-    } finally {
-      clearTimeout(timer);
-    }
   }
 
   /** Everything works again: then each project can be written to, soon. */
@@ -417,8 +192,7 @@ export class EngineWorld {
 
   #allWorks(): void {
     this.disk.full = false;
-    this.#failing.clear();
-    this.#logFails = undefined;
+    this.#faults.end();
     this.clock.advance(2_000);
   }
 
@@ -429,7 +203,7 @@ export class EngineWorld {
         break;
       case 'commits on a full disk': {
         const { disk } = this;
-        this.#isUnsure = true;
+        this.#faults.isUnsure = true;
         disk.full = true;
         const given = this.commitAll(
           step.commits.map(({ project: at, ops }) => ({ one: this.#at(at), ops })),
@@ -442,13 +216,13 @@ export class EngineWorld {
         break;
       }
       case 'folder fails':
-        this.#failing.add(this.#at(step.project));
+        this.#faults.folders.add(this.#at(step.project));
         break;
       case 'folder works':
-        this.#failing.delete(this.#at(step.project));
+        this.#faults.folders.delete(this.#at(step.project));
         break;
       case 'log fails':
-        this.#logFails = { writes: step.writes, when: step.when };
+        this.#faults.log = { writes: step.writes, when: step.when };
         break;
       case 'restart':
       case 'settle':
@@ -464,7 +238,7 @@ export class EngineWorld {
   }
 
   async #restart(isSettled: boolean): Promise<void> {
-    const hadUnsure = this.#isUnsure;
+    const hadUnsure = this.#faults.isUnsure;
     await this.stop();
     // A log that cannot be written prevents the start; the supervisor tries again.
     for (let attempt = 0; ; attempt++)
@@ -473,7 +247,7 @@ export class EngineWorld {
         break;
       } catch (error) {
         if (!(error instanceof AppError) || attempt === 10) throw error;
-        if (this.#logFails === undefined && !hadUnsure && !this.#isUnsure) throw error;
+        if (this.#faults.log === undefined && !hadUnsure && !this.#faults.isUnsure) throw error;
       }
     if (!isSettled) return;
     try {
@@ -496,7 +270,7 @@ export class EngineWorld {
         case 'delete':
           await this.#close(one);
           one.isBeingDeleted = true;
-          return await this.#remove(one);
+          return await removeProject(one, this);
         case 'rotate':
           return await this.#rotate(one);
         case 'away and back':
@@ -506,11 +280,11 @@ export class EngineWorld {
       this.#mayBe(error, one);
       // What was begun is ended as soon as it can be: the service asks BunKMS what is unfinished.
       for (let attempt = 0; one.isBeingDeleted || one.away !== undefined; attempt++) {
-        this.#failing.delete(one);
+        this.#faults.folders.delete(one);
         await setTimeout(500);
         this.clock.advance(1_000);
         try {
-          await (one.isBeingDeleted ? this.#remove(one) : this.#comeBack(one));
+          await (one.isBeingDeleted ? removeProject(one, this) : bringBack(one, this));
         } catch (again) {
           if (!(again instanceof AppError) || attempt === 50) throw again;
         }
@@ -519,19 +293,11 @@ export class EngineWorld {
   }
 
   /** An error that a project may give while something fails. */
-  #mayBe(error: unknown, one: EngineProject, wasFailing = this.#failing.has(one)): void {
+  #mayBe(error: unknown, one: EngineProject, wasFailing = this.#faults.folders.has(one)): void {
     // A process that has died says nothing.
     if (!(error instanceof AppError) || isOfTheDead() || this.disk.crashed) throw error;
     if (error.code === 'project_damaged') this.unexplained.push(error.cause ?? error);
-    else if (!wasFailing && !this.#isUnsure) this.unexplained.push(error);
-  }
-
-  async #remove(one: EngineProject): Promise<void> {
-    const { disk, engine } = this;
-    await engine.forget(one.name);
-    await disk.removeTree(one.directory);
-    await disk.syncDirectory('/projects');
-    one.forget();
+    else if (!wasFailing && !this.#faults.isUnsure) this.unexplained.push(error);
   }
 
   async #rotate(one: EngineProject): Promise<void> {
@@ -555,24 +321,7 @@ export class EngineWorld {
     expect(one.allowed).toHaveLength(1);
     one.fix(content as Model);
     one.away = { changes: [...changes], rest };
-    await this.#comeBack(one);
-  }
-
-  async #comeBack(one: EngineProject): Promise<void> {
-    const { away, name, directory, cipher, projectFile } = one;
-    if (away === undefined) return;
-    const { disk, engine } = this;
-    await engine.forget(name);
-    await disk.removeTree(directory);
-    await makeDirectoryDurably(disk, directory);
-    await disk.makeDirectory(`${directory}/docs`);
-    await disk.syncDirectory(directory);
-    const folder = new SealedFolder({ disk, directory, tmp: '/tmp', project: name });
-    await folder.put(away.changes);
-    const { handle } = await folder.finish(cipher, away.rest, projectFile);
-    await engine.arrived(name, handle, cipher);
-    await replaceFile(disk, '/tmp', `${directory}/${PROJECT_FILE}`, projectFile);
-    one.away = undefined;
+    await bringBack(one, this);
   }
 
   async checkpointAll(): Promise<void> {
@@ -601,7 +350,7 @@ export class EngineWorld {
         if (store === undefined || store instanceof AppError) throw store;
         const given: Given = { ops, values: ops.map(() => ++counter), fate: 'unknown' };
         one.given.push(given);
-        const wasFailing = this.#failing.has(one) || store.failed;
+        const wasFailing = this.#faults.folders.has(one) || store.failed;
         try {
           await store.commit(ops.map((write, at) => writeOf(write, given.values[at] as number)));
           given.fate = 'acknowledged';
@@ -646,19 +395,4 @@ export class EngineWorld {
       if (content !== undefined) one.fix(content);
     }
   }
-}
-
-/** What a project has, by reads, by the list, and by the changes. */
-export async function contentOf(store: EmbeddedStore): Promise<Model> {
-  const content = new Map<string, number>();
-  for (const id of IDS) {
-    const text = (await store.get(ref(id)))?.text.toString();
-    if (text !== undefined) content.set(id, Number(/"v":(\d+)/.exec(text)?.[1]));
-  }
-  const listed = await store.list({ collection: 'notes', after: 0, limit: 100, bytesMax: 10_000_000 });
-  expect(listed.documents.map(({ metadata }) => metadata._id).sort()).toEqual([...content.keys()].sort());
-  const { changes } = await store.changes(0, 1_000);
-  const living = changes.filter(({ deleted }) => !deleted).map((change) => change.ref.id);
-  expect(living.sort()).toEqual([...content.keys()].sort());
-  return content;
 }

@@ -1,13 +1,13 @@
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { KeyCache } from '../crypto/key-cache.ts';
-import { put } from '../engine/conformance.ts';
 import { FileProjects } from '../engine/files/projects/file-projects.ts';
 import type { MarkSetAside } from '../engine/set-aside.ts';
 import { InstanceManager, type InstanceManagerOptions } from '../projects/instance-manager.ts';
 import { FakeKeyService } from './fake-key-service.ts';
 import { SimulatedDisk } from './simulated-disk.ts';
 import { engineOn, openTestStore } from './test-engine.ts';
+import { put } from './writes.ts';
 
 export const TTL_MS = 900_000;
 

@@ -2,7 +2,6 @@ import fc from 'fast-check';
 import { expect } from 'vitest';
 import type { DefinedStore } from '../collections/defined-store.ts';
 import type { Cursors } from '../crypto/sealed-cursor.ts';
-import { put, remove } from '../engine/conformance.ts';
 import { SCAN_LIMITS } from '../queries/scan-budget.ts';
 import { whereSchema } from '../queries/where.ts';
 import { Queries } from '../service/queries.ts';
@@ -10,6 +9,7 @@ import { readValue } from '../values/value.ts';
 import { ownWork } from '../work/scheduler.ts';
 import { type Naive, naiveCompare, naiveMatches, naiveOf, naiveValues } from './naive-query.ts';
 import { documentText, whereText } from './query-arbitraries.ts';
+import { put, remove } from './writes.ts';
 
 const IDS = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'];
 const NONE = { kind: 'none' } as const;

@@ -8,14 +8,23 @@ import {
   piecesOf,
 } from '../engine/files/disk/disk.ts';
 import type { LogDisk, LogFile } from '../engine/files/log/ports.ts';
+import {
+  type Entries,
+  type Entry,
+  type FileNode,
+  isReachable,
+  type Node,
+  SECTOR_BYTES,
+  type Survival,
+  settled,
+  survives,
+  sync,
+} from './simulated-file.ts';
 
 /** The process died here: every later operation of this disk fails the same way. */
 export class Crash extends Error {
   override readonly name = 'Crash';
 }
-
-/** What a power cut does to what was not synced. */
-export type Survival = 'synced only' | 'everything' | { readonly random: () => number };
 
 export interface Fault {
   /** Which operation, counted from 1. */
@@ -24,43 +33,6 @@ export interface Fault {
   /** `crash` ends the process there; an error code fails this one operation. */
   readonly what: 'crash' | 'disk_full' | 'storage_unavailable';
 }
-
-/** Disks write sectors whole, or not at all. */
-const SECTOR_BYTES = 512;
-
-interface UnsyncedWrite {
-  readonly offset: number;
-  readonly bytes: Buffer;
-  /** The length that the file has afterwards; undefined when that does not change. */
-  readonly length: number | undefined;
-}
-
-interface FileNode {
-  readonly kind: 'file';
-  /** What a running process reads. */
-  content: Buffer;
-  /** What is left after a power cut at the latest. */
-  durable: Buffer;
-  /** Writes since the last sync, in their order. */
-  unsynced: UnsyncedWrite[];
-}
-
-interface DirectoryNode {
-  readonly kind: 'directory';
-}
-
-type Node = DirectoryNode | FileNode;
-
-/**
- * A name in a folder. A folder that is made where one was removed is another one, and has none of its names.
- */
-interface Entry {
-  readonly node: Node;
-  /** The folder; undefined for the root. */
-  readonly folder: Node | undefined;
-}
-
-type Entries = Map<string, Entry>;
 
 interface NameChange {
   readonly directory: string;
@@ -416,53 +388,4 @@ export class SimulatedDisk implements Disk, LogDisk {
   #requireDirectory(path: string): void {
     if (this.#node(path)?.kind !== 'directory') throw new AppError('storage_unavailable');
   }
-}
-
-function survives(survival: Survival): boolean {
-  return survival === 'everything' || (survival !== 'synced only' && survival.random() < 0.5);
-}
-
-function sync(node: FileNode): void {
-  node.durable = written(node.durable, node.unsynced);
-  node.unsynced = [];
-}
-
-/** A content after all of these writes. */
-function written(content: Buffer, writes: readonly UnsyncedWrite[]): Buffer {
-  let next: Buffer = Buffer.from(content);
-  for (const { offset, bytes, length } of writes) {
-    next = withLength(next, length);
-    bytes.copy(next, offset);
-  }
-  return next;
-}
-
-/**
- * The file after a power cut: each sector of each unsynced write is there or not, and so is each new length.
- */
-function settled(node: FileNode, survival: Survival, sectorBytes: number): FileNode {
-  let content: Buffer = Buffer.from(node.durable);
-  for (const { offset, bytes, length } of node.unsynced) {
-    if (survives(survival)) content = withLength(content, length);
-    for (let at = 0; at < bytes.length; at += sectorBytes) {
-      if (survives(survival)) bytes.copy(content, offset + at, at, at + sectorBytes);
-    }
-  }
-  return { kind: 'file', content, durable: Buffer.from(content), unsynced: [] };
-}
-
-/** Cut, or with zeros behind it. */
-function withLength(content: Buffer, length: number | undefined): Buffer {
-  if (length === undefined || length === content.length) return content;
-  const next = Buffer.alloc(length);
-  content.copy(next);
-  return next;
-}
-
-/** A name whose folder did not survive is unreachable. */
-function isReachable(entries: Entries, path: string): boolean {
-  const parent = dirname(path);
-  if (parent === path) return true;
-  const folder = entries.get(parent)?.node;
-  return folder !== undefined && folder === entries.get(path)?.folder && isReachable(entries, parent);
 }

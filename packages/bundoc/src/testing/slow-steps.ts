@@ -1,7 +1,9 @@
 import { systemClock } from '@bundoc/shared/runtime/clock';
-import { type Hold, Share } from '@bundoc/shared/shares/share';
+import type { Hold } from '@bundoc/shared/shares/hold';
+import { Share } from '@bundoc/shared/shares/share';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
-import { type OwnWork, Scheduler, SLICE_US, type Work, type WorkKind } from '../work/scheduler.ts';
+import { Scheduler, SLICE_US } from '../work/scheduler.ts';
+import type { OwnWork, Work, WorkKind } from '../work/work.ts';
 
 /** Remembers the most that was held. */
 class Peak extends Share {

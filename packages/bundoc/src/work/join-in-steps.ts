@@ -1,5 +1,5 @@
 import { freeMemory } from '@bundoc/shared/runtime/free-memory';
-import type { Work } from './scheduler.ts';
+import type { Work } from './work.ts';
 
 /** Bytes copied before other work gets its turn. */
 const STEP_BYTES = 1_048_576;

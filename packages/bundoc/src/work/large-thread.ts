@@ -67,6 +67,8 @@ const SLICE_US = 2_000;
  * is ended with the thread; the next job starts another thread.
  *
  * The thread starts with the first job, and keeps the process alive only while there are jobs.
+ *
+ * One class, because the queue, the running job and the thread change together.
  */
 export class LargeThread implements AsyncDisposable {
   readonly #options: LargeThreadOptions;

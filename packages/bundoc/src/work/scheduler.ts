@@ -1,32 +1,15 @@
-import { AppError } from '@bundoc/shared/contract/app-error';
-import { type Hold, type Share, WAIT_MS_MAX } from '@bundoc/shared/shares/share';
+import { type Share, WAIT_MS_MAX } from '@bundoc/shared/shares/share';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
 import { FairTurns } from './fair-turns.ts';
-import type { Job } from './job.ts';
 import { LargeThread } from './large-thread.ts';
-
-/** Kinds of long work, as the metrics name them. */
-export const WORK_KINDS = [
-  'query',
-  'read',
-  'write',
-  'batch',
-  'patch',
-  'projection',
-  'changes',
-  'definition',
-  'index',
-  'snapshot',
-  'expiry',
-] as const;
-export type WorkKind = (typeof WORK_KINDS)[number];
+import { type OwnWork, Work, type WorkKind } from './work.ts';
 
 /** Time that all long work of the process takes on the event loop's thread in one turn. */
 export const SLICE_US = 2_000;
 
 /**
- * No step takes longer. What seems to is garbage collection, or other processes: a subject that pays for that
- * would wait for seconds.
+ * No step takes longer. What seems to is garbage collection, or other processes. A subject that pays for
+ * that would wait for seconds.
  */
 const STEP_MAX_US = 5_000;
 
@@ -43,13 +26,6 @@ const YOUNG_TURNS = 3;
  * connections before it.
  */
 const ACCEPTING_MS_MAX = 4;
-
-/**
- * How long a request may work, waits included, milliseconds. What it waits for then has a limit of its own,
- * of 15 s for a job in the thread for large documents: it is refused before its connection has stood still
- * for 60 s, and is closed without an answer.
- */
-export const WORK_MS_MAX = 40_000;
 
 /** Up to so much is not worth a callback of its own: it is counted in whichever turn comes next. */
 const FORGOTTEN_US = SLICE_US / 10;
@@ -70,13 +46,10 @@ export interface SchedulerDeps {
 /** What long work needs of a share, for which it does not wait. */
 export type Room = Pick<Share, 'tryTake' | 'charge' | 'held' | 'heldBy' | 'capacity' | 'refusal'>;
 
-/** Places that a subject gets when many others have taken all of them. */
-const FIRST_PLACES = 8;
-
 /**
- * Requests whose work runs at a time while several subjects have some, and of each subject at least. Work that
- * has begun holds memory and what it has read. If all began at once, what was done for those that are refused
- * later would be lost.
+ * Requests whose work runs at a time while several subjects have some, and of each subject at least. Work
+ * that has begun holds memory and what it has read. If all began at once, what was done for those that are
+ * refused later would be lost.
  */
 const ADMITTED_MAX = 64;
 const ADMITTED_OF_SUBJECT_MIN = 2;
@@ -91,11 +64,14 @@ const systemPorts: SchedulerDeps = {
 /**
  * Shares the event loop's thread among all long work of the process: at most one slice of {@link SLICE_US} a
  * turn, subjects in turn, then their projects. Work that has taken little comes before work that has taken
- * more (multilevel feedback, F. J. Corbató et al., 1962), and connections are accepted before both. Work is charged for the time that it runs on the thread, and
- * waiting costs nothing. The processor time that the system counts for a thread is no measure for slices: it
+ * more (multilevel feedback, F. J. Corbató et al., 1962). Connections are accepted before both.
+ *
+ * Work is charged for the time that it runs on the thread, and waiting costs nothing. The processor time that the system counts for a thread is no measure for slices: it
  * moves by ticks of up to 4 ms.
  *
  * Work that fits into what is left of the slice, while nobody waits, runs at once.
+ *
+ * One class, because each charge of time, and each end of work, may decide whose turn is next.
  */
 export class Scheduler implements AsyncDisposable {
   readonly #ports: SchedulerDeps;
@@ -238,7 +214,7 @@ export class Scheduler implements AsyncDisposable {
     this.#lookAtParked();
   }
 
-  /** Refuses it in time, also while what has begun waits for a disk, and lets it begin when others have gone. */
+  /** Refuses it in time, also while what has begun waits for a disk. Lets it begin when others have gone. */
   #lookAtParked(): void {
     this.#parkedTimer ??= setTimeout(() => {
       this.#parkedTimer = undefined;
@@ -385,202 +361,6 @@ export class Scheduler implements AsyncDisposable {
     this.#resuming = this.#holder;
   }
 }
-
-/** Memory that work holds without being counted, and pieces that it is counted in. */
-const UNCOUNTED_BYTES = 262_144;
-const COUNTED_BYTES = 1_048_576;
-
-/** One task that may take long. From a {@link pause} to its next call it runs without others. */
-export class Work implements Disposable {
-  readonly key: ShareKey;
-  readonly kind: WorkKind;
-  /** Time that it has taken on the event loop's thread. For {@link Scheduler} alone. */
-  usedUs = 0;
-  readonly #scheduler: Scheduler;
-  /** Whether it counts among the work that runs. For {@link Scheduler} alone. */
-  isAdmitted = false;
-  readonly #signal: AbortSignal | undefined;
-  readonly #endMs: number;
-  #wait: { readonly grant: () => void; readonly refuse: (reason: unknown) => void } | undefined;
-  #hasBegun = false;
-  #place: Hold | undefined;
-  #memory: Hold | undefined;
-
-  /** @see Scheduler.work */
-  constructor(scheduler: Scheduler, key: ShareKey, kind: WorkKind, signal: AbortSignal | undefined) {
-    this.#scheduler = scheduler;
-    this.key = key;
-    this.kind = kind;
-    this.#signal = signal;
-    this.#endMs = this.isOwn ? Number.POSITIVE_INFINITY : scheduler.nowMs + WORK_MS_MAX;
-  }
-
-  /**
-   * To be awaited before the first step and between any two. Undefined while the slice lasts, so that it need
-   * not be awaited then.
-   *
-   * Rejects with the signal's reason; `overloaded` for work that takes too long; `rate_limited` or
-   * `overloaded` for work that has not begun, when too much waits or it has waited too long.
-   */
-  pause(): Promise<void> | undefined {
-    if (!this.#scheduler.mayRun(this)) return this.#waitForTurn();
-    this.#hasBegun = true;
-    this.#scheduler.admit(this);
-    return undefined;
-  }
-
-  /** Ends what runs, before the task waits for something else. */
-  leave(): void {
-    this.#scheduler.leave(this);
-  }
-
-  /** Counts processor time that the task took while it waited for something else. */
-  spend(us: number): void {
-    this.#scheduler.spend(this, us);
-  }
-
-  /** Waits for something else than the processor. What `begin` does before it waits belongs to the task. */
-  async outside<T>(begin: () => T | Promise<T>): Promise<T> {
-    this.#requireTime();
-    await this.pause();
-    let begun: T | Promise<T>;
-    try {
-      begun = begin();
-    } finally {
-      this.leave();
-    }
-    const result = await begun;
-    this.#requireTime();
-    await this.pause();
-    return result;
-  }
-
-  /**
-   * Has a job done on a large document, in the thread for those.
-   *
-   * @throws AppError of the job; `payload_too_large` for one that takes too long, `rate_limited` for one that
-   * does while others wait; `rate_limited` or `overloaded` when too many wait, or it has waited too long; the
-   * signal's reason.
-   */
-  async elsewhere<I, O>(job: Job<I, O>, input: I): Promise<O> {
-    this.#takePlace();
-    const { output, us } = await this.outside(() =>
-      this.#scheduler.large.run(this.key, job, input, {
-        signal: this.#signal,
-        refusal: () => this.#refusal(),
-      }),
-    );
-    this.#scheduler.count(this, us);
-    return output;
-  }
-
-  /**
-   * Bytes of memory that the task holds from now on, all together. They are given back when it is disposed
-   * of.
-   *
-   * @throws AppError `rate_limited`, `overloaded`.
-   */
-  hold(bytes: number): void {
-    const { memory } = this.#scheduler;
-    if (memory === undefined || this.isOwn) return;
-    const wanted = COUNTED_BYTES * Math.ceil(Math.max(0, bytes - UNCOUNTED_BYTES) / COUNTED_BYTES);
-    const more = wanted - (this.#memory?.units ?? 0);
-    if (more > 0) {
-      const hold = memory.tryTake(this.key, more);
-      if (hold === undefined) throw memory.refusal(this.key, more);
-      if (this.#memory === undefined) this.#memory = hold;
-      else {
-        hold[Symbol.dispose]();
-        this.#memory.resize(wanted);
-      }
-    } else if (more < 0) this.#memory?.resize(wanted);
-  }
-
-  /** For {@link Scheduler} alone. */
-  granted(): void {
-    const wait = this.#wait;
-    this.#wait = undefined;
-    this.#hasBegun = true;
-    this.#scheduler.mayRun(this);
-    wait?.grant();
-  }
-
-  /** For {@link Scheduler} alone. */
-  waitedTooLong(): void {
-    const wait = this.#wait;
-    this.#wait = undefined;
-    wait?.refuse(this.#refusal());
-  }
-
-  [Symbol.dispose](): void {
-    this.leave();
-    this.#scheduler.end(this);
-    this.#memory?.[Symbol.dispose]();
-    this.#memory = undefined;
-    this.#leavePlace();
-  }
-
-  /** Of the service itself: it has no share. */
-  get isOwn(): boolean {
-    return this.key.subject === '';
-  }
-
-  /** @throws the signal's reason; AppError `overloaded` when the time of the request is over. */
-  #requireTime(): void {
-    this.#signal?.throwIfAborted();
-    if (this.#scheduler.nowMs < this.#endMs) return;
-    throw new AppError('overloaded', {
-      detail: 'the request took too long',
-      retryAfterS: WAIT_MS_MAX / 1_000,
-    });
-  }
-
-  #takePlace(): void {
-    const { places } = this.#scheduler;
-    if (this.#place !== undefined || places === undefined || this.isOwn) return;
-    this.#place = places.tryTake(this.key, 1);
-    if (this.#place !== undefined) return;
-    const isFull = places.held >= places.capacity;
-    if (!isFull || places.heldBy(this.key.subject) >= FIRST_PLACES) throw places.refusal(this.key, 1);
-    this.#place = places.charge(this.key, 1);
-  }
-
-  #leavePlace(): void {
-    this.#place?.[Symbol.dispose]();
-    this.#place = undefined;
-  }
-
-  /** Of work that has waited too long. Its own place does not count. */
-  #refusal(): AppError {
-    const { places } = this.#scheduler;
-    this.#leavePlace();
-    return places?.refusal(this.key, 1) ?? new AppError('overloaded', { retryAfterS: WAIT_MS_MAX / 1_000 });
-  }
-
-  async #waitForTurn(): Promise<void> {
-    const signal = this.#signal;
-    this.#requireTime();
-    this.#takePlace();
-    const turn = Promise.withResolvers<void>();
-    this.#wait = { grant: turn.resolve, refuse: turn.reject };
-    const onAbort = () => {
-      this.#scheduler.dequeue(this);
-      this.#wait = undefined;
-      turn.reject(signal?.reason);
-    };
-    signal?.addEventListener('abort', onAbort, { once: true });
-    this.#scheduler.enqueue(this, this.#hasBegun || this.isOwn);
-    try {
-      await turn.promise;
-    } finally {
-      signal?.removeEventListener('abort', onAbort);
-    }
-    this.#requireTime();
-  }
-}
-
-/** Begins long work of the service itself for one project. */
-export type OwnWork = (kind: WorkKind) => Work;
 
 /** By itself: for commands and tests, where nobody else has work. */
 export function ownWork(project = ''): OwnWork {

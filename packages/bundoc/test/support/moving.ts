@@ -6,7 +6,6 @@ import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { moveToFolder } from '../../src/cli/move-to-folder.ts';
 import { KeyCache } from '../../src/crypto/key-cache.ts';
-import { put, ref, remove } from '../../src/engine/conformance.ts';
 import { type Disk, makeDirectoryDurably } from '../../src/engine/files/disk/disk.ts';
 import { type NodeDisk, openNodeDisk } from '../../src/engine/files/disk/node-disk.ts';
 import type { FilesEngine } from '../../src/engine/files/files-engine.ts';
@@ -34,6 +33,7 @@ import { Moves, type MovesOptions } from '../../src/service/moves.ts';
 import { FakeKeyService } from '../../src/testing/fake-key-service.ts';
 import { NO_NOTIFICATIONS } from '../../src/testing/postgres-project.ts';
 import { closeEngine, engineOn, openTestStore } from '../../src/testing/test-engine.ts';
+import { put, ref, remove } from '../../src/testing/writes.ts';
 
 const logger = createLogger({ service: 'bundoc', level: 'silent' });
 /** Many pages and rounds with few documents. */

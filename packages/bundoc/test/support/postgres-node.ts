@@ -1,7 +1,6 @@
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { KeyCache } from '../../src/crypto/key-cache.ts';
-import { put, ref } from '../../src/engine/conformance.ts';
 import { GroupCommitter } from '../../src/engine/postgres/commit/group-commit.ts';
 import type { Database } from '../../src/engine/postgres/database/database.ts';
 import { PostgresStore } from '../../src/engine/postgres/postgres-store.ts';
@@ -13,6 +12,7 @@ import { InstanceManager } from '../../src/projects/instance-manager.ts';
 import { ProjectUpkeep } from '../../src/projects/project-upkeep.ts';
 import type { FakeKeyService } from '../../src/testing/fake-key-service.ts';
 import { NO_NOTIFICATIONS } from '../../src/testing/postgres-project.ts';
+import { put, ref } from '../../src/testing/writes.ts';
 
 /** The projects of a node on PostgreSQL, and its statements outside transactions. */
 export class PostgresNode {

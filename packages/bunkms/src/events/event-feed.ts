@@ -55,6 +55,8 @@ const SUBSCRIBERS_OF_SUBJECT_MAX = 16;
  *
  * A subscriber that names its place gets what came after it; any other gets a `reset`, and the tokens that
  * are revoked now.
+ *
+ * One class, because all subscribers follow one position in the chain.
  */
 export class EventFeed {
   readonly #options: EventFeedOptions;

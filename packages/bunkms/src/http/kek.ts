@@ -25,39 +25,75 @@ const namesQuery = z.strictObject(pageQuery(keyNameSchema));
 const ACCESS = { kind: 'token', scopes: ['kms:admin'], serviceOnly: true } as const;
 const UNKNOWN_KEK = '0123456789abcdef';
 
+const STATUS = describe({
+  id: 'readKeks',
+  tag: 'kek',
+  summary: 'The KEKs by id, what is wrapped with each, and how far a rotation has come',
+  access: ACCESS,
+  answers: { 200: { description: 'How they stand', schema: kekStatusSchema } },
+  examples: { read: { status: 200 } },
+});
+
+const ROTATION = describe({
+  id: 'rotateKek',
+  tag: 'kek',
+  summary: 'Make a KEK the current one',
+  description:
+    'The one that is staged unless another is named. Everything is wrapped with it in the background.',
+  access: ACCESS,
+  body: jsonBody(rotateKekSchema, { optional: true }),
+  answers: { 202: { description: 'Begun', schema: kekStatusSchema } },
+  refusals: ['kek_unusable', 'kek_not_found', 'disk_full'],
+  examples: {
+    noneStaged: { summary: 'Refused, since none is staged', status: 409 },
+    unknown: { body: { kek_id: UNKNOWN_KEK }, status: 404 },
+  },
+});
+
+const VERIFICATION = describe({
+  id: 'verifyWrapping',
+  tag: 'kek',
+  summary: 'Unwrap the versions of a page of keys, and name what does not open',
+  access: ACCESS,
+  query: namesQuery,
+  answers: { 200: { description: 'What was found', schema: kekVerificationSchema } },
+  refusals: ['disk_full'],
+  examples: { firstPage: { query: { limit: '100' }, status: 200 } },
+});
+
+const RETIREMENT = describe({
+  id: 'retireKek',
+  tag: 'kek',
+  summary: 'Retire a KEK with which nothing is wrapped any more',
+  access: ACCESS,
+  body: jsonBody(retireKekSchema),
+  answers: { 200: { description: 'Retired', schema: retiredKekSchema } },
+  refusals: ['kek_not_found', 'kek_in_use', 'kek_unfetched', 'disk_full'],
+  examples: { unknown: { body: { kek_id: UNKNOWN_KEK }, status: 404 } },
+});
+
+const UNFETCHED = describe({
+  id: 'listUnfetched',
+  tag: 'kek',
+  summary: 'Keys whose holders may have copies in no newer wrapping than with this KEK',
+  access: ACCESS,
+  params: kekParamsSchema,
+  query: namesQuery,
+  answers: { 200: { description: 'A page', schema: unfetchedPageSchema } },
+  refusals: ['kek_not_found'],
+  examples: { unknown: { params: { kek_id: UNKNOWN_KEK }, status: 404 } },
+});
+
 /** The key encryption keys: how they stand, and their rotation. No route takes or shows a KEK. */
 export function registerKekRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   const onRequest = guards.service('kms:admin');
 
-  const status = describe({
-    id: 'readKeks',
-    tag: 'kek',
-    summary: 'The KEKs by id, what is wrapped with each, and how far a rotation has come',
-    access: ACCESS,
-    answers: { 200: { description: 'How they stand', schema: kekStatusSchema } },
-    examples: { read: { status: 200 } },
-  });
-  app.get('/v1/kek', { onRequest, config: status }, async (request) => {
+  app.get('/v1/kek', { onRequest, config: STATUS }, async (request) => {
     validate(noQuery, request.query, 'query');
     return kekStatus(services().kek.deps);
   });
 
-  const rotation = describe({
-    id: 'rotateKek',
-    tag: 'kek',
-    summary: 'Make a KEK the current one',
-    description:
-      'The one that is staged unless another is named. Everything is wrapped with it in the background.',
-    access: ACCESS,
-    body: jsonBody(rotateKekSchema, { optional: true }),
-    answers: { 202: { description: 'Begun', schema: kekStatusSchema } },
-    refusals: ['kek_unusable', 'kek_not_found', 'disk_full'],
-    examples: {
-      noneStaged: { summary: 'Refused, since none is staged', status: 409 },
-      unknown: { body: { kek_id: UNKNOWN_KEK }, status: 404 },
-    },
-  });
-  app.post<BodyRoute>('/v1/kek/rotate', { onRequest, config: rotation }, async (request, reply) => {
+  app.post<BodyRoute>('/v1/kek/rotate', { onRequest, config: ROTATION }, async (request, reply) => {
     validate(noQuery, request.query, 'query');
     const body = (request.body?.length ?? 0) === 0 ? {} : parseJsonObject(request.body).value;
     const wanted = validate(rotateKekSchema, body, 'body');
@@ -68,50 +104,19 @@ export function registerKekRoutes(app: FastifyInstance, guards: Guards, services
     return reply.code(202).send(await kekStatus(deps));
   });
 
-  const verification = describe({
-    id: 'verifyWrapping',
-    tag: 'kek',
-    summary: 'Unwrap the versions of a page of keys, and name what does not open',
-    access: ACCESS,
-    query: namesQuery,
-    answers: { 200: { description: 'What was found', schema: kekVerificationSchema } },
-    refusals: ['disk_full'],
-    examples: { firstPage: { query: { limit: '100' }, status: 200 } },
-  });
-  app.post<BodyRoute>('/v1/kek/verify', { onRequest, config: verification }, async (request) => {
+  app.post<BodyRoute>('/v1/kek/verify', { onRequest, config: VERIFICATION }, async (request) => {
     const { limit, cursor } = validate(namesQuery, request.query, 'query');
     refuseBody(request);
     return verifyWrapping(services().kek.deps, { limit, after: cursor }, callerOf(request));
   });
 
-  const retirement = describe({
-    id: 'retireKek',
-    tag: 'kek',
-    summary: 'Retire a KEK with which nothing is wrapped any more',
-    access: ACCESS,
-    body: jsonBody(retireKekSchema),
-    answers: { 200: { description: 'Retired', schema: retiredKekSchema } },
-    refusals: ['kek_not_found', 'kek_in_use', 'kek_unfetched', 'disk_full'],
-    examples: { unknown: { body: { kek_id: UNKNOWN_KEK }, status: 404 } },
-  });
-  app.post<BodyRoute>('/v1/kek/retire', { onRequest, config: retirement }, async (request) => {
+  app.post<BodyRoute>('/v1/kek/retire', { onRequest, config: RETIREMENT }, async (request) => {
     validate(noQuery, request.query, 'query');
     const wanted = validate(retireKekSchema, parseJsonObject(request.body).value, 'body');
     return retireKek(services().kek.deps, wanted, callerOf(request));
   });
 
-  const unfetched = describe({
-    id: 'listUnfetched',
-    tag: 'kek',
-    summary: 'Keys whose holders may have copies in no newer wrapping than with this KEK',
-    access: ACCESS,
-    params: kekParamsSchema,
-    query: namesQuery,
-    answers: { 200: { description: 'A page', schema: unfetchedPageSchema } },
-    refusals: ['kek_not_found'],
-    examples: { unknown: { params: { kek_id: UNKNOWN_KEK }, status: 404 } },
-  });
-  app.get('/v1/kek/:kek_id/unfetched', { onRequest, config: unfetched }, async (request) => {
+  app.get('/v1/kek/:kek_id/unfetched', { onRequest, config: UNFETCHED }, async (request) => {
     const { limit, cursor } = validate(namesQuery, request.query, 'query');
     const { kek_id: kekId } = validate(kekParamsSchema, request.params, 'params');
     return listStaleCopies(services().kek.deps, kekId, { limit, after: cursor });

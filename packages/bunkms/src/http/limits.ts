@@ -49,6 +49,8 @@ const ADVANCES = { perSecond: 10, burst: 1_000 };
 /**
  * The limits of an unsealed service. Each is asked once the caller is authorised and before anything is
  * looked up, so that a refusal says nothing of what exists.
+ *
+ * One class, because it has a method for each action that is limited.
  */
 export class Limits {
   readonly #tokens: RateLimit;

@@ -45,6 +45,8 @@ export type RewrapOutcome = 'nothing to do' | 'others are at it' | 'stopped' | '
  * whichever process; and each step leaves everything readable for a ring that has both KEKs.
  *
  * A key stays in its revision, as nothing that is shown of it changes. What does not open is left as it is.
+ *
+ * One class, because each step of a run needs the claim and the counts of the steps before it.
  */
 export class KeyRewrap {
   readonly #deps: RewrapDeps;

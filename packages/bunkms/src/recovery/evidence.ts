@@ -88,7 +88,11 @@ export function evidenceOfInventory(
   };
 }
 
-/** What a copy of the audit chain tells, which goes on from the backup's chain without a gap. */
+/**
+ * What a copy of the audit chain tells, which goes on from the backup's chain without a gap.
+ *
+ * One class, because it has the members of its port, and one pass over the records fills them all.
+ */
 export class EvidenceOfCopy implements PostBackupEvidence {
   readonly source = 'audit-copy';
   readonly asOf: AuditReceipt;

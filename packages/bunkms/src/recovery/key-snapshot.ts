@@ -100,20 +100,30 @@ function asMade({ key, time, detail = {} }: AuditRecord): KeySnapshot | undefine
   const { key_id: id, exportable, rotate_after_days: days } = detail;
   if (key === undefined || typeof id !== 'string') return undefined;
   return {
-    name: key,
+    ...newSnapshot(key, id, time),
+    exportable: exportable !== false,
+    rotate_after_days: typeof days === 'number' ? days : null,
+    holder: holderOr(detail['holder'], null),
+  };
+}
+
+/** A key that has just been made, in its first version. Nobody holds it. */
+export function newSnapshot(name: string, id: string, createdAt: string): KeySnapshot {
+  return {
+    name,
     id,
     type: 'aes-256',
     state: 'enabled',
     version: 1,
     destroyed_versions: [],
     revision: 0,
-    exportable: exportable !== false,
-    rotate_after_days: typeof days === 'number' ? days : null,
+    exportable: true,
+    rotate_after_days: null,
     deletion_at: null,
-    created_at: time,
+    created_at: createdAt,
     destroyed_at: null,
     kek_ids: [],
-    holder: holderOr(detail['holder'], null),
+    holder: null,
     offer: null,
     intended_at: null,
   };

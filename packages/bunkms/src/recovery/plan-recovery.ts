@@ -7,7 +7,7 @@ import type { KeyChange } from '../store/keys.ts';
 import type { Vault } from '../vault/vault.ts';
 import type { KeyHistory } from './chain-history.ts';
 import type { Inventory } from './inventory.ts';
-import { forceDisabled, type KeySnapshot, snapshotOf } from './key-snapshot.ts';
+import { forceDisabled, type KeySnapshot, newSnapshot, snapshotOf } from './key-snapshot.ts';
 import type { ProjectKey } from './project-keys.ts';
 import { type Recovery, recoveredKey } from './recovered-key.ts';
 import { union, versionsOf } from './restored-key.ts';
@@ -233,24 +233,7 @@ function conflictOf(
 
 /** A key that nothing is known of but that it was made, and given to Bundoc, some time before the project. */
 function unknownKey({ name, id, createdAt }: ProjectKey): KeySnapshot {
-  return {
-    name,
-    id,
-    type: 'aes-256',
-    state: 'enabled',
-    version: 1,
-    destroyed_versions: [],
-    revision: 0,
-    exportable: true,
-    rotate_after_days: null,
-    deletion_at: null,
-    created_at: createdAt,
-    destroyed_at: null,
-    kek_ids: [],
-    holder: HOLDER_UNKNOWN,
-    offer: null,
-    intended_at: null,
-  };
+  return { ...newSnapshot(name, id, createdAt), holder: HOLDER_UNKNOWN };
 }
 
 function available(

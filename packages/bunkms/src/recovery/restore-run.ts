@@ -1,32 +1,20 @@
 import { randomBytes } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
-import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import { KEY_BYTES } from '@bundoc/shared/crypto/aead';
 import type { ByteSource } from '@bundoc/shared/files/file-source';
-import type { Caller } from '../records/caller.ts';
 import type { AuditDraft } from '../records/chain.ts';
 import type { Installation } from '../records/installation.ts';
 import { foldKekRecords, isKekRecord } from '../records/kek-state.ts';
-import { REVOCATION, revocationDraft, tokenIssueDraft } from '../records/token-record.ts';
 import { kekIdOf } from '../records/wrapped-key.ts';
-import type { KeyChange } from '../store/keys.ts';
 import type { LoadEntry } from '../store/transfer.ts';
 import { publicJwkOf, signingKeyOf } from '../vault/signing-key.ts';
-import type { Vault } from '../vault/vault.ts';
 import { FileDamaged, listOf, ResurrectionNotAccepted } from './errors.ts';
 import type { PostBackupEvidence } from './evidence.ts';
-import { type ArchivedKey, readArchive } from './read-archive.ts';
-import type { Recovery } from './recovered-key.ts';
-import { archivedSnapshot, knownKey, restoredKey } from './restored-key.ts';
-import { opens, type Survey } from './survey.ts';
-
-export interface RestoreOptions {
-  /** Accepts that keys come back of which it is not known what became of them; they are disabled. */
-  readonly acceptResurrection: boolean;
-  /** Told how many bytes of the archive are in the store. */
-  readonly onProgress?: (bytes: number) => void;
-}
+import { readArchive } from './read-archive.ts';
+import { draftOf, keepsSigningKey, type RestoreParts } from './restore-parts.ts';
+import { RestoredKeys } from './restored-keys.ts';
+import { RestoredTokens } from './restored-tokens.ts';
 
 /** What a restore brought back. Names are in order. */
 export interface RestoreReport {
@@ -53,42 +41,18 @@ export interface RestoreReport {
   readonly signing_key_kept: boolean;
 }
 
-export interface RestoreParts {
-  readonly vault: Vault;
-  /** Of the archive that is restored. */
-  readonly survey: Survey;
-  readonly evidence: PostBackupEvidence;
-  readonly options: RestoreOptions;
-  readonly caller: Caller;
-  readonly time: string;
-}
-
-/** What a restore puts into the store, and what it has come across so far. For one restore. */
+/** What a restore puts into the store. For one restore. */
 export class RestoreRun {
-  readonly #vault: Vault;
-  readonly #survey: Survey;
-  readonly #evidence: PostBackupEvidence;
-  readonly #options: RestoreOptions;
-  readonly #recovery: Recovery;
-  /** Names and token ids that are in the backup. */
-  readonly #names = new Set<string>();
-  readonly #jtis = new Set<string>();
-  /** Families that a record of the restored chain revokes. */
-  readonly #revokedInChain = new Set<string>();
-  readonly #held: string[] = [];
-  readonly #destroyed: string[] = [];
-  readonly #incomplete: string[] = [];
-  readonly #damaged: string[] = [];
-  readonly #counts = { keys: 0, tokens: 0, tokensRevoked: 0 };
+  readonly #parts: RestoreParts;
+  readonly #tokens: RestoredTokens;
+  readonly #keys: RestoredKeys;
   #signingKid: string;
 
-  constructor({ vault, survey, evidence, options, caller, time }: RestoreParts) {
-    this.#vault = vault;
-    this.#survey = survey;
-    this.#evidence = evidence;
-    this.#options = options;
-    this.#recovery = { caller, time, source: 'backup' };
-    this.#signingKid = survey.secrets.publicKey.kid;
+  constructor(parts: RestoreParts) {
+    this.#parts = parts;
+    this.#tokens = new RestoredTokens(parts);
+    this.#keys = new RestoredKeys(parts);
+    this.#signingKid = parts.survey.secrets.publicKey.kid;
   }
 
   /**
@@ -96,13 +60,13 @@ export class RestoreRun {
    * that.
    */
   requireAcceptance(): void {
-    if (this.#options.acceptResurrection) return;
-    if (this.#evidence.source === 'none')
+    if (this.#parts.options.acceptResurrection) return;
+    if (this.#parts.evidence.source === 'none')
       throw new ResurrectionNotAccepted(
         'nothing is known of the time after the backup: keys may have been destroyed or disabled and tokens revoked since; give an inventory or a copy of the audit chain, or use --accept-resurrection',
       );
-    const uncovered = [...this.#survey.soundKeys]
-      .filter(([name, { id, state }]) => state !== 'destroyed' && !this.#evidence.covers(name, id))
+    const uncovered = [...this.#parts.survey.soundKeys]
+      .filter(([name, { id, state }]) => state !== 'destroyed' && !this.#parts.evidence.covers(name, id))
       .map(([name]) => name);
     if (uncovered.length > 0)
       throw new ResurrectionNotAccepted(
@@ -112,70 +76,70 @@ export class RestoreRun {
 
   async *entries(source: ByteSource): AsyncGenerator<LoadEntry> {
     let isChainDone = false;
-    for await (const item of readArchive(this.#vault, source, this.#options.onProgress)) {
+    for await (const item of readArchive(this.#parts.vault, source, this.#parts.options.onProgress)) {
       if (item.kind !== 'head' && item.kind !== 'installation' && item.kind !== 'record' && !isChainDone) {
         isChainDone = true;
         yield* this.#goOnWithChain();
       }
       switch (item.kind) {
         case 'head':
-          if (item.head.id !== this.#survey.head.id)
+          if (item.head.id !== this.#parts.survey.head.id)
             throw new FileDamaged('the backup was exchanged meanwhile');
           break;
         case 'installation':
           yield { kind: 'installation', installation: this.#installation(item.installation) };
           break;
         case 'record':
-          this.#noteRecord(item.record);
+          this.#tokens.note(item.record);
           yield item;
           break;
         case 'key':
-          yield* this.#key(item);
+          yield* this.#keys.archived(item);
           break;
         case 'token':
-          yield* this.#token(item.token);
+          yield* this.#tokens.archived(item.token);
           break;
         case 'end':
-          yield* this.#newerKeys();
-          yield* this.#lostKeys();
-          yield* this.#newerTokens();
+          yield* this.#keys.newer();
+          yield* this.#keys.lost();
+          yield* this.#tokens.newer();
           yield { kind: 'new-record', draft: this.#restored() };
       }
     }
   }
 
   report(audit: AuditReceipt): RestoreReport {
-    const { head, end, secrets } = this.#survey;
+    const { head, end, secrets } = this.#parts.survey;
     return {
       archive: head.id,
       archive_created_at: head.created_at,
       backup_audit: end.audit,
-      knowledge: this.#evidence.source,
-      as_of: this.#evidence.asOf,
+      knowledge: this.#parts.evidence.source,
+      as_of: this.#parts.evidence.asOf,
       audit,
-      keys: this.#counts.keys,
-      held: this.#held,
-      destroyed: this.#destroyed.sort(),
-      incomplete: this.#incomplete.sort(),
-      damaged: this.#damaged.sort(),
-      tokens: this.#counts.tokens,
-      tokens_revoked: this.#counts.tokensRevoked,
+      keys: this.#keys.count,
+      held: this.#keys.held,
+      destroyed: this.#keys.destroyed.sort(),
+      incomplete: this.#keys.incomplete.sort(),
+      damaged: this.#keys.damaged.sort(),
+      tokens: this.#tokens.count,
+      tokens_revoked: this.#tokens.revokedCount,
       signing_key_kept: this.#signingKid === secrets.publicKey.kid,
     };
   }
 
   /** With a new signing key, unless it is known that the one of the backup was in use to the end. */
   #installation(installation: Installation): Installation {
-    if (this.#keepsSigningKey()) return installation;
+    if (keepsSigningKey(this.#parts)) return installation;
     const seed = randomBytes(KEY_BYTES);
     // With the KEK of the other secret, which has opened that: this ring may have any other one first.
-    this.#vault.makeCurrent(this.#kekOfSecrets());
+    this.#parts.vault.makeCurrent(this.#kekOfSecrets());
     try {
       const signingKey = publicJwkOf(signingKeyOf(seed));
       this.#signingKid = signingKey.kid;
       return {
         ...installation,
-        signingSeedWrapped: this.#vault.wrapSecret(seed, 'token-signing-seed'),
+        signingSeedWrapped: this.#parts.vault.wrapSecret(seed, 'token-signing-seed'),
         signingKey,
       };
     } finally {
@@ -184,36 +148,28 @@ export class RestoreRun {
   }
 
   #kekOfSecrets(): string {
-    return kekIdOf(this.#survey.installation.chainKeyWrapped) ?? '';
-  }
-
-  #keepsSigningKey(): boolean {
-    return this.#evidence.kid === this.#survey.secrets.publicKey.kid;
-  }
-
-  #noteRecord({ action, detail }: AuditRecord): void {
-    if (action === REVOCATION) this.#revokedInChain.add(String(detail?.['family']));
+    return kekIdOf(this.#parts.survey.installation.chainKeyWrapped) ?? '';
   }
 
   async *#goOnWithChain(): AsyncGenerator<LoadEntry> {
-    const kekRecords = [...this.#survey.kekRecords];
-    for await (const record of this.#evidence.records()) {
+    const kekRecords = [...this.#parts.survey.kekRecords];
+    for await (const record of this.#parts.evidence.records()) {
       if (isKekRecord(record)) kekRecords.push(record);
-      this.#noteRecord(record);
+      this.#tokens.note(record);
       yield { kind: 'record', record };
     }
-    const { head, end } = this.#survey;
-    const { source, asOf } = this.#evidence;
+    const { head, end } = this.#parts.survey;
+    const { source, asOf } = this.#parts.evidence;
     yield {
       kind: 'new-record',
-      draft: this.#draft('store.restore', {
+      draft: draftOf(this.#parts, 'store.restore', {
         archive: head.id,
         backup_seq: end.audit.seq,
         backup_hash: end.audit.hash,
         knowledge: source,
         known_seq: asOf.seq,
         known_hash: asOf.hash,
-        accepted_resurrection: this.#options.acceptResurrection,
+        accepted_resurrection: this.#parts.options.acceptResurrection,
         kid: this.#signingKid,
       }),
     };
@@ -225,147 +181,22 @@ export class RestoreRun {
    * backup's secrets are wrapped with takes its place, on record.
    */
   *#kekInRing(records: readonly AuditRecord[]): Generator<LoadEntry> {
-    const state = foldKekRecords(this.#survey.secrets.chainKey, records);
-    if (!('keks' in state) || this.#vault.holds(state.current)) return;
+    const state = foldKekRecords(this.#parts.survey.secrets.chainKey, records);
+    if (!('keks' in state) || this.#parts.vault.holds(state.current)) return;
     const detail = { kek_id: this.#kekOfSecrets(), from: state.current };
-    yield { kind: 'new-record', draft: this.#draft('kek.rotate', detail) };
-  }
-
-  *#key(archived: ArchivedKey): Generator<LoadEntry> {
-    const { key, versions } = archived;
-    const { name } = key;
-    this.#names.add(name);
-    if (this.#survey.changes.faultOf(key) !== undefined) {
-      yield* this.#damagedKey(archived);
-      return;
-    }
-    const isCovered = this.#evidence.covers(name, key.id);
-    const known = this.#evidence.snapshot(name, archivedSnapshot(archived));
-    // Of a copy of the chain, the records go into the store as well.
-    const isOnRecord = this.#evidence.source === 'audit-copy' && known !== undefined;
-    // An inventory does not tell the generations of storages: an offer in it may be void.
-    const keepsOffers = this.#evidence.source !== 'inventory';
-    const change = restoredKey(archived, known, { isCovered, isOnRecord, keepsOffers }, this.#recovery);
-    if (!isCovered && key.state !== 'destroyed') this.#held.push(name);
-    if (change !== undefined) yield* this.#changed(change);
-    else {
-      this.#counts.keys++;
-      yield { kind: 'key', key };
-      for (const version of versions) yield { kind: 'version', version };
-    }
-  }
-
-  /**
-   * A key whose record is not what the chain says. If it is known how it stood, it comes back so, with the
-   * versions that open as its own. Else its record stays behind: it may be anybody's.
-   */
-  *#damagedKey({ key, versions }: ArchivedKey): Generator<LoadEntry> {
-    const known = this.#evidence.snapshot(key.name, undefined);
-    if (known === undefined) {
-      this.#damaged.push(key.name);
-      return;
-    }
-    const own = versions.filter(
-      (version) => version.keyId === known.id && opens(this.#vault, key.name, version),
-    );
-    yield* this.#changed(knownKey(known, own, this.#recovery));
-  }
-
-  *#changed({ record, versions, audit }: KeyChange): Generator<LoadEntry> {
-    this.#counts.keys++;
-    yield { kind: 'key', key: record };
-    for (const version of versions) yield { kind: 'version', version };
-    yield { kind: 'new-record', draft: audit };
-    if (record.state === 'destroyed') this.#destroyed.push(record.name);
-    if (versions.length < record.version) this.#incomplete.push(record.name);
-  }
-
-  /** Keys that were made after the backup: nothing of them is at hand, but their names stay taken. */
-  *#newerKeys(): Generator<LoadEntry> {
-    for (const name of this.#evidence.names()) {
-      if (this.#names.has(name)) continue;
-      const known = this.#evidence.snapshot(name, undefined);
-      if (known !== undefined) yield* this.#changed(knownKey(known, [], this.#recovery));
-    }
-  }
-
-  /**
-   * Names that the chain of the backup knows and that have no record any more. They stay damaged; a later
-   * recovery holds them back, unless all is known of them.
-   */
-  *#lostKeys(): Generator<LoadEntry> {
-    const damaged = new Set(this.#damaged);
-    for (const name of this.#survey.changes.names()) {
-      if (this.#names.has(name) && !damaged.has(name)) continue;
-      if (this.#evidence.snapshot(name, undefined) !== undefined) continue;
-      if (!damaged.has(name)) this.#damaged.push(name);
-      if (this.#evidence.source === 'audit-copy') continue;
-      const draft = this.#draft('key.recover', { revision: 0, source: 'backup' });
-      yield { kind: 'new-record', draft: { ...draft, outcome: 'failed', key: name, code: 'key_damaged' } };
-    }
-  }
-
-  /**
-   * A token that is known to be revoked, or that nobody is known to have kept, comes back as such, and on
-   * record.
-   */
-  *#token(token: TokenInfo): Generator<LoadEntry> {
-    this.#jtis.add(token.jti);
-    const { family, revoked_at: revokedAt } = token;
-    const isRevoked =
-      !this.#keepsSigningKey() ||
-      this.#evidence.revokedFamilies.has(family) ||
-      this.#revokedInChain.has(family);
-    if (!isRevoked && revokedAt === undefined) {
-      yield* this.#counted(token);
-      return;
-    }
-    const { caller, time } = this.#recovery;
-    if (revokedAt === undefined) this.#counts.tokensRevoked++;
-    yield* this.#counted({ ...token, revoked_at: revokedAt ?? time });
-    // A copy of the chain brings its own records, and the backup those from before.
-    if (this.#revokedInChain.has(family)) return;
-    this.#revokedInChain.add(family);
-    yield { kind: 'new-record', draft: revocationDraft(caller, time, token, { source: 'backup' }) };
-  }
-
-  /**
-   * Tokens that were issued after the backup: they go on, and the revoked ones are known as such to anyone
-   * who asks.
-   */
-  *#newerTokens(): Generator<LoadEntry> {
-    const { caller, time } = this.#recovery;
-    for (const token of this.#evidence.tokens()) {
-      if (this.#jtis.has(token.jti)) continue;
-      if (this.#evidence.source === 'inventory')
-        yield {
-          kind: 'new-record',
-          draft: tokenIssueDraft({ caller, time, action: 'token.restore' }, token),
-        };
-      yield* this.#token(token);
-    }
-  }
-
-  *#counted(token: TokenInfo): Generator<LoadEntry> {
-    this.#counts.tokens++;
-    yield { kind: 'token', token };
+    yield { kind: 'new-record', draft: draftOf(this.#parts, 'kek.rotate', detail) };
   }
 
   #restored(): AuditDraft {
-    return this.#draft('store.restored', {
-      archive: this.#survey.head.id,
-      keys: this.#counts.keys,
-      held: this.#held.length,
-      destroyed: this.#destroyed.length,
-      incomplete: this.#incomplete.length,
-      damaged: this.#damaged.length,
-      tokens: this.#counts.tokens,
-      tokens_revoked: this.#counts.tokensRevoked,
+    return draftOf(this.#parts, 'store.restored', {
+      archive: this.#parts.survey.head.id,
+      keys: this.#keys.count,
+      held: this.#keys.held.length,
+      destroyed: this.#keys.destroyed.length,
+      incomplete: this.#keys.incomplete.length,
+      damaged: this.#keys.damaged.length,
+      tokens: this.#tokens.count,
+      tokens_revoked: this.#tokens.revokedCount,
     });
-  }
-
-  #draft(action: string, detail: NonNullable<AuditDraft['detail']>): AuditDraft {
-    const { caller, time } = this.#recovery;
-    return { ...caller, time, severity: 'CRITICAL', action, outcome: 'allowed', detail };
   }
 }

@@ -5,7 +5,8 @@ import type { KmsStore } from '../store/port.ts';
 import type { LoadEntry } from '../store/transfer.ts';
 import type { Vault } from '../vault/vault.ts';
 import type { PostBackupEvidence } from './evidence.ts';
-import { type RestoreOptions, type RestoreReport, RestoreRun } from './restore-run.ts';
+import type { RestoreOptions } from './restore-parts.ts';
+import { type RestoreReport, RestoreRun } from './restore-run.ts';
 import type { Survey } from './survey.ts';
 
 export interface RestoreDeps {

@@ -61,21 +61,7 @@ export interface TestKms extends AsyncDisposable {
   verify(): Promise<ChainVerdict>;
 }
 
-export const KMS_SCOPES = [
-  'kms:create_key',
-  'kms:read_key',
-  'kms:rotate_key',
-  'kms:manage_key',
-  'kms:destroy_key',
-  'kms:shred_key',
-  'kms:export_key',
-  'kms:encrypt',
-  'kms:decrypt',
-  'kms:audit',
-  'kms:metrics',
-  'kms:issue_client',
-  'kms:admin',
-] as const;
+export const KMS_SCOPES = scopeSchema.options.filter((scope) => scope.startsWith('kms:'));
 
 /** What a token may issue that may issue everything. */
 export const MAY_ISSUE_ALL: MayIssue = {

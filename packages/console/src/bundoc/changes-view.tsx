@@ -1,7 +1,8 @@
 import type { Change } from '@bundoc/client';
 import { hasCode } from '@bundoc/client/error';
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { Badge, Empty, Fault, Head, Name, Table, TextField } from '../parts/basics.tsx';
+import { Badge, Empty, Fault, Head, Name, Table } from '../parts/basics.tsx';
+import { TextField } from '../parts/fields.tsx';
 import { time } from '../parts/format.ts';
 import { bundoc, isReachable } from '../shell/api.ts';
 import { places } from './places.ts';
@@ -24,10 +25,9 @@ export function ChangesView({ project = '' }: { readonly project?: string }) {
   );
 }
 
-function Followed({ project }: { readonly project: string }) {
+/** The changes of a project, or of one collection, since the view opened: the latest first. */
+function useChanges(project: string, collection: string) {
   const [isLive, setIsLive] = useState(true);
-  const [collection, setCollection] = useState('');
-  const [wanted, setWanted] = useState('');
   const [seen, setSeen] = useState<readonly Seen[]>([]);
   const [error, setError] = useState<unknown>();
   /** Where to go on after a pause: nothing that happens meanwhile is missed. */
@@ -42,7 +42,7 @@ function Followed({ project }: { readonly project: string }) {
     const follow = async () => {
       if (since.current === 'now') since.current = (await feed.changesPage({ since: 'now', signal })).since;
       signal.throwIfAborted();
-      const only = wanted === '' ? undefined : wanted;
+      const only = collection === '' ? undefined : collection;
       const following = feed.changes({ since: since.current, collection: only, signal });
       for await (const change of following) {
         signal.throwIfAborted();
@@ -57,13 +57,23 @@ function Followed({ project }: { readonly project: string }) {
       setError(thrown);
     });
     return () => stop.abort();
-  }, [isLive, project, wanted]);
+  }, [isLive, project, collection]);
 
+  const setLive = (to: boolean) => {
+    setError(undefined);
+    setIsLive(to);
+  };
   const restart = () => {
     since.current = 'now';
-    setError(undefined);
-    setIsLive(true);
+    setLive(true);
   };
+  return { isLive, seen, error, setLive, restart };
+}
+
+function Followed({ project }: { readonly project: string }) {
+  const [collection, setCollection] = useState('');
+  const [wanted, setWanted] = useState('');
+  const { isLive, seen, error, setLive, restart } = useChanges(project, wanted);
   const isGone = hasCode(error, 'position_gone');
   return (
     <>
@@ -78,10 +88,7 @@ function Followed({ project }: { readonly project: string }) {
           <button
             type="button"
             class={isLive ? '' : 'primary'}
-            onClick={() => {
-              setError(undefined);
-              setIsLive(!isLive);
-            }}
+            onClick={() => setLive(!isLive)}
             disabled={isGone}
           >
             {isLive ? 'Pause' : 'Resume'}
@@ -121,32 +128,38 @@ function Followed({ project }: { readonly project: string }) {
             : 'Resume: nothing that happened meanwhile is missed.'}
         </Empty>
       ) : (
-        <Table label="Changes" heads={['Seen (UTC)', 'What', 'Collection', 'Document', 'Revision']}>
-          {seen.map(({ number: key, at, deleted, collection: of, id, rev }) => (
-            <tr key={key}>
-              <td class="when">{time(at)}</td>
-              <td>{deleted ? <Badge kind="warn">deleted</Badge> : <Badge kind="accent">written</Badge>}</td>
-              <td>
-                <a href={places.collection(project, of)}>
-                  <Name text={of} max={40} />
-                </a>
-              </td>
-              <td>
-                {deleted ? (
-                  <Name text={id} max={60} />
-                ) : (
-                  <a href={places.document(project, of, id)}>
-                    <Name text={id} max={60} />
-                  </a>
-                )}
-              </td>
-              <td>
-                <code>{rev}</code>
-              </td>
-            </tr>
-          ))}
-        </Table>
+        <Changes project={project} seen={seen} />
       )}
     </>
+  );
+}
+
+function Changes({ project, seen }: { readonly project: string; readonly seen: readonly Seen[] }) {
+  return (
+    <Table label="Changes" heads={['Seen (UTC)', 'What', 'Collection', 'Document', 'Revision']}>
+      {seen.map(({ number, at, deleted, collection, id, rev }) => (
+        <tr key={number}>
+          <td class="when">{time(at)}</td>
+          <td>{deleted ? <Badge kind="warn">deleted</Badge> : <Badge kind="accent">written</Badge>}</td>
+          <td>
+            <a href={places.collection(project, collection)}>
+              <Name text={collection} max={40} />
+            </a>
+          </td>
+          <td>
+            {deleted ? (
+              <Name text={id} max={60} />
+            ) : (
+              <a href={places.document(project, collection, id)}>
+                <Name text={id} max={60} />
+              </a>
+            )}
+          </td>
+          <td>
+            <code>{rev}</code>
+          </td>
+        </tr>
+      ))}
+    </Table>
   );
 }

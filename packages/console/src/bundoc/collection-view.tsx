@@ -1,7 +1,7 @@
 import { memberTexts } from '@bundoc/client/document';
 import { useState } from 'preact/hooks';
 import { useLocation } from 'preact-iso';
-import { Empty, Fault, Head, Loading, Name, Table, TextField } from '../parts/basics.tsx';
+import { Empty, Head, Loaded, Name, Table } from '../parts/basics.tsx';
 import {
   EXPORT_PAGE,
   ExportDialog,
@@ -9,6 +9,7 @@ import {
   PAGE_DEADLINE_MS,
   unreadableOf,
 } from '../parts/export-dialog.tsx';
+import { TextField } from '../parts/fields.tsx';
 import { plural, time, visible } from '../parts/format.ts';
 import { type SplitAnswer, splitInTurns } from '../parts/json-elements.ts';
 import { Pager, usePages } from '../parts/pages.tsx';
@@ -90,14 +91,9 @@ function Documents({ project, collection }: { readonly project: string; readonly
         />
         <button type="submit">Show</button>
       </form>
-      <Fault error={page.error} retry={page.reload} />
-      {page.data === undefined ? (
-        page.error === undefined ? (
-          <Loading what="documents" />
-        ) : null
-      ) : (
-        <Page project={project} collection={collection} page={page.data} fields={chosen} />
-      )}
+      <Loaded request={page} what="documents">
+        {(data) => <Page project={project} collection={collection} page={data} fields={chosen} />}
+      </Loaded>
       <Pager pages={pages} next={nextOf(page.data?.rest)} onReload={page.reload} />
       {isExporting ? (
         <ExportDialog

@@ -6,7 +6,7 @@ import type {
 } from '@bundoc/client/definition';
 import { useState } from 'preact/hooks';
 import { Editor } from '../editor/editor.tsx';
-import { Badge, Empty, Fault, Figure, Head, Loading, Name, Table } from '../parts/basics.tsx';
+import { Badge, Empty, Fault, Figure, Head, Loading, Name, StopButton, Table } from '../parts/basics.tsx';
 import { bytes, count, plural, visible } from '../parts/format.ts';
 import { useAction } from '../parts/use-action.ts';
 import { useRequest } from '../parts/use-request.ts';
@@ -281,11 +281,7 @@ function SchemaCheck({
         >
           {isBusy ? 'Checking…' : mayContinue ? 'Continue' : 'Check the documents'}
         </button>
-        {isBusy ? (
-          <button type="button" onClick={stop}>
-            Stop
-          </button>
-        ) : null}
+        <StopButton isBusy={isBusy} onStop={stop} />
         {schema === undefined ? <span class="hint">There is no schema in the definition.</span> : null}
       </div>
       <Fault error={error} />

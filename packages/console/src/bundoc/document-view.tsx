@@ -4,7 +4,8 @@ import { hasCode } from '@bundoc/client/error';
 import { useState } from 'preact/hooks';
 import { useLocation } from 'preact-iso';
 import { Editor } from '../editor/editor.tsx';
-import { Dialog, Empty, Fault, Head, Loading, Name, TextField } from '../parts/basics.tsx';
+import { Empty, Fault, Head, Loading, Name } from '../parts/basics.tsx';
+import { Confirmation } from '../parts/dialogs.tsx';
 import { download, fileName } from '../parts/download.ts';
 import { bytes, time } from '../parts/format.ts';
 import { useAction } from '../parts/use-action.ts';
@@ -96,7 +97,8 @@ function Large({ place: { id }, stored }: { readonly place: DocumentPlace; reado
   );
 }
 
-function Edited({ place, stored }: { readonly place: DocumentPlace; readonly stored: OwnText }) {
+/** A document that is edited: what is typed, what is stored, and what somebody else has stored meanwhile. */
+function useEditing(place: DocumentPlace, stored: OwnText) {
   const { project, collection, id } = place;
   const key = places.document(project, collection, id);
   const { route } = useLocation();
@@ -107,24 +109,9 @@ function Edited({ place, stored }: { readonly place: DocumentPlace; readonly sto
   const [text, setText] = useState(begin.text);
   const [rev, setRev] = useState(draft?.rev ?? stored.metadata._rev);
   const [theirs, setTheirs] = useState<OwnText | 'deleted'>();
-  const { isBusy, error, run } = useAction();
-  const [isDeleting, setIsDeleting] = useState(false);
   const [isSaved, setIsSaved] = useState(false);
-  const mayWrite = may('docs:write');
-  const isChanged = text !== base.text || theirs !== undefined;
-  const fault = faultOfText(text);
-  const other = theirs === 'deleted' ? undefined : theirs;
+  const { isBusy, error, run } = useAction();
 
-  const change = (next: string) => {
-    setText(next);
-    setIsSaved(false);
-    if (next === base.text) dropDraft(key);
-    else keepDraft(key, next, rev);
-  };
-  const restart = (next: string) => {
-    setBegin((before) => ({ text: next, version: before.version + 1 }));
-    setText(next);
-  };
   const attempt = (work: () => Promise<void>) =>
     run(async () => {
       try {
@@ -135,31 +122,50 @@ function Edited({ place, stored }: { readonly place: DocumentPlace; readonly sto
         setTheirs((await read(place)) ?? 'deleted');
       }
     });
-  const save = (condition: ReplaceOptions) =>
-    attempt(async () => {
-      const sent = text;
-      const metadata = await documents.put(id, new JsonText(sent), condition);
-      setBase({ text: sent, metadata });
-      setRev(metadata._rev);
-      setTheirs(undefined);
-      setIsSaved(true);
-      dropDraft(key);
-    });
-  const remove = () =>
-    attempt(async () => {
-      setIsDeleting(false);
-      await documents.delete(id, { ifMatch: rev });
-      dropDraft(key);
-      route(places.collection(project, collection));
-    });
-  const takeTheirs = (other: OwnText) => {
-    setBase(other);
-    setRev(other.metadata._rev);
+  /** What is stored is `to` now, and nothing that was typed is lost. */
+  const settle = (to: OwnText) => {
+    setBase(to);
+    setRev(to.metadata._rev);
     setTheirs(undefined);
     dropDraft(key);
-    restart(other.text);
   };
+  return {
+    ...{ base, begin, text, rev, theirs, isSaved, isBusy, error, fault: faultOfText(text) },
+    isChanged: text !== base.text || theirs !== undefined,
+    change: (next: string) => {
+      setText(next);
+      setIsSaved(false);
+      if (next === base.text) dropDraft(key);
+      else keepDraft(key, next, rev);
+    },
+    save: (condition: ReplaceOptions) =>
+      attempt(async () => {
+        settle({ text, metadata: await documents.put(id, new JsonText(text), condition) });
+        setIsSaved(true);
+      }),
+    remove: () =>
+      attempt(async () => {
+        await documents.delete(id, { ifMatch: rev });
+        dropDraft(key);
+        route(places.collection(project, collection));
+      }),
+    takeTheirs: (other: OwnText) => {
+      settle(other);
+      setBegin((before) => ({ text: other.text, version: before.version + 1 }));
+      setText(other.text);
+    },
+  };
+}
 
+type Editing = ReturnType<typeof useEditing>;
+
+function Edited({ place, stored }: { readonly place: DocumentPlace; readonly stored: OwnText }) {
+  const { id } = place;
+  const editing = useEditing(place, stored);
+  const { base, text, rev, theirs, isSaved, isBusy, error, fault, isChanged, save, remove } = editing;
+  const [isDeleting, setIsDeleting] = useState(false);
+  const maySave = isChanged && fault === undefined && theirs === undefined;
+  const saveOver = () => void save({ ifMatch: rev });
   return (
     <>
       <Head
@@ -170,17 +176,12 @@ function Edited({ place, stored }: { readonly place: DocumentPlace; readonly sto
             <button type="button" onClick={() => download(`${fileName(id)}.json`, text)}>
               Download
             </button>
-            {mayWrite ? (
+            {may('docs:write') ? (
               <>
                 <button type="button" class="danger quiet" onClick={() => setIsDeleting(true)}>
                   Delete
                 </button>
-                <button
-                  type="button"
-                  class="primary"
-                  disabled={!isChanged || fault !== undefined || isBusy || theirs !== undefined}
-                  onClick={() => void save({ ifMatch: rev })}
-                >
+                <button type="button" class="primary" disabled={!maySave || isBusy} onClick={saveOver}>
                   {isBusy ? 'Saving…' : 'Save'}
                 </button>
               </>
@@ -189,163 +190,106 @@ function Edited({ place, stored }: { readonly place: DocumentPlace; readonly sto
         }
       />
       <Fault error={error} />
-      {theirs === undefined ? null : (
-        <div class="conflict" role="alert">
-          <p>
-            <strong>
-              Somebody else has {theirs === 'deleted' ? 'deleted' : 'changed'} this document since you opened
-              it.
-            </strong>{' '}
-            {theirs === 'deleted'
-              ? 'Yours is kept.'
-              : 'Yours is kept on the left. On the right is what is stored now.'}
-          </p>
-          <div class="actions">
-            <button
-              type="button"
-              class="primary"
-              disabled={fault !== undefined || isBusy}
-              onClick={() =>
-                void save(theirs === 'deleted' ? { ifNoneMatch: '*' } : { ifMatch: theirs.metadata._rev })
-              }
-            >
-              {theirs === 'deleted' ? 'Store mine again' : 'Replace theirs with mine'}
-            </button>
-            {theirs === 'deleted' ? null : (
-              <button type="button" onClick={() => takeTheirs(theirs)}>
-                Take theirs
-              </button>
-            )}
-          </div>
-        </div>
-      )}
-      <div class={other === undefined ? 'editors' : 'editors two'}>
-        <section aria-label={other === undefined ? 'The document' : 'Yours'}>
-          {other === undefined ? null : <h2>Yours</h2>}
-          <Editor
-            text={begin.text}
-            version={String(begin.version)}
-            label="Text of the document"
-            isReadOnly={!mayWrite}
-            marked={other === undefined ? [] : differingLines(text, other.text)}
-            onChange={change}
-            onSubmit={() => {
-              if (isChanged && fault === undefined && theirs === undefined) void save({ ifMatch: rev });
-            }}
-          />
-        </section>
-        {other === undefined ? null : (
-          <section aria-label="Stored now">
-            <h2>Stored now</h2>
-            <Editor
-              text={other.text}
-              version={other.metadata._rev}
-              label="The text that is stored now"
-              isReadOnly
-              marked={differingLines(other.text, text)}
-            />
-          </section>
-        )}
-      </div>
+      {theirs === undefined ? null : <Conflict editing={editing} theirs={theirs} />}
+      <Editors editing={editing} onSubmit={() => maySave && saveOver()} />
       <p class="editor-foot" role="status">
         {fault ??
           (isSaved && !isChanged ? 'Saved.' : isChanged ? 'Not saved yet.' : 'As stored, to the character.')}
       </p>
       {isDeleting ? (
-        <Dialog title="Delete this document?" onClose={() => setIsDeleting(false)}>
+        <Confirmation
+          title="Delete this document?"
+          cancel="Keep it"
+          confirm="Delete"
+          onConfirm={() => {
+            setIsDeleting(false);
+            void remove();
+          }}
+          onClose={() => setIsDeleting(false)}
+        >
           <p>
             <Name text={id} max={120} /> is deleted if nobody has changed it since. It cannot be brought back.
           </p>
-          <div class="dialog-end">
-            <button type="button" onClick={() => setIsDeleting(false)}>
-              Keep it
-            </button>
-            <button type="button" class="danger" onClick={() => void remove()}>
-              Delete
-            </button>
-          </div>
-        </Dialog>
+        </Confirmation>
       ) : null}
     </>
   );
 }
 
-/** Writes a document that does not exist. */
-export function NewDocumentView({ project = '', collection = '' }: Partial<DocumentPlace>) {
+/** What to do where somebody else has written. */
+function Conflict({
+  editing: { fault, isBusy, save, takeTheirs },
+  theirs,
+}: {
+  readonly editing: Editing;
+  readonly theirs: OwnText | 'deleted';
+}) {
   return (
-    <CollectionFrame project={project} collection={collection} here="">
-      {() => <New key={`${project}/${collection}`} project={project} collection={collection} />}
-    </CollectionFrame>
+    <div class="conflict" role="alert">
+      <p>
+        <strong>
+          Somebody else has {theirs === 'deleted' ? 'deleted' : 'changed'} this document since you opened it.
+        </strong>{' '}
+        {theirs === 'deleted'
+          ? 'Yours is kept.'
+          : 'Yours is kept on the left. On the right is what is stored now.'}
+      </p>
+      <div class="actions">
+        <button
+          type="button"
+          class="primary"
+          disabled={fault !== undefined || isBusy}
+          onClick={() =>
+            void save(theirs === 'deleted' ? { ifNoneMatch: '*' } : { ifMatch: theirs.metadata._rev })
+          }
+        >
+          {theirs === 'deleted' ? 'Store mine again' : 'Replace theirs with mine'}
+        </button>
+        {theirs === 'deleted' ? null : (
+          <button type="button" onClick={() => takeTheirs(theirs)}>
+            Take theirs
+          </button>
+        )}
+      </div>
+    </div>
   );
 }
 
-const FIRST_TEXT = '{\n  \n}';
-
-function New({ project, collection }: Omit<DocumentPlace, 'id'>) {
-  const key = places.create(project, collection);
-  const { route } = useLocation();
-  const [id, setId] = useState('');
-  const [begin] = useState(draftOf(key)?.text ?? FIRST_TEXT);
-  const [text, setText] = useState(begin);
-  const { isBusy, error, run } = useAction();
-  const fault = faultOfText(text);
-  const create = () =>
-    run(async () => {
-      const documents = bundoc.project(project).collection(collection);
-      const content = new JsonText(text);
-      const { _id } =
-        id === '' ? await documents.create(content) : await documents.put(id, content, { ifNoneMatch: '*' });
-      dropDraft(key);
-      route(places.document(project, collection, _id), true);
-    });
+/** The text that is edited; beside it, where somebody else has written, theirs. */
+function Editors({
+  editing: { begin, text, theirs, change },
+  onSubmit,
+}: {
+  readonly editing: Editing;
+  readonly onSubmit: () => void;
+}) {
+  const other = theirs === 'deleted' ? undefined : theirs;
   return (
-    <>
-      <Head
-        title="New document"
-        lead={
-          <>
-            in <Name text={collection} />
-          </>
-        }
-        actions={
-          <button
-            type="button"
-            class="primary"
-            disabled={fault !== undefined || isBusy}
-            onClick={() => void create()}
-          >
-            {isBusy ? 'Creating…' : 'Create'}
-          </button>
-        }
-      />
-      <Fault error={error} />
-      <div class="toolbar">
-        <TextField
-          label="Id"
-          hint="Leave it empty for a new id that sorts by time."
-          value={id}
-          onInput={setId}
+    <div class={other === undefined ? 'editors' : 'editors two'}>
+      <section aria-label={other === undefined ? 'The document' : 'Yours'}>
+        {other === undefined ? null : <h2>Yours</h2>}
+        <Editor
+          text={begin.text}
+          version={String(begin.version)}
+          label="Text of the document"
+          isReadOnly={!may('docs:write')}
+          marked={other === undefined ? [] : differingLines(text, other.text)}
+          onChange={change}
+          onSubmit={onSubmit}
         />
-      </div>
-      <div class="editors">
-        <section aria-label="The document">
+      </section>
+      {other === undefined ? null : (
+        <section aria-label="Stored now">
+          <h2>Stored now</h2>
           <Editor
-            text={begin}
-            version="new"
-            label="Text of the new document"
-            onChange={(next) => {
-              setText(next);
-              keepDraft(key, next, undefined);
-            }}
-            onSubmit={() => {
-              if (fault === undefined) void create();
-            }}
+            text={other.text}
+            version={other.metadata._rev}
+            label="The text that is stored now"
+            isReadOnly
+            marked={differingLines(other.text, text)}
           />
         </section>
-      </div>
-      <p class="editor-foot" role="status">
-        {fault ?? 'It is stored exactly as it stands here.'}
-      </p>
-    </>
+      )}
+    </div>
   );
 }

@@ -1,6 +1,7 @@
 import { useRef, useState } from 'preact/hooks';
-import { Empty, Fault, Field, Figure, Head, Name, Table } from '../parts/basics.tsx';
+import { Empty, Fault, Figure, Head, Name, StopButton, Table } from '../parts/basics.tsx';
 import { download } from '../parts/download.ts';
+import { Field } from '../parts/fields.tsx';
 import { bytes, count, plural, visible } from '../parts/format.ts';
 import { useAction } from '../parts/use-action.ts';
 import { may } from '../shell/session.ts';
@@ -47,6 +48,7 @@ function Import(place: { readonly project: string; readonly collection: string }
     tell(NOTHING_DONE);
     clear();
   };
+  const begun = state === 'new' ? undefined : file;
   return (
     <>
       <Head
@@ -58,26 +60,7 @@ function Import(place: { readonly project: string; readonly collection: string }
         }
       />
       <div class="panel form">
-        <Field
-          label="File"
-          hint="NDJSON, a document a line, or one JSON array. A document with an _id replaces the one that is there; others get an _id."
-        >
-          {(attributes) => (
-            <input
-              {...attributes}
-              type="file"
-              accept=".json,.ndjson,.jsonl,application/json,application/x-ndjson"
-              disabled={isBusy}
-              onChange={(event) => choose(event.currentTarget.files?.[0])}
-            />
-          )}
-        </Field>
-        <p class="hint">
-          Each document keeps its bytes.{' '}
-          {globalThis.isSecureContext
-            ? 'After an interruption, choose the same file again: what is sent twice is there once.'
-            : 'By plain HTTP, a document without an _id that is sent twice is there twice.'}
-        </p>
+        <FileChoice isBusy={isBusy} onChoose={choose} />
         <div class="actions">
           {state === 'done' ? null : (
             <button
@@ -89,15 +72,11 @@ function Import(place: { readonly project: string; readonly collection: string }
               {isBusy ? 'Importing…' : state === 'new' ? 'Import' : 'Continue'}
             </button>
           )}
-          {isBusy ? (
-            <button type="button" onClick={stop}>
-              Stop
-            </button>
-          ) : null}
+          <StopButton isBusy={isBusy} onStop={stop} />
         </div>
-        {file === undefined || state === 'new' ? null : (
+        {begun === undefined ? null : (
           <>
-            <progress max={Math.max(1, file.size)} value={progress.bytesRead} aria-label="Import" />
+            <progress max={Math.max(1, begun.size)} value={progress.bytesRead} aria-label="Import" />
             <p role="status">
               {state === 'done' ? 'Done: ' : ''}
               {plural(progress.written, 'document')} written, {count(progress.refused)} refused.
@@ -106,12 +85,12 @@ function Import(place: { readonly project: string; readonly collection: string }
         )}
       </div>
       <Fault error={error} />
-      {file === undefined || state === 'new' ? null : (
+      {begun === undefined ? null : (
         <dl class="figures">
           <Figure name="Written">{count(progress.written)}</Figure>
           <Figure name="Refused">{count(progress.refused)}</Figure>
           <Figure name="Read">
-            {bytes(progress.bytesRead)} of {bytes(file.size)}
+            {bytes(progress.bytesRead)} of {bytes(begun.size)}
           </Figure>
         </dl>
       )}
@@ -121,6 +100,39 @@ function Import(place: { readonly project: string; readonly collection: string }
         </Empty>
       ) : null}
       {progress.refused === 0 ? null : <Refused progress={progress} />}
+    </>
+  );
+}
+
+function FileChoice({
+  isBusy,
+  onChoose,
+}: {
+  readonly isBusy: boolean;
+  readonly onChoose: (file: File | undefined) => void;
+}) {
+  return (
+    <>
+      <Field
+        label="File"
+        hint="NDJSON, a document a line, or one JSON array. A document with an _id replaces the one that is there; others get an _id."
+      >
+        {(attributes) => (
+          <input
+            {...attributes}
+            type="file"
+            accept=".json,.ndjson,.jsonl,application/json,application/x-ndjson"
+            disabled={isBusy}
+            onChange={(event) => onChoose(event.currentTarget.files?.[0])}
+          />
+        )}
+      </Field>
+      <p class="hint">
+        Each document keeps its bytes.{' '}
+        {globalThis.isSecureContext
+          ? 'After an interruption, choose the same file again: what is sent twice is there once.'
+          : 'By plain HTTP, a document without an _id that is sent twice is there twice.'}
+      </p>
     </>
   );
 }

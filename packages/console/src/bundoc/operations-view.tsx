@@ -1,6 +1,7 @@
 import type { MovedProject, MoveProgress } from '@bundoc/client/move';
 import { useState } from 'preact/hooks';
-import { Badge, Fault, Figure, Head, Name, TypedConfirmation } from '../parts/basics.tsx';
+import { Badge, Fault, Figure, Head, Name, StopButton } from '../parts/basics.tsx';
+import { TypedConfirmation } from '../parts/dialogs.tsx';
 import { fileName } from '../parts/download.ts';
 import { openFileSink } from '../parts/file-sink.ts';
 import { bytes, count, plural, visible } from '../parts/format.ts';
@@ -141,11 +142,7 @@ function Backup({ project }: { readonly project: string }) {
         <button type="button" disabled={isBusy} onClick={() => void backUp()}>
           {isBusy ? 'Backing up…' : 'Back up to a file'}
         </button>
-        {isBusy ? (
-          <button type="button" onClick={stop}>
-            Stop
-          </button>
-        ) : null}
+        <StopButton isBusy={isBusy} onStop={stop} />
         {written === undefined || error !== undefined ? null : (
           <span role="status">
             {isDone ? 'Done: ' : ''}

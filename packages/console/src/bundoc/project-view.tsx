@@ -1,6 +1,7 @@
 import { useState } from 'preact/hooks';
 import { useLocation } from 'preact-iso';
-import { Badge, Empty, Fault, Field, Figure, Head, Loading, Name, Table } from '../parts/basics.tsx';
+import { Badge, Empty, Fault, Figure, Head, Loading, Name, Table } from '../parts/basics.tsx';
+import { TextField } from '../parts/fields.tsx';
 import { bytes, count, plural, time } from '../parts/format.ts';
 import { useRequest } from '../parts/use-request.ts';
 import { bundoc } from '../shell/api.ts';
@@ -88,19 +89,12 @@ function NewCollection({ project }: { readonly project: string }) {
         if (NAME.test(name)) route(places.create(project, name));
       }}
     >
-      <Field label="New document in collection">
-        {(attributes) => (
-          <input
-            {...attributes}
-            class="mono"
-            autocomplete="off"
-            spellcheck={false}
-            value={name}
-            pattern="[A-Za-z0-9_\-]{1,128}"
-            onInput={(event) => setName(event.currentTarget.value)}
-          />
-        )}
-      </Field>
+      <TextField
+        label="New document in collection"
+        value={name}
+        pattern="[A-Za-z0-9_\-]{1,128}"
+        onInput={setName}
+      />
       <button type="submit" disabled={!NAME.test(name)}>
         Write
       </button>

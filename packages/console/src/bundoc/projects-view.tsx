@@ -1,6 +1,7 @@
 import type { ProjectSummary } from '@bundoc/client';
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { Badge, Empty, Fault, Field, Head, Loading, Name, Table } from '../parts/basics.tsx';
+import { Badge, Empty, Fault, Head, Loading, Name, Table } from '../parts/basics.tsx';
+import { TextField } from '../parts/fields.tsx';
 import { bytes, count, span } from '../parts/format.ts';
 import { Pager, usePages } from '../parts/pages.tsx';
 import { useRequest } from '../parts/use-request.ts';
@@ -30,23 +31,17 @@ export function ProjectsView() {
     <>
       <Head title="Projects" lead="This list opens no project and fetches no key." />
       <div class="toolbar">
-        <Field label="Find by the first letters" hint={isValid ? undefined : 'Ids have a-z, 0-9 and -.'}>
-          {(attributes) => (
-            <input
-              {...attributes}
-              type="search"
-              class="mono"
-              autocomplete="off"
-              spellcheck={false}
-              value={prefix}
-              aria-invalid={!isValid}
-              onInput={(event) => {
-                setPrefix(event.currentTarget.value);
-                pages.reset();
-              }}
-            />
-          )}
-        </Field>
+        <TextField
+          label="Find by the first letters"
+          hint={isValid ? undefined : 'Ids have a-z, 0-9 and -.'}
+          isSearch
+          value={prefix}
+          aria-invalid={!isValid}
+          onInput={(value) => {
+            setPrefix(value);
+            pages.reset();
+          }}
+        />
       </div>
       <Fault error={page.error} retry={page.reload} />
       {page.data === undefined ? (

@@ -2,9 +2,10 @@ import { elementTexts, memberTexts } from '@bundoc/client/json-slices';
 import type { Explanation } from '@bundoc/client/query';
 import { useState } from 'preact/hooks';
 import { Editor } from '../editor/editor.tsx';
-import { Empty, Fault, Figure, Head, Name, Switch, Table, TextFrame } from '../parts/basics.tsx';
+import { Empty, Fault, Figure, Head, Name, Table, TextFrame } from '../parts/basics.tsx';
 import { download } from '../parts/download.ts';
 import { EXPORT_PAGE, ExportDialog, nextOf, PAGE_DEADLINE_MS } from '../parts/export-dialog.tsx';
+import { Switch } from '../parts/fields.tsx';
 import { bytes, count, visible } from '../parts/format.ts';
 import { splitInTurns } from '../parts/json-elements.ts';
 import { useAction } from '../parts/use-action.ts';
@@ -33,18 +34,17 @@ const WORDS = [...MEMBERS, ...OPERATORS];
 const typed = new Map<string, string>();
 onSignOut(() => typed.clear());
 
-export function QueryView({
-  project = '',
-  collection = '',
-}: {
-  readonly project?: string;
-  readonly collection?: string;
-}) {
+export function QueryView({ project = '', collection = '' }: Partial<Place>) {
   return (
     <CollectionFrame project={project} collection={collection} here="Query">
       {() => <Asked key={`${project}/${collection}`} project={project} collection={collection} />}
     </CollectionFrame>
   );
+}
+
+interface Place {
+  readonly project: string;
+  readonly collection: string;
 }
 
 interface Answer {
@@ -57,16 +57,24 @@ interface Answer {
   readonly next: string | undefined;
 }
 
-function Asked({ project, collection }: { readonly project: string; readonly collection: string }) {
+async function readAnswer(kind: Kind, text: string, ms: number, signal: AbortSignal): Promise<Answer> {
+  if (kind !== 'query') {
+    const explain = JSON.parse(memberTexts(text).get('explain') ?? 'null') ?? undefined;
+    return { kind, text, documents: [], explain, ms, next: undefined };
+  }
+  const { elements, rest } = await splitInTurns(text, HEAD_CHARS, signal);
+  const explain = rest['explain'] as Explanation | undefined;
+  return { kind, text, documents: elements, explain, ms, next: nextOf(rest) };
+}
+
+/** What is asked of a collection, as it is typed, and the last answer. */
+function useQuery({ project, collection }: Place) {
   const [kind, setKind] = useState<Kind>('query');
   const place = (of: Kind) => `${project}/${collection}/${of}`;
   const textOf = (of: Kind) => typed.get(place(of)) ?? BEGIN[of];
   const [text, setText] = useState(textOf('query'));
   const [answer, setAnswer] = useState<Answer>();
-  const [isExporting, setIsExporting] = useState(false);
   const { isBusy, error, run, clear } = useAction();
-  const fault = faultOfText(text);
-
   const send = async (members: Readonly<Record<string, unknown>>, signal: AbortSignal) => {
     const { text: answered } = await api.send({
       method: 'POST',
@@ -78,27 +86,34 @@ function Asked({ project, collection }: { readonly project: string; readonly col
     });
     return answered;
   };
-  const ask = (cursor?: string) =>
-    run(async (signal) => {
-      const start = performance.now();
-      const answered = await send({ explain: true, cursor }, signal);
-      const ms = Math.round(performance.now() - start);
-      if (kind === 'query') {
-        const { elements, rest } = await splitInTurns(answered, HEAD_CHARS, signal);
-        const explain = rest['explain'] as Explanation | undefined;
-        setAnswer({ kind, text: answered, documents: elements, explain, ms, next: nextOf(rest) });
-      } else {
-        const explain = JSON.parse(memberTexts(answered).get('explain') ?? 'null') ?? undefined;
-        setAnswer({ kind, text: answered, documents: [], explain, ms, next: undefined });
-      }
-    });
-  const choose = (next: Kind) => {
-    setKind(next);
-    setText(textOf(next));
-    setAnswer(undefined);
-    clear();
+  return {
+    ...{ kind, text, answer, isBusy, error, send, fault: faultOfText(text) },
+    ask: (cursor?: string) =>
+      run(async (signal) => {
+        const start = performance.now();
+        const answered = await send({ explain: true, cursor }, signal);
+        const ms = Math.round(performance.now() - start);
+        setAnswer(await readAnswer(kind, answered, ms, signal));
+      }),
+    choose: (next: Kind) => {
+      setKind(next);
+      setText(textOf(next));
+      setAnswer(undefined);
+      clear();
+    },
+    change: (next: string) => {
+      typed.set(place(kind), next);
+      setText(next);
+    },
   };
+}
 
+function Asked({ project, collection }: Place) {
+  const { kind, text, answer, isBusy, error, send, fault, ask, choose, change } = useQuery({
+    project,
+    collection,
+  });
+  const [isExporting, setIsExporting] = useState(false);
   return (
     <>
       <Head title="Query" lead={<Name text={collection} />} />
@@ -109,10 +124,7 @@ function Asked({ project, collection }: { readonly project: string; readonly col
         label={`Text of the request: ${NAMES[kind]}`}
         words={WORDS}
         isTall={false}
-        onChange={(next) => {
-          typed.set(place(kind), next);
-          setText(next);
-        }}
+        onChange={change}
         onSubmit={() => {
           if (fault === undefined) void ask();
         }}
@@ -158,9 +170,7 @@ function Answered({
   collection,
   answer,
   more,
-}: {
-  readonly project: string;
-  readonly collection: string;
+}: Place & {
   readonly answer: Answer;
   readonly more: (cursor: string) => void;
 }) {
@@ -190,15 +200,7 @@ function Answered({
   );
 }
 
-function AnswerTable({
-  project,
-  collection,
-  answer,
-}: {
-  readonly project: string;
-  readonly collection: string;
-  readonly answer: Answer;
-}) {
+function AnswerTable({ project, collection, answer }: Place & { readonly answer: Answer }) {
   if (answer.kind === 'count')
     return (
       <dl class="figures">

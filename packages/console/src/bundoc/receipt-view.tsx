@@ -1,6 +1,7 @@
 import { hasCode } from '@bundoc/client/error';
 import { useState } from 'preact/hooks';
-import { Badge, Copy, Fault, Field, Figure, Head, Name } from '../parts/basics.tsx';
+import { Badge, CopyLine, Fault, Figure, Head, Name } from '../parts/basics.tsx';
+import { Field } from '../parts/fields.tsx';
 import { count, time } from '../parts/format.ts';
 import { type Receipt, readReceipt } from '../parts/receipt.ts';
 import { useRequest } from '../parts/use-request.ts';
@@ -93,10 +94,7 @@ function Read({ receipt, project }: { readonly receipt: Receipt; readonly projec
         To verify it, paste it into the audit view of BunKMS’s console, or give this to{' '}
         <code>bunkms audit verify --receipt</code>:
       </p>
-      <pre class="command receipt">
-        <code>{command}</code>
-      </pre>
-      <Copy text={command} label="Copy" />
+      <CopyLine text={command} />
     </section>
   );
 }

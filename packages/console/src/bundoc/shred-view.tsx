@@ -1,6 +1,7 @@
 import type { DeletedProject } from '@bundoc/client';
 import { useState } from 'preact/hooks';
-import { Copy, Fault, Figure, Head, Name, TypedConfirmation } from '../parts/basics.tsx';
+import { CopyLine, Fault, Figure, Head, Name } from '../parts/basics.tsx';
+import { TypedConfirmation } from '../parts/dialogs.tsx';
 import { download } from '../parts/download.ts';
 import { bytes, count, plural, time } from '../parts/format.ts';
 import { useAction } from '../parts/use-action.ts';
@@ -108,10 +109,7 @@ function Shredded({ deleted }: { readonly deleted: DeletedProject }) {
         ) : (
           <>
             <h2>Receipt</h2>
-            <pre class="command receipt">
-              <code>{receipt}</code>
-            </pre>
-            <Copy text={receipt} label="Copy" />
+            <CopyLine text={receipt} />
             <p>
               Paste it into the audit view of BunKMS’s console, or give it to{' '}
               <code>bunkms audit verify --receipt</code>: the chain must hold that record as long as it

@@ -1,17 +1,8 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { useEffect, useState } from 'preact/hooks';
-import {
-  Badge,
-  Empty,
-  Fault,
-  Field,
-  Loading,
-  Name,
-  Table,
-  TextField,
-  type TextFieldProps,
-} from '../parts/basics.tsx';
+import { Badge, Empty, Fault, Loading, Name, Table } from '../parts/basics.tsx';
 import { ExportDialog } from '../parts/export-dialog.tsx';
+import { Field, SelectField, TextField } from '../parts/fields.tsx';
 import { count, time, visible } from '../parts/format.ts';
 import { splitInTurns } from '../parts/json-elements.ts';
 import { useAction } from '../parts/use-action.ts';
@@ -25,6 +16,12 @@ const FOLLOW_EVERY_MS = 2_000;
 /** New records that are kept on the screen. */
 const FOLLOWED_MAX = 500;
 const EXPORT_LIMIT = 500;
+
+const SEVERITIES = [
+  ['', 'all'],
+  ['CRITICAL', 'CRITICAL'],
+  ['INFO', 'INFO'],
+] as const;
 
 interface Typed {
   readonly severity: string;
@@ -51,11 +48,9 @@ function filterOf(typed: Typed): AuditFilter {
 
 /** The records of the chain, the newest first. */
 export function Timeline({ head }: { readonly head: ChainHead }) {
-  const [typed, setTyped] = useState(NOTHING_TYPED);
   const [filter, setFilter] = useState<AuditFilter>({});
   const [isFollowing, setIsFollowing] = useState(false);
   const [isExporting, setIsExporting] = useState(false);
-  const change = (next: Partial<Typed>) => setTyped((before) => ({ ...before, ...next }));
   return (
     <section aria-labelledby="records">
       <div class="section-head">
@@ -70,46 +65,7 @@ export function Timeline({ head }: { readonly head: ChainHead }) {
           Export
         </button>
       </div>
-      <form
-        class="toolbar filters"
-        onSubmit={(event) => {
-          event.preventDefault();
-          setFilter(filterOf(typed));
-        }}
-      >
-        <Field label="Severity">
-          {(attributes) => (
-            <select
-              {...attributes}
-              value={typed.severity}
-              onChange={(event) => {
-                const next = { ...typed, severity: event.currentTarget.value };
-                setTyped(next);
-                setFilter(filterOf(next));
-              }}
-            >
-              <option value="">all</option>
-              <option value="CRITICAL">CRITICAL</option>
-              <option value="INFO">INFO</option>
-            </select>
-          )}
-        </Field>
-        <TextField label="Key" value={typed.key} onInput={(key) => change({ key })} />
-        <TextField label="Who" value={typed.actor} onInput={(actor) => change({ actor })} />
-        <TimeField label="From (UTC)" value={typed.from} onInput={(from) => change({ from })} />
-        <TimeField label="To (UTC)" value={typed.to} onInput={(to) => change({ to })} />
-        <button type="submit">Filter</button>
-        <button
-          type="button"
-          class="quiet"
-          onClick={() => {
-            setTyped(NOTHING_TYPED);
-            setFilter({});
-          }}
-        >
-          Clear
-        </button>
-      </form>
+      <FilterForm onFilter={setFilter} />
       <Records
         key={`${head.seq}${JSON.stringify(filter)}`}
         head={head}
@@ -139,7 +95,54 @@ export function Timeline({ head }: { readonly head: ChainHead }) {
   );
 }
 
-function TimeField({ label, value, onInput }: TextFieldProps) {
+function FilterForm({ onFilter }: { readonly onFilter: (filter: AuditFilter) => void }) {
+  const [typed, setTyped] = useState(NOTHING_TYPED);
+  const change = (next: Partial<Typed>) => setTyped((before) => ({ ...before, ...next }));
+  return (
+    <form
+      class="toolbar filters"
+      onSubmit={(event) => {
+        event.preventDefault();
+        onFilter(filterOf(typed));
+      }}
+    >
+      <SelectField
+        label="Severity"
+        value={typed.severity}
+        choices={SEVERITIES}
+        onChange={(severity) => {
+          change({ severity });
+          onFilter(filterOf({ ...typed, severity }));
+        }}
+      />
+      <TextField label="Key" value={typed.key} onInput={(key) => change({ key })} />
+      <TextField label="Who" value={typed.actor} onInput={(actor) => change({ actor })} />
+      <TimeField label="From (UTC)" value={typed.from} onInput={(from) => change({ from })} />
+      <TimeField label="To (UTC)" value={typed.to} onInput={(to) => change({ to })} />
+      <button type="submit">Filter</button>
+      <button
+        type="button"
+        class="quiet"
+        onClick={() => {
+          setTyped(NOTHING_TYPED);
+          onFilter({});
+        }}
+      >
+        Clear
+      </button>
+    </form>
+  );
+}
+
+function TimeField({
+  label,
+  value,
+  onInput,
+}: {
+  readonly label: string;
+  readonly value: string;
+  readonly onInput: (value: string) => void;
+}) {
   return (
     <Field label={label}>
       {(attributes) => (

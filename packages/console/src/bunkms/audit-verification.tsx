@@ -1,6 +1,7 @@
 import type { AuditRecord, AuditVerification } from '@bundoc/shared/contract/audit';
 import { useState } from 'preact/hooks';
-import { Copy, Fault, Field, Name } from '../parts/basics.tsx';
+import { CopyLine, Fault, Name, StopButton } from '../parts/basics.tsx';
+import { Field } from '../parts/fields.tsx';
 import { count, plural, time, visible } from '../parts/format.ts';
 import { type Receipt, readReceipt } from '../parts/receipt.ts';
 import { useAction } from '../parts/use-action.ts';
@@ -18,6 +19,33 @@ interface Verdict {
   readonly record: AuditRecord | undefined;
 }
 
+/** @param onChecked hears after each slice how many records were checked. */
+async function verifyChain(
+  receipt: Receipt | undefined,
+  onChecked: (records: number) => void,
+  signal: AbortSignal,
+): Promise<Verdict> {
+  let after: ChainHead | undefined;
+  for (let done = 0; ; ) {
+    const { text } = await api.send({
+      method: 'POST',
+      path: '/audit/verify',
+      body: JSON.stringify({ after, receipt: receipt?.place, limit: 1_000 }),
+      isIdempotent: true,
+      signal,
+    });
+    const answer = JSON.parse(text) as AuditVerification;
+    done += answer.checked;
+    onChecked(done);
+    if (!answer.intact || answer.complete) {
+      const isHeld = answer.intact && receipt !== undefined;
+      const record = isHeld ? await recordAt(receipt.place.seq, signal) : undefined;
+      return { answer, receipt, record };
+    }
+    after = answer.head;
+  }
+}
+
 /** Verifies the whole chain, slice by slice, and whether it holds the record of a receipt. */
 export function Verification({ head }: { readonly head: ChainHead }) {
   const [text, setText] = useState('');
@@ -30,26 +58,7 @@ export function Verification({ head }: { readonly head: ChainHead }) {
     run(async (signal) => {
       setVerdict(undefined);
       setChecked(0);
-      let after: ChainHead | undefined;
-      for (let done = 0; ; ) {
-        const { text: answered } = await api.send({
-          method: 'POST',
-          path: '/audit/verify',
-          body: JSON.stringify({ after, receipt: receipt?.place, limit: 1_000 }),
-          isIdempotent: true,
-          signal,
-        });
-        const answer = JSON.parse(answered) as AuditVerification;
-        done += answer.checked;
-        setChecked(done);
-        if (!answer.intact || answer.complete) {
-          const isHeld = answer.intact && receipt !== undefined;
-          const record = isHeld ? await recordAt(receipt.place.seq, signal) : undefined;
-          setVerdict({ answer, receipt, record });
-          return;
-        }
-        after = answer.head;
-      }
+      setVerdict(await verifyChain(receipt, setChecked, signal));
     });
   const own = `${head.seq}:${head.hash}`;
   return (
@@ -92,21 +101,14 @@ export function Verification({ head }: { readonly head: ChainHead }) {
         <button type="submit" class="primary" disabled={isWrong || isBusy}>
           {isBusy ? 'Verifying…' : 'Verify'}
         </button>
-        {isBusy ? (
-          <button type="button" onClick={stop}>
-            Stop
-          </button>
-        ) : null}
+        <StopButton isBusy={isBusy} onStop={stop} />
       </form>
       {isBusy ? <progress max={Math.max(1, head.seq)} value={checked} aria-label="Records verified" /> : null}
       <Fault error={error} />
       {verdict === undefined ? null : <Found verdict={verdict} checked={checked} />}
       <details>
         <summary>A receipt of the chain as it is now</summary>
-        <pre class="command receipt">
-          <code>{own}</code>
-        </pre>
-        <Copy text={own} label="Copy" />
+        <CopyLine text={own} />
         <p class="hint">Keep it elsewhere. It shows later that nothing before it was cut off or changed.</p>
       </details>
     </section>

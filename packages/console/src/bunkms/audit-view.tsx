@@ -1,4 +1,4 @@
-import { Fault, Head, Loading } from '../parts/basics.tsx';
+import { Head, Loaded } from '../parts/basics.tsx';
 import { useRequest } from '../parts/use-request.ts';
 import { getJson } from '../shell/api.ts';
 import { Timeline } from './audit-timeline.tsx';
@@ -18,17 +18,14 @@ export function AuditView() {
           </button>
         }
       />
-      <Fault error={head.error} retry={head.reload} />
-      {head.data === undefined ? (
-        head.error === undefined ? (
-          <Loading what="the chain" />
-        ) : null
-      ) : (
-        <>
-          <Verification head={head.data} />
-          <Timeline head={head.data} />
-        </>
-      )}
+      <Loaded request={head} what="the chain">
+        {(data) => (
+          <>
+            <Verification head={data} />
+            <Timeline head={data} />
+          </>
+        )}
+      </Loaded>
     </>
   );
 }

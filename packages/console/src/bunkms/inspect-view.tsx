@@ -1,5 +1,6 @@
 import { useState } from 'preact/hooks';
-import { Badge, Field, Head } from '../parts/basics.tsx';
+import { Badge, Head } from '../parts/basics.tsx';
+import { Field } from '../parts/fields.tsx';
 import { span } from '../parts/format.ts';
 import { nowMs, readToken } from '../shell/session.ts';
 import { Rights } from '../shell/token-panel.tsx';

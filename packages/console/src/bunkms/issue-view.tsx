@@ -1,6 +1,7 @@
 import type { IssuedToken } from '@bundoc/shared/contract/tokens';
 import { useState } from 'preact/hooks';
-import { Badge, Copy, Fault, Field, Head, TextField } from '../parts/basics.tsx';
+import { Badge, Copy, Fault, Head } from '../parts/basics.tsx';
+import { Check, SelectField, TextField } from '../parts/fields.tsx';
 import { useAction } from '../parts/use-action.ts';
 import { api } from '../shell/api.ts';
 import { Crumbs } from '../shell/crumbs.tsx';
@@ -10,15 +11,24 @@ import { Rights } from '../shell/token-panel.tsx';
 import { places } from './places.ts';
 
 type Audience = 'bundoc' | 'bunkms';
+type TokenType = 'client' | 'service';
 
-const LIVES = [
-  ['10 minutes', 600],
-  ['1 hour', 3_600],
-  ['8 hours', 28_800],
-  ['1 day', 86_400],
-  ['30 days', 2_592_000],
-  ['1 year', 31_536_000],
+const AUDIENCES = [
+  ['bundoc', 'Bundoc: documents'],
+  ['bunkms', 'BunKMS: keys'],
 ] as const;
+const TYPES = [
+  ['client', 'a client, for a day at most'],
+  ['service', 'a service or an administrator'],
+] as const;
+const LIVES = [
+  [600, '10 minutes'],
+  [3_600, '1 hour'],
+  [28_800, '8 hours'],
+  [86_400, '1 day'],
+  [2_592_000, '30 days'],
+  [31_536_000, '1 year'],
+] as const satisfies readonly (readonly [number, string])[];
 const DAY_S = 86_400;
 /** For service tokens alone. */
 const OF_SERVICES: ReadonlySet<string> = new Set([
@@ -28,53 +38,49 @@ const OF_SERVICES: ReadonlySet<string> = new Set([
   'kms:metrics',
 ]);
 
+/** What is asked for. */
+interface Wish {
+  readonly audience: Audience;
+  readonly type: TokenType;
+  readonly sub: string;
+  readonly scopes: readonly string[];
+  /** Names of projects or keys, as they are typed. */
+  readonly reach: string;
+  readonly life: number;
+}
+
+const FIRST_WISH: Wish = {
+  audience: 'bundoc',
+  type: 'client',
+  sub: '',
+  scopes: ['docs:read'],
+  reach: '',
+  life: 3_600,
+};
+
+const kindOf = ({ audience }: Wish) => (audience === 'bundoc' ? 'project' : 'key');
+const lifeOf = ({ type, life }: Wish) => (type === 'client' ? Math.min(life, DAY_S) : life);
+const namesOf = ({ reach }: Wish) => reach.split(/[\s,]+/).filter((name) => name !== '');
+const isFor = (type: TokenType) => (scope: string) => type === 'service' || !OF_SERVICES.has(scope);
+
+async function issue(wish: Wish): Promise<IssuedToken> {
+  const { sub, type: typ, scopes: scope } = wish;
+  const reach = kindOf(wish) === 'project' ? { projects: namesOf(wish) } : { keys: namesOf(wish) };
+  const { text } = await api.send({
+    method: 'POST',
+    path: '/tokens',
+    body: JSON.stringify({ sub, typ, scope, ttl_s: lifeOf(wish), ...reach }),
+    isIdempotent: false,
+  });
+  return JSON.parse(text) as IssuedToken;
+}
+
 /** Issues a token, and says in plain words what it will be able to do. */
 export function IssueView() {
-  const [audience, setAudience] = useState<Audience>('bundoc');
-  const [type, setType] = useState<'client' | 'service'>('client');
-  const [sub, setSub] = useState('');
-  const [scopes, setScopes] = useState<readonly string[]>(['docs:read']);
-  const [reach, setReach] = useState('');
-  const [life, setLife] = useState(3_600);
+  const [wish, setWish] = useState(FIRST_WISH);
   const [issued, setIssued] = useState<IssuedToken>();
   const { isBusy, error, run } = useAction();
-  const names = reach
-    .split(/[\s,]+/)
-    .map((name) => name.trim())
-    .filter((name) => name !== '');
-  const kind = audience === 'bundoc' ? 'project' : 'key';
-  const ttl = type === 'client' ? Math.min(life, DAY_S) : life;
-  const isComplete = sub !== '' && scopes.length > 0;
-  const possible = Object.keys(SCOPES).filter(
-    (scope) =>
-      scope.startsWith(audience === 'bundoc' ? 'docs:' : 'kms:') &&
-      (type === 'service' || !OF_SERVICES.has(scope)),
-  );
-  const choose = (nextAudience: Audience, nextType: 'client' | 'service') => {
-    setAudience(nextAudience);
-    setType(nextType);
-    setScopes(
-      nextAudience === audience
-        ? scopes.filter((scope) => nextType === 'service' || !OF_SERVICES.has(scope))
-        : [],
-    );
-  };
-  const issue = () =>
-    run(async () => {
-      const { text } = await api.send({
-        method: 'POST',
-        path: '/tokens',
-        body: JSON.stringify({
-          sub,
-          typ: type,
-          scope: scopes,
-          ttl_s: ttl,
-          ...(kind === 'project' ? { projects: names } : { keys: names }),
-        }),
-        isIdempotent: false,
-      });
-      setIssued(JSON.parse(text) as IssuedToken);
-    });
+  const isComplete = wish.sub !== '' && wish.scopes.length > 0;
   if (issued !== undefined) return <Issued issued={issued} onAgain={() => setIssued(undefined)} />;
   return (
     <>
@@ -84,119 +90,123 @@ export function IssueView() {
         class="panel form"
         onSubmit={(event) => {
           event.preventDefault();
-          if (isComplete && !isBusy) void issue();
+          if (isComplete && !isBusy) void run(async () => setIssued(await issue(wish)));
         }}
       >
-        <div class="columns">
-          <Field label="For">
-            {(attributes) => (
-              <select
-                {...attributes}
-                value={audience}
-                onChange={(event) => choose(event.currentTarget.value as Audience, type)}
-              >
-                <option value="bundoc">Bundoc: documents</option>
-                <option value="bunkms">BunKMS: keys</option>
-              </select>
-            )}
-          </Field>
-          <Field label="Held by">
-            {(attributes) => (
-              <select
-                {...attributes}
-                value={type}
-                onChange={(event) => choose(audience, event.currentTarget.value as 'client' | 'service')}
-              >
-                <option value="client">a client, for a day at most</option>
-                <option value="service">a service or an administrator</option>
-              </select>
-            )}
-          </Field>
-          <Field label="Subject" hint="Who it is, as the audit chain and logs name them.">
-            {(attributes) => (
-              <input
-                {...attributes}
-                class="mono"
-                autocomplete="off"
-                spellcheck={false}
-                required
-                pattern="[A-Za-z0-9][A-Za-z0-9._@:\-]{0,127}"
-                value={sub}
-                onInput={(event) => setSub(event.currentTarget.value)}
-              />
-            )}
-          </Field>
-          <Field label="Life">
-            {(attributes) => (
-              <select
-                {...attributes}
-                value={ttl}
-                onChange={(event) => setLife(Number(event.currentTarget.value))}
-              >
-                {LIVES.filter(([, seconds]) => type === 'service' || seconds <= DAY_S).map(
-                  ([name, seconds]) => (
-                    <option key={name} value={seconds}>
-                      {name}
-                    </option>
-                  ),
-                )}
-              </select>
-            )}
-          </Field>
-        </div>
-        <fieldset>
-          <legend>It may</legend>
-          <div class="scope-grid">
-            {possible.map((scope) => (
-              <label key={scope} class="check">
-                <input
-                  type="checkbox"
-                  checked={scopes.includes(scope)}
-                  onChange={(event) =>
-                    setScopes(
-                      event.currentTarget.checked
-                        ? [...scopes, scope]
-                        : scopes.filter((other) => other !== scope),
-                    )
-                  }
-                />
-                <span>
-                  {SCOPES[scope]} <code>{scope}</code>
-                </span>
-              </label>
-            ))}
-          </div>
-        </fieldset>
-        <TextField
-          label={kind === 'project' ? 'Projects' : 'Keys'}
-          hint={
-            kind === 'project'
-              ? 'Ids separated by commas, or * for every project.'
-              : 'Names separated by commas; * stands for any characters.'
-          }
-          value={reach}
-          onInput={setReach}
-        />
-        <div class="summary" aria-live="polite">
-          <p>
-            <strong>{sub === '' ? 'Somebody' : sub}</strong> will be able, for{' '}
-            {LIVES.find(([, seconds]) => seconds === ttl)?.[0]}, to do this for {reachOf(kind, names)}:
-          </p>
-          <ul>
-            {scopes.length === 0 ? <li class="muted">nothing yet</li> : null}
-            {scopes.map((scope) => (
-              <li key={scope}>
-                {SCOPES[scope]} {GRAVE.has(scope) ? <Badge kind="warn">cannot be taken back</Badge> : null}
-              </li>
-            ))}
-          </ul>
-        </div>
+        <WishFields wish={wish} onChange={(change) => setWish((before) => ({ ...before, ...change }))} />
+        <Summary wish={wish} />
         <Fault error={error} />
         <button type="submit" class="primary" disabled={!isComplete || isBusy}>
           {isBusy ? 'Issuing…' : 'Issue'}
         </button>
       </form>
     </>
+  );
+}
+
+function WishFields({
+  wish,
+  onChange,
+}: {
+  readonly wish: Wish;
+  readonly onChange: (change: Partial<Wish>) => void;
+}) {
+  const { audience, type, sub, scopes, reach } = wish;
+  const isOfProjects = kindOf(wish) === 'project';
+  return (
+    <>
+      <div class="columns">
+        <SelectField
+          label="For"
+          value={audience}
+          choices={AUDIENCES}
+          onChange={(next) => onChange({ audience: next, scopes: next === audience ? scopes : [] })}
+        />
+        <SelectField
+          label="Held by"
+          value={type}
+          choices={TYPES}
+          onChange={(next) => onChange({ type: next, scopes: scopes.filter(isFor(next)) })}
+        />
+        <TextField
+          label="Subject"
+          hint="Who it is, as the audit chain and logs name them."
+          required
+          pattern="[A-Za-z0-9][A-Za-z0-9._@:\-]{0,127}"
+          value={sub}
+          onInput={(next) => onChange({ sub: next })}
+        />
+        <SelectField
+          label="Life"
+          value={lifeOf(wish)}
+          choices={LIVES.filter(([seconds]) => type === 'service' || seconds <= DAY_S)}
+          onChange={(life) => onChange({ life })}
+        />
+      </div>
+      <Scopes wish={wish} onChange={(next) => onChange({ scopes: next })} />
+      <TextField
+        label={isOfProjects ? 'Projects' : 'Keys'}
+        hint={
+          isOfProjects
+            ? 'Ids separated by commas, or * for every project.'
+            : 'Names separated by commas; * stands for any characters.'
+        }
+        value={reach}
+        onInput={(next) => onChange({ reach: next })}
+      />
+    </>
+  );
+}
+
+function Scopes({
+  wish: { audience, type, scopes },
+  onChange,
+}: {
+  readonly wish: Wish;
+  readonly onChange: (scopes: readonly string[]) => void;
+}) {
+  const prefix = audience === 'bundoc' ? 'docs:' : 'kms:';
+  const possible = Object.keys(SCOPES).filter((scope) => scope.startsWith(prefix) && isFor(type)(scope));
+  return (
+    <fieldset>
+      <legend>It may</legend>
+      <div class="scope-grid">
+        {possible.map((scope) => (
+          <Check
+            key={scope}
+            isChecked={scopes.includes(scope)}
+            onChange={(isChecked) =>
+              onChange(isChecked ? [...scopes, scope] : scopes.filter((other) => other !== scope))
+            }
+          >
+            <span>
+              {SCOPES[scope]} <code>{scope}</code>
+            </span>
+          </Check>
+        ))}
+      </div>
+    </fieldset>
+  );
+}
+
+function Summary({ wish }: { readonly wish: Wish }) {
+  const { sub, scopes } = wish;
+  return (
+    <div class="summary" aria-live="polite">
+      <p>
+        <strong>{sub === '' ? 'Somebody' : sub}</strong> will be able, for{' '}
+        {LIVES.find(([seconds]) => seconds === lifeOf(wish))?.[1]}, to do this for{' '}
+        {reachOf(kindOf(wish), namesOf(wish))}:
+      </p>
+      <ul>
+        {scopes.length === 0 ? <li class="muted">nothing yet</li> : null}
+        {scopes.map((scope) => (
+          <li key={scope}>
+            {SCOPES[scope]} {GRAVE.has(scope) ? <Badge kind="warn">cannot be taken back</Badge> : null}
+          </li>
+        ))}
+      </ul>
+    </div>
   );
 }
 

@@ -1,6 +1,7 @@
 import type { KekStatus, UnfetchedPage } from '@bundoc/shared/contract/kek';
 import { useState } from 'preact/hooks';
-import { Badge, Dialog, Empty, Fault, Figure, Head, Loading, Name, Table } from '../parts/basics.tsx';
+import { Badge, Empty, Fault, Figure, Head, Loaded, Loading, Name, Table } from '../parts/basics.tsx';
+import { Confirmation } from '../parts/dialogs.tsx';
 import { count, plural, time } from '../parts/format.ts';
 import { useAction } from '../parts/use-action.ts';
 import { useRequest } from '../parts/use-request.ts';
@@ -18,151 +19,128 @@ const STATES: Readonly<Record<string, 'good' | 'warn' | 'bad' | 'plain' | 'accen
 /** The key encryption keys, and how far a rotation is. No view takes or shows a KEK. */
 export function KekView() {
   const keks = useRequest('kek', (signal) => getJson<KekStatus>('/kek', {}, signal), EVERY_MS);
-  const [isAsked, setIsAsked] = useState(false);
   const { isBusy, error, run, clear } = useAction();
-  const [retiring, setRetiring] = useState<string>();
-  const send = async (target: string, body: object) => {
+  const [asked, setAsked] = useState<'rotate' | { readonly retire: string }>();
+  const ask = (what: typeof asked) => {
+    clear();
+    setAsked(what);
+  };
+  const send = async (target: string, id: string) => {
+    const body = JSON.stringify({ kek_id: id });
     await run(async () => {
-      await api.send({ method: 'POST', path: target, body: JSON.stringify(body), isIdempotent: false });
-      setIsAsked(false);
-      setRetiring(undefined);
+      await api.send({ method: 'POST', path: target, body, isIdempotent: false });
+      setAsked(undefined);
     });
     keks.reload();
   };
-  const status = keks.data;
-  const staged = status?.keks.find(({ state }) => state === 'staged');
-  const rotation = status?.rotation;
+  const staged = keks.data?.keks.find(({ state }) => state === 'staged');
+  const dialog = { isBusy, error, onClose: () => setAsked(undefined) };
   return (
     <>
       <Head
         title="KEK"
         lead="Keys are wrapped with the current key encryption key. A KEK never leaves the ring."
         actions={
-          <button
-            type="button"
-            class="primary"
-            disabled={staged === undefined}
-            onClick={() => {
-              clear();
-              setIsAsked(true);
-            }}
-          >
+          <button type="button" class="primary" disabled={staged === undefined} onClick={() => ask('rotate')}>
             Rotate
           </button>
         }
       />
-      <Fault error={keks.error} retry={keks.reload} />
-      {status === undefined ? (
-        keks.error === undefined ? (
-          <Loading what="the KEKs" />
-        ) : null
-      ) : (
-        <>
-          {rotation === undefined ? null : (
-            <div class="panel">
-              <h2>{rotation.completed_at === undefined ? 'A rotation is under way' : 'The last rotation'}</h2>
-              <progress
-                max={Math.max(1, rotation.total)}
-                value={rotation.done}
-                aria-label="Versions that are wrapped"
-              />
-              <dl class="figures">
-                <Figure name="Wrapped">
-                  {count(rotation.done)} of {count(rotation.total)}
-                </Figure>
-                <Figure name="Begun (UTC)">{time(rotation.started_at)}</Figure>
-                {rotation.completed_at === undefined ? null : (
-                  <Figure name="Finished (UTC)">{time(rotation.completed_at)}</Figure>
-                )}
-              </dl>
-            </div>
-          )}
-          <Table
-            label="KEKs"
-            heads={['Id', 'State', 'Since (UTC)', 'In the ring', ['Versions', 'number'], 'End it']}
-          >
-            {status.keks.map(({ id, state, since, in_ring: inRing, versions, secrets }) => (
-              <tr key={id}>
-                <th scope="row">
-                  <code>{id}</code>
-                </th>
-                <td>
-                  <Badge kind={STATES[state] ?? 'plain'}>{state}</Badge>
-                </td>
-                <td class="when">{since === undefined ? '–' : time(since)}</td>
-                <td>{inRing ? 'yes' : <Badge kind={versions + secrets > 0 ? 'bad' : 'plain'}>no</Badge>}</td>
-                <td class="number">{count(versions)}</td>
-                <td>
-                  {state === 'previous' ? (
-                    <button
-                      type="button"
-                      class="small"
-                      onClick={() => {
-                        clear();
-                        setRetiring(id);
-                      }}
-                    >
-                      Retire
-                    </button>
-                  ) : null}
-                </td>
-              </tr>
-            ))}
-          </Table>
-          {staged === undefined ? (
-            <p class="hint">
-              To rotate, add a KEK to the ring file (<code>bunkms kek</code> helps). BunKMS reads it again by
-              itself, and the new one appears here as staged.
-            </p>
-          ) : null}
-        </>
-      )}
-      {isAsked && staged !== undefined ? (
-        <Dialog title="Rotate the KEK?" onClose={() => setIsAsked(false)}>
+      <Loaded request={keks} what="the KEKs">
+        {(status) => <Status status={status} onRetire={(id) => ask({ retire: id })} />}
+      </Loaded>
+      {asked === 'rotate' && staged !== undefined ? (
+        <Confirmation
+          {...dialog}
+          title="Rotate the KEK?"
+          confirm="Rotate"
+          isGrave={false}
+          onConfirm={() => void send('/kek/rotate', staged.id)}
+        >
           <p>
             <code>{staged.id}</code> becomes the current one. Every version of every key is wrapped with it in
             the background, while BunKMS serves. Keep the former one for as long as the oldest backup that you
             may open.
           </p>
-          <Fault error={error} />
-          <div class="dialog-end">
-            <button type="button" onClick={() => setIsAsked(false)}>
-              Cancel
-            </button>
-            <button
-              type="button"
-              class="primary"
-              disabled={isBusy}
-              onClick={() => void send('/kek/rotate', { kek_id: staged.id })}
-            >
-              Rotate
-            </button>
-          </div>
-        </Dialog>
+        </Confirmation>
       ) : null}
-      {retiring === undefined ? null : (
-        <Dialog title="Retire this KEK?" onClose={() => setRetiring(undefined)}>
+      {typeof asked === 'object' ? (
+        <Confirmation
+          {...dialog}
+          title="Retire this KEK?"
+          cancel="Keep it"
+          confirm="Retire"
+          onConfirm={() => void send('/kek/retire', asked.retire)}
+        >
           <p>
-            Nothing will be wrapped with <code>{retiring}</code> again. It can be destroyed then.
+            Nothing will be wrapped with <code>{asked.retire}</code> again. It can be destroyed then.
           </p>
-          <Unfetched id={retiring} />
-          <Fault error={error} />
-          <div class="dialog-end">
-            <button type="button" onClick={() => setRetiring(undefined)}>
-              Keep it
-            </button>
-            <button
-              type="button"
-              class="danger"
-              disabled={isBusy}
-              onClick={() => void send('/kek/retire', { kek_id: retiring })}
-            >
-              Retire
-            </button>
-          </div>
-        </Dialog>
+          <Unfetched id={asked.retire} />
+        </Confirmation>
+      ) : null}
+    </>
+  );
+}
+
+function Status({
+  status: { keks, rotation },
+  onRetire,
+}: {
+  readonly status: KekStatus;
+  readonly onRetire: (id: string) => void;
+}) {
+  return (
+    <>
+      {rotation === undefined ? null : <Rotation rotation={rotation} />}
+      <Table
+        label="KEKs"
+        heads={['Id', 'State', 'Since (UTC)', 'In the ring', ['Versions', 'number'], 'End it']}
+      >
+        {keks.map(({ id, state, since, in_ring: inRing, versions, secrets }) => (
+          <tr key={id}>
+            <th scope="row">
+              <code>{id}</code>
+            </th>
+            <td>
+              <Badge kind={STATES[state] ?? 'plain'}>{state}</Badge>
+            </td>
+            <td class="when">{since === undefined ? '–' : time(since)}</td>
+            <td>{inRing ? 'yes' : <Badge kind={versions + secrets > 0 ? 'bad' : 'plain'}>no</Badge>}</td>
+            <td class="number">{count(versions)}</td>
+            <td>
+              {state === 'previous' ? (
+                <button type="button" class="small" onClick={() => onRetire(id)}>
+                  Retire
+                </button>
+              ) : null}
+            </td>
+          </tr>
+        ))}
+      </Table>
+      {keks.some(({ state }) => state === 'staged') ? null : (
+        <p class="hint">
+          To rotate, add a KEK to the ring file (<code>bunkms kek</code> helps). BunKMS reads it again by
+          itself, and the new one appears here as staged.
+        </p>
       )}
     </>
+  );
+}
+
+function Rotation({ rotation }: { readonly rotation: NonNullable<KekStatus['rotation']> }) {
+  const { done, total, started_at: started, completed_at: completed } = rotation;
+  return (
+    <div class="panel">
+      <h2>{completed === undefined ? 'A rotation is under way' : 'The last rotation'}</h2>
+      <progress max={Math.max(1, total)} value={done} aria-label="Versions that are wrapped" />
+      <dl class="figures">
+        <Figure name="Wrapped">
+          {count(done)} of {count(total)}
+        </Figure>
+        <Figure name="Begun (UTC)">{time(started)}</Figure>
+        {completed === undefined ? null : <Figure name="Finished (UTC)">{time(completed)}</Figure>}
+      </dl>
+    </div>
   );
 }
 

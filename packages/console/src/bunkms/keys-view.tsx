@@ -1,6 +1,7 @@
 import type { KeyInfo, KeyPage } from '@bundoc/shared/contract/keys';
 import { useState } from 'preact/hooks';
-import { Badge, Empty, Fault, Field, Head, Loading, Name, Table } from '../parts/basics.tsx';
+import { Badge, Empty, Head, Loaded, Name, Table } from '../parts/basics.tsx';
+import { TextField } from '../parts/fields.tsx';
 import { span, visible } from '../parts/format.ts';
 import { Pager, usePages } from '../parts/pages.tsx';
 import { useRequest } from '../parts/use-request.ts';
@@ -48,71 +49,75 @@ export function KeysView() {
         lead="Names, states and versions. No key material, wrapped or not, leaves BunKMS here."
       />
       <div class="toolbar">
-        <Field label="Behind the name">
-          {(attributes) => (
-            <input
-              {...attributes}
-              type="search"
-              class="mono"
-              autocomplete="off"
-              spellcheck={false}
-              pattern="[a-z0-9][a-z0-9._\-]*"
-              value={from}
-              onInput={(event) => {
-                const { value, validity } = event.currentTarget;
-                if (validity.valid) setFrom(value);
-                pages.reset();
-              }}
-            />
-          )}
-        </Field>
+        <TextField
+          label="Behind the name"
+          isSearch
+          pattern="[a-z0-9][a-z0-9._\-]*"
+          value={from}
+          onInput={(value, isValid) => {
+            if (isValid) setFrom(value);
+            pages.reset();
+          }}
+        />
       </div>
-      <Fault error={page.error} retry={page.reload} />
-      {page.data?.damaged === undefined ? null : (
+      <Loaded request={page} what="keys">
+        {(data) => <Keys page={data} />}
+      </Loaded>
+      <Pager pages={pages} next={page.data?.next_cursor} onReload={page.reload} />
+    </>
+  );
+}
+
+function Keys({ page: { keys, damaged } }: { readonly page: KeyPage }) {
+  return (
+    <>
+      {damaged === undefined ? null : (
         <p class="fault" role="alert">
-          The records of these keys are damaged: {page.data.damaged.map((name) => visible(name)).join(', ')}.
-          Restore them from a backup.
+          The records of these keys are damaged: {damaged.map((name) => visible(name)).join(', ')}. Restore
+          them from a backup.
         </p>
       )}
-      {page.data === undefined ? (
-        page.error === undefined ? (
-          <Loading what="keys" />
-        ) : null
-      ) : page.data.keys.length === 0 ? (
+      {keys.length === 0 ? (
         <Empty title="There is no key here">The first document of a project makes its key.</Empty>
       ) : (
         <Table
           label="Keys"
           heads={['Key', 'State', ['Version', 'number'], 'Held by', 'Age', 'Rotation', 'Leaves BunKMS']}
         >
-          {page.data.keys.map((key) => (
-            <tr key={key.id}>
-              <th scope="row">
-                <a href={places.key(key.name)}>
-                  <Name text={key.name} max={60} />
-                </a>
-              </th>
-              <td>
-                <KeyState state={key.state} />
-              </td>
-              <td class="number">{key.version}</td>
-              <td>
-                <Holder holder={key.holder} />
-              </td>
-              <td>{span(nowMs.value - Date.parse(key.created_at))}</td>
-              <td>
-                {key.next_rotation_at === undefined ? (
-                  <span class="muted">by hand</span>
-                ) : (
-                  `in ${span(Date.parse(key.next_rotation_at) - nowMs.value)}`
-                )}
-              </td>
-              <td>{key.exportable ? 'to its holder' : 'never'}</td>
-            </tr>
+          {keys.map((key) => (
+            <Row key={key.id} info={key} />
           ))}
         </Table>
       )}
-      <Pager pages={pages} next={page.data?.next_cursor} onReload={page.reload} />
     </>
+  );
+}
+
+function Row({ info }: { readonly info: KeyInfo }) {
+  const { name, state, version, holder, created_at: made, next_rotation_at: next, exportable } = info;
+  return (
+    <tr>
+      <th scope="row">
+        <a href={places.key(name)}>
+          <Name text={name} max={60} />
+        </a>
+      </th>
+      <td>
+        <KeyState state={state} />
+      </td>
+      <td class="number">{version}</td>
+      <td>
+        <Holder holder={holder} />
+      </td>
+      <td>{span(nowMs.value - Date.parse(made))}</td>
+      <td>
+        {next === undefined ? (
+          <span class="muted">by hand</span>
+        ) : (
+          `in ${span(Date.parse(next) - nowMs.value)}`
+        )}
+      </td>
+      <td>{exportable ? 'to its holder' : 'never'}</td>
+    </tr>
   );
 }

@@ -2,7 +2,9 @@ import { hasCode } from '@bundoc/client/error';
 import type { KeyPage } from '@bundoc/shared/contract/keys';
 import type { StorageInfo } from '@bundoc/shared/contract/storages';
 import { useState } from 'preact/hooks';
-import { Badge, Dialog, Empty, Fault, Head, Loading, Table } from '../parts/basics.tsx';
+import { Badge, Empty, Head, Loaded, Table } from '../parts/basics.tsx';
+import { Confirmation } from '../parts/dialogs.tsx';
+import { Check } from '../parts/fields.tsx';
 import { count, plural, time } from '../parts/format.ts';
 import { useAction } from '../parts/use-action.ts';
 import { useRequest } from '../parts/use-request.ts';
@@ -54,65 +56,21 @@ async function infoOf(id: string, signal: AbortSignal): Promise<StorageInfo | un
 export function StoragesView() {
   const storages = useRequest('storages', holders);
   const [takenOver, setTakenOver] = useState<string>();
-  const mayManage = may('kms:manage_key');
   return (
     <>
       <Head
         title="Storages"
         lead="A data folder or a database of Bundoc that holds keys. One storage holds a key at a time."
       />
-      <Fault error={storages.error} retry={storages.reload} />
-      {storages.data === undefined ? (
-        storages.error === undefined ? (
-          <Loading what="storages" />
-        ) : null
-      ) : storages.data.held.length === 0 ? (
-        <Empty title="No storage holds a key yet" />
-      ) : (
-        <Table
-          label="Storages"
-          heads={[
-            ...['Storage', ['Keys', 'number'] as const, 'Generation', 'Confirmed (UTC)', 'Taken over'],
-            ...(mayManage ? ['Replace it'] : []),
-          ]}
-        >
-          {storages.data.held.map(({ id, keys, info }) => (
-            <tr key={id}>
-              <th scope="row">
-                <code class={id === 'unknown' ? 'bad' : ''}>{id}</code>
-              </th>
-              <td class="number">{count(keys)}</td>
-              <td>
-                <code>{info?.generation?.slice(0, 8) ?? '–'}</code>
-              </td>
-              <td class="when">{info === undefined ? '–' : time(info.advanced_at)}</td>
-              <td>
-                {info === undefined ? (
-                  '–'
-                ) : info.take_overs === 0 ? (
-                  <span class="muted">never</span>
-                ) : (
-                  <Badge kind="warn">{plural(info.take_overs, 'time')}</Badge>
-                )}
-              </td>
-              {mayManage ? (
-                <td>
-                  {id === 'unknown' ? null : (
-                    <button
-                      type="button"
-                      class="small"
-                      aria-label={`Let a copy take over ${id.slice(0, 8)}`}
-                      onClick={() => setTakenOver(id)}
-                    >
-                      Let a copy take over
-                    </button>
-                  )}
-                </td>
-              ) : null}
-            </tr>
-          ))}
-        </Table>
-      )}
+      <Loaded request={storages} what="storages">
+        {({ held }) =>
+          held.length === 0 ? (
+            <Empty title="No storage holds a key yet" />
+          ) : (
+            <Storages held={held} onTakeOver={setTakenOver} />
+          )
+        }
+      </Loaded>
       {storages.data?.isComplete === false ? (
         <p class="note">The holders of the first {count(KEYS_MAX)} keys alone are shown.</p>
       ) : null}
@@ -132,6 +90,61 @@ export function StoragesView() {
   );
 }
 
+function Storages({
+  held,
+  onTakeOver,
+}: {
+  readonly held: readonly Held[];
+  readonly onTakeOver: (id: string) => void;
+}) {
+  const mayManage = may('kms:manage_key');
+  return (
+    <Table
+      label="Storages"
+      heads={[
+        ...['Storage', ['Keys', 'number'] as const, 'Generation', 'Confirmed (UTC)', 'Taken over'],
+        ...(mayManage ? ['Replace it'] : []),
+      ]}
+    >
+      {held.map(({ id, keys, info }) => (
+        <tr key={id}>
+          <th scope="row">
+            <code class={id === 'unknown' ? 'bad' : ''}>{id}</code>
+          </th>
+          <td class="number">{count(keys)}</td>
+          <td>
+            <code>{info?.generation?.slice(0, 8) ?? '–'}</code>
+          </td>
+          <td class="when">{info === undefined ? '–' : time(info.advanced_at)}</td>
+          <td>
+            {info === undefined ? (
+              '–'
+            ) : info.take_overs === 0 ? (
+              <span class="muted">never</span>
+            ) : (
+              <Badge kind="warn">{plural(info.take_overs, 'time')}</Badge>
+            )}
+          </td>
+          {mayManage ? (
+            <td>
+              {id === 'unknown' ? null : (
+                <button
+                  type="button"
+                  class="small"
+                  aria-label={`Let a copy take over ${id.slice(0, 8)}`}
+                  onClick={() => onTakeOver(id)}
+                >
+                  Let a copy take over
+                </button>
+              )}
+            </td>
+          ) : null}
+        </tr>
+      ))}
+    </Table>
+  );
+}
+
 /** Lets another copy of a storage take its place: one that was restored, for instance. */
 function TakeOver({ id, onEnd }: { readonly id: string; readonly onEnd: () => void }) {
   const [isForced, setIsForced] = useState(false);
@@ -147,28 +160,21 @@ function TakeOver({ id, onEnd }: { readonly id: string; readonly onEnd: () => vo
       onEnd();
     });
   return (
-    <Dialog title="Let a copy take the place of this storage?" onClose={onEnd}>
+    <Confirmation
+      title="Let a copy take the place of this storage?"
+      confirm={isBusy ? 'Working…' : 'Take over'}
+      isBusy={isBusy}
+      error={error}
+      onConfirm={() => void takeOver()}
+      onClose={onEnd}
+    >
       <p>
         The copy of <code>{id}</code> whose Bundoc starts next takes its place. The one that runs now is
         refused from then on. Do this after a restore, when the original is lost.
       </p>
-      <label class="check">
-        <input
-          type="checkbox"
-          checked={isForced}
-          onChange={(event) => setIsForced(event.currentTarget.checked)}
-        />
+      <Check isChecked={isForced} onChange={setIsForced}>
         Do not wait for leases to end
-      </label>
-      <Fault error={error} />
-      <div class="dialog-end">
-        <button type="button" onClick={onEnd}>
-          Cancel
-        </button>
-        <button type="button" class="danger" disabled={isBusy} onClick={() => void takeOver()}>
-          {isBusy ? 'Working…' : 'Take over'}
-        </button>
-      </div>
-    </Dialog>
+      </Check>
+    </Confirmation>
   );
 }

@@ -1,6 +1,8 @@
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import { useState } from 'preact/hooks';
-import { Badge, Dialog, Empty, Fault, Head, Loading, Name, Table } from '../parts/basics.tsx';
+import { Badge, Empty, Head, Loaded, Name, Table } from '../parts/basics.tsx';
+import { Confirmation } from '../parts/dialogs.tsx';
+import { Check } from '../parts/fields.tsx';
 import { span, time, visible } from '../parts/format.ts';
 import { Pager, usePages } from '../parts/pages.tsx';
 import { useAction } from '../parts/use-action.ts';
@@ -42,26 +44,30 @@ export function TokensView() {
           </>
         }
       />
-      <Fault error={page.error} retry={page.reload} />
-      {page.data?.damaged === undefined ? null : (
-        <p class="fault" role="alert">
-          The audit chain says otherwise of these tokens, so nothing is known of them:{' '}
-          {page.data.damaged.map((id) => visible(id)).join(', ')}
-        </p>
-      )}
-      {page.data === undefined ? (
-        page.error === undefined ? (
-          <Loading what="tokens" />
-        ) : null
-      ) : page.data.tokens.length === 0 ? (
-        <Empty title="No token was issued" />
-      ) : (
-        <Table label="Tokens" heads={['Subject', 'For', 'May', 'Reach', 'Issued (UTC)', 'State', 'End it']}>
-          {page.data.tokens.map((token) => (
-            <Row key={token.jti} token={token} onRevoke={() => setRevoking(token)} />
-          ))}
-        </Table>
-      )}
+      <Loaded request={page} what="tokens">
+        {({ tokens, damaged }) => (
+          <>
+            {damaged === undefined ? null : (
+              <p class="fault" role="alert">
+                The audit chain says otherwise of these tokens, so nothing is known of them:{' '}
+                {damaged.map((id) => visible(id)).join(', ')}
+              </p>
+            )}
+            {tokens.length === 0 ? (
+              <Empty title="No token was issued" />
+            ) : (
+              <Table
+                label="Tokens"
+                heads={['Subject', 'For', 'May', 'Reach', 'Issued (UTC)', 'State', 'End it']}
+              >
+                {tokens.map((token) => (
+                  <Row key={token.jti} token={token} onRevoke={() => setRevoking(token)} />
+                ))}
+              </Table>
+            )}
+          </>
+        )}
+      </Loaded>
       <Pager pages={pages} next={page.data?.next_cursor} />
       {revoking === undefined ? null : (
         <Revocation
@@ -142,28 +148,22 @@ function Revocation({ token, onEnd }: { readonly token: TokenInfo; readonly onEn
       onEnd();
     });
   return (
-    <Dialog title="Revoke this token?" onClose={onEnd}>
+    <Confirmation
+      title="Revoke this token?"
+      cancel="Keep it"
+      confirm="Revoke"
+      isBusy={isBusy}
+      error={error}
+      onConfirm={() => void revoke()}
+      onClose={onEnd}
+    >
       <p>
         The token of <Name text={token.sub} />, and all that were renewed from the same one, are refused
         within a second.
       </p>
-      <label class="check">
-        <input
-          type="checkbox"
-          checked={isCascade}
-          onChange={(event) => setIsCascade(event.currentTarget.checked)}
-        />
+      <Check isChecked={isCascade} onChange={setIsCascade}>
         End every token, too, that it has issued, and what those have issued
-      </label>
-      <Fault error={error} />
-      <div class="dialog-end">
-        <button type="button" onClick={onEnd}>
-          Keep it
-        </button>
-        <button type="button" class="danger" disabled={isBusy} onClick={() => void revoke()}>
-          Revoke
-        </button>
-      </div>
-    </Dialog>
+      </Check>
+    </Confirmation>
   );
 }

@@ -1,7 +1,8 @@
 import { BundocError } from '@bundoc/client/error';
-import type { ComponentChildren, JSX } from 'preact';
-import { useEffect, useId, useLayoutEffect, useRef, useState } from 'preact/hooks';
+import type { ComponentChildren } from 'preact';
+import { useEffect, useState } from 'preact/hooks';
 import { visible } from './format.ts';
+import type { Requested } from './use-request.ts';
 
 /** A name or id that somebody else has chosen: isolated, so that its direction and its marks stay its own. */
 export function Name({ text, max }: { readonly text: string; readonly max?: number | undefined }) {
@@ -129,6 +130,33 @@ export function Fault({
   );
 }
 
+/** What a request has brought; before that, that it is under way. How it failed stands above either. */
+export function Loaded<T>({
+  request: { data, error, reload },
+  what,
+  children,
+}: {
+  readonly request: Requested<T>;
+  readonly what: string;
+  readonly children: (data: T) => ComponentChildren;
+}) {
+  return (
+    <>
+      <Fault error={error} retry={reload} />
+      {data !== undefined ? children(data) : error === undefined ? <Loading what={what} /> : null}
+    </>
+  );
+}
+
+export function StopButton({ isBusy, onStop }: { readonly isBusy: boolean; readonly onStop: () => void }) {
+  if (!isBusy) return null;
+  return (
+    <button type="button" onClick={onStop}>
+      Stop
+    </button>
+  );
+}
+
 export function Copy({ text, label }: { readonly text: string; readonly label: string }) {
   const [isDone, setIsDone] = useState(false);
   useEffect(() => {
@@ -144,6 +172,26 @@ export function Copy({ text, label }: { readonly text: string; readonly label: s
     <button type="button" class="small" onClick={() => void copy()}>
       {isDone ? 'Copied' : label}
     </button>
+  );
+}
+
+/** A line to be copied: a command, or a receipt. */
+export function CopyLine({
+  text,
+  label = 'Copy',
+  isReceipt = true,
+}: {
+  readonly text: string;
+  readonly label?: string;
+  readonly isReceipt?: boolean;
+}) {
+  return (
+    <>
+      <pre class={isReceipt ? 'command receipt' : 'command'}>
+        <code>{text}</code>
+      </pre>
+      <Copy text={text} label={label} />
+    </>
   );
 }
 
@@ -179,78 +227,6 @@ export function Table({
   );
 }
 
-export function Field({
-  label,
-  hint,
-  children,
-}: {
-  readonly label: string;
-  readonly hint?: ComponentChildren;
-  readonly children: (attributes: { id: string; 'aria-describedby'?: string }) => JSX.Element;
-}) {
-  const id = useId();
-  const hintId = `${id}-hint`;
-  return (
-    <div class="field">
-      <label for={id}>{label}</label>
-      {children(hint === undefined ? { id } : { id, 'aria-describedby': hintId })}
-      {hint === undefined ? null : (
-        <p class="hint" id={hintId}>
-          {hint}
-        </p>
-      )}
-    </div>
-  );
-}
-
-export interface TextFieldProps {
-  readonly label: string;
-  readonly hint?: ComponentChildren;
-  readonly value: string;
-  readonly onInput: (value: string) => void;
-}
-
-/** A line of text that is an id, a name or a path: shown to the character, and not corrected. */
-export function TextField({ label, hint, value, onInput }: TextFieldProps) {
-  return (
-    <Field label={label} {...(hint === undefined ? {} : { hint })}>
-      {(attributes) => (
-        <input
-          {...attributes}
-          class="mono"
-          autocomplete="off"
-          spellcheck={false}
-          value={value}
-          onInput={(event) => onInput(event.currentTarget.value)}
-        />
-      )}
-    </Field>
-  );
-}
-
-/** One of a few choices, all of which are seen. */
-export function Switch<T extends string>({
-  label,
-  choices,
-  chosen,
-  onChoose,
-}: {
-  readonly label: string;
-  readonly choices: Readonly<Record<T, string>>;
-  readonly chosen: T;
-  readonly onChoose: (choice: T) => void;
-}) {
-  return (
-    <fieldset class="switch" aria-label={label}>
-      {(Object.keys(choices) as T[]).map((choice) => (
-        <button key={choice} type="button" aria-pressed={choice === chosen} onClick={() => onChoose(choice)}>
-          {choices[choice]}
-        </button>
-      ))}
-    </fieldset>
-  );
-}
-
 /** A long text in a frame that scrolls. */
 export function TextFrame({ label, text }: { readonly label: string; readonly text: string }) {
   return (
@@ -260,88 +236,5 @@ export function TextFrame({ label, text }: { readonly label: string; readonly te
         <bdi>{text}</bdi>
       </pre>
     </section>
-  );
-}
-
-/** A dialog that holds the focus until it is closed, and gives it back to what had it. */
-export function Dialog({
-  title,
-  onClose,
-  children,
-}: {
-  readonly title: string;
-  /** Absent for one that must be answered. */
-  readonly onClose?: (() => void) | undefined;
-  readonly children: ComponentChildren;
-}) {
-  const dialog = useRef<HTMLDialogElement>(null);
-  const id = useId();
-  // Before anything else can take the focus from what has opened it.
-  useLayoutEffect(() => {
-    const shown = dialog.current;
-    const opener = document.activeElement;
-    shown?.showModal();
-    return () => {
-      shown?.close();
-      // Once the dialog is gone: its removal may move the focus.
-      setTimeout(() => {
-        if (opener instanceof HTMLElement && opener.isConnected) opener.focus();
-      });
-    };
-  }, []);
-  return (
-    <dialog
-      ref={dialog}
-      aria-labelledby={id}
-      onCancel={(event) => {
-        event.preventDefault();
-        onClose?.();
-      }}
-    >
-      <h2 id={id}>{title}</h2>
-      {children}
-    </dialog>
-  );
-}
-
-/** Something that cannot be taken back: its button works once the name is typed. */
-export function TypedConfirmation({
-  name,
-  what,
-  action,
-  isBusy,
-  onConfirm,
-}: {
-  readonly name: string;
-  readonly what: string;
-  readonly action: string;
-  readonly isBusy: boolean;
-  readonly onConfirm: () => void;
-}) {
-  const [typed, setTyped] = useState('');
-  return (
-    <form
-      class="confirm"
-      onSubmit={(event) => {
-        event.preventDefault();
-        if (typed === name && !isBusy) onConfirm();
-      }}
-    >
-      <Field label={`Type the name of the ${what} to confirm`} hint={<Name text={name} />}>
-        {(attributes) => (
-          <input
-            {...attributes}
-            class="mono"
-            autocomplete="off"
-            spellcheck={false}
-            value={typed}
-            onInput={(event) => setTyped(event.currentTarget.value)}
-          />
-        )}
-      </Field>
-      <button type="submit" class="danger" disabled={typed !== name || isBusy}>
-        {isBusy ? 'Working…' : action}
-      </button>
-    </form>
   );
 }

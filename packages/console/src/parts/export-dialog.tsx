@@ -1,7 +1,9 @@
 import type { ComponentChildren } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { Dialog, Fault, Switch } from './basics.tsx';
+import { Fault } from './basics.tsx';
+import { Dialog } from './dialogs.tsx';
 import { fileName } from './download.ts';
+import { Switch } from './fields.tsx';
 import { COLLECTED_BYTES_MAX, canStreamToFiles, type FileSink, openFileSink } from './file-sink.ts';
 import { bytes, count, plural, visible } from './format.ts';
 import type { SplitAnswer } from './json-elements.ts';
@@ -38,6 +40,30 @@ interface Running {
   readonly unreadable: string[];
 }
 
+type AskPage = (cursor: string | undefined, signal: AbortSignal) => Promise<SplitAnswer>;
+type Noun = 'document' | 'record';
+
+/** Writes the pages that are left, and the end of the file. */
+async function writePages(
+  one: Running,
+  ask: AskPage,
+  onPage: () => void,
+  signal: AbortSignal,
+): Promise<void> {
+  do {
+    const { elements, rest } = await ask(one.cursor, signal);
+    const text = textOfPage(one, elements);
+    await one.sink.write(text);
+    one.documents += elements.length;
+    one.chars += text.length;
+    one.unreadable.push(...unreadableOf(rest));
+    one.cursor = nextOf(rest);
+    onPage();
+  } while (one.cursor !== undefined);
+  if (one.form === 'json') await one.sink.write(one.documents === 0 ? '[]\n' : '\n]\n');
+  await one.sink.close();
+}
+
 /**
  * Writes documents or records into a file, page by page: a page is in memory, and the next one is asked for
  * when the file has it.
@@ -52,10 +78,10 @@ export function ExportDialog({
 }: {
   readonly name: string;
   readonly what: ComponentChildren;
-  readonly noun: 'document' | 'record';
+  readonly noun: Noun;
   /** How many there are, where that is known. */
   readonly total: number | undefined;
-  readonly ask: (cursor: string | undefined, signal: AbortSignal) => Promise<SplitAnswer>;
+  readonly ask: AskPage;
   readonly onClose: () => void;
 }) {
   const [form, setForm] = useState<Form>('json');
@@ -66,28 +92,17 @@ export function ExportDialog({
   // What is left unfinished leaves no file.
   useEffect(() => () => void abandon(running.current), []);
 
-  const begin = () =>
-    run(async (signal) => {
-      const sink = await openFileSink(`${fileName(name)}.${form}`, TYPES[form]);
-      if (sink === undefined) return;
-      running.current = { sink, form, cursor: undefined, documents: 0, chars: 0, unreadable: [] };
-      await proceed(running.current, signal);
-    });
-  const proceed = async (one: Running, signal: AbortSignal) => {
-    do {
-      const { elements, rest } = await ask(one.cursor, signal);
-      const text = textOfPage(one, elements);
-      await one.sink.write(text);
-      one.documents += elements.length;
-      one.chars += text.length;
-      one.unreadable.push(...unreadableOf(rest));
-      one.cursor = nextOf(rest);
-      setRound((round) => round + 1);
-    } while (one.cursor !== undefined);
-    if (one.form === 'json') await one.sink.write(one.documents === 0 ? '[]\n' : '\n]\n');
-    await one.sink.close();
-    setIsDone(true);
+  const begin = async (): Promise<Running | undefined> => {
+    const sink = await openFileSink(`${fileName(name)}.${form}`, TYPES[form]);
+    return sink && { sink, form, cursor: undefined, documents: 0, chars: 0, unreadable: [] };
   };
+  const proceed = () =>
+    run(async (signal) => {
+      running.current ??= await begin();
+      if (running.current === undefined) return;
+      await writePages(running.current, ask, () => setRound((round) => round + 1), signal);
+      setIsDone(true);
+    });
   const close = () => {
     stop();
     onClose();
@@ -97,42 +112,9 @@ export function ExportDialog({
     <Dialog title="Export" onClose={close}>
       <p>{what}, each as it is stored.</p>
       {one === undefined ? (
-        <>
-          <Switch label="Format" choices={FORMS} chosen={form} onChoose={setForm} />
-          <p class="hint">
-            {form === 'json'
-              ? `Every ${noun} keeps its bytes.`
-              : `A ${noun} a line. Line breaks between its values become spaces; every value keeps its bytes.`}
-          </p>
-          {canStreamToFiles ? null : (
-            <p class="note">
-              This browser holds the file in memory until it is complete. {bytes(COLLECTED_BYTES_MAX)} are the
-              bound; beyond it, no file is written.
-            </p>
-          )}
-        </>
+        <FormChoice noun={noun} form={form} onChoose={setForm} />
       ) : (
-        <>
-          <progress
-            {...(isDone ? { max: 1, value: 1 } : total === undefined ? {} : { max: Math.max(1, total) })}
-            {...(isDone || total === undefined ? {} : { value: one.documents })}
-            aria-label="Export"
-          />
-          <p role="status">
-            {isDone ? 'Done: ' : ''}
-            {plural(one.documents, noun)}, {count(one.chars)} characters.
-          </p>
-          {one.unreadable.length === 0 ? null : (
-            <p class="note warn">
-              {plural(one.unreadable.length, 'document does', 'documents do')} not open and{' '}
-              {one.unreadable.length === 1 ? 'is' : 'are'} not in the file:{' '}
-              {one.unreadable
-                .slice(0, 20)
-                .map((id) => visible(id, 60))
-                .join(', ')}
-            </p>
-          )}
-        </>
+        <Progress running={one} isDone={isDone} noun={noun} total={total} />
       )}
       <Fault error={error} />
       <div class="dialog-end">
@@ -140,17 +122,75 @@ export function ExportDialog({
           {isDone ? 'Close' : 'Cancel'}
         </button>
         {isDone ? null : (
-          <button
-            type="button"
-            class="primary"
-            disabled={isBusy}
-            onClick={() => void (one === undefined ? begin() : run((signal) => proceed(one, signal)))}
-          >
+          <button type="button" class="primary" disabled={isBusy} onClick={() => void proceed()}>
             {isBusy ? 'Exporting…' : one === undefined ? 'Choose a file' : 'Continue'}
           </button>
         )}
       </div>
     </Dialog>
+  );
+}
+
+function FormChoice({
+  noun,
+  form,
+  onChoose,
+}: {
+  readonly noun: Noun;
+  readonly form: Form;
+  readonly onChoose: (form: Form) => void;
+}) {
+  return (
+    <>
+      <Switch label="Format" choices={FORMS} chosen={form} onChoose={onChoose} />
+      <p class="hint">
+        {form === 'json'
+          ? `Every ${noun} keeps its bytes.`
+          : `A ${noun} a line. Line breaks between its values become spaces; every value keeps its bytes.`}
+      </p>
+      {canStreamToFiles ? null : (
+        <p class="note">
+          This browser holds the file in memory until it is complete. {bytes(COLLECTED_BYTES_MAX)} are the
+          bound; beyond it, no file is written.
+        </p>
+      )}
+    </>
+  );
+}
+
+function Progress({
+  running: { documents, chars, unreadable },
+  isDone,
+  noun,
+  total,
+}: {
+  readonly running: Running;
+  readonly isDone: boolean;
+  readonly noun: Noun;
+  readonly total: number | undefined;
+}) {
+  return (
+    <>
+      <progress
+        {...(isDone ? { max: 1, value: 1 } : total === undefined ? {} : { max: Math.max(1, total) })}
+        {...(isDone || total === undefined ? {} : { value: documents })}
+        aria-label="Export"
+      />
+      <p role="status">
+        {isDone ? 'Done: ' : ''}
+        {plural(documents, noun)}, {count(chars)} characters.
+      </p>
+      {unreadable.length === 0 ? null : (
+        <p class="note warn">
+          {plural(unreadable.length, 'document does', 'documents do')} not open and{' '}
+          {unreadable.length === 1 ? 'is' : 'are'} not in the file:{' '}
+          {unreadable
+            .slice(0, 20)
+            .map((id) => visible(id, 60))
+            .join(', ')}
+        </p>
+      )}
+    </>
   );
 }
 

@@ -1,10 +1,11 @@
 import type { ServiceInfo } from '@bundoc/shared/contract/service-info';
-import { Badge, Copy, Fault, Loading } from '../parts/basics.tsx';
+import { Fault, Loading } from '../parts/basics.tsx';
 import { useRequest } from '../parts/use-request.ts';
 import { getOpen } from './api.ts';
-import { checksOf, useReadiness } from './readiness.tsx';
+import { Checks, useReadiness } from './readiness.tsx';
 import type { Service } from './service.ts';
 import { ThemeSwitch } from './theme-switch.tsx';
+import { TokenCommand } from './token-command.tsx';
 
 /** `/`: what this is, whether it works, and where to go on. */
 export function Landing({ service }: { readonly service: Service }) {
@@ -41,28 +42,14 @@ export function Landing({ service }: { readonly service: Service }) {
               <Fault error={ready.error} retry={ready.reload} />
             )
           ) : (
-            <ul class="checks">
-              {checksOf(ready.data).map(({ name, isGood, state, advice }) => (
-                <li key={name}>
-                  <span>{name}</span>
-                  <Badge kind={isGood ? 'good' : 'bad'}>{state}</Badge>
-                  {isGood ? null : <p class="muted">{advice}</p>}
-                </li>
-              ))}
-            </ul>
+            <Checks ready={ready.data} />
           )}
           {info.data === undefined ? null : <p class="muted">Version {info.data.version}</p>}
         </section>
         <section class="panel" aria-labelledby="token">
           <h2 id="token">Get a token</h2>
           <p>Each request needs a token. On the machine of the services, with the repository at hand:</p>
-          <pre class="command">
-            <code>{service.tokenCommand}</code>
-          </pre>
-          <Copy text={service.tokenCommand} label="Copy the command" />
-          <p class="muted">
-            With Docker: <code>docker compose exec bunkms bunkms token issue …</code> with the same options.
-          </p>
+          <TokenCommand service={service} />
         </section>
       </main>
     </div>

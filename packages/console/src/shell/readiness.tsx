@@ -1,10 +1,11 @@
+import { Badge } from '../parts/basics.tsx';
 import { useRequest } from '../parts/use-request.ts';
 import { getOpen } from './api.ts';
 
 type Ready = Readonly<Record<string, unknown>>;
 
 /** One thing that must hold, and what to do when it does not. */
-export interface Check {
+interface Check {
   readonly name: string;
   readonly isGood: boolean;
   readonly state: string;
@@ -16,8 +17,20 @@ export function useReadiness() {
   return useRequest('ready', (signal) => getOpen<Ready>('/ready', signal), 5_000);
 }
 
-export function checksOf(ready: Ready): readonly Check[] {
-  return 'checks' in ready ? checksOfBunkms(ready) : checksOfBundoc(ready);
+/** @param isPanel whether the list is a panel of its own. */
+export function Checks({ ready, isPanel = false }: { readonly ready: Ready; readonly isPanel?: boolean }) {
+  const checks = 'checks' in ready ? checksOfBunkms(ready) : checksOfBundoc(ready);
+  return (
+    <ul class={isPanel ? 'checks panel' : 'checks'}>
+      {checks.map(({ name, isGood, state, advice }) => (
+        <li key={name}>
+          <span>{name}</span>
+          <Badge kind={isGood ? 'good' : 'bad'}>{state}</Badge>
+          {isGood ? null : <p class="muted">{advice}</p>}
+        </li>
+      ))}
+    </ul>
+  );
 }
 
 function checksOfBundoc({ storage, kms, kms_events: events, reason }: Ready): readonly Check[] {

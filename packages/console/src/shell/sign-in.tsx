@@ -1,7 +1,9 @@
 import { useState } from 'preact/hooks';
-import { Copy, Dialog, Field } from '../parts/basics.tsx';
+import { Dialog } from '../parts/dialogs.tsx';
+import { Field } from '../parts/fields.tsx';
 import type { Service } from './service.ts';
 import { needsToken, readToken, signIn, signOut } from './session.ts';
+import { TokenCommand } from './token-command.tsx';
 
 /** Takes a token, and says what is wrong with one that does not serve. */
 function TokenForm({ service, action }: { readonly service: Service; readonly action: string }) {
@@ -67,13 +69,7 @@ export function SignIn({ service }: { readonly service: Service }) {
       <details>
         <summary>How do I get a token?</summary>
         <p>On the machine of the services, with the repository at hand:</p>
-        <pre class="command">
-          <code>{service.tokenCommand}</code>
-        </pre>
-        <Copy text={service.tokenCommand} label="Copy the command" />
-        <p class="muted">
-          With Docker: <code>docker compose exec bunkms bunkms token issue …</code> with the same options.
-        </p>
+        <TokenCommand service={service} />
       </details>
     </main>
   );

@@ -1,9 +1,9 @@
 import type { ServiceInfo } from '@bundoc/shared/contract/service-info';
 import type { ComponentChildren } from 'preact';
-import { Badge, Fault, Head, Loading } from '../parts/basics.tsx';
+import { Head, Loaded } from '../parts/basics.tsx';
 import { useRequest } from '../parts/use-request.ts';
 import { getOpen } from './api.ts';
-import { checksOf, useReadiness } from './readiness.tsx';
+import { Checks, useReadiness } from './readiness.tsx';
 import type { Service } from './service.ts';
 
 /** Whether the service does its work, and what to do where it does not. */
@@ -28,19 +28,9 @@ export function StateView({
           </>
         }
       />
-      <Fault error={ready.error} retry={ready.reload} />
-      {ready.data === undefined && ready.error === undefined ? <Loading what="the state" /> : null}
-      {ready.data === undefined ? null : (
-        <ul class="checks panel">
-          {checksOf(ready.data).map(({ name, isGood, state, advice }) => (
-            <li key={name}>
-              <span>{name}</span>
-              <Badge kind={isGood ? 'good' : 'bad'}>{state}</Badge>
-              {isGood ? null : <p class="muted">{advice}</p>}
-            </li>
-          ))}
-        </ul>
-      )}
+      <Loaded request={ready} what="the state">
+        {(data) => <Checks ready={data} isPanel />}
+      </Loaded>
       {children}
     </>
   );

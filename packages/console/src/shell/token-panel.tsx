@@ -1,5 +1,6 @@
 import { useState } from 'preact/hooks';
-import { Badge, Dialog, Name } from '../parts/basics.tsx';
+import { Badge, Name } from '../parts/basics.tsx';
+import { Dialog } from '../parts/dialogs.tsx';
 import { span, time } from '../parts/format.ts';
 import { GRAVE, reachOf, SCOPES } from './scopes.ts';
 import { type Claims, nowMs, session, signOut } from './session.ts';

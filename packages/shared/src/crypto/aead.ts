@@ -1,5 +1,12 @@
 import assert from 'node:assert/strict';
-import { createCipheriv, createDecipheriv, createSecretKey, hkdfSync, type KeyObject } from 'node:crypto';
+import {
+  createCipheriv,
+  createDecipheriv,
+  createSecretKey,
+  type DecipherGCM,
+  hkdfSync,
+  type KeyObject,
+} from 'node:crypto';
 import { fillRandom } from './random.ts';
 
 /** Bytes of an AES-256 key. */
@@ -97,7 +104,16 @@ export function open(key: KeyObject, sealed: Uint8Array, aad: Uint8Array): Buffe
   });
   decipher.setAAD(aad);
   decipher.setAuthTag(sealed.subarray(tagStart));
-  const plaintext = decipher.update(sealed.subarray(NONCE_BYTES, tagStart));
+  return decrypted(decipher, sealed.subarray(NONCE_BYTES, tagStart));
+}
+
+/**
+ * What a decipher, which has its AAD and tag, makes of a ciphertext.
+ *
+ * @throws OpenError when it does not authenticate; no plaintext is left in memory then.
+ */
+export function decrypted(decipher: DecipherGCM, ciphertext: Uint8Array): Buffer {
+  const plaintext = decipher.update(ciphertext);
   try {
     decipher.final();
   } catch {

@@ -3,7 +3,8 @@ import type { Socket } from 'node:net';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { AppError } from '../contract/app-error.ts';
 import { every } from '../runtime/clock.ts';
-import type { Hold, Share } from '../shares/share.ts';
+import type { Hold } from '../shares/hold.ts';
+import type { Share } from '../shares/share.ts';
 import { bySpeed, MAKE_ROOM_AFTER_MS, Pace, slowest } from './pace.ts';
 import { shareOfRequest } from './request-share.ts';
 

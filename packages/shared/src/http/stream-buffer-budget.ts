@@ -1,4 +1,5 @@
-import type { Hold, Share } from '../shares/share.ts';
+import type { Hold } from '../shares/hold.ts';
+import type { Share } from '../shares/share.ts';
 import type { ShareKey } from '../shares/share-key.ts';
 
 /**

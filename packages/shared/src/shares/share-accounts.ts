@@ -1,5 +1,5 @@
 import type { AppError } from '../contract/app-error.ts';
-import type { Hold } from './share.ts';
+import type { Hold } from './hold.ts';
 import type { ShareKey } from './share-key.ts';
 
 /** What a subject holds of a share, and what it waits for. */

@@ -1,7 +1,8 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { FakeClock } from '../testing/fake-clock.ts';
-import { type Hold, Share, type ShareOptions, WAIT_MS_MAX } from './share.ts';
+import type { Hold } from './hold.ts';
+import { Share, type ShareOptions, WAIT_MS_MAX } from './share.ts';
 import type { ShareKey } from './share-key.ts';
 
 const CAPACITY = 100;

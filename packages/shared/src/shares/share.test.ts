@@ -1,7 +1,8 @@
 import { expect, test } from 'vitest';
 import { hasCode } from '../contract/app-error.ts';
 import { FakeClock } from '../testing/fake-clock.ts';
-import { type Hold, Share, type ShareOptions, WAIT_MS_MAX, WAITING_MAX } from './share.ts';
+import type { Hold } from './hold.ts';
+import { Share, type ShareOptions, WAIT_MS_MAX, WAITING_MAX } from './share.ts';
 
 const key = (subject: string, project = 'p') => ({ subject, project });
 

@@ -1,5 +1,6 @@
 import { AppError } from '../contract/app-error.ts';
 import type { Clock } from '../runtime/clock.ts';
+import { Held, type Hold, type HoldOwner } from './hold.ts';
 import { ReleaseRate } from './release-rate.ts';
 import {
   isBefore,
@@ -39,40 +40,6 @@ export interface ShareOptions {
   readonly clock: Clock;
 }
 
-/** Units that are held until it is disposed. Disposing it again changes nothing. */
-export interface Hold extends Disposable {
-  readonly units: number;
-  /** Holds so many units from now on, whether or not there is room. */
-  resize(units: number): void;
-}
-
-const CHANGE = Symbol('change a hold');
-const LEAVE = Symbol('end a hold');
-
-class Held implements Hold {
-  readonly account: ProjectAccount;
-  ofReserve: boolean;
-  readonly #share: Share;
-  units = 0;
-  #isOver = false;
-
-  constructor(share: Share, account: ProjectAccount, ofReserve: boolean) {
-    this.#share = share;
-    this.account = account;
-    this.ofReserve = ofReserve;
-  }
-
-  resize(units: number): void {
-    if (!this.#isOver) this.#share[CHANGE](this, units);
-  }
-
-  [Symbol.dispose](): void {
-    if (this.#isOver) return;
-    this.#isOver = true;
-    this.#share[LEAVE](this);
-  }
-}
-
 /**
  * A resource of the process that is shared fairly: by subject, and by project within a subject. Who is alone
  * gets all of it, up to the caps.
@@ -106,6 +73,22 @@ export class Share {
   #places = 0;
   #timer: NodeJS.Timeout | undefined;
   readonly #refusals = { rate_limited: 0, overloaded: 0 };
+  readonly #owner: HoldOwner = {
+    change: (held, units) => {
+      const more = units - held.units;
+      held.units = units;
+      this.#add(held, more);
+      if (held.ofReserve && units > this.#smallMax) this.#leaveReserve(held);
+      if (more < 0) this.#serve();
+    },
+    end: (held) => {
+      this.#add(held, -held.units);
+      held.units = 0;
+      this.#ofReserve.delete(held);
+      this.#accounts.forget(held.account);
+      this.#serve();
+    },
+  };
 
   constructor(options: ShareOptions) {
     const { name, capacity, clock, reserve = 0, smallMax = 0, waitMs = WAIT_MS_MAX } = options;
@@ -239,25 +222,9 @@ export class Share {
     if (this.#waiting > 0) this.#sweepIn(firstMs - endMs);
   }
 
-  [CHANGE](held: Held, units: number): void {
-    const more = units - held.units;
-    held.units = units;
-    this.#add(held, more);
-    if (held.ofReserve && units > this.#smallMax) this.#leaveReserve(held);
-    if (more < 0) this.#serve();
-  }
-
-  [LEAVE](held: Held): void {
-    this.#add(held, -held.units);
-    held.units = 0;
-    this.#ofReserve.delete(held);
-    this.#accounts.forget(held.account);
-    this.#serve();
-  }
-
   #hold(account: ProjectAccount, units: number, ofReserve: boolean): Hold {
     this.#accounts.remember(account);
-    const held = new Held(this, account, ofReserve);
+    const held = new Held(this.#owner, account, ofReserve);
     held.units = units;
     if (ofReserve) this.#ofReserve.add(held);
     this.#add(held, units);

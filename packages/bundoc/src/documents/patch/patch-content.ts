@@ -3,7 +3,7 @@ import { type JsonObject, parseTree, treeText } from '@bundoc/shared/json/tree';
 import type { DocumentContent } from '../../crypto/stored-text.ts';
 import { defineJobs } from '../../work/job.ts';
 import { bufferOf, copyOf, TREE_BYTES_MAX } from '../../work/large-bytes.ts';
-import type { Work } from '../../work/scheduler.ts';
+import type { Work } from '../../work/work.ts';
 import { type Patch, patchSteps } from './read-patch.ts';
 
 /**

@@ -3,7 +3,7 @@ import { expect, it } from 'vitest';
 import { CliProject } from '../../testing/cli-project.ts';
 import type { SimulatedDisk } from '../../testing/simulated-disk.ts';
 import { closeEngine } from '../../testing/test-engine.ts';
-import { put } from '../conformance.ts';
+import { put } from '../../testing/writes.ts';
 
 /** The state of the log as BunKMS reads it. */
 function stateOf(disk: SimulatedDisk): ReturnType<typeof settledState> {

@@ -3,8 +3,9 @@ import { basename, dirname, join } from 'node:path';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
-import { DELETION_FILE, MOVE_FILE, PROJECT_FILE } from '@bundoc/shared/contract/project-file';
+import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import { SMALL_FILE_BYTES_MAX } from '../project-file.ts';
+import { isRemoved, writeIfMissing, writeProjectFile } from './birth-file.ts';
 import { type Disk, replaceFile } from './disk/disk.ts';
 import { writePart } from './disk/write-part.ts';
 import { comparePlaces, HANDLE_BYTES, isSamePlace, type Place } from './log/layout.ts';
@@ -52,6 +53,8 @@ export interface BirthsOptions {
  * written without a sync, because a start restores them from the log.
  *
  * Writing, syncing and replacing a birth follow one state of each project, which only this class changes.
+ *
+ * One class, because writing, syncing and replacing a birth follow one state of each project.
  */
 export class Births {
   readonly #options: BirthsOptions;
@@ -95,8 +98,9 @@ export class Births {
   async write(project: string, directory: string): Promise<void> {
     const born = this.#born.get(project);
     if (born?.unwritten === undefined) return;
-    if (born.isUnseen) await this.#writeIfMissing(directory, born.unwritten);
-    else await this.#writeProjectFile(directory, born.unwritten);
+    const { disk } = this.#options;
+    if (born.isUnseen) await writeIfMissing(disk, directory, born.unwritten);
+    else await writeProjectFile(disk, directory, born.unwritten);
     born.unwritten = undefined;
     born.isUnseen = false;
   }
@@ -184,30 +188,6 @@ export class Births {
     born.mustReplace = false;
   }
 
-  /** Writes the file without a sync. */
-  async #writeProjectFile(directory: string, content: Buffer): Promise<void> {
-    const path = join(directory, PROJECT_FILE);
-    const [failure] = await this.#options.disk.writeFiles([{ path, content }]);
-    if (failure !== undefined) throw failure;
-  }
-
-  /**
-   * Writes the `project.json` of a birth unless a parsable one exists. A deleted or moved project is not
-   * recreated: opening it checks whether the mark is genuine.
-   *
-   * @returns the earlier names in the folder.
-   */
-  async #writeIfMissing(directory: string, projectFile: Buffer): Promise<readonly string[] | undefined> {
-    const names = await this.#options.disk.list(directory).catch((error: unknown) => {
-      if (hasCode(error, 'project_damaged')) return undefined;
-      throw error;
-    });
-    const isMarked = names?.some((name) => name === DELETION_FILE || name === MOVE_FILE) === true;
-    if (!isMarked && !(await this.#isProjectFile(join(directory, PROJECT_FILE))))
-      await this.#writeProjectFile(directory, projectFile);
-    return names;
-  }
-
   /**
    * The state of a project that was created and never opened. The caller keeps others from opening it at the
    * same time, so the log should only have its birth. If it has another part, the result is undefined and the
@@ -233,11 +213,11 @@ export class Births {
       if (projectIdSchema.safeParse(project).data !== project) return;
       const directory = join(projectsDir, project);
       // An operator has removed the project, for example to restore it from a backup.
-      if (log.hadFolder(handle) && (await this.#isRemoved(directory))) return;
+      if (log.hadFolder(handle) && (await isRemoved(disk, directory))) return;
       const born = newBorn(handle, {});
       let names: readonly string[] | undefined;
       try {
-        names = await this.#writeIfMissing(directory, projectFile);
+        names = await writeIfMissing(disk, directory, projectFile);
         files.push(join(directory, PROJECT_FILE));
         written.push(born);
       } catch (error) {
@@ -296,15 +276,6 @@ export class Births {
     return areAllDurable;
   }
 
-  /** Whether nothing exists at the folder's path. */
-  async #isRemoved(directory: string): Promise<boolean> {
-    try {
-      return (await this.#options.disk.list(directory)) === undefined;
-    } catch {
-      return false;
-    }
-  }
-
   /** Of two births of one project, the earlier one belongs to a removed folder. */
   #isLater(handle: string, than: string | undefined): boolean {
     const [place, other] = [handle, than].map((one) => one && this.#options.log.newest(one));
@@ -333,19 +304,6 @@ export class Births {
       await disk.syncDirectory(projectsDir);
     }
     if ([...this.#born.values()].every(({ unwritten }) => unwritten === undefined)) await this.#markSettled();
-  }
-
-  /** Whether the file is parsable. Then it is never replaced. */
-  async #isProjectFile(path: string): Promise<boolean> {
-    try {
-      const content = await this.#options.disk.read(path, SMALL_FILE_BYTES_MAX);
-      return content !== undefined && typeof JSON.parse(content.toString()) === 'object';
-    } catch (error) {
-      if (error instanceof SyntaxError) return false;
-      // A link or a pipe: opening the project reports it.
-      if (hasCode(error, 'project_damaged')) return true;
-      throw error;
-    }
   }
 }
 

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { EmbeddedProject } from '../../testing/embedded-project.ts';
 import type { SimulatedDisk } from '../../testing/simulated-disk.ts';
-import { put, ref, remove } from '../conformance.ts';
+import { put, ref, remove } from '../../testing/writes.ts';
 import type { Write } from '../port.ts';
 import type { EmbeddedStore } from './store/embedded-store.ts';
 

@@ -1,7 +1,9 @@
 import { randomInt } from 'node:crypto';
 import fc from 'fast-check';
 import { beforeEach, describe, expect, it, vi } from 'vitest';
-import { type EngineStep, EngineWorld, engineStep, isOfTheDead } from '../../testing/engine-world.ts';
+import { isOfTheDead } from '../../testing/engine-process.ts';
+import { type EngineStep, engineStep } from '../../testing/engine-steps.ts';
+import { EngineWorld } from '../../testing/engine-world.ts';
 import { SimulatedDisk } from '../../testing/simulated-disk.ts';
 
 const recorder = vi.hoisted(() => ({ uses: new Map<string, number>() }));

@@ -87,6 +87,7 @@ export async function openFileStorage(
     openStore: (project, { cipher, file, entries }, watch, unknownSealers) =>
       engine.openStore({
         ...watch,
+        onIndexFailure: (error) => logger.warn({ err: error, project }, 'building an index failed'),
         entries,
         project,
         directory: join(projectsDir, project),

@@ -2,14 +2,9 @@ import { randomInt } from 'node:crypto';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
-import {
-  contentOf,
-  type EngineStep,
-  EngineWorld,
-  engineStep,
-  type Model,
-  sorted,
-} from '../../testing/engine-world.ts';
+import { contentOf, type Model, sorted } from '../../testing/engine-project.ts';
+import { type EngineStep, engineStep } from '../../testing/engine-steps.ts';
+import { EngineWorld } from '../../testing/engine-world.ts';
 import { SimulatedDisk } from '../../testing/simulated-disk.ts';
 import { LogDamaged } from './log/scan.ts';
 

@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
 import { CliProject } from '../../testing/cli-project.ts';
 import { closeEngine, engineOn, SMALL_LIMITS } from '../../testing/test-engine.ts';
-import { put, ref } from '../conformance.ts';
+import { put, ref } from '../../testing/writes.ts';
 
 it('a data folder that is opened 100 times in a row uses no more of the log than the first openings do', async () => {
   const disk = CliProject.disk();

@@ -3,7 +3,7 @@ import { CliProject } from '../../testing/cli-project.ts';
 import { framesOn } from '../../testing/log-frames.ts';
 import type { SimulatedDisk } from '../../testing/simulated-disk.ts';
 import { closeEngine, engineOn, setStorageId, viewLog } from '../../testing/test-engine.ts';
-import { put, ref } from '../conformance.ts';
+import { put, ref } from '../../testing/writes.ts';
 import { LossNotAccepted } from './store/rebuild.ts';
 
 /**

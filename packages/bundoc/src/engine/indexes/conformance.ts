@@ -3,9 +3,9 @@ import type { DefinedStore } from '../../collections/defined-store.ts';
 import { SCAN_LIMITS } from '../../queries/scan-budget.ts';
 import { whereSchema } from '../../queries/where.ts';
 import { Queries } from '../../service/queries.ts';
+import { commitOne, put, remove } from '../../testing/writes.ts';
 import { readValue } from '../../values/value.ts';
 import { ownWork } from '../../work/scheduler.ts';
-import { commitOne, put, remove } from '../conformance.ts';
 
 export interface IndexedProject {
   /** The store of a new, empty project. */

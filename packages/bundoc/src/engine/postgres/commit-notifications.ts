@@ -48,6 +48,8 @@ const POLL: Statement = {
  * Exchanges commit positions between the nodes of a database. It uses NOTIFY, a few times a second at any
  * write rate, and polls the projects with waiters. Notifications may be late, duplicated or, during an
  * outage, lost; the rows are the source of truth.
+ *
+ * One class, because telling, looking and listening serve the same watchers.
  */
 export class CommitNotifications implements CommitChannel, AsyncDisposable {
   readonly #options: CommitNotificationsOptions;

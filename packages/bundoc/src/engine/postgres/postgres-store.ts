@@ -3,7 +3,7 @@ import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../crypto/project-cipher.ts';
 import type { DocumentRef } from '../../crypto/stored-text.ts';
-import type { OwnWork } from '../../work/scheduler.ts';
+import type { OwnWork } from '../../work/work.ts';
 import { CommitNotifier } from '../commit-notifier.ts';
 import { admit } from '../commit-plan.ts';
 import { DEFINITIONS } from '../definition.ts';
@@ -82,7 +82,7 @@ const PRUNE_EVERY_MS = 3_600_000;
  * `failed` only means that the key has a new version or the project is gone: an unknown outcome of a commit
  * is resolved.
  *
- * It has as many members as its port; reader, committer, indexing and upkeep do the work.
+ * One class, because it has the members of its port; reader, committer, indexing and upkeep do the work.
  */
 export class PostgresStore implements ProjectStore {
   readonly isShared = true;

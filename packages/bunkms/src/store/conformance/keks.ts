@@ -1,16 +1,14 @@
 import assert from 'node:assert/strict';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import type { KeyChange } from '../keys.ts';
 import type { KmsStore } from '../port.ts';
 import {
-  chainKey,
   draft,
   edited,
   installation,
   KEK,
   key,
   LATER,
-  made,
   OTHER_KEK,
   rewrapped,
   rotated,
@@ -18,30 +16,23 @@ import {
   stored,
   TIME,
 } from './data.ts';
-import type { StorePlace } from './store.ts';
+import { allRecords, type MakePlace, withStore } from './place.ts';
 
 /**
  * What every implementation of {@link KmsStore} must hold to where KEKs are concerned. Run it inside a test
  * file.
  */
-export function kekConformance(name: string, makePlace: () => Promise<StorePlace>): void {
+export function kekConformance(name: string, makePlace: MakePlace): void {
   describe(`${name} as a KmsStore, of KEKs,`, () => {
-    let place: StorePlace;
     let store: KmsStore;
 
-    beforeEach(async () => {
-      place = await makePlace();
-      store = await place.open();
-      await store.initialise(installation(1), chainKey, made());
-    });
-    afterEach(async () => {
-      await store.close();
-      await place.dispose();
+    withStore(makePlace, (opened) => {
+      store = opened;
     });
 
     const rotateKek = (kekId: string) =>
       store.appendAudit([draft('kek.rotate', { detail: { kek_id: kekId } })]);
-    test('tells what the chain says of the KEKs, in order, and takes a further one once', async () => {
+    it('tells what the chain says of the KEKs, in order, and takes a further one once', async () => {
       const stage = draft('kek.stage', { detail: { kek_id: OTHER_KEK } });
       expect(await store.addKek({ id: OTHER_KEK, checkValue: 'cd' }, stage)).toBe(true);
       expect(await store.addKek({ id: OTHER_KEK, checkValue: 'cd' }, stage)).toBe(false);
@@ -65,7 +56,7 @@ export function kekConformance(name: string, makePlace: () => Promise<StorePlace
       expect((await store.readInstallation())?.keks.map(({ id }) => id)).toEqual([KEK, OTHER_KEK]);
     });
 
-    test('stores nothing that is wrapped with another KEK than the current one', async () => {
+    it('stores nothing that is wrapped with another KEK than the current one', async () => {
       const first = key('a-dek');
       const other = key('b-dek');
       const foreign: KeyChange = rewrapped(other, other.versions, OTHER_KEK);
@@ -82,7 +73,7 @@ export function kekConformance(name: string, makePlace: () => Promise<StorePlace
       expect(await store.updateKey(edited(first, { state: 'disabled' }))).toBeDefined();
     });
 
-    test('rewraps many keys at once, each only if it is as it was read, in the same revision', async () => {
+    it('rewraps many keys at once, each only if it is as it was read, in the same revision', async () => {
       const [one, two, three] = [key('a-dek'), key('b-dek'), key('c-dek')];
       for (const each of [one, two, three]) await store.insertKey(each);
       await rotateKek(OTHER_KEK);
@@ -100,7 +91,7 @@ export function kekConformance(name: string, makePlace: () => Promise<StorePlace
       expect(await store.updateKeys([])).toEqual([]);
     });
 
-    test('tells what is wrapped with which KEK, and lists it in pages, by the bytes themselves', async () => {
+    it('tells what is wrapped with which KEK, and lists it in pages, by the bytes themselves', async () => {
       const [a, b] = [key('a'), key('b')];
       const keys = [key('d'), b, a, key('c'), key('e')];
       for (const each of keys) await store.insertKey(each);
@@ -130,7 +121,7 @@ export function kekConformance(name: string, makePlace: () => Promise<StorePlace
       expect((await store.listWrapped(OTHER_KEK, { limit: 9 })).items.map(({ name }) => name)).toEqual(['b']);
     });
 
-    test('puts secrets in the place of those that were read, wrapped with the current KEK', async () => {
+    it('puts secrets in the place of those that were read, wrapped with the current KEK', async () => {
       const renewed = (kekId: string) => ({
         chainKeyWrapped: secretWith(kekId, 7),
         signingSeedWrapped: secretWith(kekId, 8),
@@ -148,7 +139,7 @@ export function kekConformance(name: string, makePlace: () => Promise<StorePlace
       expect(await store.kekUses()).toEqual([{ kekId: OTHER_KEK, versions: 0, secrets: 2 }]);
     });
 
-    test('leaves out a record when the KEKs were changed, one is in use, or a service that is up lacks it', async () => {
+    it('leaves out a record when the KEKs were changed, one is in use, or a service that is up lacks it', async () => {
       const append = async (condition: object) => (await store.appendAudit([draft('act')], [condition]))[0];
       const [{ seq } = { seq: 0 }] = await store.kekRecords();
       expect(await append({ kekRecord: seq })).toMatchObject({ seq: 2 });
@@ -168,7 +159,7 @@ export function kekConformance(name: string, makePlace: () => Promise<StorePlace
       expect(await append({ kekRecord: seq })).toBe('keks_changed');
     });
 
-    test('gives a task to one holder at a time, until its time is over or it is given back', async () => {
+    it('gives a task to one holder at a time, until its time is over or it is given back', async () => {
       const at = (second: number) => new Date(Date.parse(TIME) + 1_000 * second).toISOString();
       const claim = (holder: string, second: number) =>
         store.claim({ task: 't', holder, now: at(second), until: at(second + 10) });
@@ -185,7 +176,7 @@ export function kekConformance(name: string, makePlace: () => Promise<StorePlace
       expect(await claim('two', -1_000)).toBe(true);
     });
 
-    test('lists keys that were exported before they were rewrapped, in a version not exported since', async () => {
+    it('lists keys that were exported before they were rewrapped, in a version not exported since', async () => {
       const names = ['never', 'before', 'both', 'after', 'half', 'gone', 'other'];
       for (const name of names) await store.insertKey(key(name));
       const present = async (name: string): Promise<KeyChange> => {
@@ -219,6 +210,14 @@ export function kekConformance(name: string, makePlace: () => Promise<StorePlace
       await released('before');
       expect((await store.listStaleCopies(KEK, { limit: 9 })).names).toEqual([]);
       expect((await store.listStaleCopies(OTHER_KEK, { limit: 9 })).names).toEqual([]);
+    });
+
+    it('remembers a further KEK once', async () => {
+      const kek = { id: '8899aabbccddeeff', checkValue: 'cd' };
+      expect(await store.addKek(kek, draft('kek.added'))).toBe(true);
+      expect(await store.addKek(kek, draft('kek.added'))).toBe(false);
+      expect((await store.readInstallation())?.keks).toEqual([...installation(1).keks, kek]);
+      expect(await allRecords(store)).toHaveLength(2);
     });
   });
 }

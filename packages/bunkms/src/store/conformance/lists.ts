@@ -1,6 +1,6 @@
 import { globMatches } from '@bundoc/shared/contract/grants';
 import fc from 'fast-check';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { AuditQuery } from '../audit.ts';
 import { cursorOf, type FilteredPage } from '../page.ts';
 import type { KmsStore } from '../port.ts';
@@ -64,7 +64,7 @@ export function filteredListConformance(name: string, fill: () => Promise<Filled
         ({ seq }) => seq,
       );
 
-    test('has the keys that globs match, each once and in order, whatever the globs', async () => {
+    it('has the keys that globs match, each once and in order, whatever the globs', async () => {
       const all = (await keys(['*'], 500)).items.map(({ name }) => name);
       expect(all).toHaveLength(NAMES);
       const part = fc.string({ unit: fc.constantFrom('a', 'b', '.', '0', '1', '5', 'f', '*'), maxLength: 6 });
@@ -87,14 +87,14 @@ export function filteredListConformance(name: string, fill: () => Promise<Filled
       );
     });
 
-    test('of keys looks at a bounded number of names for a page', async () => {
+    it('of keys looks at a bounded number of names for a page', async () => {
       expect(await filled.store.listKeys(['*zzz'], { limit: 10 })).toMatchObject({ items: [], more: true });
       expect(await keys(['*zzz'], 10)).toEqual({ items: [], short: 1 });
       const many = Array.from({ length: 100 }, (_, at) => `*${at}zzz`);
       expect(await keys(many, 10)).toEqual({ items: [], short: NAMES / 200 });
     });
 
-    test('of keys looks at no name but those that may match', async () => {
+    it('of keys looks at no name but those that may match', async () => {
       expect(await filled.store.listKeys(['zzz*', 'c.000001', 'x'], { limit: 10 })).toMatchObject({
         more: false,
       });
@@ -102,7 +102,7 @@ export function filteredListConformance(name: string, fill: () => Promise<Filled
       expect([items.length > 0, short]).toEqual([true, 0]);
     });
 
-    test.each<[string, Omit<AuditQuery, 'limit' | 'after'>, (seq: number) => boolean, number]>([
+    it.each<[string, Omit<AuditQuery, 'limit' | 'after'>, (seq: number) => boolean, number]>([
       ['severity', { severity: 'CRITICAL' }, (seq) => seq % 9_000 === 0, 2],
       ['an actor that there is not', { actor: 'nobody' }, () => false, 0],
       ['an actor and a severity', { actor: 'actor-0', severity: 'CRITICAL' }, (seq) => seq % 9_000 === 0, 1],

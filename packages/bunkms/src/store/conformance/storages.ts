@@ -1,39 +1,24 @@
 import { randomUUID } from 'node:crypto';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { storageDraft, storageIn } from '../../records/storage-record.ts';
 import type { KmsStore } from '../port.ts';
-import {
-  chainKey,
-  draft,
-  edited,
-  installation,
-  key,
-  LATER,
-  made as madeInstallation,
-  stored,
-  TIME,
-} from './data.ts';
-import type { StorePlace } from './store.ts';
+import { chainKey, draft, edited, key, LATER, stored, TIME } from './data.ts';
+import { type MakePlace, type StorePlace, withStore } from './place.ts';
 
 /**
  * What every implementation of {@link KmsStore} must hold to about storages and what they hold. Run it inside
  * a test file.
  */
-export function storageConformance(name: string, makePlace: () => Promise<StorePlace>): void {
+export function storageConformance(name: string, makePlace: MakePlace): void {
   describe(`${name} as a KmsStore of storages`, () => {
     let place: StorePlace;
     let store: KmsStore;
     const storage = randomUUID();
     const other = randomUUID();
 
-    beforeEach(async () => {
-      place = await makePlace();
-      store = await place.open();
-      await store.initialise(installation(1), chainKey, madeInstallation());
-    });
-    afterEach(async () => {
-      await store.close();
-      await place.dispose();
+    withStore(makePlace, (opened, at) => {
+      store = opened;
+      place = at;
     });
 
     const advance = (id: string, generation: string, seq: number | undefined, quietSince?: number) =>
@@ -60,13 +45,13 @@ export function storageConformance(name: string, makePlace: () => Promise<StoreP
       return record && storageIn(chainKey, id, record)?.generation;
     };
 
-    test('knows of no storage that has no record', async () => {
+    it('knows of no storage that has no record', async () => {
       expect(await store.storageRecord(storage)).toBeUndefined();
       expect(await advance(storage, randomUUID(), 7)).toEqual(['storage_changed']);
       expect((await store.auditHead()).seq).toBe(1);
     });
 
-    test('gives the latest record of each storage, over a close, and not one of anything else', async () => {
+    it('gives the latest record of each storage, over a close, and not one of anything else', async () => {
       const [first, second, theirs] = [randomUUID(), randomUUID(), randomUUID()];
       expect(await advance(storage, first, undefined)).toMatchObject([{ seq: 2 }]);
       expect(await advance(storage, second, 2)).toMatchObject([{ seq: 3 }]);
@@ -76,13 +61,14 @@ export function storageConformance(name: string, makePlace: () => Promise<StoreP
         released('a-dek', storage),
       ]);
       await store.close();
-      store = await place.open();
+      await using again = await place.open();
+      store = again;
       expect(await store.storageRecord(storage)).toMatchObject({ seq: 3 });
       expect(await generationOf(storage)).toBe(second);
       expect(await generationOf(other)).toBe(theirs);
     });
 
-    test('lets one of several writers advance a storage, also in one batch', async () => {
+    it('lets one of several writers advance a storage, also in one batch', async () => {
       await advance(storage, randomUUID(), undefined);
       const second = await place.open();
       await second.unlock(chainKey);
@@ -110,7 +96,7 @@ export function storageConformance(name: string, makePlace: () => Promise<StoreP
       }
     });
 
-    test('leaves out a record, and a change of a key, whose storage has advanced', async () => {
+    it('leaves out a record, and a change of a key, whose storage has advanced', async () => {
       await advance(storage, randomUUID(), undefined);
       const made = key('a-dek', { holder: storage });
       await store.insertKey(made);
@@ -126,7 +112,7 @@ export function storageConformance(name: string, makePlace: () => Promise<StoreP
       expect(await store.updateKey({ ...next, storages: [{ id: storage, seq: before.seq }] })).toBeDefined();
     });
 
-    test('changes no key that was released behind a record, and takes no storage over to which one was', async () => {
+    it('changes no key that was released behind a record, and takes no storage over to which one was', async () => {
       await advance(storage, randomUUID(), undefined);
       const made = key('a-dek', { holder: storage });
       await store.insertKey(made);
@@ -144,7 +130,7 @@ export function storageConformance(name: string, makePlace: () => Promise<StoreP
       expect(await advance(storage, randomUUID(), 7, 9)).toMatchObject([{ seq: 10 }]);
     });
 
-    test('lists the releases to a storage, newest first, from a time on', async () => {
+    it('lists the releases to a storage, newest first, from a time on', async () => {
       await store.appendAudit([
         released('old-dek', storage, { time: '2025-12-31T23:59:59.999Z' }),
         released('a-dek', storage),
@@ -160,7 +146,7 @@ export function storageConformance(name: string, makePlace: () => Promise<StoreP
       expect(rest.next).toBeUndefined();
     });
 
-    test('lists the keys that a storage wants shredded, by name, each with what authenticates it', async () => {
+    it('lists the keys that a storage wants shredded, by name, each with what authenticates it', async () => {
       const intendedAt = TIME;
       const keys = [
         key('d-dek', { holder: storage, intendedAt, state: 'pending_deletion' }),
@@ -180,7 +166,7 @@ export function storageConformance(name: string, makePlace: () => Promise<StoreP
       expect(await store.countDeletions()).toBe(4);
     });
 
-    test('has no key due for destruction that its holder wants shredded', async () => {
+    it('has no key due for destruction that its holder wants shredded', async () => {
       await store.insertKey(key('a-dek', { holder: storage, intendedAt: TIME, state: 'pending_deletion' }));
       expect((await store.listDueKeys('2999-01-01T00:00:00.000Z', { limit: 9 })).items).toEqual([]);
     });

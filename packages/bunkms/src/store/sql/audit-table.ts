@@ -85,7 +85,11 @@ const LOOKED_AT_MAX = 10_000;
 const LOOK_MIN = 100;
 const LOOK_MAX = 1_000;
 
-/** The table of the audit chain, and what is found in it. */
+/**
+ * The table of the audit chain, and what is found in it.
+ *
+ * One class, because it has every statement on the audit chain.
+ */
 export class AuditTable {
   readonly #dialect: Dialect;
   readonly #lastChanges;

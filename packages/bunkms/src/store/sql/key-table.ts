@@ -33,7 +33,11 @@ export type KeyQuestion = readonly [name: string, version: number | null];
 /** What there is on a name that was never a key's. */
 export const NOTHING: StoredKey = { record: undefined, versions: [], lastChange: undefined };
 
-/** The tables of keys and their versions. */
+/**
+ * The tables of keys and their versions.
+ *
+ * One class, because it has every statement on these tables.
+ */
 export class KeyTable {
   readonly #dialect: Dialect;
   readonly #audit: AuditTable;

@@ -16,7 +16,11 @@ const PLACEHOLDERS = TOKEN_COLUMNS.split(', ')
   .map((_, at) => `$${at + 1}`)
   .join(', ');
 
-/** The table of tokens, and their records in the audit chain. */
+/**
+ * The table of tokens, and their records in the audit chain.
+ *
+ * One class, because it has every statement on the table.
+ */
 export class TokenTable {
   readonly #dialect: Dialect;
   readonly #issues: EachQuery;

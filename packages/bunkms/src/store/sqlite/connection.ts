@@ -15,7 +15,11 @@ const TRUNCATE_WAIT_MS = 50;
 const WAL_TRIES = 100;
 const WAL_PAUSE_MS = 20;
 
-/** One connection to the database file: pragmas, prepared statements, write transactions. Synchronous. */
+/**
+ * One connection to the database file: pragmas, prepared statements, write transactions. Synchronous.
+ *
+ * One class, because statements, transactions and the file are checked and closed together.
+ */
 export class Connection {
   readonly #path: string;
   readonly #file: BigIntStats;

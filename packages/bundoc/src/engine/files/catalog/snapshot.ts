@@ -8,7 +8,8 @@ import {
 } from '@bundoc/shared/contract/catalog-head';
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import { CHUNK_BYTES, SealedStream } from '@bundoc/shared/crypto/sealed-stream';
-import { type OwnWork, ownWork } from '../../../work/scheduler.ts';
+import { ownWork } from '../../../work/scheduler.ts';
+import type { OwnWork } from '../../../work/work.ts';
 import { ByteReader, ByteWriter } from '../../bytes.ts';
 import type { SealCount } from '../../seal-budget.ts';
 import {

@@ -4,7 +4,8 @@ import { describe, expect, it } from 'vitest';
 import { SimulatedDisk } from '../../../testing/simulated-disk.ts';
 import type { FileChange } from '../disk/disk.ts';
 import { Backlog } from './backlog.ts';
-import { DocumentWriter, type ProjectFiles } from './document-writer.ts';
+import { DocumentWriter } from './document-writer.ts';
+import type { ProjectFiles } from './project-files.ts';
 
 const name = (n: number) => n.toString(16).padStart(32, '0');
 const bytes = (length: number, fill = 1) => Buffer.alloc(length, fill);

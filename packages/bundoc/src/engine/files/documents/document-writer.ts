@@ -1,21 +1,7 @@
-import { AppError } from '@bundoc/shared/contract/app-error';
+import type { AppError } from '@bundoc/shared/contract/app-error';
 import type { Disk } from '../disk/disk.ts';
 import type { Backlog } from './backlog.ts';
-import { documentPath } from './document-files.ts';
-
-/** A document file that is to be written, or removed when there are no bytes. */
-interface PendingWrite {
-  readonly sealed: Buffer | undefined;
-  /** Position among the writes of the project: a wait covers those up to its own. */
-  readonly number: number;
-}
-
-/** A caller that waits until the writes up to one are done or replaced. */
-interface Wait {
-  readonly upTo: number;
-  left: number;
-  readonly done: PromiseWithResolvers<void>;
-}
+import { type PendingWrite, ProjectFiles, type WritingPort } from './project-files.ts';
 
 export interface DocumentWriterOptions {
   readonly disk: Pick<Disk, 'writeFiles'>;
@@ -32,8 +18,6 @@ const ROUND_FILES_MAX = 256;
 const ROUND_BYTES_MAX = 4_194_304;
 /** Files of one project in a round while others wait. */
 const TURN_FILES_MAX = 32;
-/** Memory that a file's name takes until a sync. */
-const UNSYNCED_NAME_BYTES = 64;
 /** How long after a full disk the next try comes, milliseconds. */
 const FULL_RETRY_MS = 500;
 
@@ -43,6 +27,8 @@ const FULL_RETRY_MS = 500;
  * file that a crash tears is written again from the log. Projects take turns.
  *
  * It outlives the stores: it still writes what a closed project left, so the next opening need not.
+ *
+ * One class, because rounds, turns and retries choose from the same projects.
  */
 export class DocumentWriter {
   readonly #options: DocumentWriterOptions;
@@ -206,214 +192,4 @@ interface QueuedWrite {
   readonly files: ProjectFiles;
   readonly fileName: string;
   readonly write: PendingWrite;
-}
-
-/** What the files of a project need from the writer. */
-interface WritingPort {
-  readonly backlog: Backlog;
-  isFull(): boolean;
-  start(files: ProjectFiles): void;
-}
-
-/**
- * The document files of one project that are behind the log, or not durable yet.
- *
- * It has many short members: stores queue files by some, and the writer takes them by others.
- */
-export class ProjectFiles {
-  /** The latest content of each file that is not on the disk yet, by file name. For the writer. */
-  readonly pendingWrites = new Map<string, PendingWrite>();
-  /** Called with a failure other than a full disk, after which nothing is written. The open store sets it. */
-  onFailure: ((error: unknown) => void) | undefined;
-  /**
-   * Whether everything that the log has of the project is pending here or in its file. An opening then writes
-   * nothing again.
-   */
-  isUpToDate = false;
-  readonly #directory: string;
-  readonly #writing: WritingPort;
-  /** Names of files that are written and not synced. */
-  #unsynced = new Set<string>();
-  readonly #waits = new Set<Wait>();
-  #writeCount = 0;
-  #backlogBytes = 0;
-  #onCapacity: (() => void) | undefined;
-  #failure: { readonly error: unknown } | undefined;
-
-  constructor(directory: string, writing: WritingPort) {
-    this.#directory = directory;
-    this.#writing = writing;
-  }
-
-  get hasFailed(): boolean {
-    return this.#failure !== undefined;
-  }
-
-  get hasPendingContent(): boolean {
-    return this.pendingWrites.values().some(({ sealed }) => sealed !== undefined);
-  }
-
-  /** Whether no write is pending and all files are durable. */
-  get isClean(): boolean {
-    return this.pendingWrites.size === 0 && this.#unsynced.size === 0 && this.#failure === undefined;
-  }
-
-  /**
-   * Bytes of memory, as an estimate, of the names that wait for a sync. The contents that wait are the
-   * backlog's.
-   */
-  get memoryBytes(): number {
-    return this.#unsynced.size * UNSYNCED_NAME_BYTES;
-  }
-
-  get isFull(): boolean {
-    return this.#writing.isFull();
-  }
-
-  /** Whether somebody waits until what is pending is written. */
-  get isAwaited(): boolean {
-    return this.#waits.size > 0;
-  }
-
-  /** Sealed bytes that are committed and not in their file yet. */
-  pending(fileName: string): Buffer | undefined {
-    return this.pendingWrites.get(fileName)?.sealed;
-  }
-
-  /** Has a file written. A later content replaces one that is still pending. */
-  put(fileName: string, sealed: Buffer): void {
-    this.#enqueue(fileName, sealed);
-  }
-
-  /** Has a file removed. */
-  remove(fileName: string): void {
-    this.#enqueue(fileName, undefined);
-  }
-
-  /**
-   * False while the backlog of all projects is full. For a project without pending bytes it has a reserve, so
-   * that it does not wait for others.
-   */
-  get hasCapacity(): boolean {
-    const { backlog } = this.#writing;
-    const isFull = this.#backlogBytes === 0 ? backlog.isReserveFull : backlog.isFull;
-    return !isFull || this.#failure !== undefined;
-  }
-
-  /** Calls `wake` once, when there may be capacity. */
-  whenCapacity(wake: () => void): void {
-    if (this.#onCapacity === undefined) this.#writing.backlog.whenCapacity(this.#wakeForCapacity);
-    this.#onCapacity = wake;
-  }
-
-  readonly #wakeForCapacity = (): void => {
-    const wake = this.#onCapacity;
-    this.#onCapacity = undefined;
-    wake?.();
-  };
-
-  /**
-   * Resolves once every write so far is on the disk, or was replaced by a later one, which the log has.
-   *
-   * @throws what the disk threw, `disk_full` at once.
-   */
-  async whenWritten(): Promise<void> {
-    if (this.#failure !== undefined) throw this.#failure.error;
-    if (this.pendingWrites.size === 0) return;
-    if (this.isFull) throw new AppError('disk_full');
-    const wait: Wait = {
-      upTo: this.#writeCount,
-      left: this.pendingWrites.size,
-      done: Promise.withResolvers(),
-    };
-    this.#waits.add(wait);
-    this.#writing.start(this);
-    await wait.done.promise;
-  }
-
-  /** Paths of files that were written and not synced. The caller syncs them, or fails the project. */
-  takeUnsynced(): string[] {
-    const names = this.#unsynced;
-    this.#unsynced = new Set();
-    return Array.from(names, (fileName) => this.pathOf(fileName));
-  }
-
-  pathOf(fileName: string): string {
-    return `${this.#directory}/${documentPath(fileName)}`;
-  }
-
-  /** For the writer: a file was written or removed. */
-  written(fileName: string, write: PendingWrite): void {
-    // A removal too, even of what was not there: a process that was killed may have removed it and not synced
-    // its folder.
-    this.#unsynced.add(fileName);
-    if (this.pendingWrites.get(fileName) !== write) return;
-    this.pendingWrites.delete(fileName);
-    this.#count(-(write.sealed?.length ?? 0));
-    this.#settled(write);
-    if (this.#backlogBytes === 0) this.#wakeForCapacity();
-  }
-
-  /** For the writer: ends all waits, since a full disk holds up contents. */
-  diskIsFull(): void {
-    for (const { done } of this.#waits) done.reject(new AppError('disk_full'));
-    this.#waits.clear();
-    this.#wakeForCapacity();
-  }
-
-  /** Writes nothing more: what the files contain is unknown. */
-  fail(error: unknown): void {
-    if (this.#failure !== undefined) return;
-    this.giveUp(error);
-    this.onFailure?.(error);
-  }
-
-  giveUp(error: unknown): void {
-    if (this.#failure !== undefined) return;
-    this.#failure = { error };
-    this.isUpToDate = false;
-    this.#count(-this.#backlogBytes);
-    this.pendingWrites.clear();
-    for (const { done } of this.#waits) done.reject(error);
-    this.#waits.clear();
-    this.#wakeForCapacity();
-  }
-
-  #enqueue(fileName: string, sealed: Buffer | undefined): void {
-    if (this.#failure !== undefined) return;
-    const former = this.pendingWrites.get(fileName);
-    this.#count((sealed?.length ?? 0) - (former?.sealed?.length ?? 0));
-    // Behind the others, so that those that wait longest are written first.
-    this.pendingWrites.delete(fileName);
-    this.pendingWrites.set(fileName, { sealed, number: ++this.#writeCount });
-    if (former !== undefined) this.#replaced(former);
-    this.#writing.start(this);
-  }
-
-  #count(bytes: number): void {
-    const { backlog } = this.#writing;
-    const had = this.#backlogBytes > 0;
-    this.#backlogBytes += bytes;
-    const has = this.#backlogBytes > 0;
-    if (had !== has) backlog.countProject(has ? 1 : -1);
-    backlog.add(bytes);
-  }
-
-  /**
-   * Nobody need wait for a content that was replaced: the commit of the later one is in the log, behind any
-   * checkpoint of now.
-   */
-  #replaced(former: PendingWrite): void {
-    for (const wait of this.#waits) if (former.number <= wait.upTo) this.#end(wait);
-  }
-
-  #settled(write: PendingWrite): void {
-    for (const wait of this.#waits) if (write.number <= wait.upTo) this.#end(wait);
-  }
-
-  #end(wait: Wait): void {
-    if (--wait.left > 0) return;
-    this.#waits.delete(wait);
-    wait.done.resolve();
-  }
 }

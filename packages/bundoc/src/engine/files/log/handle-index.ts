@@ -16,6 +16,8 @@ const ROWS_AT_FIRST = 64;
 /**
  * The places of the newest and the oldest uncovered part of each handle. This is all that the log keeps of a
  * project in memory, about 120 bytes. Walking back through the entries finds all parts between the two.
+ *
+ * One class, because the places of a handle, its pins and the sum of bytes change together.
  */
 export class HandleIndex {
   readonly #rows = new Map<string, number>();

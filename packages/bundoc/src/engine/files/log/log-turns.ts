@@ -6,23 +6,11 @@ import { ENTRY_BYTES, type Entry, REPEAT_BYTES } from './frame.ts';
 import type { HandleIndex } from './handle-index.ts';
 import { FRAME_PARTS_MAX, type Place } from './layout.ts';
 import type { LogLimits, LogMark, LogOptions, PartSource, TakenPart } from './log-api.ts';
+import { LogShares } from './log-shares.ts';
 import { encodeBirth, type PartSeal } from './part-seal.ts';
 import type { LogObserver } from './ports.ts';
 import type { Segments } from './segments.ts';
 
-/** From this fill of the log on, sources with too many uncovered bytes wait. */
-const WAIT_FROM = 0.75;
-/**
- * From this fill on, all sources of a subject with too many bytes wait. A single subject may use the rest of
- * the log.
- */
-const SUBJECT_WAITS_FROM = 0.875;
-/**
- * Divisors for the share of a project and of a subject. The service's own work only has the share of a
- * project.
- */
-const SHARES = 8;
-const SUBJECT_SHARES = 4;
 const SHARE_BYTES_MIN = 16_384;
 /** For sources that have waited for space in vain: a segment will soon be free. */
 const RETRY_AFTER_S = 1;
@@ -65,26 +53,27 @@ export interface Sending {
   readonly isLast: boolean;
 }
 
-/** The ready sources, the order of their turns, and the held ones. */
+/**
+ * The ready sources, the order of their turns, and the held ones.
+ *
+ * One class, because each turn, wait and refusal of a source changes the same sums.
+ */
 export class LogTurns {
   readonly #limits: LogLimits;
   readonly #observer: LogObserver | undefined;
-  readonly #segments: Segments;
   readonly #index: HandleIndex;
   readonly #queue = new FairQueue<Attached>(SHARE_BYTES_MIN, ({ subject }) => subject);
   /** Sources that must wait until a segment is free or their own parts are covered. */
   readonly #held = new Set<Attached>();
   readonly #attached = new Map<string, Attached>();
   readonly #clock: Clock;
-  /** Bytes by subject, cached while one frame is composed: only a nearly full log needs them. */
-  #uncovered: ReadonlyMap<string, number> | undefined;
-  #ofReserve: ReadonlyMap<string, number> | undefined;
+  readonly #shares: LogShares;
 
   constructor({ limits, observer, clock = systemClock }: LogOptions, segments: Segments, index: HandleIndex) {
     this.#limits = limits;
     this.#observer = observer;
     this.#clock = clock;
-    this.#segments = segments;
+    this.#shares = new LogShares(limits, segments, index, this.#attached);
     this.#index = index;
   }
 
@@ -198,8 +187,7 @@ export class LogTurns {
     const { chunkBytes } = this.#limits;
     const group: Sending[] = [];
     let left = bytesMax;
-    this.#uncovered = undefined;
-    this.#ofReserve = undefined;
+    this.#shares.beginFrame();
     this.#queue.round(
       left,
       () => left < chunkBytes || group.length >= FRAME_PARTS_MAX,
@@ -225,13 +213,13 @@ export class LogTurns {
       attached.held = undefined;
       return this.#nextChunk(attached, large);
     }
-    if (isReserve && this.#isOverReserve(attached)) {
+    if (isReserve && this.#shares.isOverReserve(attached)) {
       source.refuse(new AppError('disk_full'));
       if (source.makesRoom) this.#hold(attached);
       else attached.held = undefined;
       return undefined;
     }
-    const over = isReserve || source.makesRoom ? undefined : this.#overShare(attached);
+    const over = isReserve || source.makesRoom ? undefined : this.#shares.exceeded(attached);
     if (over !== undefined) {
       this.#hold(attached, true);
       // Most bytes of a subject may belong to another project, so a checkpoint of this one might free
@@ -284,41 +272,6 @@ export class LogTurns {
     if (large === undefined) return;
     large.sent += bytes;
     large.chunks++;
-  }
-
-  #isOverReserve({ reserveBytes, subject }: Attached): boolean {
-    const bytes = 2 * this.#limits.segmentBytes;
-    if (reserveBytes > bytes / SHARES) return true;
-    if (subject === '') return false;
-    this.#ofReserve ??= this.#bySubject((attached) => attached.reserveBytes);
-    return (this.#ofReserve.get(subject) ?? 0) > bytes / SUBJECT_SHARES;
-  }
-
-  /**
-   * In a nearly full log, large sources wait first, and then large subjects. The shares shrink with the
-   * remaining space.
-   *
-   * @returns whose share is used up.
-   */
-  #overShare({ source: { handle }, subject }: Attached): 'project' | 'subject' | undefined {
-    const { fill } = this.#segments;
-    if (fill < WAIT_FROM) return undefined;
-    const { segmentBytes, segmentsMax } = this.#limits;
-    const left = (Math.max(0, 1 - fill) / (1 - WAIT_FROM)) * segmentBytes * segmentsMax;
-    const bytes = Math.max(left, segmentBytes);
-    if (this.#index.uncoveredBytesOf(handle) > bytes / SHARES) return 'project';
-    if (fill < SUBJECT_WAITS_FROM || subject === '') return undefined;
-    this.#uncovered ??= this.#bySubject(({ source }) => this.#index.uncoveredBytesOf(source.handle));
-    return (this.#uncovered.get(subject) ?? 0) > bytes / SUBJECT_SHARES ? 'subject' : undefined;
-  }
-
-  #bySubject(bytesOf: (attached: Attached) => number): Map<string, number> {
-    const sums = new Map<string, number>();
-    for (const attached of this.#attached.values()) {
-      const { subject } = attached;
-      sums.set(subject, (sums.get(subject) ?? 0) + bytesOf(attached));
-    }
-    return sums;
   }
 
   /**

@@ -18,7 +18,7 @@ const WAIT_MS_MAX = 5_000;
  * Writes waiting parts, frame by frame. One frame is in flight at a time, so only the last one can be torn. A
  * failed write cuts the log: a new segment states that the failed frame never happened.
  *
- * Frames, cuts and stops change one state of the log's end, so they share a class.
+ * One class, because frames, cuts and stops change one state of the log's end.
  */
 export class LogWriter {
   readonly #options: LogOptions;

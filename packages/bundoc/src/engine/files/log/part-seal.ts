@@ -1,5 +1,5 @@
 import { createCipheriv, createDecipheriv, type KeyObject } from 'node:crypto';
-import { deriveKey, NONCE_BYTES, OpenError } from '@bundoc/shared/crypto/aead';
+import { decrypted, deriveKey, NONCE_BYTES } from '@bundoc/shared/crypto/aead';
 import type { FramePlace } from './layout.ts';
 import { TAG_BYTES } from './layout.ts';
 
@@ -93,14 +93,7 @@ export function openPart(
   const decipher = createDecipheriv(CIPHER, seal.key, nonceOf(place.frame), { authTagLength: TAG_BYTES });
   decipher.setAAD(aadOfPart(seal.aad, head, place.frame, clear));
   decipher.setAuthTag(tag);
-  const plaintext = decipher.update(sealed);
-  try {
-    decipher.final();
-  } catch {
-    plaintext.fill(0);
-    throw new OpenError();
-  }
-  return plaintext;
+  return decrypted(decipher, sealed);
 }
 
 /**

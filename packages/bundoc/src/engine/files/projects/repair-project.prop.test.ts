@@ -4,7 +4,7 @@ import { CliProject } from '../../../testing/cli-project.ts';
 import { flip, framesOn } from '../../../testing/log-frames.ts';
 import type { SimulatedDisk } from '../../../testing/simulated-disk.ts';
 import { closeEngine } from '../../../testing/test-engine.ts';
-import { put, remove } from '../../conformance.ts';
+import { put, remove } from '../../../testing/writes.ts';
 import type { EmbeddedStore } from '../store/embedded-store.ts';
 
 const IDS = ['a', 'b', 'c', 'd', 'e', 'f'];

@@ -1,9 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import { CliProject } from '../../../testing/cli-project.ts';
 import { type FrameOnDisk, flip, framesOn } from '../../../testing/log-frames.ts';
-import type { SimulatedDisk, Survival } from '../../../testing/simulated-disk.ts';
+import type { SimulatedDisk } from '../../../testing/simulated-disk.ts';
+import type { Survival } from '../../../testing/simulated-file.ts';
 import { closeEngine, engineOn, STORAGE_ID, viewLog } from '../../../testing/test-engine.ts';
-import { put, ref, remove } from '../../conformance.ts';
+import { put, ref, remove } from '../../../testing/writes.ts';
 import { encodeCarried } from '../log/carried-file.ts';
 import type { EmbeddedStore } from '../store/embedded-store.ts';
 import { LossNotAccepted } from '../store/rebuild.ts';

@@ -4,7 +4,7 @@ import { CliProject } from '../../../testing/cli-project.ts';
 import { flip, framesOn } from '../../../testing/log-frames.ts';
 import type { SimulatedDisk } from '../../../testing/simulated-disk.ts';
 import { closeEngine } from '../../../testing/test-engine.ts';
-import { put, ref, remove } from '../../conformance.ts';
+import { put, ref, remove } from '../../../testing/writes.ts';
 import { verifyProject } from './verify-project.ts';
 
 /**

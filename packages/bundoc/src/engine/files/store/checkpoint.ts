@@ -5,7 +5,7 @@ import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import { forEachAtOnce } from '@bundoc/shared/runtime/at-once';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import type { OwnWork } from '../../../work/scheduler.ts';
+import type { OwnWork } from '../../../work/work.ts';
 import type { IdempotencyRecords } from '../../idempotency-records.ts';
 import type { MemoryIndex } from '../../indexes/memory-index.ts';
 import { TOMBSTONE_TTL_MS } from '../../port.ts';
@@ -13,7 +13,7 @@ import type { Catalog } from '../catalog/catalog.ts';
 import { encodeIndexes, INDEX_FILE } from '../catalog/index-file.ts';
 import { encodeSnapshot, type SnapshotHead } from '../catalog/snapshot.ts';
 import { AT_ONCE, type Disk, replaceFile } from '../disk/disk.ts';
-import type { ProjectFiles } from '../documents/document-writer.ts';
+import type { ProjectFiles } from '../documents/project-files.ts';
 import { isSamePlace, type Place } from '../log/layout.ts';
 import type { LogMark } from '../log/log-api.ts';
 

@@ -5,9 +5,9 @@ import { EmbeddedProject } from '../../../testing/embedded-project.ts';
 import { holdLogWrites } from '../../../testing/held-log-writes.ts';
 import type { SimulatedDisk } from '../../../testing/simulated-disk.ts';
 import { SlowSteps } from '../../../testing/slow-steps.ts';
+import { commitOne, put, remove } from '../../../testing/writes.ts';
 import { encodeKeyPart } from '../../../values/key.ts';
 import { Scheduler } from '../../../work/scheduler.ts';
-import { commitOne, put, remove } from '../../conformance.ts';
 import { describeIndexes } from '../../indexes/conformance.ts';
 
 const open: DefinedStore[] = [];

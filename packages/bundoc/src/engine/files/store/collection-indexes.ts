@@ -2,7 +2,7 @@ import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { DocumentContent, DocumentRef } from '../../../crypto/stored-text.ts';
 import { readValue } from '../../../values/value.ts';
 import { TREE_BYTES_MAX } from '../../../work/large-bytes.ts';
-import type { OwnWork, Work } from '../../../work/scheduler.ts';
+import type { OwnWork, Work } from '../../../work/work.ts';
 import type { PlanIndexing } from '../../commit-plan.ts';
 import {
   type DefinedBy,
@@ -62,6 +62,8 @@ interface Indexed {
  * therefore already in.
  *
  * Its members are those of its port, and what commits and checkpoints need.
+ *
+ * One class, because it has the members of the port, and what a commit and a checkpoint ask of indexes.
  */
 export class CollectionIndexes implements EngineIndexes {
   readonly #documents: IndexedDocuments;

@@ -1,11 +1,11 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import type { OwnWork } from '../../../work/scheduler.ts';
+import type { OwnWork } from '../../../work/work.ts';
 import { ByteWriter } from '../../bytes.ts';
 import type { WriteResult } from '../../port.ts';
 import type { SealBudget, SealCount } from '../../seal-budget.ts';
 import { writeSealsRecord } from '../../state.ts';
-import type { ProjectFiles } from '../documents/document-writer.ts';
+import type { ProjectFiles } from '../documents/project-files.ts';
 import type { AttachedHandle, PartSource, TakenPart } from '../log/log-api.ts';
 import {
   estimatedBytes,
@@ -54,7 +54,12 @@ interface NextPart {
   isSealed: boolean;
 }
 
-/** The commits of a store that wait for the log, or are being written into it. */
+/**
+ * The commits of a store that wait for the log, or are being written into it.
+ *
+ * One class, because each commit passes through its states here in one order, and any state can end in a
+ * refusal.
+ */
 export class CommitQueue implements PartSource {
   readonly project: string;
   readonly handle: string;

@@ -1,7 +1,8 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { DocumentRef } from '../../../crypto/stored-text.ts';
-import { type OwnWork, ownWork } from '../../../work/scheduler.ts';
+import { ownWork } from '../../../work/scheduler.ts';
+import type { OwnWork } from '../../../work/work.ts';
 import { CommitNotifier } from '../../commit-notifier.ts';
 import { admit } from '../../commit-plan.ts';
 import type { IdempotencyRecords } from '../../idempotency-records.ts';
@@ -28,7 +29,7 @@ import type { SealBudget, SealLimits } from '../../seal-budget.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import type { StoredIndexes } from '../catalog/index-file.ts';
 import type { SnapshotHead } from '../catalog/snapshot.ts';
-import type { ProjectFiles } from '../documents/document-writer.ts';
+import type { ProjectFiles } from '../documents/project-files.ts';
 import type { Place } from '../log/layout.ts';
 import type { AttachedHandle, LogMark, PartSource } from '../log/log-api.ts';
 import type { CheckpointSource, StoredIndexState } from './checkpoint.ts';
@@ -104,6 +105,9 @@ export interface EmbeddedParts {
  *
  * It has as many members as its two ports. The reader, the queue of commits, the indexes and the resealing do
  * the work.
+ *
+ * One class, because it has the members of its two ports; the reader, the queue of commits, the indexes and
+ * the resealing do the work.
  */
 export class EmbeddedStore implements ProjectStore, CheckpointSource {
   readonly handle: string;

@@ -3,7 +3,6 @@ import { basename, dirname, join } from 'node:path';
 import { counted } from '@bundoc/shared/cli/counted';
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
-import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import { openOwnDocument } from '../../open-document.ts';
@@ -16,10 +15,10 @@ import { type FileChange, LARGE_FILE_BYTES_MAX, makeDirectoryDurably, replaceFil
 import { DOCS_FOLDER, documentPath, nameOf } from '../documents/document-files.ts';
 import { HANDLE_BYTES } from '../log/layout.ts';
 import { PartsDamaged } from '../log/sealed-part.ts';
+import { adoptFiles } from './adopt-files.ts';
 import { CARRIED_FOLDER, FolderCopied, loadProject } from './project-loader.ts';
 import {
   commitsIn,
-  type FoundFile,
   type RemainsPlace,
   readFiles,
   type SalvageScan,
@@ -67,11 +66,6 @@ export interface Rebuilt {
 export class LossNotAccepted extends Error {
   override readonly name = 'LossNotAccepted';
 }
-
-/** More sequence numbers than one segment of the log has room for. */
-const SEQS_IN_SEGMENT_MAX = 524_288;
-/** More documents than a rebuild can open, and so renumber, in a millisecond. */
-const SEQS_IN_MS_MAX = 50;
 
 /**
  * Makes a store whole again that cannot be loaded: all that catalog, parts of the log and document files
@@ -211,119 +205,6 @@ async function quarantine(
 function sentenceOf(lostSeqs: Rebuilt['lostSeqs']): string {
   const ranges = lostSeqs.map(({ from, to }) => (to === undefined ? `from ${from} on` : `${from} to ${to}`));
   return `commits ${ranges.join(', ')} may be lost`;
-}
-
-/**
- * Adds to the catalog what only files know. Their documents come last in the change feed, where no
- * follower misses them. In lists they stand before what the log has, in the order of their creation.
- *
- * @returns the names of the files.
- */
-function adoptFiles(
-  { cipher, log }: RemainsPlace,
-  remains: SalvageScan,
-  found: ReadonlyMap<string, FoundFile>,
-  clock: Clock,
-): string[] {
-  const { catalog } = remains.store;
-  const isRebuilt = remains.catalogFault !== undefined;
-  const known = new Map([...catalog.states()].map((state) => [nameOf(state), state]));
-  const later = [...found.values()]
-    .filter((file) => isLater(remains, known.get(file.fileName), file))
-    .sort((a, b) => order(a.metadata, b.metadata));
-  const base = seqBase(remains, log.lastNumber, clock);
-  const places = isRebuilt ? placesAmong(known.values(), later, remains.firstSeq ?? base + 1) : undefined;
-  let seq = base;
-  for (const { metadata, fileName, size } of later) {
-    const before = known.get(fileName);
-    seq++;
-    catalog.apply({
-      collection: metadata._collection,
-      id: metadata._id,
-      fileName: Buffer.from(fileName, 'hex'),
-      seq,
-      createdSeq: before?.deletedMs === 0 ? before.createdSeq : (places?.get(fileName) ?? seq),
-      createdMs: Date.parse(metadata._created),
-      rev: Buffer.from(metadata._rev, 'hex'),
-      // Which version sealed the file is not known: taken for the oldest, it is re-sealed in any case.
-      keyVersion: cipher.oldestVersion,
-      size,
-      deletedMs: 0,
-    });
-  }
-  // Deletions from before what the log has are forgotten with the catalog: a reader of the feed from there
-  // must start again.
-  const forgotten = remains.firstSeq === undefined ? base : remains.firstSeq - 1;
-  catalog.restore(seq, isRebuilt ? forgotten : catalog.purgedSeq);
-  return later.map(({ fileName }) => fileName);
-}
-
-/**
- * The sequence number behind which new ones begin, so that none is ever given twice. Where the latest commits
- * may be missing, it is above all that can have been given: by the time and the segments there were, however
- * often this has been done before.
- */
-function seqBase(
-  { store, lostSeqs, catalogFault, firstSeq, endIsUnknown }: SalvageScan,
-  segments: number,
-  clock: Clock,
-): number {
-  const highest = Math.max(store.catalog.lastSeq, ...lostSeqs.map(({ to }) => to ?? 0));
-  const isKnown = !endIsUnknown && (catalogFault === undefined || firstSeq !== undefined);
-  return isKnown ? highest : Math.max(highest, clock.now() * SEQS_IN_MS_MAX + segments * SEQS_IN_SEGMENT_MAX);
-}
-
-/**
- * Whether a file is the latest of its document: nothing else knows it, or it came of a commit that is lost.
- * With the catalog at hand every revision is known that the file had before the log; without it only the time
- * tells which is later.
- */
-function isLater(
-  remains: SalvageScan,
-  state: DocumentState | undefined,
-  { fileName, metadata }: FoundFile,
-): boolean {
-  if (state === undefined) return true;
-  if (!remains.filesMayBeLater || remains.knownRevs.get(fileName)?.has(metadata._rev) === true) return false;
-  const updatedMs = Date.parse(metadata._updated);
-  // When the document last changed, as far as is known.
-  const knownMs = state.deletedMs || (remains.updatedMs.get(fileName) ?? state.createdMs);
-  return remains.catalogFault === undefined ? updatedMs >= knownMs : updatedMs > knownMs;
-}
-
-function order(a: DocumentMetadata, b: DocumentMetadata): number {
-  if (a._created !== b._created) return a._created < b._created ? -1 : 1;
-  if (a._id !== b._id) return a._id < b._id ? -1 : 1;
-  return a._collection < b._collection ? -1 : 1;
-}
-
-/**
- * List positions of documents that only files know, in the order of their creation among
- * those of `known`: for each the highest number below the next one's that nobody has. Where clocks leave no
- * such room, there are fewer places than files.
- */
-function placesAmong(
-  known: Iterable<DocumentState>,
-  later: readonly FoundFile[],
-  limit: number,
-): ReadonlyMap<string, number> {
-  const placed = [...known].filter(({ createdSeq }) => createdSeq < limit);
-  placed.sort((a, b) => a.createdMs - b.createdMs);
-  const taken = new Set(placed.map(({ createdSeq }) => createdSeq));
-  const places = new Map<string, number>();
-  let next = limit;
-  for (const { fileName, metadata } of later.toReversed()) {
-    for (let last = placed.at(-1); last !== undefined; last = placed.at(-1)) {
-      if (last.createdMs <= Date.parse(metadata._created)) break;
-      next = Math.min(next, last.createdSeq);
-      placed.pop();
-    }
-    do next--;
-    while (taken.has(next));
-    if (next <= 0) break;
-    places.set(fileName, next);
-  }
-  return places;
 }
 
 /**

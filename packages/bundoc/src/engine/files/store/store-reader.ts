@@ -3,7 +3,7 @@ import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import { type DocumentRef, readStoredMetadata } from '../../../crypto/stored-text.ts';
 import { openingUs } from '../../../work/opening-time.ts';
-import type { Work } from '../../../work/scheduler.ts';
+import type { Work } from '../../../work/work.ts';
 import type {
   Awaitable,
   ChangePage,
@@ -20,7 +20,7 @@ import type { DocumentState } from '../../state.ts';
 import type { Catalog, ListedPlace, LivingDocument } from '../catalog/catalog.ts';
 import type { Disk } from '../disk/disk.ts';
 import { documentPath, readDocumentFile } from '../documents/document-files.ts';
-import type { ProjectFiles } from '../documents/document-writer.ts';
+import type { ProjectFiles } from '../documents/project-files.ts';
 import type { SealedCache } from '../documents/sealed-cache.ts';
 
 /** Bytes decrypted before other work gets its turn. */
@@ -41,6 +41,8 @@ export interface StoreReaderOptions {
  * Reads documents of the embedded engine. The catalog identifies the current state of a document. Its bytes
  * are pending, cached, or in its file. Commits may happen during a read, so its result counts only if the
  * catalog still has that state.
+ *
+ * One class, because each read holds what it opened against the same catalog.
  */
 export class StoreReader {
   readonly #options: StoreReaderOptions;

@@ -173,8 +173,8 @@ export class Attempt {
 }
 
 /**
- * Plans the commits of all projects in a transaction. Their lookups in blind indexes are batched. Commits that
- * would need more than {@link LOOK_UPS_MAX} are left to another transaction. When the entries fill the
+ * Plans the commits of all projects in a transaction. Their lookups in blind indexes are batched. Commits
+ * that would need more than {@link LOOK_UPS_MAX} are left to another transaction. When the entries fill the
  * transaction, later projects with indexes get no plan and are not charged.
  */
 async function planAll(

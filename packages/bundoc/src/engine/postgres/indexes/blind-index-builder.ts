@@ -1,5 +1,6 @@
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import { type OwnWork, ownWork } from '../../../work/scheduler.ts';
+import { ownWork } from '../../../work/scheduler.ts';
+import type { OwnWork } from '../../../work/work.ts';
 import type { DocumentPage, ListedDocument, ListQuery } from '../../port.ts';
 import type { Database, Row, Statement } from '../database/database.ts';
 import { lockOf } from '../rows/project-rows.ts';
@@ -92,6 +93,8 @@ export interface BlindIndexBuilderOptions {
  * order without the project's lock, and adds their entries under it unless they have changed. It removes the
  * entries of dropped indexes. Nodes share the work: one of them advances an index, and when it stops, another
  * continues.
+ *
+ * One class, because the steps of a build follow one another, and end together when the store closes.
  */
 export class BlindIndexBuilder {
   readonly #options: BlindIndexBuilderOptions;

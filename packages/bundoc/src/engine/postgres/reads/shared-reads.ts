@@ -118,6 +118,8 @@ interface Wanted {
  *
  * Subjects take turns, then the projects of a subject, one document each. Large documents have separate
  * statements, so that they do not delay small ones. Heads and pages of changes are gathered in the same way.
+ *
+ * One class, because each kind of read has its batcher and its statement here.
  */
 export class SharedReads {
   readonly #database: Queryable;

@@ -27,6 +27,8 @@ export class VersionUnknown extends Error {
  * - the number of seals of a key version.
  *
  * The formats are in docs/formats/postgres-rows.md.
+ *
+ * One class, because it has a method to seal and one to open each kind of row.
  */
 export class RowCipher {
   readonly #project: string;

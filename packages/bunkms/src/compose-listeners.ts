@@ -1,0 +1,147 @@
+import { isIPv6 } from 'node:net';
+import { CONSOLE_FOLDER } from '@bundoc/console/folder';
+import { readSite } from '@bundoc/shared/console/site';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { Connections } from '@bundoc/shared/http/connection-limit';
+import { createHttpShares } from '@bundoc/shared/http/http-shares';
+import { boundedWarner } from '@bundoc/shared/runtime/bounded-warner';
+import type { Drain } from '@bundoc/shared/runtime/drain';
+import { VERSION } from '@bundoc/shared/runtime/version';
+import type { ServerTls } from '@bundoc/shared/tls/server-tls';
+import type { FastifyInstance } from 'fastify';
+import type { AuditRecorders } from './audit/recorders.ts';
+import type { ServiceDeps } from './compose-services.ts';
+import { cryptoAudit } from './http/crypto-audit.ts';
+import { exportAudit } from './http/export-audit.ts';
+import { guardPeers } from './http/internal-network.ts';
+import {
+  createApiListener,
+  createInternalListener,
+  type ListenerOptions,
+  type OnProblem,
+} from './http/listener.ts';
+import { createReadiness } from './http/readiness.ts';
+import type { ServiceGate, Services } from './http/services.ts';
+import type { Metrics } from './metrics.ts';
+
+interface ListenerDeps extends ProblemDeps, Pick<ServiceDeps, 'config' | 'logger'> {
+  /** Absent while the service is sealed. */
+  readonly services: Services | undefined;
+  readonly publicKey: ListenerOptions['publicKey'];
+  readonly drain: Drain;
+  readonly apiTls: ServerTls | undefined;
+  readonly internalTls: ServerTls | undefined;
+  readonly requestTimeoutMs: number | undefined;
+}
+
+/** Both listeners, which do not listen yet. */
+export async function createListeners(
+  deps: ListenerDeps,
+  opened: AsyncDisposableStack,
+): Promise<{ readonly api: FastifyInstance; readonly internal: FastifyInstance }> {
+  const { config, clock, logger, metrics, services, publicKey, drain } = deps;
+  const { apiTls, internalTls, requestTimeoutMs } = deps;
+  const gate = gateOf(services);
+  const shares = createHttpShares(config.shares, clock);
+  // Of their own: strangers who fill the API listener must not keep Bundoc from its keys.
+  const { connectionsMax: max, connectionsOfAddressMax: ofAddressMax, isProxy } = config.shares;
+  const internalConnections = new Connections({ prefix: 'internal ', clock, max, ofAddressMax, isProxy });
+  for (const connections of [shares.connections, internalConnections])
+    metrics.watchCuts(connections.share, () => connections.cuts);
+  const site = config.console ? readSite(CONSOLE_FOLDER) : undefined;
+  if (config.console && site === undefined) logger.warn('the console is not built: it is not served');
+  const listenerOptions = {
+    shares,
+    drain,
+    logger,
+    clock,
+    metrics,
+    console: { version: VERSION, site },
+    publicKey,
+    sealed: services === undefined,
+    services: gate,
+    readiness: createReadiness(services === undefined ? undefined : gate, clock),
+    requestTimeoutMs,
+  };
+  const { onApiProblem, onInternalProblem } = problemHooks(deps);
+  const api = opened.adopt(await createApiListener(listenerOptions, apiTls, onApiProblem), (app) =>
+    app.close(),
+  );
+  const internal = opened.adopt(
+    await createInternalListener(
+      { ...listenerOptions, shares: { ...shares, connections: internalConnections } },
+      internalTls,
+      onInternalProblem,
+    ),
+    (app) => app.close(),
+  );
+  return { api, internal };
+}
+
+interface ProblemDeps extends Pick<ServiceDeps, 'exports' | 'metrics' | 'clock'> {
+  /** Absent while the service is sealed. */
+  readonly recorders: AuditRecorders | undefined;
+}
+
+/** What each listener does with a refusal that it answers. */
+function problemHooks({ recorders, exports, metrics, clock }: ProblemDeps): {
+  readonly onApiProblem: OnProblem;
+  readonly onInternalProblem: OnProblem;
+} {
+  const now = () => clock.now();
+  // A sealed service encrypts nothing: what is asked of it in vain stands in the log.
+  const onCryptoProblem = recorders === undefined ? () => undefined : cryptoAudit(recorders.crypto, now);
+  const onExportProblem = exportAudit(exports);
+  const onApiProblem: OnProblem = (request, error) => {
+    onCryptoProblem(request, error);
+    countHolderRefusal(metrics, error);
+  };
+  const onInternalProblem: OnProblem = (request, error) => {
+    onExportProblem(request, error);
+    onApiProblem(request, error);
+  };
+  return { onApiProblem, onInternalProblem };
+}
+
+/** Lets only peers of the internal network in. */
+export function guardInternal(
+  internal: FastifyInstance,
+  isPeer: (address: string) => boolean,
+  { clock, logger, metrics }: Pick<ServiceDeps, 'clock' | 'logger' | 'metrics'>,
+): void {
+  const warn = boundedWarner(
+    (peer, count) => logger.warn({ peer, count }, 'refused connections from outside the internal network'),
+    () => clock.monotonic(),
+  );
+  guardPeers(internal.server, isPeer, (peer) => {
+    metrics.peersRefused.inc();
+    warn(peer);
+  });
+}
+
+/** Two storages that want one key, or two copies of one storage: an operator has to look. */
+function countHolderRefusal(metrics: Metrics, error: AppError): void {
+  if (hasCode(error, 'key_held_elsewhere', 'storage_superseded'))
+    metrics.holderRefusals.inc({ code: error.code });
+}
+
+function gateOf(services: Services | undefined): ServiceGate {
+  return () => {
+    if (services === undefined) throw new AppError('sealed');
+    return services;
+  };
+}
+
+/** @returns the URL, with the port that was really taken. */
+export async function listen(
+  app: FastifyInstance,
+  tls: ServerTls | undefined,
+  host: string,
+  port: number,
+): Promise<string> {
+  await app.listen({ host, port });
+  const address = app.server.address();
+  const taken = typeof address === 'object' && address !== null ? address.port : port;
+  const scheme = tls === undefined ? 'http' : 'https';
+  return `${scheme}://${isIPv6(host) ? `[${host}]` : host}:${taken}`;
+}

@@ -1,0 +1,152 @@
+import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
+import { type Clock, every } from '@bundoc/shared/runtime/clock';
+import type { Logger } from '@bundoc/shared/runtime/logger';
+import type { ExportRecorder } from './audit/export-recorder.ts';
+import type { AuditLog } from './audit/log.ts';
+import type { AuditRecorders } from './audit/recorders.ts';
+import { adoptSealedRefusals } from './audit/sealed-refusals.ts';
+import { positionFile } from './audit/ship/position.ts';
+import { AuditShipper } from './audit/ship/shipper.ts';
+import { fileSink, outputSink } from './audit/ship/sinks.ts';
+import type { BunkmsConfig, ShipTarget } from './config.ts';
+import { OpenedKeys } from './encryption/opened-keys.ts';
+import { EventFeed } from './events/event-feed.ts';
+import { Limits } from './http/limits.ts';
+import type { Services } from './http/services.ts';
+import type { KekDeps } from './kek/kek-rotation.ts';
+import { KekUpkeep } from './kek/kek-upkeep.ts';
+import { KeyRewrap } from './kek/rewrap-keys.ts';
+import type { KeyDeps } from './keys/stored-key.ts';
+import { KeySweep } from './keys/sweep-keys.ts';
+import type { Metrics } from './metrics.ts';
+import { SYSTEM } from './records/caller.ts';
+import type { KmsStore } from './store/port.ts';
+import type { TokenStore } from './store/tokens.ts';
+import { pruneTokens } from './tokens/prune-tokens.ts';
+import { TokenService } from './tokens/token-service.ts';
+import type { KekProvider } from './vault/kek-provider.ts';
+import { Keks } from './vault/keks.ts';
+import type { Unsealed } from './vault/unseal.ts';
+import type { Vault } from './vault/vault.ts';
+
+const PRUNE_MS = 3_600_000;
+/** How often the ring, and what others made of the KEKs, are looked at, milliseconds. */
+const KEK_UPKEEP_MS = 5_000;
+/** How often keys are looked for whose deletion or rotation is due, milliseconds. */
+const KEY_SWEEP_MS = 15_000;
+/** How often the minutes that are counted, and the keys that are kept, are looked at, milliseconds. */
+const SWEEP_MS = 5_000;
+
+export interface ServiceDeps {
+  readonly config: BunkmsConfig;
+  readonly state: Unsealed;
+  readonly vault: Vault;
+  readonly provider: KekProvider;
+  /** The provider's, from before the ring was loaded. */
+  readonly stamp: string;
+  readonly store: KmsStore;
+  readonly audit: AuditLog;
+  readonly recorders: AuditRecorders;
+  readonly exports: ExportRecorder;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly metrics: Metrics;
+}
+
+/** What an unsealed service does. */
+export function createServices({
+  config,
+  state,
+  recorders,
+  exports,
+  provider,
+  stamp,
+  ...deps
+}: ServiceDeps): Services {
+  const { vault, store, audit, clock, logger, metrics } = deps;
+  const { chainKey, signingKey, publicKey } = state;
+  const keks = new Keks({
+    ...{ vault, provider, stamp, store, chainKey, clock, logger },
+    state: state.keks,
+    caller: SYSTEM,
+  });
+  const keys: KeyDeps = { store, vault, keks, chainKey, audit, clock, logger };
+  const { uses, crypto: failures } = recorders;
+  const kek: KekDeps = { ...keys, keks, store };
+  const service = randomUUID();
+  const rewrap = new KeyRewrap({ ...kek, caller: SYSTEM, holder: service });
+  return {
+    store,
+    audit,
+    keys: { ...keys, exports, leaseTtlMs: config.leaseTtlMs },
+    crypto: { ...keys, metrics, uses, failures, opened: new OpenedKeys(clock) },
+    kek: { deps: kek, upkeep: new KekUpkeep({ ...kek, rewrap, service }) },
+    tokens: new TokenService({ store, clock, logger, signingKey, kid: publicKey.kid, chainKey }),
+    limits: new Limits(config.limits, clock),
+    events: new EventFeed({ store, clock, logger, metrics }),
+  };
+}
+
+function startKeySweep(sweep: KeySweep, opened: AsyncDisposableStack): void {
+  const timer = every(KEY_SWEEP_MS, () => void sweep.run());
+  // Runs before the store closes.
+  opened.defer(async () => {
+    timer[Symbol.dispose]();
+    await sweep.settled();
+  });
+  void sweep.run();
+}
+
+type UpkeepDeps = Pick<ServiceDeps, 'config' | 'vault' | 'store' | 'clock' | 'logger' | 'metrics'>;
+
+/** Begins what an unsealed service does by itself, until it closes. */
+export async function startUpkeep(
+  services: Services,
+  { config, vault, store, clock, logger, metrics }: UpkeepDeps,
+  opened: AsyncDisposableStack,
+): Promise<void> {
+  await startKekUpkeep(services.kek.upkeep, logger, opened);
+  metrics.observeDeletions(() => store.countDeletions().catch(() => undefined));
+  metrics.observeRewrap(() => store.countNotWrappedBy(vault.currentKekId).catch(() => undefined));
+  await adoptSealedRefusals(config.dataDir, store, clock);
+  startKeySweep(new KeySweep(services.keys), opened);
+  opened.use(every(SWEEP_MS, () => services.crypto.opened.sweep()));
+  if (config.auditShip !== undefined)
+    opened.use(createShipper(config.auditShip, config.dataDir, { store, logger, metrics }));
+  opened.use(every(PRUNE_MS, () => prune(store, clock, logger)));
+}
+
+async function startKekUpkeep(
+  upkeep: KekUpkeep,
+  logger: Logger,
+  opened: AsyncDisposableStack,
+): Promise<void> {
+  await upkeep.look().catch((error: unknown) => {
+    logger.warn({ err: error }, 'failed to record the KEKs of the ring; trying again');
+  });
+  const timer = every(KEK_UPKEEP_MS, () => void upkeep.run());
+  // Runs before the store closes.
+  opened.defer(async () => {
+    timer[Symbol.dispose]();
+    await upkeep.stop();
+  });
+  void upkeep.run();
+}
+
+function prune(store: TokenStore, clock: Clock, logger: Logger): void {
+  pruneTokens(store, clock).then(
+    (count) => count > 0 && logger.info({ count }, 'removed tokens that expired long ago'),
+    (error: unknown) => logger.warn({ err: error }, 'failed to remove expired tokens; trying again'),
+  );
+}
+
+type ShipperDeps = Pick<ServiceDeps, 'store' | 'logger' | 'metrics'>;
+
+function createShipper(target: ShipTarget, dataDir: string, deps: ShipperDeps): AuditShipper {
+  const sink = target.kind === 'stdout' ? outputSink() : fileSink(target.path);
+  const position = positionFile(join(dataDir, 'audit-ship.json'), sink.target);
+  const shipper = new AuditShipper({ ...deps, sink, position });
+  deps.metrics.observeShipLag(() => shipper.lag());
+  return shipper;
+}

@@ -1,0 +1,35 @@
+import type { Caller } from '../records/caller.ts';
+import type { AuditDraft } from '../records/chain.ts';
+import type { Vault } from '../vault/vault.ts';
+import type { PostBackupEvidence } from './evidence.ts';
+import type { Survey } from './survey.ts';
+
+export interface RestoreOptions {
+  /** Accepts that keys come back of which it is not known what became of them; they are disabled. */
+  readonly acceptResurrection: boolean;
+  /** Told how many bytes of the archive are in the store. */
+  readonly onProgress?: (bytes: number) => void;
+}
+
+export interface RestoreParts {
+  readonly vault: Vault;
+  /** Of the archive that is restored. */
+  readonly survey: Survey;
+  readonly evidence: PostBackupEvidence;
+  readonly options: RestoreOptions;
+  readonly caller: Caller;
+  readonly time: string;
+}
+
+/** Whether tokens from before the restore stay signed with a key that is in use. */
+export function keepsSigningKey({ evidence, survey }: RestoreParts): boolean {
+  return evidence.kid === survey.secrets.publicKey.kid;
+}
+
+export function draftOf(
+  { caller, time }: RestoreParts,
+  action: string,
+  detail: NonNullable<AuditDraft['detail']>,
+): AuditDraft {
+  return { ...caller, time, severity: 'CRITICAL', action, outcome: 'allowed', detail };
+}

@@ -1,0 +1,102 @@
+import type { KeyChange } from '../store/keys.ts';
+import type { LoadEntry } from '../store/transfer.ts';
+import type { ArchivedKey } from './read-archive.ts';
+import type { Recovery } from './recovered-key.ts';
+import { draftOf, type RestoreParts } from './restore-parts.ts';
+import { archivedSnapshot, knownKey, restoredKey } from './restored-key.ts';
+import { opens } from './survey.ts';
+
+/** The keys that a restore brings back, and what it has come across so far. */
+export class RestoredKeys {
+  /** Keys that are in the store. */
+  count = 0;
+  /** Names, as the report has them. */
+  readonly held: string[] = [];
+  readonly destroyed: string[] = [];
+  readonly incomplete: string[] = [];
+  readonly damaged: string[] = [];
+  readonly #parts: RestoreParts;
+  readonly #recovery: Recovery;
+  /** Names that are in the backup. */
+  readonly #names = new Set<string>();
+
+  constructor(parts: RestoreParts) {
+    this.#parts = parts;
+    this.#recovery = { caller: parts.caller, time: parts.time, source: 'backup' };
+  }
+
+  /** A key of the backup. */
+  *archived(archived: ArchivedKey): Generator<LoadEntry> {
+    const { key, versions } = archived;
+    const { name } = key;
+    this.#names.add(name);
+    if (this.#parts.survey.changes.faultOf(key) !== undefined) {
+      yield* this.#damagedKey(archived);
+      return;
+    }
+    const isCovered = this.#parts.evidence.covers(name, key.id);
+    const known = this.#parts.evidence.snapshot(name, archivedSnapshot(archived));
+    // Of a copy of the chain, the records go into the store as well.
+    const isOnRecord = this.#parts.evidence.source === 'audit-copy' && known !== undefined;
+    // An inventory does not tell the generations of storages: an offer in it may be void.
+    const keepsOffers = this.#parts.evidence.source !== 'inventory';
+    const change = restoredKey(archived, known, { isCovered, isOnRecord, keepsOffers }, this.#recovery);
+    if (!isCovered && key.state !== 'destroyed') this.held.push(name);
+    if (change !== undefined) yield* this.#changed(change);
+    else {
+      this.count++;
+      yield { kind: 'key', key };
+      for (const version of versions) yield { kind: 'version', version };
+    }
+  }
+
+  /**
+   * A key whose record is not what the chain says. If it is known how it stood, it comes back so, with the
+   * versions that open as its own. Else its record stays behind: it may be anybody's.
+   */
+  *#damagedKey({ key, versions }: ArchivedKey): Generator<LoadEntry> {
+    const known = this.#parts.evidence.snapshot(key.name, undefined);
+    if (known === undefined) {
+      this.damaged.push(key.name);
+      return;
+    }
+    const own = versions.filter(
+      (version) => version.keyId === known.id && opens(this.#parts.vault, key.name, version),
+    );
+    yield* this.#changed(knownKey(known, own, this.#recovery));
+  }
+
+  *#changed({ record, versions, audit }: KeyChange): Generator<LoadEntry> {
+    this.count++;
+    yield { kind: 'key', key: record };
+    for (const version of versions) yield { kind: 'version', version };
+    yield { kind: 'new-record', draft: audit };
+    if (record.state === 'destroyed') this.destroyed.push(record.name);
+    if (versions.length < record.version) this.incomplete.push(record.name);
+  }
+
+  /** Keys that were made after the backup: nothing of them is at hand, but their names stay taken. */
+  *newer(): Generator<LoadEntry> {
+    for (const name of this.#parts.evidence.names()) {
+      if (this.#names.has(name)) continue;
+      const known = this.#parts.evidence.snapshot(name, undefined);
+      if (known !== undefined) yield* this.#changed(knownKey(known, [], this.#recovery));
+    }
+  }
+
+  /**
+   * Names that the chain of the backup knows and that have no record any more. They stay damaged; a later
+   * recovery holds them back, unless all is known of them.
+   */
+  *lost(): Generator<LoadEntry> {
+    const damaged = new Set(this.damaged);
+    for (const name of this.#parts.survey.changes.names()) {
+      if (this.#names.has(name) && !damaged.has(name)) continue;
+      if (this.#parts.evidence.snapshot(name, undefined) !== undefined) continue;
+      if (!damaged.has(name)) this.damaged.push(name);
+      if (this.#parts.evidence.source === 'audit-copy') continue;
+      const draft = draftOf(this.#parts, 'key.recover', { revision: 0, source: 'backup' });
+      yield { kind: 'new-record', draft: { ...draft, outcome: 'failed', key: name, code: 'key_damaged' } };
+    }
+  }
+}
