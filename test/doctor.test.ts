@@ -83,7 +83,7 @@ describe('bundoc doctor', () => {
       'service token',
     ])
       expect([check, of[check]]).toEqual([check, expect.stringMatching(/^(ok|warn): /)]);
-    expect(of['token']).toMatch(/^ok: Bundoc takes the token/);
+    expect(of['token']).toMatch(/^ok: Bundoc accepts the token/);
   });
 
   it('says a line each, and what to do, for a person', async () => {
@@ -99,7 +99,7 @@ describe('bundoc doctor', () => {
   it('names a URL that is none, a service without TLS, and a server that is another', async () => {
     const { port } = new URL(installation.url);
     expect((await bundoc({ ...client(), BUNDOC_URL: 'docs' })).of['url']).toContain(
-      'is no http or https URL',
+      'is not an http or https URL',
     );
     const tls = await bundoc({ ...client(), BUNDOC_URL: `https://127.0.0.1:${port}` });
     expect([tls.code, tls.of['tls']]).toEqual([1, expect.stringContaining(`use http://127.0.0.1:${port}`)]);
@@ -116,10 +116,10 @@ describe('bundoc doctor', () => {
     const cases = [
       [
         [header, Buffer.from(JSON.stringify(ended)).toString('base64url'), signature].join('.'),
-        'the token ended at',
+        'the token expired at',
       ],
       [readFileSync(installation.tokenFile, 'utf8').trim(), 'the token is for BunKMS'],
-      [`${token.slice(0, -8)}AAAAAAAA`, 'Bundoc does not take the token'],
+      [`${token.slice(0, -8)}AAAAAAAA`, 'Bundoc refuses the token'],
       ['nonsense', 'three parts'],
     ] as const;
     for (const [text, reason] of cases) {

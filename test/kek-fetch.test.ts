@@ -92,6 +92,6 @@ describe('bunkms kek retire --fetch', () => {
     const unread = await bunkms('kek', 'retire', current, '--fetch', '--token-file', '/nowhere');
     expect([unread.code, unread.stderr]).toEqual([2, expect.stringContaining('/nowhere cannot be read')]);
     const away = await bunkms('kek', 'retire', current, '--fetch', '--url', 'ftp://x');
-    expect([away.code, away.stderr]).toEqual([2, expect.stringContaining('is no http or https URL')]);
+    expect([away.code, away.stderr]).toEqual([2, expect.stringContaining('is not an http or https URL')]);
   });
 });

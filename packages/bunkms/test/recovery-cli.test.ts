@@ -101,7 +101,7 @@ describe('bunkms backup, inventory, restore and recover', () => {
     expect(await json('inventory', at('inventory'))).toMatchObject({ keys: 2, damaged: [] });
     expect(statSync(at('inventory')).mode & 0o777).toBe(0o600);
     const receipt = (await ok('audit', 'head')).trim();
-    await expectFailure(5, /there is a store already/, 'restore', at('backup'), '--accept-resurrection');
+    await expectFailure(5, /a store exists already/, 'restore', at('backup'), '--accept-resurrection');
 
     renameSync(at('kms'), at('lost'));
     const restore = (...more: string[]) => ['restore', at('backup'), ...more];

@@ -4,14 +4,14 @@ import { CommandError } from './errors.ts';
 /** A project's id as it was typed, in its canonical form. @throws CommandError */
 export function idOf(named: string): string {
   const id = projectIdSchema.safeParse(named);
-  if (!id.success) throw new CommandError(`"${named}" is no project id`);
+  if (!id.success) throw new CommandError(`"${named}" is not a project id`);
   return id.data;
 }
 
 /** A collection's name as it was typed. @throws CommandError */
 export function collectionNameOf(named: string): string {
   if (!collectionNameSchema.safeParse(named).success)
-    throw new CommandError(`"${named}" is no name of a collection`);
+    throw new CommandError(`"${named}" is not a collection name`);
   return named;
 }
 

@@ -126,7 +126,7 @@ function checkTokens(checkup: Checkup, tokens: readonly TokenInfo[], damaged: re
     checkup.warn(
       'token',
       'no valid token may export keys, so no Bundoc can work',
-      'make one by "bunkms init --service-token <file>"',
+      'create one with "bunkms init --service-token <file>"',
     );
     return;
   }
@@ -140,27 +140,27 @@ function checkTokens(checkup: Checkup, tokens: readonly TokenInfo[], damaged: re
     checkup.warn(
       'token',
       `end within a week: ${ending.map(({ jti, sub }) => `${sub} (${jti})`).join(', ')}`,
-      'a Bundoc that runs renews its own; issue new ones for others by "bunkms token issue"',
+      'a running Bundoc renews its own token; issue others with "bunkms token issue"',
     );
   else checkup.ok('token', `${counted(valid.length, 'service token')} valid, none ends within a week`);
 }
 
 /** A token by its file: of this installation, live, and for how long. */
 async function checkTokenFile(checkup: Checkup, { store, state }: CliKms, path: string): Promise<void> {
-  const remedy = 'make one by "bunkms init --service-token <file>"';
+  const remedy = 'create one with "bunkms init --service-token <file>"';
   const { kid, x } = state.publicKey;
   const keys: Jwks = { keys: [{ kty: 'OKP', crv: 'Ed25519', use: 'sig', alg: 'EdDSA', kid, x }] };
   await checkup.try('token file', remedy, async () => {
     const { claims, signature } = inspectToken(await readFile(path, 'utf8'), keys);
     if (signature !== 'good') checkup.fail('token file', 'the token is of another installation', remedy);
     else if (claims.exp * 1_000 <= Date.now())
-      checkup.fail('token file', `the token ended at ${new Date(claims.exp * 1_000).toISOString()}`, remedy);
+      checkup.fail('token file', `the token expired at ${new Date(claims.exp * 1_000).toISOString()}`, remedy);
     else if (claims.aud === 'bunkms' && (await store.findActiveTokenFamily(claims.jti)) === undefined)
-      checkup.fail('token file', 'the token is revoked, or not known any more', remedy);
+      checkup.fail('token file', 'the token is revoked or unknown', remedy);
     else
       checkup.ok(
         'token file',
-        `the token of ${claims.sub} is good until ${new Date(claims.exp * 1_000).toISOString()}`,
+        `the token of ${claims.sub} is valid until ${new Date(claims.exp * 1_000).toISOString()}`,
       );
   });
 }
@@ -175,11 +175,11 @@ function checkFiles(checkup: Checkup, name: string, files: TlsFiles | undefined)
     if (notAfterMs === undefined) return;
     const day = new Date(notAfterMs).toISOString().slice(0, 10);
     const remedy =
-      'renew it, for example by "bunkms init --certificate"; the server takes up new files by itself';
+      'renew it, for example by "bunkms init --certificate"; the server reads new files automatically';
     if (notAfterMs <= Date.now()) checkup.fail(name, `the certificate expired on ${day}`, remedy);
     else if (notAfterMs - Date.now() < CERTIFICATE_WARN_MS)
       checkup.warn(name, `the certificate ends on ${day}`, remedy);
-    else checkup.ok(name, `the certificate is good until ${day}`);
+    else checkup.ok(name, `the certificate is valid until ${day}`);
   } catch (error) {
     checkup.fail(name, lineOf(error), 'correct the files of the certificate');
   }
@@ -210,12 +210,12 @@ async function checkServer(checkup: Checkup, config: BunkmsConfig, options: Doct
     askService(below(url, '/ready'), trust),
   );
   const status = answer?.body['status'];
-  if (status === 'ready') checkup.ok('ready', 'the server is unsealed, and its store takes writes');
+  if (status === 'ready') checkup.ok('ready', 'the server is unsealed, and its store is writable');
   else if (status === 'sealed')
     checkup.fail(
       'ready',
       'the server is sealed: its KEK does not fit',
-      'give it the KEK of the installation, and start it again',
+      'give it the KEK of the installation, and restart it',
     );
   else if (answer !== undefined)
     checkup.fail('ready', 'the server is not ready', 'check its disk or database; its log says what fails');

@@ -41,7 +41,7 @@ const PASSING: ReadonlySet<string> = new Set([
 export async function bundocOf(environment: Environment, options: BundocOptions): Promise<Bundoc> {
   const text = options.url ?? (environment['BUNDOC_URL'] || URL_DEFAULT);
   if (!URL.canParse(text) || !/^https?:/.test(text))
-    throw new UsageError(`"${text}" is no http or https URL of Bundoc`);
+    throw new UsageError(`"${text}" is not an http or https URL of Bundoc`);
   const file = options.tokenFile ?? (environment['BUNDOC_TOKEN_FILE'] || undefined);
   const token = file === undefined ? environment['BUNDOC_TOKEN'] : await contentOf(file);
   if (!token)
@@ -109,7 +109,7 @@ async function open({ url, token, trust }: Bundoc, key: string): Promise<string 
     throw new CliFailure(`Bundoc does not answer at ${url.origin}: ${lineOf(error)}`);
   });
   if (answer.status === 401)
-    throw new CliFailure('Bundoc does not take the token: "bunkms token inspect" explains it');
+    throw new CliFailure('Bundoc refuses the token: "bunkms token inspect" explains it');
   if (answer.status === 403 && answer.body['code'] === 'forbidden')
     throw new CliFailure('the token may not open every project: it needs docs:read for projects "*"');
   const isPassing = answer.status === 200 || PASSING.has(String(answer.body['code']));

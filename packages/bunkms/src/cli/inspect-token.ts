@@ -26,7 +26,7 @@ export async function inspectTokenCommand(given: string, options: InspectOptions
     if (options.json) console.log(JSON.stringify({ ...claims, kid, signature }));
     else for (const line of explainToken(inspected, Date.now())) console.log(line);
     if (signature !== 'good' && signature !== 'not checked')
-      throw new CliFailure(`the signature is ${signature}: do not believe what the token says`);
+      throw new CliFailure(`the signature is ${signature}: do not trust the token`);
   } catch (error) {
     throw error instanceof NoToken ? new UsageError(error.message) : error;
   }

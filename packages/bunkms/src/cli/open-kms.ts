@@ -41,7 +41,7 @@ export async function withStore<T>(
     );
   await using store = await openCliStore(location);
   if ((await store.readInstallation()) === undefined)
-    throw new CliFailure('the store is empty; an installation is made by "bunkms init"');
+    throw new CliFailure('the store is empty: run "bunkms init" to create an installation');
   return await action(store);
 }
 

@@ -73,7 +73,7 @@ export async function restoreBackup(
 
 function thereIsAStore(): CliFailure {
   return new CliFailure(
-    'there is a store already; a backup is restored into an empty one only: stop BunKMS, put its store aside, and do not start it before the restore',
+    'a store exists already, and a restore needs an empty one: stop BunKMS, move its store aside, and do not start it before the restore',
     EXIT.conflict,
   );
 }
@@ -112,7 +112,7 @@ function print(report: RestoreReport, { chainFault }: Survey, options: RestoreCl
   );
   console.log(`known up to record ${asOf.seq} (${report.knowledge})`);
   if (destroyed.length > 0) console.log(`destroyed since the backup: ${listOf(destroyed)}`);
-  if (held.length > 0) console.log(`disabled, since it is not known what became of them: ${listOf(held)}`);
+  if (held.length > 0) console.log(`disabled, because their later state is unknown: ${listOf(held)}`);
   if (incomplete.length > 0)
     console.log(
       `without versions that are newer than the backup; run "bunkms recover": ${listOf(incomplete)}`,

@@ -64,7 +64,7 @@ export async function claimAll(
   });
   // A query that fails before a pipe gives no name, too.
   if (folder === undefined && projects.length === 0)
-    throw new UsageError('standard input names no project: give the names, one a line, or --from');
+    throw new UsageError('standard input names no project: give the names, one per line, or --from');
   if (options.json) console.log(JSON.stringify({ storage: id, projects }));
   fail(projects);
 }

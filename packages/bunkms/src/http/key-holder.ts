@@ -164,7 +164,7 @@ function registerDeletion(app: FastifyInstance, guards: Guards, services: Servic
     id: 'intendDeletion',
     summary: 'Record that a key is to be shredded, as its holder',
     description:
-      'The key is not released any more. Its destruction must name `receipt`, which is good until the key changes again.',
+      'The key is not released any more. Its destruction must name `receipt`, which is valid until the key changes again.',
     scope: 'kms:shred_key',
     body: holderOfKeySchema,
     answer: { description: 'The intent', schema: deletionIntentSchema },

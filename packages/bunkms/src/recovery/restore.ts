@@ -50,7 +50,7 @@ export async function restore(
   run.requireAcceptance();
   await using store = await deps.openStore();
   if (!(await store.load(batched(run.entries(source)), survey.secrets.chainKey)))
-    throw new StoreNotEmpty('there is a store already');
+    throw new StoreNotEmpty('a store exists already');
   return run.report(await store.auditHead());
 }
 

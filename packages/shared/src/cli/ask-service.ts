@@ -90,7 +90,7 @@ export async function checkService(
   if (url === undefined || !/^https?:$/.test(url.protocol)) {
     checkup.fail(
       'url',
-      `"${text}" is no http or https URL`,
+      `"${text}" is not an http or https URL`,
       `give one such as http://127.0.0.1:8080 (${where})`,
     );
     return undefined;
@@ -100,7 +100,7 @@ export async function checkService(
     if (answer.status !== 200 || answer.body['status'] !== 'ok') {
       checkup.fail(
         'url',
-        `${url.origin} answers, and is not ${name} (status ${answer.status})`,
+        `${url.origin} answers, but is not ${name} (status ${answer.status})`,
         `check ${where}`,
       );
       return undefined;
@@ -134,9 +134,9 @@ function checkTransport(checkup: Checkup, name: string, url: URL, endsMs: number
     checkup.warn(
       'tls',
       `the certificate of ${url.host} ends on ${day}`,
-      'renew it; the service takes up new files by itself',
+      'renew it; the service reads new files automatically',
     );
-  else checkup.ok('tls', `the certificate of ${url.host} is good until ${day}`);
+  else checkup.ok('tls', `the certificate of ${url.host} is valid until ${day}`);
 }
 
 function isThisMachine(host: string): boolean {
@@ -180,7 +180,7 @@ function faultOf(
       return [
         'tls',
         `the certificate of ${url.host} has expired`,
-        'renew it; the service takes up new files by itself',
+        'renew it; the service reads new files automatically',
       ];
     case 'ERR_TLS_CERT_ALTNAME_INVALID':
       return [

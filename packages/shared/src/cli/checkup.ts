@@ -84,7 +84,7 @@ export async function checkDisk(checkup: Checkup, folder: string, variable: stri
     else if (code === 'EACCES')
       checkup.fail(
         'disk',
-        `${folder} may not be written to`,
+        `${folder} is not writable`,
         'run as the user of the service, or give that user the folder',
       );
     else checkup.fail('disk', lineOf(error), `check ${folder} (${variable})`);
