@@ -139,11 +139,7 @@ async function checkToken(checkup: Checkup, access: ServiceAccess, trust: Trust 
   );
   if (answer === undefined) return;
   if (answer.status === 401)
-    checkup.fail(
-      'token',
-      'Bundoc refuses the token: it is revoked, or of another installation',
-      remedy,
-    );
+    checkup.fail('token', 'Bundoc refuses the token: it is revoked, or of another installation', remedy);
   else
     checkup.ok(
       'token',

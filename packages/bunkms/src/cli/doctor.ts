@@ -154,7 +154,11 @@ async function checkTokenFile(checkup: Checkup, { store, state }: CliKms, path: 
     const { claims, signature } = inspectToken(await readFile(path, 'utf8'), keys);
     if (signature !== 'good') checkup.fail('token file', 'the token is of another installation', remedy);
     else if (claims.exp * 1_000 <= Date.now())
-      checkup.fail('token file', `the token expired at ${new Date(claims.exp * 1_000).toISOString()}`, remedy);
+      checkup.fail(
+        'token file',
+        `the token expired at ${new Date(claims.exp * 1_000).toISOString()}`,
+        remedy,
+      );
     else if (claims.aud === 'bunkms' && (await store.findActiveTokenFamily(claims.jti)) === undefined)
       checkup.fail('token file', 'the token is revoked or unknown', remedy);
     else
