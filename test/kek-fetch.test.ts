@@ -83,8 +83,8 @@ describe('bunkms kek retire --fetch', () => {
     url = installation.url;
     const retired = await bunkms('kek', 'retire', current, '--fetch');
     expect([retired.code, retired.stdout]).toEqual([5, 'nowhere-dek\nother\n']);
-    expect(retired.stderr).toContain('other is not fetched: it is the key of no project');
-    expect(retired.stderr).toContain('nowhere-dek is not fetched: The project does not exist');
+    expect(retired.stderr).toContain('other was not fetched: it is not the key of a project');
+    expect(retired.stderr).toContain('nowhere-dek was not fetched: The project does not exist');
   });
 
   it('needs a token and a URL that can be used', async () => {

@@ -73,7 +73,7 @@ it('starts both services, prints commands that work, and stops in order on Ctrl-
   });
   const sameData = await script('start.mjs', await freePorts()).exit;
   expect(sameData.code).toBe(1);
-  expect(sameData.stderr).toMatch(/^npm start: bundoc ended by itself: .*in use/m);
+  expect(sameData.stderr).toMatch(/^npm start: bundoc exited unexpectedly: .*in use/m);
 
   // As from a terminal with npm in between: the signal comes twice, and is one wish.
   start.child.kill('SIGINT');
@@ -108,7 +108,7 @@ it.each(['bunkms', 'bundoc'] as const)('says so and stops the other service when
   process.kill(servicesOf(start.child)[name], 'SIGKILL');
   const { code, stderr } = await start.exit;
   expect(code).toBe(1);
-  expect(stderr).toContain(`npm start: ${name} ended by itself: SIGKILL`);
+  expect(stderr).toContain(`npm start: ${name} exited unexpectedly: SIGKILL`);
   await expectAllStopped();
 });
 
@@ -116,7 +116,7 @@ it('names the service and its reason when one cannot start', async () => {
   const { code, stderr } = await script('start.mjs', { BUNDOC_KEY_TTL_MS: '0' }).exit;
   expect(code).toBe(1);
   expect(stderr).toMatch(
-    /^npm start: bundoc ended by itself: the configuration is not valid: BUNDOC_KEY_TTL_MS: .*$/m,
+    /^npm start: bundoc exited unexpectedly: the configuration is not valid: BUNDOC_KEY_TTL_MS: .*$/m,
   );
   await expectAllStopped();
 });

@@ -19,9 +19,8 @@ export function parseCountLine(text) {
 }
 
 /**
- * Counts a run. Beside failed tests there are failures that no test shows: a module that could not be
- * imported, a hook that threw, an error outside any test; each counts as one. A test that never came to its
- * end has failed.
+ * Counts the tests of a run. Besides failed tests, failures outside tests count as one each: a module that
+ * could not be imported, a hook that threw, an error outside any test. A test that never ended has failed.
  *
  * @param {readonly import('vitest/node').TestModule[]} testModules
  * @param {readonly unknown[]} unhandledErrors

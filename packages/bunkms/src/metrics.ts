@@ -1,7 +1,9 @@
 import { createServiceMetrics } from '@bundoc/shared/metrics/metrics';
 import { Counter, Gauge } from '@prometheus-io/client';
 
-/** The service's metrics, in a registry of its own. No label is ever a key name, a subject or an address. */
+/**
+ * The metrics of the service, in a separate registry. No label is ever a key name, a subject or an address.
+ */
 export function createMetrics() {
   const service = createServiceMetrics('bunkms_');
   const registers = [service.registry];
@@ -39,7 +41,7 @@ export function createMetrics() {
       help: 'Times that the audit chain differed from its copy.',
       registers,
     }),
-    /** @param read gives undefined while it cannot be known; the last value stays then. */
+    /** @param read returns undefined while the value is unknown; then the last value stays. */
     observeShipLag: (read: () => Promise<number | undefined>) =>
       new Gauge({
         name: 'bunkms_audit_ship_lag_records',
@@ -50,7 +52,7 @@ export function createMetrics() {
           if (lag !== undefined) this.set(lag);
         },
       }),
-    /** @param read gives undefined while it cannot be known; the last value stays then. */
+    /** @param read returns undefined while the value is unknown; then the last value stays. */
     observeRewrap: (read: () => Promise<number | undefined>) =>
       new Gauge({
         name: 'bunkms_key_versions_pending_rewrap',
@@ -61,7 +63,7 @@ export function createMetrics() {
           if (count !== undefined) this.set(count);
         },
       }),
-    /** @param read gives undefined while it cannot be known; the last value stays then. */
+    /** @param read returns undefined while the value is unknown; then the last value stays. */
     observeDeletions: (read: () => Promise<number | undefined>) =>
       new Gauge({
         name: 'bunkms_deletion_intents_open',

@@ -10,10 +10,9 @@ export interface InspectOptions {
 }
 
 /**
- * Says in plain words what a token is; needs neither store nor KEK. Without the keys its signature is not
- * checked.
+ * Explains a token in plain words; needs neither store nor KEK. Without keys its signature is not checked.
  *
- * @throws UsageError for a text that is no token; CliFailure when its signature was checked and is not good.
+ * @throws UsageError for a text that is not a token; CliFailure when its signature is checked and invalid.
  */
 export async function inspectTokenCommand(given: string, options: InspectOptions): Promise<void> {
   if (given === '-' && process.stdin.isTTY)

@@ -22,40 +22,40 @@ import { archivedSnapshot, knownKey, restoredKey } from './restored-key.ts';
 import { opens, type Survey } from './survey.ts';
 
 export interface RestoreOptions {
-  /** Accepts that keys come back of which it is not known what became of them; they are disabled. */
+  /** Accepts that keys with an unknown later state come back; they are disabled. */
   readonly acceptResurrection: boolean;
-  /** Told how many bytes of the archive are in the store. */
+  /** Called with the number of restored bytes of the archive. */
   readonly onProgress?: (bytes: number) => void;
 }
 
-/** What a restore brought back. Names are in order. */
+/** The result of a restore. Names are in order. */
 export interface RestoreReport {
   readonly archive: string;
   readonly archive_created_at: string;
-  /** The last audit record of the backup, and the one up to which it was known what happened after. */
+  /** The last audit record of the backup, and the last one that the evidence covers. */
   readonly backup_audit: AuditReceipt;
   readonly knowledge: PostBackupEvidence['source'];
   readonly as_of: AuditReceipt;
   /** The last audit record of the restored store: a receipt. */
   readonly audit: AuditReceipt;
   readonly keys: number;
-  /** Keys that are disabled, since it is not known what became of them. */
+  /** Keys that are disabled because their later state is unknown. */
   readonly held: readonly string[];
-  /** Keys that are destroyed now and were not in the backup. */
+  /** Keys that are destroyed now but were not in the backup. */
   readonly destroyed: readonly string[];
-  /** Keys that lack versions which were made after the backup: `bunkms recover` looks for those. */
+  /** Keys that lack versions from after the backup: `bunkms recover` looks for those. */
   readonly incomplete: readonly string[];
-  /** Keys that were damaged or lost in the backup, and are lost now: nothing told how they stood. */
+  /** Keys that were damaged or lost in the backup and are lost now, because their state is unknown. */
   readonly damaged: readonly string[];
   readonly tokens: number;
   readonly tokens_revoked: number;
-  /** False when tokens from before are signed with a key that is not used any more. */
+  /** False when earlier tokens are signed with a key that is no longer used. */
   readonly signing_key_kept: boolean;
 }
 
 export interface RestoreParts {
   readonly vault: Vault;
-  /** Of the archive that is restored. */
+  /** The survey of the restored archive. */
   readonly survey: Survey;
   readonly evidence: PostBackupEvidence;
   readonly options: RestoreOptions;
@@ -63,14 +63,14 @@ export interface RestoreParts {
   readonly time: string;
 }
 
-/** What a restore puts into the store, and what it has come across so far. For one restore. */
+/** Generates the content of the store for one restore, and tracks its progress. */
 export class RestoreRun {
   readonly #vault: Vault;
   readonly #survey: Survey;
   readonly #evidence: PostBackupEvidence;
   readonly #options: RestoreOptions;
   readonly #recovery: Recovery;
-  /** Names and token ids that are in the backup. */
+  /** Names of keys and ids of tokens in the backup. */
   readonly #names = new Set<string>();
   readonly #jtis = new Set<string>();
   /** Families that a record of the restored chain revokes. */
@@ -92,8 +92,7 @@ export class RestoreRun {
   }
 
   /**
-   * @throws ResurrectionNotAccepted when something may come back that was destroyed, and nobody has accepted
-   * that.
+   * @throws ResurrectionNotAccepted when something that was destroyed may come back, unless that is accepted.
    */
   requireAcceptance(): void {
     if (this.#options.acceptResurrection) return;
@@ -106,7 +105,7 @@ export class RestoreRun {
       .map(([name]) => name);
     if (uncovered.length > 0)
       throw new ResurrectionNotAccepted(
-        `the inventory says nothing of ${listOf(uncovered)}; say --accept-resurrection to get them back disabled`,
+        `the inventory lacks ${listOf(uncovered)}; use --accept-resurrection to get them back disabled`,
       );
   }
 
@@ -120,7 +119,7 @@ export class RestoreRun {
       switch (item.kind) {
         case 'head':
           if (item.head.id !== this.#survey.head.id)
-            throw new FileDamaged('the backup was exchanged meanwhile');
+            throw new FileDamaged('the backup has changed since it was checked');
           break;
         case 'installation':
           yield { kind: 'installation', installation: this.#installation(item.installation) };
@@ -164,11 +163,11 @@ export class RestoreRun {
     };
   }
 
-  /** With a new signing key, unless it is known that the one of the backup was in use to the end. */
+  /** The installation, with a new signing key unless that of the backup is known to be the latest. */
   #installation(installation: Installation): Installation {
     if (this.#keepsSigningKey()) return installation;
     const seed = randomBytes(KEY_BYTES);
-    // With the KEK of the other secret, which has opened that: this ring may have any other one first.
+    // Wrap with the KEK of the other secret: the first KEK of this ring may be a different one.
     this.#vault.makeCurrent(this.#kekOfSecrets());
     try {
       const signingKey = publicJwkOf(signingKeyOf(seed));
@@ -221,8 +220,8 @@ export class RestoreRun {
   }
 
   /**
-   * The KEK that was the current one may be lost, and that be why a backup is restored: then the one that the
-   * backup's secrets are wrapped with takes its place, on record.
+   * The current KEK may be lost, and that may be the reason for the restore. Then the KEK of the backup's
+   * secrets replaces it, with a record.
    */
   *#kekInRing(records: readonly AuditRecord[]): Generator<LoadEntry> {
     const state = foldKekRecords(this.#survey.secrets.chainKey, records);
@@ -241,9 +240,9 @@ export class RestoreRun {
     }
     const isCovered = this.#evidence.covers(name, key.id);
     const known = this.#evidence.snapshot(name, archivedSnapshot(archived));
-    // Of a copy of the chain, the records go into the store as well.
+    // The records of an audit copy are also restored.
     const isOnRecord = this.#evidence.source === 'audit-copy' && known !== undefined;
-    // An inventory does not tell the generations of storages: an offer in it may be void.
+    // An inventory lacks the generations of storages: an offer in it may be void.
     const keepsOffers = this.#evidence.source !== 'inventory';
     const change = restoredKey(archived, known, { isCovered, isOnRecord, keepsOffers }, this.#recovery);
     if (!isCovered && key.state !== 'destroyed') this.#held.push(name);
@@ -256,8 +255,9 @@ export class RestoreRun {
   }
 
   /**
-   * A key whose record is not what the chain says. If it is known how it stood, it comes back so, with the
-   * versions that open as its own. Else its record stays behind: it may be anybody's.
+   * A key whose record contradicts the chain. If its state is known, it comes back in that state, with the
+   * versions that open under its identity. Otherwise its record is dropped, because anybody may have written
+   * it.
    */
   *#damagedKey({ key, versions }: ArchivedKey): Generator<LoadEntry> {
     const known = this.#evidence.snapshot(key.name, undefined);
@@ -280,7 +280,7 @@ export class RestoreRun {
     if (versions.length < record.version) this.#incomplete.push(record.name);
   }
 
-  /** Keys that were made after the backup: nothing of them is at hand, but their names stay taken. */
+  /** Keys that were created after the backup. Their material is not available, but their names stay taken. */
   *#newerKeys(): Generator<LoadEntry> {
     for (const name of this.#evidence.names()) {
       if (this.#names.has(name)) continue;
@@ -290,8 +290,8 @@ export class RestoreRun {
   }
 
   /**
-   * Names that the chain of the backup knows and that have no record any more. They stay damaged; a later
-   * recovery holds them back, unless all is known of them.
+   * Names in the chain of the backup without a record. They stay damaged. A later recovery restores them
+   * disabled, unless their state is fully known.
    */
   *#lostKeys(): Generator<LoadEntry> {
     const damaged = new Set(this.#damaged);
@@ -305,10 +305,7 @@ export class RestoreRun {
     }
   }
 
-  /**
-   * A token that is known to be revoked, or that nobody is known to have kept, comes back as such, and on
-   * record.
-   */
+  /** A token. If it is known to be revoked, or not known to be kept, it comes back revoked, with a record. */
   *#token(token: TokenInfo): Generator<LoadEntry> {
     this.#jtis.add(token.jti);
     const { family, revoked_at: revokedAt } = token;
@@ -323,16 +320,13 @@ export class RestoreRun {
     const { caller, time } = this.#recovery;
     if (revokedAt === undefined) this.#counts.tokensRevoked++;
     yield* this.#counted({ ...token, revoked_at: revokedAt ?? time });
-    // A copy of the chain brings its own records, and the backup those from before.
+    // The audit copy contains later records, and the backup earlier ones.
     if (this.#revokedInChain.has(family)) return;
     this.#revokedInChain.add(family);
     yield { kind: 'new-record', draft: revocationDraft(caller, time, token, { source: 'backup' }) };
   }
 
-  /**
-   * Tokens that were issued after the backup: they go on, and the revoked ones are known as such to anyone
-   * who asks.
-   */
+  /** Tokens that were issued after the backup. They stay valid, and the revoked ones stay revoked. */
   *#newerTokens(): Generator<LoadEntry> {
     const { caller, time } = this.#recovery;
     for (const token of this.#evidence.tokens()) {

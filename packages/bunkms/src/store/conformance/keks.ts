@@ -20,12 +20,9 @@ import {
 } from './data.ts';
 import type { StorePlace } from './store.ts';
 
-/**
- * What every implementation of {@link KmsStore} must hold to where KEKs are concerned. Run it inside a test
- * file.
- */
+/** The contract of {@link KmsStore} for KEKs. Run it inside a test file. */
 export function kekConformance(name: string, makePlace: () => Promise<StorePlace>): void {
-  describe(`${name} as a KmsStore, of KEKs,`, () => {
+  describe(`${name} as a KmsStore for KEKs`, () => {
     let place: StorePlace;
     let store: KmsStore;
 
@@ -41,7 +38,7 @@ export function kekConformance(name: string, makePlace: () => Promise<StorePlace
 
     const rotateKek = (kekId: string) =>
       store.appendAudit([draft('kek.rotate', { detail: { kek_id: kekId } })]);
-    test('tells what the chain says of the KEKs, in order, and takes a further one once', async () => {
+    test('returns the KEK records of the chain in order, and adds a KEK only once', async () => {
       const stage = draft('kek.stage', { detail: { kek_id: OTHER_KEK } });
       expect(await store.addKek({ id: OTHER_KEK, checkValue: 'cd' }, stage)).toBe(true);
       expect(await store.addKek({ id: OTHER_KEK, checkValue: 'cd' }, stage)).toBe(false);
@@ -65,7 +62,7 @@ export function kekConformance(name: string, makePlace: () => Promise<StorePlace
       expect((await store.readInstallation())?.keks.map(({ id }) => id)).toEqual([KEK, OTHER_KEK]);
     });
 
-    test('stores nothing that is wrapped with another KEK than the current one', async () => {
+    test('stores nothing that is wrapped with a KEK other than the current one', async () => {
       const first = key('a-dek');
       const other = key('b-dek');
       const foreign: KeyChange = rewrapped(other, other.versions, OTHER_KEK);
@@ -78,11 +75,11 @@ export function kekConformance(name: string, makePlace: () => Promise<StorePlace
       expect(await store.insertKey(key('c-dek'))).toBe('keks_changed');
       expect(await store.updateKey(rotated(first))).toBeUndefined();
       expect(await store.insertKey(foreign)).toBeUndefined();
-      // What brings no bytes is no matter of KEKs.
+      // A change without wrapped bytes does not depend on the KEK.
       expect(await store.updateKey(edited(first, { state: 'disabled' }))).toBeDefined();
     });
 
-    test('rewraps many keys at once, each only if it is as it was read, in the same revision', async () => {
+    test('rewraps many keys at once, each only if it is unchanged, in the same revision', async () => {
       const [one, two, three] = [key('a-dek'), key('b-dek'), key('c-dek')];
       for (const each of [one, two, three]) await store.insertKey(each);
       await rotateKek(OTHER_KEK);
@@ -94,13 +91,13 @@ export function kekConformance(name: string, makePlace: () => Promise<StorePlace
       expect(await store.findKey('a-dek', 'all')).toMatchObject(stored(changes[0]));
       expect((await store.findKey('a-dek', 'all'))?.record?.revision).toBe(1);
       expect(await store.lastChange('a-dek')).toEqual(receipts[0]);
-      // A change that was decided on the former wrapping comes too late.
+      // A change based on the former wrapping comes too late.
       expect(await store.updateKey(edited(one, { state: 'disabled' }))).toBeUndefined();
       expect(await store.appendAudit([draft('release')], [{ key: one.record }])).toEqual(['key_changed']);
       expect(await store.updateKeys([])).toEqual([]);
     });
 
-    test('tells what is wrapped with which KEK, and lists it in pages, by the bytes themselves', async () => {
+    test('counts and lists in pages what is wrapped with each KEK, by the bytes themselves', async () => {
       const [a, b] = [key('a'), key('b')];
       const keys = [key('d'), b, a, key('c'), key('e')];
       for (const each of keys) await store.insertKey(each);
@@ -130,7 +127,7 @@ export function kekConformance(name: string, makePlace: () => Promise<StorePlace
       expect((await store.listWrapped(OTHER_KEK, { limit: 9 })).items.map(({ name }) => name)).toEqual(['b']);
     });
 
-    test('puts secrets in the place of those that were read, wrapped with the current KEK', async () => {
+    test('replaces the secrets that were read by the same ones under the current KEK', async () => {
       const renewed = (kekId: string) => ({
         chainKeyWrapped: secretWith(kekId, 7),
         signingSeedWrapped: secretWith(kekId, 8),
@@ -148,7 +145,7 @@ export function kekConformance(name: string, makePlace: () => Promise<StorePlace
       expect(await store.kekUses()).toEqual([{ kekId: OTHER_KEK, versions: 0, secrets: 2 }]);
     });
 
-    test('leaves out a record when the KEKs were changed, one is in use, or a service that is up lacks it', async () => {
+    test('rejects a record when the KEKs have changed, the KEK is in use, or a running service lacks it', async () => {
       const append = async (condition: object) => (await store.appendAudit([draft('act')], [condition]))[0];
       const [{ seq } = { seq: 0 }] = await store.kekRecords();
       expect(await append({ kekRecord: seq })).toMatchObject({ seq: 2 });
@@ -168,7 +165,7 @@ export function kekConformance(name: string, makePlace: () => Promise<StorePlace
       expect(await append({ kekRecord: seq })).toBe('keks_changed');
     });
 
-    test('gives a task to one holder at a time, until its time is over or it is given back', async () => {
+    test('gives a task to one holder at a time, until its claim expires or is released', async () => {
       const at = (second: number) => new Date(Date.parse(TIME) + 1_000 * second).toISOString();
       const claim = (holder: string, second: number) =>
         store.claim({ task: 't', holder, now: at(second), until: at(second + 10) });
@@ -181,11 +178,11 @@ export function kekConformance(name: string, makePlace: () => Promise<StorePlace
       expect(await claim('one', 16)).toBe(false);
       await store.release({ task: 't', holder: 'two' });
       expect(await claim('one', 17)).toBe(true);
-      // A clock that was set back: the earlier claim would hold for ever.
+      // The clock was set back: otherwise the earlier claim would never expire.
       expect(await claim('two', -1_000)).toBe(true);
     });
 
-    test('lists keys that were exported before they were rewrapped, in a version not exported since', async () => {
+    test('lists keys with a version that was exported before the key was rewrapped and not since', async () => {
       const names = ['never', 'before', 'both', 'after', 'half', 'gone', 'other'];
       for (const name of names) await store.insertKey(key(name));
       const present = async (name: string): Promise<KeyChange> => {
@@ -198,7 +195,7 @@ export function kekConformance(name: string, makePlace: () => Promise<StorePlace
       await store.updateKey(rotated(await present('half')));
       for (const name of ['before', 'both', 'half', 'gone', 'other']) await released(name);
       await released('half', 2);
-      // A refusal hands out nothing.
+      // A refusal releases nothing.
       await store.appendAudit([draft('key.export', { key: 'never', version: 1, outcome: 'refused' })]);
       await rotateKek(OTHER_KEK);
       for (const name of names.slice(0, -1)) {

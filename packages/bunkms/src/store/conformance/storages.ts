@@ -15,12 +15,9 @@ import {
 } from './data.ts';
 import type { StorePlace } from './store.ts';
 
-/**
- * What every implementation of {@link KmsStore} must hold to about storages and what they hold. Run it inside
- * a test file.
- */
+/** The contract of {@link KmsStore} for storages and their keys. Run it inside a test file. */
 export function storageConformance(name: string, makePlace: () => Promise<StorePlace>): void {
-  describe(`${name} as a KmsStore of storages`, () => {
+  describe(`${name} as a KmsStore for storages`, () => {
     let place: StorePlace;
     let store: KmsStore;
     const storage = randomUUID();
@@ -60,13 +57,13 @@ export function storageConformance(name: string, makePlace: () => Promise<StoreP
       return record && storageIn(chainKey, id, record)?.generation;
     };
 
-    test('knows of no storage that has no record', async () => {
+    test('has no storage without a record', async () => {
       expect(await store.storageRecord(storage)).toBeUndefined();
       expect(await advance(storage, randomUUID(), 7)).toEqual(['storage_changed']);
       expect((await store.auditHead()).seq).toBe(1);
     });
 
-    test('gives the latest record of each storage, over a close, and not one of anything else', async () => {
+    test('returns the latest record of each storage, also after a restart, and no other records', async () => {
       const [first, second, theirs] = [randomUUID(), randomUUID(), randomUUID()];
       expect(await advance(storage, first, undefined)).toMatchObject([{ seq: 2 }]);
       expect(await advance(storage, second, 2)).toMatchObject([{ seq: 3 }]);
@@ -82,7 +79,7 @@ export function storageConformance(name: string, makePlace: () => Promise<StoreP
       expect(await generationOf(other)).toBe(theirs);
     });
 
-    test('lets one of several writers advance a storage, also in one batch', async () => {
+    test('lets one of several writers advance a storage, even within one batch', async () => {
       await advance(storage, randomUUID(), undefined);
       const second = await place.open();
       await second.unlock(chainKey);
@@ -110,7 +107,7 @@ export function storageConformance(name: string, makePlace: () => Promise<StoreP
       }
     });
 
-    test('leaves out a record, and a change of a key, whose storage has advanced', async () => {
+    test('rejects a record or a change of a key whose storage has advanced', async () => {
       await advance(storage, randomUUID(), undefined);
       const made = key('a-dek', { holder: storage });
       await store.insertKey(made);
@@ -126,7 +123,7 @@ export function storageConformance(name: string, makePlace: () => Promise<StoreP
       expect(await store.updateKey({ ...next, storages: [{ id: storage, seq: before.seq }] })).toBeDefined();
     });
 
-    test('changes no key that was released behind a record, and takes no storage over to which one was', async () => {
+    test('changes no key that was released after a record, and takes over no storage with such a release', async () => {
       await advance(storage, randomUUID(), undefined);
       const made = key('a-dek', { holder: storage });
       await store.insertKey(made);
@@ -144,7 +141,7 @@ export function storageConformance(name: string, makePlace: () => Promise<StoreP
       expect(await advance(storage, randomUUID(), 7, 9)).toMatchObject([{ seq: 10 }]);
     });
 
-    test('lists the releases to a storage, newest first, from a time on', async () => {
+    test('lists the releases to a storage since a time, newest first', async () => {
       await store.appendAudit([
         released('old-dek', storage, { time: '2025-12-31T23:59:59.999Z' }),
         released('a-dek', storage),
@@ -160,7 +157,7 @@ export function storageConformance(name: string, makePlace: () => Promise<StoreP
       expect(rest.next).toBeUndefined();
     });
 
-    test('lists the keys that a storage wants shredded, by name, each with what authenticates it', async () => {
+    test('lists the keys that a storage wants shredded, by name, with their authentication data', async () => {
       const intendedAt = TIME;
       const keys = [
         key('d-dek', { holder: storage, intendedAt, state: 'pending_deletion' }),
@@ -180,7 +177,7 @@ export function storageConformance(name: string, makePlace: () => Promise<StoreP
       expect(await store.countDeletions()).toBe(4);
     });
 
-    test('has no key due for destruction that its holder wants shredded', async () => {
+    test('does not list a key that its holder wants shredded as due for destruction', async () => {
       await store.insertKey(key('a-dek', { holder: storage, intendedAt: TIME, state: 'pending_deletion' }));
       expect((await store.listDueKeys('2999-01-01T00:00:00.000Z', { limit: 9 })).items).toEqual([]);
     });
