@@ -9,7 +9,7 @@ import { useRequest } from '../parts/use-request.ts';
 import { api, getJson, path } from '../shell/api.ts';
 import { may, mayAsService } from '../shell/session.ts';
 
-/** Keys that are looked at for their holders. */
+/** Maximum keys to read for their holders. */
 const KEYS_MAX = 5_000;
 
 interface Held {
@@ -40,7 +40,7 @@ async function holders(signal: AbortSignal): Promise<{ held: readonly Held[]; is
   return { held, isComplete: cursor === undefined };
 }
 
-/** Undefined for a storage that has not been started since it was given keys. */
+/** Undefined for a storage that has not started since it became a holder. */
 async function infoOf(id: string, signal: AbortSignal): Promise<StorageInfo | undefined> {
   try {
     return await getJson<StorageInfo>(path('storages', id), {}, signal);
@@ -59,7 +59,7 @@ export function StoragesView() {
     <>
       <Head
         title="Storages"
-        lead="A data folder or a database of Bundoc that holds keys. One storage holds a key at a time."
+        lead="Data folders and databases of Bundoc that hold keys. One storage holds a key at a time."
       />
       <Fault error={storages.error} retry={storages.reload} />
       {storages.data === undefined ? (
@@ -114,10 +114,10 @@ export function StoragesView() {
         </Table>
       )}
       {storages.data?.isComplete === false ? (
-        <p class="note">The holders of the first {count(KEYS_MAX)} keys alone are shown.</p>
+        <p class="note">Only the holders of the first {count(KEYS_MAX)} keys are shown.</p>
       ) : null}
       {mayAsService('kms:read_key') ? null : (
-        <p class="hint">Generations are shown to service tokens with kms:read_key.</p>
+        <p class="hint">Only service tokens with kms:read_key can see generations.</p>
       )}
       {takenOver === undefined ? null : (
         <TakeOver
@@ -132,7 +132,7 @@ export function StoragesView() {
   );
 }
 
-/** Lets another copy of a storage take its place: one that was restored, for instance. */
+/** Lets another copy of a storage replace it, for example a restored one. */
 function TakeOver({ id, onEnd }: { readonly id: string; readonly onEnd: () => void }) {
   const [isForced, setIsForced] = useState(false);
   const { isBusy, error, run } = useAction();
@@ -147,10 +147,10 @@ function TakeOver({ id, onEnd }: { readonly id: string; readonly onEnd: () => vo
       onEnd();
     });
   return (
-    <Dialog title="Let a copy take the place of this storage?" onClose={onEnd}>
+    <Dialog title="Let a copy replace this storage?" onClose={onEnd}>
       <p>
-        The copy of <code>{id}</code> whose Bundoc starts next takes its place. The one that runs now is
-        refused from then on. Do this after a restore, when the original is lost.
+        The copy of <code>{id}</code> whose Bundoc starts next replaces it. The present one is then refused.
+        Do this after a restore, when the original is lost.
       </p>
       <label class="check">
         <input

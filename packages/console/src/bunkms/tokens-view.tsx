@@ -18,7 +18,7 @@ interface TokenPage {
 
 const PAGE = 100;
 
-/** Tokens that were issued; never the tokens themselves. */
+/** The issued tokens, without the tokens themselves. */
 export function TokensView() {
   const pages = usePages();
   const { cursor } = pages;
@@ -30,7 +30,7 @@ export function TokensView() {
     <>
       <Head
         title="Tokens"
-        lead="What was issued. A token itself is shown once, when it is issued."
+        lead="All issued tokens. A token itself is shown only once, when it is issued."
         actions={
           <>
             <a class="button" href={places.inspect()}>
@@ -45,7 +45,7 @@ export function TokensView() {
       <Fault error={page.error} retry={page.reload} />
       {page.data?.damaged === undefined ? null : (
         <p class="fault" role="alert">
-          The audit chain says otherwise of these tokens, so nothing is known of them:{' '}
+          These tokens contradict the audit chain, so their state is unknown:{' '}
           {page.data.damaged.map((id) => visible(id)).join(', ')}
         </p>
       )}
@@ -54,7 +54,7 @@ export function TokensView() {
           <Loading what="tokens" />
         ) : null
       ) : page.data.tokens.length === 0 ? (
-        <Empty title="No token was issued" />
+        <Empty title="No tokens were issued" />
       ) : (
         <Table label="Tokens" heads={['Subject', 'For', 'May', 'Reach', 'Issued (UTC)', 'State', 'End it']}>
           {page.data.tokens.map((token) => (
@@ -144,8 +144,8 @@ function Revocation({ token, onEnd }: { readonly token: TokenInfo; readonly onEn
   return (
     <Dialog title="Revoke this token?" onClose={onEnd}>
       <p>
-        The token of <Name text={token.sub} />, and all that were renewed from the same one, are refused
-        within a second.
+        The token of <Name text={token.sub} />
+        and all its renewals are refused within a second.
       </p>
       <label class="check">
         <input
@@ -153,7 +153,7 @@ function Revocation({ token, onEnd }: { readonly token: TokenInfo; readonly onEn
           checked={isCascade}
           onChange={(event) => setIsCascade(event.currentTarget.checked)}
         />
-        End every token, too, that it has issued, and what those have issued
+        Also revoke all tokens that it has issued, directly or indirectly
       </label>
       <Fault error={error} />
       <div class="dialog-end">

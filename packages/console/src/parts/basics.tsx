@@ -3,7 +3,9 @@ import type { ComponentChildren, JSX } from 'preact';
 import { useEffect, useId, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { visible } from './format.ts';
 
-/** A name or id that somebody else has chosen: isolated, so that its direction and its marks stay its own. */
+/**
+ * A name or id from others: isolated, so that its text direction and marks do not affect the surroundings.
+ */
 export function Name({ text, max }: { readonly text: string; readonly max?: number | undefined }) {
   return <bdi class="mono name">{visible(text, max)}</bdi>;
 }
@@ -28,7 +30,7 @@ export function Figure({ name, children }: { readonly name: string; readonly chi
   );
 }
 
-/** The head of a view. `actions` stand at its end. */
+/** The header of a view, with `actions` at its end. */
 export function Head({
   title,
   lead,
@@ -72,17 +74,18 @@ export function Loading({ what }: { readonly what: string }) {
   );
 }
 
-/** What its reader can do about a refusal. */
+/** What the user can do about a refusal. */
 const ADVICE: Readonly<Record<string, string>> = {
-  network_error: 'The service does not answer. What you have typed stays. Try again once it answers.',
-  deadline_exceeded: 'The service took too long. It may be busy, or cut off from BunKMS.',
-  unauthenticated: 'Paste a new token. What you have typed stays.',
-  forbidden: 'This token does not allow it. Ask for one with the scope that is named.',
-  kms_unavailable: 'Bundoc does not reach BunKMS, and has no key of this project. Check that BunKMS runs.',
-  sealed: 'BunKMS runs without the right KEK. Put it into the ring and start BunKMS again.',
+  network_error: 'The service does not answer. Your input is kept. Try again once it answers.',
+  deadline_exceeded: 'The service took too long. It may be busy, or not reach BunKMS.',
+  unauthenticated: 'Paste a new token. Your input is kept.',
+  forbidden: 'This token does not allow it. Use one with the named scope.',
+  kms_unavailable:
+    'Bundoc does not reach BunKMS, and has no cached key of this project. Check that BunKMS runs.',
+  sealed: 'BunKMS runs without the right KEK. Put it into the ring and restart BunKMS.',
   rate_limited: 'Wait a moment, then try again.',
   overloaded: 'Wait a moment, then try again.',
-  project_destroyed: 'Its key is destroyed: nothing of it can be read any more.',
+  project_destroyed: 'Its key is destroyed, so its content cannot be decrypted.',
 };
 
 export function Fault({
@@ -147,7 +150,7 @@ export function Copy({ text, label }: { readonly text: string; readonly label: s
   );
 }
 
-/** A table that scrolls by itself where it is wider than the page. */
+/** A table with its own scrollbar if it is wider than the page. */
 export function Table({
   label,
   heads,
@@ -210,7 +213,7 @@ export interface TextFieldProps {
   readonly onInput: (value: string) => void;
 }
 
-/** A line of text that is an id, a name or a path: shown to the character, and not corrected. */
+/** A text field for an id, a name or a path, without automatic correction. */
 export function TextField({ label, hint, value, onInput }: TextFieldProps) {
   return (
     <Field label={label} {...(hint === undefined ? {} : { hint })}>
@@ -228,7 +231,7 @@ export function TextField({ label, hint, value, onInput }: TextFieldProps) {
   );
 }
 
-/** One of a few choices, all of which are seen. */
+/** One of a few choices, all of them visible. */
 export function Switch<T extends string>({
   label,
   choices,
@@ -263,7 +266,7 @@ export function TextFrame({ label, text }: { readonly label: string; readonly te
   );
 }
 
-/** A dialog that holds the focus until it is closed, and gives it back to what had it. */
+/** A dialog that keeps the focus until it is closed, and then returns it. */
 export function Dialog({
   title,
   onClose,
@@ -276,14 +279,14 @@ export function Dialog({
 }) {
   const dialog = useRef<HTMLDialogElement>(null);
   const id = useId();
-  // Before anything else can take the focus from what has opened it.
+  // Before anything else can move the focus from the opener.
   useLayoutEffect(() => {
     const shown = dialog.current;
     const opener = document.activeElement;
     shown?.showModal();
     return () => {
       shown?.close();
-      // Once the dialog is gone: its removal may move the focus.
+      // After the removal of the dialog, which may move the focus.
       setTimeout(() => {
         if (opener instanceof HTMLElement && opener.isConnected) opener.focus();
       });
@@ -304,7 +307,7 @@ export function Dialog({
   );
 }
 
-/** Something that cannot be taken back: its button works once the name is typed. */
+/** Confirms an irreversible action: its button is enabled once the name is typed. */
 export function TypedConfirmation({
   name,
   what,
