@@ -92,7 +92,7 @@ describeWithShell('zsh', () => {
 });
 
 describeWithShell('fish', () => {
-  it('completes sub-commands and options of both commands, and file names', () => {
+  /** The completions offered for each line, without descriptions. */
   const offered = (...lines: string[]) => {
     const asked = lines.map((line) => `complete -C '${line}'; echo ==`).join('\n');
     const sources = 'bundoc completion fish | source\nbunkms completion fish | source';

@@ -167,7 +167,7 @@ describe('the table of calls in docs/documents.md', () => {
     expect(rows.map(({ name }) => name)).toEqual(Object.keys(ROWS));
   });
 
-  it.each(rows)('names exactly the statuses, headers and members that are sent: $name', async ({ name, answers }) => {
+  it.each(rows)('names the statuses, headers and members that are sent: $name', async ({ name, answers }) => {
     const { asked, described = [] } = ROWS[name] as (typeof ROWS)[string];
     const sent = await asked();
     const statuses = new Set([...answers.matchAll(/\b[1-5]\d\d\b/g)].map(([status]) => Number(status)));
@@ -191,7 +191,7 @@ describe('the table of calls in docs/documents.md', () => {
   });
 });
 
-('are the enforced ones: %s'
+/** The number before or after certain words of the page. */
 function told(pattern: RegExp): number {
   const number = pattern.exec(page)?.[1];
   if (number === undefined) throw new Error(`the page does not tell of ${pattern}`);

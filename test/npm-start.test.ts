@@ -102,18 +102,15 @@ it('leaves no service running when it is killed', async () => {
   await expectAllStopped();
 });
 
-it.each(['bunkms', 'bundoc'] as const)(
-  'stops the other service and reports it when %s dies',
-  async (name) => {
-    const start = script('start.mjs');
-    await untilWelcome(start);
-    process.kill(servicesOf(start.child)[name], 'SIGKILL');
-    const { code, stderr } = await start.exit;
-    expect(code).toBe(1);
-    expect(stderr).toContain(`npm start: ${name} exited unexpectedly: SIGKILL`);
-    await expectAllStopped();
-  },
-);
+it.each(['bunkms', 'bundoc'] as const)('says so and stops the other service when %s dies', async (name) => {
+  const start = script('start.mjs');
+  await untilWelcome(start);
+  process.kill(servicesOf(start.child)[name], 'SIGKILL');
+  const { code, stderr } = await start.exit;
+  expect(code).toBe(1);
+  expect(stderr).toContain(`npm start: ${name} exited unexpectedly: SIGKILL`);
+  await expectAllStopped();
+});
 
 it('names a service that cannot start, and the reason', async () => {
   const { code, stderr } = await script('start.mjs', { BUNDOC_KEY_TTL_MS: '0' }).exit;

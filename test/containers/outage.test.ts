@@ -84,47 +84,44 @@ describeWithDocker('while BunKMS is away', () => {
   });
   afterAll(() => stack?.[Symbol.asyncDispose]());
 
-  it.each(OUTAGES)(
-    '$name: warm projects work, cold ones get 503 in time, and all recover',
-    async (outage) => {
-      const cold = `cold-${outage.name}`;
-      await outage.begin(stack);
-      underway = outage;
+  it.each(OUTAGES)('$name: warm projects work, cold ones get 503 in time, all recover', async (outage) => {
+    const cold = `cold-${outage.name}`;
+    await outage.begin(stack);
+    underway = outage;
 
-      const refused = [
-        ...Array.from({ length: 10 }, () => client.get(cold, 'notes', 'first')),
-        client.put(cold, 'notes', 'second', '{"n":2}'),
-        client.put(`new-${outage.name}`, 'notes', 'first', '{"n":1}'),
-      ];
-      // During the outage and afterwards, the warm project neither waits nor fails.
-      for (const id of [`during-${outage.name}`, `later-${outage.name}`]) {
-        await atOnce(() => client.put('warm', 'notes', id, '{"n":3}'), [201, 200]);
-        await atOnce(() => client.get('warm', 'notes', id), [200]);
-        await Promise.all(refused);
-      }
-      for (const answer of await Promise.all(refused)) {
-        expect(answer.status).toBe(503);
-        expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(0);
-        expect(answer.headers.get('content-type')).toContain('application/problem+json');
-        expect(answer.elapsedMs).toBeLessThan(COLD_ANSWER_MS_MAX);
-      }
+    const refused = [
+      ...Array.from({ length: 10 }, () => client.get(cold, 'notes', 'first')),
+      client.put(cold, 'notes', 'second', '{"n":2}'),
+      client.put(`new-${outage.name}`, 'notes', 'first', '{"n":1}'),
+    ];
+    // During the outage and afterwards, the warm project neither waits nor fails.
+    for (const id of [`during-${outage.name}`, `later-${outage.name}`]) {
+      await atOnce(() => client.put('warm', 'notes', id, '{"n":3}'), [201, 200]);
+      await atOnce(() => client.get('warm', 'notes', id), [200]);
+      await Promise.all(refused);
+    }
+    for (const answer of await Promise.all(refused)) {
+      expect(answer.status).toBe(503);
+      expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(0);
+      expect(answer.headers.get('content-type')).toContain('application/problem+json');
+      expect(answer.elapsedMs).toBeLessThan(COLD_ANSWER_MS_MAX);
+    }
 
-      await outage.end(stack);
-      underway = undefined;
-      const read = await eventually(async () => {
-        const answer = await client.get(cold, 'notes', 'first');
-        expect(answer.status).toBe(200);
-        return answer;
-      });
-      expect(read.text).toContain('"n":1');
-      // The refused write left no trace, and succeeds now.
-      expect(await client.get(cold, 'notes', 'second')).toMatchObject({ status: 404 });
-      // Each project remembers for a second that it got no key.
-      await eventually(async () => {
-        const created = await client.put(`new-${outage.name}`, 'notes', 'first', '{"n":1}');
-        expect(created).toMatchObject({ status: 201 });
-      });
-      expect(await bundocStartedAt()).toBe(startedAt);
-    },
-  );
+    await outage.end(stack);
+    underway = undefined;
+    const read = await eventually(async () => {
+      const answer = await client.get(cold, 'notes', 'first');
+      expect(answer.status).toBe(200);
+      return answer;
+    });
+    expect(read.text).toContain('"n":1');
+    // The refused write left no trace, and succeeds now.
+    expect(await client.get(cold, 'notes', 'second')).toMatchObject({ status: 404 });
+    // Each project remembers for a second that it got no key.
+    await eventually(async () => {
+      const created = await client.put(`new-${outage.name}`, 'notes', 'first', '{"n":1}');
+      expect(created).toMatchObject({ status: 201 });
+    });
+    expect(await bundocStartedAt()).toBe(startedAt);
+  });
 });
