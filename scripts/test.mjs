@@ -46,7 +46,7 @@ await runScript('npm test', async () => {
 });
 
 const count = readCount();
-// A failure before or beside the tests counts too: the line must never look like success.
+// A failure outside the tests counts too: the line must never look like success.
 if (process.exitCode !== 0 && count.failed === 0) count.failed = 1;
 rmSync(scratch, { recursive: true, force: true });
 console.log(countLine(count));

@@ -60,7 +60,7 @@ function takeOver(id: string, ...options: string[]) {
   return capturedRun(() => runBunkms(['storage', 'take-over', id, ...options], environment));
 }
 
-describe('the content of a project that somebody removes', () => {
+describe('the content of a project that an attacker removes', () => {
   it('is missing without further harm: the project starts empty under the same key, which is not rotated', async () => {
     expect((await write('p')).status).toBe(201);
     for (let n = 0; n < 3; n++) {

@@ -240,7 +240,7 @@ describe('a token from a function', () => {
     await expect(transport.send(get)).rejects.toThrow('the backend is down');
   });
 
-  it('is not requested anew for each request when the clock runs ahead', async () => {
+  it('is not renewed for each request when the clock runs ahead', async () => {
     let asked = 0;
     const token = async () => tokenOf(`t${++asked}`, 1_000, 1_600);
     const { transport } = start([ok(), ok(), ok()], { token, now: () => 5_000_000 });

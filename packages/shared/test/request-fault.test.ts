@@ -143,7 +143,7 @@ describe('a client that expects 100 (Continue)', () => {
     expect(answer.headers['connection']).toBe('close');
   });
 
-  it('is told to send its body when the server wants it, and keeps its connection', async () => {
+  it('gets 100 Continue when the server wants its body, and keeps its connection', async () => {
     const before = written;
     const socket = openRaw(running.port);
     socket.write(expecting('/write'));

@@ -14,7 +14,7 @@ const hasDocker = engine.status === 0 && compose.status === 0;
 if (!hasDocker && process.env['REQUIRE_DOCKER'] === '1')
   throw new Error('REQUIRE_DOCKER=1, and no Docker engine with compose answers');
 
-/** Skips, and says so in its name, where no Docker engine answers. */
+/** Skips the tests and marks their name when no Docker engine answers. */
 export function describeWithDocker(name: string, tests: () => void): void {
   if (hasDocker) describe(name, tests);
   else describe.skip(`${name} [skipped: no Docker engine with compose answers]`, tests);

@@ -236,7 +236,7 @@ export class KeyRewrap {
     });
   }
 
-  /** @returns false when somebody has rotated, staged or retired a KEK in the meantime. */
+  /** @returns false when an administrator has rotated, staged or retired a KEK in the meantime. */
   async #recordEnd({ current, rotation, seq }: KekState, left: number): Promise<boolean> {
     const { store, clock, caller, keks } = this.#deps;
     if (rotation === undefined || rotation.completedAt !== undefined) return true;

@@ -26,8 +26,8 @@ export async function destroyKey(
 }
 
 /**
- * Destroys a key whose deletion is due, on behalf of the service. Does nothing if somebody else has destroyed
- * or restored the key.
+ * Destroys a key whose deletion is due, on behalf of the service. Does nothing if another request has
+ * destroyed or restored the key.
  *
  * @returns whether this call destroyed it.
  */

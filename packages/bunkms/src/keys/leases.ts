@@ -52,7 +52,7 @@ export async function listLeases(
 }
 
 /**
- * Until when somebody may hold a key from those releases; undefined when nobody does.
+ * The time until which a client may hold a key from those exports; undefined when none does.
  *
  * @param read returns records of releases from `from` on, newest first.
  * @param concerns filters the releases that matter.

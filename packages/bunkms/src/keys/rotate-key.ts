@@ -47,7 +47,7 @@ export async function rotateKey(deps: KeyDeps, rotation: Rotation, caller: Calle
 }
 
 /**
- * Rotates a key that is due by its policy, on behalf of the service. Does nothing if somebody else has
+ * Rotates a key that is due by its policy, on behalf of the service. Does nothing if another request has
  * rotated it.
  *
  * @returns whether this call rotated it.

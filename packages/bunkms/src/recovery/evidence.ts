@@ -160,7 +160,7 @@ export class EvidenceOfCopy implements PostBackupEvidence {
 /**
  * Checks receipts of the caller against the evidence.
  *
- * @throws FileDamaged for another record in the place of a receipt; ResurrectionNotAccepted for a receipt
+ * @throws FileDamaged for a record other than that of a receipt; ResurrectionNotAccepted for a receipt
  *   beyond the evidence, unless that is accepted.
  */
 export function requireReceipts(

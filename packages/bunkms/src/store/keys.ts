@@ -64,10 +64,10 @@ export interface KeyStore {
    * several writers that change the same state one succeeds.
    *
    * @returns the place of the audit record. Undefined, with nothing written, when the key is absent or in
-   * another state, a new version is wrapped with another KEK than the current one, a storage is not as it was
-   * read, or the key was released meanwhile.
+   *   another state, a new version is wrapped with another KEK than the current one, a storage is not as it
+   *   was read, or the key was released since.
    * @throws AppError `unauthenticated` when its token is not active; `storage_unavailable` before `unlock`.
-   * Nothing is written then.
+   *   Nothing is written then.
    */
   updateKey(change: KeyUpdate): Promise<AuditReceipt | undefined>;
 
@@ -82,9 +82,9 @@ export interface KeyStore {
    * {@link updateKey} cannot change.
    *
    * @param lastChange `seq` of the latest change of that name, as the caller saw it; undefined for a name
-   * that has none.
+   *   that has none.
    * @returns the place of the audit record; undefined, with nothing written, when there was another change
-   * meanwhile.
+   *   since.
    * @throws AppError `storage_unavailable` before `unlock`.
    */
   replaceKey(change: KeyChange, lastChange: number | undefined): Promise<AuditReceipt | undefined>;

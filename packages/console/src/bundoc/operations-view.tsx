@@ -48,7 +48,7 @@ const RESEAL_EVERY_MS = 2_000;
 
 /** The progress of re-sealing documents under the present key version. */
 function Reseal({ project }: { readonly project: string }) {
-  // Asking keeps a project open, so it is not asked when nothing is under way.
+  // A request keeps a project open, so the view sends none when no operation runs.
   const info = useRequest(
     project,
     (signal) => bundoc.project(project).info({ signal }),

@@ -1,7 +1,7 @@
 import { Presets, SingleBar } from 'cli-progress';
 
 /**
- * Names in a format, beside the bar's own `{bar}`, `{value}`, `{total}`, `{percentage}` and
+ * Names in a format, in addition to the bar's own `{bar}`, `{value}`, `{total}`, `{percentage}` and
  * `{eta_formatted}`.
  */
 export type ProgressFields = Readonly<Record<string, string | number>>;

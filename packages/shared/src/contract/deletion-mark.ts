@@ -13,7 +13,7 @@ export const deletionMarkSchema = z.strictObject({
   since: z.iso.datetime(),
   /** When Bundoc learned that the key is destroyed; absent before. */
   keyDestroyedAt: z.iso.datetime().optional(),
-  /** BunKMS's answer; also absent when somebody else destroyed the key, or the answer was lost. */
+  /** BunKMS's answer; also absent when another request destroyed the key, or the answer was lost. */
   receipt: destroyReceiptSchema.optional(),
   /** When nothing but this file was left. */
   finishedAt: z.iso.datetime().optional(),

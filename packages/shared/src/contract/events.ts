@@ -18,7 +18,7 @@ export const KEY_EVENTS = [
 ] as const;
 
 /**
- * An event of `GET /v1/events`, with its SSE `event` as `type` beside the members of its `data`
+ * An event of `GET /v1/events`, with its SSE `event` as `type` in addition to the members of its `data`
  * (`docs/formats/events.md`).
  *
  * `reset`: earlier events are unknown, so nothing cached may be trusted. The revoked tokens that have not

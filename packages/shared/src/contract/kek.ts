@@ -6,7 +6,8 @@ export const kekIdSchema = z.string().regex(/^[0-9a-f]{16}$/, 'must be the id of
 
 /**
  * `staged`: in the ring, but never used to wrap. `current`: wraps everything new. `previous`: was the current
- * one. `retired`: nothing is or will be wrapped with it. `unknown`: a record names it, but nobody knows it.
+ * one. `retired`: nothing is or will be wrapped with it. `unknown`: a wrapped key names it, but the audit
+ * chain does not.
  */
 const kekStateSchema = z.enum(['staged', 'current', 'previous', 'retired', 'unknown']);
 

@@ -58,7 +58,7 @@ export const deletedProjectSchema = z.object({
   project: projectIdSchema,
   deleted_at: z.iso.datetime(),
   /**
-   * BunKMS's receipt for the destruction of its key; absent when that answer was lost, or somebody else
+   * BunKMS's receipt for the destruction of its key; absent when that answer was lost, or another request
    * destroyed the key.
    */
   key: destroyReceiptSchema.optional(),

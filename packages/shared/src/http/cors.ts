@@ -5,8 +5,8 @@ const ALLOWED_METHODS = 'GET, HEAD, POST, PUT, PATCH, DELETE';
 const ALLOWED_HEADERS =
   'Authorization, Content-Type, If-Match, If-None-Match, Idempotency-Key, Last-Event-ID';
 /**
- * Headers that a script may read, beside those that the Fetch standard always allows. The request id is not
- * among them, because problem documents contain it.
+ * Headers that a script may read, in addition to those that the Fetch standard always allows. The request id
+ * is not among them, because problem documents contain it.
  */
 const EXPOSED_HEADERS = 'ETag, Location, Retry-After, Allow, Accept-Patch, Content-Disposition';
 /** How long a browser may cache a preflight, seconds: the maximum of Chromium. */

@@ -8,7 +8,7 @@ export const WAITING_BYTES_MAX = 32_768;
  * connection.
  */
 export const SERVER_WAITING_BYTES_MAX = 33_554_432;
-/** Memory of a parsed request beside its head and body: Node's objects for it and its response. */
+/** Memory of a parsed request in addition to its head and body: Node's objects for it and its response. */
 const REQUEST_BYTES = 1_024;
 
 const WAITING = Symbol('waiting requests');

@@ -63,7 +63,7 @@ export interface RouteDescription {
     readonly optional?: boolean;
   };
   readonly answers: Readonly<Record<number, RouteAnswer>>;
-  /** Codes of refusals by this route, beside those that follow from the members above. */
+  /** Codes of refusals by this route, in addition to those that follow from the members above. */
   readonly refusals?: readonly ProblemCode[];
   /** At least one. */
   readonly examples: Readonly<Record<string, RouteExample>>;

@@ -10,7 +10,7 @@ export interface RateLimitOptions {
   readonly burst: number;
 }
 
-/** Tracked callers. The least recently seen one is forgotten first, and starts anew. */
+/** Tracked callers. The least recently seen one is forgotten first, and starts afresh. */
 const REMEMBERED_MAX = 10_000;
 
 /**

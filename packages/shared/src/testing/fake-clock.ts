@@ -24,7 +24,7 @@ export class FakeClock implements Clock {
     this.#wallMs += ms;
   }
 
-  /** Only the wall clock changes, as when somebody sets it. */
+  /** Only the wall clock changes, as when an administrator sets it. */
   setWall(ms: number): void {
     this.#wallMs = ms;
   }

@@ -20,7 +20,7 @@ const FILES_MIN = 46;
 
 /**
  * The required cases of the JSON Schema Test Suite for draft 2020-12, from the folder `json-schema-2020-12`
- * beside the other published vectors.
+ * next to the other published vectors.
  *
  * @returns undefined when the folder is missing, so that the caller can visibly skip its tests.
  * @throws when it is missing although `REQUIRE_VECTORS=1`, or has fewer files than the suite.

@@ -19,7 +19,7 @@ const DEFAULT_DIR = '../shared/vectors';
 
 /**
  * The test groups of a file of published vectors (C2SP/wycheproof, `testvectors_v1`), from `WYCHEPROOF_DIR`
- * or the folder beside the project. The project contains no copy of them.
+ * or the folder next to the project. The project contains no copy of them.
  *
  * @returns undefined when the file is missing, so that the caller can visibly skip its tests.
  * @throws when it is missing although `REQUIRE_VECTORS=1`, or is not such a file.
@@ -41,7 +41,7 @@ export function loadWycheproof<Group, Test>(
 }
 
 /**
- * The path of published vectors: a file or folder in `WYCHEPROOF_DIR`, or in the folder beside the project.
+ * The path of published vectors: a file or folder in `WYCHEPROOF_DIR`, or in the folder next to the project.
  *
  * @returns undefined when it does not exist, so that the caller can visibly skip its tests.
  * @throws when it does not exist although `REQUIRE_VECTORS=1`.

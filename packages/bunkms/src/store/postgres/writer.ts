@@ -40,7 +40,7 @@ interface Job {
 }
 
 /**
- * The result of an action: its value, or the refusal that it threw. Neither, if nobody waited for it any
+ * The result of an action: its value, or the refusal that it threw. Neither, if no caller waited for it any
  * more.
  */
 type Result = { readonly value: unknown } | { readonly refusal?: AppError };
@@ -159,7 +159,7 @@ export class Writer {
     return outcome;
   }
 
-  /** Looks up the outcome of a transaction after a lost connection, as long as somebody waits for it. */
+  /** Looks up the outcome of a transaction after a lost connection, as long as a caller waits for it. */
   async #resolved(outcome: Outcome, jobs: readonly Job[]): Promise<Exclude<Outcome, { kind: 'unknown' }>> {
     if (outcome.kind !== 'unknown') return outcome;
     const { error, results, first, writeId } = outcome;
