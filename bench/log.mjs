@@ -1,6 +1,6 @@
 // The log of a data folder alone: commits of 1 KiB, 64 at a time, over 1, 64 and 1,000 projects.
 //
-// npm run build && node bench/log.mjs [seconds]
+//     npm run build && node bench/log.mjs [seconds]
 
 import { createSecretKey, randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';

@@ -1,7 +1,9 @@
-// npm run release -- 0.2.0 [--dry-run] [--out <folder>] Makes a release of the committed state: the version
-// of all packages, a section of the changelog, a commit with a tag, tarballs, SBOMs and checksums, and data
-// from the packed services for tests of later releases. Everything happens in a clone. The repository gets
-// the commits and the tag only after everything else has succeeded, and never with --dry-run.
+// npm run release -- 0.2.0 [--dry-run] [--out <folder>]
+//
+// Makes a release of the committed state. It sets the version of all packages, adds a section to the
+// changelog, and commits with a tag. It builds tarballs, SBOMs and checksums, and keeps data from the packed
+// services for tests of later releases. Everything happens in a clone. The repository gets the commits and
+// the tag only after everything else has succeeded, and never with --dry-run.
 
 import { createHash } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

@@ -1,5 +1,6 @@
-// npm run -s token -- --typ client --sub app --scope "docs:read docs:write" --project project-a Prints only a
-// token of the dev setup of `npm start`, even while the services run.
+// npm run -s token -- --typ client --sub app --scope "docs:read docs:write" --project project-a
+//
+// Prints only a token of the dev setup of `npm start`, even while the services run.
 
 import { bunkmsOfDevSetup } from './lib/dev-command.mjs';
 import { runScript } from './lib/root.mjs';

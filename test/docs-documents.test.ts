@@ -194,7 +194,7 @@ describe('the table of calls in docs/documents.md', () => {
 /** The number before or after certain words of the page. */
 function told(pattern: RegExp): number {
   const number = pattern.exec(page)?.[1];
-  if (number === undefined) throw new Error(`the page does not tell of ${pattern}`);
+  if (number === undefined) throw new Error(`the page has no text that matches ${pattern}`);
   return Number(number.replaceAll(',', ''));
 }
 

@@ -131,7 +131,7 @@ async function verify(some: Iterable<Project>): Promise<void> {
           ['c', single],
         ] as const) {
           const reply = await send(url, documentPath(name, id));
-          if (reply === undefined) throw new Error('no answer, though nobody killed the process');
+          if (reply === undefined) throw new Error('no answer, although the process was not killed');
           if (reply.status !== 200 && reply.status !== 404)
             throw new Error(`${name}/${id} was answered ${reply.status} ${reply.text.slice(0, 300)}`);
           const text = reply.status === 200 ? reply.text : undefined;

@@ -114,7 +114,7 @@ async function send(
 
 async function answered(url: string, path: string): Promise<Reply> {
   const reply = await send(url, path);
-  if (reply === undefined) throw new Error(`no answer to ${path}, though nobody killed the process`);
+  if (reply === undefined) throw new Error(`no answer to ${path}, although the process was not killed`);
   return reply;
 }
 
@@ -298,7 +298,7 @@ async function repeat(url: string): Promise<void> {
       body,
       headers: { 'idempotency-key': key },
     });
-    if (reply === undefined) throw new Error('no answer, though nobody killed the process');
+    if (reply === undefined) throw new Error('no answer, although the process was not killed');
     if (reply.status !== 200 && reply.status !== 201) throw unexpected(`PUT ${document.id} again`, reply);
     figures.repeated++;
     const hadLanded = before?.body === body;

@@ -236,7 +236,7 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
       await node.process?.kill();
       await startNode(node);
       await sleep(PHASE_MS / 2);
-      expect(client.figures.unavailable, 'refused while a node was gone').toBe(before.unavailable);
+      expect(client.figures.unavailable, 'refused while a node was down').toBe(before.unavailable);
       expect(client.figures.cutOff - before.cutOff, 'cut off with a node').toBeLessThanOrEqual(WORKERS + 1);
       // A node of BunKMS dies and restarts: Bundoc uses the other one, and no client notices.
       const beforeKms = { ...client.figures };
@@ -245,7 +245,7 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
       const made = projects.size;
       await expect.poll(() => projects.size).toBeGreaterThan(made + PROJECTS_MEANWHILE);
       kmsNodes[round % KMS_NODES] = await startKms(round % KMS_NODES, kmsPort(kms));
-      expect(client.figures.unavailable, 'refused while a node of BunKMS was gone').toBe(
+      expect(client.figures.unavailable, 'refused while a node of BunKMS was down').toBe(
         beforeKms.unavailable,
       );
       expect(client.figures.cutOff, 'cut off with a node of BunKMS').toBe(beforeKms.cutOff);
@@ -274,10 +274,10 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
     const lost: string[] = [];
     for (const [path, rev] of created) if ((await client.send('GET', path))?.rev !== rev) lost.push(path);
     for (const path of projects) if ((await client.send('GET', path))?.status !== 200) lost.push(path);
-    expect(lost, 'acknowledged and not there').toEqual([]);
-    expect(told.length - new Set(told).size, 'told of twice').toBe(0);
+    expect(lost, 'acknowledged but missing').toEqual([]);
+    expect(told.length - new Set(told).size, 'reported twice').toBe(0);
     const toldOf = new Set(told);
-    for (const [path, rev] of created) expect(toldOf.has(`${path} ${rev}`), `told of ${path}`).toBe(true);
+    for (const [path, rev] of created) expect(toldOf.has(`${path} ${rev}`), `reported: ${path}`).toBe(true);
     for (const [register, history] of histories.entries())
       expect(isRegister(history), `register ${register}: ${JSON.stringify(history)}`).toBe(true);
 

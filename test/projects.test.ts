@@ -37,7 +37,7 @@ describe('GET /v1/projects', () => {
     expect((await list('?limit=4')).cursor).toBeUndefined();
   });
 
-  it('lists only projects that the token is for, even when others do not exist', async () => {
+  it('lists only existing projects that the token is for', async () => {
     const some = await installation.client(['d', 'none', 'b']);
     expect(await list('', some)).toEqual({ ids: ['b', 'd'], cursor: undefined });
     const first = await list('?limit=1', some);

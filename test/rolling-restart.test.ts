@@ -101,7 +101,7 @@ describeWithHaproxy('a rolling restart of two Bundoc nodes behind HAProxy', () =
       );
       for (const [at, environment] of environments.entries()) {
         const node = nodes[at];
-        if (node === undefined) throw new Error('there is a process for each environment');
+        if (node === undefined) throw new Error('no process for this environment');
         expect(await node.stop()).toBe(0);
         // The node served during its drain.
         expect(node.log).toContain('"msg":"draining"');

@@ -63,7 +63,9 @@ export async function follow(bench, what) {
   reader.send('stop');
   const [read] = await once(reader, 'message');
   if (written.refused > 0 || read.events !== written.requests)
-    throw new Error(`of ${written.requests} writes ${written.refused} were refused, ${read.events} came`);
+    throw new Error(
+      `${written.refused} of ${written.requests} writes were refused, and ${read.events} events arrived`,
+    );
   report.row({
     name,
     kib: 1,

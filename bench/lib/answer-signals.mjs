@@ -1,7 +1,9 @@
 // Loaded into a service with `--expose-gc --import`. It answers signals that no service uses, each with a
-// line on standard error. SIGWINCH: every thread collects its garbage, and the main thread reports its
-// memory. SIGPWR: the same, and a heap snapshot is written. SIGURG: starts a CPU profile of the main thread;
-// the next one ends and writes it.
+// line on standard error.
+//
+// SIGWINCH: every thread collects its garbage, and the main thread reports its memory. SIGPWR: the same, and
+// a heap snapshot is written. SIGURG: starts a CPU profile of the main thread; the next one ends and writes
+// it.
 
 import { writeFileSync } from 'node:fs';
 import { Session } from 'node:inspector/promises';

@@ -1,5 +1,5 @@
-// Attacks that one token can make within its rights. Each receives `{ url, token, project, address, signal
-// }`, and ends with the signal. It ignores all answers.
+// Attacks that one token can make within its rights. Each receives
+// `{ url, token, project, address, signal }`, ends with the signal, and ignores all answers.
 
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';

@@ -19,8 +19,8 @@ export function parseCountLine(text) {
 }
 
 /**
- * Counts the tests of a run. Besides failed tests, failures outside tests count as one each: a module that
- * could not be imported, a hook that threw, an error outside any test. A test that never ended has failed.
+ * Counts the tests of a run. A failure outside a test counts as a failed test: a module that could not be
+ * imported, a hook that threw, or an unhandled error. A test that never ended has failed.
  *
  * @param {readonly import('vitest/node').TestModule[]} testModules
  * @param {readonly unknown[]} unhandledErrors

@@ -44,8 +44,8 @@ export function withPathFirst(env, directory) {
 
 /**
  * Finds a Node that is new enough for the project: the running one, the cached one from last time, or the
- * `node` package of the npm registry. npx keeps that in npm's cache; calling npx each time would cost a
- * second.
+ * `node` package of the npm registry. npx keeps that package in npm's cache. The path is cached because each
+ * call of npx costs a second.
  *
  * @param {string} root
  * @param {NodeJS.ProcessEnv} inherited

@@ -1,5 +1,6 @@
-// Finds long sentences and forbidden phrases in prose. node scripts/lib/prose.mjs [page…] lists and counts
-// them for each page.
+// Finds long sentences and forbidden phrases in prose.
+//
+// node scripts/lib/prose.mjs [page…] lists and counts them for each page.
 
 import { globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -45,8 +45,9 @@ export async function keepReleaseData({ archive, signal, ...options }) {
 }
 
 /**
- * Writes data in all formats: created, replaced, patched and deleted documents, a batch, numbers that a
- * double cannot represent, large documents, a unique index and a schema, two projects.
+ * Writes data in all formats into two projects. It creates, replaces, patches and deletes documents, also in
+ * a batch. The data include large documents, numbers that a double cannot represent, a unique index and a
+ * schema.
  * @returns {Promise<Record<string, string | null>>} the exact text of each document by its path; null for a
  *   deleted one
  */

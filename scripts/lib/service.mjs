@@ -16,8 +16,11 @@ const STOP_TIMEOUT_MS = 15_000;
  * SIGTERM. It also has an IPC channel, which closes when the supervisor exits for any reason.
  *
  * @param {string} name
- * @param {{ execPath: string, args?: readonly string[], main: string, cwd: string, env: NodeJS.ProcessEnv,
- *   readyUrl: string, present: (line: string) => string, }} options
+ * @param {{
+ *   execPath: string, args?: readonly string[], main: string, cwd: string,
+ *   env: NodeJS.ProcessEnv, readyUrl: string,
+ *   present: (line: string) => string,
+ * }} options
  */
 export function startService(name, { execPath, args = [], main, cwd, env, readyUrl, present }) {
   const child = spawn(execPath, [...args, main], {

@@ -75,7 +75,7 @@ export function storageInFiles(dataDir: string): StoredProjects {
 }
 
 /**
- * The paths of a project's document files, once there are `count` and none of them is still empty: a file is
+ * The paths of a project's document files, once there are `count` and none of them is empty. A file is
  * created before its bytes are written.
  */
 export async function documentFiles(dataDir: string, project: string, count: number): Promise<string[]> {

@@ -411,7 +411,7 @@ describe('damaged keys', () => {
       const answer = await retire(without, { accept_unfetched: true, accept_damaged: true });
       expect(answer.json()).toMatchObject({
         code: 'kek_in_use',
-        detail: 'the ring lacks it, so it is unknown what it can open',
+        detail: 'it is not in the ring, so it is unknown what it can open',
       });
     }
     await using again = await startBoth();

@@ -130,7 +130,7 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
 
   test('commits waiting writes together, and answers each separately', async () => {
     const [held, ...others] = Array.from({ length: 40 }, (_, number) => key(`k${number}`));
-    if (held === undefined) throw new Error('there is one');
+    if (held === undefined) throw new Error('no key was made');
     const results = await Promise.allSettled([
       store.insertKey(held),
       ...others.map((one) => store.insertKey(one)),

@@ -20,8 +20,8 @@ const GRACE_MS = 5_000;
 
 /**
  * The verdict on a mutant: caught `by` a test, or survived.
- * @typedef {{ readonly caught: true, readonly by: string, readonly test: string | undefined } | { readonly
- *   caught: false }} Verdict
+ * @typedef {{ readonly caught: true, readonly by: string, readonly test: string | undefined } |
+ * { readonly caught: false }} Verdict
  */
 
 /**

@@ -9,13 +9,13 @@ export interface Finding {
 }
 
 /**
- * A program for `node -e`: it requests a key from each `host:port` in turn over TLS, with a token that may
+ * A program for `node -e`. Over TLS, it requests a key from each `host:port` in turn, with a token that may
  * export it, and prints the results. It runs in a container that has only Node.
  */
 const PROGRAM = `
   const { path, token, targets, pems } = JSON.parse(process.argv[1]);
   const { request } = require('node:https');
-  // Whether BunKMS lets the prober in is asked, not whether the prober trusts BunKMS.
+  // The test checks whether BunKMS accepts the prober, not whether the prober trusts BunKMS.
   const options = { agent: false, headers: { authorization: 'Bearer ' + token }, rejectUnauthorized: false, ...pems };
   const probe = ({ host, port }) => new Promise((resolve) => {
     const sent = request({ ...options, host, port, path, signal: AbortSignal.timeout(8000) }, (response) => {

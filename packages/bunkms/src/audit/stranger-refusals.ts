@@ -113,9 +113,9 @@ export class StrangerRefusals {
 }
 
 /**
- * Finds the busiest of any number of addresses, by the algorithm of Misra and Gries: when there is no room
- * for another address, every count decreases by one. Any address with more than 1 in {@link ADDRESSES_MAX} of
- * all entries is among them.
+ * Finds the busiest of any number of addresses with the algorithm of Misra and Gries. Without room for
+ * another address, every count decreases by one. Any address with more than 1 in {@link ADDRESSES_MAX} of all
+ * entries is among them.
  */
 class BusiestAddresses {
   readonly #counts = new Map<string, number>();

@@ -9,8 +9,8 @@ import { ciphertextKeyOf, decryptFrom, encryptTo } from './ciphertext.ts';
 import type { OpenedKey, OpenedKeys } from './opened-keys.ts';
 
 /**
- * Encryption under keys that stay here. Each request uses the present state of the key in the store, so
- * requests that begin after the answer to a disabling or destruction are refused. No result is returned
+ * Encryption under keys that never leave the service. Each request uses the current state of the key in the
+ * store. So a request that begins after a key was disabled or destroyed is refused. No result is returned
  * before a durable record covers it.
  */
 export interface CryptoDeps extends KeyDeps {

@@ -22,9 +22,9 @@ const readinessSchema = z.object({
 const JWKS_MAX_AGE_S = 300;
 
 /**
- * Routes without authentication. The JWKS is not served while the service is sealed. The store has the public
- * key unauthenticated, so anyone who can write to the store could replace it and make Bundoc accept forged
- * tokens (ADR 0006).
+ * Routes without authentication. The JWKS is not served while the service is sealed. The public key in the
+ * store is not authenticated. Anyone who can write to the store could replace it and make Bundoc accept
+ * forged tokens (ADR 0006).
  */
 export function registerPublicRoutes(app: FastifyInstance, { readiness, drain, jwks }: PublicDeps): void {
   registerHealthRoute(app, OPEN_WHILE_SEALED);

@@ -114,7 +114,8 @@ function nextKek({ vault }: KekDeps, { keks, current }: KekState, { kek_id: name
   }
   const staged = vault.kekIds.filter((kekId) => keks.get(kekId)?.standing === 'staged');
   const [one, ...others] = staged;
-  if (one === undefined) throw new AppError('kek_unusable', { detail: `no KEK is staged beside ${current}` });
+  if (one === undefined)
+    throw new AppError('kek_unusable', { detail: `no KEK is staged; the current one is ${current}` });
   if (others.length > 0) throw new AppError('kek_unusable', { detail: 'several KEKs are staged: name one' });
   return one;
 }
@@ -177,7 +178,7 @@ const PAGE = 100;
 /** @throws AppError `kek_in_use` when something that can be opened is wrapped with the KEK. */
 async function requireOnlyDamaged(deps: KekDeps, kekId: string): Promise<void> {
   if (!deps.vault.holds(kekId))
-    throw new AppError('kek_in_use', { detail: 'the ring lacks it, so it is unknown what it can open' });
+    throw new AppError('kek_in_use', { detail: 'it is not in the ring, so it is unknown what it can open' });
   const use = (await deps.store.kekUses()).find((one) => one.kekId === kekId);
   if ((use?.secrets ?? 0) > 0) throw new AppError('kek_in_use', { detail: 'secrets are wrapped with it' });
   for (let after: string | undefined, more = true; more; ) {

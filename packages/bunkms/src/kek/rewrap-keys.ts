@@ -39,10 +39,10 @@ const PASSES_MAX = 32;
 export type RewrapOutcome = 'nothing to do' | 'others are working' | 'stopped' | 'done';
 
 /**
- * After a rotation, rewraps everything under other KEKs with the current one: all versions of all keys, in
- * transactions of some keys with an audit record for each, then the service's own secrets. Only the stored
- * data determine the remaining work, so any process can continue after an interruption. After each step
- * everything is readable with a ring that has both KEKs.
+ * After a rotation, rewraps everything under other KEKs with the current one: first all versions of all keys,
+ * then the service's own secrets. A transaction covers some keys, with an audit record for each. Only the
+ * stored data determine the remaining work, so any process can continue after an interruption. After each
+ * step everything is readable with a ring that has both KEKs.
  *
  * A key keeps its revision, because none of its public facts change. Versions that do not open are not
  * changed.

@@ -21,9 +21,9 @@ export interface Idempotency {
 }
 
 /**
- * Creates a DEK and stores it wrapped, together with its audit record. For {@link IDEMPOTENCY_MS}, a repeated
- * request of a subject with the same idempotency key gets the same answer and creates nothing, whatever has
- * happened to the key since.
+ * Creates a DEK and stores it wrapped, together with its audit record. For {@link IDEMPOTENCY_MS}, a
+ * subject's repeated request with the same idempotency key gets the same answer and creates nothing. Later
+ * changes of the key do not matter.
  *
  * @throws AppError `key_exists`, also when the stored key with that name is damaged; `key_destroyed`;
  *   `idempotency_mismatch`. Neither a damaged nor a destroyed key is replaced.

@@ -67,10 +67,10 @@ export async function intendDeletion(
 /**
  * Destroys a key whose holder wants it shredded.
  *
- * @throws AppError `precondition_failed` when the receipt is not that of the latest change, for example
- *   after the deletion was canceled, or that change is not the holder's intent ({@link intendsItself});
- *   `key_held_elsewhere`, `key_unheld`, `storage_superseded`, `key_destroyed` when the key was destroyed in
- *   another way or its content is already removed, and of {@link changeKey}.
+ * @throws AppError `precondition_failed` when the latest change is not the holder's intent ({@link
+ *   intendsItself}) or has another receipt, for example after a cancelation; `key_held_elsewhere`,
+ *   `key_unheld`, `storage_superseded`, `key_destroyed` when the key was destroyed in another way or its
+ *   content is already removed, and of {@link changeKey}.
  */
 export async function shredKey(
   deps: KeyDeps,

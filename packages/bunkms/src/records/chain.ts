@@ -15,9 +15,9 @@ export interface ChainHead {
 export const GENESIS: ChainHead = { seq: 0, hash: '0'.repeat(64) };
 
 /**
- * The bytes of a record that its hash covers: a JSON array of its fields in a fixed order, `null` for an
- * absent one, `detail` as name and value pairs in the order of the names (`docs/formats/audit-chain.md`). An
- * array fixes the order, and in JSON no field can be mistaken for its neighbour.
+ * The bytes of a record that its hash covers (`docs/formats/audit-chain.md`): a JSON array of its fields in a
+ * fixed order. An absent field is `null`, and `detail` is a list of name and value pairs, ordered by name. In
+ * JSON no field can be mistaken for its neighbour.
  */
 export function canonicalBytes(seq: number, draft: AuditDraft): Buffer {
   const detail =

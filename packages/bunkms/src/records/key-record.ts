@@ -75,9 +75,9 @@ export interface NamedKey extends StoredKey {
 
 /**
  * The authentication of stored keys (`docs/formats/key-record.md`). The audit record of each change contains
- * the digest of the resulting key, and the key contains the digests of its versions. The chain is keyed, so
- * somebody who can write to the database can neither forge a record for a row nor present an older row as
- * current: the latest record determines the row.
+ * the digest of the resulting key, and the key contains the digests of its versions. The chain is keyed, and
+ * the latest record determines the row. So an attacker who can write to the database can neither forge a
+ * record nor present an older row as current.
  */
 
 /** Bytes of one digest (SHA-256). */

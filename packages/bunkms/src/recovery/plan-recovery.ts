@@ -63,7 +63,7 @@ export class ListedKeys {
 
 /**
  * Decides what to do with the key of a project. From a project's file, only keys that unwrap under their
- * name, id and version are trusted: only a BunKMS with the KEK can have wrapped them. The file cannot show
+ * name, id and version are trusted. Only a BunKMS with the KEK can have wrapped them. The file cannot show
  * whether the key was destroyed since.
  *
  * @param acceptResurrection whether a key may come back whose later state neither the store nor the

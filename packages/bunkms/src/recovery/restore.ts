@@ -30,7 +30,7 @@ const BATCH = 500;
  *
  * With evidence of later changes, keys and tokens come back in their last known state. Keys without evidence
  * must be accepted, and are then disabled. Without any evidence all tokens are revoked and the signing key is
- * replaced, because tokens that were issued and revoked after the backup would be valid again.
+ * replaced. Otherwise, tokens that were issued and revoked after the backup would be valid again.
  *
  * @param survey of exactly this archive.
  * @throws ResurrectionNotAccepted, StoreNotEmpty, FileDamaged; AppError of the store. Then nothing is

@@ -22,9 +22,9 @@ export type LoadEntry = StoreEntry | { readonly kind: 'new-record'; readonly dra
 /** A store as a whole, for backups. Errors of every method: see `KmsStore`. */
 export interface TransferStore {
   /**
-   * All entries of one moment, in batches, while others write: the installation, the audit records by `seq`,
-   * the keys by name, each followed by its versions, and the tokens in the order of their issue. The moment
-   * is that of the first batch. Until the iteration ends, it may block `scrub`.
+   * A snapshot of all entries, in batches, even while others write. First comes the installation, then the
+   * audit records by `seq`. The keys follow by name, each with its versions, and then the tokens in the order
+   * of their issue. The snapshot is that of the first batch. Until the iteration ends, it may block `scrub`.
    */
   readAll(): AsyncIterable<readonly StoreEntry[]>;
 

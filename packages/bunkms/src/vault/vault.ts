@@ -23,8 +23,8 @@ export type SecretName = 'audit-chain-key' | 'token-signing-seed' | 'backup-key'
  * inspection of the object shows none: the keys are private members of type KeyObject. `keks.ts` selects the
  * current KEK; a new vault uses the first, for a new installation.
  *
- * The number of keys ever created bounds the wraps under one KEK, far below the 2^32 seals that random GCM
- * nonces allow (NIST SP 800-38D, section 8.3).
+ * The number of keys ever created bounds the wraps under one KEK. It is far below the 2^32 seals that random
+ * GCM nonces allow (NIST SP 800-38D, section 8.3).
  */
 export class Vault {
   #keks: ReadonlyMap<string, KeyObject>;

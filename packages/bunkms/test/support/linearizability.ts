@@ -5,10 +5,10 @@ export interface Timed {
 }
 
 /**
- * Checks whether a history is linearizable (Herlihy and Wing, 1990). It needs an order of all operations that
- * keeps the order of operations that did not overlap, and in which each answers like the sequential model.
- * The search is that of Wing and Gong with the memoization of Lowe: no combination of completed operations
- * and state is visited twice.
+ * Checks whether a history is linearizable (Herlihy and Wing, 1990). It needs an order of all operations in
+ * which each answers like the sequential model. Operations that did not overlap keep their order. The search
+ * is that of Wing and Gong with the memoization of Lowe: no combination of completed operations and state is
+ * visited twice.
  *
  * @param step the possible states of the model after an operation with that answer; empty when the answer
  *   is impossible.

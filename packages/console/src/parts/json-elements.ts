@@ -96,7 +96,7 @@ export class ElementSplitter {
     if (this.#state === 'inside') this.#element += text.slice(0, this.#charsMax - this.#element.length);
     else {
       this.#outside += text;
-      if (this.#outside.length > OUTSIDE_CHARS_MAX) throw new Error('too much stands around the array');
+      if (this.#outside.length > OUTSIDE_CHARS_MAX) throw new Error('too much text surrounds the array');
     }
   }
 }

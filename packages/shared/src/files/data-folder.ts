@@ -70,8 +70,8 @@ export interface SharedFolder {
 }
 
 /**
- * An open data folder. Others who can write to its storage are not trusted: below the folder no symbolic link
- * is followed, and only regular files and folders are opened. A hard link to a file outside cannot be
+ * An open data folder. Others who can write to its storage are not trusted. Below the folder, no symbolic
+ * link is followed, and only regular files and folders are opened. A hard link to a file outside cannot be
  * distinguished from a file of the folder.
  *
  * The administrator chooses the path of the folder itself, which may contain symbolic links.

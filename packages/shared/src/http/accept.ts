@@ -7,9 +7,9 @@ interface Range {
 const QUALITY = /^q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)$/;
 
 /**
- * The media type of `offered` that an `Accept` header prefers (RFC 9110, section 12.5.1): by its quality,
- * then by how exactly it is named, then by its place in the header, then by the order of `offered`.
- * Parameters other than `q`, and ranges that are malformed, are ignored.
+ * The media type of `offered` that an `Accept` header prefers (RFC 9110, section 12.5.1). Quality decides,
+ * then how exactly the type is named, then its place in the header, then the order of `offered`. Parameters
+ * other than `q`, and ranges that are malformed, are ignored.
  *
  * @returns undefined when the header accepts none of them, or there is no header.
  */

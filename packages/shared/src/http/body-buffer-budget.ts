@@ -60,8 +60,8 @@ interface IncomingBody extends Disposable {
  * answered. Without room, the server stops reading it, and TCP makes the client wait, for 5 s at most.
  *
  * Partly read bodies that fill the room could deadlock. So for each subject, the body nearest to its end is
- * read to its end in extra room, and the next one once that is answered. While more than half of the room is
- * in use, slow bodies are refused, the slowest first.
+ * read to its end in extra room. The next one follows once that is answered. While more than half of the room
+ * is in use, slow bodies are refused, the slowest first.
  *
  * One class, because one list of bodies decides which wait, which are read to their end and which are
  * refused.

@@ -96,8 +96,8 @@ const LOGGED_WITH_CAUSE: ReadonlySet<ProblemCode> = new Set([
 ]);
 
 /**
- * Creates a Fastify instance with everything that both services have in common: limits, problem documents for
- * all failures (also those before routing), request ids, log lines for refusals, raw JSON bodies.
+ * Creates a Fastify instance with the common parts of both services: limits, request ids, log lines for
+ * refusals, and raw JSON bodies. Every failure, even before routing, gets a problem document.
  *
  * Handlers receive bodies as the client's bytes (`Buffer`). Only uncompressed `application/json` is accepted.
  * Once all routes are registered, call {@link refuseOtherMethods}.

@@ -2,10 +2,10 @@
  * A JSON number that a double cannot represent exactly: `sign 0.digits × 10^point`, digits without zeros at
  * either end.
  *
- * Numbers of up to 15 significant digits and usual size are plain `number`s instead: distinct decimals of so
- * few digits are distinct doubles in the same order (IEEE 754 binary64 keeps 15 digits), and their shortest
- * text gives the decimal back. The form of a number depends on its value alone, never on its spelling: see
- * {@link parseNumber}.
+ * Numbers of up to 15 significant digits and usual size are plain `number`s instead, because IEEE 754
+ * binary64 keeps 15 digits. Distinct decimals of so few digits are distinct doubles in the same order, and
+ * their shortest text gives the decimal back. The form of a number depends on its value alone, never on its
+ * spelling: see {@link parseNumber}.
  */
 export class Decimal {
   readonly negative: boolean;

@@ -31,9 +31,9 @@ function requireObject(value: unknown): void {
 }
 
 /**
- * Parses JSON strictly: valid UTF-8 without a byte order mark, nesting of at most 100, no name twice in one
- * object (RFC 8259, section 4, calls the result of duplicates unpredictable), no member named `__proto__`.
- * Fastify passes `undefined` for a request without a body, which counts as empty.
+ * Parses JSON strictly: valid UTF-8 without a byte order mark, nesting of at most 100, no member named
+ * `__proto__`, and no duplicate names in an object. RFC 8259, section 4, calls the result of duplicates
+ * unpredictable. Fastify passes `undefined` for a request without a body, which counts as empty.
  *
  * @param checkRoot throws to refuse a root value that the caller does not accept.
  * @param depthMax accepted nesting: more for texts that contain documents.

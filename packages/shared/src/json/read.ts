@@ -3,7 +3,7 @@
  * must stay exact.
  *
  * `JSON.parse` of V8 13 and 14 (Node 24 and 26, nodejs/node#63785) may give a member with an escaped name a
- * wrong name: one that an earlier, unrelated text had in that place. After `{"\\u0":1}`, the text
+ * wrong name, from the same place of an earlier, unrelated text. After `{"\\u0":1}`, the text
  * `{"\u005fid":1}` yields a member `\u0`, not `_id`. So one client could change how another client's text is
  * read. Names without escapes, and strings that are not names, are not affected.
  *

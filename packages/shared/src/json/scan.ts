@@ -66,8 +66,8 @@ class NameSet {
 }
 
 /**
- * Scans JSON text once, without recursion, for facts that `JSON.parse` does not report: nesting, duplicate
- * names, and the positions of the members of the root object.
+ * Scans JSON text once, without recursion. It finds facts that `JSON.parse` does not report: nesting,
+ * duplicate names, and the positions of the members of the root object.
  *
  * It is not a validator. On text that `JSON.parse` refuses, the result is meaningless, but the scan
  * terminates and throws nothing. It stops at a nesting beyond `depthMax`, and at too many containers. So scan

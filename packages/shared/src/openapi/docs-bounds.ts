@@ -9,9 +9,9 @@ export const DOCS_PER_WINDOW_MAX = 200;
 const WINDOW_MS = 1_000;
 
 /**
- * Bounds requests without a token to the routes of `app`: 503 `overloaded` while too many answers are not
- * received yet, 429 `rate_limited` when requests come too fast. Only these routes are affected, not requests
- * for documents and keys.
+ * Bounds requests without a token to the routes of `app`: 503 `overloaded` while too many answers are still
+ * being sent, and 429 `rate_limited` for too many requests per second. Only these routes are affected, not
+ * requests for documents and keys.
  */
 export function boundDocs(app: FastifyInstance, clock: Clock): void {
   let underWay = 0;

@@ -22,8 +22,8 @@ export function canonicalAddress(address: string | undefined): string | undefine
 }
 
 /**
- * The network that identifies a caller: its IPv4 address, or the /64 of its IPv6 address, because a caller
- * may use any address within a /64.
+ * The network that identifies a caller: its IPv4 address, or the /64 of its IPv6 address. A caller may use
+ * any address within a /64.
  */
 export function callerNetwork(address: string | undefined): string {
   const canonical = canonicalAddress(address);

@@ -13,8 +13,8 @@ export interface LogOutput extends DestinationStream {
 
 /**
  * Standard output: JSON, or readable lines on a terminal. The lines of one turn of the event loop are written
- * together at its end, because a system call costs as much as the rest of a line. Writes are synchronous and
- * happen at the latest when the process exits, so that they do not wait for a reader that has gone.
+ * together at its end. A system call costs as much as the rest of a line. Writes are synchronous and happen
+ * at the latest when the process exits, so that they do not wait for a reader that has gone.
  */
 export function standardOutput(): LogOutput {
   const output = pino.destination({ dest: 1, sync: true });

@@ -46,9 +46,9 @@ function explainFaults(
 }
 
 /**
- * Creates a logger: JSON, or readable lines on a terminal. Call sites name each member that they log (an
- * allow-list by construction): never a request, a header, a body, a document id or an error's own members.
- * `redact` is only a safety net.
+ * Creates a logger: JSON, or readable lines on a terminal. Call sites name each member that they log, which
+ * makes an allow-list by construction. They never log a request, a header, a body, a document id or an
+ * error's own members. `redact` is only a safety net.
  */
 export function createLogger(options: LoggerOptions): Logger {
   const output: DestinationStream & Partial<LogOutput> = options.destination ?? standardOutput();

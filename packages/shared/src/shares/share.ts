@@ -387,7 +387,7 @@ export class Share {
         last === undefined ? 1 : lengthOf(waiter.account.subject) - lengthOf(last.account.subject);
       if (longer > 0 || (longer === 0 && waiter.place > (last?.place ?? -1))) last = waiter;
     }
-    if (last === undefined) throw new Error('nobody waits in a full queue');
+    if (last === undefined) throw new Error('a full queue has no waiting request');
     return last;
   }
 

@@ -13,8 +13,8 @@ const positionSchema = z.strictObject({
 /** The position up to which the chain was copied to a target. */
 export interface Position {
   /**
-   * The last place that is known to be copied; the start of the chain for a new target, or when the file is
-   * missing or unreadable.
+   * The last place that is known to be copied. It is the start of the chain for a new target, or when the
+   * file is missing or unreadable.
    */
   read(): Promise<ChainHead>;
   /** Resolves once the place is durable. */

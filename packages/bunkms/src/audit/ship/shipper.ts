@@ -37,9 +37,9 @@ const CLOSE_MS = 2_000;
  * reads durable records only, so no request waits for it. A target that fails or hangs delays only the copy.
  *
  * Delivery is at least once: records that were copied before a crash, but not saved as copied, are copied
- * again, and readers drop duplicates by their place. Each batch is read together with the record before it.
- * If that is not the last copied record, the store was rolled back or replaced. Then a fatal line is logged,
- * and the chain is copied again from its start.
+ * again. Readers drop duplicates by their place. Each batch is read together with the record before it. If
+ * that is not the last copied record, the store was rolled back or replaced. Then a fatal line is logged, and
+ * the chain is copied again from its start.
  */
 export class AuditShipper implements AsyncDisposable {
   readonly #options: ShipperOptions;

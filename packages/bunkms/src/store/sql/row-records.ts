@@ -164,9 +164,9 @@ export function detailText(draft: Pick<AuditDraft, 'detail'>): string | null {
 }
 
 /**
- * A detail that somebody changed to invalid JSON must not end the walk that finds it, so it becomes one that
- * matches no hash. So does a detail in another spelling than the service's: a look-up by a member's text
- * might miss it, or find another of two members with one name.
+ * A detail that an attacker changed to invalid JSON must not end the walk that finds it, so it becomes one
+ * that matches no hash. So does a detail that is spelt differently from the service's. A look-up by a
+ * member's text might miss it, or find the wrong one of two members with the same name.
  */
 export function parseDetail(text: string): NonNullable<AuditRecord['detail']> {
   const detail = readJson<NonNullable<AuditRecord['detail']>>(text);
