@@ -1,6 +1,6 @@
 // Writers and readers of a feed of changes, each in a separate process:
-// `node feed-clients.mjs <options as JSON>`, forked. They use plain sockets to take little processor time from
-// the server.
+// `node feed-clients.mjs <options as JSON>`, forked. They use plain sockets to take little processor time
+// from the server.
 
 import { once } from 'node:events';
 import { connect } from 'node:net';
