@@ -274,7 +274,7 @@ describe('a backup', () => {
     const inventory = await inventoryOf(kms);
     expect(inventory.damaged).toEqual(['b-dek']);
     await expect(restoreHere({ archive, inventory })).rejects.toThrow(
-      /says nothing of b-dek; say --accept-resurrection/,
+      /lacks b-dek; use --accept-resurrection/,
     );
     expect(await restoreHere({ archive, inventory, acceptResurrection: true })).toMatchObject({
       held: ['b-dek'],
@@ -367,7 +367,7 @@ describe('a backup', () => {
     };
     await expect(
       restore(deps, other, survey, noEvidence(survey), { acceptResurrection: true }),
-    ).rejects.toThrow(/exchanged/);
+    ).rejects.toThrow(/has changed since it was checked/);
     await using store = await openStore();
     expect(await store.readInstallation()).toBeUndefined();
     expect((await store.auditHead()).seq).toBe(0);
