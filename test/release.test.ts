@@ -76,10 +76,10 @@ describe('a release', () => {
 
   it.each([
     ['nothing', [], 'give one version'],
-    ['a version that is none', ['v1'], 'is no version'],
+    ['an invalid version', ['v1'], 'is not a version'],
     ['a version that is not newer', [current], 'is not newer'],
-    ['a folder that holds something', ['99.0.0', '--out', dry], 'is not empty'],
-    ['a release that the page of upgrades does not name', ['99.0.0', '--dry-run'], 'upgrade.md'],
+    ['a folder that is not empty', ['99.0.0', '--out', dry], 'is not empty'],
+    ['a release that the upgrade page does not name', ['99.0.0', '--dry-run'], 'upgrade.md'],
   ])('is refused for %s', async (_what, args, why) => {
     await expect(release(...args)).rejects.toMatchObject({ code: 1, stderr: expect.stringContaining(why) });
   });
